@@ -1,0 +1,80 @@
+/**
+ * The second of the two effects: a process group is a frozen record of collectives, received as an argument. Types
+ * only; the engines are under `groups/`.
+ *
+ * @module
+ */
+
+/**
+ * Folds the contributions of two ranks into one. Pure and associative; the result has the length of its arguments.
+ * The library's own are `sum` and `mergeMoments`.
+ */
+export type Combine = (a: Float64Array, b: Float64Array) => Float64Array;
+
+/** Options of every collective. */
+export interface CollectiveOptions {
+  /** What the rank is doing; compared across ranks, so that two different calls never combine. */
+  readonly label?: string;
+  /** Gives up the call, and with it the group. */
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Folds one array of every rank, in rank order where the engine allows, and gives the same bits to every rank.
+ *
+ * Ranks match calls by program order, so an engine takes its place in line when it is called, not when `local`
+ * resolves. A `local` promise that rejects reaches every rank as a `CollectiveError` and leaves the group usable.
+ */
+export type AllReduce = (
+  local: Float64Array | Promise<Float64Array>,
+  combine: Combine,
+  options?: CollectiveOptions,
+) => Promise<Float64Array>;
+
+/** Gives every rank the arrays of all ranks, in rank order; all of one length. */
+export type AllGather = (
+  local: Float64Array | Promise<Float64Array>,
+  options?: CollectiveOptions,
+) => Promise<readonly Float64Array[]>;
+
+/** Gives every rank the root's array; the others pass one of the same length, whose values do not matter. */
+export type Broadcast = (
+  local: Float64Array | Promise<Float64Array>,
+  root: number,
+  options?: CollectiveOptions,
+) => Promise<Float64Array>;
+
+/** Resolves once every rank has called it. */
+export type Barrier = (options?: CollectiveOptions) => Promise<void>;
+
+/**
+ * Cuts a group into disjoint ones: ranks of one color form a group, ordered by key, then by their old rank. Every rank
+ * of the old group must call it; `key` is 0 by default.
+ */
+export type Split = (
+  color: number,
+  key?: number,
+  options?: CollectiveOptions,
+) => Promise<ProcessGroup>;
+
+/** What a reduction over replicas needs: how many there are, and the reduction. */
+export interface ReduceGroup {
+  /** Number of ranks; with 1 no collective is called. */
+  readonly worldSize: number;
+  /** The reduction; a plain function. */
+  readonly allReduce: AllReduce;
+}
+
+/** One rank's handle on a group of ranks that compute together. Frozen. */
+export interface ProcessGroup extends ReduceGroup {
+  /** This rank's number, 0 .. worldSize - 1. */
+  readonly rank: number;
+  /** Arrays of all ranks. */
+  readonly allGather: AllGather;
+  /** One rank's array for all. */
+  readonly broadcast: Broadcast;
+  /** Waits for all. */
+  readonly barrier: Barrier;
+  /** Disjoint groups of these ranks. */
+  readonly split: Split;
+}

@@ -1,0 +1,184 @@
+/**
+ * The first of the two effects: a device is a frozen record of functions over its own array type. Types only; the
+ * interpreters are `reference_device.ts` and those under `kernels/`.
+ *
+ * @module
+ */
+
+import type { DType, Format, Tensor } from "./tensor.ts";
+
+/** What a device says of itself. */
+export interface DeviceInfo {
+  /** What computes, for people: `"reference (float64 loops on the CPU)"`. */
+  readonly name: string;
+  /** Whether float16 tensors can be made on it. */
+  readonly float16: boolean;
+}
+
+/** What an array holds. */
+export interface ArrayInfo {
+  /** Number of elements. */
+  readonly length: number;
+  /** How they are stored. */
+  readonly dtype: DType;
+}
+
+/** The statistics a batch is normalized with: its own (or its group's), or the running ones. */
+export type Statistics<A> =
+  | {
+    /** Statistics of a batch: training, or evaluation of a state that tracks nothing. */
+    readonly source: "batch";
+    /** (count, mean, m2) per channel, in the device's own layout. */
+    readonly moments: A;
+  }
+  | {
+    /** Statistics of a state: evaluation. */
+    readonly source: "running";
+    /** Running mean, shape (C), float32. */
+    readonly mean: A;
+    /** Running variance, shape (C), float32. */
+    readonly variance: A;
+  };
+
+/** What is applied after normalization, and eps. */
+export interface Affine<A> {
+  /** Scale per channel, shape (C), float32; null is 1. */
+  readonly weight: A | null;
+  /** Offset per channel, shape (C), float32; null is 0. */
+  readonly bias: A | null;
+  /** Added to the variance, in the square of the input's unit. */
+  readonly eps: number;
+}
+
+/** Running statistics of a state. */
+export interface RunningStats<A> {
+  /** Running mean, shape (C), float32. */
+  readonly runningMean: A;
+  /** Running unbiased variance, shape (C), float32. */
+  readonly runningVar: A;
+}
+
+/** Sums over the batch that the gradient of the input needs. */
+export interface GradientSums<A> {
+  /** (sumDy, sumDyXmu) per channel of this rank alone: gradients of weight and bias come from them. */
+  readonly local: A;
+  /** The same over the whole group, which is `local` itself without one; null in evaluation, where none is needed. */
+  readonly total: A | null;
+}
+
+/** Gradients as bare arrays. */
+export interface GradientArrays<A> {
+  /** Gradient of the input, in the input's shape, dtype and format. */
+  readonly gradInput: A;
+  /** Gradient of the weight, shape (C), float32; null without a weight. */
+  readonly gradWeight: A | null;
+  /** Gradient of the bias, shape (C), float32; null without a bias. */
+  readonly gradBias: A | null;
+}
+
+/** What a fused normalization does after the affine map, in this order. */
+export interface Epilogue<A> {
+  /** Added to the result; any format. */
+  readonly residual: Tensor<A> | null;
+  /** Whether negative results become 0. */
+  readonly relu: boolean;
+}
+
+/**
+ * Everything the library asks of a machine. Functions take arrays and tensors of this device, never write or free
+ * them, and return new arrays; what they cannot do they throw. Per channel, `mean` and `variance` (biased) are those of
+ * the {@linkcode Statistics}; `s = 1/sqrt(variance + eps)`, or 0 where variance + eps is 0; `xhat = (x - mean) * s`.
+ *
+ * A tensor argument beside the input (gradOutput, residual, output) may have the other format; results have the
+ * input's.
+ */
+export interface Device<A> {
+  /** What the device says of itself. */
+  readonly info: DeviceInfo;
+
+  /** Copies values onto the device, rounded to `dtype` (`"float32"` by default). */
+  readonly upload: (values: Float32Array, dtype?: DType) => A;
+  /** Copies an array back, as float32 whatever its storage. */
+  readonly download: (array: A) => Promise<Float32Array<ArrayBuffer>>;
+  /** Gives arrays back; using one afterwards throws. All are checked before the first is freed. */
+  readonly free: (...arrays: A[]) => void;
+  /** Whether a value is a live array of this device. */
+  readonly owns: (value: unknown) => value is A;
+  /** Length and storage of a live array; throws a TypeError for any other value. */
+  readonly describe: (array: A) => ArrayInfo;
+
+  /** Moments (count, mean, m2) per channel of this rank's batch; all 0 for an empty one. */
+  readonly moments: (input: Tensor<A>) => A;
+  /** Reads moments as the wire [count, mean C, m2 C]. */
+  readonly momentsToWire: (moments: A) => Promise<Float64Array<ArrayBuffer>>;
+  /** Writes moments from the wire, in the layout that `moments` has. */
+  readonly momentsFromWire: (wire: Float64Array) => A;
+  /** `xhat * weight + bias`. */
+  readonly normalize: (input: Tensor<A>, statistics: Statistics<A>, affine: Affine<A>) => A;
+  /** `(1 - factor) * old + factor * observed`, where the observed variance is m2 / (count - 1). */
+  readonly updateRunningStats: (
+    running: RunningStats<A>,
+    moments: A,
+    factor: number,
+  ) => RunningStats<A>;
+  /** (sumDy, sumDyXmu) per channel of this rank: sum of dy, sum of dy * (x - mean). */
+  readonly gradientSums: (
+    input: Tensor<A>,
+    gradOutput: Tensor<A>,
+    statistics: Statistics<A>,
+  ) => A;
+  /** Reads gradient sums as the wire [sumDy C, sumDyXmu C]. */
+  readonly sumsToWire: (sums: A) => Promise<Float64Array<ArrayBuffer>>;
+  /** Writes gradient sums from the wire, in the layout that `gradientSums` has. */
+  readonly sumsFromWire: (wire: Float64Array) => A;
+  /**
+   * `gradInput = weight*s * (dy - sumDy/count - (x-mean) * s^2 * sumDyXmu/count)` from the total sums, or
+   * `weight*s*dy` without; `gradWeight = s * sumDyXmu` and `gradBias = sumDy` from the local ones.
+   */
+  readonly gradients: (
+    input: Tensor<A>,
+    gradOutput: Tensor<A>,
+    statistics: Statistics<A>,
+    sums: GradientSums<A>,
+    affine: Affine<A>,
+  ) => GradientArrays<A>;
+
+  /** `x + scale * y` element by element, in the dtype of x; both of one length. */
+  readonly addScaled: (x: A, y: A, scale: number) => A;
+  /** `max(x, 0)` element by element; NaN stays NaN. */
+  readonly relu: (x: A) => A;
+  /** `dy` where `output > 0`, else 0 (a plain copy of dy where output is null), in memory order `format`. */
+  readonly gate: (gradOutput: Tensor<A>, output: Tensor<A> | null, format: Format) => A;
+
+  /** Launches all of a synchronous body at once; without it each operation is launched by itself. */
+  readonly batch?: <R>(body: (device: Device<A>) => R) => R;
+  /** Operations in one pass that the ones above need several for. */
+  readonly fused?: FusedOperations<A>;
+}
+
+/** Operations in one pass over memory that a device may offer; the library does without where it does not. */
+export interface FusedOperations<A> {
+  /** `normalize`, then the epilogue. */
+  readonly normalize: (
+    input: Tensor<A>,
+    statistics: Statistics<A>,
+    affine: Affine<A>,
+    epilogue: Epilogue<A>,
+  ) => A;
+  /** `gradientSums` of `dy` where `output > 0`, else 0. */
+  readonly gradientSums: (
+    input: Tensor<A>,
+    gradOutput: Tensor<A>,
+    statistics: Statistics<A>,
+    output: Tensor<A>,
+  ) => A;
+  /** `gradients` of `dy` where `output > 0`, else 0. */
+  readonly gradients: (
+    input: Tensor<A>,
+    gradOutput: Tensor<A>,
+    statistics: Statistics<A>,
+    sums: GradientSums<A>,
+    affine: Affine<A>,
+    output: Tensor<A>,
+  ) => GradientArrays<A>;
+}

@@ -1,0 +1,236 @@
+/**
+ * Training forward: normalize a batch with its own statistics, or with those of the whole process group.
+ *
+ * @module
+ */
+
+import type { CollectiveOptions, ReduceGroup } from "./collectives.ts";
+import { checkCall, checkCount, checkWire } from "./checks.ts";
+import type { Device } from "./device.ts";
+import { normalize } from "./epilogue.ts";
+import { mergeMoments } from "./moments.ts";
+import { batch, region } from "./ownership.ts";
+import { advance } from "./running_stats.ts";
+import type { BatchNormState } from "./state.ts";
+import { extents, type Format, type Tensor } from "./tensor.ts";
+
+/** Options of a training forward pass. */
+export interface ForwardOptions<A> {
+  /** Applied last: y = max(y, 0). */
+  readonly activation?: "relu";
+  /** Added before the activation; shape and dtype of the input, any format. */
+  readonly residual?: Tensor<A>;
+  /** Whether the running statistics follow this batch; true by default. */
+  readonly updateRunningStats?: boolean;
+}
+
+/** Options of a synchronised forward pass. */
+export interface SyncForwardOptions<A>
+  extends ForwardOptions<A>, Pick<CollectiveOptions, "signal"> {}
+
+/**
+ * What backward needs of forward. Borrows the input and the weight, and with an activation the output: keep them until
+ * backward is done. The moments belong to it.
+ */
+export interface Residuals<A> {
+  /** The input of forward, borrowed. */
+  readonly input: Tensor<A>;
+  /** The output of forward where an activation was applied, borrowed; else null. */
+  readonly output: Tensor<A> | null;
+  /** Moments of the batch over all ranks, in the device's own layout. */
+  readonly moments: A;
+  /** The weight of forward, borrowed, or null. */
+  readonly weight: A | null;
+  /** The bias of forward, borrowed, or null. */
+  readonly bias: A | null;
+  /** The eps of forward. */
+  readonly eps: number;
+  /** Memory order of the residual that was added, or null where none was. */
+  readonly residualFormat: Format | null;
+}
+
+/** Residuals of a local forward; only a local backward takes them. */
+export interface LocalResiduals<A> extends Residuals<A> {
+  /** Sets them apart from a synchronised forward's. */
+  readonly kind: "local";
+}
+
+/** Residuals of a synchronised forward; only a synchronised backward over as many ranks takes them. */
+export interface GroupResiduals<A> extends Residuals<A> {
+  /** Sets them apart from a local forward's. */
+  readonly kind: "group";
+  /** Number of ranks whose statistics these are. */
+  readonly worldSize: number;
+}
+
+/** What a local forward returns. */
+export interface LocalForward<A> {
+  /** The normalized batch, in the input's shape, dtype and format. */
+  readonly output: Tensor<A>;
+  /** The state after this batch; the given one where nothing changed. */
+  readonly state: BatchNormState<A>;
+  /** What backward needs. */
+  readonly residuals: LocalResiduals<A>;
+}
+
+/** What a synchronised forward returns. */
+export interface GroupForward<A> {
+  /** The normalized batch of this rank, in the input's shape, dtype and format. */
+  readonly output: Tensor<A>;
+  /** The state after this batch, the same bits on every rank; the given one where nothing changed. */
+  readonly state: BatchNormState<A>;
+  /** What backward needs. */
+  readonly residuals: GroupResiduals<A>;
+}
+
+const ACTION = "normalize the batch";
+
+/**
+ * Normalizes a batch with its own statistics (ordinary batch normalization, Ioffe and Szegedy 2015, algorithm 1).
+ *
+ * Per channel, over all samples and positions: y = (x - mean) / sqrt(variance + eps) * weight + bias, then the residual
+ * and the activation. Synchronous: nothing is read back, all launches go out together.
+ *
+ * @param state the state before this batch; it is not changed
+ * @param input the batch, logical shape (N, C, ...spatial), float32 or float16
+ * @param effects `device`: where everything lives
+ * @param options activation, residual, whether running statistics are updated
+ * @returns output, new state and residuals, all frozen
+ * @throws TypeError where shapes, dtypes or devices do not fit, RangeError for one value per channel, whose variance is
+ * nothing to normalize with; nothing has changed then
+ *
+ * @example
+ * ```ts
+ * import { batchNormForward, initBatchNorm, referenceDevice, tensor, toArray } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const state = initBatchNorm(device, 1, { eps: 0 });
+ * const { output } = batchNormForward(state, tensor(device, [1, 3], [2, 1]), { device });
+ * assert.deepEqual(await toArray(device, output), Float32Array.of(-1, 1));
+ * ```
+ */
+export function batchNormForward<A>(
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  effects: { readonly device: Device<A> },
+  options: ForwardOptions<A> = {},
+): LocalForward<A> {
+  const { device } = effects;
+  checkCall(device, state, input, options, ACTION);
+  const { batch: samples, inner } = extents(input.shape);
+  const count = samples * inner;
+  checkCount(count, ACTION);
+  return region(device, (scope) =>
+    batch(scope, (d) => {
+      const { residuals, ...rest } = finish(d, state, input, d.moments(input), count, options);
+      return Object.freeze({
+        ...rest,
+        residuals: Object.freeze({ kind: "local" as const, ...residuals }),
+      });
+    }));
+}
+
+/**
+ * Normalizes this rank's part of a batch with the statistics of the whole batch, over all ranks of the group.
+ *
+ * The law: for any partition of a batch over the ranks (uneven, some ranks empty, one value on a rank), outputs,
+ * gradients and new state are those of one rank that holds the whole batch. One readback, one collective, one upload,
+ * of [count, mean C, m2 C] in float64. With a `worldSize` of 1 it is {@linkcode batchNormForward}.
+ *
+ * @param state this rank's replica of the state before this batch; it is not changed
+ * @param input this rank's part of the batch, logical shape (N, C, ...spatial); N may be 0
+ * @param effects `device`: where everything lives; `group`: the ranks to share statistics with
+ * @param options activation, residual, whether running statistics are updated, a signal to give up
+ * @returns output, new state and residuals, all frozen
+ * @throws (rejects with) CollectiveError, the same on every rank, where a rank failed (`cause`: for a wrong shape the
+ * TypeError of {@linkcode batchNormForward}), did something else, or did not arrive; RangeError on every rank for
+ * one value per channel in the whole group; the given state stays valid
+ *
+ * @example Two replicas with one value each, which ordinary batch norm could not normalize at all
+ * ```ts
+ * import {
+ *   initBatchNorm,
+ *   referenceDevice,
+ *   runRanks,
+ *   syncBatchNormForward,
+ *   tensor,
+ *   toArray,
+ * } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const state = initBatchNorm(device, 1, { eps: 0 });
+ * const outputs = await runRanks(2, async (group) => {
+ *   const input = tensor(device, [group.rank === 0 ? 1 : 3], [1, 1]);
+ *   const { output } = await syncBatchNormForward(state, input, { device, group });
+ *   return [...await toArray(device, output)];
+ * });
+ * assert.deepEqual(outputs, [[-1], [1]]);
+ * ```
+ */
+export async function syncBatchNormForward<A>(
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  effects: { readonly device: Device<A>; readonly group: ReduceGroup },
+  options: SyncForwardOptions<A> = {},
+): Promise<GroupForward<A>> {
+  const { device, group } = effects;
+  const { worldSize } = group;
+  if (worldSize === 1) return asGroup(batchNormForward(state, input, { device }, options), 1);
+  return await region(device, async (scope) => {
+    const readLocal = async () => {
+      checkCall(device, state, input, options, ACTION);
+      const { wire } = batch(scope, (d) => ({ wire: d.momentsToWire(d.moments(input)) }));
+      return await wire;
+    };
+    const sending = readLocal();
+    sending.catch(() => {}); // An engine that gives up early must not leave a rejection that nobody handles.
+    // No await before this line: ranks match collectives by program order.
+    const total = await group.allReduce(sending, mergeMoments, {
+      label: `syncBatchNormForward C=${state?.numFeatures} ${input?.dtype}`,
+      signal: options.signal,
+    });
+    checkWire(total, 1 + 2 * state.numFeatures, ACTION);
+    const [count] = total;
+    checkCount(count, ACTION);
+    return batch(scope, (d) => {
+      const moments = d.momentsFromWire(total);
+      return asGroup(finish(d, state, input, moments, count, options), worldSize);
+    });
+  });
+}
+
+function asGroup<A>(
+  forward: Pick<LocalForward<A>, "output" | "state"> & { readonly residuals: Residuals<A> },
+  worldSize: number,
+): GroupForward<A> {
+  const residuals = Object.freeze({ ...forward.residuals, kind: "group" as const, worldSize });
+  return Object.freeze({ ...forward, residuals });
+}
+
+/** What follows once the moments of the whole batch are on the device. */
+function finish<A>(
+  device: Device<A>,
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  moments: A,
+  count: number,
+  { activation, residual, updateRunningStats = true }: ForwardOptions<A>,
+): Pick<LocalForward<A>, "output" | "state"> & { readonly residuals: Residuals<A> } {
+  const epilogue = { residual: residual ?? null, relu: activation === "relu" };
+  const output = normalize(device, input, { source: "batch", moments }, state, epilogue);
+  return {
+    output,
+    state: updateRunningStats ? advance(device, state, moments, count) : state,
+    residuals: {
+      input,
+      output: epilogue.relu ? output : null,
+      moments,
+      weight: state.weight,
+      bias: state.bias,
+      eps: state.eps,
+      residualFormat: residual?.format ?? null,
+    },
+  };
+}

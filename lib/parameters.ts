@@ -1,0 +1,78 @@
+/**
+ * An optimiser's step on parameters that stay on their device.
+ *
+ * @module
+ */
+
+import type { Device } from "./device.ts";
+import type { BatchNormState } from "./state.ts";
+
+/**
+ * Replaces the weight, the bias or both, for an optimiser's step or for one call (conditional batch norm).
+ *
+ * @param state the state to start from; it is not changed
+ * @param parameters the new vectors, shape (C), float32; null for none, left out for the old one
+ * @returns a frozen state that shares everything else with the old one
+ *
+ * @example One step of gradient descent
+ * ```ts
+ * import { addScaled, initBatchNorm, referenceDevice, withParameters } from "@syncbn/syncbn";
+ *
+ * const device = referenceDevice();
+ * const state = initBatchNorm(device, 2, { bias: false });
+ * const gradWeight = device.upload(Float32Array.of(0.5, -0.5));
+ * if (state.weight !== null) {
+ *   const next = withParameters(state, {
+ *     weight: addScaled(device, state.weight, gradWeight, -0.1),
+ *   });
+ * }
+ * ```
+ */
+export function withParameters<A>(
+  state: BatchNormState<A>,
+  parameters: { readonly weight?: A | null; readonly bias?: A | null },
+): BatchNormState<A> {
+  const { weight = state.weight, bias = state.bias } = parameters;
+  return Object.freeze({ ...state, weight, bias });
+}
+
+/**
+ * Computes x + scale * y element by element.
+ *
+ * @param device the device that both live on
+ * @param x an array of any length and dtype
+ * @param y another of the same length
+ * @param scale a finite factor, such as minus the learning rate
+ * @returns a new array in the dtype of x
+ * @throws TypeError where the lengths differ or an array is not live, RangeError where scale is not finite
+ *
+ * @example
+ * ```ts
+ * import { addScaled, referenceDevice } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const [x, y] = [device.upload(Float32Array.of(1, 2)), device.upload(Float32Array.of(4, 8))];
+ * const z = addScaled(device, x, y, -0.25);
+ * assert.deepEqual(await device.download(z), Float32Array.of(0, 0));
+ * ```
+ */
+export function addScaled<A>(
+  device: Pick<Device<A>, "describe" | "addScaled">,
+  x: A,
+  y: A,
+  scale: number,
+): A {
+  const [lengthX, lengthY] = [device.describe(x).length, device.describe(y).length];
+  if (lengthX !== lengthY) {
+    throw new TypeError(
+      `Cannot add the arrays as their lengths must be equal: current values are ${lengthX} and ${lengthY}`,
+    );
+  }
+  if (!Number.isFinite(scale)) {
+    throw new RangeError(
+      `Cannot add the arrays as scale must be finite: current value is ${scale}`,
+    );
+  }
+  return device.addScaled(x, y, scale);
+}

@@ -1,0 +1,269 @@
+/**
+ * The state of a batch norm: an immutable record, on a device or on the host, and how to make and move one.
+ *
+ * @module
+ */
+
+import type { Device } from "./device.ts";
+import { region } from "./ownership.ts";
+
+/**
+ * Everything a batch norm remembers. A plain record: a spread copy with another `eps` is a valid state. Vectors have
+ * shape (C), float32.
+ */
+export interface BatchNormState<A> {
+  /** Number of channels C. */
+  readonly numFeatures: number;
+  /** Added to the variance before its root, in the square of the input's unit. */
+  readonly eps: number;
+  /**
+   * Weight of the NEW batch in the running statistics, as in PyTorch: new = (1 - momentum) * old + momentum * observed.
+   * null averages over all batches instead.
+   */
+  readonly momentum: number | null;
+  /** Scale per channel, or null for none. */
+  readonly weight: A | null;
+  /** Offset per channel, or null for none. */
+  readonly bias: A | null;
+  /** Running mean, or null where nothing is tracked. */
+  readonly runningMean: A | null;
+  /** Running unbiased variance, or null where nothing is tracked. */
+  readonly runningVar: A | null;
+  /** Batches that the running statistics have seen. */
+  readonly numBatchesTracked: number;
+}
+
+/** Options of {@linkcode initBatchNorm}. */
+export interface BatchNormOptions {
+  /** Added to the variance; 1e-5 by default. */
+  readonly eps?: number;
+  /** Weight of the new batch in the running statistics, or null for a cumulative average; 0.1 by default. */
+  readonly momentum?: number | null;
+  /** Whether there are a weight and a bias; true by default. */
+  readonly affine?: boolean;
+  /** Whether there is a weight; as `affine` by default. */
+  readonly scale?: boolean;
+  /** Whether there is a bias; as `affine` by default. */
+  readonly bias?: boolean;
+  /** Whether running statistics are kept; true by default. */
+  readonly trackRunningStats?: boolean;
+  /**
+   * First value of the weight: 1 (by default, as PyTorch does since 1.2) or drawn from U(0, 1), as PyTorch's page of
+   * SyncBatchNorm still says.
+   */
+  readonly weightInit?: "ones" | "uniform";
+  /** Source of numbers in [0, 1) for `"uniform"`; give each rank one of the same seed. */
+  readonly random?: () => number;
+}
+
+const ACTION = "initialize the batch norm";
+
+/**
+ * Makes the state of a new batch norm: weight 1, bias 0, running mean 0, running variance 1, counter 0.
+ *
+ * @param device where its vectors shall live
+ * @param numFeatures number of channels C, >= 1
+ * @param options eps, momentum, which vectors there are and how the weight begins
+ * @returns a frozen state that owns its vectors, each of shape (C), float32
+ * @throws RangeError for a value out of range, TypeError for `weightInit` without `random`
+ *
+ * @example
+ * ```ts
+ * import { initBatchNorm, referenceDevice } from "@syncbn/syncbn";
+ *
+ * const state = initBatchNorm(referenceDevice(), 64, { momentum: 0.05 });
+ * console.assert(state.numBatchesTracked === 0 && state.weight !== null);
+ * ```
+ */
+export function initBatchNorm<A>(
+  device: Device<A>,
+  numFeatures: number,
+  options: BatchNormOptions = {},
+): BatchNormState<A> {
+  const { eps = 1e-5, momentum = 0.1, affine = true, trackRunningStats = true } = options;
+  const { scale = affine, bias = affine, weightInit = "ones", random } = options;
+  checkConfiguration({ numFeatures, eps, momentum, numBatchesTracked: 0 }, ACTION);
+  const vector = (value: number) => new Float32Array(numFeatures).fill(value);
+  return stateFromHost(device, {
+    numFeatures,
+    eps,
+    momentum,
+    weight: scale ? firstWeight(numFeatures, weightInit, random) : null,
+    bias: bias ? vector(0) : null,
+    runningMean: trackRunningStats ? vector(0) : null,
+    runningVar: trackRunningStats ? vector(1) : null,
+    numBatchesTracked: 0,
+  });
+}
+
+function firstWeight(
+  numFeatures: number,
+  weightInit: "ones" | "uniform",
+  random?: () => number,
+): Float32Array {
+  if (weightInit === "ones") return new Float32Array(numFeatures).fill(1);
+  if (weightInit !== "uniform") {
+    throw new TypeError(
+      `Cannot ${ACTION} as weightInit must be "ones" or "uniform": ` +
+        `current value is ${JSON.stringify(weightInit)}`,
+    );
+  }
+  if (typeof random !== "function") {
+    throw new TypeError(
+      `Cannot ${ACTION} as weightInit "uniform" needs options.random, a seeded source of numbers ` +
+        `in [0, 1): current value is ${random}`,
+    );
+  }
+  return Float32Array.from({ length: numFeatures }, () => random());
+}
+
+/**
+ * Copies a state to the host, to keep, print or move it.
+ *
+ * @param device the device that the state lives on
+ * @param state the state to copy; it is not changed
+ * @returns a frozen state of the same numbers; null stays null
+ * @throws TypeError or RangeError where the state is malformed or its arrays are not live
+ *
+ * @example Two states with the same numbers
+ * ```ts
+ * import { initBatchNorm, referenceDevice, stateFromHost, stateToHost } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const host = await stateToHost(device, initBatchNorm(device, 2));
+ * assert.deepEqual(host.weight, Float32Array.of(1, 1));
+ * const gentler = stateFromHost(device, { ...host, momentum: 0.01 });
+ * ```
+ */
+export async function stateToHost<A>(
+  device: Device<A>,
+  state: BatchNormState<A>,
+): Promise<BatchNormState<Float32Array>> {
+  checkState(device, state, "copy the state");
+  const copy = (vector: A | null) => vector === null ? null : device.download(vector);
+  const [weight, bias, runningMean, runningVar] = await Promise.all([
+    copy(state.weight),
+    copy(state.bias),
+    copy(state.runningMean),
+    copy(state.runningVar),
+  ]);
+  return Object.freeze({ ...state, weight, bias, runningMean, runningVar });
+}
+
+/**
+ * Copies a state from the host onto a device.
+ *
+ * @param device where its vectors shall live
+ * @param hostState the numbers, each vector of length C
+ * @returns a frozen state that owns its vectors; null stays null
+ * @throws TypeError for a vector of another length or only one running statistic, RangeError for a value out of range
+ *
+ * @example
+ * ```ts
+ * import { initBatchNorm, referenceDevice, stateFromHost, stateToHost } from "@syncbn/syncbn";
+ *
+ * const [here, there] = [referenceDevice(), referenceDevice()];
+ * const state = initBatchNorm(here, 8);
+ * const moved = stateFromHost(there, await stateToHost(here, state));
+ * console.assert(there.owns(moved.weight) && !there.owns(state.weight));
+ * ```
+ */
+export function stateFromHost<A>(
+  device: Device<A>,
+  hostState: BatchNormState<Float32Array>,
+): BatchNormState<A> {
+  const action = "upload the state";
+  checkConfiguration(hostState, action);
+  checkVectors(hostState, (vector, name) => {
+    if (vector instanceof Float32Array) return vector.length;
+    throw new TypeError(
+      `Cannot ${action} as ${name} must be a Float32Array or null: current value is ${vector}`,
+    );
+  }, action);
+  return region(device, (scope) => {
+    const copy = (vector: Float32Array | null) => vector === null ? null : scope.upload(vector);
+    return Object.freeze({
+      ...hostState,
+      weight: copy(hostState.weight),
+      bias: copy(hostState.bias),
+      runningMean: copy(hostState.runningMean),
+      runningVar: copy(hostState.runningVar),
+    });
+  });
+}
+
+/**
+ * Checks that a state is well-formed and lives on the device.
+ *
+ * @param device the device it must live on
+ * @param state the state to check
+ * @param action what the caller was about to do, for the message
+ * @throws TypeError or RangeError that says what does not fit
+ */
+export function checkState<A>(
+  device: Pick<Device<A>, "describe">,
+  state: BatchNormState<A>,
+  action: string,
+): void {
+  checkConfiguration(state, action);
+  checkVectors(state, (vector, name) => {
+    const { length, dtype } = device.describe(vector);
+    if (dtype === "float32") return length;
+    throw new TypeError(`Cannot ${action} as ${name} must be float32: current dtype is ${dtype}`);
+  }, action);
+}
+
+function checkConfiguration(
+  state: Pick<BatchNormState<unknown>, "numFeatures" | "eps" | "momentum" | "numBatchesTracked">,
+  action: string,
+): void {
+  const { numFeatures, eps, momentum, numBatchesTracked } = state;
+  if (!Number.isSafeInteger(numFeatures) || numFeatures < 1) {
+    throw new RangeError(
+      `Cannot ${action} as numFeatures must be an integer >= 1: current value is ${numFeatures}`,
+    );
+  }
+  if (!Number.isFinite(eps) || eps < 0) {
+    throw new RangeError(
+      `Cannot ${action} as eps must be finite and >= 0: current value is ${eps}`,
+    );
+  }
+  if (momentum !== null && !(momentum >= 0 && momentum <= 1)) {
+    throw new RangeError(
+      `Cannot ${action} as momentum must be in [0, 1], or null for a cumulative average: ` +
+        `current value is ${momentum}`,
+    );
+  }
+  if (!Number.isSafeInteger(numBatchesTracked) || numBatchesTracked < 0) {
+    throw new RangeError(
+      `Cannot ${action} as numBatchesTracked must be an integer >= 0: ` +
+        `current value is ${numBatchesTracked}`,
+    );
+  }
+}
+
+function checkVectors<V>(
+  state: BatchNormState<V>,
+  lengthOf: (vector: V, name: string) => number,
+  action: string,
+): void {
+  for (const name of ["weight", "bias", "runningMean", "runningVar"] as const) {
+    const vector = state[name];
+    if (vector === null) continue;
+    const length = lengthOf(vector, name);
+    if (length !== state.numFeatures) {
+      throw new TypeError(
+        `Cannot ${action} as the length of ${name} must be numFeatures: ` +
+          `current values are ${length} and ${state.numFeatures}`,
+      );
+    }
+  }
+  if ((state.runningMean === null) !== (state.runningVar === null)) {
+    const missing = state.runningMean === null ? "runningMean" : "runningVar";
+    throw new TypeError(
+      `Cannot ${action} as runningMean and runningVar must both be there or both be null: ` +
+        `current ${missing} is null`,
+    );
+  }
+}

@@ -1,0 +1,206 @@
+/**
+ * Tensors: an array of some device with the logical shape `(N, C, ...spatial)` and the way it lies in memory.
+ *
+ * @module
+ */
+
+import type { Device } from "./device.ts";
+
+/** How elements are stored; arithmetic is never narrower than float32 whatever the storage. */
+export type DType = "float32" | "float16";
+
+/**
+ * How a logical `(N, C, ...spatial)` lies in memory: `"channelsFirst"` as written (NCHW), `"channelsLast"` with the
+ * channels fastest (NHWC).
+ */
+export type Format = "channelsFirst" | "channelsLast";
+
+/** Elements on a device, with their meaning. A plain record: build one with {@linkcode tensor}. */
+export interface Tensor<A> {
+  /** The elements, on the device that made them. */
+  readonly data: A;
+  /** The logical shape `(N, C, ...spatial)`, whatever the format. */
+  readonly shape: readonly number[];
+  /** How the elements are stored. */
+  readonly dtype: DType;
+  /** The order of the elements in memory. */
+  readonly format: Format;
+}
+
+/** Options of {@linkcode tensor}. */
+export interface TensorOptions {
+  /** Storage of the elements; `"float32"` by default. */
+  readonly dtype?: DType;
+  /** Order in which `values` lie; `"channelsFirst"` by default. */
+  readonly format?: Format;
+}
+
+/** The three extents that normalization sees: samples, channels, and the product of the spatial extents. */
+export interface Extents {
+  /** Samples N on this rank. */
+  readonly batch: number;
+  /** Channels C. */
+  readonly channels: number;
+  /** Product of the spatial extents; 1 for `(N, C)`. */
+  readonly inner: number;
+}
+
+/**
+ * Puts numbers onto a device as a tensor.
+ *
+ * @param device where the tensor shall live
+ * @param values the elements in memory order (that of `format`); numbers are rounded to `dtype`
+ * @param shape the logical shape `(N, C, ...spatial)`, any rank >= 2; extents may be 0, channels may not
+ * @param options storage and memory order
+ * @returns a frozen tensor that owns its array
+ * @throws TypeError where shape and values do not fit, RangeError for an impossible extent, DeviceError where the
+ * device has no float16
+ *
+ * @example Two samples of one 2x1 image in three channels, channels fastest
+ * ```ts
+ * import { referenceDevice, tensor } from "@syncbn/syncbn";
+ *
+ * const device = referenceDevice();
+ * const x = tensor(device, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], [2, 3, 2, 1], {
+ *   format: "channelsLast",
+ * });
+ * console.assert(x.dtype === "float32");
+ * ```
+ */
+export function tensor<A>(
+  device: Pick<Device<A>, "upload">,
+  values: ArrayLike<number>,
+  shape: readonly number[],
+  options: TensorOptions = {},
+): Tensor<A> {
+  const { dtype = "float32", format = "channelsFirst" } = options;
+  const action = "make the tensor";
+  checkLayout({ shape, dtype, format }, action);
+  const wanted = elements(shape);
+  if (values.length !== wanted) {
+    throw new TypeError(
+      `Cannot ${action} as shape (${shape.join(", ")}) needs ${wanted} values: ` +
+        `current number of values is ${values.length}`,
+    );
+  }
+  const data = device.upload(
+    values instanceof Float32Array ? values : Float32Array.from(values),
+    dtype,
+  );
+  return Object.freeze({ data, shape: Object.freeze([...shape]), dtype, format });
+}
+
+/**
+ * Reads a tensor back.
+ *
+ * @param device the device that the tensor lives on
+ * @param tensor the tensor to read; it is not changed
+ * @returns its elements in memory order (that of `tensor.format`), as float32 for float16 tensors too
+ * @throws TypeError where the tensor is malformed, belongs to another device or was freed
+ *
+ * @example
+ * ```ts
+ * import { referenceDevice, tensor, toArray } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const x = tensor(device, [1, 2, 3, 4], [2, 2]);
+ * assert.deepEqual(await toArray(device, x), Float32Array.of(1, 2, 3, 4));
+ * ```
+ */
+export async function toArray<A>(
+  device: Pick<Device<A>, "download" | "describe">,
+  tensor: Tensor<A>,
+): Promise<Float32Array<ArrayBuffer>> {
+  checkTensor(device, tensor, "read the tensor");
+  return await device.download(tensor.data);
+}
+
+/**
+ * Groups the extents of a logical shape by their role in normalization.
+ *
+ * @param shape a checked logical shape `(N, C, ...spatial)`
+ * @returns samples, channels and the product of the spatial extents
+ */
+export function extents(shape: readonly number[]): Extents {
+  const [batch, channels, ...spatial] = shape;
+  return { batch, channels, inner: elements(spatial) };
+}
+
+/**
+ * Checks that a tensor is well-formed and lives on the device.
+ *
+ * @param device the device it must live on
+ * @param tensor the tensor to check
+ * @param action what the caller was about to do, for the message
+ * @param name what the caller calls this tensor, for the message
+ * @throws TypeError or RangeError that says what does not fit
+ */
+export function checkTensor<A>(
+  device: Pick<Device<A>, "describe">,
+  tensor: Tensor<A>,
+  action: string,
+  name = "tensor",
+): void {
+  if (typeof tensor !== "object" || tensor === null) {
+    throw new TypeError(
+      `Cannot ${action} as the ${name} must be a tensor: current value is ${tensor}`,
+    );
+  }
+  checkLayout(tensor, action, name);
+  const { length, dtype } = device.describe(tensor.data);
+  const wanted = elements(tensor.shape);
+  if (length !== wanted) {
+    throw new TypeError(
+      `Cannot ${action} as the ${name}'s shape (${tensor.shape.join(", ")}) needs an array of ` +
+        `${wanted} elements: current length is ${length}`,
+    );
+  }
+  if (dtype !== tensor.dtype) {
+    throw new TypeError(
+      `Cannot ${action} as the ${name}'s dtype must be that of its array: ` +
+        `current values are ${tensor.dtype} and ${dtype}`,
+    );
+  }
+}
+
+function checkLayout(
+  { shape, dtype, format }: Omit<Tensor<unknown>, "data">,
+  action: string,
+  name = "tensor",
+): void {
+  if (!Array.isArray(shape) || shape.length < 2) {
+    throw new TypeError(
+      `Cannot ${action} as the ${name} must have a shape (N, C, ...spatial) of rank >= 2: ` +
+        `current shape is ${Array.isArray(shape) ? `(${shape.join(", ")})` : shape}`,
+    );
+  }
+  if (!shape.every((extent) => Number.isSafeInteger(extent) && extent >= 0)) {
+    throw new RangeError(
+      `Cannot ${action} as every extent of the ${name} must be an integer >= 0: ` +
+        `current shape is (${shape.join(", ")})`,
+    );
+  }
+  if (shape[1] === 0) {
+    throw new RangeError(
+      `Cannot ${action} as the ${name} must have at least one channel: ` +
+        `current shape is (${shape.join(", ")})`,
+    );
+  }
+  if (dtype !== "float32" && dtype !== "float16") {
+    throw new TypeError(
+      `Cannot ${action} as the ${name}'s dtype must be "float32" or "float16": ` +
+        `current value is ${JSON.stringify(dtype)}`,
+    );
+  }
+  if (format !== "channelsFirst" && format !== "channelsLast") {
+    throw new TypeError(
+      `Cannot ${action} as the ${name}'s format must be "channelsFirst" or "channelsLast": ` +
+        `current value is ${JSON.stringify(format)}`,
+    );
+  }
+}
+
+function elements(shape: readonly number[]): number {
+  return shape.reduce((product, extent) => product * extent, 1);
+}

@@ -1,0 +1,103 @@
+/**
+ * Synchronized batch normalization as pure functions: when a model trains on several replicas, the statistics are taken
+ * over all of them, exactly, so that *k replicas equal one*.
+ *
+ * The library in five steps:
+ * 1. A {@linkcode Device} computes: {@linkcode referenceDevice} here. {@linkcode tensor} puts numbers onto it,
+ *    {@linkcode toArray} reads them back.
+ * 2. {@linkcode initBatchNorm} makes an immutable {@linkcode BatchNormState}: weight, bias, running statistics.
+ * 3. A {@linkcode ProcessGroup} connects the replicas: {@linkcode runRanks} and {@linkcode inProcessGroup} here, or any
+ *    function that reduces an array over them.
+ * 4. {@linkcode syncBatchNormForward} and {@linkcode syncBatchNormBackward} train over a group;
+ *    {@linkcode batchNormForward} and {@linkcode batchNormBackward} without one; {@linkcode batchNormInfer} evaluates.
+ *    All take the state and return a new one.
+ * 5. {@linkcode withParameters} and {@linkcode addScaled} are an optimiser's step; {@linkcode region},
+ *    {@linkcode batch} and {@linkcode release} say what lives how long on the device.
+ *
+ * @example
+ * ```ts
+ * import { initBatchNorm, referenceDevice, runRanks, syncBatchNormForward, tensor } from "@syncbn/syncbn";
+ *
+ * const device = referenceDevice();
+ * const state = initBatchNorm(device, 2);
+ * const states = await runRanks(3, async (group) => {
+ *   const input = tensor(device, [group.rank, 1], [1, 2]);
+ *   const forward = await syncBatchNormForward(state, input, { device, group });
+ *   return forward.state;
+ * });
+ * console.assert(states.every(({ numBatchesTracked }) => numBatchesTracked === 1));
+ * ```
+ *
+ * @module
+ */
+
+export {
+  type DType,
+  type Extents,
+  type Format,
+  type Tensor,
+  tensor,
+  type TensorOptions,
+  toArray,
+} from "./lib/tensor.ts";
+export {
+  type BatchNormOptions,
+  type BatchNormState,
+  initBatchNorm,
+  stateFromHost,
+  stateToHost,
+} from "./lib/state.ts";
+export {
+  batchNormForward,
+  type ForwardOptions,
+  type GroupForward,
+  type GroupResiduals,
+  type LocalForward,
+  type LocalResiduals,
+  type Residuals,
+  syncBatchNormForward,
+  type SyncForwardOptions,
+} from "./lib/forward.ts";
+export {
+  type Backward,
+  type BackwardOptions,
+  batchNormBackward,
+  type SyncBackwardOptions,
+  syncBatchNormBackward,
+} from "./lib/backward.ts";
+export { batchNormInfer, batchNormInferBackward, type InferOptions } from "./lib/infer.ts";
+export { addScaled, withParameters } from "./lib/parameters.ts";
+export { batch, region, release } from "./lib/ownership.ts";
+export type {
+  Affine,
+  ArrayInfo,
+  Device,
+  DeviceInfo,
+  Epilogue,
+  FusedOperations,
+  GradientArrays,
+  GradientSums,
+  RunningStats,
+  Statistics,
+} from "./lib/device.ts";
+export { type ReferenceArray, referenceDevice } from "./lib/reference_device.ts";
+export type {
+  AllGather,
+  AllReduce,
+  Barrier,
+  Broadcast,
+  CollectiveOptions,
+  Combine,
+  ProcessGroup,
+  ReduceGroup,
+  Split,
+} from "./lib/collectives.ts";
+export { mergeMoments, sum } from "./lib/moments.ts";
+export { inProcessGroup, type InProcessOptions, runRanks } from "./lib/groups/in_process.ts";
+export { fromAllGather } from "./lib/groups/from_all_gather.ts";
+export {
+  CollectiveError,
+  type CollectiveErrorCode,
+  DeviceError,
+  type DeviceErrorCode,
+} from "./lib/errors.ts";

@@ -1,0 +1,79 @@
+/**
+ * What the suites need to know of a device or a group in order to test it: the two plugs of every test in this folder.
+ */
+
+import type { Device, ProcessGroup } from "../mod.ts";
+
+/** A device under test. */
+export interface DeviceKit<A> {
+  /** For the names of the tests. */
+  readonly name: string;
+  /** Opens a fresh device; `close` ends it. Rejects where the machine has none. */
+  readonly open: () => Promise<{ readonly device: Device<A>; readonly close: () => Promise<void> }>;
+  /**
+   * How many units of the storage's last place (float32: 2^-23, float16: 2^-10, relative) a result may be away from
+   * float64 arithmetic rounded once: 1 for a device that computes in float64 (a value next to a rounding boundary may
+   * fall on either side), more for arithmetic in float32.
+   */
+  readonly ulps: number;
+}
+
+/** A kind of group under test. */
+export interface GroupKit {
+  /** For the names of the tests. */
+  readonly name: string;
+  /** Runs a body on every rank concurrently; rejects with the first error once all ranks have settled. */
+  readonly run: <T>(
+    worldSize: number,
+    body: (group: ProcessGroup) => Promise<T>,
+    options?: { readonly timeoutMs?: number },
+  ) => Promise<T[]>;
+}
+
+/** Opens a device for the length of a body. */
+export async function using<A, T>(
+  kit: DeviceKit<A>,
+  body: (device: Device<A>) => Promise<T> | T,
+): Promise<T> {
+  const { device, close } = await kit.open();
+  try {
+    return await body(device);
+  } finally {
+    await close();
+  }
+}
+
+/** Relative unit in the last place of a storage. */
+export const EPSILON = { float32: 2 ** -23, float16: 2 ** -10 } as const;
+
+/**
+ * Fails unless every number is within `absolute + |expected| * relative` of what is expected; NaN equals NaN only.
+ */
+export function assertClose(
+  actual: ArrayLike<number>,
+  expected: ArrayLike<number>,
+  { absolute, relative }: {
+    readonly absolute: number | ArrayLike<number>;
+    readonly relative: number;
+  },
+  what: string,
+): void {
+  if (actual.length !== expected.length) {
+    throw new Error(`${what}: ${actual.length} values instead of ${expected.length}`);
+  }
+  for (let i = 0; i < expected.length; i++) {
+    const [is, wanted] = [actual[i], expected[i]];
+    if (Object.is(is, wanted) || (Number.isNaN(is) && Number.isNaN(wanted)) || is === wanted) {
+      continue;
+    }
+    const slack = (typeof absolute === "number" ? absolute : absolute[i]) +
+      Math.abs(wanted) * relative;
+    if (!(Math.abs(is - wanted) <= slack)) {
+      throw new Error(
+        `${what}[${i}]: ${is} instead of ${wanted}, off by ${
+          Math.abs(is - wanted)
+        }, allowed ${slack}`,
+      );
+    }
+  }
+}
