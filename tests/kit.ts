@@ -18,16 +18,32 @@ export interface DeviceKit<A> {
   readonly ulps: number;
 }
 
+/**
+ * What a rank does. The body is an export of its module and closes over nothing, parameter and result are structured
+ * clones: so it can run in this thread, in a worker or in another process.
+ */
+export interface RankTask<P, R> {
+  /** `import.meta.url` of the module that exports the body. */
+  readonly module: string;
+  /** The name of the export. */
+  readonly name: string;
+  /** The export itself. */
+  readonly body: (group: ProcessGroup, parameter: P) => Promise<R>;
+}
+
 /** A kind of group under test. */
 export interface GroupKit {
   /** For the names of the tests. */
   readonly name: string;
-  /** Runs a body on every rank concurrently; rejects with the first error once all ranks have settled. */
-  readonly run: <T>(
+  /** Runs a task on every rank concurrently; rejects with the first error once all ranks have settled. */
+  readonly run: <P, R>(
     worldSize: number,
-    body: (group: ProcessGroup) => Promise<T>,
+    task: RankTask<P, R>,
+    parameter: P,
     options?: { readonly timeoutMs?: number },
-  ) => Promise<T[]>;
+  ) => Promise<R[]>;
+  /** Whether only `allReduce` is this kind's own, and the other collectives are tested elsewhere. */
+  readonly reduceOnly?: true;
 }
 
 /** Opens a device for the length of a body. */

@@ -1,0 +1,26 @@
+/** Everything that a device must pass, ours or somebody else's: call it in a test file with the device's kit. */
+
+import type { DeviceKit } from "./kit.ts";
+import { derivativeSuite } from "./suites/derivatives.ts";
+import { effectSuite } from "./suites/effects.ts";
+import { errorSuite } from "./suites/errors.ts";
+import { goldenSuite } from "./suites/golden.ts";
+import { deviceLaw } from "./suites/law.ts";
+import { peerSuite } from "./suites/peers.ts";
+import { pytorchSuite } from "./suites/pytorch.ts";
+
+/**
+ * Registers all tests of a device: the law, PyTorch's numbers, PyTorch's own tests, derivatives, where peers go wrong,
+ * effects, errors.
+ *
+ * @param kit how to open the device, and how exact it is
+ */
+export function deviceSuite<A>(kit: DeviceKit<A>): void {
+  deviceLaw(kit);
+  goldenSuite(kit);
+  pytorchSuite(kit);
+  derivativeSuite(kit);
+  peerSuite(kit);
+  effectSuite(kit);
+  errorSuite(kit);
+}

@@ -1,0 +1,116 @@
+import assert from "node:assert/strict";
+import { CollectiveError, inProcessGroup, runRanks, sum } from "../mod.ts";
+import { groupSuite } from "./group_suite.ts";
+import { gatheredKit, inProcessKit } from "./reference_kit.ts";
+
+groupSuite(inProcessKit);
+groupSuite(gatheredKit);
+
+const one = Float64Array.of(1);
+const never = new Promise<never>(() => {});
+
+Deno.test("inProcessGroup() refuses impossible worlds", () => {
+  for (const size of [0, -1, 1.5, NaN]) {
+    assert.throws(() => inProcessGroup(size), /worldSize must be an integer >= 1/);
+  }
+  for (const timeoutMs of [0, -1, NaN, 2 ** 31]) {
+    assert.throws(() => inProcessGroup(2, { timeoutMs }), /timeoutMs must be in \(0, 2147483647\]/);
+  }
+});
+
+Deno.test("inProcessGroup() waits for ever where asked to", async () => {
+  const [a, b] = inProcessGroup(2, { timeoutMs: Infinity });
+  const pending = a.allReduce(one, sum);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.deepEqual(await Promise.all([pending, b.allReduce(one, sum)]), [
+    Float64Array.of(2),
+    Float64Array.of(2),
+  ]);
+});
+
+Deno.test("runRanks() returns what the ranks return, in rank order", async () => {
+  const ranks = await runRanks(3, async ({ rank, barrier }) => {
+    if (rank === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    await barrier();
+    return rank;
+  });
+  assert.deepEqual(ranks, [0, 1, 2]);
+});
+
+Deno.test("runRanks() fails the others at once when a rank throws", async () => {
+  const failures: unknown[] = [];
+  const cause = new Error("out of data");
+  const run = runRanks(3, async ({ rank, allReduce }) => {
+    await allReduce(one, sum);
+    if (rank === 1) throw cause;
+    await allReduce(one, sum).catch((error) => failures.push(error));
+    await allReduce(one, sum).catch((error) => failures.push(error));
+  }, { timeoutMs: Infinity });
+  await assert.rejects(run, cause);
+  assert.equal(failures.length, 4);
+  for (const failure of failures) {
+    assert(failure instanceof CollectiveError);
+    assert.deepEqual([failure.code, failure.ranks], ["rankFailed", [1]]);
+    assert.equal(failure.cause, cause);
+    assert.equal(failure.message, "Rank 1 failed after 1 calls: out of data");
+  }
+});
+
+Deno.test("runRanks() fails the others at once when a rank throws before any await", async () => {
+  const run = runRanks(2, ({ rank, barrier }) => {
+    if (rank === 0) throw new TypeError("wrong from the start");
+    return barrier();
+  }, { timeoutMs: Infinity });
+  await assert.rejects(run, { name: "TypeError", message: "wrong from the start" });
+});
+
+Deno.test("runRanks() fails those who wait for a rank that ended, in sub-groups too", async () => {
+  for (const where of ["world", "half"] as const) {
+    const run = runRanks(4, async (world) => {
+      const half = await world.split(world.rank % 2);
+      const group = where === "world" ? world : half;
+      if (world.rank === 2) return;
+      if (world.rank % 2 === 0 || where === "world") await group.barrier({ label: "epoch" });
+    }, { timeoutMs: Infinity });
+    const ended = where === "world" ? 2 : 1;
+    await assert.rejects(run, (error) => {
+      assert(error instanceof CollectiveError);
+      assert.deepEqual([error.code, error.ranks], ["rankFailed", [ended]]);
+      assert.match(error.message, /barrier "epoch", as rank \d ended before it/);
+      return true;
+    });
+  }
+});
+
+Deno.test("runRanks() rejects a call that comes after a rank has ended", async () => {
+  const run = runRanks(2, async ({ rank, barrier }) => {
+    if (rank === 0) return;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    await barrier();
+  }, { timeoutMs: Infinity });
+  await assert.rejects(run, /call 1, barrier, as rank 0 ended before it/);
+});
+
+Deno.test("a broken group leaves no rejection unhandled", async () => {
+  const [a, b] = inProcessGroup(2, { timeoutMs: 10 });
+  await assert.rejects(a.allReduce(one, sum), /rank 1 did not arrive within 10 ms/);
+  await assert.rejects(b.allReduce(Promise.reject(new Error("late")), sum), /did not arrive/);
+  await assert.rejects(a.allReduce(never, sum), /did not arrive/);
+});
+
+Deno.test("what is not a Float64Array is that rank's failure", async () => {
+  const [a, b] = inProcessGroup(2);
+  const wrong = Float32Array.of(1) as unknown as Float64Array;
+  const failing = [a.allReduce(one, sum), b.allReduce(wrong, sum)];
+  for (const call of failing) {
+    await assert.rejects(call, /Rank 1 failed before call 1.*must be a Float64Array/);
+  }
+});
+
+Deno.test("a combine that throws is the same error on every rank", async () => {
+  const bad = () => {
+    throw new Error("cannot add");
+  };
+  const run = inProcessGroup(2).map((group) => group.allReduce(one, bad));
+  for (const call of run) await assert.rejects(call, /as combining failed: cannot add/);
+});

@@ -1,0 +1,43 @@
+/** The reference device and the in-process groups, as the suites see them. */
+
+import { fromAllGather, type ReferenceArray, referenceDevice, runRanks } from "../mod.ts";
+import type { DeviceKit, GroupKit } from "./kit.ts";
+
+/** The reference device: float64 arithmetic, one rounding. */
+export const referenceKit: DeviceKit<ReferenceArray> = {
+  name: "reference",
+  open: () => Promise.resolve({ device: referenceDevice(), close: () => Promise.resolve() }),
+  ulps: 1,
+};
+
+/** A device with nothing but the required operations. */
+export const unfusedKit: DeviceKit<ReferenceArray> = {
+  ...referenceKit,
+  name: "reference without fused operations",
+  open: () => {
+    const { fused: _fused, ...device } = referenceDevice();
+    return Promise.resolve({ device: Object.freeze(device), close: () => Promise.resolve() });
+  },
+  // One rounding before a residual is added, one after.
+  ulps: 2,
+};
+
+/** Ranks as tasks of one thread. */
+export const inProcessKit: GroupKit = {
+  name: "in-process",
+  run: (worldSize, { body }, parameter, options) =>
+    runRanks(worldSize, (group) => body(group, parameter), options),
+};
+
+/** The same ranks, reducing over nothing but a gather that knows no labels. */
+export const gatheredKit: GroupKit = {
+  name: "fromAllGather",
+  reduceOnly: true,
+  run: (worldSize, { body }, parameter, options) =>
+    runRanks(worldSize, (group) => {
+      const allReduce = fromAllGather((local, options) =>
+        group.allGather(local, { signal: options?.signal })
+      );
+      return body(Object.freeze({ ...group, allReduce }), parameter);
+    }, options),
+};

@@ -1,0 +1,416 @@
+/** What the functions do to the world: launches, readbacks, collectives, and what stays allocated. */
+
+import assert from "node:assert/strict";
+import {
+  addScaled,
+  type AllReduce,
+  batch,
+  batchNormBackward,
+  batchNormForward,
+  batchNormInfer,
+  batchNormInferBackward,
+  type Device,
+  initBatchNorm,
+  inProcessGroup,
+  region,
+  release,
+  runRanks,
+  stateFromHost,
+  stateToHost,
+  syncBatchNormBackward,
+  syncBatchNormForward,
+  type Tensor,
+  tensor,
+  toArray,
+  withParameters,
+} from "../../mod.ts";
+import { type DeviceKit, using } from "../kit.ts";
+import { uniforms } from "../random.ts";
+import { census, record } from "../recording.ts";
+
+const READBACKS = ["download", "momentsToWire", "sumsToWire"];
+const CHECKS = ["describe", "owns", "free"];
+
+/** Registers the tests of effects for a device. */
+export function effectSuite<A>(kit: DeviceKit<A>): void {
+  const test = (name: string, body: (device: Device<A>) => Promise<void> | void) =>
+    Deno.test(`${kit.name}: ${name}`, () => using(kit, body));
+  const launches = (calls: readonly string[]) => calls.filter((call) => !CHECKS.includes(call));
+  const readbacks = (calls: readonly string[]) => calls.filter((call) => READBACKS.includes(call));
+
+  test("local functions launch one batch each and read nothing back", (device) => {
+    const watched = record(device);
+    const effects = { device: watched.device };
+    const state = initBatchNorm(device, 3);
+    const x = input(device);
+    const forward = batchNormForward(state, x, effects);
+    assert.deepEqual(launches(watched.calls.splice(0)), [
+      ...["batch", "moments", "normalize", "updateRunningStats", "end"],
+    ]);
+    batchNormBackward(forward.residuals, x, effects);
+    assert.deepEqual(
+      launches(watched.calls.splice(0)),
+      ["batch", "gradientSums", "gradients", "end"],
+    );
+    batchNormInfer(state, x, effects);
+    assert.deepEqual(launches(watched.calls.splice(0)), ["batch", "normalize", "end"]);
+    batchNormInferBackward(state, x, x, effects);
+    assert.deepEqual(
+      launches(watched.calls.splice(0)),
+      ["batch", "gradientSums", "gradients", "end"],
+    );
+  });
+
+  test("a fused device gets residual and activation in one operation", (device) => {
+    if (!device.fused) return assert.equal(device.fused, undefined);
+    const watched = record(device);
+    const effects = { device: watched.device };
+    const options = { activation: "relu", residual: input(device) } as const;
+    const state = initBatchNorm(device, 3, { trackRunningStats: false });
+    const forward = batchNormForward(state, input(device), effects, { activation: "relu" });
+    const fused = ["batch", "moments", "fused.normalize", "end"];
+    assert.deepEqual(launches(watched.calls.splice(0)), fused);
+    batchNormBackward(forward.residuals, input(device), effects);
+    assert.deepEqual(
+      launches(watched.calls.splice(0)),
+      ["batch", "fused.gradientSums", "fused.gradients", "end"],
+    );
+    batchNormForward(state, input(device), effects, options);
+    assert.deepEqual(launches(watched.calls.splice(0)), fused);
+  });
+
+  test("synchronised functions read back, communicate and upload once per direction", async (device) => {
+    const state = initBatchNorm(device, 3);
+    const x = input(device);
+    await runRanks(3, async (group) => {
+      const watched = record(device);
+      const labels: string[] = [];
+      const allReduce: AllReduce = (local, combine, options) => {
+        labels.push(`${options?.label}`);
+        return group.allReduce(local, combine, options);
+      };
+      const effects = { device: watched.device, group: { worldSize: 3, allReduce } };
+      const forward = await syncBatchNormForward(state, x, effects);
+      assert.deepEqual(
+        launches(watched.calls.splice(0)),
+        `batch moments momentsToWire end
+         batch momentsFromWire normalize updateRunningStats end`.split(/\s+/),
+      );
+      await syncBatchNormBackward(forward.residuals, x, effects);
+      assert.deepEqual(
+        launches(watched.calls.splice(0)),
+        `batch gradientSums sumsToWire end
+         batch sumsFromWire gradients end`.split(/\s+/),
+      );
+      assert.deepEqual(labels, [
+        "syncBatchNormForward C=3 float32",
+        "syncBatchNormBackward C=3 float32",
+      ]);
+    });
+  });
+
+  test("the collective is called before the first await", async (device) => {
+    const state = initBatchNorm(device, 3);
+    const calls: string[] = [];
+    const never = new Promise<Float64Array>(() => {});
+    const allReduce: AllReduce = (_local, _combine, options) => {
+      calls.push(`${options?.label}`);
+      return never;
+    };
+    const effects = { device, group: { worldSize: 2, allReduce } };
+    syncBatchNormForward(state, input(device), effects);
+    assert.deepEqual(calls, ["syncBatchNormForward C=3 float32"]);
+    const one = await runRanks(
+      1,
+      (group) => syncBatchNormForward(state, input(device), { device, group }),
+    );
+    const residuals = { ...one[0].residuals, worldSize: 2 };
+    syncBatchNormBackward(residuals, input(device), effects);
+    assert.deepEqual(calls[1], "syncBatchNormBackward C=3 float32");
+  });
+
+  test("a world of one and evaluation never communicate", async (device) => {
+    const state = initBatchNorm(device, 3);
+    const group = {
+      worldSize: 1,
+      allReduce: () => Promise.reject(new Error("communicated")),
+    };
+    const x = input(device);
+    const { output, residuals } = await syncBatchNormForward(state, x, { device, group });
+    await syncBatchNormBackward(residuals, x, { device, group });
+    const local = batchNormForward(state, x, { device });
+    assert.deepEqual(await toArray(device, output), await toArray(device, local.output));
+  });
+
+  test("parallel branches stay in order, one of them with an empty batch", async (device) => {
+    const [a, b] = [initBatchNorm(device, 3), initBatchNorm(device, 2)];
+    const results = await runRanks(3, async (group) => {
+      const x = input(device);
+      const y = group.rank === 1
+        ? tensor(device, [], [0, 2])
+        : tensor(device, [1, 2, 3, group.rank], [2, 2]);
+      const [left, right] = await Promise.all([
+        syncBatchNormForward(a, x, { device, group }),
+        syncBatchNormForward(b, y, { device, group }),
+      ]);
+      await Promise.all([
+        syncBatchNormBackward(right.residuals, y, { device, group }),
+        syncBatchNormBackward(left.residuals, x, { device, group }),
+      ]);
+      return [await stateToHost(device, left.state), await stateToHost(device, right.state)];
+    });
+    assert.deepEqual(results[0], results[1]);
+    assert.deepEqual(results[0], results[2]);
+  });
+
+  test("results and states are frozen records", async (device) => {
+    const state = initBatchNorm(device, 3);
+    const x = input(device);
+    const forward = batchNormForward(state, x, { device }, { activation: "relu" });
+    const backward = batchNormBackward(forward.residuals, x, { device });
+    const records = {
+      device,
+      state,
+      x,
+      shape: x.shape,
+      forward,
+      output: forward.output,
+      outputShape: forward.output.shape,
+      next: forward.state,
+      residuals: forward.residuals,
+      backward,
+      gradInput: backward.gradInput,
+      host: await stateToHost(device, state),
+      parameters: withParameters(state, {}),
+      group: inProcessGroup(1)[0],
+    };
+    for (const [name, value] of Object.entries(records)) {
+      assert(Object.isFrozen(value), `${name} is frozen`);
+    }
+  });
+
+  test("the state is the same object where nothing changed", async (device) => {
+    const tracked = initBatchNorm(device, 3);
+    const untracked = initBatchNorm(device, 3, { trackRunningStats: false });
+    const empty = tensor(device, [], [0, 3, 2]);
+    const still = { updateRunningStats: false };
+    assert.equal(batchNormForward(untracked, input(device), { device }).state, untracked);
+    assert.equal(batchNormForward(tracked, input(device), { device }, still).state, tracked);
+    assert.equal(batchNormForward(tracked, empty, { device }).state, tracked);
+    await runRanks(2, async (group) => {
+      const effects = { device, group };
+      const forward = await syncBatchNormForward(tracked, empty, effects);
+      assert.equal(forward.state, tracked);
+      const other = await syncBatchNormForward(tracked, input(device), effects, still);
+      assert.equal(other.state, tracked);
+    });
+    const { state } = batchNormForward(tracked, input(device), { device });
+    assert.equal(state.weight, tracked.weight, "unchanged vectors are shared");
+    assert.notEqual(state.runningMean, tracked.runningMean);
+  });
+
+  test("a state is a plain record: a spread copy is valid, and null stays null", async (device) => {
+    const state = initBatchNorm(device, 3, { bias: false, trackRunningStats: false, eps: 0 });
+    const host = await stateToHost(device, { ...state, eps: 0.5 });
+    assert.deepEqual(host, {
+      numFeatures: 3,
+      eps: 0.5,
+      momentum: 0.1,
+      weight: Float32Array.of(1, 1, 1),
+      bias: null,
+      runningMean: null,
+      runningVar: null,
+      numBatchesTracked: 0,
+    });
+    const again = await stateToHost(device, stateFromHost(device, { ...host }));
+    assert.deepEqual(again, host);
+    batchNormForward({ ...state, eps: 1 }, { ...input(device) }, { device });
+  });
+
+  test("initBatchNorm() begins as PyTorch does, or as its page says", async (device) => {
+    const { weight, bias, runningMean, runningVar } = await stateToHost(
+      device,
+      initBatchNorm(device, 2),
+    );
+    assert.deepEqual(
+      [weight, bias, runningMean, runningVar].map((vector) => vector && [...vector]),
+      [[1, 1], [0, 0], [0, 0], [1, 1]],
+    );
+    const drawn = (seed: number) =>
+      stateToHost(
+        device,
+        initBatchNorm(device, 50, { weightInit: "uniform", random: uniforms(seed) }),
+      );
+    const [a, b, c] = await Promise.all([drawn(1), drawn(1), drawn(2)]);
+    assert.deepEqual(a, b, "the same seed gives the same weights");
+    assert.notDeepEqual(a.weight, c.weight);
+    assert(a.weight?.every((value) => value >= 0 && value < 1));
+    const bare = await stateToHost(device, initBatchNorm(device, 2, { affine: false, bias: true }));
+    assert.equal(bare.weight, null);
+    assert.deepEqual(bare.bias, new Float32Array(2));
+  });
+
+  test("withParameters() and addScaled() make a step without leaving the device", async (device) => {
+    const state = initBatchNorm(device, 2);
+    const gradient = device.upload(Float32Array.of(1, -2));
+    const watched = record(device);
+    const step = (vector: A | null) =>
+      vector === null ? null : addScaled(watched.device, vector, gradient, -0.5);
+    const next = withParameters(state, { weight: step(state.weight), bias: step(state.bias) });
+    assert.deepEqual(readbacks(watched.calls), []);
+    const host = await stateToHost(device, next);
+    assert.deepEqual(host.weight, Float32Array.of(0.5, 2));
+    assert.deepEqual(host.bias, Float32Array.of(-0.5, 1));
+    assert.deepEqual((await stateToHost(device, state)).weight, Float32Array.of(1, 1));
+    assert.equal(withParameters(state, { bias: null }).bias, null);
+  });
+
+  test("region() frees what is not returned, whatever way it ends", async (device) => {
+    const counted = census(device);
+    const kept = region(counted.device, (scope) => {
+      const state = initBatchNorm(scope, 3);
+      const { output, residuals } = batchNormForward(state, input(scope), { device: scope });
+      batchNormBackward(residuals, output, { device: scope });
+      return { deep: [new Map([["y", output]])], circle: { state } };
+    });
+    assert.equal(counted.alive(), 1 + 4, "the output and the state's vectors");
+    release(counted.device, kept);
+    assert.equal(counted.alive(), 0);
+
+    const fail = (scope: Device<A>): never => {
+      input(scope);
+      throw new Error("body");
+    };
+    assert.throws(() => region(counted.device, fail), /body/);
+    assert.equal(counted.alive(), 0, "after a throw");
+
+    const slow = region(counted.device, async (scope) => {
+      const dead = input(scope);
+      await Promise.resolve();
+      const result = input(scope);
+      await toArray(scope, dead);
+      return result;
+    });
+    assert.equal(counted.alive(), 1, "still at work");
+    const result = await slow;
+    assert.equal(counted.alive(), 1, "the result");
+    release(counted.device, result);
+    await assert.rejects(
+      region(counted.device, async (scope) => {
+        input(scope);
+        await Promise.resolve();
+        fail(scope);
+      }),
+      /body/,
+    );
+    assert.equal(counted.alive(), 0, "after a rejection");
+  });
+
+  test("regions nest, and end", (device) => {
+    const counted = census(device);
+    let leaked: Device<A> | undefined;
+    const outer = region(counted.device, (scope) => {
+      const inner = region(scope, (nested) => {
+        leaked = nested;
+        input(nested);
+        return input(nested);
+      });
+      assert.equal(counted.alive(), 1);
+      const freed = input(scope);
+      scope.free(freed.data);
+      return [inner];
+    });
+    assert.equal(counted.alive(), 1);
+    assert.throws(() => leaked && input(leaked), /region as its body has ended/);
+    assert.equal(counted.alive(), 1);
+    release(counted.device, outer);
+  });
+
+  test("ranks that interleave at awaits keep their regions apart", async (device) => {
+    const counted = census(device);
+    const state = initBatchNorm(device, 3);
+    const outputs = await runRanks(3, (group) =>
+      region(counted.device, async (scope) => {
+        const effects = { device: scope, group };
+        const { output, residuals } = await syncBatchNormForward(state, input(scope), effects);
+        await syncBatchNormBackward(residuals, output, effects);
+        return output;
+      }));
+    assert.equal(counted.alive(), 3);
+    for (const output of outputs) assert.equal((await toArray(device, output)).length, 12);
+  });
+
+  test("no function keeps more than it returns", async (device) => {
+    const state = initBatchNorm(device, 3);
+    const untracked = initBatchNorm(device, 3, { trackRunningStats: false });
+    const x = input(device);
+    const options = { activation: "relu", residual: input(device) } as const;
+    const counted = census(device);
+    const effects = { device: counted.device };
+    const grown = (what: string, by: number, before = counted.alive()) => ({
+      check: () => assert.equal(counted.alive() - before, by, what),
+    });
+    const expect = async (what: string, by: number, body: () => unknown) => {
+      const { check } = grown(what, by);
+      await body();
+      check();
+    };
+    const local = batchNormForward(state, x, effects, options);
+    assert.equal(counted.alive(), 4, "output, two running statistics, moments");
+    await expect("backward", 4, () => batchNormBackward(local.residuals, x, effects));
+    await expect("inference", 1, () => batchNormInfer(state, x, effects, options));
+    await expect("inference of an untracked state", 1, () => batchNormInfer(untracked, x, effects));
+    await expect(
+      "its gradients",
+      4,
+      () => batchNormInferBackward(untracked, x, x, effects, options),
+    );
+    await expect("two synchronised ranks", 2 * (4 + 4), () =>
+      runRanks(2, async (group) => {
+        const all = { ...effects, group };
+        const { residuals } = await syncBatchNormForward(state, x, all, options);
+        await syncBatchNormBackward(residuals, x, all);
+      }));
+  });
+
+  test("release() keeps what is reachable from keep", (device) => {
+    const state = initBatchNorm(device, 3);
+    const x = input(device);
+    const forward = batchNormForward(state, x, { device });
+    release(device, [state, forward], { keep: [forward.state, x] });
+    assert(forward.state.weight !== null && device.owns(forward.state.weight));
+    assert(!device.owns(state.runningMean) && !device.owns(forward.output.data));
+    assert(device.owns(x.data));
+    release(device, [state, forward], { keep: [forward.state, x] });
+  });
+
+  test("batch() gives the body's result and refuses an asynchronous one", async (device) => {
+    const sum = batch(device, (d) => {
+      const x = d.upload(Float32Array.of(1, 2));
+      return { sum: d.addScaled(x, x, 1), read: d.download(x) };
+    });
+    assert.deepEqual(await sum.read, Float32Array.of(1, 2));
+    assert.deepEqual(await device.download(sum.sum), Float32Array.of(2, 4));
+    assert.throws(
+      () => batch(device, () => Promise.resolve(1)),
+      /Cannot batch an asynchronous body/,
+    );
+    assert.throws(
+      () => batch(device, () => Promise.reject(new Error("lost"))),
+      /Cannot batch an asynchronous body/,
+    );
+  });
+
+  test("uploads are copies and downloads too", async (device) => {
+    const values = Float32Array.of(1, 2);
+    const array = device.upload(values);
+    values.fill(9);
+    const first = await device.download(array);
+    first.fill(7);
+    assert.deepEqual(await device.download(array), Float32Array.of(1, 2));
+  });
+}
+
+function input<B>(device: Device<B>): Tensor<B> {
+  return tensor(device, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13], [2, 3, 2]);
+}

@@ -1,0 +1,292 @@
+/** What every process group must do. Each rank's part is an export that closes over nothing, so it can run anywhere. */
+
+import assert from "node:assert/strict";
+import { CollectiveError, type Combine, mergeMoments, type ProcessGroup, sum } from "../../mod.ts";
+import type { GroupKit, RankTask } from "../kit.ts";
+import { normalArray } from "../random.ts";
+
+/** A rejection as plain data. */
+export interface Failure {
+  readonly name: string;
+  readonly message: string;
+  readonly code?: string;
+  readonly ranks?: readonly number[];
+}
+
+/** The error that a promise rejects with, as plain data. */
+async function failureOf(promise: Promise<unknown>): Promise<Failure> {
+  try {
+    await promise;
+  } catch (error) {
+    const { name, message } = error as Error;
+    if (!(error instanceof CollectiveError)) return { name, message };
+    return { name, message, code: error.code, ranks: error.ranks };
+  }
+  throw new Error("the call succeeded");
+}
+
+const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+const later = async <T>(value: T, ms: number) => (await pause(ms), value);
+
+/** Composition of maps x -> a*x + b: associative, and different in every other order. */
+const compose: Combine = function compose([a, b], [c, d]) {
+  return Float64Array.of(a * c, a * d + b);
+};
+
+export async function foldInRankOrder({ rank, allReduce }: ProcessGroup): Promise<number[]> {
+  return [...await allReduce(Float64Array.of(rank + 2, rank + 1), compose)];
+}
+
+export async function sumSameBits({ rank, allReduce }: ProcessGroup): Promise<number[]> {
+  return [...await allReduce(Float64Array.from(normalArray(1000, rank)), sum, { label: "bits" })];
+}
+
+export async function mergeWithEmpty({ rank, allReduce }: ProcessGroup): Promise<number[]> {
+  const local = rank === 1 ? [0, 0, 0] : [1, 0.1 * (rank + 1), 0];
+  return [...await allReduce(Float64Array.from(local), mergeMoments)];
+}
+
+export async function keepArguments({ allReduce }: ProcessGroup): Promise<number[]> {
+  const local = Float64Array.of(1, 2);
+  const pending = allReduce(local, sum);
+  local.fill(100);
+  const total = await pending;
+  total.fill(-1);
+  return [...await allReduce(Float64Array.of(1, 2), sum), ...local];
+}
+
+export async function overlap({ rank, allReduce }: ProcessGroup): Promise<number[]> {
+  const calls = [30, 0, 10].map((ms, i) => {
+    const local = Float64Array.of(100 * i + rank);
+    return allReduce(rank === 0 ? later(local, ms) : local, sum, { label: `layer ${i}` });
+  });
+  return (await Promise.all(calls)).map(([total]) => total);
+}
+
+export async function gatherAndBroadcast(group: ProcessGroup): Promise<number[][]> {
+  const { rank } = group;
+  const all = await group.allGather(Float64Array.of(rank, rank * rank));
+  const roots = await group.broadcast(Float64Array.of(rank, 7 * rank), 1);
+  await group.barrier({ label: "end" });
+  return [...all.map((values) => [...values]), [...roots]];
+}
+
+export async function badRoot(group: ProcessGroup): Promise<Failure> {
+  return await failureOf(group.broadcast(Float64Array.of(1), group.worldSize));
+}
+
+export async function splitTwice(group: ProcessGroup): Promise<number[]> {
+  // The even and the odd ranks apart, in reverse order; then those in pairs.
+  const half = await group.split(group.rank % 2, -group.rank);
+  const pair = await half.split(Math.floor(half.rank / 2));
+  const one = Float64Array.of(group.rank);
+  const [inHalf] = await half.allReduce(one, sum);
+  const [inPair] = await pair.allReduce(one, sum);
+  const [inAll] = await group.allReduce(one, sum);
+  return [half.rank, half.worldSize, inHalf, pair.rank, pair.worldSize, inPair, inAll];
+}
+
+/** Failures in turn, each followed by a sum that must work. */
+export async function disagree(group: ProcessGroup, what: string): Promise<[Failure, number]> {
+  const odd = group.rank === 1;
+  const local = new Float64Array(odd && what === "length" ? 5 : 3);
+  const combine = odd && what === "operation" ? mergeMoments : sum;
+  const label = odd && what === "channels" ? "forward C=5 float32" : "forward C=4 float32";
+  const call = odd && what === "kind"
+    ? group.barrier({ label })
+    : group.allReduce(local, combine, { label });
+  const failure = await failureOf(call);
+  const [total] = await group.allReduce(Float64Array.of(1), sum);
+  return [failure, total];
+}
+
+export async function skipLayer(group: ProcessGroup): Promise<Failure> {
+  if (group.rank !== 1) {
+    await group.allReduce(Float64Array.of(1), sum, { label: "a" }).catch(() => 0);
+  }
+  return await failureOf(group.allReduce(Float64Array.of(1), sum, { label: "b" }));
+}
+
+export async function failBefore({ rank, allReduce }: ProcessGroup): Promise<[Failure, number]> {
+  const local = rank === 2
+    ? Promise.reject(new TypeError("Cannot normalize the batch"))
+    : Float64Array.of(1);
+  const failure = await failureOf(allReduce(local, sum, { label: rank === 2 ? "?" : "forward" }));
+  const [total] = await allReduce(Float64Array.of(1), sum);
+  return [failure, total];
+}
+
+export async function failTogether({ rank, allReduce }: ProcessGroup): Promise<Failure> {
+  const local = rank === 1 ? Float64Array.of(1) : Promise.reject(new Error(`rank ${rank}'s own`));
+  return await failureOf(allReduce(local, sum, { label: "forward" }));
+}
+
+export async function comeLate({ rank, allReduce }: ProcessGroup, ms: number): Promise<Failure[]> {
+  if (rank === 1) await pause(ms);
+  const call = () => failureOf(allReduce(Float64Array.of(1), sum, { label: "forward" }));
+  return [await call(), await call()];
+}
+
+export async function neverReady({ rank, allReduce }: ProcessGroup): Promise<Failure> {
+  const local = rank === 1 ? new Promise<Float64Array>(() => {}) : Float64Array.of(1);
+  return await failureOf(allReduce(local, sum, { label: "forward" }));
+}
+
+export async function cancel(
+  { rank, allReduce }: ProcessGroup,
+  when: "before" | "during",
+): Promise<Failure[]> {
+  const controller = new AbortController();
+  if (when === "before") controller.abort(new Error("user left"));
+  // In "during" another rank stays away, so that the call is under way when the signal fires.
+  else setTimeout(() => controller.abort(new Error("user left")), 20);
+  if (when === "during" && rank === 1) await pause(60);
+  const options = rank === 0 ? { signal: controller.signal } : {};
+  const first = await failureOf(allReduce(Float64Array.of(1), sum, options));
+  return [first, await failureOf(allReduce(Float64Array.of(1), sum))];
+}
+
+export async function unusedSignal({ rank, allReduce }: ProcessGroup): Promise<number> {
+  const controller = new AbortController();
+  const one = Float64Array.of(1);
+  await allReduce(one, sum, rank === 0 ? { signal: controller.signal } : {});
+  controller.abort();
+  const [total] = await allReduce(one, sum);
+  return total;
+}
+
+export async function alone(group: ProcessGroup): Promise<number[]> {
+  const total = await group.allReduce(Float64Array.of(3), sum);
+  const [gathered] = await group.allGather(Float64Array.of(4));
+  const { worldSize } = await group.split(5);
+  return [...total, ...gathered, worldSize];
+}
+
+/** Registers everything that a kind of group must do. */
+export function groupSuite(kit: GroupKit): void {
+  function test<P, R>(
+    name: string,
+    worldSize: number,
+    body: RankTask<P, R>["body"],
+    parameter: P,
+    check: (results: R[]) => void,
+    timeoutMs?: number,
+  ): void {
+    const task = { module: import.meta.url, name: body.name, body };
+    Deno.test(`${kit.name}: ${name}`, async () => {
+      check(await kit.run(worldSize, task, parameter, timeoutMs ? { timeoutMs } : undefined));
+    });
+  }
+  const same = <T>(results: readonly T[]): T => {
+    for (const result of results) assert.deepEqual(result, results[0], "equal on every rank");
+    return results[0];
+  };
+
+  test("allReduce() folds in rank order", 4, foldInRankOrder, null, (results) => {
+    const maps: Float64Array[] = [[2, 1], [3, 2], [4, 3], [5, 4]].map((map) =>
+      Float64Array.from(map)
+    );
+    const expected = maps
+      .reduce((a, b) => compose(a, b));
+    assert.deepEqual(same(results), [...expected]);
+  });
+  test("allReduce() gives the same bits to every rank", 5, sumSameBits, null, (results) => {
+    const locals: Float64Array[] = [0, 1, 2, 3, 4].map((rank) =>
+      Float64Array.from(normalArray(1000, rank))
+    );
+    assert.deepEqual(same(results), [...locals.reduce((a, b) => sum(a, b))]);
+  });
+  test("allReduce() merges moments past an empty rank", 3, mergeWithEmpty, null, (results) => {
+    const [count, mean, m2] = same(results);
+    assert.equal(count, 2);
+    assert.ok(Math.abs(mean - 0.2) < 1e-15 && Math.abs(m2 - 0.02) < 1e-15);
+  });
+  test("allReduce() neither shares nor keeps arrays", 3, keepArguments, null, (results) => {
+    assert.deepEqual(same(results), [3, 6, 100, 100]);
+  });
+  test("calls in flight stay in program order", 2, overlap, null, (results) => {
+    assert.deepEqual(same(results), [1, 201, 401]);
+  });
+  for (const what of ["channels", "length", "operation"]) {
+    test(`ranks that disagree in ${what} all get the error`, 3, disagree, what, (results) => {
+      const [failure, total] = same(results);
+      assert.deepEqual([failure.code, failure.ranks, total], ["disagreement", [0, 1, 2], 3]);
+      assert.match(failure.message, /disagree.*rank.*forward C=4 float32.*rank 1/);
+    });
+  }
+  test("a rank that fails before its call fails all, once", 3, failBefore, null, (results) => {
+    const [failure, total] = same(results);
+    assert.deepEqual([failure.code, failure.ranks, total], ["rankFailed", [2], 3]);
+    assert.match(failure.message, /Rank 2 failed before call 1.*Cannot normalize the batch/);
+  });
+  test("ranks that fail together are all named", 3, failTogether, null, (results) => {
+    const failure = same(results);
+    assert.deepEqual([failure.code, failure.ranks], ["rankFailed", [0, 2]]);
+    assert.match(failure.message, /rank 0's own.*rank 2's own/);
+  });
+  const isLate = (failure: Failure) => {
+    assert.deepEqual([failure.code, failure.ranks], ["deadline", [1]]);
+    assert.match(failure.message, /rank 1 did not arrive within 100 ms/);
+  };
+  test("a rank past the deadline is named, then all refuse", 3, comeLate, 250, (results) => {
+    isLate(same(results.flat()));
+  }, 100);
+  test("a signal during a call gives up the group", 3, cancel, "during", (results) => {
+    const failure = same(results.flat());
+    assert.deepEqual([failure.code, failure.ranks], ["cancelled", [0]]);
+    assert.match(failure.message, /rank 0 cancelled it: user left/);
+  });
+  test("a signal before a call gives up the group", 2, cancel, "before", (results) => {
+    const failure = same(results.flat());
+    assert.deepEqual([failure.code, failure.ranks], ["cancelled", [0]]);
+  });
+  test("a signal after its call does nothing", 2, unusedSignal, null, (results) => {
+    assert.equal(same(results), 2);
+  });
+  if (kit.reduceOnly) return;
+
+  test(
+    "allGather(), broadcast() and barrier() do theirs",
+    3,
+    gatherAndBroadcast,
+    null,
+    (results) => {
+      assert.deepEqual(same(results), [[0, 0], [1, 1], [2, 4], [1, 7]]);
+    },
+  );
+  test("broadcast() refuses a root that is no rank", 2, badRoot, null, (results) => {
+    const failure = same(results);
+    assert.equal(failure.code, "rankFailed");
+    assert.match(failure.message, /root must be a rank below 2: current value is 2/);
+  });
+  test("split() makes groups of a color, ordered by key", 8, splitTwice, null, (results) => {
+    // Even ranks in reverse: 6 4 2 0, in pairs 6+4 and 2+0; odd ones: 7 5 3 1, 7+5 and 3+1.
+    assert.deepEqual(results[6], [0, 4, 12, 0, 2, 10, 28]);
+    assert.deepEqual(results[0], [3, 4, 12, 1, 2, 2, 28]);
+    assert.deepEqual(results[5], [1, 4, 16, 1, 2, 12, 28]);
+    assert.deepEqual(results[3], [2, 4, 16, 0, 2, 4, 28]);
+  });
+  test(
+    "ranks that call different collectives all get the error",
+    3,
+    disagree,
+    "kind",
+    (results) => {
+      const [failure, total] = same(results);
+      assert.deepEqual([failure.code, total], ["disagreement", 3]);
+      assert.match(failure.message, /ranks 0, 2 called allReduce.*rank 1 called barrier/);
+    },
+  );
+  test("a layer that one rank skips is an error, not a hang", 2, skipLayer, null, ([a, b]) => {
+    assert.match(a.message, /call 2.*rank 1 (ended|did not arrive)|Rank 1/);
+    assert.match(b.message, /call 1.*disagree.*"a".*"b"/);
+  }, 2000);
+  test("values that never become ready are named", 3, neverReady, null, (results) => {
+    const failure = same(results);
+    assert.deepEqual([failure.code, failure.ranks], ["deadline", [1]]);
+    assert.match(failure.message, /the values of rank 1 were not ready within 100 ms/);
+  }, 100);
+  test("a group of one works", 1, alone, null, (results) => {
+    assert.deepEqual(results, [[3, 4, 1]]);
+  });
+}

@@ -1,0 +1,230 @@
+/**
+ * The law: k ranks equal one rank. Any partition of a batch over any number of ranks gives the outputs, gradients and
+ * new state of one rank that holds the whole batch, which are those of the oracle.
+ */
+
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import {
+  type BatchNormState,
+  type Device,
+  type ProcessGroup,
+  referenceDevice,
+  runRanks,
+} from "../../mod.ts";
+import { assertClose, type DeviceKit, EPSILON, type GroupKit, using } from "../kit.ts";
+import * as oracle from "../oracle.ts";
+import {
+  firstState,
+  innerOf,
+  makeStep,
+  samplesOf,
+  type Scenario,
+  scenarios,
+  sliceOf,
+  type StepData,
+} from "../scenario.ts";
+import { type StepResult, trainRank } from "../training.ts";
+
+/**
+ * Checks the law on one scenario.
+ *
+ * @param device trains the whole batch on one rank
+ * @param ulps the device's accuracy, as in its kit
+ * @param scenario the batch, its partition and the configuration
+ * @param runParts trains each rank's slice, synchronised, and returns every rank's results
+ * @throws where the law does not hold
+ */
+export async function checkLaw<A>(
+  device: Device<A>,
+  ulps: number,
+  scenario: Scenario,
+  runParts: () => Promise<readonly (readonly StepResult[])[]>,
+): Promise<void> {
+  const samples = samplesOf(scenario);
+  if (samples * innerOf(scenario) === 1) {
+    await assert.rejects(trainRank(device, scenario, [0, samples]), RangeError);
+    await assert.rejects(runParts(), /more than 1 value per channel/);
+    return;
+  }
+  const alone = await trainRank(device, scenario, [0, samples]);
+  const ranks = await runParts();
+  let before = firstState(scenario);
+  for (let step = 0; step < scenario.steps; step++) {
+    const data = makeStep(scenario, step);
+    const tolerance = tolerances(ulps, scenario, data, !device.fused);
+    const expected = expectation(scenario, data);
+    const parts = ranks.map((results) => results[step]);
+    const together = join(parts);
+    compare(alone[step], expected, tolerance, "one rank against the oracle");
+    compare(together, expected, tolerance, `${ranks.length} ranks against the oracle`);
+    compare(together, alone[step], tolerance, `${ranks.length} ranks against one`);
+    compareStates(scenario, ulps, alone[step], parts, before);
+    before = alone[step].state;
+  }
+}
+
+type Numbers = Omit<StepResult, "state">;
+
+/** Outputs side by side, gradients of parameters summed, as data parallelism does. */
+function join(ranks: readonly Numbers[]): Numbers {
+  const concat = (pick: (rank: Numbers) => readonly number[] | null) =>
+    pick(ranks[0]) && ranks.flatMap((rank) => pick(rank) ?? []);
+  const add = (pick: (rank: Numbers) => readonly number[] | null) =>
+    ranks.map(pick).reduce((a, b) => a && b && a.map((value, c) => value + b[c]));
+  return {
+    y: ranks.flatMap(({ y }) => y),
+    dx: ranks.flatMap(({ dx }) => dx),
+    dresidual: concat(({ dresidual }) => dresidual),
+    dweight: add(({ dweight }) => dweight),
+    dbias: add(({ dbias }) => dbias),
+  };
+}
+
+function expectation(scenario: Scenario, { x, dy, residual: added }: StepData): Numbers {
+  const { channels, relu, residual, scale, bias } = scenario;
+  const state = firstState(scenario);
+  const batch = { values: x, channels, inner: innerOf(scenario) };
+  const y = oracle.trainForward(batch, state, residual && added, relu);
+  const gated = Array.from(dy, (value, i) => !relu || y[i] > 0 ? value : 0);
+  const { gradInput, gradWeight, gradBias } = oracle.trainBackward(batch, gated, state);
+  return {
+    y,
+    dx: gradInput,
+    dresidual: residual && gated,
+    dweight: scale ? gradWeight : null,
+    dbias: bias ? gradBias : null,
+  };
+}
+
+interface Tolerances {
+  readonly relative: number;
+  readonly vectorRelative: number;
+  readonly y: readonly number[];
+  readonly dx: readonly number[];
+  readonly dweight: readonly number[];
+  readonly dbias: readonly number[];
+}
+
+/**
+ * `ulps` units in the last place of the largest term of each formula, element by element. The terms are in units of the
+ * output: mean / std, by which a careless formula loses digits, does not occur.
+ */
+function tolerances(
+  ulps: number,
+  scenario: Scenario,
+  { x, dy, residual: added }: StepData,
+  unfused: boolean,
+): Tolerances {
+  const { channels, dtype, residual } = scenario;
+  const { weight, bias, eps } = firstState(scenario);
+  const inner = innerOf(scenario);
+  const relative = ulps * EPSILON[dtype];
+  const fine = ulps * EPSILON.float32;
+  // Without a fused operation the sum's first term is stored before the residual is added.
+  const sum = unfused && residual ? relative : fine;
+  const { count, mean, variance } = oracle.statistics({ values: x, channels, inner });
+  const channelOf = (i: number) => Math.floor(i / inner) % channels;
+  const s = variance.map((v) => v + eps === 0 ? 0 : 1 / Math.sqrt(v + eps));
+  const w = s.map((_, c) => Math.abs(weight?.[c] ?? 1));
+  const xhat = Array.from(x, (value, i) => Math.abs(value - mean[channelOf(i)]) * s[channelOf(i)]);
+  const sumDy: number[] = s.map(() => 0);
+  const sumDyXhat: number[] = s.map(() => 0);
+  dy.forEach((value, i) => {
+    sumDy[channelOf(i)] += Math.abs(value);
+    sumDyXhat[channelOf(i)] += Math.abs(value) * xhat[i];
+  });
+  return {
+    relative,
+    vectorRelative: fine,
+    y: xhat.map((value, i) => {
+      const c = channelOf(i);
+      return sum * (value * w[c] + Math.abs(bias?.[c] ?? 0) + (residual ? Math.abs(added[i]) : 0));
+    }),
+    dx: xhat.map((value, i) => {
+      const c = channelOf(i);
+      const terms = Math.abs(dy[i]) + sumDy[c] / count + value * sumDyXhat[c] / count;
+      // Below 2^-14 float16 is spaced evenly, by 2^-24.
+      return fine * w[c] * s[c] * terms + (dtype === "float16" ? ulps * 2 ** -24 : 0);
+    }),
+    dweight: sumDyXhat.map((value) => fine * value),
+    dbias: sumDy.map((value) => fine * value),
+  };
+}
+
+function compare(actual: Numbers, expected: Numbers, to: Tolerances, what: string): void {
+  const { relative, vectorRelative } = to;
+  assertClose(actual.y, expected.y, { absolute: to.y, relative }, `${what}: output`);
+  assertClose(actual.dx, expected.dx, { absolute: to.dx, relative }, `${what}: gradInput`);
+  assert.deepEqual(actual.dresidual, expected.dresidual, `${what}: gradResidual`);
+  for (const name of ["dweight", "dbias"] as const) {
+    const [is, wanted] = [actual[name], expected[name]];
+    assert.equal(is === null, wanted === null, `${what}: ${name} is there`);
+    if (!is || !wanted) continue;
+    assertClose(is, wanted, { absolute: to[name], relative: vectorRelative }, `${what}: ${name}`);
+  }
+}
+
+function compareStates(
+  scenario: Scenario,
+  ulps: number,
+  alone: StepResult,
+  ranks: readonly StepResult[],
+  before: BatchNormState<Float32Array>,
+): void {
+  const [{ state }] = ranks;
+  for (const rank of ranks) {
+    assert.deepEqual(rank.state, state, "the new state has the same bits on every rank");
+  }
+  const { tracked, update } = scenario;
+  const moves = tracked && update && samplesOf(scenario) > 0;
+  assert.equal(state.numBatchesTracked, before.numBatchesTracked + (moves ? 1 : 0));
+  if (!moves) assert.deepEqual(state, before, "where nothing is tracked nothing changes");
+  for (const name of ["runningMean", "runningVar"] as const) {
+    const [is, wanted, old] = [state[name], alone.state[name], before[name]];
+    if (!is || !wanted || !old) continue;
+    // Old and observed may cancel in the mean: a unit in the last place of either.
+    const absolute = Array.from(
+      old,
+      (value, c) => ulps * EPSILON.float32 * (Math.abs(value) + Math.abs(wanted[c])),
+    );
+    assertClose(is, wanted, { absolute, relative: 0 }, name);
+  }
+}
+
+/** Registers the law for a device, over ranks of one thread that share it. */
+export function deviceLaw<A>(kit: DeviceKit<A>, cases = 300): void {
+  Deno.test(`${kit.name}: any partition of a batch over ranks equals one rank`, async () => {
+    await using(kit, async (device) => {
+      const check = (scenario: Scenario) =>
+        checkLaw(device, kit.ulps, scenario, () =>
+          runRanks(
+            scenario.counts.length,
+            (group) => trainRank(device, scenario, sliceOf(scenario, group.rank), group),
+          ));
+      await fc.assert(fc.asyncProperty(scenarios(device.info.float16), check), {
+        numRuns: cases,
+        seed: 2026,
+      });
+    });
+  });
+}
+
+/** One rank of {@linkcode groupLaw}; exported so that a rank in another thread can find it. */
+export function lawOnReference(group: ProcessGroup, scenario: Scenario): Promise<StepResult[]> {
+  return trainRank(referenceDevice(), scenario, sliceOf(scenario, group.rank), group);
+}
+
+/** Registers the law for a kind of group, each rank with a reference device of its own. */
+export function groupLaw(kit: GroupKit, cases = 100): void {
+  const task = { module: import.meta.url, name: "lawOnReference", body: lawOnReference };
+  Deno.test(`${kit.name}: any partition of a batch over ranks equals one rank`, async () => {
+    const device = referenceDevice();
+    const check = (scenario: Scenario) =>
+      checkLaw(device, 1, scenario, () => kit.run(scenario.counts.length, task, scenario));
+    await fc.assert(fc.asyncProperty(scenarios(device.info.float16), check), {
+      numRuns: cases,
+      seed: 2027,
+    });
+  });
+}
