@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { CollectiveError, inProcessGroup, runRanks, sum } from "../mod.ts";
+import { CollectiveError, fromAllGather, inProcessGroup, runRanks, sum } from "../mod.ts";
 import { groupSuite } from "./group_suite.ts";
 import { gatheredKit, inProcessKit } from "./reference_kit.ts";
 
@@ -113,4 +113,28 @@ Deno.test("a combine that throws is the same error on every rank", async () => {
   };
   const run = inProcessGroup(2).map((group) => group.allReduce(one, bad));
   for (const call of run) await assert.rejects(call, /as combining failed: cannot add/);
+});
+
+Deno.test("runRanks() lets a rank end while its last call is still under way", async () => {
+  let total: Promise<Float64Array> | undefined;
+  await runRanks(2, async ({ rank, allReduce }) => {
+    if (rank === 1) await new Promise((resolve) => setTimeout(resolve, 5));
+    const pending = allReduce(one, sum);
+    if (rank === 0) total = pending;
+    else await pending;
+  }, { timeoutMs: Infinity });
+  assert.deepEqual(await total, Float64Array.of(2));
+});
+
+Deno.test("fromAllGather() refuses every call after its gather has failed", async () => {
+  let calls = 0;
+  const lost = new Error("connection lost");
+  const allReduce = fromAllGather((local) => {
+    if (++calls === 3) return Promise.reject(lost);
+    return Promise.resolve([local, local]);
+  });
+  assert.deepEqual(await allReduce(one, sum), Float64Array.of(2));
+  await assert.rejects(allReduce(one, sum), lost);
+  await assert.rejects(allReduce(one, sum), lost);
+  assert.equal(calls, 3);
 });

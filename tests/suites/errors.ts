@@ -301,6 +301,22 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
     }
   });
 
+  test("an engine that gives up before its values are ready leaves nothing unhandled", async (device) => {
+    const state = initBatchNorm(device, 3);
+    const allReduce = () => Promise.reject(new Error("no connection"));
+    const group = { worldSize: 2, allReduce };
+    const wrong = { ...x(device), shape: [12] };
+    await assert.rejects(syncBatchNormForward(state, wrong, { device, group }), /no connection/);
+    const [{ residuals }] = await runRanks(
+      2,
+      (ranks) => syncBatchNormForward(state, x(device), { device, group: ranks }),
+    );
+    await assert.rejects(
+      syncBatchNormBackward(residuals, wrong, { device, group }),
+      /no connection/,
+    );
+  });
+
   test("a cancelled synchronised call leaves the state valid", async (device) => {
     const state = initBatchNorm(device, 3);
     await runRanks(2, async (group) => {

@@ -46,13 +46,16 @@ export async function mergeWithEmpty({ rank, allReduce }: ProcessGroup): Promise
   return [...await allReduce(Float64Array.from(local), mergeMoments)];
 }
 
-export async function keepArguments({ allReduce }: ProcessGroup): Promise<number[]> {
+export async function keepArguments({ rank, allReduce }: ProcessGroup): Promise<number[]> {
   const local = Float64Array.of(1, 2);
   const pending = allReduce(local, sum);
   local.fill(100);
   const total = await pending;
-  total.fill(-1);
-  return [...await allReduce(Float64Array.of(1, 2), sum), ...local];
+  const received = [...total];
+  total.fill(rank);
+  await allReduce(Float64Array.of(1), sum);
+  const mine = [...total].every((value) => value === rank) ? 1 : 0;
+  return [...received, ...local, mine];
 }
 
 export async function overlap({ rank, allReduce }: ProcessGroup): Promise<number[]> {
@@ -202,7 +205,7 @@ export function groupSuite(kit: GroupKit): void {
     assert.ok(Math.abs(mean - 0.2) < 1e-15 && Math.abs(m2 - 0.02) < 1e-15);
   });
   test("allReduce() neither shares nor keeps arrays", 3, keepArguments, null, (results) => {
-    assert.deepEqual(same(results), [3, 6, 100, 100]);
+    assert.deepEqual(same(results), [3, 6, 100, 100, 1]);
   });
   test("calls in flight stay in program order", 2, overlap, null, (results) => {
     assert.deepEqual(same(results), [1, 201, 401]);

@@ -121,13 +121,19 @@ function tolerances(
   const inner = innerOf(scenario);
   const relative = ulps * EPSILON[dtype];
   const fine = ulps * EPSILON.float32;
+  // Below 2^-14 float16 is spaced evenly, by 2^-24.
+  const subnormal = dtype === "float16" ? ulps * 2 ** -24 : 0;
   // Without a fused operation the sum's first term is stored before the residual is added.
   const sum = unfused && residual ? relative : fine;
   const { count, mean, variance } = oracle.statistics({ values: x, channels, inner });
   const channelOf = (i: number) => Math.floor(i / inner) % channels;
   const s = variance.map((v) => v + eps === 0 ? 0 : 1 / Math.sqrt(v + eps));
   const w = s.map((_, c) => Math.abs(weight?.[c] ?? 1));
-  const xhat = Array.from(x, (value, i) => Math.abs(value - mean[channelOf(i)]) * s[channelOf(i)]);
+  // A normalized value is taken as 1 at least: the resolution next to 0 is that of the mean, not of the value.
+  const xhat = Array.from(
+    x,
+    (value, i) => Math.max(1, Math.abs(value - mean[channelOf(i)]) * s[channelOf(i)]),
+  );
   const sumDy: number[] = s.map(() => 0);
   const sumDyXhat: number[] = s.map(() => 0);
   dy.forEach((value, i) => {
@@ -139,13 +145,13 @@ function tolerances(
     vectorRelative: fine,
     y: xhat.map((value, i) => {
       const c = channelOf(i);
-      return sum * (value * w[c] + Math.abs(bias?.[c] ?? 0) + (residual ? Math.abs(added[i]) : 0));
+      const terms = value * w[c] + Math.abs(bias?.[c] ?? 0) + (residual ? Math.abs(added[i]) : 0);
+      return sum * terms + subnormal;
     }),
     dx: xhat.map((value, i) => {
       const c = channelOf(i);
       const terms = Math.abs(dy[i]) + sumDy[c] / count + value * sumDyXhat[c] / count;
-      // Below 2^-14 float16 is spaced evenly, by 2^-24.
-      return fine * w[c] * s[c] * terms + (dtype === "float16" ? ulps * 2 ** -24 : 0);
+      return fine * w[c] * s[c] * terms + subnormal;
     }),
     dweight: sumDyXhat.map((value) => fine * value),
     dbias: sumDy.map((value) => fine * value),
