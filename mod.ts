@@ -32,6 +32,8 @@
  */
 
 export {
+  type ArrayInfo,
+  type Describing,
   type DType,
   type Extents,
   type Format,
@@ -70,7 +72,6 @@ export { addScaled, withParameters } from "./lib/parameters.ts";
 export { batch, region, release } from "./lib/ownership.ts";
 export type {
   Affine,
-  ArrayInfo,
   Device,
   DeviceInfo,
   Epilogue,

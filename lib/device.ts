@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { DType, Format, Tensor } from "./tensor.ts";
+import type { Describing, DType, Format, Tensor } from "./tensor.ts";
 
 /** What a device says of itself. */
 export interface DeviceInfo {
@@ -13,14 +13,6 @@ export interface DeviceInfo {
   readonly name: string;
   /** Whether float16 tensors can be made on it. */
   readonly float16: boolean;
-}
-
-/** What an array holds. */
-export interface ArrayInfo {
-  /** Number of elements. */
-  readonly length: number;
-  /** How they are stored. */
-  readonly dtype: DType;
 }
 
 /** The statistics a batch is normalized with: its own (or its group's), or the running ones. */
@@ -92,7 +84,7 @@ export interface Epilogue<A> {
  * A tensor argument beside the input (gradOutput, residual, output) may have the other format; results have the
  * input's.
  */
-export interface Device<A> {
+export interface Device<A> extends Describing<A> {
   /** What the device says of itself. */
   readonly info: DeviceInfo;
 
@@ -104,8 +96,6 @@ export interface Device<A> {
   readonly free: (...arrays: A[]) => void;
   /** Whether a value is a live array of this device. */
   readonly owns: (value: unknown) => value is A;
-  /** Length and storage of a live array; throws a TypeError for any other value. */
-  readonly describe: (array: A) => ArrayInfo;
 
   /** Moments (count, mean, m2) per channel of this rank's batch; all 0 for an empty one. */
   readonly moments: (input: Tensor<A>) => A;

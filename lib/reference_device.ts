@@ -5,11 +5,11 @@
  * @module
  */
 
-import type { Affine, ArrayInfo, Device, GradientArrays, GradientSums } from "./device.ts";
+import type { Affine, Device, GradientArrays, GradientSums } from "./device.ts";
 import type { Epilogue, Statistics } from "./device.ts";
 import { DeviceError } from "./errors.ts";
 import * as kernels from "./reference_kernels.ts";
-import type { DType, Tensor } from "./tensor.ts";
+import type { ArrayInfo, DType, Tensor } from "./tensor.ts";
 
 /** An array of a {@linkcode referenceDevice}. Opaque: read it with the device's `download`. */
 export interface ReferenceArray {

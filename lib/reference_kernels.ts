@@ -94,18 +94,16 @@ export function normalize(
   relu: boolean,
   y: Values,
 ): void {
+  const added = residual ?? x;
   for (let c = 0; c < x.channels; c++) {
     const scale = invstd(variance[c], eps) * (weight ? weight[c] : 1);
     const offset = bias ? bias[c] : 0;
     for (let n = 0; n < x.batch; n++) {
       let at = n * x.sampleStride + c * x.channelStride;
-      let from = residual ? n * residual.sampleStride + c * residual.channelStride : 0;
-      for (let i = 0; i < x.inner; i++, at += x.innerStride) {
-        let value = (x.values[at] - mean[c]) * scale + offset;
-        if (residual) {
-          value += residual.values[from];
-          from += residual.innerStride;
-        }
+      let from = n * added.sampleStride + c * added.channelStride;
+      for (let i = 0; i < x.inner; i++, at += x.innerStride, from += added.innerStride) {
+        const affine = (x.values[at] - mean[c]) * scale + offset;
+        const value = residual ? affine + residual.values[from] : affine;
         y[at] = relu && value <= 0 ? 0 : value;
       }
     }
@@ -136,6 +134,7 @@ export function gradientSums(
   output: View | null,
 ): Float64Array<ArrayBuffer> {
   const { channels: C } = x;
+  const gates = output ?? dy;
   const sums = new Float64Array(2 * C);
   for (let c = 0; c < C; c++) {
     let sumDy = 0;
@@ -143,15 +142,14 @@ export function gradientSums(
     for (let n = 0; n < x.batch; n++) {
       let at = n * x.sampleStride + c * x.channelStride;
       let from = n * dy.sampleStride + c * dy.channelStride;
-      let gate = output ? n * output.sampleStride + c * output.channelStride : 0;
-      for (let i = 0; i < x.inner; i++, at += x.innerStride, from += dy.innerStride) {
-        let gradient = dy.values[from];
-        if (output) {
-          if (!(output.values[gate] > 0)) gradient = 0;
-          gate += output.innerStride;
-        }
+      let gate = n * gates.sampleStride + c * gates.channelStride;
+      for (let i = 0; i < x.inner; i++) {
+        const gradient = output === null || output.values[gate] > 0 ? dy.values[from] : 0;
         sumDy += gradient;
         sumDyXmu += gradient * (x.values[at] - mean[c]);
+        at += x.innerStride;
+        from += dy.innerStride;
+        gate += gates.innerStride;
       }
     }
     sums[c] = sumDy;
@@ -174,6 +172,7 @@ export function gradInput(
   dx: Values,
 ): void {
   const { channels: C } = x;
+  const gates = output ?? dy;
   for (let c = 0; c < C; c++) {
     const s = invstd(variance[c], eps);
     const scale = s * (weight ? weight[c] : 1);
@@ -182,16 +181,15 @@ export function gradInput(
     for (let n = 0; n < x.batch; n++) {
       let at = n * x.sampleStride + c * x.channelStride;
       let from = n * dy.sampleStride + c * dy.channelStride;
-      let gate = output ? n * output.sampleStride + c * output.channelStride : 0;
-      for (let i = 0; i < x.inner; i++, at += x.innerStride, from += dy.innerStride) {
-        let gradient = dy.values[from];
-        if (output) {
-          if (!(output.values[gate] > 0)) gradient = 0;
-          gate += output.innerStride;
-        }
+      let gate = n * gates.sampleStride + c * gates.channelStride;
+      for (let i = 0; i < x.inner; i++) {
+        const gradient = output === null || output.values[gate] > 0 ? dy.values[from] : 0;
         dx[at] = total
           ? scale * (gradient - meanDy - (x.values[at] - mean[c]) * slope)
           : scale * gradient;
+        at += x.innerStride;
+        from += dy.innerStride;
+        gate += gates.innerStride;
       }
     }
   }

@@ -6,6 +6,7 @@
 
 import type { Device } from "./device.ts";
 import { region } from "./ownership.ts";
+import type { Describing } from "./tensor.ts";
 
 /**
  * Everything a batch norm remembers. A plain record: a spread copy with another `eps` is a valid state. Vectors have
@@ -202,7 +203,7 @@ export function stateFromHost<A>(
  * @throws TypeError or RangeError that says what does not fit
  */
 export function checkState<A>(
-  device: Pick<Device<A>, "describe">,
+  device: Describing<A>,
   state: BatchNormState<A>,
   action: string,
 ): void {

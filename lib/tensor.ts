@@ -4,8 +4,6 @@
  * @module
  */
 
-import type { Device } from "./device.ts";
-
 /** How elements are stored; arithmetic is never narrower than float32 whatever the storage. */
 export type DType = "float32" | "float16";
 
@@ -33,6 +31,20 @@ export interface TensorOptions {
   readonly dtype?: DType;
   /** Order in which `values` lie; `"channelsFirst"` by default. */
   readonly format?: Format;
+}
+
+/** What an array holds. */
+export interface ArrayInfo {
+  /** Number of elements. */
+  readonly length: number;
+  /** How they are stored. */
+  readonly dtype: DType;
+}
+
+/** The part of a device that can tell what an array holds. */
+export interface Describing<A> {
+  /** Length and storage of a live array; throws a TypeError for any other value. */
+  readonly describe: (array: A) => ArrayInfo;
 }
 
 /** The three extents that normalization sees: samples, channels, and the product of the spatial extents. */
@@ -68,7 +80,7 @@ export interface Extents {
  * ```
  */
 export function tensor<A>(
-  device: Pick<Device<A>, "upload">,
+  device: { readonly upload: (values: Float32Array, dtype: DType) => A },
   values: ArrayLike<number>,
   shape: readonly number[],
   options: TensorOptions = {},
@@ -109,7 +121,9 @@ export function tensor<A>(
  * ```
  */
 export async function toArray<A>(
-  device: Pick<Device<A>, "download" | "describe">,
+  device: Describing<A> & {
+    readonly download: (array: A) => Promise<Float32Array<ArrayBuffer>>;
+  },
   tensor: Tensor<A>,
 ): Promise<Float32Array<ArrayBuffer>> {
   checkTensor(device, tensor, "read the tensor");
@@ -137,7 +151,7 @@ export function extents(shape: readonly number[]): Extents {
  * @throws TypeError or RangeError that says what does not fit
  */
 export function checkTensor<A>(
-  device: Pick<Device<A>, "describe">,
+  device: Describing<A>,
   tensor: Tensor<A>,
   action: string,
   name = "tensor",
