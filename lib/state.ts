@@ -6,7 +6,7 @@
 
 import type { Device } from "./device.ts";
 import { region } from "./ownership.ts";
-import type { Describing } from "./tensor.ts";
+import { describe, type Describing } from "./tensor.ts";
 
 /**
  * Everything a batch norm remembers. A plain record: a spread copy with another `eps` is a valid state. Vectors have
@@ -209,7 +209,7 @@ export function checkState<A>(
 ): void {
   checkConfiguration(state, action);
   checkVectors(state, (vector, name) => {
-    const { length, dtype } = device.describe(vector);
+    const { length, dtype } = describe(device, vector, action, name);
     if (dtype === "float32") return length;
     throw new TypeError(`Cannot ${action} as ${name} must be float32: current dtype is ${dtype}`);
   }, action);

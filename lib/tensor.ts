@@ -162,7 +162,7 @@ export function checkTensor<A>(
     );
   }
   checkLayout(tensor, action, name);
-  const { length, dtype } = device.describe(tensor.data);
+  const { length, dtype } = describe(device, tensor.data, action, `the ${name}`);
   const wanted = elements(tensor.shape);
   if (length !== wanted) {
     throw new TypeError(
@@ -175,6 +175,30 @@ export function checkTensor<A>(
       `Cannot ${action} as the ${name}'s dtype must be that of its array: ` +
         `current values are ${tensor.dtype} and ${dtype}`,
     );
+  }
+}
+
+/**
+ * Describes an array, and where it is not usable says whose array it is.
+ *
+ * @param device the device it must live on
+ * @param array the array
+ * @param action what the caller was about to do, for the message
+ * @param name what the caller calls the array, for the message
+ * @returns its length and storage
+ * @throws TypeError where it is not a live array of the device
+ */
+export function describe<A>(
+  device: Describing<A>,
+  array: A,
+  action: string,
+  name: string,
+): ArrayInfo {
+  try {
+    return device.describe(array);
+  } catch (cause) {
+    if (!(cause instanceof TypeError)) throw cause;
+    throw new TypeError(`Cannot ${action} with ${name}: ${cause.message}`, { cause });
   }
 }
 

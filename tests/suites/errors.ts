@@ -112,7 +112,7 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
     "of another device": [
       () => ({ ...x(referenceDevice()) }) as unknown as Tensor<A>,
       TypeError,
-      /must be one of this device/,
+      /Cannot [^:]+ with the input: Cannot use the array as it must be one of this device/,
     ],
     "that was freed": [
       (device) => {
@@ -121,7 +121,7 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
         return dead;
       },
       TypeError,
-      /already freed/,
+      /Cannot [^:]+ with the input: Cannot use the array as it was already freed/,
     ],
     "that is nothing": [
       () => null as unknown as Tensor<A>,
@@ -170,7 +170,7 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
         return {};
       },
       TypeError,
-      /already freed/,
+      /Cannot [^:]+ with bias: Cannot use the array as it was already freed/,
     ],
   };
   for (const [what, [change, type, text]] of Object.entries(states)) {

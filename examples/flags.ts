@@ -1,0 +1,130 @@
+/**
+ * The demo's command line.
+ *
+ * @module
+ */
+
+import { parseArgs } from "node:util";
+import { SMALLEST_BATCH } from "./batches.ts";
+import type { CompareOptions } from "./compare.ts";
+
+/** What the command line asks for; `"wrong"` comes with the one line to print. */
+export type Command =
+  | {
+    readonly kind: "run";
+    readonly options: CompareOptions;
+    readonly device: "auto" | "cpu";
+  }
+  | { readonly kind: "help" }
+  | { readonly kind: "wrong"; readonly message: string };
+
+/** What `--help` prints. */
+export const HELP = `\
+Trains one small network on handwritten digits five times and compares the runs: one process,
+the same with its rows reversed, replicas with syncbn, with local batch norm, and without a norm.
+
+Usage: deno task demo [flags]
+
+  --replicas N   number of replicas, 1 to 64 (4)
+  --batch N      images per replica and step (2)
+  --epochs N     how often every image is seen (6)
+  --device NAME  auto or cpu (auto)
+  --seed N       where first parameters and shuffles come from (1)
+  --help         print this
+
+Replicas times batch must be from ${SMALLEST_BATCH} to 1437 images.
+
+Writes out/demo.svg. Exits with 1 if syncbn differs from one process by more than 1e-5 in any
+parameter within the first 50 steps or by more than one point of accuracy at the end, and with 2
+for a wrong flag.`;
+
+const NUMBERS = {
+  replicas: { smallest: 1, largest: 64, usual: 4 },
+  batch: { smallest: 1, largest: 1024, usual: 2 },
+  epochs: { smallest: 1, largest: 1000, usual: 6 },
+  seed: { smallest: 0, largest: 2 ** 31 - 1, usual: 1 },
+} as const;
+const FLAGS = [...Object.keys(NUMBERS), "device", "help"];
+const DEVICES = ["auto", "cpu"] as const;
+
+/**
+ * Reads the command line.
+ *
+ * @param args the arguments, without the program's name
+ * @param images number of images to learn from, the largest possible batch over all replicas
+ * @returns what is asked for
+ */
+export function parseFlags(args: readonly string[], images: number): Command {
+  const { values, positionals } = parseArgs({
+    args: [...args],
+    options: {
+      replicas: { type: "string" },
+      batch: { type: "string" },
+      epochs: { type: "string" },
+      seed: { type: "string" },
+      device: { type: "string" },
+      help: { type: "boolean" },
+    },
+    // Not strict, since its errors are several lines long and never say what was wanted.
+    strict: false,
+  });
+  const unknown = Object.keys(values).find((name) => !FLAGS.includes(name));
+  if (unknown !== undefined) {
+    const flag = unknown.length === 1 ? `-${unknown}` : `--${unknown}`;
+    return wrong(`${flag} is none of --${FLAGS.join(", --")}`);
+  }
+  if (positionals.length > 0) {
+    return wrong(`it takes flags only: current argument is ${JSON.stringify(positionals[0])}`);
+  }
+  if (values.help === true) return { kind: "help" };
+  if (values.help !== undefined) {
+    return wrong(`--help takes no value: current value is ${JSON.stringify(values.help)}`);
+  }
+
+  const number = (name: keyof typeof NUMBERS): number => toInteger(values[name], NUMBERS[name]);
+  const options = {
+    replicas: number("replicas"),
+    batch: number("batch"),
+    epochs: number("epochs"),
+    seed: number("seed"),
+  };
+  for (const name of ["replicas", "batch", "epochs", "seed"] as const) {
+    if (!Number.isNaN(options[name])) continue;
+    const { smallest, largest } = NUMBERS[name];
+    return wrong(
+      `--${name} must be an integer from ${smallest} to ${largest}: ${current(values[name])}`,
+    );
+  }
+  const size = options.replicas * options.batch;
+  if (size < SMALLEST_BATCH || size > images) {
+    return wrong(
+      `replicas times batch must be from ${SMALLEST_BATCH} to ${images} images: ` +
+        `current value is ${options.replicas} x ${options.batch}`,
+    );
+  }
+  const device = DEVICES.find((name) => name === (values.device ?? "auto"));
+  if (device === undefined) {
+    return wrong(`--device must be ${DEVICES.join(" or ")}: ${current(values.device)}`);
+  }
+  return { kind: "run", options, device };
+}
+
+type Value = string | boolean | (string | boolean)[] | undefined;
+
+function toInteger(
+  value: Value,
+  { smallest, largest, usual }: (typeof NUMBERS)[keyof typeof NUMBERS],
+): number {
+  if (value === undefined) return usual;
+  if (typeof value !== "string" || !/^\d+$/.test(value)) return NaN;
+  const integer = Number(value);
+  return integer >= smallest && integer <= largest ? integer : NaN;
+}
+
+function current(value: Value): string {
+  return typeof value === "string" ? `current value is ${JSON.stringify(value)}` : "it has none";
+}
+
+function wrong(reason: string): Command {
+  return { kind: "wrong", message: `Cannot start the demo as ${reason} (see --help)` };
+}

@@ -1,0 +1,109 @@
+/**
+ * What the demo says in the end: a table and a verdict, as plain strings.
+ *
+ * @module
+ */
+
+import { type Comparison, FIRST_STEPS, type Result } from "./compare.ts";
+
+/** Whether syncbn kept its promise, and how to say it. */
+export interface Verdict {
+  readonly kept: boolean;
+  readonly text: string;
+}
+
+/** Largest difference of any parameter from one process that is allowed within the first steps. */
+export const LARGEST_DIFFERENCE = 1e-5;
+/** Why there is no local batch norm over one image. */
+export const IMPOSSIBLE = "impossible: one value per channel";
+const LARGEST_POINTS = 1;
+
+/**
+ * Lays the runs out as a table.
+ *
+ * @param comparison all runs
+ * @returns lines of equal columns
+ */
+export function table({ steps, results }: Comparison): string {
+  const early = Math.min(FIRST_STEPS, steps);
+  const rows = [
+    ["", "accuracy", "loss", `difference after ${early} steps`, "at the end", "ms per step"],
+    ...Object.values(results).map((result) => {
+      const last = result.exams.at(-1);
+      if (last === undefined) {
+        return [result.title, IMPOSSIBLE, "", "", "", ""];
+      }
+      return [
+        result.title,
+        `${percent(last.accuracy)} %`,
+        last.loss.toFixed(3),
+        ...(result.name === "one" || result.name === "none"
+          ? ["-", "-"]
+          : [difference(result, early), difference(result, steps)].map(scientific)),
+        result.msPerStep.toFixed(2),
+      ];
+    }),
+  ];
+  const width = (column: number) =>
+    Math.max(...rows.filter((row) => row[2] !== "").map((row) => row[column].length));
+  return rows.map(([title, ...cells]) =>
+    [title.padEnd(width(0)), ...cells.map((cell, i) => cell.padStart(width(i + 1)))]
+      .join("   ").trimEnd()
+  ).join("\n");
+}
+
+/** Explains the columns of {@linkcode table}. */
+export const TABLE_NOTES = `\
+Accuracy and loss: on the held-out images, by replica 0 with its running statistics.
+Difference: the largest of any parameter from the first row's. Later on, rounding alone can set two
+runs apart, as the reversed rows show. Time: all replicas together, on one thread.`;
+
+/**
+ * Says whether replicas with syncbn equal one process.
+ *
+ * @param comparison all runs
+ * @returns the verdict
+ */
+export function judge({ steps, replicas, results: { one, control, sync } }: Comparison): Verdict {
+  const early = Math.min(FIRST_STEPS, steps);
+  const largest = Math.max(...sync.distances.slice(0, early).map((distance) => distance.largest));
+  const rounding = Math.max(...control.distances.slice(0, early).map((other) => other.largest));
+  const [here, there] = [sync, one].map(({ exams }) => 100 * (exams.at(-1)?.accuracy ?? NaN));
+  const points = Math.abs(here - there);
+  // Compared this way round, NaN breaks the promise.
+  const close = largest <= LARGEST_DIFFERENCE;
+  const accurate = points <= LARGEST_POINTS;
+  const kept = close && accurate;
+  const subject = `${replicas} ${replicas === 1 ? "replica" : "replicas"} with syncbn`;
+  return {
+    kept,
+    text: [
+      `${subject} ${
+        kept
+          ? (replicas === 1 ? "equals" : "equal")
+          : replicas === 1
+          ? "DIFFERS FROM"
+          : "DIFFER FROM"
+      } one process.`,
+      `Largest difference of any parameter within the first ${early} steps: ` +
+      `${scientific(largest)} (${close ? "" : "TOO LARGE, "}allowed ` +
+      `${scientific(LARGEST_DIFFERENCE)}; reversed rows alone make ${scientific(rounding)}).`,
+      `Accuracy at the end: ${here.toFixed(1)} and ${there.toFixed(1)} % ` +
+      `(${accurate ? "" : "TOO FAR APART, "}allowed ${LARGEST_POINTS} point).`,
+    ].join("\n"),
+  };
+}
+
+/** Writes a share as a percentage with one decimal. */
+export function percent(share: number): string {
+  return (100 * share).toFixed(1);
+}
+
+/** Writes a small number with two digits. */
+export function scientific(value: number): string {
+  return value === 0 ? "0" : value.toExponential(1);
+}
+
+function difference({ distances }: Result, step: number): number {
+  return distances.find((distance) => distance.step === step)?.largest ?? NaN;
+}
