@@ -60,8 +60,8 @@ export {
   syncBatchNormForward,
   type SyncForwardOptions,
 } from "./lib/forward.ts";
+export type { Backward } from "./lib/epilogue.ts";
 export {
-  type Backward,
   type BackwardOptions,
   batchNormBackward,
   type SyncBackwardOptions,
@@ -75,9 +75,11 @@ export type {
   Device,
   DeviceInfo,
   Epilogue,
+  FusedGradientArrays,
   FusedOperations,
   GradientArrays,
   GradientSums,
+  Prologue,
   RunningStats,
   Statistics,
 } from "./lib/device.ts";

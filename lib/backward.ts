@@ -4,26 +4,15 @@
  * @module
  */
 
-import { checkAlike, checkWire } from "./checks.ts";
+import { checkAlike, checkGroup, checkSums, checkVector } from "./checks.ts";
 import type { CollectiveOptions, ReduceGroup } from "./collectives.ts";
-import type { Device, GradientArrays, GradientSums, Statistics } from "./device.ts";
-import { type Gated, gradients, gradientSums, tensorLike, ungate } from "./epilogue.ts";
+import type { Device, GradientSums, Statistics } from "./device.ts";
+import { type Backward, type Gated, gradients, gradientSums, ungate } from "./epilogue.ts";
+import { exchange } from "./exchange.ts";
 import type { GroupResiduals, LocalResiduals, Residuals } from "./forward.ts";
 import { sum } from "./moments.ts";
 import { batch, region } from "./ownership.ts";
-import type { Tensor } from "./tensor.ts";
-
-/** Gradients of one rank. Those of weight and bias are of this rank's part of the batch alone. */
-export interface Backward<A> {
-  /** Gradient of the input, in the input's shape, dtype and format. */
-  readonly gradInput: Tensor<A>;
-  /** Gradient of the weight, shape (C), float32; zeros for an empty batch; null where there was no weight. */
-  readonly gradWeight: A | null;
-  /** Gradient of the bias, shape (C), float32; zeros for an empty batch; null where there was no bias. */
-  readonly gradBias: A | null;
-  /** Gradient of the residual, in its shape, dtype and format; missing where there was none. */
-  readonly gradResidual?: Tensor<A>;
-}
+import { checkTensor, describe, type Tensor } from "./tensor.ts";
 
 /** Options of a local backward pass: none yet. */
 export type BackwardOptions = Readonly<Record<never, never>>;
@@ -74,7 +63,7 @@ export function batchNormBackward<A>(
   effects: { readonly device: Device<A> },
   _options: BackwardOptions = {},
 ): Backward<A> {
-  checkResiduals(residuals, "local");
+  checkResiduals(residuals, "local", effects.device, gradOutput);
   return localBackward(residuals, gradOutput, effects.device);
 }
 
@@ -122,34 +111,30 @@ export async function syncBatchNormBackward<A>(
   options: SyncBackwardOptions = {},
 ): Promise<Backward<A>> {
   const { device, group } = effects;
-  if (group.worldSize === 1) {
-    checkGroupResiduals(residuals, 1);
+  const { worldSize } = checkGroup(group, options, ACTION);
+  if (worldSize === 1) {
+    checkResiduals(residuals, "group", device, gradOutput, 1);
     return localBackward(residuals, gradOutput, device);
   }
-  return await region(device, async (scope) => {
-    let prepared: { readonly gated: Gated<A>; readonly local: A } | undefined;
-    const readLocal = async () => {
-      checkGroupResiduals(residuals, group.worldSize);
-      checkAlike(device, gradOutput, residuals.input, ACTION, "gradOutput");
-      const { wire, ...rest } = batch(scope, (d) => {
-        const { gated, local } = prepare(d, residuals, gradOutput);
-        return { gated, local, wire: d.sumsToWire(local) };
-      });
-      prepared = rest;
-      return await wire;
-    };
-    const sending = readLocal();
-    sending.catch(() => {}); // An engine that gives up early must not leave a rejection that nobody handles.
-    // No await before this line: ranks match collectives by program order.
-    const total = await group.allReduce(sending, sum, {
-      label: `syncBatchNormBackward C=${residuals?.input?.shape?.[1]} ${residuals?.input?.dtype}`,
-      signal: options.signal,
+  const launch = (scope: Device<A>) => {
+    checkResiduals(residuals, "group", device, gradOutput, worldSize);
+    // A snapshot: nobody may change what was checked while the collective is under way.
+    const saved = { ...residuals };
+    return batch(scope, (d) => {
+      const prepared = prepare(d, saved, gradOutput);
+      return { saved, ...prepared, wire: d.sumsToWire(prepared.local) };
     });
-    checkWire(total, 2 * residuals.input.shape[1], ACTION);
-    const { gated, local } = prepared!;
+  };
+  return await region(device, async (scope) => {
+    const { total, launched } = await exchange(group, () => launch(scope), sum, {
+      label: `syncBatchNormBackward C=${residuals?.input?.shape?.[1]} ${residuals?.input?.dtype}`,
+      signal: options?.signal,
+    });
+    const { saved, gated, local } = launched;
+    checkSums(total, saved.input.shape[1], ACTION);
     return batch(
       scope,
-      (d) => finish(d, residuals, gated, { local, total: d.sumsFromWire(total) }),
+      (d) => finish(d, saved, gated, { local, total: d.sumsFromWire(total) }),
     );
   });
 }
@@ -159,7 +144,6 @@ function localBackward<A>(
   gradOutput: Tensor<A>,
   device: Device<A>,
 ): Backward<A> {
-  checkAlike(device, gradOutput, residuals.input, ACTION, "gradOutput");
   return region(device, (scope) =>
     batch(scope, (d) => {
       const { gated, local } = prepare(d, residuals, gradOutput);
@@ -173,7 +157,7 @@ function prepare<A>(
   gradOutput: Tensor<A>,
 ): { readonly gated: Gated<A>; readonly local: A } {
   const { input, output, residualFormat } = residuals;
-  const gated = ungate(device, gradOutput, output, residualFormat);
+  const gated = ungate(device, gradOutput, { output, residualFormat });
   return { gated, local: gradientSums(device, input, statisticsOf(residuals), gated) };
 }
 
@@ -183,51 +167,42 @@ function finish<A>(
   gated: Gated<A>,
   sums: GradientSums<A>,
 ): Backward<A> {
-  const { input } = residuals;
-  const arrays = gradients(device, input, statisticsOf(residuals), residuals, gated, sums);
-  return backwardOf(input, arrays, gated.gradResidual);
+  return gradients(device, residuals.input, statisticsOf(residuals), residuals, gated, sums);
 }
 
 function statisticsOf<A>({ moments }: Residuals<A>): Statistics<A> {
   return { source: "batch", moments };
 }
 
-/**
- * Gives bare gradients their meaning.
- *
- * @param input the input of forward
- * @param arrays gradients of input, weight and bias
- * @param gradResidual gradient of the residual, or null without one
- * @returns a frozen record
- */
-export function backwardOf<A>(
-  input: Tensor<A>,
-  arrays: GradientArrays<A>,
-  gradResidual: Tensor<A> | null,
-): Backward<A> {
-  return Object.freeze({
-    ...arrays,
-    gradInput: tensorLike(input, arrays.gradInput),
-    ...(gradResidual !== null && { gradResidual }),
-  });
-}
-
-function checkResiduals(residuals: { readonly kind: string }, kind: "local" | "group"): void {
-  if (residuals?.kind === kind) return;
-  const [here, there] = kind === "local"
-    ? ["batchNormBackward", "batchNormForward"]
-    : ["syncBatchNormBackward", "syncBatchNormForward"];
-  throw new TypeError(
-    `Cannot ${ACTION} as ${here} takes the residuals of ${there}: ` +
-      `current kind is ${JSON.stringify(residuals?.kind)}`,
-  );
-}
-
-function checkGroupResiduals<A>(residuals: GroupResiduals<A>, worldSize: number): void {
-  checkResiduals(residuals, "group");
-  if (residuals.worldSize === worldSize) return;
-  throw new RangeError(
-    `Cannot ${ACTION} as the group must be that of forward: ` +
-      `current numbers of ranks are ${worldSize} and, in forward, ${residuals.worldSize}`,
-  );
+/** Checks everything that backward borrows: it may have been freed since forward. */
+function checkResiduals<A>(
+  residuals: Residuals<A> & { readonly kind: string; readonly worldSize?: number },
+  kind: "local" | "group",
+  device: Device<A>,
+  gradOutput: Tensor<A>,
+  worldSize?: number,
+): void {
+  if (residuals?.kind !== kind) {
+    const [here, there] = kind === "local"
+      ? ["batchNormBackward", "batchNormForward"]
+      : ["syncBatchNormBackward", "syncBatchNormForward"];
+    throw new TypeError(
+      `Cannot ${ACTION} as ${here} takes the residuals of ${there}: ` +
+        `current kind is ${JSON.stringify(residuals?.kind)}`,
+    );
+  }
+  if (residuals.worldSize !== worldSize) {
+    throw new RangeError(
+      `Cannot ${ACTION} as the group must be that of forward: ` +
+        `current numbers of ranks are ${worldSize} and, in forward, ${residuals.worldSize}`,
+    );
+  }
+  const { input, output, moments, weight } = residuals;
+  checkTensor(device, input, ACTION, "residuals' input");
+  if (output !== null) checkAlike(device, output, input, ACTION, "residuals' output");
+  if (weight !== null) {
+    checkVector(device, weight, input.shape[1], ACTION, "the residuals' weight");
+  }
+  describe(device, moments, ACTION, "the residuals' moments");
+  checkAlike(device, gradOutput, input, ACTION, "gradOutput");
 }

@@ -4,9 +4,11 @@
  * @module
  */
 
+import type { CollectiveOptions, ReduceGroup } from "./collectives.ts";
 import type { Device } from "./device.ts";
+import { CollectiveError } from "./errors.ts";
 import { type BatchNormState, checkState } from "./state.ts";
-import { checkTensor, type Tensor } from "./tensor.ts";
+import { checkTensor, describe, type Describing, type Tensor } from "./tensor.ts";
 
 /**
  * Checks what every function that normalizes is given.
@@ -78,6 +80,66 @@ export function checkAlike<A>(
 }
 
 /**
+ * Checks that a vector is float32 and has one element per channel.
+ *
+ * @param device the device it must live on
+ * @param vector the vector to check
+ * @param channels number of channels C
+ * @param action what the caller was about to do, for the message
+ * @param name what the caller calls the vector, for the message
+ * @throws TypeError that says what does not fit
+ */
+export function checkVector<A>(
+  device: Describing<A>,
+  vector: A,
+  channels: number,
+  action: string,
+  name: string,
+): void {
+  const { length, dtype } = describe(device, vector, action, name);
+  if (length === channels && dtype === "float32") return;
+  throw new TypeError(
+    `Cannot ${action} as ${name} must hold ${channels} float32 values: ` +
+      `current array holds ${length} of ${dtype}`,
+  );
+}
+
+/**
+ * Checks the group of a synchronised call, and that the call is still wanted where no collective would ask.
+ *
+ * @param group the group
+ * @param options with the signal of the call
+ * @param action what the caller was about to do, for the message
+ * @returns the group
+ * @throws TypeError or RangeError for what is no group, CollectiveError for a fired signal in a world of one
+ */
+export function checkGroup(
+  group: ReduceGroup,
+  options: Pick<CollectiveOptions, "signal">,
+  action: string,
+): ReduceGroup {
+  if (typeof group?.allReduce !== "function") {
+    throw new TypeError(
+      `Cannot ${action} as effects.group must be { worldSize, allReduce }: current value is ${group}`,
+    );
+  }
+  const { worldSize } = group;
+  if (!Number.isSafeInteger(worldSize) || worldSize < 1) {
+    throw new RangeError(
+      `Cannot ${action} as the group's worldSize must be an integer >= 1: ` +
+        `current value is ${worldSize}`,
+    );
+  }
+  const signal = options?.signal;
+  if (worldSize === 1 && signal?.aborted) {
+    throw new CollectiveError(`Cannot ${action} as it was cancelled`, "cancelled", [0], {
+      cause: signal.reason,
+    });
+  }
+  return group;
+}
+
+/**
  * Checks that a batch has a variance: more than one value per channel, or none at all.
  *
  * @param count values per channel, over all ranks that share statistics
@@ -93,14 +155,40 @@ export function checkCount(count: number, action: string): void {
 }
 
 /**
- * Checks what a collective returned.
+ * Checks merged moments [count, mean C, m2 C] as a collective returned them.
  *
  * @param wire the array from the collective
- * @param length the length it must have
+ * @param channels number of channels C
  * @param action what the caller was about to do, for the message
- * @throws TypeError where it is no Float64Array of that length
+ * @returns the count
+ * @throws TypeError for another kind or length, RangeError for a count that is none, or is 1
  */
-export function checkWire(wire: Float64Array, length: number, action: string): void {
+export function checkMoments(wire: Float64Array, channels: number, action: string): number {
+  checkWire(wire, 1 + 2 * channels, action);
+  const [count] = wire;
+  if (!Number.isSafeInteger(count) || count < 0) {
+    throw new RangeError(
+      `Cannot ${action} as the count that allReduce resolves to must be an integer >= 0: ` +
+        `current value is ${count}; it must fold with the combine that it is given`,
+    );
+  }
+  checkCount(count, action);
+  return count;
+}
+
+/**
+ * Checks gradient sums [sumDy C, sumDyXmu C] as a collective returned them.
+ *
+ * @param wire the array from the collective
+ * @param channels number of channels C
+ * @param action what the caller was about to do, for the message
+ * @throws TypeError for another kind or length
+ */
+export function checkSums(wire: Float64Array, channels: number, action: string): void {
+  checkWire(wire, 2 * channels, action);
+}
+
+function checkWire(wire: Float64Array, length: number, action: string): void {
   if (wire instanceof Float64Array && wire.length === length) return;
   throw new TypeError(
     `Cannot ${action} as allReduce must resolve to a Float64Array of ${length} values: ` +

@@ -6,8 +6,9 @@
  */
 
 /**
- * Folds the contributions of two ranks into one. Pure and associative; the result has the length of its arguments.
- * The library's own are `sum` and `mergeMoments`.
+ * Folds the contributions of two ranks into one. Pure, and associative and commutative up to rounding: an engine that
+ * promises the same bits on every rank folds once, or in one order everywhere. The result has the length of its
+ * arguments. The library's own are `sum` and `mergeMoments`.
  */
 export type Combine = (a: Float64Array, b: Float64Array) => Float64Array;
 

@@ -68,6 +68,20 @@ export interface GradientArrays<A> {
   readonly gradBias: A | null;
 }
 
+/** Gradients of a fused operation. */
+export interface FusedGradientArrays<A> extends GradientArrays<A> {
+  /** Gradient of the residual, in its own memory order; null without one. */
+  readonly gradResidual: A | null;
+}
+
+/** What forward's epilogue was, for the way back. */
+export interface Prologue<A> {
+  /** Output of forward where it had an activation: dy counts as 0 unless it is positive. Else null. */
+  readonly output: Tensor<A> | null;
+  /** Memory order of the residual that was added, or null where none was. */
+  readonly residualFormat: Format | null;
+}
+
 /** What a fused normalization does after the affine map, in this order. */
 export interface Epilogue<A> {
   /** Added to the result; any format. */
@@ -78,8 +92,12 @@ export interface Epilogue<A> {
 
 /**
  * Everything the library asks of a machine. Functions take arrays and tensors of this device, never write or free
- * them, and return new arrays; what they cannot do they throw. Per channel, `mean` and `variance` (biased) are those of
- * the {@linkcode Statistics}; `s = 1/sqrt(variance + eps)`, or 0 where variance + eps is 0; `xhat = (x - mean) * s`.
+ * them, and return new arrays; what they cannot do they throw. Arrays are objects, since ownership goes by identity. Using
+ * one of another device or one already freed is a TypeError that says so ("another device", "freed").
+ *
+ * Per channel, `mean` and `variance` (biased) are those of the {@linkcode Statistics};
+ * `s = 1/sqrt(variance + eps)`, or 0 where variance + eps is 0; `xhat = (x - mean) * s`. A term whose gradient is 0 is
+ * left out, not multiplied, so that an infinite x does not make it NaN.
  *
  * A tensor argument beside the input (gradOutput, residual, output) may have the other format; results have the
  * input's.
@@ -92,7 +110,10 @@ export interface Device<A> extends Describing<A> {
   readonly upload: (values: Float32Array, dtype?: DType) => A;
   /** Copies an array back, as float32 whatever its storage. */
   readonly download: (array: A) => Promise<Float32Array<ArrayBuffer>>;
-  /** Gives arrays back; using one afterwards throws. All are checked before the first is freed. */
+  /**
+   * Gives arrays back; using one afterwards throws. All are checked before the first is freed; one named twice counts
+   * once. What was launched before, in a batch that is still open too, sees them as they were.
+   */
   readonly free: (...arrays: A[]) => void;
   /** Whether a value is a live array of this device. */
   readonly owns: (value: unknown) => value is A;
@@ -140,7 +161,11 @@ export interface Device<A> extends Describing<A> {
   /** `dy` where `output > 0`, else 0 (a plain copy of dy where output is null), in memory order `format`. */
   readonly gate: (gradOutput: Tensor<A>, output: Tensor<A> | null, format: Format) => A;
 
-  /** Launches all of a synchronous body at once; without it each operation is launched by itself. */
+  /**
+   * Launches all of a synchronous body at once; without it each operation is launched by itself. The body launches
+   * through the handle that it is given, whose `batch` joins this one. Readbacks that it starts resolve after the launch.
+   * A body that throws launches nothing; what its arrays hold is undefined.
+   */
   readonly batch?: <R>(body: (device: Device<A>) => R) => R;
   /** Operations in one pass that the ones above need several for. */
   readonly fused?: FusedOperations<A>;
@@ -155,20 +180,20 @@ export interface FusedOperations<A> {
     affine: Affine<A>,
     epilogue: Epilogue<A>,
   ) => A;
-  /** `gradientSums` of `dy` where `output > 0`, else 0. */
+  /** `gradientSums`, with dy as the prologue leaves it. */
   readonly gradientSums: (
     input: Tensor<A>,
     gradOutput: Tensor<A>,
     statistics: Statistics<A>,
-    output: Tensor<A>,
+    prologue: Prologue<A>,
   ) => A;
-  /** `gradients` of `dy` where `output > 0`, else 0. */
+  /** `gradients`, with dy as the prologue leaves it, which is the gradient of the residual too. */
   readonly gradients: (
     input: Tensor<A>,
     gradOutput: Tensor<A>,
     statistics: Statistics<A>,
     sums: GradientSums<A>,
     affine: Affine<A>,
-    output: Tensor<A>,
-  ) => GradientArrays<A>;
+    prologue: Prologue<A>,
+  ) => FusedGradientArrays<A>;
 }

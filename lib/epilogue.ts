@@ -4,10 +4,29 @@
  * @module
  */
 
-import type { Affine, Device, Epilogue, GradientArrays, GradientSums } from "./device.ts";
-import type { Statistics } from "./device.ts";
+import type {
+  Affine,
+  Device,
+  Epilogue,
+  GradientArrays,
+  GradientSums,
+  Prologue,
+  Statistics,
+} from "./device.ts";
 import { region } from "./ownership.ts";
-import type { Format, Tensor } from "./tensor.ts";
+import type { Tensor } from "./tensor.ts";
+
+/** Gradients of one rank. Those of weight and bias are of this rank's part of the batch alone. */
+export interface Backward<A> {
+  /** Gradient of the input, in the input's shape, dtype and format. */
+  readonly gradInput: Tensor<A>;
+  /** Gradient of the weight, shape (C), float32; zeros for an empty batch; null where there was no weight. */
+  readonly gradWeight: A | null;
+  /** Gradient of the bias, shape (C), float32; zeros for an empty batch; null where there was no bias. */
+  readonly gradBias: A | null;
+  /** Gradient of the residual, in its shape, dtype and format; missing where there was none. */
+  readonly gradResidual?: Tensor<A>;
+}
 
 /**
  * Normalizes with given statistics, then adds the residual and applies the activation.
@@ -42,39 +61,38 @@ export function normalize<A>(
   });
 }
 
-/** The gradient of the output on its way to the affine map. */
+/** The gradient of the output, and what still stands between it and the affine map. */
 export interface Gated<A> {
-  /** Gradient of the affine map's result, or of the output where `output` gates it still. */
+  /** Gradient of the output, or of the affine map's result where the prologue is done. */
   readonly gradOutput: Tensor<A>;
-  /** Where it is not positive, `gradOutput` counts as 0; null where nothing gates. */
-  readonly output: Tensor<A> | null;
-  /** Gradient of the residual, in the residual's format, or null without one. */
+  /** What a fused device does in the same pass; null where it is done or there was nothing to do. */
+  readonly prologue: Prologue<A> | null;
+  /** Gradient of the residual, in the residual's format; null without one, or while the prologue is to be done. */
   readonly gradResidual: Tensor<A> | null;
 }
 
 /**
- * Takes the gradient of the output back through the activation and the residual.
+ * Takes the gradient of the output back through the activation and the residual, or leaves it to a device that fuses.
  *
  * @param device the device or a batch's handle on it
  * @param gradOutput gradient of the output
- * @param output the output where an activation was applied, else null
- * @param residualFormat memory order of the residual, or null where none was added
- * @returns the gradient that the affine map sees; the gate stays open work where the device can fuse it
+ * @param prologue forward's epilogue
+ * @returns what {@linkcode gradientSums} and {@linkcode gradients} take
  */
 export function ungate<A>(
   device: Device<A>,
   gradOutput: Tensor<A>,
-  output: Tensor<A> | null,
-  residualFormat: Format | null,
+  prologue: Prologue<A>,
 ): Gated<A> {
-  if (residualFormat !== null) {
-    const data = device.gate(gradOutput, output, residualFormat);
-    const gradResidual = tensorLike({ ...gradOutput, format: residualFormat }, data);
-    return { gradOutput: gradResidual, output: null, gradResidual };
+  const { output, residualFormat } = prologue;
+  if (output === null && residualFormat === null) {
+    return { gradOutput, prologue: null, gradResidual: null };
   }
-  if (output === null || device.fused) return { gradOutput, output, gradResidual: null };
-  const data = device.gate(gradOutput, output, gradOutput.format);
-  return { gradOutput: tensorLike(gradOutput, data), output: null, gradResidual: null };
+  if (device.fused) return { gradOutput, prologue, gradResidual: null };
+  const format = residualFormat ?? gradOutput.format;
+  const data = device.gate(gradOutput, output, format);
+  const gated = tensorLike({ ...gradOutput, format }, data);
+  return { gradOutput: gated, prologue: null, gradResidual: residualFormat && gated };
 }
 
 /**
@@ -83,42 +101,70 @@ export function ungate<A>(
  * @param device the device or a batch's handle on it
  * @param input the input of forward
  * @param statistics its statistics
- * @param gated gradient of the affine map's result
+ * @param gated gradient of the output
  * @returns (sumDy, sumDyXmu) per channel, in the device's own layout
  */
 export function gradientSums<A>(
   device: Device<A>,
   input: Tensor<A>,
   statistics: Statistics<A>,
-  { gradOutput, output }: Gated<A>,
+  { gradOutput, prologue }: Gated<A>,
 ): A {
-  return output !== null && device.fused
-    ? device.fused.gradientSums(input, gradOutput, statistics, output)
+  return prologue !== null && device.fused
+    ? device.fused.gradientSums(input, gradOutput, statistics, prologue)
     : device.gradientSums(input, gradOutput, statistics);
 }
 
 /**
- * Computes the gradients of input, weight and bias.
+ * Computes the gradients of input, weight, bias and residual.
  *
  * @param device the device or a batch's handle on it
  * @param input the input of forward
  * @param statistics its statistics
  * @param affine weight, bias and eps of forward
- * @param gated gradient of the affine map's result
+ * @param gated gradient of the output
  * @param sums sums over this rank and over all ranks
- * @returns the gradients, as bare arrays
+ * @returns a frozen record
  */
 export function gradients<A>(
   device: Device<A>,
   input: Tensor<A>,
   statistics: Statistics<A>,
   affine: Affine<A>,
-  { gradOutput, output }: Gated<A>,
+  gated: Gated<A>,
   sums: GradientSums<A>,
-): GradientArrays<A> {
-  return output !== null && device.fused
-    ? device.fused.gradients(input, gradOutput, statistics, sums, affine, output)
-    : device.gradients(input, gradOutput, statistics, sums, affine);
+): Backward<A> {
+  const { gradOutput, prologue } = gated;
+  if (prologue === null || !device.fused) {
+    const arrays = device.gradients(input, gradOutput, statistics, sums, affine);
+    return backwardOf(input, arrays, gated.gradResidual);
+  }
+  const { gradResidual, ...arrays } = device.fused.gradients(
+    input,
+    gradOutput,
+    statistics,
+    sums,
+    affine,
+    prologue,
+  );
+  const format = prologue.residualFormat;
+  const residual = format && gradResidual !== null
+    ? tensorLike({ ...gradOutput, format }, gradResidual)
+    : null;
+  return backwardOf(input, arrays, residual);
+}
+
+function backwardOf<A>(
+  input: Tensor<A>,
+  { gradInput, gradWeight, gradBias }: GradientArrays<A>,
+  gradResidual: Tensor<A> | null,
+): Backward<A> {
+  return Object.freeze({
+    gradInput: tensorLike(input, gradInput),
+    gradWeight,
+    gradBias,
+    ...(gradResidual !== null && { gradResidual }),
+  });
 }
 
 /**

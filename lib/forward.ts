@@ -5,9 +5,10 @@
  */
 
 import type { CollectiveOptions, ReduceGroup } from "./collectives.ts";
-import { checkCall, checkCount, checkWire } from "./checks.ts";
+import { checkCall, checkCount, checkGroup, checkMoments } from "./checks.ts";
 import type { Device } from "./device.ts";
-import { normalize } from "./epilogue.ts";
+import { normalize, tensorLike } from "./epilogue.ts";
+import { exchange } from "./exchange.ts";
 import { mergeMoments } from "./moments.ts";
 import { batch, region } from "./ownership.ts";
 import { advance } from "./running_stats.ts";
@@ -77,7 +78,10 @@ export interface LocalForward<A> {
 export interface GroupForward<A> {
   /** The normalized batch of this rank, in the input's shape, dtype and format. */
   readonly output: Tensor<A>;
-  /** The state after this batch, the same bits on every rank; the given one where nothing changed. */
+  /**
+   * The state after this batch, with the same bits in its running statistics on every rank that gave the same state and
+   * options; the given one where nothing changed.
+   */
   readonly state: BatchNormState<A>;
   /** What backward needs. */
   readonly residuals: GroupResiduals<A>;
@@ -176,27 +180,23 @@ export async function syncBatchNormForward<A>(
   options: SyncForwardOptions<A> = {},
 ): Promise<GroupForward<A>> {
   const { device, group } = effects;
-  const { worldSize } = group;
+  const { worldSize } = checkGroup(group, options, ACTION);
   if (worldSize === 1) return asGroup(batchNormForward(state, input, { device }, options), 1);
+  const launch = (scope: Device<A>) => {
+    checkCall(device, state, input, options, ACTION);
+    // Snapshots: nobody may change what was checked while the collective is under way.
+    const call = { state, input: tensorLike(input, input.data), options: { ...options } };
+    return batch(scope, (d) => ({ call, wire: d.momentsToWire(d.moments(input)) }));
+  };
   return await region(device, async (scope) => {
-    const readLocal = async () => {
-      checkCall(device, state, input, options, ACTION);
-      const { wire } = batch(scope, (d) => ({ wire: d.momentsToWire(d.moments(input)) }));
-      return await wire;
-    };
-    const sending = readLocal();
-    sending.catch(() => {}); // An engine that gives up early must not leave a rejection that nobody handles.
-    // No await before this line: ranks match collectives by program order.
-    const total = await group.allReduce(sending, mergeMoments, {
+    const { total, launched: { call } } = await exchange(group, () => launch(scope), mergeMoments, {
       label: `syncBatchNormForward C=${state?.numFeatures} ${input?.dtype}`,
-      signal: options.signal,
+      signal: options?.signal,
     });
-    checkWire(total, 1 + 2 * state.numFeatures, ACTION);
-    const [count] = total;
-    checkCount(count, ACTION);
+    const count = checkMoments(total, call.state.numFeatures, ACTION);
     return batch(scope, (d) => {
       const moments = d.momentsFromWire(total);
-      return asGroup(finish(d, state, input, moments, count, options), worldSize);
+      return asGroup(finish(d, call.state, call.input, moments, count, call.options), worldSize);
     });
   });
 }

@@ -4,10 +4,9 @@
  * @module
  */
 
-import { type Backward, backwardOf } from "./backward.ts";
 import { checkAlike, checkCall, checkCount } from "./checks.ts";
 import type { Device, Statistics } from "./device.ts";
-import { gradients, gradientSums, normalize, ungate } from "./epilogue.ts";
+import { type Backward, gradients, gradientSums, normalize, ungate } from "./epilogue.ts";
 import type { ForwardOptions } from "./forward.ts";
 import { batch, region } from "./ownership.ts";
 import type { BatchNormState } from "./state.ts";
@@ -102,11 +101,11 @@ export function batchNormInferBackward<A>(
       const statistics = statisticsOf(d, state, input);
       const epilogue = toEpilogue(options);
       const output = epilogue.relu ? normalize(d, input, statistics, state, epilogue) : null;
-      const gated = ungate(d, gradOutput, output, epilogue.residual?.format ?? null);
+      const residualFormat = epilogue.residual?.format ?? null;
+      const gated = ungate(d, gradOutput, { output, residualFormat });
       const local = gradientSums(d, input, statistics, gated);
       const total = statistics.source === "batch" ? local : null;
-      const arrays = gradients(d, input, statistics, state, gated, { local, total });
-      return backwardOf(input, arrays, gated.gradResidual);
+      return gradients(d, input, statistics, state, gated, { local, total });
     }));
 }
 

@@ -7,7 +7,7 @@
  * @module
  */
 
-import type { Device, FusedOperations, GradientArrays } from "./device.ts";
+import type { Device, FusedOperations } from "./device.ts";
 
 /**
  * Runs a body and frees what it allocated and did not return.
@@ -19,7 +19,8 @@ import type { Device, FusedOperations, GradientArrays } from "./device.ts";
  * @param device the device, or another region's handle
  * @param body what to do with the derived handle; may be asynchronous
  * @returns the body's result
- * @throws what the body throws, after everything it allocated is freed; TypeError for a launch after its end
+ * @throws what the body throws, after everything it allocated is freed; a launch through the derived handle after the
+ * body's end is a TypeError
  *
  * @example Only the sum survives
  * ```ts
@@ -40,55 +41,50 @@ export function region<A, R>(device: Device<A>, body: (device: Device<A>) => R):
   const end = (result: unknown): void => {
     open = false;
     if (owned.size === 0) return;
-    for (const array of arraysIn(result, (value): value is A => owned.has(value as A))) {
-      owned.delete(array);
+    const kept = arraysIn(result, (value): value is A => owned.has(value as A));
+    for (const array of owned) {
+      // The body may have freed some through the outer device.
+      if (!kept.has(array) && device.owns(array)) device.free(array);
     }
-    device.free(...owned);
+  };
+  const abandon = (error: unknown): never => {
+    try {
+      end(undefined);
+    } catch {
+      // A device that cannot even free has failed for the reason that the body's error gives.
+    }
+    throw error;
   };
   const scope = derive(device, {
-    own: (array) => {
-      if (!open) {
-        device.free(array);
-        throw new TypeError(
-          "Cannot allocate in the region as its body has ended: await all work before returning",
-        );
-      }
-      owned.add(array);
-      return array;
-    },
+    check: () => checkOpen(open, "in the region"),
+    own: (array) => owned.add(array),
     disown: (array) => owned.delete(array),
   });
   let result: R;
   try {
     result = body(scope);
   } catch (error) {
-    end(undefined);
-    throw error;
+    return abandon(error);
   }
   if (!isPromise(result)) {
     end(result);
     return result;
   }
-  return result.then(
-    (value) => {
-      end(value);
-      return value;
-    },
-    (error) => {
-      end(undefined);
-      throw error;
-    },
-  ) as R;
+  return result.then((value) => {
+    end(value);
+    return value;
+  }, abandon) as R;
 }
 
 /**
  * Launches everything a synchronous body does at once: one encoder and one submit on a GPU, nothing special elsewhere.
  *
- * @param device the device
- * @param body what to launch, through the handle it is given; promises of readbacks may stand inside its result
+ * Launch only through the handle that the body is given, and only while it runs. A batch within a batch joins it.
+ *
+ * @param device the device, or a region's or another batch's handle
+ * @param body what to launch; promises of readbacks may stand inside its result
  * @returns the body's result
- * @throws what the body throws; TypeError where the body returns a promise, since launches after an await would miss
- * the batch
+ * @throws what the body throws; TypeError where the body returns a promise, or launches after its end
  *
  * @example Two steps of an optimiser in one submit
  * ```ts
@@ -101,13 +97,19 @@ export function region<A, R>(device: Device<A>, body: (device: Device<A>) => R):
  */
 export function batch<A, R>(device: Device<A>, body: (device: Device<A>) => R): R {
   const synchronous = (inner: Device<A>): R => {
-    const result = body(inner);
-    if (!isPromise(result)) return result;
-    result.then(undefined, () => {});
-    throw new TypeError(
-      "Cannot batch an asynchronous body: launch everything before the first await, " +
-        "and return promises of readbacks inside a record",
-    );
+    let open = true;
+    try {
+      const check = () => checkOpen(open, "in the batch");
+      const result = body(derive(inner, { check, own: () => {}, disown: () => {} }));
+      if (!isPromise(result)) return result;
+      result.then(undefined, () => {});
+      throw new TypeError(
+        "Cannot batch an asynchronous body: launch everything before the first await, " +
+          "and return promises of readbacks inside a record",
+      );
+    } finally {
+      open = false;
+    }
   };
   return device.batch ? device.batch(synchronous) : synchronous(device);
 }
@@ -139,26 +141,38 @@ export function release<A>(
 ): void {
   const doomed = arraysIn(dead, device.owns);
   for (const array of arraysIn(options.keep, device.owns)) doomed.delete(array);
-  device.free(...doomed);
+  for (const array of doomed) device.free(array);
 }
 
 function isPromise(value: unknown): value is Promise<unknown> {
   return typeof (value as { then?: unknown } | null | undefined)?.then === "function";
 }
 
+function checkOpen(open: boolean, where: string): void {
+  if (open) return;
+  throw new TypeError(
+    `Cannot launch ${where} as its body has ended: keep its device within the body, ` +
+      `and await all work before returning`,
+  );
+}
+
 /** Arrays in a tree; descends into plain records, arrays and Maps only, and survives cycles. */
 function arraysIn<A>(tree: unknown, isArray: (value: unknown) => value is A): Set<A> {
   const found = new Set<A>();
   const seen = new Set<unknown>();
-  const pending = [tree];
-  while (pending.length > 0) {
-    const node = pending.pop();
-    if (typeof node !== "object" || node === null || seen.has(node)) continue;
+  const pending: unknown[] = [];
+  const visit = (node: unknown): void => {
+    if (typeof node !== "object" || node === null || seen.has(node)) return;
     seen.add(node);
     if (isArray(node)) found.add(node);
-    else if (Array.isArray(node)) pending.push(...node);
-    else if (node instanceof Map) pending.push(...node.values());
-    else if (isPlain(node)) pending.push(...Object.values(node));
+    else pending.push(node);
+  };
+  visit(tree);
+  while (pending.length > 0) {
+    const node = pending.pop() as object;
+    if (Array.isArray(node)) node.forEach(visit);
+    else if (node instanceof Map) node.forEach(visit);
+    else if (isPlain(node)) Object.values(node).forEach(visit);
   }
   return found;
 }
@@ -169,58 +183,72 @@ function isPlain(node: object): boolean {
 }
 
 interface Owner<A> {
-  readonly own: (array: A) => A;
+  /** Throws where nothing may be launched any more. */
+  readonly check: () => void;
+  readonly own: (array: A) => void;
   readonly disown: (array: A) => void;
 }
 
-/** The same device, telling an owner of every array that it makes or frees. */
+/** The same device, which asks before every launch and tells of every array that it makes or frees. */
 function derive<A>(device: Device<A>, owner: Owner<A>): Device<A> {
-  const { own, disown } = owner;
-  const ownGradients = (gradients: GradientArrays<A>): GradientArrays<A> => {
-    own(gradients.gradInput);
-    if (gradients.gradWeight !== null) own(gradients.gradWeight);
-    if (gradients.gradBias !== null) own(gradients.gradBias);
-    return gradients;
+  const { check, own, disown } = owner;
+  const one = (launch: () => A): A => {
+    check();
+    const array = launch();
+    own(array);
+    return array;
+  };
+  const several = <R extends object>(launch: () => R): R => {
+    check();
+    const arrays = launch();
+    for (const array of Object.values<A | null>(arrays as Record<string, A | null>)) {
+      if (array !== null) own(array);
+    }
+    return arrays;
+  };
+  const checked = <R>(read: () => R): R => {
+    check();
+    return read();
   };
   const { fused, batch } = device;
   return Object.freeze(
     {
       ...device,
+      upload: (...args) => one(() => device.upload(...args)),
+      download: (array) => checked(() => device.download(array)),
       free: (...arrays) => {
         device.free(...arrays);
         arrays.forEach(disown);
       },
-      upload: (values, dtype) => own(device.upload(values, dtype)),
-      moments: (input) => own(device.moments(input)),
-      momentsFromWire: (wire) => own(device.momentsFromWire(wire)),
-      normalize: (...args) => own(device.normalize(...args)),
-      updateRunningStats: (...args) => {
-        const running = device.updateRunningStats(...args);
-        own(running.runningMean);
-        own(running.runningVar);
-        return running;
-      },
-      gradientSums: (...args) => own(device.gradientSums(...args)),
-      sumsFromWire: (wire) => own(device.sumsFromWire(wire)),
-      gradients: (...args) => ownGradients(device.gradients(...args)),
-      addScaled: (...args) => own(device.addScaled(...args)),
-      relu: (x) => own(device.relu(x)),
-      gate: (...args) => own(device.gate(...args)),
-      ...(batch &&
-        { batch: <R>(body: (d: Device<A>) => R) => batch((d) => body(derive(d, owner))) }),
-      ...(fused && { fused: deriveFused(fused, own, ownGradients) }),
+      moments: (input) => one(() => device.moments(input)),
+      momentsToWire: (moments) => checked(() => device.momentsToWire(moments)),
+      momentsFromWire: (wire) => one(() => device.momentsFromWire(wire)),
+      normalize: (...args) => one(() => device.normalize(...args)),
+      updateRunningStats: (...args) => several(() => device.updateRunningStats(...args)),
+      gradientSums: (...args) => one(() => device.gradientSums(...args)),
+      sumsToWire: (sums) => checked(() => device.sumsToWire(sums)),
+      sumsFromWire: (wire) => one(() => device.sumsFromWire(wire)),
+      gradients: (...args) => several(() => device.gradients(...args)),
+      addScaled: (...args) => one(() => device.addScaled(...args)),
+      relu: (x) => one(() => device.relu(x)),
+      gate: (...args) => one(() => device.gate(...args)),
+      ...(batch && {
+        batch: <R>(body: (d: Device<A>) => R) =>
+          checked(() => batch((inner) => body(derive(inner, owner)))),
+      }),
+      ...(fused && { fused: deriveFused(fused, one, several) }),
     } satisfies Device<A>,
   );
 }
 
 function deriveFused<A>(
   fused: FusedOperations<A>,
-  own: (array: A) => A,
-  ownGradients: (gradients: GradientArrays<A>) => GradientArrays<A>,
+  one: (launch: () => A) => A,
+  several: <R extends object>(launch: () => R) => R,
 ): FusedOperations<A> {
   return {
-    normalize: (...args) => own(fused.normalize(...args)),
-    gradientSums: (...args) => own(fused.gradientSums(...args)),
-    gradients: (...args) => ownGradients(fused.gradients(...args)),
+    normalize: (...args) => one(() => fused.normalize(...args)),
+    gradientSums: (...args) => one(() => fused.gradientSums(...args)),
+    gradients: (...args) => several(() => fused.gradients(...args)),
   };
 }

@@ -5,11 +5,18 @@
  * @module
  */
 
-import type { Affine, Device, GradientArrays, GradientSums } from "./device.ts";
-import type { Epilogue, Statistics } from "./device.ts";
+import type {
+  Affine,
+  Device,
+  Epilogue,
+  FusedGradientArrays,
+  GradientSums,
+  Prologue,
+  Statistics,
+} from "./device.ts";
 import { DeviceError } from "./errors.ts";
 import * as kernels from "./reference_kernels.ts";
-import type { ArrayInfo, DType, Tensor } from "./tensor.ts";
+import type { ArrayInfo, DType, Format, Tensor } from "./tensor.ts";
 
 /** An array of a {@linkcode referenceDevice}. Opaque: read it with the device's `download`. */
 export interface ReferenceArray {
@@ -65,14 +72,21 @@ export function referenceDevice(): Device<ReferenceArray> {
     input: Input,
     gradOutput: Input,
     statistics: Statistics<ReferenceArray>,
-    output: Input | null = null,
+    prologue: Prologue<ReferenceArray> = { output: null, residualFormat: null },
   ): ReferenceArray =>
     own(kernels.gradientSums(
       view(input),
       view(gradOutput),
       channels(statistics),
-      orNull(output, view),
+      orNull(prologue.output, view),
     ));
+
+  const gate = (gradOutput: Input, output: Input | null, format: Format): ReferenceArray => {
+    const result = like(gradOutput);
+    const to = kernels.view(result, gradOutput.shape, format);
+    kernels.gate(view(gradOutput), orNull(output, view), to);
+    return own(result);
+  };
 
   const gradients = (
     input: Input,
@@ -80,19 +94,20 @@ export function referenceDevice(): Device<ReferenceArray> {
     statistics: Statistics<ReferenceArray>,
     { local, total }: GradientSums<ReferenceArray>,
     { weight, bias, eps }: Affine<ReferenceArray>,
-    output: Input | null = null,
-  ): GradientArrays<ReferenceArray> => {
+    { output, residualFormat }: Prologue<ReferenceArray> = { output: null, residualFormat: null },
+  ): FusedGradientArrays<ReferenceArray> => {
     const resolved = channels(statistics);
     const scale = { weight: orNull(weight, read), eps };
     const sums = orNull(total, readWire);
-    const gate = orNull(output, view);
+    const passed = orNull(output, view);
     const gradInput = like(input);
-    kernels.gradInput(view(input), view(gradOutput), resolved, scale, sums, gate, gradInput);
+    kernels.gradInput(view(input), view(gradOutput), resolved, scale, sums, passed, gradInput);
     const { gradWeight, gradBias } = kernels.gradParameters(readWire(local), resolved, eps);
     return {
       gradInput: own(gradInput),
       gradWeight: orNull(weight, () => own(gradWeight)),
       gradBias: orNull(bias, () => own(gradBias)),
+      gradResidual: orNull(residualFormat, (format) => gate(gradOutput, output, format)),
     };
   };
 
@@ -133,15 +148,7 @@ export function referenceDevice(): Device<ReferenceArray> {
       return own(augend.map((value, i) => value + scale * addend[i]));
     },
     relu: (x) => own(read(x).map((value) => value <= 0 ? 0 : value)),
-    gate: (gradOutput, output, format) => {
-      const result = like(gradOutput);
-      kernels.gate(
-        view(gradOutput),
-        orNull(output, view),
-        kernels.view(result, gradOutput.shape, format),
-      );
-      return own(result);
-    },
+    gate,
 
     fused: Object.freeze({ normalize, gradientSums, gradients }),
   };

@@ -146,7 +146,8 @@ export function gradientSums(
       for (let i = 0; i < x.inner; i++) {
         const gradient = output === null || output.values[gate] > 0 ? dy.values[from] : 0;
         sumDy += gradient;
-        sumDyXmu += gradient * (x.values[at] - mean[c]);
+        // Left out rather than multiplied: x may be infinite where no gradient flows.
+        if (gradient !== 0) sumDyXmu += gradient * (x.values[at] - mean[c]);
         at += x.innerStride;
         from += dy.innerStride;
         gate += gates.innerStride;

@@ -61,7 +61,7 @@ export interface Extents {
  * Puts numbers onto a device as a tensor.
  *
  * @param device where the tensor shall live
- * @param values the elements in memory order (that of `format`); numbers are rounded to `dtype`
+ * @param values the elements in memory order (that of `format`); numbers are rounded to float32, then to `dtype`
  * @param shape the logical shape `(N, C, ...spatial)`, any rank >= 2; extents may be 0, channels may not
  * @param options storage and memory order
  * @returns a frozen tensor that owns its array
@@ -213,7 +213,8 @@ function checkLayout(
         `current shape is ${Array.isArray(shape) ? `(${shape.join(", ")})` : shape}`,
     );
   }
-  if (!shape.every((extent) => Number.isSafeInteger(extent) && extent >= 0)) {
+  // Array.from: every() skips the holes of a sparse array.
+  if (!Array.from(shape).every((extent) => Number.isSafeInteger(extent) && extent >= 0)) {
     throw new RangeError(
       `Cannot ${action} as every extent of the ${name} must be an integer >= 0: ` +
         `current shape is (${shape.join(", ")})`,

@@ -98,21 +98,33 @@ Deno.test("a broken group leaves no rejection unhandled", async () => {
   await assert.rejects(a.allReduce(never, sum), /did not arrive/);
 });
 
-Deno.test("what is not a Float64Array is that rank's failure", async () => {
-  const [a, b] = inProcessGroup(2);
-  const wrong = Float32Array.of(1) as unknown as Float64Array;
-  const failing = [a.allReduce(one, sum), b.allReduce(wrong, sum)];
-  for (const call of failing) {
-    await assert.rejects(call, /Rank 1 failed before call 1.*must be a Float64Array/);
+Deno.test("a deadline says what it knows of the ranks that failed", async () => {
+  const [a, b] = inProcessGroup(3, { timeoutMs: 10 });
+  const calls = [a.allReduce(Promise.reject(new Error("disk full")), sum), b.allReduce(one, sum)];
+  for (const call of calls) {
+    await assert.rejects(call, (error) => {
+      assert(error instanceof CollectiveError);
+      assert.deepEqual([error.code, error.ranks], ["deadline", [2]]);
+      assert.match(error.message, /rank 2 did not arrive.*rank 0 had failed: disk full/);
+      assert.equal((error.cause as Error).message, "disk full");
+      return true;
+    });
   }
 });
 
-Deno.test("a combine that throws is the same error on every rank", async () => {
-  const bad = () => {
-    throw new Error("cannot add");
-  };
-  const run = inProcessGroup(2).map((group) => group.allReduce(one, bad));
-  for (const call of run) await assert.rejects(call, /as combining failed: cannot add/);
+Deno.test("a bad root leaves no rejection of the values unhandled", async () => {
+  const [alone] = inProcessGroup(1);
+  const broken = Promise.reject(new Error("disk full"));
+  await assert.rejects(alone.broadcast(broken, 5), /root must be a rank below 1/);
+});
+
+Deno.test("runRanks() ends a rank in the sub-group that its last split makes", async () => {
+  const run = runRanks(2, async (world) => {
+    const split = world.split(0);
+    if (world.rank === 0) return;
+    await (await split).barrier();
+  }, { timeoutMs: Infinity });
+  await assert.rejects(run, /barrier, as rank 0 ended before it/);
 });
 
 Deno.test("runRanks() lets a rank end while its last call is still under way", async () => {

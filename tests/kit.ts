@@ -16,6 +16,10 @@ export interface DeviceKit<A> {
    * fall on either side), more for arithmetic in float32.
    */
   readonly ulps: number;
+  /** Whether NaN and infinities in a channel make its outputs NaN, as IEEE 754 has it; WGSL may assume there are none. */
+  readonly nonFinite: boolean;
+  /** How many scenarios of the law to draw; 300 by default, fewer where a readback is slow. */
+  readonly cases?: number;
 }
 
 /**

@@ -48,22 +48,20 @@ export function census<A>(device: Device<A>): { device: Device<A>; alive: () => 
     Object.fromEntries(
       Object.entries(operations).map(([name, operation]) => [
         name,
-        typeof operation !== "function" || name === "batch" ? operation : (...args: unknown[]) => {
+        typeof operation !== "function" ? operation : (...args: unknown[]) => {
           const result = operation(...args);
           note(result);
           return result;
         },
       ]),
     ) as T;
-  const counted: Device<A> = Object.freeze({
-    ...watch(device),
-    ...(device.batch && {
-      batch: <R>(body: (d: Device<A>) => R) =>
-        device.batch!((inner) =>
-          body({ ...watch(inner), ...(inner.fused && { fused: watch(inner.fused) }) })
-        ),
-    }),
-    ...(device.fused && { fused: watch(device.fused) }),
-  });
-  return { device: counted, alive: () => [...made].filter(device.owns).length };
+  const derive = (inner: Device<A>): Device<A> => {
+    const { batch, fused, ...rest } = inner;
+    return Object.freeze({
+      ...watch(rest),
+      ...(batch && { batch: <R>(body: (d: Device<A>) => R) => batch((d) => body(derive(d))) }),
+      ...(fused && { fused: watch(fused) }),
+    });
+  };
+  return { device: derive(device), alive: () => [...made].filter(device.owns).length };
 }

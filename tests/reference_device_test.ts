@@ -1,10 +1,11 @@
 import assert from "node:assert/strict";
 import { DeviceError, referenceDevice, tensor } from "../mod.ts";
 import { deviceSuite } from "./device_suite.ts";
-import { referenceKit, unfusedKit } from "./reference_kit.ts";
+import { queuedKit, referenceKit, unfusedKit } from "./reference_kit.ts";
 
 deviceSuite(referenceKit);
 deviceSuite(unfusedKit);
+deviceSuite(queuedKit);
 
 Deno.test("referenceDevice() says so where the runtime has no Float16Array", () => {
   const descriptor = Object.getOwnPropertyDescriptor(globalThis, "Float16Array");

@@ -1,13 +1,15 @@
-/** The reference device and the in-process groups, as the suites see them. */
+/** The reference device, two devices derived from it, and the in-process groups, as the suites see them. */
 
 import { fromAllGather, type ReferenceArray, referenceDevice, runRanks } from "../mod.ts";
 import type { DeviceKit, GroupKit } from "./kit.ts";
+import { type QueuedArray, queuedDevice } from "./queued_device.ts";
 
 /** The reference device: float64 arithmetic, one rounding. */
 export const referenceKit: DeviceKit<ReferenceArray> = {
   name: "reference",
   open: () => Promise.resolve({ device: referenceDevice(), close: () => Promise.resolve() }),
   ulps: 1,
+  nonFinite: true,
 };
 
 /** A device with nothing but the required operations. */
@@ -20,6 +22,14 @@ export const unfusedKit: DeviceKit<ReferenceArray> = {
   },
   // One rounding before a residual is added, one after.
   ulps: 2,
+};
+
+/** The same arithmetic behind a queue, as on a GPU. */
+export const queuedKit: DeviceKit<QueuedArray> = {
+  name: "queued reference",
+  open: () => Promise.resolve({ device: queuedDevice().device, close: () => Promise.resolve() }),
+  ulps: 1,
+  nonFinite: true,
 };
 
 /** Ranks as tasks of one thread. */

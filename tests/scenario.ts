@@ -42,7 +42,13 @@ export function scenarios(float16: boolean): fc.Arbitrary<Scenario> {
       { weight: 1, arbitrary: fc.array(fc.constant(0), { minLength: 1, maxLength: 8 }) },
     ),
     channels: fc.integer({ min: 1, max: 5 }),
-    spatial: fc.array(fc.integer({ min: 1, max: 4 }), { maxLength: 3 }),
+    spatial: fc.array(
+      fc.oneof(
+        { weight: 15, arbitrary: fc.integer({ min: 1, max: 4 }) },
+        { weight: 1, arbitrary: fc.constant(0) },
+      ),
+      { maxLength: 3 },
+    ),
     format,
     gradFormat: format,
     dtype: float16 ? fc.constantFrom<DType>("float32", "float16") : fc.constant<DType>("float32"),

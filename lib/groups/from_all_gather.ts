@@ -6,6 +6,7 @@
 
 import type { AllReduce, CollectiveOptions, Combine } from "../collectives.ts";
 import { CollectiveError } from "../errors.ts";
+import { copyContribution, fold, messageOf } from "./contributions.ts";
 
 /** What a rank says of itself before values travel: [status, length of text, text as UTF-16 code units]. */
 const TEXT_LENGTH = 510;
@@ -20,8 +21,10 @@ const FAILED = 1;
  * local values become ready in. Deadlines and signals are the gather's business: once it rejects, the ranks may be out
  * of step, and every later call rejects with the same error.
  *
- * @param allGather gives every rank the arrays of all ranks in rank order; all of one length in one call
- * @returns the reduction; it moves worldSize * length numbers to every rank
+ * @param allGather gives every rank the arrays of all ranks in rank order; all of one length in one call. It must be
+ * this reduction's alone: other calls between its own would put the ranks out of step
+ * @returns the reduction; it moves worldSize * length numbers to every rank. It rejects with CollectiveError where ranks
+ * failed or disagree (`cause`: on the failing rank its own error), and with what the gather rejects with
  *
  * @example Around another library's gather, here the in-process group's
  * ```ts
@@ -63,22 +66,23 @@ export function fromAllGather(
     if (broken) throw broken.cause;
     const { label } = options;
     const name = `call ${call}, allReduce${label === undefined ? "" : ` "${label}"`}`;
-    const [own] = await Promise.allSettled([local]);
+    const [own] = await Promise.allSettled([
+      local.then((values) => copyContribution(values, name)),
+    ]);
     const header = own.status === "fulfilled"
-      ? encode(READY, `${name} of ${own.value.length} values with ${combine.name}`)
+      ? encode(READY, `${name} of ${own.value.length} values with ${combine?.name}`)
       : encode(FAILED, `${name}: ${messageOf(own.reason)}`);
     const ranks = (await exchange(header, options)).map(decode);
     const cause = own.status === "rejected" ? own.reason : undefined;
     agree(ranks, cause);
     if (own.status === "rejected") throw cause;
-    const all = await exchange(own.value, options);
-    return all.reduce((a, b) => combine(a, b)).slice();
+    return fold(await exchange(own.value, options), combine);
   }
 
   return (local, combine, options = {}) => {
     const call = ++calls;
-    // A snapshot: the caller may write to its array while earlier calls are under way.
-    const values = local instanceof Float64Array ? Promise.resolve(local.slice()) : local;
+    // At once where it can be: the caller may write to its array while earlier calls are under way.
+    const values = Promise.resolve(local instanceof Float64Array ? local.slice() : local);
     values.catch(() => {});
     const result = previous.then(() => reduce(call, values, combine, options));
     previous = result.catch(() => {});
@@ -116,8 +120,4 @@ function encode(status: number, text: string): Float64Array {
 
 function decode([status, length, ...codes]: Float64Array): Saying {
   return { status, text: String.fromCharCode(...codes.slice(0, length)) };
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -6,6 +6,7 @@
  */
 
 import type { AllReduce, Broadcast, ProcessGroup } from "../collectives.ts";
+import { fold } from "./contributions.ts";
 import { createRendezvous, type Rendezvous } from "./rendezvous.ts";
 
 /** Options of {@linkcode inProcessGroup} and {@linkcode runRanks}. */
@@ -112,16 +113,22 @@ function createWorld(worldSize: number, { timeoutMs = 60_000 }: InProcessOptions
   }
   const meeting = createRendezvous(worldSize, timeoutMs);
   const children: { readonly world: World; readonly members: readonly number[] }[] = [];
+  const gone = new Map<number, Parameters<World["leave"]>[1]>();
 
   /** Makes the sub-groups that [color, key] of every rank ask for; one handle per old rank. */
   const divide = (wishes: readonly Float64Array[]): readonly ProcessGroup[] => {
     const handles: ProcessGroup[] = [];
-    const colors = Map.groupBy(wishes.keys(), (rank) => wishes[rank][0]);
-    for (const unordered of colors.values()) {
-      const members = unordered.sort((a, b) => wishes[a][1] - wishes[b][1] || a - b);
+    const ranks = [...wishes.keys()];
+    for (const color of new Set(wishes.map(([color]) => color))) {
+      const members = ranks.filter((rank) => wishes[rank][0] === color)
+        .sort((a, b) => wishes[a][1] - wishes[b][1] || a - b);
       const world = createWorld(members.length, { timeoutMs });
       children.push({ world, members });
-      members.forEach((rank, place) => handles[rank] = world.groups[place]);
+      members.forEach((rank, place) => {
+        handles[rank] = world.groups[place];
+        // A rank may have ended while its split was still under way.
+        if (gone.has(rank)) world.leave(place, gone.get(rank));
+      });
     }
     return handles;
   };
@@ -131,6 +138,7 @@ function createWorld(worldSize: number, { timeoutMs = 60_000 }: InProcessOptions
       Array.from({ length: worldSize }, (_, rank) => handle(meeting, rank, worldSize, divide)),
     ),
     leave: (rank, failure) => {
+      gone.set(rank, failure);
       meeting.leave(rank, failure);
       for (const { world, members } of children) {
         if (members.includes(rank)) world.leave(members.indexOf(rank), failure);
@@ -155,21 +163,24 @@ function handle(
       values,
       signal,
       conclude: (all) => {
-        const total = all.reduce((a, b) => combine(a, b));
+        const total = fold(all, combine);
         return all.map(() => total.slice());
       },
     });
 
-  const broadcast: Broadcast = (values, root, { label, signal } = {}) =>
-    meeting.meet(rank, {
+  const broadcast: Broadcast = (values, root, { label, signal } = {}) => {
+    const isRank = Number.isInteger(root) && root >= 0 && root < worldSize;
+    if (!isRank) Promise.resolve(values).catch(() => {}); // The root's error comes first.
+    return meeting.meet(rank, {
       name: named("broadcast", label),
       detail: (own) => `${length(own)} from rank ${root}`,
-      values: Number.isInteger(root) && root >= 0 && root < worldSize ? values : refused(
+      values: isRank ? values : refused(
         `Cannot broadcast as root must be a rank below ${worldSize}: current value is ${root}`,
       ),
       signal,
       conclude: (all) => all.map(() => all[root].slice()),
     });
+  };
 
   const group: ProcessGroup = {
     rank,

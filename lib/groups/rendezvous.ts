@@ -4,7 +4,8 @@
  * @module
  */
 
-import { CollectiveError, type CollectiveErrorCode } from "../errors.ts";
+import { CollectiveError } from "../errors.ts";
+import { copyContribution, messageOf } from "./contributions.ts";
 
 /** One rank's part in a call. */
 export interface Request<T> {
@@ -81,7 +82,7 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
     if (!broken && absent.length > 0) breakDown(endedError(absent, call, name));
     if (!broken && signal?.aborted) breakDown(cancelledError(rank, call, name, signal));
     if (broken) {
-      Promise.resolve(request.values).catch(() => {});
+      Promise.resolve(request.values).catch(() => {}); // Nobody will look at them any more.
       return Promise.reject(broken);
     }
     const round = rounds.get(call) ?? open(call, request);
@@ -109,23 +110,21 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
 
   function bring(round: Round, arrival: Arrival, { values, name, detail }: Request<unknown>): void {
     const accept = (contribution: Float64Array) => {
-      if (!(contribution instanceof Float64Array)) {
-        return fail(
-          new TypeError(
-            `Cannot call ${name} as its values must be a Float64Array: current value is ${contribution}`,
-          ),
-        );
+      try {
+        arrival.values = copyContribution(contribution, name);
+        arrival.description = `${name} ${detail(arrival.values)}`;
+      } catch (cause) {
+        arrival.failure = { cause };
       }
-      arrival.values = contribution.slice();
-      arrival.description = `${name} ${detail(contribution)}`;
       settle(round);
     };
     const fail = (cause: unknown) => {
       arrival.failure = { cause };
       settle(round);
     };
-    if (isPromise(values)) values.then(accept, fail);
-    else accept(values);
+    // At once where it can be: the caller may write to its array after the call.
+    if (values instanceof Float64Array) accept(values);
+    else Promise.resolve(values).then(accept, fail);
   }
 
   function settle(round: Round): void {
@@ -196,6 +195,7 @@ function deadlineError(
   timeoutMs: number,
 ): CollectiveError {
   const missing = ranks.filter((rank) => !arrivals.has(rank));
+  const failed = ranks.filter((rank) => arrivals.get(rank)?.failure);
   const unready = ranks.filter((rank) => {
     const arrival = arrivals.get(rank);
     return arrival && !arrival.values && !arrival.failure;
@@ -204,11 +204,16 @@ function deadlineError(
     ...(missing.length > 0 ? [`${list(missing)} did not arrive`] : []),
     ...(unready.length > 0 ? [`the values of ${list(unready)} were not ready`] : []),
   ];
+  const failures = failed.map((rank) =>
+    `; rank ${rank} had failed: ${messageOf(arrivals.get(rank)?.failure?.cause)}`
+  );
   const [{ name }] = arrivals.values();
   return new CollectiveError(
-    `Cannot complete call ${call}, ${name}, as ${reasons.join(" and ")} within ${timeoutMs} ms`,
-    "deadline" satisfies CollectiveErrorCode,
+    `Cannot complete call ${call}, ${name}, as ${reasons.join(" and ")} ` +
+      `within ${timeoutMs} ms${failures.join("")}`,
+    "deadline",
     [...missing, ...unready].sort((a, b) => a - b),
+    failed.length > 0 ? arrivals.get(failed[0])?.failure : undefined,
   );
 }
 
@@ -231,8 +236,11 @@ function disagreementError(
   call: number,
   arrivals: readonly Arrival[],
 ): CollectiveError {
-  const groups = Map.groupBy(ranks, (rank) => arrivals[rank].description);
-  const doings = [...groups].map(([description, who]) => `${list(who)} called ${description}`);
+  const descriptions = new Set(arrivals.map(({ description }) => description));
+  const doings = [...descriptions].map((description) => {
+    const who = ranks.filter((rank) => arrivals[rank].description === description);
+    return `${list(who)} called ${description}`;
+  });
   return new CollectiveError(
     `Cannot complete call ${call} as the ranks disagree: ${doings.join("; ")}`,
     "disagreement",
@@ -246,12 +254,4 @@ function list(ranks: readonly number[]): string {
 
 function capitalize(text: string): string {
   return text[0].toUpperCase() + text.slice(1);
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
-function isPromise<T>(value: T | Promise<T>): value is Promise<T> {
-  return typeof (value as Promise<T> | null | undefined)?.then === "function";
 }

@@ -24,7 +24,7 @@ import {
   toArray,
   withParameters,
 } from "../../mod.ts";
-import { type DeviceKit, using } from "../kit.ts";
+import { assertClose, type DeviceKit, EPSILON, using } from "../kit.ts";
 import { uniforms } from "../random.ts";
 import { census, record } from "../recording.ts";
 
@@ -75,8 +75,13 @@ export function effectSuite<A>(kit: DeviceKit<A>): void {
       launches(watched.calls.splice(0)),
       ["batch", "fused.gradientSums", "fused.gradients", "end"],
     );
-    batchNormForward(state, input(device), effects, options);
+    const both = batchNormForward(state, input(device), effects, options);
     assert.deepEqual(launches(watched.calls.splice(0)), fused);
+    batchNormBackward(both.residuals, input(device), effects);
+    assert.deepEqual(
+      launches(watched.calls.splice(0)),
+      ["batch", "fused.gradientSums", "fused.gradients", "end"],
+    );
   });
 
   test("synchronised functions read back, communicate and upload once per direction", async (device) => {
@@ -306,6 +311,40 @@ export function effectSuite<A>(kit: DeviceKit<A>): void {
     assert.equal(counted.alive(), 0, "after a rejection");
   });
 
+  test("region() returns large results and forgets many arrays", (device) => {
+    const counted = census(device);
+    const result = region(counted.device, (scope) => {
+      for (let i = 0; i < 500; i++) scope.upload(Float32Array.of(i));
+      return { numbers: new Array(200_000).fill(1), kept: scope.upload(Float32Array.of(1)) };
+    });
+    assert.equal(result.numbers.length, 200_000);
+    assert.equal(counted.alive(), 1);
+    release(counted.device, result);
+  });
+
+  test("region() bears with arrays that were freed around it, and never hides an error", (device) => {
+    const counted = census(device);
+    const freeing = (scope: Device<A>) => {
+      const [dead] = [input(scope), input(scope)];
+      counted.device.free(dead.data);
+      return 7;
+    };
+    assert.equal(region(counted.device, freeing), 7);
+    assert.equal(counted.alive(), 0);
+    const failing = (scope: Device<A>) => {
+      freeing(scope);
+      throw new Error("the body's own");
+    };
+    assert.throws(() => region(counted.device, failing), /the body's own/);
+    const stubborn = {
+      ...counted.device,
+      free: () => {
+        throw new Error("lost");
+      },
+    };
+    assert.throws(() => region(stubborn, failing), /the body's own/);
+  });
+
   test("regions nest, and end", (device) => {
     const counted = census(device);
     let leaked: Device<A> | undefined;
@@ -321,7 +360,10 @@ export function effectSuite<A>(kit: DeviceKit<A>): void {
       return [inner];
     });
     assert.equal(counted.alive(), 1);
-    assert.throws(() => leaked && input(leaked), /region as its body has ended/);
+    assert.throws(
+      () => leaked && input(leaked),
+      /Cannot launch in the region as its body has ended/,
+    );
     assert.equal(counted.alive(), 1);
     release(counted.device, outer);
   });
@@ -358,6 +400,8 @@ export function effectSuite<A>(kit: DeviceKit<A>): void {
     const local = batchNormForward(state, x, effects, options);
     assert.equal(counted.alive(), 4, "output, two running statistics, moments");
     await expect("backward", 4, () => batchNormBackward(local.residuals, x, effects));
+    const relu = batchNormForward(state, x, effects, { activation: "relu" });
+    await expect("backward of a ReLU", 3, () => batchNormBackward(relu.residuals, x, effects));
     await expect("inference", 1, () => batchNormInfer(state, x, effects, options));
     await expect("inference of an untracked state", 1, () => batchNormInfer(untracked, x, effects));
     await expect(
@@ -399,6 +443,96 @@ export function effectSuite<A>(kit: DeviceKit<A>): void {
       () => batch(device, () => Promise.reject(new Error("lost"))),
       /Cannot batch an asynchronous body/,
     );
+  });
+
+  test("batches hold whole layers, nest, free and end", async (device) => {
+    const state = initBatchNorm(device, 3);
+    const x = input(device);
+    const alone = batchNormForward(state, x, { device });
+    const second = batchNormForward(alone.state, alone.output, { device }, { activation: "relu" });
+    const counted = census(device);
+    let leaked: Device<A> | undefined;
+    const together = region(counted.device, (scope) =>
+      batch(scope, (d) => {
+        leaked = d;
+        const one = batchNormForward(state, x, { device: d });
+        const scratch = batch(d, (nested) => nested.addScaled(one.output.data, x.data, 1));
+        d.free(scratch);
+        const two = batchNormForward(one.state, one.output, { device: d }, { activation: "relu" });
+        const { gradInput } = batchNormBackward(two.residuals, x, { device: d });
+        return { output: two.output, gradInput, read: d.download(two.output.data) };
+      }));
+    const expected = await toArray(device, second.output);
+    assert.deepEqual(await toArray(device, together.output), expected);
+    assert.deepEqual(await together.read, expected);
+    assert.deepEqual(
+      await toArray(device, together.gradInput),
+      await toArray(device, batchNormBackward(second.residuals, x, { device }).gradInput),
+    );
+    assert.equal(counted.alive(), 2, "what a region made through a batch is the region's");
+    assert.throws(
+      () => leaked && input(leaked),
+      /Cannot launch in the batch as its body has ended/,
+    );
+    assert.throws(
+      () =>
+        batch(device, (d) => {
+          input(d);
+          throw new Error("the body's own");
+        }),
+      /the body's own/,
+    );
+    assert.deepEqual(
+      await toArray(device, batchNormForward(state, x, { device }).output),
+      await toArray(device, alone.output),
+    );
+  });
+
+  test("a synchronised call cannot be part of a batch, on any rank", async (device) => {
+    const state = initBatchNorm(device, 3);
+    await runRanks(2, async (group) => {
+      const { call } = batch(device, (d) => ({
+        call: syncBatchNormForward(state, input(d), { device: d, group }),
+      }));
+      await assert.rejects(call, /Cannot launch in the batch as its body has ended/);
+    });
+  });
+
+  test("wires are copies both ways, and an array may be named twice to be freed", async (device) => {
+    const wire = Float64Array.of(4, 1, 2, 3, 4);
+    const moments = device.momentsFromWire(wire);
+    wire.fill(9);
+    const first = await device.momentsToWire(moments);
+    first.fill(7);
+    assert.deepEqual(await device.momentsToWire(moments), Float64Array.of(4, 1, 2, 3, 4));
+    const numbers = Float64Array.of(1, 2);
+    const sums = device.sumsFromWire(numbers);
+    numbers.fill(9);
+    (await device.sumsToWire(sums)).fill(7);
+    assert.deepEqual(await device.sumsToWire(sums), Float64Array.of(1, 2));
+    device.free(sums, sums, moments);
+    assert(!device.owns(sums) && !device.owns(moments));
+  });
+
+  test("arguments may change while a collective is under way", async (device) => {
+    const state = initBatchNorm(device, 3);
+    const expected = batchNormForward(
+      state,
+      tensor(device, new Float32Array(24).map((_, i) => i), [4, 3, 2]),
+      { device },
+    );
+    await runRanks(2, async (group) => {
+      const values = new Float32Array(12).map((_, i) => 12 * group.rank + i);
+      const given = { ...tensor(device, values, [2, 3, 2]) };
+      const call = syncBatchNormForward(state, given, { device, group });
+      given.shape = [4, 3, 1];
+      const { output, residuals } = await call;
+      assert.deepEqual([output.shape, residuals.input.shape], [[2, 3, 2], [2, 3, 2]]);
+      const all = await toArray(device, expected.output);
+      const mine = all.slice(12 * group.rank, 12 * group.rank + 12);
+      const tolerance = { absolute: 4 * kit.ulps * EPSILON.float32, relative: 0 };
+      assertClose(await toArray(device, output), mine, tolerance, "output");
+    });
   });
 
   test("uploads are copies and downloads too", async (device) => {

@@ -124,6 +124,57 @@ export async function failTogether({ rank, allReduce }: ProcessGroup): Promise<F
   return await failureOf(allReduce(local, sum, { label: "forward" }));
 }
 
+export async function bringRubbish(group: ProcessGroup, what: string): Promise<[Failure, number]> {
+  const { rank, allReduce } = group;
+  const rubbish: Record<string, unknown> = {
+    "a Float32Array": Float32Array.of(1),
+    "a promise of nothing": Promise.resolve(undefined),
+    "a rejection without a text": Promise.reject(Object.create(null)),
+  };
+  (rubbish["a rejection without a text"] as Promise<never>).catch(() => {});
+  const local = rank === 1 ? rubbish[what] as Float64Array : Float64Array.of(1);
+  const failure = await failureOf(allReduce(local, sum));
+  const [total] = await allReduce(Float64Array.of(1), sum);
+  return [failure, total];
+}
+
+export async function combineBadly({ allReduce }: ProcessGroup, how: string): Promise<Failure> {
+  const ways: Record<string, unknown> = {
+    throws: () => {
+      throw new Error("cannot add");
+    },
+    "returns a plain array": ([a]: number[], [b]: number[]) => [a + b],
+    "returns another length": () => new Float64Array(3),
+  };
+  return await failureOf(allReduce(Float64Array.of(1, 2), ways[how] as Combine));
+}
+
+export async function failBehind({ rank, allReduce }: ProcessGroup): Promise<[number, Failure]> {
+  const one = Float64Array.of(1);
+  const slow = allReduce(rank === 0 ? later(one, 20) : one, sum);
+  const behind = allReduce(rank === 0 ? Promise.reject(new Error("at once")) : one, sum);
+  const failure = failureOf(behind);
+  const [total] = await slow;
+  return [total, await failure];
+}
+
+export async function shareNothing(
+  { rank, allGather, broadcast }: ProcessGroup,
+): Promise<number[]> {
+  const gathered = await allGather(Float64Array.of(5));
+  const sent = await broadcast(Float64Array.of(6), 0);
+  for (const values of [...gathered, sent]) values.fill(rank);
+  const again = await allGather(Float64Array.of(5));
+  return [...gathered, sent].map(([value]) => value - rank).concat(again.map(([value]) => value));
+}
+
+export async function misuse(group: ProcessGroup, what: "root" | "color"): Promise<Failure> {
+  const odd = group.rank === 1;
+  return await failureOf(
+    what === "root" ? group.broadcast(Float64Array.of(1), odd ? 1 : 0) : group.split(odd ? NaN : 0),
+  );
+}
+
 export async function comeLate({ rank, allReduce }: ProcessGroup, ms: number): Promise<Failure[]> {
   if (rank === 1) await pause(ms);
   const call = () => failureOf(allReduce(Float64Array.of(1), sum, { label: "forward" }));
@@ -227,6 +278,23 @@ export function groupSuite(kit: GroupKit): void {
     assert.deepEqual([failure.code, failure.ranks], ["rankFailed", [0, 2]]);
     assert.match(failure.message, /rank 0's own.*rank 2's own/);
   });
+  for (const what of ["a Float32Array", "a promise of nothing", "a rejection without a text"]) {
+    test(`${what} is its rank's failure on all`, 3, bringRubbish, what, (results) => {
+      const [failure, total] = same(results);
+      assert.deepEqual([failure.code, failure.ranks, total], ["rankFailed", [1], 3]);
+      assert.match(failure.message, /must be a Float64Array|without a text/);
+    });
+  }
+  for (const how of ["throws", "returns a plain array", "returns another length"]) {
+    test(`a combine that ${how} is an error on every rank`, 2, combineBadly, how, (results) => {
+      assert.match(same(results).message, /cannot add|must return a Float64Array of 2 values/);
+    });
+  }
+  test("a failure behind a slow call waits for its turn", 2, failBehind, null, (results) => {
+    const [total, failure] = same(results);
+    assert.deepEqual([total, failure.code, failure.ranks], [2, "rankFailed", [0]]);
+    assert.match(failure.message, /call 2.*at once/);
+  });
   const isLate = (failure: Failure) => {
     assert.deepEqual([failure.code, failure.ranks], ["deadline", [1]]);
     assert.match(failure.message, /rank 1 did not arrive within 100 ms/);
@@ -261,6 +329,15 @@ export function groupSuite(kit: GroupKit): void {
     const failure = same(results);
     assert.equal(failure.code, "rankFailed");
     assert.match(failure.message, /root must be a rank below 2: current value is 2/);
+  });
+  test("allGather() and broadcast() share no arrays", 3, shareNothing, null, (results) => {
+    assert.deepEqual(same(results), [0, 0, 0, 0, 5, 5, 5]);
+  });
+  test("ranks that name different roots all get the error", 2, misuse, "root", (results) => {
+    assert.match(same(results).message, /disagree.*from rank 0.*from rank 1/);
+  });
+  test("a color that is no number is its rank's failure", 2, misuse, "color", (results) => {
+    assert.match(same(results).message, /Rank 1 failed.*color and key must be finite.*NaN/);
   });
   test("split() makes groups of a color, ordered by key", 8, splitTwice, null, (results) => {
     // Even ranks in reverse: 6 4 2 0, in pairs 6+4 and 2+0; odd ones: 7 5 3 1, 7+5 and 3+1.
