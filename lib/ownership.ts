@@ -43,7 +43,7 @@ export function region<A, R>(device: Device<A>, body: (device: Device<A>) => R):
     if (owned.size === 0) return;
     const kept = arraysIn(result, (value): value is A => owned.has(value as A));
     for (const array of owned) {
-      // The body may have freed some through the outer device.
+      // The body may have freed some itself.
       if (!kept.has(array) && device.owns(array)) device.free(array);
     }
   };
@@ -58,7 +58,6 @@ export function region<A, R>(device: Device<A>, body: (device: Device<A>) => R):
   const scope = derive(device, {
     check: () => checkOpen(open, "in the region"),
     own: (array) => owned.add(array),
-    disown: (array) => owned.delete(array),
   });
   let result: R;
   try {
@@ -100,7 +99,7 @@ export function batch<A, R>(device: Device<A>, body: (device: Device<A>) => R): 
     let open = true;
     try {
       const check = () => checkOpen(open, "in the batch");
-      const result = body(derive(inner, { check, own: () => {}, disown: () => {} }));
+      const result = body(derive(inner, { check, own: () => {} }));
       if (!isPromise(result)) return result;
       result.then(undefined, () => {});
       throw new TypeError(
@@ -186,12 +185,11 @@ interface Owner<A> {
   /** Throws where nothing may be launched any more. */
   readonly check: () => void;
   readonly own: (array: A) => void;
-  readonly disown: (array: A) => void;
 }
 
-/** The same device, which asks before every launch and tells of every array that it makes or frees. */
+/** The same device, which asks before every launch and tells of every array that it makes. */
 function derive<A>(device: Device<A>, owner: Owner<A>): Device<A> {
-  const { check, own, disown } = owner;
+  const { check, own } = owner;
   const one = (launch: () => A): A => {
     check();
     const array = launch();
@@ -211,34 +209,29 @@ function derive<A>(device: Device<A>, owner: Owner<A>): Device<A> {
     return read();
   };
   const { fused, batch } = device;
-  return Object.freeze(
-    {
-      ...device,
-      upload: (...args) => one(() => device.upload(...args)),
-      download: (array) => checked(() => device.download(array)),
-      free: (...arrays) => {
-        device.free(...arrays);
-        arrays.forEach(disown);
-      },
-      moments: (input) => one(() => device.moments(input)),
-      momentsToWire: (moments) => checked(() => device.momentsToWire(moments)),
-      momentsFromWire: (wire) => one(() => device.momentsFromWire(wire)),
-      normalize: (...args) => one(() => device.normalize(...args)),
-      updateRunningStats: (...args) => several(() => device.updateRunningStats(...args)),
-      gradientSums: (...args) => one(() => device.gradientSums(...args)),
-      sumsToWire: (sums) => checked(() => device.sumsToWire(sums)),
-      sumsFromWire: (wire) => one(() => device.sumsFromWire(wire)),
-      gradients: (...args) => several(() => device.gradients(...args)),
-      addScaled: (...args) => one(() => device.addScaled(...args)),
-      relu: (x) => one(() => device.relu(x)),
-      gate: (...args) => one(() => device.gate(...args)),
-      ...(batch && {
-        batch: <R>(body: (d: Device<A>) => R) =>
-          checked(() => batch((inner) => body(derive(inner, owner)))),
-      }),
-      ...(fused && { fused: deriveFused(fused, one, several) }),
-    } satisfies Device<A>,
-  );
+  const derived: Device<A> = {
+    ...device,
+    upload: (...args) => one(() => device.upload(...args)),
+    download: (array) => checked(() => device.download(array)),
+    moments: (input) => one(() => device.moments(input)),
+    momentsToWire: (moments) => checked(() => device.momentsToWire(moments)),
+    momentsFromWire: (wire) => one(() => device.momentsFromWire(wire)),
+    normalize: (...args) => one(() => device.normalize(...args)),
+    updateRunningStats: (...args) => several(() => device.updateRunningStats(...args)),
+    gradientSums: (...args) => one(() => device.gradientSums(...args)),
+    sumsToWire: (sums) => checked(() => device.sumsToWire(sums)),
+    sumsFromWire: (wire) => one(() => device.sumsFromWire(wire)),
+    gradients: (...args) => several(() => device.gradients(...args)),
+    addScaled: (...args) => one(() => device.addScaled(...args)),
+    relu: (x) => one(() => device.relu(x)),
+    gate: (...args) => one(() => device.gate(...args)),
+    ...(batch && {
+      batch: <R>(body: (d: Device<A>) => R) =>
+        checked(() => batch((inner) => body(derive(inner, owner)))),
+    }),
+    ...(fused && { fused: deriveFused(fused, one, several) }),
+  };
+  return Object.freeze(derived);
 }
 
 function deriveFused<A>(

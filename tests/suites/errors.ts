@@ -61,6 +61,7 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
     throwsLike(make("4x4", 16), TypeError, /rank >= 2: current shape is 4x4/);
     throwsLike(make([2, -1], 2), RangeError, /integer >= 0.*\(2, -1\)/);
     throwsLike(make([2, 1.5], 3), RangeError, /integer >= 0/);
+    throwsLike(make(Object.assign(new Array(2), { 1: 3 }), 0), RangeError, /integer >= 0/);
     throwsLike(make([2, 0], 0), RangeError, /at least one channel.*\(2, 0\)/);
     throwsLike(make([2, 3], 5), TypeError, /shape \(2, 3\) needs 6 values.*is 5/);
     throwsLike(make([2, 3], 7), TypeError, /needs 6 values.*is 7/);
