@@ -185,18 +185,26 @@ export async function syncBatchNormForward<A>(
   const launch = (scope: Device<A>) => {
     checkCall(device, state, input, options, ACTION);
     // Snapshots: nobody may change what was checked while the collective is under way.
-    const call = { state, input: tensorLike(input, input.data), options: { ...options } };
-    return batch(scope, (d) => ({ call, wire: d.momentsToWire(d.moments(input)) }));
+    const { residual } = options;
+    const saved = {
+      before: { ...state },
+      input: tensorLike(input, input.data),
+      options: { ...options, residual: residual && tensorLike(residual, residual.data) },
+    };
+    return batch(scope, (d) => ({ ...saved, wire: d.momentsToWire(d.moments(input)) }));
   };
   return await region(device, async (scope) => {
-    const { total, launched: { call } } = await exchange(group, () => launch(scope), mergeMoments, {
+    const { total, launched } = await exchange(group, () => launch(scope), mergeMoments, {
       label: `syncBatchNormForward C=${state?.numFeatures} ${input?.dtype}`,
       signal: options?.signal,
     });
-    const count = checkMoments(total, call.state.numFeatures, ACTION);
+    const { before, ...saved } = launched;
+    const count = checkMoments(total, before.numFeatures, ACTION);
     return batch(scope, (d) => {
       const moments = d.momentsFromWire(total);
-      return asGroup(finish(d, call.state, call.input, moments, count, call.options), worldSize);
+      const forward = finish(d, before, saved.input, moments, count, saved.options);
+      const next = forward.state === before ? state : forward.state;
+      return asGroup({ ...forward, state: next }, worldSize);
     });
   });
 }

@@ -524,8 +524,10 @@ export function effectSuite<A>(kit: DeviceKit<A>): void {
     await runRanks(2, async (group) => {
       const values = new Float32Array(12).map((_, i) => 12 * group.rank + i);
       const given = { ...tensor(device, values, [2, 3, 2]) };
-      const call = syncBatchNormForward(state, given, { device, group });
+      const before = { ...state };
+      const call = syncBatchNormForward(before, given, { device, group });
       given.shape = [4, 3, 1];
+      before.eps = 100;
       const { output, residuals } = await call;
       assert.deepEqual([output.shape, residuals.input.shape], [[2, 3, 2], [2, 3, 2]]);
       const all = await toArray(device, expected.output);
