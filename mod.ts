@@ -10,7 +10,7 @@
  *    function that reduces an array over them.
  * 4. {@linkcode syncBatchNormForward} and {@linkcode syncBatchNormBackward} train over a group;
  *    {@linkcode batchNormForward} and {@linkcode batchNormBackward} without one; {@linkcode batchNormInfer} evaluates.
- *    All take the state and return a new one.
+ *    Forward takes a state and returns a new one.
  * 5. {@linkcode withParameters} and {@linkcode addScaled} are an optimiser's step; {@linkcode region},
  *    {@linkcode batch} and {@linkcode release} say what lives how long on the device.
  *

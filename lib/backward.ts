@@ -4,10 +4,17 @@
  * @module
  */
 
-import { checkAlike, checkGroup, checkSums, checkVector } from "./checks.ts";
+import { checkAlike, checkDevice, checkGroup, checkSums, checkVector } from "./checks.ts";
 import type { CollectiveOptions, ReduceGroup } from "./collectives.ts";
 import type { Device, GradientSums, Statistics } from "./device.ts";
-import { type Backward, type Gated, gradients, gradientSums, ungate } from "./epilogue.ts";
+import {
+  type Backward,
+  type Gated,
+  gradients,
+  gradientSums,
+  tensorLike,
+  ungate,
+} from "./epilogue.ts";
 import { exchange } from "./exchange.ts";
 import type { GroupResiduals, LocalResiduals, Residuals } from "./forward.ts";
 import { sum } from "./moments.ts";
@@ -63,8 +70,9 @@ export function batchNormBackward<A>(
   effects: { readonly device: Device<A> },
   _options: BackwardOptions = {},
 ): Backward<A> {
-  checkResiduals(residuals, "local", effects.device, gradOutput);
-  return localBackward(residuals, gradOutput, effects.device);
+  const { device } = checkDevice(effects, ACTION);
+  checkResiduals(residuals, "local", device, gradOutput);
+  return localBackward(residuals, gradOutput, device);
 }
 
 /**
@@ -79,8 +87,9 @@ export function batchNormBackward<A>(
  * @param effects `device`: where everything lives; `group`: the ranks of forward
  * @param options a signal to give up
  * @returns frozen gradients
- * @throws (rejects with) CollectiveError, the same on every rank, where a rank failed (`cause`: for a wrong shape the
- * TypeError of {@linkcode batchNormBackward}), did something else, or did not arrive
+ * @throws (rejects with) CollectiveError, the same on every rank, where a rank failed before the collective (`cause`: for
+ * a wrong shape the TypeError of {@linkcode batchNormBackward}), did something else, or did not arrive. What fails after
+ * it, such as a lost device, is this rank's own error; the others learn of it at their next collective
  *
  * @example A training step of one replica
  * ```ts
@@ -110,7 +119,7 @@ export async function syncBatchNormBackward<A>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: SyncBackwardOptions = {},
 ): Promise<Backward<A>> {
-  const { device, group } = effects;
+  const { device, group } = checkDevice(effects, ACTION);
   const { worldSize } = checkGroup(group, options, ACTION);
   if (worldSize === 1) {
     checkResiduals(residuals, "group", device, gradOutput, 1);
@@ -118,10 +127,16 @@ export async function syncBatchNormBackward<A>(
   }
   const launch = (scope: Device<A>) => {
     checkResiduals(residuals, "group", device, gradOutput, worldSize);
-    // A snapshot: nobody may change what was checked while the collective is under way.
-    const saved = { ...residuals };
+    // Snapshots: nobody may change what was checked while the collective is under way.
+    const { input, output } = residuals;
+    const saved = {
+      ...residuals,
+      input: tensorLike(input, input.data),
+      output: output && tensorLike(output, output.data),
+    };
+    const dy = tensorLike(gradOutput, gradOutput.data);
     return batch(scope, (d) => {
-      const prepared = prepare(d, saved, gradOutput);
+      const prepared = prepare(d, saved, dy);
       return { saved, ...prepared, wire: d.sumsToWire(prepared.local) };
     });
   };
@@ -197,11 +212,14 @@ function checkResiduals<A>(
         `current numbers of ranks are ${worldSize} and, in forward, ${residuals.worldSize}`,
     );
   }
-  const { input, output, moments, weight } = residuals;
+  const { input, output, moments, weight, bias } = residuals;
   checkTensor(device, input, ACTION, "residuals' input");
   if (output !== null) checkAlike(device, output, input, ACTION, "residuals' output");
   if (weight !== null) {
     checkVector(device, weight, input.shape[1], ACTION, "the residuals' weight");
+  }
+  if (bias !== null) {
+    checkVector(device, bias, input.shape[1], ACTION, "the residuals' bias");
   }
   describe(device, moments, ACTION, "the residuals' moments");
   checkAlike(device, gradOutput, input, ACTION, "gradOutput");

@@ -5,10 +5,29 @@
  */
 
 import type { CollectiveOptions, ReduceGroup } from "./collectives.ts";
-import type { Device } from "./device.ts";
+import type { Device, DeviceInfo } from "./device.ts";
 import { CollectiveError } from "./errors.ts";
 import { type BatchNormState, checkState } from "./state.ts";
 import { checkTensor, describe, type Describing, type Tensor } from "./tensor.ts";
+
+/**
+ * Checks that the effects hold a device.
+ *
+ * @param effects the record that a function was given
+ * @param action what the caller was about to do, for the message
+ * @returns the record
+ * @throws TypeError that says what an effects record looks like
+ */
+export function checkDevice<E extends { readonly device: { readonly info: DeviceInfo } }>(
+  effects: E,
+  action: string,
+): E {
+  if (typeof effects?.device?.info === "object") return effects;
+  throw new TypeError(
+    `Cannot ${action} as the third argument must be { device } or { device, group }: ` +
+      `it holds no device`,
+  );
+}
 
 /**
  * Checks what every function that normalizes is given.
@@ -120,7 +139,9 @@ export function checkGroup(
 ): ReduceGroup {
   if (typeof group?.allReduce !== "function") {
     throw new TypeError(
-      `Cannot ${action} as effects.group must be { worldSize, allReduce }: current value is ${group}`,
+      `Cannot ${action} as effects.group must be { worldSize, allReduce }: current value holds ${
+        Object.keys(group ?? {}).join(", ") || "nothing"
+      }`,
     );
   }
   const { worldSize } = group;

@@ -9,7 +9,8 @@
  * What went wrong in a collective:
  * - `"disagreement"`: the ranks called different things; the group stays usable.
  * - `"rankFailed"`: a rank failed before it had anything to contribute (`cause` is its error, where the engine can carry
- *   it) and the group stays usable; or a rank of `runRanks` threw or ended, and the group is broken.
+ *   it), or `combine` threw (all ranks are named), and the group stays usable; or a rank of `runRanks` threw or ended,
+ *   and the group is broken.
  * - `"deadline"`: a rank did not arrive in time; the group is broken, every later call rejects with this error.
  * - `"cancelled"`: a rank's `AbortSignal` fired; the group is broken, every later call rejects with this error.
  */

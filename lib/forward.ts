@@ -5,7 +5,7 @@
  */
 
 import type { CollectiveOptions, ReduceGroup } from "./collectives.ts";
-import { checkCall, checkCount, checkGroup, checkMoments } from "./checks.ts";
+import { checkCall, checkCount, checkDevice, checkGroup, checkMoments } from "./checks.ts";
 import type { Device } from "./device.ts";
 import { normalize, tensorLike } from "./epilogue.ts";
 import { exchange } from "./exchange.ts";
@@ -120,7 +120,7 @@ export function batchNormForward<A>(
   effects: { readonly device: Device<A> },
   options: ForwardOptions<A> = {},
 ): LocalForward<A> {
-  const { device } = effects;
+  const { device } = checkDevice(effects, ACTION);
   checkCall(device, state, input, options, ACTION);
   const { batch: samples, inner } = extents(input.shape);
   const count = samples * inner;
@@ -147,9 +147,10 @@ export function batchNormForward<A>(
  * @param effects `device`: where everything lives; `group`: the ranks to share statistics with
  * @param options activation, residual, whether running statistics are updated, a signal to give up
  * @returns output, new state and residuals, all frozen
- * @throws (rejects with) CollectiveError, the same on every rank, where a rank failed (`cause`: for a wrong shape the
- * TypeError of {@linkcode batchNormForward}), did something else, or did not arrive; RangeError on every rank for
- * one value per channel in the whole group; the given state stays valid
+ * @throws (rejects with) CollectiveError, the same on every rank, where a rank failed before the collective (`cause`: for
+ * a wrong shape the TypeError of {@linkcode batchNormForward}), did something else, or did not arrive; RangeError on
+ * every rank for one value per channel in the whole group. What fails after the collective, such as a lost device, is this
+ * rank's own error; the others learn of it at their next collective. The given state stays valid
  *
  * @example Two replicas with one value each, which ordinary batch norm could not normalize at all
  * ```ts
@@ -179,7 +180,7 @@ export async function syncBatchNormForward<A>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: SyncForwardOptions<A> = {},
 ): Promise<GroupForward<A>> {
-  const { device, group } = effects;
+  const { device, group } = checkDevice(effects, ACTION);
   const { worldSize } = checkGroup(group, options, ACTION);
   if (worldSize === 1) return asGroup(batchNormForward(state, input, { device }, options), 1);
   const launch = (scope: Device<A>) => {

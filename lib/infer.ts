@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkAlike, checkCall, checkCount } from "./checks.ts";
+import { checkAlike, checkCall, checkCount, checkDevice } from "./checks.ts";
 import type { Device, Statistics } from "./device.ts";
 import { type Backward, gradients, gradientSums, normalize, ungate } from "./epilogue.ts";
 import type { ForwardOptions } from "./forward.ts";
@@ -46,8 +46,9 @@ export function batchNormInfer<A>(
   effects: { readonly device: Device<A> },
   options: InferOptions<A> = {},
 ): Tensor<A> {
-  const { device } = effects;
-  checkInfer(device, state, input, options, "evaluate the batch");
+  const action = "evaluate the batch";
+  const { device } = checkDevice(effects, action);
+  checkInfer(device, state, input, options, action);
   return region(
     device,
     (scope) =>
@@ -92,8 +93,8 @@ export function batchNormInferBackward<A>(
   effects: { readonly device: Device<A> },
   options: InferOptions<A> = {},
 ): Backward<A> {
-  const { device } = effects;
   const action = "compute the gradients of evaluation";
+  const { device } = checkDevice(effects, action);
   checkInfer(device, state, input, options, action);
   checkAlike(device, gradOutput, input, action, "gradOutput");
   return region(device, (scope) =>

@@ -13,8 +13,9 @@ import type { Device, FusedOperations } from "./device.ts";
  * Runs a body and frees what it allocated and did not return.
  *
  * The body gets a derived handle on the device: what is allocated through it belongs to the region, and everything not
- * reachable from the result is freed when the body ends, by a result or by an error. There is no hidden stack, so
- * ranks that interleave at awaits do not disturb each other.
+ * reachable from the result is freed when the body ends, by a result or by an error. Reachable is what stands in plain
+ * records, arrays and Maps, nested as they may be; not what a Set, a class instance or a closure holds. There is no
+ * hidden stack, so ranks that interleave at awaits do not disturb each other.
  *
  * @param device the device, or another region's handle
  * @param body what to do with the derived handle; may be asynchronous
@@ -41,24 +42,20 @@ export function region<A, R>(device: Device<A>, body: (device: Device<A>) => R):
   const end = (result: unknown): void => {
     open = false;
     if (owned.size === 0) return;
-    const kept = arraysIn(result, (value): value is A => owned.has(value as A));
-    for (const array of owned) {
-      // The body may have freed some itself.
-      if (!kept.has(array) && device.owns(array)) device.free(array);
+    for (const array of arraysIn(result, (value): value is A => owned.has(value as A))) {
+      owned.delete(array);
     }
-  };
-  const abandon = (error: unknown): never => {
-    try {
-      end(undefined);
-    } catch {
-      // A device that cannot even free has failed for the reason that the body's error gives.
-    }
-    throw error;
+    freeAll(device, owned);
   };
   const scope = derive(device, {
     check: () => checkOpen(open, "in the region"),
     own: (array) => owned.add(array),
+    disown: (array) => owned.delete(array),
   });
+  const abandon = (error: unknown): never => {
+    hush(() => end(undefined));
+    throw error;
+  };
   let result: R;
   try {
     result = body(scope);
@@ -83,7 +80,8 @@ export function region<A, R>(device: Device<A>, body: (device: Device<A>) => R):
  * @param device the device, or a region's or another batch's handle
  * @param body what to launch; promises of readbacks may stand inside its result
  * @returns the body's result
- * @throws what the body throws; TypeError where the body returns a promise, or launches after its end
+ * @throws what the body throws, after everything it allocated is freed; TypeError where the body returns a promise, or
+ * launches after its end
  *
  * @example Two steps of an optimiser in one submit
  * ```ts
@@ -96,16 +94,24 @@ export function region<A, R>(device: Device<A>, body: (device: Device<A>) => R):
  */
 export function batch<A, R>(device: Device<A>, body: (device: Device<A>) => R): R {
   const synchronous = (inner: Device<A>): R => {
+    const made = new Set<A>();
     let open = true;
+    const scope = derive(inner, {
+      check: () => checkOpen(open, "in the batch"),
+      own: (array) => made.add(array),
+      disown: (array) => made.delete(array),
+    });
     try {
-      const check = () => checkOpen(open, "in the batch");
-      const result = body(derive(inner, { check, own: () => {} }));
+      const result = body(scope);
       if (!isPromise(result)) return result;
       result.then(undefined, () => {});
       throw new TypeError(
         "Cannot batch an asynchronous body: launch everything before the first await, " +
           "and return promises of readbacks inside a record",
       );
+    } catch (error) {
+      hush(() => freeAll(inner, made));
+      throw error;
     } finally {
       open = false;
     }
@@ -117,7 +123,7 @@ export function batch<A, R>(device: Device<A>, body: (device: Device<A>) => R): 
  * Frees the arrays of a tree, except those reachable from another.
  *
  * @param device the device; arrays of other devices and arrays already freed are left alone
- * @param dead the tree whose arrays are no longer needed
+ * @param dead the tree whose arrays are no longer needed: plain records, arrays and Maps, nested as they may be
  * @param options `keep`: a tree whose arrays are; a new state shares unchanged vectors with the old one, and residuals
  * borrow the input and the weight
  *
@@ -140,7 +146,29 @@ export function release<A>(
 ): void {
   const doomed = arraysIn(dead, device.owns);
   for (const array of arraysIn(options.keep, device.owns)) doomed.delete(array);
-  for (const array of doomed) device.free(array);
+  freeAll(device, doomed);
+}
+
+/** Frees what is still alive, all of it though one may fail, and then throws the first failure. */
+function freeAll<A>(device: Pick<Device<A>, "owns" | "free">, arrays: Iterable<A>): void {
+  const failures: unknown[] = [];
+  for (const array of [...arrays]) {
+    try {
+      if (device.owns(array)) device.free(array);
+    } catch (failure) {
+      failures.push(failure);
+    }
+  }
+  if (failures.length > 0) throw failures[0];
+}
+
+/** Cleans up after an error that says more than a failure to clean up could. */
+function hush(cleanUp: () => void): void {
+  try {
+    cleanUp();
+  } catch {
+    // The device has failed for the reason that the error gives.
+  }
 }
 
 function isPromise(value: unknown): value is Promise<unknown> {
@@ -185,11 +213,12 @@ interface Owner<A> {
   /** Throws where nothing may be launched any more. */
   readonly check: () => void;
   readonly own: (array: A) => void;
+  readonly disown: (array: A) => void;
 }
 
-/** The same device, which asks before every launch and tells of every array that it makes. */
+/** The same device, which asks before every launch and tells of every array that it makes or frees. */
 function derive<A>(device: Device<A>, owner: Owner<A>): Device<A> {
-  const { check, own } = owner;
+  const { check, own, disown } = owner;
   const one = (launch: () => A): A => {
     check();
     const array = launch();
@@ -213,6 +242,10 @@ function derive<A>(device: Device<A>, owner: Owner<A>): Device<A> {
     ...device,
     upload: (...args) => one(() => device.upload(...args)),
     download: (array) => checked(() => device.download(array)),
+    free: (...arrays) => {
+      device.free(...arrays);
+      arrays.forEach(disown);
+    },
     moments: (input) => one(() => device.moments(input)),
     momentsToWire: (moments) => checked(() => device.momentsToWire(moments)),
     momentsFromWire: (wire) => one(() => device.momentsFromWire(wire)),

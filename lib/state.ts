@@ -219,6 +219,11 @@ function checkConfiguration(
   state: Pick<BatchNormState<unknown>, "numFeatures" | "eps" | "momentum" | "numBatchesTracked">,
   action: string,
 ): void {
+  if (typeof state !== "object" || state === null) {
+    throw new TypeError(
+      `Cannot ${action} as the state must be a record as of initBatchNorm: current value is ${state}`,
+    );
+  }
   const { numFeatures, eps, momentum, numBatchesTracked } = state;
   if (!Number.isSafeInteger(numFeatures) || numFeatures < 1) {
     throw new RangeError(

@@ -89,6 +89,11 @@ export function tensor<A>(
   const action = "make the tensor";
   checkLayout({ shape, dtype, format }, action);
   const wanted = elements(shape);
+  if (typeof values?.length !== "number") {
+    throw new TypeError(
+      `Cannot ${action} as values must be an array of numbers: current value is ${values}`,
+    );
+  }
   if (values.length !== wanted) {
     throw new TypeError(
       `Cannot ${action} as shape (${shape.join(", ")}) needs ${wanted} values: ` +

@@ -52,7 +52,7 @@ Deno.test("runRanks() fails the others at once when a rank throws", async () => 
     assert(failure instanceof CollectiveError);
     assert.deepEqual([failure.code, failure.ranks], ["rankFailed", [1]]);
     assert.equal(failure.cause, cause);
-    assert.equal(failure.message, "Rank 1 failed after 1 calls: out of data");
+    assert.equal(failure.message, "Rank 1 of this group of 3 failed after 1 calls: out of data");
   }
 });
 
@@ -161,4 +161,37 @@ Deno.test("fromAllGather() gives its caller an array of its own", async () => {
   const total = await allReduce(Float64Array.of(2, 1, 5), sum);
   total.fill(9);
   assert.deepEqual(buffer, Float64Array.of(2, 1, 5));
+});
+
+Deno.test("fromAllGather() tells labels apart however long they are", async () => {
+  for (const where of ["start", "end"]) {
+    const results = await Promise.all(
+      inProcessGroup(2).map(async ({ rank, allGather }) => {
+        const allReduce = fromAllGather((local) => allGather(local));
+        const filling = "x".repeat(2000);
+        const label = where === "start" ? `${rank}${filling}` : `${filling}${rank}`;
+        return await allReduce(one, sum, { label }).then(() => "combined", (error) => error.code);
+      }),
+    );
+    assert.deepEqual(results, ["disagreement", "disagreement"]);
+  }
+});
+
+Deno.test("fromAllGather() refuses what a gather must not resolve to", async () => {
+  for (const wrong of [[], [Float64Array.of(1)], undefined]) {
+    const allReduce = fromAllGather(() => Promise.resolve(wrong as Float64Array[]));
+    await assert.rejects(
+      allReduce(one, sum),
+      /gather must resolve to one Float64Array of \d+ values per rank/,
+    );
+  }
+});
+
+Deno.test("splitting does not keep sub-groups alive in an inProcessGroup()", async () => {
+  // 3 KB each would make 60 MB; what the collector has not got to yet is far less.
+  const [alone] = inProcessGroup(1);
+  for (let i = 0; i < 1000; i++) await alone.split(0);
+  const before = Deno.memoryUsage().heapUsed;
+  for (let i = 0; i < 20_000; i++) await alone.split(0);
+  assert((Deno.memoryUsage().heapUsed - before) / 2 ** 20 < 40);
 });

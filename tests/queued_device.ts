@@ -93,7 +93,11 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
     const read = <T>(start: () => Promise<T>): Promise<T> =>
       new Promise((resolve, reject) => launch(() => start().then(resolve, reject)));
     const vector = (length: number): ArrayInfo => ({ length, dtype: "float32" });
-    const like = ({ data }: Tensor<QueuedArray>): ArrayInfo => ({ ...slotOf(data) });
+    const infoOf = (array: QueuedArray): ArrayInfo => {
+      const { length, dtype } = slotOf(array); // Not its contents.
+      return { length, dtype };
+    };
+    const like = ({ data }: Tensor<QueuedArray>): ArrayInfo => infoOf(data);
     const perChannel = (x: Tensor<QueuedArray>, n: number, more = 0) =>
       vector(more + n * x.shape[1]);
     const orNull = (there: boolean, info: ArrayInfo): [QueuedArray, Slot] | [null, undefined] =>
@@ -155,10 +159,7 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
         afterwards(() => dead.forEach((slot) => slot.contents && reference.free(slot.contents)));
       },
       owns: (value): value is QueuedArray => slots.has(value as QueuedArray),
-      describe: (array) => {
-        const { length, dtype } = slotOf(array);
-        return { length, dtype };
-      },
+      describe: infoOf,
       moments: (x) => {
         const input = tensorLater(x);
         return make(perChannel(x, 2, 1), () => reference.moments(input()));
@@ -178,8 +179,8 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
       },
       updateRunningStats: ({ runningMean, runningVar }, moments, factor) => {
         const [mean, variance, batch] = [later(runningMean), later(runningVar), later(moments)];
-        const [newMean, meanSlot] = promise({ ...slotOf(runningMean) });
-        const [newVar, varSlot] = promise({ ...slotOf(runningVar) });
+        const [newMean, meanSlot] = promise(infoOf(runningMean));
+        const [newVar, varSlot] = promise(infoOf(runningVar));
         launch(() => {
           const old = { runningMean: mean(), runningVar: variance() };
           const made = reference.updateRunningStats(old, batch(), factor);
@@ -210,11 +211,11 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
       gradients: (...args) => gradients(...args, { output: null, residualFormat: null }),
       addScaled: (x, y, scale) => {
         const [a, b] = [later(x), later(y)];
-        return make({ ...slotOf(x) }, () => reference.addScaled(a(), b(), scale));
+        return make(infoOf(x), () => reference.addScaled(a(), b(), scale));
       },
       relu: (x) => {
         const contents = later(x);
-        return make({ ...slotOf(x) }, () => reference.relu(contents()));
+        return make(infoOf(x), () => reference.relu(contents()));
       },
       gate: (dy, output, format) => {
         const [gradient, z] = [tensorLater(dy), tensorOrNull(output)];

@@ -55,3 +55,20 @@ Deno.test("local functions take one submit each, a batch of layers one, a synchr
     assert.equal(submits() - before, 4);
   });
 });
+
+Deno.test("the queued device notices a read before the launch, and a batch that was given up", async () => {
+  const { device } = queuedDevice();
+  const x = device.upload(Float32Array.of(-1, 2));
+  let early: Promise<unknown> | undefined;
+  let made: ReturnType<typeof device.relu> | undefined;
+  assert.throws(() =>
+    device.batch?.((d) => {
+      made = d.relu(x);
+      early = device.download(made); // Around the batch's own handle.
+      throw new Error("given up");
+    }), /read an array before it was launched|given up/);
+  await early?.catch((error) => assert.match(error.message, /before it was launched/));
+  assert(made && device.owns(made));
+  device.free(made);
+  assert.deepEqual(await device.download(x), Float32Array.of(-1, 2), "x is as it was");
+});

@@ -65,3 +65,32 @@ export function census<A>(device: Device<A>): { device: Device<A>; alive: () => 
   };
   return { device: derive(device), alive: () => [...made].filter(device.owns).length };
 }
+
+/** Derives a device whose n-th launch, counted from 0, throws; `reached` tells whether it came to that. */
+export function failing<A>(
+  device: Device<A>,
+  n: number,
+): { device: Device<A>; reached: () => boolean } {
+  let launches = 0;
+  const watch = <T extends object>(operations: T): T =>
+    Object.fromEntries(
+      Object.entries(operations).map(([name, operation]) => {
+        if (typeof operation !== "function" || ["free", "owns", "describe"].includes(name)) {
+          return [name, operation];
+        }
+        return [name, (...args: unknown[]) => {
+          if (launches++ === n) throw new Error(`launch ${n} failed`);
+          return operation(...args);
+        }];
+      }),
+    ) as T;
+  const derive = (inner: Device<A>): Device<A> => {
+    const { batch, fused, ...rest } = inner;
+    return Object.freeze({
+      ...watch(rest),
+      ...(batch && { batch: <R>(body: (d: Device<A>) => R) => batch((d) => body(derive(d))) }),
+      ...(fused && { fused: watch(fused) }),
+    });
+  };
+  return { device: derive(device), reached: () => launches > n };
+}

@@ -8,7 +8,7 @@ import type { AllReduce, CollectiveOptions, Combine } from "../collectives.ts";
 import { CollectiveError } from "../errors.ts";
 import { copyContribution, fold, messageOf } from "./contributions.ts";
 
-/** What a rank says of itself before values travel: [status, length of text, text as UTF-16 code units]. */
+/** What a rank says of itself before values travel: [status, length of text, its checksum, its first code units]. */
 const TEXT_LENGTH = 510;
 const READY = 0;
 const FAILED = 1;
@@ -50,7 +50,7 @@ export function fromAllGather(
 
   async function exchange(local: Float64Array, options: CollectiveOptions) {
     try {
-      return await allGather(local, options);
+      return checkGathered(await allGather(local, options), local.length);
     } catch (cause) {
       broken = { cause };
       throw cause;
@@ -64,7 +64,7 @@ export function fromAllGather(
     options: CollectiveOptions,
   ): Promise<Float64Array> {
     if (broken) throw broken.cause;
-    const { label } = options;
+    const label = options?.label;
     const name = `call ${call}, allReduce${label === undefined ? "" : ` "${label}"`}`;
     const [own] = await Promise.allSettled([
       local.then((values) => copyContribution(values, name)),
@@ -76,7 +76,13 @@ export function fromAllGather(
     const cause = own.status === "rejected" ? own.reason : undefined;
     agree(ranks, cause);
     if (own.status === "rejected") throw cause;
-    return fold(await exchange(own.value, options), combine);
+    const all = await exchange(own.value, options);
+    try {
+      return fold(all, combine);
+    } catch (cause) {
+      const message = `Cannot complete ${name} as combining failed: ${messageOf(cause)}`;
+      throw new CollectiveError(message, "rankFailed", [...all.keys()], { cause });
+    }
   }
 
   return (local, combine, options = {}) => {
@@ -93,6 +99,18 @@ export function fromAllGather(
 interface Saying {
   readonly status: number;
   readonly text: string;
+  /** Differs where texts do, also past what travels of them. */
+  readonly mark: string;
+}
+
+function checkGathered(all: readonly Float64Array[], length: number): readonly Float64Array[] {
+  if (Array.isArray(all) && all.length > 0 && all.every((own) => own?.length === length)) {
+    return all;
+  }
+  throw new TypeError(
+    `Cannot reduce as the gather must resolve to one Float64Array of ${length} values per rank: ` +
+      `current value is ${Array.isArray(all) ? `${all.length} arrays` : all}`,
+  );
 }
 
 /** Throws the same error on every rank where one failed or they disagree; `cause` is this rank's own failure. */
@@ -103,7 +121,7 @@ function agree(ranks: readonly Saying[], cause: unknown): void {
     const causes = failed.map((rank) => `ank ${rank} failed before ${ranks[rank].text}`);
     throw new CollectiveError(`R${causes.join("; r")}`, "rankFailed", failed, { cause });
   }
-  if (ranks.some(({ text }) => text !== ranks[0].text)) {
+  if (ranks.some(({ mark }) => mark !== ranks[0].mark)) {
     const doings = all.map((rank) => `rank ${rank} made ${ranks[rank].text}`).join("; ");
     const message = `Cannot complete the call as the ranks disagree: ${doings}`;
     throw new CollectiveError(message, "disagreement", all);
@@ -111,13 +129,22 @@ function agree(ranks: readonly Saying[], cause: unknown): void {
 }
 
 function encode(status: number, text: string): Float64Array {
-  const header = new Float64Array(2 + TEXT_LENGTH);
-  const known = text.slice(0, TEXT_LENGTH);
-  header.set([status, known.length]);
-  for (let i = 0; i < known.length; i++) header[2 + i] = known.charCodeAt(i);
+  const header = new Float64Array(3 + TEXT_LENGTH);
+  let checksum = 0;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    checksum = (31 * checksum + code) % 2 ** 40;
+    if (i < TEXT_LENGTH) header[3 + i] = code;
+  }
+  header.set([status, text.length, checksum]);
   return header;
 }
 
-function decode([status, length, ...codes]: Float64Array): Saying {
-  return { status, text: String.fromCharCode(...codes.slice(0, length)) };
+function decode([status, length, checksum, ...codes]: Float64Array): Saying {
+  const text = String.fromCharCode(...codes.slice(0, length));
+  return {
+    status,
+    text: length > TEXT_LENGTH ? `${text}...` : text,
+    mark: `${length} ${checksum} ${text}`,
+  };
 }

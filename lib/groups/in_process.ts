@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { AllReduce, Broadcast, ProcessGroup } from "../collectives.ts";
+import type { AllReduce, Broadcast, CollectiveOptions, ProcessGroup } from "../collectives.ts";
 import { fold } from "./contributions.ts";
 import { createRendezvous, type Rendezvous } from "./rendezvous.ts";
 
@@ -49,14 +49,14 @@ export function inProcessGroup(
   worldSize: number,
   options: InProcessOptions = {},
 ): readonly ProcessGroup[] {
-  return createWorld(worldSize, options).groups;
+  return createWorld(worldSize, options, false).groups;
 }
 
 /**
  * Runs one task per rank concurrently and waits for all of them.
  *
  * A rank that throws, or ends while others still wait for it, fails their pending and later collectives at once, those
- * of sub-groups too, so that nothing is left pending.
+ * of sub-groups too, so that no collective is left pending. Other things that a body awaits are its own business.
  *
  * @param worldSize number of ranks, >= 1
  * @param body what each rank does, with its handle on the group
@@ -81,7 +81,7 @@ export async function runRanks<T>(
   body: (group: ProcessGroup) => Promise<T>,
   options: InProcessOptions = {},
 ): Promise<T[]> {
-  const { groups, leave } = createWorld(worldSize, options);
+  const { groups, leave } = createWorld(worldSize, options, true);
   let first: { readonly cause: unknown } | undefined;
   const results = await Promise.allSettled(groups.map(async (group) => {
     try {
@@ -98,7 +98,12 @@ export async function runRanks<T>(
   return results.map((result) => (result as PromiseFulfilledResult<T>).value);
 }
 
-function createWorld(worldSize: number, { timeoutMs = 60_000 }: InProcessOptions): World {
+/** `followed` says whether somebody will tell of ranks that leave, and sub-groups must hear of it. */
+function createWorld(
+  worldSize: number,
+  { timeoutMs = 60_000 }: InProcessOptions,
+  followed: boolean,
+): World {
   if (!Number.isSafeInteger(worldSize) || worldSize < 1) {
     throw new RangeError(
       `Cannot make the group as worldSize must be an integer >= 1: current value is ${worldSize}`,
@@ -122,8 +127,8 @@ function createWorld(worldSize: number, { timeoutMs = 60_000 }: InProcessOptions
     for (const color of new Set(wishes.map(([color]) => color))) {
       const members = ranks.filter((rank) => wishes[rank][0] === color)
         .sort((a, b) => wishes[a][1] - wishes[b][1] || a - b);
-      const world = createWorld(members.length, { timeoutMs });
-      children.push({ world, members });
+      const world = createWorld(members.length, { timeoutMs }, followed);
+      if (followed) children.push({ world, members });
       members.forEach((rank, place) => {
         handles[rank] = world.groups[place];
         // A rank may have ended while its split was still under way.
@@ -153,31 +158,32 @@ function handle(
   worldSize: number,
   divide: (wishes: readonly Float64Array[]) => readonly ProcessGroup[],
 ): ProcessGroup {
-  const named = (kind: string, label?: string) => label === undefined ? kind : `${kind} "${label}"`;
+  const common = (kind: string, options?: CollectiveOptions) => ({
+    name: options?.label === undefined ? kind : `${kind} "${options.label}"`,
+    signal: options?.signal,
+  });
   const length = (values: Float64Array) => `of ${values.length} values`;
 
-  const allReduce: AllReduce = (values, combine, { label, signal } = {}) =>
+  const allReduce: AllReduce = (values, combine, options) =>
     meeting.meet(rank, {
-      name: named("allReduce", label),
+      ...common("allReduce", options),
       detail: (own) => `${length(own)} with ${combine.name || "an unnamed function"}`,
       values,
-      signal,
       conclude: (all) => {
         const total = fold(all, combine);
         return all.map(() => total.slice());
       },
     });
 
-  const broadcast: Broadcast = (values, root, { label, signal } = {}) => {
+  const broadcast: Broadcast = (values, root, options) => {
     const isRank = Number.isInteger(root) && root >= 0 && root < worldSize;
     if (!isRank) Promise.resolve(values).catch(() => {}); // The root's error comes first.
     return meeting.meet(rank, {
-      name: named("broadcast", label),
+      ...common("broadcast", options),
       detail: (own) => `${length(own)} from rank ${root}`,
       values: isRank ? values : refused(
         `Cannot broadcast as root must be a rank below ${worldSize}: current value is ${root}`,
       ),
-      signal,
       conclude: (all) => all.map(() => all[root].slice()),
     });
   };
@@ -187,32 +193,29 @@ function handle(
     worldSize,
     allReduce,
     broadcast,
-    allGather: (values, { label, signal } = {}) =>
+    allGather: (values, options) =>
       meeting.meet(rank, {
-        name: named("allGather", label),
+        ...common("allGather", options),
         detail: length,
         values,
-        signal,
         conclude: (all) => all.map(() => Object.freeze(all.map((own) => own.slice()))),
       }),
-    barrier: ({ label, signal } = {}) =>
+    barrier: (options) =>
       meeting.meet(rank, {
-        name: named("barrier", label),
+        ...common("barrier", options),
         detail: () => "of all ranks",
         values: new Float64Array(0),
-        signal,
         conclude: (all) => all.map(() => undefined),
       }),
-    split: (color, key = 0, { label, signal } = {}) =>
+    split: (color, key = 0, options) =>
       meeting.meet(rank, {
-        name: named("split", label),
+        ...common("split", options),
         detail: () => "by color",
         values: Number.isFinite(color) && Number.isFinite(key)
           ? Float64Array.of(color, key)
           : refused(
             `Cannot split the group as color and key must be finite: current values are ${color} and ${key}`,
           ),
-        signal,
         conclude: divide,
       }),
   };

@@ -75,8 +75,9 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
     for (const round of rounds.values()) refuse(round, broken);
   }
 
-  function meet<T>(rank: number, request: Request<T>): Promise<T> {
+  function meet<T>(rank: number, wish: Request<T>): Promise<T> {
     const call = ++calls[rank];
+    const request = checkSignal(wish);
     const { name, signal } = request;
     const absent = [...ended].filter((other) => calls[other] < call);
     if (!broken && absent.length > 0) breakDown(endedError(absent, call, name));
@@ -151,7 +152,9 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
   function leave(rank: number, failure?: { readonly cause: unknown }): void {
     ended.add(rank);
     if (failure) {
-      const message = `Rank ${rank} failed after ${calls[rank]} calls: ${messageOf(failure.cause)}`;
+      const message =
+        `Rank ${rank} of this group of ${worldSize} failed after ${calls[rank]} calls: ` +
+        messageOf(failure.cause);
       return breakDown(new CollectiveError(message, "rankFailed", [rank], failure));
     }
     for (const { call, arrivals } of rounds.values()) {
@@ -162,6 +165,15 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
   }
 
   return Object.freeze({ meet, leave });
+}
+
+/** Makes a signal that is none this rank's failure, like any other wrong argument. */
+function checkSignal<T>(request: Request<T>): Request<T> {
+  const { signal, name, values } = request;
+  if (signal === undefined || signal instanceof AbortSignal) return request;
+  Promise.resolve(values).catch(() => {}); // The wrong signal's error comes first.
+  const error = new TypeError(`Cannot call ${name} as its signal must be an AbortSignal`);
+  return { ...request, signal: undefined, values: Promise.reject(error) };
 }
 
 function endedError(ranks: readonly number[], call: number, name: string): CollectiveError {

@@ -35,7 +35,7 @@ const CASES: readonly Case[] = [
   { name: "(5, 1, 1, 2, 3)", shape: [5, 1, 1, 2, 3] },
   { name: "mean 1000", shape: [4, 2, 6], mean: 1e3 },
   {
-    name: "PyTorch's arange (4, 5, 6), weight 1..5, eps 1e-4",
+    name: "PyTorch test 18: arange (4, 5, 6), weight 1..5, eps 1e-4",
     shape: [4, 5, 6],
     eps: 1e-4,
     x: Float32Array.from({ length: 120 }, (_, i) => i),

@@ -26,7 +26,7 @@ import {
 } from "../../mod.ts";
 import { assertClose, type DeviceKit, EPSILON, using } from "../kit.ts";
 import { uniforms } from "../random.ts";
-import { census, record } from "../recording.ts";
+import { census, failing, record } from "../recording.ts";
 
 const READBACKS = ["download", "momentsToWire", "sumsToWire"];
 const CHECKS = ["describe", "owns", "free"];
@@ -417,6 +417,82 @@ export function effectSuite<A>(kit: DeviceKit<A>): void {
       }));
   });
 
+  test("a device that fails in the middle leaves nothing behind", async (device) => {
+    const state = initBatchNorm(device, 3);
+    const untracked = initBatchNorm(device, 3, { trackRunningStats: false });
+    const x = input(device);
+    const options = { activation: "relu", residual: input(device) } as const;
+    const local = batchNormForward(state, x, { device }, options);
+    const synced = await runRanks(
+      2,
+      (group) => syncBatchNormForward(state, x, { device, group }, options),
+    );
+    const calls: Record<string, (device: Device<A>) => unknown> = {
+      forward: (d) => batchNormForward(state, x, { device: d }, options),
+      backward: (d) => batchNormBackward(local.residuals, x, { device: d }),
+      inference: (d) => batchNormInfer(untracked, x, { device: d }, options),
+      "its gradients": (d) => batchNormInferBackward(untracked, x, x, { device: d }, options),
+      "synchronised forward": (d) =>
+        runRanks(
+          2,
+          (group) =>
+            syncBatchNormForward(state, x, { device: group.rank ? d : device, group }, options),
+        ),
+      "synchronised backward": (d) =>
+        runRanks(2, (group) => {
+          const effects = { device: group.rank ? d : device, group };
+          return syncBatchNormBackward(synced[group.rank].residuals, x, effects);
+        }),
+    };
+    for (const [what, call] of Object.entries(calls)) {
+      for (let n = 0, reached = true; reached; n++) {
+        const counted = census(device);
+        const broken = failing(counted.device, n);
+        const outcome = await Promise.resolve().then(() => call(broken.device)).then(
+          () => "done",
+          (error: Error) => error.message,
+        );
+        reached = broken.reached();
+        if (!reached) {
+          assert.equal(outcome, "done");
+          assert(n > 1, `${what} launches something`);
+          continue;
+        }
+        assert.match(outcome, new RegExp(`launch ${n} failed`), `${what}, launch ${n}`);
+        assert.equal(counted.alive(), 0, `${what}, launch ${n}`);
+      }
+    }
+  });
+
+  test("regions free everything though one free fails, and forget what is freed", (device) => {
+    const counted = census(device);
+    let frees = 0;
+    const stubborn: Device<A> = {
+      ...counted.device,
+      free: (...arrays) => {
+        if (++frees === 2) throw new Error("lost");
+        counted.device.free(...arrays);
+      },
+    };
+    const body = (scope: Device<A>) =>
+      void [input(scope), input(scope), input(scope), input(scope)];
+    assert.throws(() => region(stubborn, body), /lost/);
+    assert.equal(counted.alive(), 1, "only the one that could not be freed");
+
+    const asked: unknown[] = [];
+    const listening: Device<A> = {
+      ...device,
+      owns: (value): value is A => {
+        asked.push(value);
+        return device.owns(value);
+      },
+    };
+    region(listening, (scope) => {
+      for (let step = 0; step < 100; step++) scope.free(input(scope).data);
+    });
+    assert.equal(asked.length, 0, "nothing freed in the body is kept until its end");
+  });
+
   test("release() keeps what is reachable from keep", (device) => {
     const state = initBatchNorm(device, 3);
     const x = input(device);
@@ -482,6 +558,16 @@ export function effectSuite<A>(kit: DeviceKit<A>): void {
         }),
       /the body's own/,
     );
+    assert.equal(counted.alive(), 2);
+    assert.throws(
+      () =>
+        batch(counted.device, (d) => {
+          input(d);
+          throw new Error("the body's own");
+        }),
+      /the body's own/,
+    );
+    assert.equal(counted.alive(), 2, "a batch that fails keeps nothing");
     assert.deepEqual(
       await toArray(device, batchNormForward(state, x, { device }).output),
       await toArray(device, alone.output),
@@ -530,6 +616,19 @@ export function effectSuite<A>(kit: DeviceKit<A>): void {
       before.eps = 100;
       const { output, residuals } = await call;
       assert.deepEqual([output.shape, residuals.input.shape], [[2, 3, 2], [2, 3, 2]]);
+      const gradient = { ...tensor(device, values, [2, 3, 2]) };
+      const untouched = await syncBatchNormBackward(residuals, gradient, { device, group });
+      const back = { ...residuals, input: { ...residuals.input } };
+      const second = syncBatchNormBackward(back, gradient, { device, group });
+      gradient.format = "channelsLast";
+      back.input.format = "channelsLast";
+      back.eps = 100;
+      const { gradInput } = await second;
+      assert.equal(gradInput.format, "channelsFirst");
+      assert.deepEqual(
+        await toArray(device, gradInput),
+        await toArray(device, untouched.gradInput),
+      );
       const all = await toArray(device, expected.output);
       const mine = all.slice(12 * group.rank, 12 * group.rank + 12);
       const tolerance = { absolute: 4 * kit.ulps * EPSILON.float32, relative: 0 };

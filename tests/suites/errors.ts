@@ -16,6 +16,7 @@ import {
   initBatchNorm,
   type ProcessGroup,
   referenceDevice,
+  type Residuals,
   runRanks,
   stateFromHost,
   stateToHost,
@@ -267,13 +268,10 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
   test("what residuals borrow must still be there, on every rank", async (device) => {
     const input = x(device);
     const options = { activation: "relu" } as const;
-    for (const what of ["weight", "input", "moments", "output"] as const) {
+    for (const what of ["weight", "bias", "input", "moments", "output"] as const) {
       const text = new RegExp(`Cannot compute the gradients with the residuals' ${what}: .*freed`);
-      const kill = (
-        residuals: { weight: A | null; input: Tensor<A>; moments: A; output: Tensor<A> | null },
-      ) => {
-        const { weight, input, moments, output } = residuals;
-        const dead = { weight, input: input.data, moments, output: output?.data }[what];
+      const kill = ({ weight, bias, input, moments, output }: Residuals<A>) => {
+        const dead = { weight, bias, input: input.data, moments, output: output?.data }[what];
         assert(device.owns(dead));
         device.free(dead);
       };
@@ -313,6 +311,21 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
       const call = syncBatchNormForward(state, x(device), { device, group }, options);
       await rejectsOnRank(call, 1, /null/);
     });
+  });
+
+  test("what is no device, state or array of numbers is refused", async (device) => {
+    const state = initBatchNorm(device, 3);
+    const bare = device as never; // Instead of { device }: the likeliest slip.
+    const text = /third argument must be \{ device \} or \{ device, group \}/;
+    throwsLike(() => batchNormForward(state, x(device), bare), TypeError, text);
+    throwsLike(() => batchNormInfer(state, x(device), bare), TypeError, text);
+    throwsLike(() => batchNormInferBackward(state, x(device), x(device), bare), TypeError, text);
+    const { residuals } = batchNormForward(state, x(device), { device });
+    throwsLike(() => batchNormBackward(residuals, x(device), bare), TypeError, text);
+    await assert.rejects(syncBatchNormForward(state, x(device), bare), text);
+    await assert.rejects(syncBatchNormBackward({} as never, x(device), bare), text);
+    await refuses(device, null as never, x(device), {}, TypeError, /state must be a record/);
+    throwsLike(() => tensor(device, null as never, [1, 1]), TypeError, /array of numbers.*null/);
   });
 
   test("what is no group is refused", async (device) => {

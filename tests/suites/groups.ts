@@ -138,6 +138,14 @@ export async function bringRubbish(group: ProcessGroup, what: string): Promise<[
   return [failure, total];
 }
 
+export async function passRubbish(group: ProcessGroup, what: string): Promise<[Failure, number]> {
+  const { rank, allReduce } = group;
+  const options = rank === 1 && what === "signal" ? { signal: {} as AbortSignal } : {};
+  const failure = await failureOf(allReduce(Float64Array.of(1), sum, options));
+  const [total] = await allReduce(Float64Array.of(1), sum, null as never);
+  return [failure, total];
+}
+
 export async function combineBadly({ allReduce }: ProcessGroup, how: string): Promise<Failure> {
   const ways: Record<string, unknown> = {
     throws: () => {
@@ -284,6 +292,19 @@ export function groupSuite(kit: GroupKit): void {
       assert.deepEqual([failure.code, failure.ranks, total], ["rankFailed", [1], 3]);
       assert.match(failure.message, /must be a Float64Array|without a text/);
     });
+  }
+  if (!kit.reduceOnly) {
+    test(
+      "a signal that is none is its rank's failure on all",
+      3,
+      passRubbish,
+      "signal",
+      (results) => {
+        const [failure, total] = same(results);
+        assert.deepEqual([failure.code, failure.ranks, total], ["rankFailed", [1], 3]);
+        assert.match(failure.message, /signal must be an AbortSignal/);
+      },
+    );
   }
   for (const how of ["throws", "returns a plain array", "returns another length"]) {
     test(`a combine that ${how} is an error on every rank`, 2, combineBadly, how, (results) => {
