@@ -65,7 +65,9 @@ export function chart(comparison: Comparison): string {
   const { replicas, batch, results } = comparison;
   const accuracy = accuracyPanel(comparison);
   const distance = distancePanel(comparison);
-  const reach = results.local.exams.length > 0
+  const reach = replicas === 1
+    ? "one replica is one process, whatever its batch norm"
+    : results.local.exams.length > 0
     ? `with batch norm left to each replica's own ${batch} they do not`
     : "batch norm left to each replica's own image would be impossible";
   return [

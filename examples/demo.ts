@@ -41,6 +41,15 @@ async function demonstrate<A>(
   digits: Digits,
   options: CompareOptions,
 ): Promise<number> {
+  try {
+    // Before the training, so that nobody waits for a chart that cannot be written.
+    await Deno.mkdir("out", { recursive: true });
+    await Deno.writeTextFile(CHART, "");
+  } catch (error) {
+    const { message } = error as Error;
+    console.error(`Cannot start the demo as ${CHART} must be writable: ${message.split("\n")[0]}`);
+    return 2;
+  }
   const { replicas, batch, epochs, seed } = options;
   console.log(
     `${digits.training.count} handwritten digits to learn from, ${digits.test.count} to be judged by; ` +
@@ -60,7 +69,6 @@ async function demonstrate<A>(
 
   const verdict = judge(comparison);
   console.log(`\n${table(comparison)}\n\n${TABLE_NOTES}\n\n${verdict.text}`);
-  await Deno.mkdir("out", { recursive: true });
   await Deno.writeTextFile(CHART, chart(comparison));
   console.log(`Chart: ${CHART}`);
   return verdict.kept ? 0 : 1;

@@ -26,7 +26,7 @@ the same with its rows reversed, replicas with syncbn, with local batch norm, an
 Usage: deno task demo [flags]
 
   --replicas N   number of replicas, 1 to 64 (4)
-  --batch N      images per replica and step (2)
+  --batch N      images per replica and step, 1 to 1437 (2)
   --epochs N     how often every image is seen (6)
   --device NAME  auto or cpu (auto)
   --seed N       where first parameters and shuffles come from (1)
@@ -40,7 +40,7 @@ for a wrong flag.`;
 
 const NUMBERS = {
   replicas: { smallest: 1, largest: 64, usual: 4 },
-  batch: { smallest: 1, largest: 1024, usual: 2 },
+  batch: { smallest: 1, largest: 1437, usual: 2 },
   epochs: { smallest: 1, largest: 1000, usual: 6 },
   seed: { smallest: 0, largest: 2 ** 31 - 1, usual: 1 },
 } as const;

@@ -33,7 +33,7 @@ export interface TrainOptions {
   readonly parameters: Float32Array;
   /** Number of replicas. */
   readonly replicas: number;
-  /** Images per replica; the last batch of an epoch may have fewer, down to none. */
+  /** Images per replica; of the last batch of an epoch some get fewer, down to none, and one may get one more. */
   readonly perReplica: number;
   /** Whose images a batch norm normalizes with. */
   readonly norm: Norm;

@@ -34,37 +34,47 @@ const FEATURES: Record<string, (scenario: Scenario) => boolean> = {
   "residual and ReLU": ({ residual, relu }) => residual !== null && relu,
 };
 
-function parse(args: string[]): { cases: number; seed: number } {
-  const { values } = parseArgs({
+/** Reads the command line; throws one line for what is wrong with it. */
+function parse(args: string[]): { readonly cases: number; readonly seed: number } | "help" {
+  const { values, positionals } = parseArgs({
     args,
     options: { cases: { type: "string" }, seed: { type: "string" }, help: { type: "boolean" } },
+    // Not strict, since its errors are several lines long and never say what was wanted.
+    strict: false,
   });
-  if (values.help) {
-    console.log(USAGE);
-    Deno.exit(0);
-  }
-  const cases = Number(values.cases ?? 1000);
-  const seed = Number(values.seed ?? Date.now() % 2 ** 31);
-  if (!Number.isSafeInteger(cases) || cases < 1) {
+  const [unknown] = Object.keys(values).filter((name) => !["cases", "seed", "help"].includes(name));
+  if (unknown !== undefined || positionals.length > 0) {
+    const what = unknown === undefined ? positionals[0] : `--${unknown}`;
     throw new RangeError(
-      `Cannot check the law as --cases must be an integer >= 1: current value is ${values.cases}`,
+      `Cannot check the law as it takes --cases N, --seed N and --help: current argument is ${what}`,
     );
   }
-  if (!Number.isInteger(seed) || Math.abs(seed) >= 2 ** 31) {
+  if (values.help) return "help";
+  const integer = (name: "cases" | "seed", usual: number, smallest: number) => {
+    const text = values[name] ?? String(usual);
+    const value = Number(text);
+    const fits = typeof text === "string" && /^\d+$/.test(text) && value >= smallest &&
+      value < 2 ** 31;
+    if (fits) return value;
     throw new RangeError(
-      `Cannot check the law as --seed must be a 32-bit integer: current value is ${values.seed}`,
+      `Cannot check the law as --${name} must be an integer from ${smallest} to ${2 ** 31 - 1}: ` +
+        `current value is ${JSON.stringify(text)}`,
     );
-  }
-  return { cases, seed };
+  };
+  return { cases: integer("cases", 1000, 1), seed: integer("seed", Date.now() % 2 ** 31, 0) };
 }
 
 async function main(): Promise<number> {
-  let options: { cases: number; seed: number };
+  let options: ReturnType<typeof parse>;
   try {
     options = parse(Deno.args);
   } catch (error) {
     console.error((error as Error).message);
     return 2;
+  }
+  if (options === "help") {
+    console.log(USAGE);
+    return 0;
   }
   const { cases, seed } = options;
   const device = referenceDevice();
