@@ -6,12 +6,14 @@ import { effectSuite } from "./suites/effects.ts";
 import { errorSuite } from "./suites/errors.ts";
 import { goldenSuite } from "./suites/golden.ts";
 import { deviceLaw } from "./suites/law.ts";
+import { ownershipSuite } from "./suites/ownership.ts";
 import { peerSuite } from "./suites/peers.ts";
 import { pytorchSuite } from "./suites/pytorch.ts";
+import { stateSuite } from "./suites/states.ts";
 
 /**
  * Registers all tests of a device: the law, PyTorch's numbers, PyTorch's own tests, derivatives, where peers go wrong,
- * effects, errors.
+ * states, effects, ownership, errors.
  *
  * @param kit how to open the device, and how exact it is
  */
@@ -21,6 +23,8 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
   pytorchSuite(kit);
   derivativeSuite(kit);
   peerSuite(kit);
+  stateSuite(kit);
   effectSuite(kit);
+  ownershipSuite(kit);
   errorSuite(kit);
 }

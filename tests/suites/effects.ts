@@ -1,8 +1,7 @@
-/** What the functions do to the world: launches, readbacks, collectives, and what stays allocated. */
+/** What the functions do to the world: launches, readbacks, collectives, and in which order. */
 
 import assert from "node:assert/strict";
 import {
-  addScaled,
   type AllReduce,
   batch,
   batchNormBackward,
@@ -11,24 +10,17 @@ import {
   batchNormInferBackward,
   type Device,
   initBatchNorm,
-  inProcessGroup,
-  region,
-  release,
   runRanks,
-  stateFromHost,
   stateToHost,
   syncBatchNormBackward,
   syncBatchNormForward,
   type Tensor,
   tensor,
   toArray,
-  withParameters,
 } from "../../mod.ts";
 import { assertClose, type DeviceKit, EPSILON, using } from "../kit.ts";
-import { uniforms } from "../random.ts";
-import { census, failing, record } from "../recording.ts";
+import { record } from "../recording.ts";
 
-const READBACKS = ["download", "momentsToWire", "sumsToWire"];
 const CHECKS = ["describe", "owns", "free"];
 
 /** Registers the tests of effects for a device. */
@@ -36,7 +28,6 @@ export function effectSuite<A>(kit: DeviceKit<A>): void {
   const test = (name: string, body: (device: Device<A>) => Promise<void> | void) =>
     Deno.test(`${kit.name}: ${name}`, () => using(kit, body));
   const launches = (calls: readonly string[]) => calls.filter((call) => !CHECKS.includes(call));
-  const readbacks = (calls: readonly string[]) => calls.filter((call) => READBACKS.includes(call));
 
   test("local functions launch one batch each and read nothing back", (device) => {
     const watched = record(device);
@@ -168,412 +159,6 @@ export function effectSuite<A>(kit: DeviceKit<A>): void {
     assert.deepEqual(results[0], results[2]);
   });
 
-  test("results and states are frozen records", async (device) => {
-    const state = initBatchNorm(device, 3);
-    const x = input(device);
-    const forward = batchNormForward(state, x, { device }, { activation: "relu" });
-    const backward = batchNormBackward(forward.residuals, x, { device });
-    const records = {
-      device,
-      state,
-      x,
-      shape: x.shape,
-      forward,
-      output: forward.output,
-      outputShape: forward.output.shape,
-      next: forward.state,
-      residuals: forward.residuals,
-      backward,
-      gradInput: backward.gradInput,
-      host: await stateToHost(device, state),
-      parameters: withParameters(state, {}),
-      group: inProcessGroup(1)[0],
-    };
-    for (const [name, value] of Object.entries(records)) {
-      assert(Object.isFrozen(value), `${name} is frozen`);
-    }
-  });
-
-  test("the state is the same object where nothing changed", async (device) => {
-    const tracked = initBatchNorm(device, 3);
-    const untracked = initBatchNorm(device, 3, { trackRunningStats: false });
-    const empty = tensor(device, [], [0, 3, 2]);
-    const still = { updateRunningStats: false };
-    assert.equal(batchNormForward(untracked, input(device), { device }).state, untracked);
-    assert.equal(batchNormForward(tracked, input(device), { device }, still).state, tracked);
-    assert.equal(batchNormForward(tracked, empty, { device }).state, tracked);
-    await runRanks(2, async (group) => {
-      const effects = { device, group };
-      const forward = await syncBatchNormForward(tracked, empty, effects);
-      assert.equal(forward.state, tracked);
-      const other = await syncBatchNormForward(tracked, input(device), effects, still);
-      assert.equal(other.state, tracked);
-    });
-    const { state } = batchNormForward(tracked, input(device), { device });
-    assert.equal(state.weight, tracked.weight, "unchanged vectors are shared");
-    assert.notEqual(state.runningMean, tracked.runningMean);
-  });
-
-  test("a state is a plain record: a spread copy is valid, and null stays null", async (device) => {
-    const state = initBatchNorm(device, 3, { bias: false, trackRunningStats: false, eps: 0 });
-    const host = await stateToHost(device, { ...state, eps: 0.5 });
-    assert.deepEqual(host, {
-      numFeatures: 3,
-      eps: 0.5,
-      momentum: 0.1,
-      weight: Float32Array.of(1, 1, 1),
-      bias: null,
-      runningMean: null,
-      runningVar: null,
-      numBatchesTracked: 0,
-    });
-    const again = await stateToHost(device, stateFromHost(device, { ...host }));
-    assert.deepEqual(again, host);
-    batchNormForward({ ...state, eps: 1 }, { ...input(device) }, { device });
-  });
-
-  test("initBatchNorm() begins as PyTorch does, or as its page says", async (device) => {
-    const { weight, bias, runningMean, runningVar } = await stateToHost(
-      device,
-      initBatchNorm(device, 2),
-    );
-    assert.deepEqual(
-      [weight, bias, runningMean, runningVar].map((vector) => vector && [...vector]),
-      [[1, 1], [0, 0], [0, 0], [1, 1]],
-    );
-    const drawn = (seed: number) =>
-      stateToHost(
-        device,
-        initBatchNorm(device, 50, { weightInit: "uniform", random: uniforms(seed) }),
-      );
-    const [a, b, c] = await Promise.all([drawn(1), drawn(1), drawn(2)]);
-    assert.deepEqual(a, b, "the same seed gives the same weights");
-    assert.notDeepEqual(a.weight, c.weight);
-    assert(a.weight?.every((value) => value >= 0 && value < 1));
-    const bare = await stateToHost(device, initBatchNorm(device, 2, { affine: false, bias: true }));
-    assert.equal(bare.weight, null);
-    assert.deepEqual(bare.bias, new Float32Array(2));
-  });
-
-  test("withParameters() and addScaled() make a step without leaving the device", async (device) => {
-    const state = initBatchNorm(device, 2);
-    const gradient = device.upload(Float32Array.of(1, -2));
-    const watched = record(device);
-    const step = (vector: A | null) =>
-      vector === null ? null : addScaled(watched.device, vector, gradient, -0.5);
-    const next = withParameters(state, { weight: step(state.weight), bias: step(state.bias) });
-    assert.deepEqual(readbacks(watched.calls), []);
-    const host = await stateToHost(device, next);
-    assert.deepEqual(host.weight, Float32Array.of(0.5, 2));
-    assert.deepEqual(host.bias, Float32Array.of(-0.5, 1));
-    assert.deepEqual((await stateToHost(device, state)).weight, Float32Array.of(1, 1));
-    assert.equal(withParameters(state, { bias: null }).bias, null);
-  });
-
-  test("region() frees what is not returned, whatever way it ends", async (device) => {
-    const counted = census(device);
-    const kept = region(counted.device, (scope) => {
-      const state = initBatchNorm(scope, 3);
-      const { output, residuals } = batchNormForward(state, input(scope), { device: scope });
-      batchNormBackward(residuals, output, { device: scope });
-      return { deep: [new Map([["y", output]])], circle: { state } };
-    });
-    assert.equal(counted.alive(), 1 + 4, "the output and the state's vectors");
-    release(counted.device, kept);
-    assert.equal(counted.alive(), 0);
-
-    const fail = (scope: Device<A>): never => {
-      input(scope);
-      throw new Error("body");
-    };
-    assert.throws(() => region(counted.device, fail), /body/);
-    assert.equal(counted.alive(), 0, "after a throw");
-
-    const slow = region(counted.device, async (scope) => {
-      const dead = input(scope);
-      await Promise.resolve();
-      const result = input(scope);
-      await toArray(scope, dead);
-      return result;
-    });
-    assert.equal(counted.alive(), 1, "still at work");
-    const result = await slow;
-    assert.equal(counted.alive(), 1, "the result");
-    release(counted.device, result);
-    await assert.rejects(
-      region(counted.device, async (scope) => {
-        input(scope);
-        await Promise.resolve();
-        fail(scope);
-      }),
-      /body/,
-    );
-    assert.equal(counted.alive(), 0, "after a rejection");
-  });
-
-  test("region() returns large results and forgets many arrays", (device) => {
-    const counted = census(device);
-    const result = region(counted.device, (scope) => {
-      for (let i = 0; i < 500; i++) scope.upload(Float32Array.of(i));
-      return { numbers: new Array(200_000).fill(1), kept: scope.upload(Float32Array.of(1)) };
-    });
-    assert.equal(result.numbers.length, 200_000);
-    assert.equal(counted.alive(), 1);
-    release(counted.device, result);
-  });
-
-  test("region() bears with arrays that were freed around it, and never hides an error", (device) => {
-    const counted = census(device);
-    const freeing = (scope: Device<A>) => {
-      const [dead] = [input(scope), input(scope)];
-      counted.device.free(dead.data);
-      return 7;
-    };
-    assert.equal(region(counted.device, freeing), 7);
-    assert.equal(counted.alive(), 0);
-    const failing = (scope: Device<A>) => {
-      freeing(scope);
-      throw new Error("the body's own");
-    };
-    assert.throws(() => region(counted.device, failing), /the body's own/);
-    const stubborn = {
-      ...counted.device,
-      free: () => {
-        throw new Error("lost");
-      },
-    };
-    assert.throws(() => region(stubborn, failing), /the body's own/);
-  });
-
-  test("regions nest, and end", (device) => {
-    const counted = census(device);
-    let leaked: Device<A> | undefined;
-    const outer = region(counted.device, (scope) => {
-      const inner = region(scope, (nested) => {
-        leaked = nested;
-        input(nested);
-        return input(nested);
-      });
-      assert.equal(counted.alive(), 1);
-      const freed = input(scope);
-      scope.free(freed.data);
-      return [inner];
-    });
-    assert.equal(counted.alive(), 1);
-    assert.throws(
-      () => leaked && input(leaked),
-      /Cannot launch in the region as its body has ended/,
-    );
-    assert.equal(counted.alive(), 1);
-    release(counted.device, outer);
-  });
-
-  test("ranks that interleave at awaits keep their regions apart", async (device) => {
-    const counted = census(device);
-    const state = initBatchNorm(device, 3);
-    const outputs = await runRanks(3, (group) =>
-      region(counted.device, async (scope) => {
-        const effects = { device: scope, group };
-        const { output, residuals } = await syncBatchNormForward(state, input(scope), effects);
-        await syncBatchNormBackward(residuals, output, effects);
-        return output;
-      }));
-    assert.equal(counted.alive(), 3);
-    for (const output of outputs) assert.equal((await toArray(device, output)).length, 12);
-  });
-
-  test("no function keeps more than it returns", async (device) => {
-    const state = initBatchNorm(device, 3);
-    const untracked = initBatchNorm(device, 3, { trackRunningStats: false });
-    const x = input(device);
-    const options = { activation: "relu", residual: input(device) } as const;
-    const counted = census(device);
-    const effects = { device: counted.device };
-    const grown = (what: string, by: number, before = counted.alive()) => ({
-      check: () => assert.equal(counted.alive() - before, by, what),
-    });
-    const expect = async (what: string, by: number, body: () => unknown) => {
-      const { check } = grown(what, by);
-      await body();
-      check();
-    };
-    const local = batchNormForward(state, x, effects, options);
-    assert.equal(counted.alive(), 4, "output, two running statistics, moments");
-    await expect("backward", 4, () => batchNormBackward(local.residuals, x, effects));
-    const relu = batchNormForward(state, x, effects, { activation: "relu" });
-    await expect("backward of a ReLU", 3, () => batchNormBackward(relu.residuals, x, effects));
-    await expect("inference", 1, () => batchNormInfer(state, x, effects, options));
-    await expect("inference of an untracked state", 1, () => batchNormInfer(untracked, x, effects));
-    await expect(
-      "its gradients",
-      4,
-      () => batchNormInferBackward(untracked, x, x, effects, options),
-    );
-    await expect("two synchronised ranks", 2 * (4 + 4), () =>
-      runRanks(2, async (group) => {
-        const all = { ...effects, group };
-        const { residuals } = await syncBatchNormForward(state, x, all, options);
-        await syncBatchNormBackward(residuals, x, all);
-      }));
-  });
-
-  test("a device that fails in the middle leaves nothing behind", async (device) => {
-    const state = initBatchNorm(device, 3);
-    const untracked = initBatchNorm(device, 3, { trackRunningStats: false });
-    const x = input(device);
-    const options = { activation: "relu", residual: input(device) } as const;
-    const local = batchNormForward(state, x, { device }, options);
-    const synced = await runRanks(
-      2,
-      (group) => syncBatchNormForward(state, x, { device, group }, options),
-    );
-    const calls: Record<string, (device: Device<A>) => unknown> = {
-      forward: (d) => batchNormForward(state, x, { device: d }, options),
-      backward: (d) => batchNormBackward(local.residuals, x, { device: d }),
-      inference: (d) => batchNormInfer(untracked, x, { device: d }, options),
-      "its gradients": (d) => batchNormInferBackward(untracked, x, x, { device: d }, options),
-      "synchronised forward": (d) =>
-        runRanks(
-          2,
-          (group) =>
-            syncBatchNormForward(state, x, { device: group.rank ? d : device, group }, options),
-        ),
-      "synchronised backward": (d) =>
-        runRanks(2, (group) => {
-          const effects = { device: group.rank ? d : device, group };
-          return syncBatchNormBackward(synced[group.rank].residuals, x, effects);
-        }),
-    };
-    for (const [what, call] of Object.entries(calls)) {
-      for (let n = 0, reached = true; reached; n++) {
-        const counted = census(device);
-        const broken = failing(counted.device, n);
-        const outcome = await Promise.resolve().then(() => call(broken.device)).then(
-          () => "done",
-          (error: Error) => error.message,
-        );
-        reached = broken.reached();
-        if (!reached) {
-          assert.equal(outcome, "done");
-          assert(n > 1, `${what} launches something`);
-          continue;
-        }
-        assert.match(outcome, new RegExp(`launch ${n} failed`), `${what}, launch ${n}`);
-        assert.equal(counted.alive(), 0, `${what}, launch ${n}`);
-      }
-    }
-  });
-
-  test("regions free everything though one free fails, and forget what is freed", (device) => {
-    const counted = census(device);
-    let frees = 0;
-    const stubborn: Device<A> = {
-      ...counted.device,
-      free: (...arrays) => {
-        if (++frees === 2) throw new Error("lost");
-        counted.device.free(...arrays);
-      },
-    };
-    const body = (scope: Device<A>) =>
-      void [input(scope), input(scope), input(scope), input(scope)];
-    assert.throws(() => region(stubborn, body), /lost/);
-    assert.equal(counted.alive(), 1, "only the one that could not be freed");
-
-    const asked: unknown[] = [];
-    const listening: Device<A> = {
-      ...device,
-      owns: (value): value is A => {
-        asked.push(value);
-        return device.owns(value);
-      },
-    };
-    region(listening, (scope) => {
-      for (let step = 0; step < 100; step++) scope.free(input(scope).data);
-    });
-    assert.equal(asked.length, 0, "nothing freed in the body is kept until its end");
-  });
-
-  test("release() keeps what is reachable from keep", (device) => {
-    const state = initBatchNorm(device, 3);
-    const x = input(device);
-    const forward = batchNormForward(state, x, { device });
-    release(device, [state, forward], { keep: [forward.state, x] });
-    assert(forward.state.weight !== null && device.owns(forward.state.weight));
-    assert(!device.owns(state.runningMean) && !device.owns(forward.output.data));
-    assert(device.owns(x.data));
-    release(device, [state, forward], { keep: [forward.state, x] });
-  });
-
-  test("batch() gives the body's result and refuses an asynchronous one", async (device) => {
-    const sum = batch(device, (d) => {
-      const x = d.upload(Float32Array.of(1, 2));
-      return { sum: d.addScaled(x, x, 1), read: d.download(x) };
-    });
-    assert.deepEqual(await sum.read, Float32Array.of(1, 2));
-    assert.deepEqual(await device.download(sum.sum), Float32Array.of(2, 4));
-    assert.throws(
-      () => batch(device, () => Promise.resolve(1)),
-      /Cannot batch an asynchronous body/,
-    );
-    assert.throws(
-      () => batch(device, () => Promise.reject(new Error("lost"))),
-      /Cannot batch an asynchronous body/,
-    );
-  });
-
-  test("batches hold whole layers, nest, free and end", async (device) => {
-    const state = initBatchNorm(device, 3);
-    const x = input(device);
-    const alone = batchNormForward(state, x, { device });
-    const second = batchNormForward(alone.state, alone.output, { device }, { activation: "relu" });
-    const counted = census(device);
-    let leaked: Device<A> | undefined;
-    const together = region(counted.device, (scope) =>
-      batch(scope, (d) => {
-        leaked = d;
-        const one = batchNormForward(state, x, { device: d });
-        const scratch = batch(d, (nested) => nested.addScaled(one.output.data, x.data, 1));
-        d.free(scratch);
-        const two = batchNormForward(one.state, one.output, { device: d }, { activation: "relu" });
-        const { gradInput } = batchNormBackward(two.residuals, x, { device: d });
-        return { output: two.output, gradInput, read: d.download(two.output.data) };
-      }));
-    const expected = await toArray(device, second.output);
-    assert.deepEqual(await toArray(device, together.output), expected);
-    assert.deepEqual(await together.read, expected);
-    assert.deepEqual(
-      await toArray(device, together.gradInput),
-      await toArray(device, batchNormBackward(second.residuals, x, { device }).gradInput),
-    );
-    assert.equal(counted.alive(), 2, "what a region made through a batch is the region's");
-    assert.throws(
-      () => leaked && input(leaked),
-      /Cannot launch in the batch as its body has ended/,
-    );
-    assert.throws(
-      () =>
-        batch(device, (d) => {
-          input(d);
-          throw new Error("the body's own");
-        }),
-      /the body's own/,
-    );
-    assert.equal(counted.alive(), 2);
-    assert.throws(
-      () =>
-        batch(counted.device, (d) => {
-          input(d);
-          throw new Error("the body's own");
-        }),
-      /the body's own/,
-    );
-    assert.equal(counted.alive(), 2, "a batch that fails keeps nothing");
-    assert.deepEqual(
-      await toArray(device, batchNormForward(state, x, { device }).output),
-      await toArray(device, alone.output),
-    );
-  });
-
   test("a synchronised call cannot be part of a batch, on any rank", async (device) => {
     const state = initBatchNorm(device, 3);
     await runRanks(2, async (group) => {
@@ -582,22 +167,6 @@ export function effectSuite<A>(kit: DeviceKit<A>): void {
       }));
       await assert.rejects(call, /Cannot launch in the batch as its body has ended/);
     });
-  });
-
-  test("wires are copies both ways, and an array may be named twice to be freed", async (device) => {
-    const wire = Float64Array.of(4, 1, 2, 3, 4);
-    const moments = device.momentsFromWire(wire);
-    wire.fill(9);
-    const first = await device.momentsToWire(moments);
-    first.fill(7);
-    assert.deepEqual(await device.momentsToWire(moments), Float64Array.of(4, 1, 2, 3, 4));
-    const numbers = Float64Array.of(1, 2);
-    const sums = device.sumsFromWire(numbers);
-    numbers.fill(9);
-    (await device.sumsToWire(sums)).fill(7);
-    assert.deepEqual(await device.sumsToWire(sums), Float64Array.of(1, 2));
-    device.free(sums, sums, moments);
-    assert(!device.owns(sums) && !device.owns(moments));
   });
 
   test("arguments may change while a collective is under way", async (device) => {
@@ -634,15 +203,6 @@ export function effectSuite<A>(kit: DeviceKit<A>): void {
       const tolerance = { absolute: 4 * kit.ulps * EPSILON.float32, relative: 0 };
       assertClose(await toArray(device, output), mine, tolerance, "output");
     });
-  });
-
-  test("uploads are copies and downloads too", async (device) => {
-    const values = Float32Array.of(1, 2);
-    const array = device.upload(values);
-    values.fill(9);
-    const first = await device.download(array);
-    first.fill(7);
-    assert.deepEqual(await device.download(array), Float32Array.of(1, 2));
   });
 }
 
