@@ -24,8 +24,8 @@ export function checkDevice<E extends { readonly device: { readonly info: Device
 ): E {
   if (typeof effects?.device?.info === "object") return effects;
   throw new TypeError(
-    `Cannot ${action} as the third argument must be { device } or { device, group }: ` +
-      `it holds no device`,
+    `Cannot ${action} as effects must be { device } or { device, group }: ` +
+      `current value holds no device`,
   );
 }
 

@@ -316,7 +316,8 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
   test("what is no device, state or array of numbers is refused", async (device) => {
     const state = initBatchNorm(device, 3);
     const bare = device as never; // Instead of { device }: the likeliest slip.
-    const text = /third argument must be \{ device \} or \{ device, group \}/;
+    const text =
+      /effects must be \{ device \} or \{ device, group \}: current value holds no device/;
     throwsLike(() => batchNormForward(state, x(device), bare), TypeError, text);
     throwsLike(() => batchNormInfer(state, x(device), bare), TypeError, text);
     throwsLike(() => batchNormInferBackward(state, x(device), x(device), bare), TypeError, text);
