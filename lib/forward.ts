@@ -30,8 +30,8 @@ export interface SyncForwardOptions<A>
   extends ForwardOptions<A>, Pick<CollectiveOptions, "signal"> {}
 
 /**
- * What backward needs of forward. Borrows the input and the weight, and with an activation the output: keep them until
- * backward is done. The moments belong to it.
+ * What backward needs of forward. Borrows the input, the weight and the bias, and with an activation the output: keep
+ * them until backward is done. The moments belong to it.
  */
 export interface Residuals<A> {
   /** The input of forward, borrowed. */

@@ -125,7 +125,7 @@ export function batch<A, R>(device: Device<A>, body: (device: Device<A>) => R): 
  * @param device the device; arrays of other devices and arrays already freed are left alone
  * @param dead the tree whose arrays are no longer needed: plain records, arrays and Maps, nested as they may be
  * @param options `keep`: a tree whose arrays are; a new state shares unchanged vectors with the old one, and residuals
- * borrow the input and the weight
+ * borrow the input, the weight and the bias, with an activation the output too
  *
  * @example Going on with the new state
  * ```ts

@@ -63,6 +63,13 @@ export async function using<A, T>(
   }
 }
 
+/** Registers tests of a device under its name, each with a device of its own. */
+export function testsOf<A>(
+  kit: DeviceKit<A>,
+): (name: string, body: (device: Device<A>) => Promise<void> | void) => void {
+  return (name, body) => Deno.test(`${kit.name}: ${name}`, () => using(kit, body));
+}
+
 /** Relative unit in the last place of a storage. */
 export const EPSILON = { float32: 2 ** -23, float16: 2 ** -10 } as const;
 

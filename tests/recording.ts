@@ -2,37 +2,56 @@
 
 import type { Device } from "../mod.ts";
 
+type Operation = (...args: unknown[]) => unknown;
+
+/**
+ * Derives a device with every operation wrapped, inside batches too; fused ones are named `fused.normalize` and so on.
+ * `batch` itself is left to `around`.
+ */
+function wrapped<A>(
+  device: Device<A>,
+  wrap: (name: string, operation: Operation) => Operation,
+  around: <R>(run: () => R) => R = (run) => run(),
+): Device<A> {
+  const wrapAll = <T extends object>(operations: T, prefix = ""): T =>
+    Object.fromEntries(
+      Object.entries(operations).map(([name, operation]) => [
+        name,
+        typeof operation === "function" ? wrap(prefix + name, operation) : operation,
+      ]),
+    ) as T;
+  const { batch, fused, ...rest } = device;
+  const run = <R>(body: (d: Device<A>) => R): R => {
+    const inside = (inner: Device<A>) => body(wrapped(inner, wrap, around));
+    return around(() => batch ? batch(inside) : inside(device));
+  };
+  return Object.freeze({
+    ...wrapAll(rest),
+    batch: run,
+    ...(fused && { fused: wrapAll(fused, "fused.") }),
+  });
+}
+
 /** A device and the names of the operations that were called on it, in order. */
 export interface Recording<A> {
   readonly device: Device<A>;
   readonly calls: string[];
 }
 
-/**
- * Derives a device that writes down every call; those of a batch stand between `batch` and `end`, fused operations are
- * named `fused.normalize` and so on.
- */
-export function record<A>(device: Device<A>, calls: string[] = []): Recording<A> {
-  const watch = <T extends object>(operations: T, prefix: string): T => {
-    const entries = Object.entries(operations).map(([name, operation]) => {
-      if (typeof operation !== "function") return [name, operation];
-      return [name, (...args: unknown[]) => {
-        calls.push(prefix + name);
-        return operation(...args);
-      }];
-    });
-    return Object.fromEntries(entries) as T;
+/** Derives a device that writes down every call; those of a batch stand between `batch` and `end`. */
+export function record<A>(device: Device<A>): Recording<A> {
+  const calls: string[] = [];
+  const note = (name: string, operation: Operation): Operation => (...args) => {
+    calls.push(name);
+    return operation(...args);
   };
-  const watched = watch(device, "");
-  const batch = <R>(body: (inner: Device<A>) => R): R => {
+  const around = <R>(run: () => R): R => {
     calls.push("batch");
-    const run = (inner: Device<A>) => body(record(inner, calls).device);
-    const result = device.batch ? device.batch(run) : run(device);
+    const result = run();
     calls.push("end");
     return result;
   };
-  const fused = device.fused && watch(device.fused, "fused.");
-  return { device: Object.freeze({ ...watched, batch, ...(fused && { fused }) }), calls };
+  return { device: wrapped(device, note, around), calls };
 }
 
 /** Derives a device that knows which arrays made through it are alive. */
@@ -44,26 +63,12 @@ export function census<A>(device: Device<A>): { device: Device<A>; alive: () => 
       if (!ArrayBuffer.isView(value)) Object.values(value).forEach(note);
     }
   };
-  const watch = <T extends object>(operations: T): T =>
-    Object.fromEntries(
-      Object.entries(operations).map(([name, operation]) => [
-        name,
-        typeof operation !== "function" ? operation : (...args: unknown[]) => {
-          const result = operation(...args);
-          note(result);
-          return result;
-        },
-      ]),
-    ) as T;
-  const derive = (inner: Device<A>): Device<A> => {
-    const { batch, fused, ...rest } = inner;
-    return Object.freeze({
-      ...watch(rest),
-      ...(batch && { batch: <R>(body: (d: Device<A>) => R) => batch((d) => body(derive(d))) }),
-      ...(fused && { fused: watch(fused) }),
-    });
-  };
-  return { device: derive(device), alive: () => [...made].filter(device.owns).length };
+  const counted = wrapped(device, (_name, operation) => (...args) => {
+    const result = operation(...args);
+    note(result);
+    return result;
+  });
+  return { device: counted, alive: () => [...made].filter(device.owns).length };
 }
 
 /** Derives a device whose n-th launch, counted from 0, throws; `reached` tells whether it came to that. */
@@ -72,25 +77,12 @@ export function failing<A>(
   n: number,
 ): { device: Device<A>; reached: () => boolean } {
   let launches = 0;
-  const watch = <T extends object>(operations: T): T =>
-    Object.fromEntries(
-      Object.entries(operations).map(([name, operation]) => {
-        if (typeof operation !== "function" || ["free", "owns", "describe"].includes(name)) {
-          return [name, operation];
-        }
-        return [name, (...args: unknown[]) => {
-          if (launches++ === n) throw new Error(`launch ${n} failed`);
-          return operation(...args);
-        }];
-      }),
-    ) as T;
-  const derive = (inner: Device<A>): Device<A> => {
-    const { batch, fused, ...rest } = inner;
-    return Object.freeze({
-      ...watch(rest),
-      ...(batch && { batch: <R>(body: (d: Device<A>) => R) => batch((d) => body(derive(d))) }),
-      ...(fused && { fused: watch(fused) }),
-    });
-  };
-  return { device: derive(device), reached: () => launches > n };
+  const broken = wrapped(device, (name, operation) => {
+    if (["free", "owns", "describe"].includes(name)) return operation;
+    return (...args) => {
+      if (launches++ === n) throw new Error(`launch ${n} failed`);
+      return operation(...args);
+    };
+  });
+  return { device: broken, reached: () => launches > n };
 }

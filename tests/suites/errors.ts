@@ -27,15 +27,14 @@ import {
   tensor,
   toArray,
 } from "../../mod.ts";
-import { assertClose, type DeviceKit, EPSILON, using } from "../kit.ts";
+import { assertClose, type DeviceKit, EPSILON, testsOf } from "../kit.ts";
 import { census } from "../recording.ts";
 
 type Expected = readonly [type: ErrorConstructor, text: RegExp];
 
 /** Registers the error tests for a device. */
 export function errorSuite<A>(kit: DeviceKit<A>): void {
-  const test = (name: string, body: (device: Device<A>) => Promise<void> | void) =>
-    Deno.test(`${kit.name}: ${name}`, () => using(kit, body));
+  const test = testsOf(kit);
 
   test("initBatchNorm() refuses impossible configurations", (device) => {
     const cases: [Parameters<typeof initBatchNorm>[2] & { numFeatures?: number }, Expected][] = [

@@ -18,13 +18,12 @@ import {
   tensor,
   toArray,
 } from "../../mod.ts";
-import { type DeviceKit, using } from "../kit.ts";
+import { type DeviceKit, testsOf } from "../kit.ts";
 import { census, failing } from "../recording.ts";
 
 /** Registers the tests of ownership for a device. */
 export function ownershipSuite<A>(kit: DeviceKit<A>): void {
-  const test = (name: string, body: (device: Device<A>) => Promise<void> | void) =>
-    Deno.test(`${kit.name}: ${name}`, () => using(kit, body));
+  const test = testsOf(kit);
 
   test("region() frees what is not returned, whatever way it ends", async (device) => {
     const counted = census(device);

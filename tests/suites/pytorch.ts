@@ -21,7 +21,7 @@ import {
   tensor,
   toArray,
 } from "../../mod.ts";
-import { assertClose, type DeviceKit, using } from "../kit.ts";
+import { assertClose, type DeviceKit, testsOf } from "../kit.ts";
 import { trainNet } from "../net.ts";
 import * as oracle from "../oracle.ts";
 import { normalArray } from "../random.ts";
@@ -31,8 +31,8 @@ const FLOAT16 = { relative: 1e-3, absolute: 1e-5 };
 
 /** Registers PyTorch's tests for a device. */
 export function pytorchSuite<A>(kit: DeviceKit<A>): void {
-  const test = (name: string, body: (device: Device<A>) => Promise<void> | void) =>
-    Deno.test(`${kit.name}: PyTorch test ${name}`, () => using(kit, body));
+  const register = testsOf(kit);
+  const test: typeof register = (name, body) => register(`PyTorch test ${name}`, body);
   const testHalf = (name: string, body: (device: Device<A>) => Promise<void> | void) =>
     test(name, (device) => {
       if (device.info.float16) return body(device);

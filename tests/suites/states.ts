@@ -16,7 +16,7 @@ import {
   tensor,
   withParameters,
 } from "../../mod.ts";
-import { type DeviceKit, using } from "../kit.ts";
+import { type DeviceKit, testsOf } from "../kit.ts";
 import { uniforms } from "../random.ts";
 import { record } from "../recording.ts";
 
@@ -24,8 +24,7 @@ const READBACKS = ["download", "momentsToWire", "sumsToWire"];
 
 /** Registers the tests of states for a device. */
 export function stateSuite<A>(kit: DeviceKit<A>): void {
-  const test = (name: string, body: (device: Device<A>) => Promise<void> | void) =>
-    Deno.test(`${kit.name}: ${name}`, () => using(kit, body));
+  const test = testsOf(kit);
   const readbacks = (calls: readonly string[]) => calls.filter((call) => READBACKS.includes(call));
 
   test("results and states are frozen records", async (device) => {
