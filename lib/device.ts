@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Describing, DType, Format, Tensor } from "./tensor.ts";
+import type { ArrayInfo, Describing, DType, Format, Tensor } from "./tensor.ts";
 
 /** What a device says of itself. */
 export interface DeviceInfo {
@@ -167,6 +167,11 @@ export interface Device<A> extends Describing<A> {
    * A body that throws launches nothing; what its arrays hold is undefined.
    */
   readonly batch?: <R>(body: (device: Device<A>) => R) => R;
+  /**
+   * Makes an array of memory that somebody else owns, without a copy; what stands for memory is the device's own matter.
+   * The array is freed like any other, the memory is not.
+   */
+  readonly adopt?: (memory: unknown, info: ArrayInfo) => A;
   /** Operations in one pass that the ones above need several for. */
   readonly fused?: FusedOperations<A>;
 }

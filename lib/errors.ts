@@ -64,11 +64,20 @@ export class CollectiveError extends Error {
   }
 }
 
-/** What a device could not do: `"unsupported"` means that it lacks the feature asked for. */
-export type DeviceErrorCode = "unsupported";
+/**
+ * What a device could not do:
+ * - `"unsupported"`: it lacks the feature asked for; nothing has changed.
+ * - `"outOfMemory"`: there was no room; where a GPU reports it afterwards, the handle is of no use any more.
+ * - `"lost"`: the GPU is gone, or the handle was disposed.
+ * - `"validation"`, `"internal"`: the GPU refused a launch, or its driver failed; the handle is of no use any more.
+ */
+export type DeviceErrorCode = "unsupported" | "outOfMemory" | "lost" | "validation" | "internal";
 
 /**
  * Says that a device cannot do what was asked, while another device could.
+ *
+ * A GPU reports some failures late. They reject at the latest the next awaited call, before it yields a number, and
+ * every later one; on a synchronised call they reach all ranks.
  *
  * @example Falling back to float32 on purpose
  * ```ts

@@ -108,6 +108,33 @@ export function tensor<A>(
 }
 
 /**
+ * Makes a tensor of memory that somebody else owns, on a device that can.
+ *
+ * @param device where the tensor shall live
+ * @param memory what stands for memory on that device
+ * @param shape the logical shape `(N, C, ...spatial)`
+ * @param options storage and memory order
+ * @returns a frozen tensor
+ * @throws TypeError where the device cannot
+ */
+export function adoptTensor<A>(
+  device: { readonly adopt?: (memory: unknown, info: ArrayInfo) => A },
+  memory: unknown,
+  shape: readonly number[],
+  { dtype = "float32", format = "channelsFirst" }: TensorOptions,
+): Tensor<A> {
+  const action = "wrap the memory";
+  checkLayout({ shape, dtype, format }, action);
+  if (!device?.adopt) {
+    throw new TypeError(
+      `Cannot ${action} as the device must be able to use memory of others: current one is not`,
+    );
+  }
+  const data = device.adopt(memory, { length: elements(shape), dtype });
+  return Object.freeze({ data, shape: Object.freeze([...shape]), dtype, format });
+}
+
+/**
  * Reads a tensor back.
  *
  * @param device the device that the tensor lives on

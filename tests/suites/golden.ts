@@ -269,7 +269,8 @@ function scalesOf(
     largestDy[c] = Math.max(largestDy[c], Math.abs(dy[at]));
     dweight[c] += Math.abs(dy[at]) * xhat;
     dbias[c] += Math.abs(dy[at]);
-    return xhat * Math.abs(weight?.[c] ?? 1) + Math.abs(bias?.[c] ?? 0) +
+    // Next to 0 the resolution is that of the mean, not of the value: as in the law, 1 standard deviation at least.
+    return Math.max(1, xhat) * Math.abs(weight?.[c] ?? 1) + Math.abs(bias?.[c] ?? 0) +
       Math.abs(residual?.[at] ?? 0);
   });
   const dx = x.map((_, at) => {

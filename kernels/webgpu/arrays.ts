@@ -1,0 +1,229 @@
+/**
+ * Arrays of a device: opaque handles, and what stands behind them.
+ *
+ * @module
+ */
+
+import { DeviceError } from "../../lib/errors.ts";
+import type { ArrayInfo, DType } from "../../lib/tensor.ts";
+import { HEADER } from "../wgsl/gradient_sums.ts";
+import type { Recorder } from "./launches.ts";
+import { type Memory, USAGE } from "./memory.ts";
+import type { Range } from "./programs.ts";
+
+/** Where an array lies: what a bind group of your own takes. */
+export interface GpuBinding {
+  /** The buffer; others' arrays may lie in it too. */
+  readonly buffer: GPUBuffer;
+  /** First byte. */
+  readonly offset: number;
+  /** Number of bytes. */
+  readonly size: number;
+}
+
+/** An array of a WebGPU device. Opaque: read it with the device's `download`, or bind it by `unwrap`. */
+export interface WebGpuArray {
+  /** Sets it apart from the arrays of other kinds of device, for the type checker. */
+  readonly device: "webgpu";
+  /** Where it lies, as long as it is alive; see `unwrap`. */
+  readonly binding: () => GpuBinding;
+}
+
+/** Elements of a tensor or a vector. */
+export interface Elements {
+  readonly kind: "elements";
+  readonly length: number;
+  readonly dtype: DType;
+}
+
+/** Moments of a batch, in slices. */
+export interface Moments {
+  readonly kind: "moments";
+  readonly channels: number;
+  readonly slices: number;
+  /** Values per channel, exact where a float32 on the device is not. */
+  readonly count: number;
+}
+
+/** Gradient sums of a batch, in slices. */
+export interface Sums {
+  readonly kind: "sums";
+  readonly channels: number;
+  readonly slices: number;
+  /** The arrays whose statistics stand before the sums; none before sums from the wire. */
+  readonly statistics: readonly WebGpuArray[];
+}
+
+/** What an array holds. */
+export type Contents = Elements | Moments | Sums;
+
+/** A kind of array. */
+export type Kind = Contents["kind"];
+
+/** The contents of a kind. */
+export type ContentsOf<K extends Kind> = Extract<Contents, { readonly kind: K }>;
+
+/** A live array. */
+export interface Slot<C extends Contents = Contents> extends Range {
+  readonly contents: C;
+  /** The batch that makes it. */
+  readonly recorder: Recorder | null;
+}
+
+/** The arrays of one device. */
+export interface Arrays {
+  /** Makes an array of a range. */
+  readonly own: (range: Range, contents: Contents, recorder: Recorder | null) => WebGpuArray;
+  /** Looks an array up; `recorder` is the batch that wants to use it. */
+  readonly slot: <K extends Kind>(
+    array: WebGpuArray,
+    kind: K,
+    recorder: Recorder | null,
+  ) => Slot<ContentsOf<K>>;
+  readonly free: (...arrays: WebGpuArray[]) => void;
+  readonly owns: (value: unknown) => value is WebGpuArray;
+  readonly describe: (array: WebGpuArray) => ArrayInfo;
+}
+
+const KINDS: Record<Kind, string> = {
+  elements: "the elements of a tensor or a vector",
+  moments: "moments",
+  sums: "gradient sums",
+};
+
+/**
+ * Makes the registry of a device's arrays.
+ *
+ * @param memory where their blocks go when the last array in them is freed
+ * @returns the registry
+ */
+export function createArrays(memory: Memory): Arrays {
+  const live = new WeakMap<WebGpuArray, Slot>();
+  const freed = new WeakSet<WebGpuArray>();
+
+  const find = (array: WebGpuArray): Slot => {
+    const slot = live.get(array);
+    if (slot) return slot;
+    throw new TypeError(
+      freed.has(array)
+        ? "Cannot use the array as it was already freed"
+        : "Cannot use the array as it must be one of this device: it is another device's, or none",
+    );
+  };
+  const slot = <K extends Kind>(
+    array: WebGpuArray,
+    kind: K,
+    recorder: Recorder | null,
+  ): Slot<ContentsOf<K>> => {
+    const found = find(array);
+    if (found.contents.kind !== kind) {
+      throw new TypeError(
+        `Cannot use the array as ${KINDS[kind]}: it holds ${KINDS[found.contents.kind]}`,
+      );
+    }
+    if (found.recorder !== recorder && found.recorder?.open()) {
+      throw new TypeError(
+        "Cannot use the array as the batch that makes it has not been launched yet: " +
+          "use it within that batch through its device, or after it",
+      );
+    }
+    return found as Slot<ContentsOf<K>>;
+  };
+  return Object.freeze<Arrays>({
+    own: ({ block, offset, size }, contents, recorder) => {
+      const array: WebGpuArray = Object.freeze({
+        device: "webgpu",
+        binding: () => {
+          const { block, offset, size } = slot(array, "elements", null);
+          return { buffer: block.buffer, offset, size };
+        },
+      });
+      live.set(array, { block, offset, size, contents, recorder });
+      block.owners++;
+      return array;
+    },
+    slot,
+    free: (...arrays) => {
+      arrays.forEach(find);
+      for (const array of new Set(arrays)) {
+        const { block } = find(array);
+        live.delete(array);
+        freed.add(array);
+        if (--block.owners === 0) memory.release(block);
+      }
+    },
+    owns: (value): value is WebGpuArray => live.has(value as WebGpuArray),
+    describe: (array) => {
+      const { contents } = find(array);
+      if (contents.kind === "elements") return { length: contents.length, dtype: contents.dtype };
+      const { kind, channels } = contents;
+      // As long as their wire.
+      return { length: 2 * channels + (kind === "moments" ? 1 : 0), dtype: "float32" };
+    },
+  });
+}
+
+/** Bytes of an element. */
+export function bytesOf(dtype: DType): number {
+  return dtype === "float16" ? 2 : 4;
+}
+
+/** Bytes of an array's record of one channel. */
+export function bytesPerChannel(contents: Contents): number {
+  if (contents.kind === "elements") return bytesOf(contents.dtype);
+  return contents.kind === "moments" ? 16 * contents.slices : 8 * (HEADER + contents.slices);
+}
+
+/** Rounds up to what WebGPU copies and binds. */
+export function padded(bytes: number): number {
+  return Math.ceil(bytes / 4) * 4;
+}
+
+/**
+ * Checks that a part of somebody else's buffer can serve as an array.
+ *
+ * @param binding the part; its size may be left out
+ * @param info what it shall hold
+ * @returns the part's first byte
+ * @throws TypeError where the buffer has the wrong usage, RangeError where the part does not fit
+ */
+export function checkBinding(
+  { buffer, offset = 0, size }: Partial<GpuBinding>,
+  { length, dtype }: ArrayInfo,
+): { readonly buffer: GPUBuffer; readonly offset: number; readonly size: number } {
+  const action = "wrap the buffer";
+  if (typeof buffer?.size !== "number" || typeof buffer.usage !== "number") {
+    throw new TypeError(`Cannot ${action} as it must be a GPUBuffer: current value is ${buffer}`);
+  }
+  if ((buffer.usage & USAGE.storage) === 0) {
+    throw new TypeError(
+      `Cannot ${action} as its usage must include GPUBufferUsage.STORAGE: current usage is 0x${
+        buffer.usage.toString(16)
+      }`,
+    );
+  }
+  const bytes = bytesOf(dtype);
+  const available = size ?? buffer.size - offset;
+  if (!Number.isSafeInteger(offset) || offset < 0 || offset % bytes > 0) {
+    throw new RangeError(
+      `Cannot ${action} as offset must be a multiple of ${bytes} bytes: current value is ${offset}`,
+    );
+  }
+  // Bindings are multiples of 4 bytes: an odd number of float16 needs the two bytes after it to exist.
+  if (available < length * bytes || padded(offset + length * bytes) > buffer.size) {
+    throw new RangeError(
+      `Cannot ${action} as ${length} ${dtype} need ${padded(length * bytes)} bytes from offset ` +
+        `${offset} on: current size is ${available} of a buffer of ${buffer.size}`,
+    );
+  }
+  return { buffer, offset, size: length * bytes };
+}
+
+/** Says that a device without shader-f16 has no float16. */
+export function float16Missing(): DeviceError {
+  return new DeviceError(
+    "Cannot make a float16 array as the GPUDevice must have the feature shader-f16 and the runtime " +
+      "Float16Array: request a device with it, or use float32",
+    "unsupported",
+  );
+}

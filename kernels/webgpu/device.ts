@@ -1,0 +1,113 @@
+/**
+ * The composition root: memory, failures, launches and arrays of one handle, given to each other.
+ *
+ * @module
+ */
+
+import type { Device } from "../../lib/device.ts";
+import { DeviceError } from "../../lib/errors.ts";
+import type { WebGpuDevice, WebGpuOptions } from "../webgpu_device.ts";
+import { checkBinding, createArrays, float16Missing, type WebGpuArray } from "./arrays.ts";
+import { createFailures } from "./failures.ts";
+import { createLaunches, type Recorder } from "./launches.ts";
+import { createMemory, type OnBlock } from "./memory.ts";
+import { operations } from "./operations.ts";
+import { createBindGroups } from "./programs.ts";
+
+/** A binding must hold at least this much: the statistics of one channel, in slices, beside a useful part of a tensor. */
+const SMALLEST_BINDING = 65_536;
+
+/**
+ * Makes a handle on a GPUDevice.
+ *
+ * @param gpuDevice the device, borrowed
+ * @param options the caller's
+ * @param onBlock for tests: called for every block of memory that is handed out or given back
+ * @returns the handle, and what waits for everything that the GPU may still report
+ */
+export function createDevice(
+  gpuDevice: GPUDevice,
+  options: WebGpuOptions,
+  onBlock?: OnBlock,
+): { readonly device: WebGpuDevice; readonly settled: () => Promise<void> } {
+  const { limits: granted, features } = gpuDevice;
+  const float16 = features.has("shader-f16") && typeof Float16Array === "function";
+  const limits = Object.freeze({
+    bindingBytes: bindingBytes(options, granted.maxStorageBufferBindingSize),
+    alignment: granted.minStorageBufferOffsetAlignment,
+    storageBuffers: granted.maxStorageBuffersPerShaderStage,
+  });
+  const failures = createFailures(gpuDevice);
+  const groups = createBindGroups(gpuDevice);
+  const memory = createMemory(gpuDevice, failures, groups.forget, onBlock);
+  const launches = createLaunches(gpuDevice, memory, groups, failures);
+  const arrays = createArrays(memory);
+  const machine = { gpuDevice, memory, arrays, limits, float16 };
+  const adopt: Device<WebGpuArray>["adopt"] = (source, info) => {
+    failures.check();
+    if (info.dtype === "float16" && !float16) throw float16Missing();
+    const { buffer, ...part } = checkBinding(source as Parameters<typeof checkBinding>[0], info);
+    const contents = { kind: "elements", ...info } as const;
+    return arrays.own({ block: memory.borrow(buffer), ...part }, contents, null);
+  };
+  const { describe, free, owns } = arrays;
+  const common = { info: infoOf(gpuDevice, float16), describe, free, owns, adopt };
+
+  const batch = <R>(body: (device: Device<WebGpuArray>) => R): R => {
+    failures.check();
+    return launches.record((recorder) => {
+      const record = <T>(launch: (recorder: Recorder) => T): T => {
+        failures.check();
+        return launch(recorder);
+      };
+      const joined: Device<WebGpuArray> = Object.freeze({
+        ...common,
+        ...operations({ ...machine, record }),
+        batch: <S>(nested: (device: Device<WebGpuArray>) => S): S => nested(joined),
+      });
+      return body(joined);
+    });
+  };
+  const record = <T>(launch: (recorder: Recorder) => T): T => {
+    failures.check();
+    return launches.record(launch);
+  };
+  const dispose = (): void => {
+    failures.fail(
+      new DeviceError("Cannot use the device as it was disposed: make a new handle", "lost"),
+    );
+    memory.close();
+  };
+  const device: WebGpuDevice = Object.freeze({
+    ...common,
+    ...operations({ ...machine, record }),
+    batch,
+    gpuDevice,
+    [Symbol.dispose]: dispose,
+  });
+  const settled = async (): Promise<void> => {
+    await launches.idle();
+    await failures.reported();
+  };
+  return { device, settled };
+}
+
+function infoOf(gpuDevice: GPUDevice, float16: boolean): WebGpuDevice["info"] {
+  const { adapterInfo } = gpuDevice;
+  const { vendor = "", architecture = "", description = "" } = adapterInfo ?? {};
+  const gpu = description || [vendor, architecture].filter(Boolean).join(" ") || "unnamed adapter";
+  const isFallbackAdapter = adapterInfo?.isFallbackAdapter === true;
+  const kind = isFallbackAdapter ? ", software" : "";
+  return Object.freeze({ name: `WebGPU (${gpu}${kind})`, float16, isFallbackAdapter });
+}
+
+function bindingBytes({ maxBindingBytes }: WebGpuOptions, granted: number): number {
+  if (maxBindingBytes === undefined) return granted;
+  if (Number.isInteger(maxBindingBytes) && maxBindingBytes >= SMALLEST_BINDING) {
+    return Math.min(maxBindingBytes, granted);
+  }
+  throw new RangeError(
+    `Cannot make the device as maxBindingBytes must be an integer of ${SMALLEST_BINDING} or more: ` +
+      `current value is ${maxBindingBytes}`,
+  );
+}

@@ -1,0 +1,95 @@
+/**
+ * What a GPU reports late: every failure is kept, and meets the caller at the next opportunity.
+ *
+ * @module
+ */
+
+import { DeviceError, type DeviceErrorCode } from "../../lib/errors.ts";
+
+/** The failures of one handle. Once it has failed it stays so. */
+export interface Failures {
+  /** Throws where the device has failed. */
+  readonly check: () => void;
+  /** Runs calls of WebGPU and listens for what comes of them; `what` completes "The GPU could not ...". */
+  readonly guard: <T>(what: string, body: () => T) => T;
+  /** Waits for every report that is under way. */
+  readonly reported: () => Promise<void>;
+  /** Gives the device up, for this reason or for an earlier one. */
+  readonly fail: (error: DeviceError) => DeviceError;
+  /** Makes a rejected map into an error of the device, waiting for the reason if there is one on its way. */
+  readonly explain: (cause: unknown) => Promise<DeviceError>;
+}
+
+const FILTERS: readonly (readonly [GPUErrorFilter, DeviceErrorCode])[] = [
+  ["validation", "validation"],
+  ["out-of-memory", "outOfMemory"],
+  ["internal", "internal"],
+];
+
+const HINTS: Record<DeviceErrorCode, string> = {
+  lost: "request a new GPUDevice and go on from the last state that was read back",
+  outOfMemory: "free arrays or use smaller batches, and go on with a new handle on the GPUDevice",
+  validation: "this is a bug of the library, or a wrapped buffer does not fit; " +
+    "go on with a new handle on the GPUDevice",
+  internal: "the driver gave up; go on with a new handle on the GPUDevice, or with another device",
+  unsupported: "use another device",
+};
+
+/**
+ * Begins to listen to a device.
+ *
+ * @param gpuDevice whose loss is to be noticed
+ * @returns its failures
+ */
+export function createFailures(gpuDevice: GPUDevice): Failures {
+  let failure: DeviceError | undefined;
+  const pending = new Set<Promise<void>>();
+
+  const fail = (error: DeviceError): DeviceError => failure ??= error;
+  const report = (code: DeviceErrorCode, what: string, cause: unknown): DeviceError => {
+    const { message, reason } = cause as { message?: string; reason?: string };
+    const said = `${message || reason || cause}`.replaceAll(/\s+/g, " ").trim();
+    return fail(
+      new DeviceError(`The GPU could not ${what}: ${said}. To go on: ${HINTS[code]}`, code, {
+        cause,
+      }),
+    );
+  };
+  gpuDevice.lost.then((info) => report("lost", "go on as it was lost", info));
+
+  const guard = <T>(what: string, body: () => T): T => {
+    for (const [filter] of FILTERS) gpuDevice.pushErrorScope(filter);
+    try {
+      return body();
+    } finally {
+      for (const [, code] of FILTERS.toReversed()) {
+        const popped = gpuDevice.popErrorScope().then(
+          (error) => void (error && report(code, what, error)),
+          () => {}, // A lost device has no scopes any more; `lost` says so.
+        );
+        const waiting = popped.finally(() => pending.delete(waiting));
+        pending.add(waiting);
+      }
+    }
+  };
+  const check = (): void => {
+    if (failure) throw failure;
+  };
+  const reported = async (): Promise<void> => {
+    while (pending.size > 0) await Promise.all(pending);
+  };
+  return Object.freeze({
+    check,
+    guard,
+    fail,
+    reported,
+    explain: async (cause: unknown) => {
+      await reported();
+      // `lost` may resolve some turns after the map was rejected.
+      for (let turn = 0; turn < 10 && !failure; turn++) {
+        await new Promise((resolve) => setTimeout(resolve, 0));
+      }
+      return failure ?? report("validation", "read the array back", cause);
+    },
+  });
+}

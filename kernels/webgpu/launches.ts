@@ -1,0 +1,173 @@
+/**
+ * From launches to the queue: commands are data until their batch ends, then one encoder, one submit.
+ *
+ * @module
+ */
+
+import type { Kernel, Parameters } from "../wgsl/kernel.ts";
+import type { Failures } from "./failures.ts";
+import type { Block, Memory } from "./memory.ts";
+import { type BindGroups, createPrograms, PARAMETER_BYTES, type Range } from "./programs.ts";
+
+/** Where the launches of one batch are written down. */
+export interface Recorder {
+  /** Tells the recorders of two batches apart. */
+  readonly open: () => boolean;
+  /** Launches a kernel: a range for each of its storage buffers, its parameters, a number of workgroups. */
+  readonly dispatch: (
+    kernel: Kernel,
+    ranges: Readonly<Record<string, Range>>,
+    parameters: Parameters,
+    workgroups: number,
+  ) => void;
+  /** Reads bytes back once everything before has been computed. */
+  readonly readBack: (range: Range) => Promise<ArrayBuffer>;
+}
+
+/** The way to the GPU. */
+export interface Launches {
+  /** Runs a body that writes launches down, then launches them in one submit; launches nothing if it throws. */
+  readonly record: <T>(body: (recorder: Recorder) => T) => T;
+  /** Waits for every readback that is under way, whatever comes of it. */
+  readonly idle: () => Promise<void>;
+}
+
+interface Dispatch {
+  readonly kernel: Kernel;
+  readonly ranges: readonly Range[];
+  readonly parameters: Uint32Array<ArrayBuffer>;
+  readonly workgroups: number;
+}
+
+interface Copy {
+  readonly from: Range;
+  readonly to: Block;
+  readonly launched: PromiseWithResolvers<void>;
+}
+
+/** GPUMapMode.READ, by number like the usages. */
+const MAP_READ = 0x1;
+
+/**
+ * Makes the way to a device's queue.
+ *
+ * @param gpuDevice the device
+ * @param memory where parameters and readbacks find room
+ * @param groups the bind groups over that memory
+ * @param failures who listens
+ * @returns its launches
+ */
+export function createLaunches(
+  gpuDevice: GPUDevice,
+  memory: Memory,
+  groups: BindGroups,
+  failures: Failures,
+): Launches {
+  const programs = createPrograms(gpuDevice);
+  const { queue } = gpuDevice;
+  const reading = new Set<Promise<unknown>>();
+
+  /** Writes the parameters of all dispatches side by side. */
+  const upload = (dispatches: readonly Dispatch[]): Block => {
+    const all = new Uint32Array(dispatches.length * PARAMETER_BYTES / 4);
+    dispatches.forEach(({ parameters }, i) => all.set(parameters, i * PARAMETER_BYTES / 4));
+    const block = memory.allocate(all.byteLength, "uniform");
+    queue.writeBuffer(block.buffer, 0, all);
+    return block;
+  };
+  const encode = (
+    encoder: GPUCommandEncoder,
+    dispatches: readonly Dispatch[],
+    parameters: Block,
+  ): void => {
+    const pass = encoder.beginComputePass();
+    const uniform = { block: parameters, offset: 0, size: PARAMETER_BYTES };
+    const group = groups.of(programs.parametersLayout, "parameters", [uniform]);
+    let current: GPUComputePipeline | undefined;
+    dispatches.forEach(({ kernel, ranges, workgroups }, i) => {
+      const { pipeline, layout, signature } = programs.of(kernel);
+      if (pipeline !== current) pass.setPipeline(pipeline);
+      current = pipeline;
+      pass.setBindGroup(0, groups.of(layout, signature, ranges));
+      pass.setBindGroup(1, group, [i * PARAMETER_BYTES]);
+      // Large grids go into the second dimension; a workgroup past the end finds nothing to do.
+      const wide = Math.min(workgroups, gpuDevice.limits.maxComputeWorkgroupsPerDimension);
+      pass.dispatchWorkgroups(wide, Math.ceil(workgroups / wide));
+    });
+    pass.end();
+  };
+  const submit = (dispatches: readonly Dispatch[], copies: readonly Copy[]): void => {
+    if (dispatches.length + copies.length === 0) return;
+    failures.guard("run the launched kernels", () => {
+      const encoder = gpuDevice.createCommandEncoder();
+      const parameters = dispatches.length > 0 ? upload(dispatches) : null;
+      if (parameters) encode(encoder, dispatches, parameters);
+      for (const { from: { block, offset, size }, to } of copies) {
+        encoder.copyBufferToBuffer(block.buffer, offset, to.buffer, 0, size);
+      }
+      queue.submit([encoder.finish()]);
+      if (parameters) memory.release(parameters);
+    });
+  };
+
+  /** Maps what was copied; `launched` settles when the copy is on the queue, or when it never will be. */
+  const map = async (to: Block, size: number, launched: Promise<void>): Promise<ArrayBuffer> => {
+    try {
+      await launched;
+      await to.buffer.mapAsync(MAP_READ, 0, size).catch(async (cause) => {
+        throw await failures.explain(cause);
+      });
+      try {
+        await failures.reported();
+        failures.check();
+        return to.buffer.getMappedRange(0, size).slice(0);
+      } finally {
+        to.buffer.unmap();
+      }
+    } finally {
+      memory.release(to);
+    }
+  };
+
+  const record = <T>(body: (recorder: Recorder) => T): T => {
+    const dispatches: Dispatch[] = [];
+    const copies: Copy[] = [];
+    let open = true;
+    const letGo = memory.hold();
+    const recorder: Recorder = Object.freeze<Recorder>({
+      open: () => open,
+      dispatch: (kernel, ranges, parameters, workgroups) => {
+        const bound = Object.keys(kernel.storage).map((name) => ranges[name]);
+        const packed = kernel.pack(parameters);
+        dispatches.push({ kernel, ranges: bound, parameters: packed, workgroups });
+      },
+      readBack: (from) => {
+        const to = memory.allocate(from.size, "readback");
+        const launched = Promise.withResolvers<void>();
+        copies.push({ from, to, launched });
+        const read = map(to, from.size, launched.promise);
+        // The caller hears of a failure where it awaits; one that never does must not crash.
+        const over: Promise<unknown> = read.catch(() => {}).then(() => reading.delete(over));
+        reading.add(over);
+        return read;
+      },
+    });
+    try {
+      const result = body(recorder);
+      open = false;
+      submit(dispatches, copies);
+      for (const { launched } of copies) launched.resolve();
+      return result;
+    } catch (error) {
+      for (const { launched } of copies) launched.reject(error);
+      throw error;
+    } finally {
+      open = false;
+      letGo();
+    }
+  };
+  const idle = async (): Promise<void> => {
+    while (reading.size > 0) await Promise.all(reading);
+  };
+  return Object.freeze({ record, idle });
+}

@@ -1,0 +1,142 @@
+/**
+ * What WebGPU compiles and binds for us, each once: pipelines for good, bind groups as long as their buffers live.
+ *
+ * @module
+ */
+
+import type { Kernel } from "../wgsl/kernel.ts";
+import type { Block } from "./memory.ts";
+
+/** A part of a block. */
+export interface Range {
+  readonly block: Block;
+  readonly offset: number;
+  readonly size: number;
+}
+
+/** Bytes of a kernel's parameters at most; every device aligns uniform buffers to this or less. */
+export const PARAMETER_BYTES = 256;
+/** GPUShaderStage.COMPUTE, by number like the usages of buffers. */
+const COMPUTE = 0x4;
+
+/** A compiled kernel. */
+export interface Program {
+  readonly pipeline: GPUComputePipeline;
+  readonly layout: GPUBindGroupLayout;
+  /** Access of each binding: two kernels of one signature share a layout. */
+  readonly signature: string;
+}
+
+/** Pipelines of a device, each compiled once. */
+export function createPrograms(gpuDevice: GPUDevice) {
+  const layouts = new Map<string, GPUBindGroupLayout>();
+  const programs = new Map<string, Program>();
+  const parametersLayout = gpuDevice.createBindGroupLayout({
+    label: "syncbn parameters",
+    entries: [{
+      binding: 0,
+      visibility: COMPUTE,
+      buffer: { type: "uniform", hasDynamicOffset: true, minBindingSize: PARAMETER_BYTES },
+    }],
+  });
+  const layoutOf = (signature: string): GPUBindGroupLayout => {
+    const known = layouts.get(signature);
+    if (known) return known;
+    const layout = gpuDevice.createBindGroupLayout({
+      label: `syncbn ${signature}`,
+      entries: signature.split(",").map((access, binding) => ({
+        binding,
+        visibility: COMPUTE,
+        buffer: { type: access === "read" ? "read-only-storage" : "storage" },
+      })),
+    });
+    layouts.set(signature, layout);
+    return layout;
+  };
+  const of = ({ name, code, storage }: Kernel): Program => {
+    const known = programs.get(name);
+    if (known) return known;
+    const signature = Object.values(storage).map(({ access }) => access).join(",");
+    const layout = layoutOf(signature);
+    const label = `syncbn ${name}`;
+    const program = {
+      layout,
+      signature,
+      pipeline: gpuDevice.createComputePipeline({
+        label,
+        layout: gpuDevice.createPipelineLayout({ bindGroupLayouts: [layout, parametersLayout] }),
+        compute: { module: gpuDevice.createShaderModule({ label, code }), entryPoint: "main" },
+      }),
+    };
+    programs.set(name, program);
+    return program;
+  };
+  return Object.freeze({ of, parametersLayout });
+}
+
+/** Bind groups of a device. */
+export interface BindGroups {
+  /** The bind group of these ranges; layouts of one signature are one. */
+  readonly of: (
+    layout: GPUBindGroupLayout,
+    signature: string,
+    ranges: readonly Range[],
+  ) => GPUBindGroup;
+  /** Forgets every bind group that binds a block. */
+  readonly forget: (block: Block) => void;
+}
+
+/** Bind groups kept at most. */
+const MOST_GROUPS = 4096;
+
+/** Bind groups by what they bind; each goes when one of its buffers does, since it would keep that alive. */
+export function createBindGroups(gpuDevice: GPUDevice): BindGroups {
+  interface Group {
+    readonly group: GPUBindGroup;
+    readonly blocks: readonly Block[];
+  }
+  const groups = new Map<string, Group>(); // The least recently used first.
+  const keysOf = new Map<Block, Set<string>>();
+  const drop = (key: string): void => {
+    for (const block of groups.get(key)?.blocks ?? []) {
+      const keys = keysOf.get(block);
+      keys?.delete(key);
+      if (keys?.size === 0) keysOf.delete(block);
+    }
+    groups.delete(key);
+  };
+  const of = (
+    layout: GPUBindGroupLayout,
+    signature: string,
+    ranges: readonly Range[],
+  ): GPUBindGroup => {
+    const key = ranges.reduce(
+      (text, { block, offset, size }) => `${text} ${block.id}:${offset}:${size}`,
+      signature,
+    );
+    const known = groups.get(key);
+    if (known) {
+      groups.delete(key);
+      groups.set(key, known);
+      return known.group;
+    }
+    const group = gpuDevice.createBindGroup({
+      layout,
+      entries: ranges.map(({ block: { buffer }, offset, size }, binding) => ({
+        binding,
+        resource: { buffer, offset, size },
+      })),
+    });
+    const blocks = ranges.map(({ block }) => block);
+    groups.set(key, { group, blocks });
+    for (const block of blocks) {
+      const keys = keysOf.get(block) ?? new Set();
+      keysOf.set(block, keys.add(key));
+    }
+    const [oldest] = groups.keys();
+    if (groups.size > MOST_GROUPS) drop(oldest);
+    return group;
+  };
+  const forget = (block: Block): void => [...keysOf.get(block) ?? []].forEach(drop);
+  return Object.freeze({ of, forget });
+}

@@ -1,0 +1,126 @@
+/**
+ * A walk: one kernel over all boxes of its tensors, with each box's parts bound and their places as parameters.
+ *
+ * @module
+ */
+
+import type { Format } from "../../lib/tensor.ts";
+import type { Kernel, Parameters } from "../wgsl/kernel.ts";
+import { bytesOf, bytesPerChannel, type Elements, padded, type Slot } from "./arrays.ts";
+import type { Recorder } from "./launches.ts";
+import { type Box, cut, lanesOf, layOut, tiling } from "./plan.ts";
+import type { Range } from "./programs.ts";
+
+/** What a device allows. */
+export interface Limits {
+  /** Bytes of a storage binding at most. */
+  readonly bindingBytes: number;
+  /** Bytes that the offset of a binding is a multiple of. */
+  readonly alignment: number;
+  /** Storage buffers of a kernel at most. */
+  readonly storageBuffers: number;
+}
+
+/** The tensors of a walk: one shape, each with its memory order; the first decides how channels lie. */
+export type Tensors = Readonly<
+  Record<string, { readonly slot: Slot<Elements>; readonly format: Format } | null>
+>;
+
+/** A walk that is planned. */
+export interface Walk {
+  readonly boxes: readonly Box[];
+  /** Cells that each channel is cut into. */
+  readonly cells: number;
+  readonly lanes: number;
+  /** Launches a kernel over every box. */
+  readonly launch: (recorder: Recorder, launch: WalkLaunch) => void;
+}
+
+/** What a walk launches. */
+export interface WalkLaunch {
+  readonly kernel: Kernel;
+  /** Arrays with a record per channel, by the kernel's names. */
+  readonly arrays: Readonly<Record<string, Slot | null>>;
+  /** Slices of each box. */
+  readonly slices: number;
+  /** The kernel's own parameters, and arrays that it binds as a whole. */
+  readonly also?: (box: Box) => {
+    readonly parameters: Parameters;
+    readonly ranges?: Readonly<Record<string, Range>>;
+  };
+}
+
+/**
+ * Plans a walk.
+ *
+ * @param shape logical shape of the tensors; not empty
+ * @param tensors by the kernels' names
+ * @param recordBytes bytes per channel of the largest array that is bound beside them
+ * @param limits what the device allows
+ * @returns the walk
+ */
+export function walk(
+  shape: readonly number[],
+  tensors: Tensors,
+  recordBytes: number,
+  limits: Limits,
+): Walk {
+  const named = Object.entries(tensors).flatMap(([name, tensor]) =>
+    tensor ? [{ name, ...tensor, bytes: bytesOf(tensor.slot.contents.dtype) }] : []
+  );
+  const { geometry, strides, channelsLast } = layOut(shape, named.map(({ format }) => format));
+  const room = limits.bindingBytes - limits.alignment;
+  const most = Math.floor(room / Math.max(...named.map(({ bytes }) => bytes)));
+  const { boxes, cells } = cut(geometry, strides, most, Math.floor(room / recordBytes));
+  const lanes = lanesOf(geometry.channels, channelsLast);
+
+  const launch = (recorder: Recorder, { kernel, arrays, slices, also }: WalkLaunch): void => {
+    for (const box of boxes) {
+      const { parameters, ranges = {} } = also?.(box) ?? { parameters: {} };
+      const { workgroups, parameters: tile } = tiling(box, lanes, slices);
+      const bound: Record<string, Range> = { ...ranges };
+      const values: Record<string, number | readonly number[]> = { ...tile, ...parameters };
+      named.forEach(({ name, slot, bytes }, i) => {
+        const { sample, channel, place } = strides[i];
+        const first = box.sample * sample + box.channel * channel + box.place * place;
+        const last = first + (box.samples - 1) * sample + (box.channels - 1) * channel +
+          (box.inner - 1) * place;
+        const part = window(slot, first * bytes, (last + 1) * bytes, bytes, limits);
+        bound[name] = part.range;
+        values[name] = [part.at, sample, channel, place];
+      });
+      for (const [name, slot] of Object.entries(arrays)) {
+        if (!slot) continue;
+        const part = channelsOf(slot, box, limits);
+        bound[name] = part.range;
+        values[`${name}At`] = part.at;
+      }
+      recorder.dispatch(kernel, bound, values, workgroups);
+    }
+  };
+  return Object.freeze({ boxes, cells, lanes, launch });
+}
+
+/** The records of a box's channels. */
+export function channelsOf(
+  slot: Slot,
+  { channel, channels }: Pick<Box, "channel" | "channels">,
+  limits: Limits,
+): { readonly range: Range; readonly at: number } {
+  const record = bytesPerChannel(slot.contents);
+  const element = { elements: 4, moments: 16, sums: 8 }[slot.contents.kind];
+  return window(slot, channel * record, (channel + channels) * record, element, limits);
+}
+
+/** Bytes [from, to) of an array as a binding, which begins at an aligned offset; `at` is the first element in it. */
+export function window(
+  { block, offset }: Range,
+  from: number,
+  to: number,
+  bytes: number,
+  { alignment }: Limits,
+): { readonly range: Range; readonly at: number } {
+  const start = Math.floor((offset + from) / alignment) * alignment;
+  const range = { block, offset: start, size: padded(offset + to - start) };
+  return { range, at: (offset + from - start) / bytes };
+}

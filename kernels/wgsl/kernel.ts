@@ -1,0 +1,149 @@
+/**
+ * A kernel is data: the WGSL text of one compute shader, and what it wants bound. Every kernel of this folder is a pure
+ * function from options to such a record; nothing here knows a device.
+ *
+ * @module
+ */
+
+import type { DType } from "../../lib/tensor.ts";
+
+/** A storage buffer as a shader declares it. */
+export interface Storage {
+  /** Whether the shader writes there. */
+  readonly access: "read" | "read_write";
+  /** WGSL type of an element. */
+  readonly element: string;
+  /**
+   * What lies there, which decides on the parameter that comes with it: a tensor's is a vec4u of its name, its first
+   * element and its strides per sample, channel and place; that of an array with a record per channel is a u32, `nameAt`,
+   * where the first channel's record begins; an array bound as a whole has none.
+   */
+  readonly holds: "tensor" | "channels" | "whole";
+}
+
+/** A scalar of a shader's parameters. */
+export type Scalar = "u32" | "f32";
+
+/** Values of a shader's parameters by name. */
+export type Parameters = Readonly<Record<string, number | readonly number[]>>;
+
+/** One compute shader, and what it wants. */
+export interface Kernel {
+  /** Names function and options; two kernels of one name are the same shader. */
+  readonly name: string;
+  /** The whole shader; its entry point is `main`, of {@linkcode WORKGROUP} invocations. */
+  readonly code: string;
+  /** Storage buffers of bind group 0 by name, in the order of their binding numbers. */
+  readonly storage: Readonly<Record<string, Storage>>;
+  /** Lays out the parameters, which are the uniform buffer of bind group 1; each must have its value. */
+  readonly pack: (values: Parameters) => Uint32Array<ArrayBuffer>;
+}
+
+/** Invocations of every workgroup: what WebGPU grants everywhere. */
+export const WORKGROUP = 256;
+
+/** What a kernel is made of. */
+export interface KernelParts {
+  /** The function's name. */
+  readonly name: string;
+  /** Its options, which go into the kernel's name. */
+  readonly options?: object;
+  /** Storage buffers by name; null ones are left out. */
+  readonly storage: Readonly<Record<string, Storage | null>>;
+  /** Scalars of the uniform `p`, beside those that come with the storage buffers. */
+  readonly parameters: Readonly<Record<string, Scalar>>;
+  /** Everything after the declarations. */
+  readonly body: string;
+}
+
+/**
+ * Puts declarations before a shader's body.
+ *
+ * @param parts name, storage buffers, parameters and body
+ * @returns the kernel
+ */
+export function kernel(parts: KernelParts): Kernel {
+  const storage = Object.fromEntries(
+    Object.entries(parts.storage).filter((entry): entry is [string, Storage] => entry[1] !== null),
+  );
+  const named = Object.entries(storage);
+  const fields: Record<string, Scalar | "vec4u"> = {};
+  for (const [name, { holds }] of named) if (holds === "tensor") fields[name] = "vec4u";
+  for (const [name, { holds }] of named) if (holds === "channels") fields[`${name}At`] = "u32";
+  Object.assign(fields, parts.parameters);
+
+  const half = named.some(([, { element }]) => element === "f16");
+  const code = `${half ? "enable f16;\n" : ""}
+struct Parameters {
+${Object.entries(fields).map(([name, type]) => `  ${name}: ${type},`).join("\n")}
+}
+@group(1) @binding(0) var<uniform> p: Parameters;
+
+${
+    named.map(([name, { access, element }], binding) =>
+      `@group(0) @binding(${binding}) var<storage, ${access}> ${name}: array<${element}>;`
+    ).join("\n")
+  }
+${parts.body}`;
+  const name = nameOf(parts.name, parts.options ?? {});
+  return Object.freeze({ name, code, storage, pack: packer(name, fields) });
+}
+
+/** A tensor that is read. */
+export function tensor(dtype: DType): Storage {
+  return { access: "read", element: elementOf(dtype), holds: "tensor" };
+}
+
+/** A tensor that is written. */
+export function result(dtype: DType): Storage {
+  return { access: "read_write", element: elementOf(dtype), holds: "tensor" };
+}
+
+/** An array with a record per channel that is read. */
+export function channels(element: string): Storage {
+  return { access: "read", element, holds: "channels" };
+}
+
+/** An array with a record per channel that is written. */
+export function channelsResult(element: string): Storage {
+  return { access: "read_write", element, holds: "channels" };
+}
+
+/** WGSL's name of an element's storage. */
+export function elementOf(dtype: DType): "f32" | "f16" {
+  return dtype === "float16" ? "f16" : "f32";
+}
+
+function nameOf(name: string, options: object): string {
+  const chosen = Object.entries(options).filter(([, value]) => value !== false && value !== null);
+  return [name, ...chosen.map(([key, value]) => value === true ? key : `${key}=${value}`)].join(
+    " ",
+  );
+}
+
+/** WGSL's layout of a uniform struct: scalars of 4 bytes anywhere, vec4u at multiples of 16. */
+function packer(
+  kernelName: string,
+  fields: Readonly<Record<string, Scalar | "vec4u">>,
+): Kernel["pack"] {
+  let words = 0;
+  const places = Object.entries(fields).map(([name, type]) => {
+    const size = type === "vec4u" ? 4 : 1;
+    const at = Math.ceil(words / size) * size;
+    words = at + size;
+    return { name, type, at };
+  });
+  const length = Math.ceil(words / 4) * 4;
+  return (values) => {
+    const packed = new Uint32Array(length);
+    const floats = new Float32Array(packed.buffer);
+    for (const { name, type, at } of places) {
+      const value = values[name];
+      if (value === undefined) throw new Error(`Kernel "${kernelName}" wants a value of ${name}`);
+      if (typeof value !== "number") packed.set(value, at);
+      else if (type === "f32") floats[at] = value;
+      else packed[at] = value;
+    }
+    return packed;
+  };
+}
