@@ -44,7 +44,10 @@ export interface WebGpuDevice extends Device<WebGpuArray>, Disposable {
 }
 
 /** A device that owns its `GPUDevice`, which ends with it. */
-export interface OwnedWebGpuDevice extends WebGpuDevice, AsyncDisposable {}
+export interface OwnedWebGpuDevice extends WebGpuDevice, AsyncDisposable {
+  /** The implementation that it came from. It stands here because Dawn's objects do not keep theirs alive. */
+  readonly gpu: GPU;
+}
 
 /** Options of {@linkcode webgpuDevice}. */
 export interface WebGpuOptions {
@@ -168,6 +171,7 @@ export async function requestWebGpuDevice(
   const { device, settled } = createDevice(gpuDevice, options);
   return Object.freeze({
     ...device,
+    gpu,
     [Symbol.asyncDispose]: async () => {
       device[Symbol.dispose]();
       gpuDevice.destroy();

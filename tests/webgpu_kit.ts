@@ -1,6 +1,7 @@
 /** The WebGPU devices of this machine, as the suites see them. */
 
 import type { DeviceKit } from "./kit.ts";
+import { recordGpu, type RecordingGpu } from "./recording_gpu.ts";
 import { createDevice } from "../kernels/webgpu/device.ts";
 import type { OnBlock } from "../kernels/webgpu/memory.ts";
 import type { WebGpuArray, WebGpuDevice, WebGpuOptions } from "../kernels/webgpu_device.ts";
@@ -23,31 +24,53 @@ export interface Opening {
   readonly everything: boolean;
   readonly options?: WebGpuOptions;
   readonly onBlock?: (gpuDevice: GPUDevice) => OnBlock;
+  /** Invocations of a workgroup; what the plan gives the adapter by default. */
+  readonly workgroup?: number;
+}
+
+/** An open handle. */
+export interface Opened {
+  readonly device: WebGpuDevice;
+  /** Its GPUDevice, which counts. */
+  readonly recording: RecordingGpu;
+  /** Opens another handle of the same kind, on a GPUDevice of its own. */
+  readonly again: () => Promise<Opened>;
+  /** Waits for everything that is under way. */
+  readonly settled: () => Promise<void>;
+  /** Ends the handle and its GPUDevice. */
+  readonly close: () => Promise<void>;
 }
 
 /** Opens a handle on a GPUDevice of its own. */
 export async function open(
   gpu: GPU,
-  { everything, options = {}, onBlock }: Omit<Opening, "name">,
-): Promise<{ readonly device: WebGpuDevice; readonly close: () => Promise<void> }> {
+  opening: Omit<Opening, "name">,
+): Promise<Opened> {
+  const { everything, options = {}, onBlock, workgroup } = opening;
   const adapter = await gpu.requestAdapter();
   if (!adapter) throw new Error("this machine has no WebGPU adapter");
   const { maxStorageBuffersPerShaderStage } = adapter.limits;
-  const gpuDevice = await adapter.requestDevice(
-    everything
-      ? {
-        requiredFeatures: adapter.features.has("shader-f16") ? ["shader-f16"] : [],
-        requiredLimits: { maxStorageBuffersPerShaderStage },
-      }
-      : {},
+  const recording = recordGpu(
+    await adapter.requestDevice(
+      everything
+        ? {
+          requiredFeatures: adapter.features.has("shader-f16") ? ["shader-f16"] : [],
+          requiredLimits: { maxStorageBuffersPerShaderStage },
+        }
+        : {},
+    ),
   );
-  const { device, settled } = createDevice(gpuDevice, options, onBlock?.(gpuDevice));
+  const { gpuDevice } = recording;
+  const { device, settled } = createDevice(gpuDevice, options, {
+    ...(onBlock && { onBlock: onBlock(gpuDevice) }),
+    ...(workgroup && { workgroup }),
+  });
   const close = async () => {
     device[Symbol.dispose]();
     gpuDevice.destroy();
     await settled();
   };
-  return { device, close };
+  return { device, recording, again: () => open(gpu, opening), close, settled };
 }
 
 /** A kit of such handles. */
@@ -59,6 +82,52 @@ export function webgpuKit(gpu: GPU, opening: Opening): DeviceKit<WebGpuArray> {
     nonFinite: false,
     cases: 60,
   };
+}
+
+/**
+ * A kit of one handle for all tests, where compiling the kernels takes seconds. The last test must be that of
+ * `closing`.
+ */
+export async function sharedKit(gpu: GPU, opening: Opening & { readonly cases: number }): Promise<{
+  readonly kit: DeviceKit<WebGpuArray>;
+  readonly closing: () => Promise<void>;
+}> {
+  const { device, close, settled } = await open(gpu, opening);
+  const opened = { device, close: settled, gpu };
+  const kit = {
+    ...webgpuKit(gpu, opening),
+    cases: opening.cases,
+    // With `gpu`: Dawn's objects crash once the instance that they came from is forgotten.
+    open: () => Promise.resolve(opened),
+  };
+  return { kit, closing: close };
+}
+
+/** How the tests of this folder's WebGPU part get at a device. */
+export interface Opener {
+  readonly gpu: GPU;
+  /** Whether the adapter is fast enough for large tensors and long loops. */
+  readonly heavy: boolean;
+  /** Registers a test with a handle of its own, which ends with it. */
+  readonly test: (
+    name: string,
+    opening: Omit<Opening, "name">,
+    body: (opened: Opened) => Promise<void> | void,
+  ) => void;
+}
+
+/** Makes an opener; its tests have the given name before their own. */
+export function opener(gpu: GPU, name: string, heavy: boolean): Opener {
+  const test: Opener["test"] = (what, opening, body) =>
+    Deno.test(`${name}: ${what}`, async () => {
+      const opened = await open(gpu, opening);
+      try {
+        await body(opened);
+      } finally {
+        await opened.close();
+      }
+    });
+  return { gpu, heavy, test };
 }
 
 /** Fills every block that is handed out or given back with NaN, so that whoever reads what nobody wrote shows it. */

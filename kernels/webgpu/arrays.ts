@@ -50,6 +50,8 @@ export interface Sums {
   readonly kind: "sums";
   readonly channels: number;
   readonly slices: number;
+  /** Whether they are those of an empty batch, zeros, which nobody has to read back. */
+  readonly empty: boolean;
   /** The arrays whose statistics stand before the sums; none before sums from the wire. */
   readonly statistics: readonly WebGpuArray[];
 }

@@ -12,30 +12,41 @@ import { createFailures } from "./failures.ts";
 import { createLaunches, type Recorder } from "./launches.ts";
 import { createMemory, type OnBlock } from "./memory.ts";
 import { operations } from "./operations.ts";
+import { workgroupOf } from "./plan.ts";
 import { createBindGroups } from "./programs.ts";
 
 /** A binding must hold at least this much: the statistics of one channel, in slices, beside a useful part of a tensor. */
 const SMALLEST_BINDING = 65_536;
+
+/** What tests may want otherwise. */
+export interface Experiment {
+  /** Called for every block of memory that is handed out or given back. */
+  readonly onBlock?: OnBlock;
+  /** Invocations of a workgroup, instead of what the plan gives the adapter. */
+  readonly workgroup?: number;
+}
 
 /**
  * Makes a handle on a GPUDevice.
  *
  * @param gpuDevice the device, borrowed
  * @param options the caller's
- * @param onBlock for tests: called for every block of memory that is handed out or given back
+ * @param experiment for tests
  * @returns the handle, and what waits for everything that the GPU may still report
  */
 export function createDevice(
   gpuDevice: GPUDevice,
   options: WebGpuOptions,
-  onBlock?: OnBlock,
+  { onBlock, workgroup }: Experiment = {},
 ): { readonly device: WebGpuDevice; readonly settled: () => Promise<void> } {
   const { limits: granted, features } = gpuDevice;
   const float16 = features.has("shader-f16") && typeof Float16Array === "function";
+  const info = infoOf(gpuDevice, float16);
   const limits = Object.freeze({
     bindingBytes: bindingBytes(options, granted.maxStorageBufferBindingSize),
     alignment: granted.minStorageBufferOffsetAlignment,
     storageBuffers: granted.maxStorageBuffersPerShaderStage,
+    workgroup: workgroup ?? workgroupOf(info.isFallbackAdapter),
   });
   const failures = createFailures(gpuDevice);
   const groups = createBindGroups(gpuDevice);
@@ -51,7 +62,7 @@ export function createDevice(
     return arrays.own({ block: memory.borrow(buffer), ...part }, contents, null);
   };
   const { describe, free, owns } = arrays;
-  const common = { info: infoOf(gpuDevice, float16), describe, free, owns, adopt };
+  const common = { info, describe, free, owns, adopt };
 
   const batch = <R>(body: (device: Device<WebGpuArray>) => R): R => {
     failures.check();

@@ -10,9 +10,12 @@ import { DeviceError, type DeviceErrorCode } from "../../lib/errors.ts";
 export interface Failures {
   /** Throws where the device has failed. */
   readonly check: () => void;
-  /** Runs calls of WebGPU and listens for what comes of them; `what` completes "The GPU could not ...". */
-  readonly guard: <T>(what: string, body: () => T) => T;
-  /** Waits for every report that is under way. */
+  /**
+   * Runs calls of WebGPU and listens for what may come of them, besides a refusal; `what` completes "The GPU could not
+   * ...".
+   */
+  readonly guard: <T>(what: string, besides: readonly GPUErrorFilter[], body: () => T) => T;
+  /** Waits for the reports that are under way. */
   readonly reported: () => Promise<void>;
   /** Gives the device up, for this reason or for an earlier one. */
   readonly fail: (error: DeviceError) => DeviceError;
@@ -20,11 +23,11 @@ export interface Failures {
   readonly explain: (cause: unknown) => Promise<DeviceError>;
 }
 
-const FILTERS: readonly (readonly [GPUErrorFilter, DeviceErrorCode])[] = [
-  ["validation", "validation"],
-  ["out-of-memory", "outOfMemory"],
-  ["internal", "internal"],
-];
+const CODES: Record<GPUErrorFilter, DeviceErrorCode> = {
+  validation: "validation",
+  "out-of-memory": "outOfMemory",
+  internal: "internal",
+};
 
 const HINTS: Record<DeviceErrorCode, string> = {
   lost: "request a new GPUDevice and go on from the last state that was read back",
@@ -57,14 +60,15 @@ export function createFailures(gpuDevice: GPUDevice): Failures {
   };
   gpuDevice.lost.then((info) => report("lost", "go on as it was lost", info));
 
-  const guard = <T>(what: string, body: () => T): T => {
-    for (const [filter] of FILTERS) gpuDevice.pushErrorScope(filter);
+  const guard = <T>(what: string, besides: readonly GPUErrorFilter[], body: () => T): T => {
+    const filters = ["validation", ...besides] as const;
+    for (const filter of filters) gpuDevice.pushErrorScope(filter);
     try {
       return body();
     } finally {
-      for (const [, code] of FILTERS.toReversed()) {
+      for (const filter of filters.toReversed()) {
         const popped = gpuDevice.popErrorScope().then(
-          (error) => void (error && report(code, what, error)),
+          (error) => void (error && report(CODES[filter], what, error)),
           () => {}, // A lost device has no scopes any more; `lost` says so.
         );
         const waiting = popped.finally(() => pending.delete(waiting));
@@ -76,7 +80,7 @@ export function createFailures(gpuDevice: GPUDevice): Failures {
     if (failure) throw failure;
   };
   const reported = async (): Promise<void> => {
-    while (pending.size > 0) await Promise.all(pending);
+    await Promise.all(pending); // Those of now: what others launch meanwhile is theirs to await.
   };
   return Object.freeze({
     check,

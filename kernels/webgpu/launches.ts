@@ -63,7 +63,7 @@ export function createLaunches(
   groups: BindGroups,
   failures: Failures,
 ): Launches {
-  const programs = createPrograms(gpuDevice);
+  const programs = createPrograms(gpuDevice, failures);
   const { queue } = gpuDevice;
   const reading = new Set<Promise<unknown>>();
 
@@ -98,7 +98,7 @@ export function createLaunches(
   };
   const submit = (dispatches: readonly Dispatch[], copies: readonly Copy[]): void => {
     if (dispatches.length + copies.length === 0) return;
-    failures.guard("run the launched kernels", () => {
+    failures.guard("run the launched kernels", [], () => {
       const encoder = gpuDevice.createCommandEncoder();
       const parameters = dispatches.length > 0 ? upload(dispatches) : null;
       if (parameters) encode(encoder, dispatches, parameters);

@@ -55,12 +55,19 @@ export type OnBlock = (block: Block) => void;
 const SMALLEST = 256;
 /** Size classes per doubling: at most an eighth of a block is unused. */
 const CLASSES = 8;
+/**
+ * Idle bytes at most, per byte that was in use at once: the phases of a training step need different sizes, each of
+ * which is idle during the others. A few small blocks are not worth counting.
+ */
+const MOST_IDLE = 2;
+const UNCOUNTED = 2 ** 22;
 
 /**
  * Makes a memory over a device.
  *
- * Given-back blocks are used again for requests of their size class. As many bytes are kept idle as were in use at once
- * at most; beyond that the longest idle buffers are destroyed.
+ * Given-back blocks are used again for requests of their size class, the oldest buffer first, so that a training step
+ * gets the blocks of the step before. At most twice as many bytes are kept idle as were in use at once; beyond that the
+ * longest idle buffers are destroyed.
  *
  * @param gpuDevice where buffers are created
  * @param failures who listens to what comes of that
@@ -75,7 +82,7 @@ export function createMemory(
   onBlock: OnBlock = () => {},
 ): Memory {
   const idle = new Set<Block>(); // In the order in which they were given back.
-  const shelves = new Map<string, Block[]>(); // The same by purpose and size.
+  const shelves = new Map<string, Block[]>(); // The same by purpose and size, oldest buffer last.
   const live = new Set<Block>();
   const withheld: Block[] = [];
   let [ids, open, inUse, mostInUse, idleBytes, closed] = [0, 0, 0, 0, 0, false];
@@ -93,7 +100,8 @@ export function createMemory(
   const evict = (block: Block): void => {
     idle.delete(block);
     idleBytes -= block.bytes;
-    shelf(block.purpose, block.bytes).shift(); // The longest idle of all is the first on its shelf.
+    const blocks = shelf(block.purpose, block.bytes);
+    blocks.splice(blocks.indexOf(block), 1);
     destroy(block);
   };
   const recycle = (block: Block): void => {
@@ -101,9 +109,11 @@ export function createMemory(
     onBlock(block);
     idle.add(block);
     idleBytes += block.bytes;
-    shelf(block.purpose, block.bytes).push(block);
+    const blocks = shelf(block.purpose, block.bytes);
+    const older = blocks.findIndex(({ id }) => id < block.id);
+    blocks.splice(older < 0 ? blocks.length : older, 0, block);
     for (const oldest of idle) {
-      if (idleBytes <= mostInUse) break;
+      if (idleBytes <= MOST_IDLE * mostInUse + UNCOUNTED) break;
       evict(oldest);
     }
   };
@@ -118,6 +128,7 @@ export function createMemory(
     }
     const buffer = failures.guard(
       `allocate ${bytes} bytes`,
+      ["out-of-memory"],
       () => gpuDevice.createBuffer({ size: bytes, usage: USAGES[purpose], label: "syncbn" }),
     );
     return { id: ids++, buffer, bytes, purpose, owners: 0 };

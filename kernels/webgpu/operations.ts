@@ -23,14 +23,10 @@ import {
 } from "../wgsl/gradient_sums.ts";
 import { gradientsKernel, gradParametersKernel } from "../wgsl/gradients.ts";
 import type { Kernel } from "../wgsl/kernel.ts";
+import type { Tile } from "../wgsl/tiles.ts";
 import { momentsKernel } from "../wgsl/moments.ts";
 import { normalizeKernel } from "../wgsl/normalize.ts";
-import {
-  CHANNEL_LANES,
-  mergedMomentsKernel,
-  runningStatsKernel,
-  type Source,
-} from "../wgsl/statistics.ts";
+import { mergedMomentsKernel, runningStatsKernel, type Source } from "../wgsl/statistics.ts";
 import {
   type Arrays,
   bytesOf,
@@ -44,7 +40,7 @@ import {
 } from "./arrays.ts";
 import type { Recorder } from "./launches.ts";
 import type { Memory } from "./memory.ts";
-import { shares, slicesOf, tiling } from "./plan.ts";
+import { channelTile, shares, slicesOf, tiling } from "./plan.ts";
 import type { Range } from "./programs.ts";
 import { channelsOf, type Limits, type Tensors, walk } from "./walks.ts";
 
@@ -96,13 +92,18 @@ export function operations(machine: Machine): Operations {
     const range = { block, offset: 0, size };
     return [arrays.own(range, contents, recorder), { ...range, contents, recorder }];
   };
-  const fill = (contents: Contents, data: ArrayBufferView<ArrayBuffer>): A => {
+  /** An array with contents from the host, which are made once there is room for them. */
+  const fill = (contents: Contents, make: () => ArrayBufferView<ArrayBuffer>): A => {
     const [array, { block }] = room(contents, null);
+    const data = make();
     if (data.byteLength > 0) gpuDevice.queue.writeBuffer(block.buffer, 0, data);
     return array;
   };
   const zeros = (channels: number): A =>
-    fill({ kind: "elements", length: channels, dtype: "float32" }, new Float32Array(channels));
+    fill(
+      { kind: "elements", length: channels, dtype: "float32" },
+      () => new Float32Array(channels),
+    );
   const elements = (array: A, recorder: Recorder) => arrays.slot(array, "elements", recorder);
   const orNull = (array: A | null, recorder: Recorder) => array && elements(array, recorder);
   const part = ({ data, format }: Tensor<A>, recorder: Recorder) => ({
@@ -148,7 +149,7 @@ export function operations(machine: Machine): Operations {
   /** Launches a kernel that walks no tensor over all channels, in parts that can be bound. */
   const overChannels = (
     recorder: Recorder,
-    kernel: Kernel,
+    kernel: (tile: Tile) => Kernel,
     channels: number,
     beside: Readonly<Record<string, Slot>>,
     parameters: Readonly<Record<string, number>>,
@@ -156,21 +157,23 @@ export function operations(machine: Machine): Operations {
     const most = Math.floor(
       (limits.bindingBytes - limits.alignment) / largest(Object.values(beside)),
     );
+    const tile = channelTile(limits.workgroup);
+    const made = kernel(tile);
     for (let channel = 0; channel < channels; channel += most) {
       const box = { channel, channels: Math.min(most, channels - channel) };
-      const { workgroups, parameters: tile } = tiling(
+      const { workgroups, parameters: counts } = tiling(
         { samples: 1, inner: 1, channels: box.channels },
-        CHANNEL_LANES,
+        tile,
         1,
       );
       const ranges: Record<string, Range> = {};
-      const values: Record<string, number> = { ...tile, ...parameters };
+      const values: Record<string, number> = { ...counts, ...parameters };
       for (const [name, slot] of Object.entries(beside)) {
         const { range, at } = channelsOf(slot, box, limits);
         ranges[name] = range;
         values[`${name}At`] = at;
       }
-      recorder.dispatch(kernel, ranges, values, workgroups);
+      recorder.dispatch(made, ranges, values, workgroups);
     }
   };
 
@@ -181,14 +184,14 @@ export function operations(machine: Machine): Operations {
       const count = batch * inner;
       if (count === 0) {
         const contents = { kind: "moments", channels, slices: 1, count } as const;
-        return fill(contents, new Float32Array(4 * channels));
+        return fill(contents, () => new Float32Array(4 * channels));
       }
-      const { cells, lanes } = plan(input.shape, { x }, {});
-      const slices = slicesOf({ samples: batch, channels, inner }, cells, lanes);
+      const { cells, tile } = plan(input.shape, { x }, {});
+      const slices = slicesOf({ samples: batch, channels, inner }, cells, tile);
       const total = slices * cells;
       const [array, parts] = room({ kind: "moments", channels, slices: total, count }, recorder);
       plan(input.shape, { x }, { parts }).launch(recorder, {
-        kernel: momentsKernel({ dtype: input.dtype, lanes }),
+        kernel: momentsKernel({ ...tile, dtype: input.dtype }),
         arrays: { parts },
         slices,
         also: ({ cell }) => ({
@@ -218,16 +221,16 @@ export function operations(machine: Machine): Operations {
       const y = { slot, format: input.format };
       const over = plan(input.shape, { x, residual: added, y }, beside);
       const { dtype } = input;
-      const { lanes } = over;
+      const { tile } = over;
       over.launch(recorder, {
         kernel: normalizeKernel({
-          ...{ dtype, lanes, source: stats.source, relu },
+          ...{ ...tile, dtype, source: stats.source, relu },
           weight: beside.weight !== null,
           bias: beside.bias !== null,
           residual: added !== null,
         }),
         arrays: beside,
-        slices: shares(over.boxes[0], lanes, stats.slices),
+        slices: shares(over.boxes[0], tile, stats.slices),
         also: () => ({ parameters: { zero: 0, momentsSlices: stats.slices, eps: affine.eps } }),
       });
       return array;
@@ -247,18 +250,25 @@ export function operations(machine: Machine): Operations {
       };
       const stats = look(statistics, recorder);
       const { batch, channels, inner } = extents(input.shape);
-      const contents = { kind: "sums", channels, statistics: stats.handles } as const;
+      const { handles } = stats;
+      const contents = { kind: "sums", channels, empty: false, statistics: handles } as const;
       if (batch * inner === 0) {
-        return fill({ ...contents, slices: 1 }, new Float32Array(2 * (HEADER + 1) * channels));
+        return fill(
+          { ...contents, slices: 1, empty: true },
+          () => new Float32Array(2 * (HEADER + 1) * channels),
+        );
       }
-      const { cells, lanes } = plan(input.shape, tensors, {});
-      const slices = slicesOf({ samples: batch, channels, inner }, cells, lanes);
+      const { cells, tile } = plan(input.shape, tensors, {});
+      const slices = slicesOf({ samples: batch, channels, inner }, cells, tile);
       const total = slices * cells;
       const [array, parts] = room({ ...contents, slices: total }, recorder);
       const beside = { ...stats.arrays, parts };
       const { dtype } = input;
       plan(input.shape, tensors, beside).launch(recorder, {
-        kernel: gradientSumsKernel({ dtype, lanes, source: stats.source, gated: output !== null }),
+        kernel: gradientSumsKernel({
+          ...{ ...tile, dtype, source: stats.source },
+          gated: output !== null,
+        }),
         arrays: beside,
         slices,
         also: ({ cell }) => ({
@@ -280,9 +290,9 @@ export function operations(machine: Machine): Operations {
       return { local, scratch: null };
     }
     const { channels, slices } = local.contents;
-    const contents = { kind: "sums", channels, slices: 1, statistics: stats.handles } as const;
+    const contents = { ...local.contents, slices: 1, statistics: stats.handles };
     const [scratch, restated] = room(contents, recorder);
-    const kernel = restatedSumsKernel({ source: stats.source });
+    const kernel = (tile: Tile) => restatedSumsKernel({ ...tile, source: stats.source });
     const beside = { local, ...stats.arrays, restated };
     const parameters = { zero: 0, momentsSlices: stats.slices, localSlices: slices };
     overChannels(recorder, kernel, channels, beside, parameters);
@@ -330,18 +340,18 @@ export function operations(machine: Machine): Operations {
       // One dispatch for everything, if a kernel may bind so many buffers.
       const parameters = pair !== null && buffers < limits.storageBuffers && pair.fits;
       const over = plan(input.shape, tensors, beside);
-      const { lanes } = over;
+      const { tile } = over;
       const { dtype } = input;
       const localSlices = local.contents.slices;
       over.launch(recorder, {
         kernel: gradientsKernel({
-          ...{ dtype, lanes, total: kind, parameters },
+          ...{ ...tile, dtype, total: kind, parameters },
           weight: scale !== null,
           gated: output !== null,
           residual: dr !== null,
         }),
         arrays: beside,
-        slices: shares(over.boxes[0], lanes, localSlices),
+        slices: shares(over.boxes[0], tile, localSlices),
         also: (box) => ({
           parameters: {
             ...{ eps, localSlices },
@@ -357,7 +367,7 @@ export function operations(machine: Machine): Operations {
       });
       if (pair && !parameters) {
         const alone = { local, gradWeight: pair.weight[1], gradBias: pair.bias[1] };
-        overChannels(recorder, gradParametersKernel(), channels, alone, { eps, localSlices });
+        overChannels(recorder, gradParametersKernel, channels, alone, { eps, localSlices });
       }
       if (scratch) arrays.free(scratch);
       if (pair && !weight) arrays.free(pair.weight[0]);
@@ -397,11 +407,11 @@ export function operations(machine: Machine): Operations {
       if (slot.contents.length === 0) return array;
       // The tensor that is written comes first: its channels decide who writes what.
       const over = plan(gradOutput.shape, { passed: { slot, format }, ...given }, {});
-      const { lanes } = over;
+      const { tile } = over;
       over.launch(recorder, {
-        kernel: gateKernel({ dtype: gradOutput.dtype, lanes, gated: output !== null }),
+        kernel: gateKernel({ ...tile, dtype: gradOutput.dtype, gated: output !== null }),
         arrays: {},
-        slices: shares(over.boxes[0], lanes, 1),
+        slices: shares(over.boxes[0], tile, 1),
       });
       return array;
     });
@@ -409,7 +419,7 @@ export function operations(machine: Machine): Operations {
   /** Launches an elementwise kernel over arrays of one length. */
   const elementwise = (
     recorder: Recorder,
-    kernel: Kernel,
+    kernel: (tile: Tile) => Kernel,
     slots: Readonly<Record<string, Slot<Elements>>>,
     parameters: Readonly<Record<string, number>>,
   ): void => {
@@ -421,8 +431,13 @@ export function operations(machine: Machine): Operations {
     const [{ contents: { length } }] = Object.values(slots);
     if (length === 0) return;
     const over = plan([1, 1, length], tensors, {});
-    const slices = shares(over.boxes[0], 1, 1);
-    over.launch(recorder, { kernel, arrays: {}, slices, also: () => ({ parameters }) });
+    const slices = shares(over.boxes[0], over.tile, 1);
+    over.launch(recorder, {
+      kernel: kernel(over.tile),
+      arrays: {},
+      slices,
+      also: () => ({ parameters }),
+    });
   };
 
   /** Reads an array of so many float32 per channel back. */
@@ -433,12 +448,13 @@ export function operations(machine: Machine): Operations {
     upload: (values, dtype = "float32") =>
       record(() => {
         const contents = { kind: "elements", length: values.length, dtype } as const;
-        if (dtype === "float16" && !float16) throw float16Missing();
-        // Padded: what is written is a multiple of 4 bytes.
-        const length = padded(values.length * bytesOf(dtype)) / bytesOf(dtype);
-        const stored = dtype === "float16" ? new Float16Array(length) : new Float32Array(length);
-        stored.set(values);
-        return fill(contents, stored);
+        return fill(contents, () => {
+          // Padded: what is written is a multiple of 4 bytes.
+          const length = padded(values.length * bytesOf(dtype)) / bytesOf(dtype);
+          const stored = dtype === "float16" ? new Float16Array(length) : new Float32Array(length);
+          stored.set(values);
+          return stored;
+        });
       }),
     download: (array) =>
       promised(() =>
@@ -466,7 +482,7 @@ export function operations(machine: Machine): Operations {
           if (scratch) {
             const parameters = { zero: 0, momentsSlices: slices };
             const beside = { moments: slot, merged };
-            overChannels(recorder, mergedMomentsKernel(), channels, beside, parameters);
+            overChannels(recorder, mergedMomentsKernel, channels, beside, parameters);
           }
           const reading = readRecords(recorder, merged);
           if (scratch) arrays.free(scratch);
@@ -491,7 +507,7 @@ export function operations(machine: Machine): Operations {
           const low = Number.isFinite(high) ? mean - high : 0;
           records.set([high, low, wire[1 + channels + c], count], 4 * c);
         }
-        return fill({ kind: "moments", channels, slices: 1, count }, records);
+        return fill({ kind: "moments", channels, slices: 1, count }, () => records);
       }),
     normalize: (input, statistics, affine) => normalize(input, statistics, affine),
     updateRunningStats: ({ runningMean, runningVar }, array, factor) =>
@@ -508,7 +524,7 @@ export function operations(machine: Machine): Operations {
           newVar: variance,
         };
         const parameters = { zero: 0, momentsSlices: slices, keep: 1 - factor, factor };
-        overChannels(recorder, runningStatsKernel(), channels, beside, parameters);
+        overChannels(recorder, runningStatsKernel, channels, beside, parameters);
         return { runningMean: newMean, runningVar: newVar };
       }),
     gradientSums: (input, gradOutput, statistics) => gradientSums(input, gradOutput, statistics),
@@ -516,17 +532,18 @@ export function operations(machine: Machine): Operations {
       promised(() =>
         record(async (recorder) => {
           const slot = arrays.slot(array, "sums", recorder);
-          const { channels, slices } = slot.contents;
+          const { channels, slices, empty } = slot.contents;
+          const wire = new Float64Array(2 * channels);
+          if (empty) return wire;
           const contents = { ...slot.contents, slices: 1 };
           const [scratch, merged] = slices > 1 ? room(contents, recorder) : [null, slot];
           if (scratch) {
             const beside = { local: slot, merged };
-            overChannels(recorder, mergedSumsKernel(), channels, beside, { localSlices: slices });
+            overChannels(recorder, mergedSumsKernel, channels, beside, { localSlices: slices });
           }
           const reading = readRecords(recorder, merged);
           if (scratch) arrays.free(scratch);
           const records = await reading;
-          const wire = new Float64Array(2 * channels);
           for (let c = 0; c < channels; c++) {
             const at = 2 * ((HEADER + 1) * c + HEADER);
             wire[c] = records[at];
@@ -542,7 +559,8 @@ export function operations(machine: Machine): Operations {
         for (let c = 0; c < channels; c++) {
           records.set([wire[c], wire[channels + c]], 2 * ((HEADER + 1) * c + HEADER));
         }
-        return fill({ kind: "sums", channels, slices: 1, statistics: [] }, records);
+        return fill({ kind: "sums", channels, slices: 1, empty: false, statistics: [] }, () =>
+          records);
       }),
     gradients: (input, gradOutput, statistics, sums, affine) => {
       const { gradResidual: _, ...arrays } = gradients(
@@ -557,7 +575,7 @@ export function operations(machine: Machine): Operations {
         const [array, sum] = room(augend.contents, recorder);
         const dtypes = { x: augend.contents.dtype, y: addend.contents.dtype };
         const slots = { x: augend, y: addend, sum };
-        elementwise(recorder, addScaledKernel(dtypes), slots, { scale });
+        elementwise(recorder, (tile) => addScaledKernel({ ...tile, ...dtypes }), slots, { scale });
         return array;
       }),
     relu: (x) =>
@@ -565,7 +583,7 @@ export function operations(machine: Machine): Operations {
         const slot = elements(x, recorder);
         const [array, rectified] = room(slot.contents, recorder);
         const { dtype } = slot.contents;
-        elementwise(recorder, reluKernel({ dtype }), { x: slot, rectified }, {});
+        elementwise(recorder, (tile) => reluKernel({ ...tile, dtype }), { x: slot, rectified }, {});
         return array;
       }),
     gate,

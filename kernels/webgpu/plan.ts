@@ -6,8 +6,8 @@
  */
 
 import { extents, type Format } from "../../lib/tensor.ts";
-import { WORKGROUP } from "../wgsl/kernel.ts";
 import { HELD } from "../wgsl/moments.ts";
+import type { Tile } from "../wgsl/tiles.ts";
 
 /** Workgroups that a reduction over a large tensor should have, so that few channels fill a GPU too. */
 const WORKGROUPS = 4096;
@@ -18,6 +18,10 @@ const MOST_SLICES = 1024;
 const WALKED = 16;
 /** Channels of a workgroup at most: 64 float32 are two lines of most caches. */
 const MOST_LANES = 64;
+/** Channels of a workgroup that walks no tensor. */
+const MERGED_LANES = 32;
+/** Invocations of a workgroup: what WebGPU grants everywhere, and fewer where software pays for each of them. */
+const WORKGROUP = { hardware: 256, software: 64 } as const;
 
 /** A tensor's extents as the kernels see them. */
 export interface Geometry {
@@ -69,12 +73,21 @@ export function layOut(
   return { geometry, strides, channelsLast: last(formats[0]) };
 }
 
-/** Channels per workgroup: one where a channel's places are neighbours, else as many as lie side by side. */
-export function lanesOf(channels: number, channelsLast: boolean): number {
-  if (!channelsLast) return 1;
+/** Invocations of a workgroup on an adapter. */
+export function workgroupOf(isFallbackAdapter: boolean): number {
+  return WORKGROUP[isFallbackAdapter ? "software" : "hardware"];
+}
+
+/** One channel per workgroup where a channel's places are neighbours, else as many as lie side by side. */
+export function tileOf(channels: number, channelsLast: boolean, workgroup: number): Tile {
   let lanes = 1;
-  while (lanes < MOST_LANES && lanes < channels) lanes *= 2;
-  return lanes;
+  while (channelsLast && lanes < MOST_LANES && lanes < channels) lanes *= 2;
+  return { lanes, workgroup };
+}
+
+/** How workgroups are made up that walk no tensor. */
+export function channelTile(workgroup: number): Tile {
+  return { lanes: MERGED_LANES, workgroup };
 }
 
 /**
@@ -132,9 +145,9 @@ export function cut(
 export function slicesOf(
   { samples, channels, inner }: Geometry,
   cells: number,
-  lanes: number,
+  { lanes, workgroup }: Tile,
 ): number {
-  const rows = WORKGROUP / lanes;
+  const rows = workgroup / lanes;
   const wanted = Math.ceil(WORKGROUPS / (Math.ceil(channels / lanes) * cells));
   const useful = Math.ceil(samples * inner / cells / (rows * HELD));
   const cheap = Math.floor(Math.min(MOST_SLICES, SLICES_PER_ROW * rows) / cells);
@@ -142,13 +155,17 @@ export function slicesOf(
 }
 
 /** Slices of an elementwise kernel: more work for each workgroup the more statistics it has to merge first. */
-export function shares({ samples, inner }: Geometry, lanes: number, merged: number): number {
-  const rows = WORKGROUP / lanes;
+export function shares(
+  { samples, inner }: Geometry,
+  { lanes, workgroup }: Tile,
+  merged: number,
+): number {
+  const rows = workgroup / lanes;
   return Math.ceil(samples * inner / (rows * Math.max(WALKED, 4 * Math.ceil(merged / rows))));
 }
 
 /** A box's tile parameters, in so many slices of equal length, and its number of workgroups. */
-export function tiling(box: Geometry, lanes: number, slices: number) {
+export function tiling(box: Geometry, { lanes }: Tile, slices: number) {
   const positions = box.samples * box.inner;
   const span = Math.ceil(positions / slices);
   return {

@@ -5,6 +5,7 @@
  */
 
 import type { Kernel } from "../wgsl/kernel.ts";
+import type { Failures } from "./failures.ts";
 import type { Block } from "./memory.ts";
 
 /** A part of a block. */
@@ -27,8 +28,8 @@ export interface Program {
   readonly signature: string;
 }
 
-/** Pipelines of a device, each compiled once. */
-export function createPrograms(gpuDevice: GPUDevice) {
+/** Pipelines of a device, each compiled once; `failures` hears of those that cannot be. */
+export function createPrograms(gpuDevice: GPUDevice, failures: Failures) {
   const layouts = new Map<string, GPUBindGroupLayout>();
   const programs = new Map<string, Program>();
   const parametersLayout = gpuDevice.createBindGroupLayout({
@@ -59,15 +60,17 @@ export function createPrograms(gpuDevice: GPUDevice) {
     const signature = Object.values(storage).map(({ access }) => access).join(",");
     const layout = layoutOf(signature);
     const label = `syncbn ${name}`;
-    const program = {
-      layout,
-      signature,
-      pipeline: gpuDevice.createComputePipeline({
-        label,
-        layout: gpuDevice.createPipelineLayout({ bindGroupLayouts: [layout, parametersLayout] }),
-        compute: { module: gpuDevice.createShaderModule({ label, code }), entryPoint: "main" },
-      }),
-    };
+    const pipeline = failures.guard(
+      `compile ${name}`,
+      ["internal"],
+      () =>
+        gpuDevice.createComputePipeline({
+          label,
+          layout: gpuDevice.createPipelineLayout({ bindGroupLayouts: [layout, parametersLayout] }),
+          compute: { module: gpuDevice.createShaderModule({ label, code }), entryPoint: "main" },
+        }),
+    );
+    const program = { layout, signature, pipeline };
     programs.set(name, program);
     return program;
   };

@@ -6,9 +6,10 @@
 
 import type { Format } from "../../lib/tensor.ts";
 import type { Kernel, Parameters } from "../wgsl/kernel.ts";
+import type { Tile } from "../wgsl/tiles.ts";
 import { bytesOf, bytesPerChannel, type Elements, padded, type Slot } from "./arrays.ts";
 import type { Recorder } from "./launches.ts";
-import { type Box, cut, lanesOf, layOut, tiling } from "./plan.ts";
+import { type Box, cut, layOut, tileOf, tiling } from "./plan.ts";
 import type { Range } from "./programs.ts";
 
 /** What a device allows. */
@@ -19,6 +20,8 @@ export interface Limits {
   readonly alignment: number;
   /** Storage buffers of a kernel at most. */
   readonly storageBuffers: number;
+  /** Invocations of a workgroup. */
+  readonly workgroup: number;
 }
 
 /** The tensors of a walk: one shape, each with its memory order; the first decides how channels lie. */
@@ -31,7 +34,7 @@ export interface Walk {
   readonly boxes: readonly Box[];
   /** Cells that each channel is cut into. */
   readonly cells: number;
-  readonly lanes: number;
+  readonly tile: Tile;
   /** Launches a kernel over every box. */
   readonly launch: (recorder: Recorder, launch: WalkLaunch) => void;
 }
@@ -72,14 +75,14 @@ export function walk(
   const room = limits.bindingBytes - limits.alignment;
   const most = Math.floor(room / Math.max(...named.map(({ bytes }) => bytes)));
   const { boxes, cells } = cut(geometry, strides, most, Math.floor(room / recordBytes));
-  const lanes = lanesOf(geometry.channels, channelsLast);
+  const tile = tileOf(geometry.channels, channelsLast, limits.workgroup);
 
   const launch = (recorder: Recorder, { kernel, arrays, slices, also }: WalkLaunch): void => {
     for (const box of boxes) {
       const { parameters, ranges = {} } = also?.(box) ?? { parameters: {} };
-      const { workgroups, parameters: tile } = tiling(box, lanes, slices);
+      const { workgroups, parameters: counts } = tiling(box, tile, slices);
       const bound: Record<string, Range> = { ...ranges };
-      const values: Record<string, number | readonly number[]> = { ...tile, ...parameters };
+      const values: Record<string, number | readonly number[]> = { ...counts, ...parameters };
       named.forEach(({ name, slot, bytes }, i) => {
         const { sample, channel, place } = strides[i];
         const first = box.sample * sample + box.channel * channel + box.place * place;
@@ -98,7 +101,7 @@ export function walk(
       recorder.dispatch(kernel, bound, values, workgroups);
     }
   };
-  return Object.freeze({ boxes, cells, lanes, launch });
+  return Object.freeze({ boxes, cells, tile, launch });
 }
 
 /** The records of a box's channels. */

@@ -6,7 +6,7 @@
 
 import type { DType } from "../../lib/tensor.ts";
 import { elementOf, type Kernel, kernel, result, tensor } from "./kernel.ts";
-import { ENTRY, TILE_PARAMETERS, tiles } from "./tiles.ts";
+import { entry, type Tile, TILE_PARAMETERS, tiles } from "./tiles.ts";
 
 /**
  * x + scale * y, in the storage of x.
@@ -15,7 +15,7 @@ import { ENTRY, TILE_PARAMETERS, tiles } from "./tiles.ts";
  * @returns the kernel: x, y -> sum
  */
 export function addScaledKernel(
-  options: { readonly x: DType; readonly y: DType },
+  options: Tile & { readonly x: DType; readonly y: DType },
 ): Kernel {
   const element = elementOf(options.x);
   return kernel({
@@ -23,8 +23,8 @@ export function addScaledKernel(
     options,
     storage: { x: tensor(options.x), y: tensor(options.y), sum: result(options.x) },
     parameters: { ...TILE_PARAMETERS, scale: "f32" },
-    body: `${tiles(1)}
-${ENTRY} {
+    body: `${tiles(options)}
+${entry(options)} {
   let place = locate(group, grid, thread);
   for (var i = place.begin; i < place.end; i += ROWS) {
     let term = p.scale * f32(y[offset(p.y, 0u, i)]);
@@ -41,14 +41,14 @@ ${ENTRY} {
  * @param options storage of x
  * @returns the kernel: x -> rectified
  */
-export function reluKernel(options: { readonly dtype: DType }): Kernel {
+export function reluKernel(options: Tile & { readonly dtype: DType }): Kernel {
   return kernel({
     name: "relu",
     options,
     storage: { x: tensor(options.dtype), rectified: result(options.dtype) },
     parameters: TILE_PARAMETERS,
-    body: `${tiles(1)}
-${ENTRY} {
+    body: `${tiles(options)}
+${entry(options)} {
   let place = locate(group, grid, thread);
   for (var i = place.begin; i < place.end; i += ROWS) {
     let value = x[offset(p.x, 0u, i)];
@@ -66,9 +66,9 @@ ${ENTRY} {
  * @returns the kernel: gradOutput, output? -> passed
  */
 export function gateKernel(
-  options: { readonly dtype: DType; readonly lanes: number; readonly gated: boolean },
+  options: Tile & { readonly dtype: DType; readonly gated: boolean },
 ): Kernel {
-  const { dtype, lanes, gated } = options;
+  const { dtype, gated } = options;
   return kernel({
     name: "gate",
     options,
@@ -78,8 +78,8 @@ export function gateKernel(
       passed: result(dtype),
     },
     parameters: TILE_PARAMETERS,
-    body: `${tiles(lanes)}
-${ENTRY} {
+    body: `${tiles(options)}
+${entry(options)} {
   let place = locate(group, grid, thread);
   for (var position = place.begin; position < place.end; position += ROWS) {
     let dy = gradOutput[offset(p.gradOutput, place.channel, position)];

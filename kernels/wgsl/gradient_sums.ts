@@ -8,31 +8,31 @@
  */
 
 import type { DType } from "../../lib/tensor.ts";
-import { channels, channelsResult, type Kernel, kernel, tensor, WORKGROUP } from "./kernel.ts";
-import {
-  CHANNEL_LANES,
-  type Source,
-  statistics,
-  STATISTICS_PARAMETERS,
-  statisticsStorage,
-} from "./statistics.ts";
-import { ENTRY, TILE_PARAMETERS, tiles } from "./tiles.ts";
+import { channels, channelsResult, type Kernel, kernel, tensor } from "./kernel.ts";
+import { type Source, statistics, STATISTICS_PARAMETERS, statisticsStorage } from "./statistics.ts";
+import { entry, type Tile, TILE_PARAMETERS, tiles } from "./tiles.ts";
 
 /** vec2f per channel before the slices. */
 export const HEADER = 2;
 
-/** WGSL: adds up the vec4f in `sums` over the rows of each lane; \`sums[lane]\` has the result. Needs `tiles`. */
-export const ADD_UP = `
-var<workgroup> sums: array<vec4f, ${WORKGROUP}>;
+/**
+ * WGSL: adds up the vec4f in `sums` over the rows of each lane, of which the first `rows` have any; `sums[lane]` has the
+ * result. Needs `tiles`.
+ */
+export function addUp({ workgroup }: Tile): string {
+  return `
+var<workgroup> sums: array<vec4f, ${workgroup}>;
 
-fn addUp(thread: u32) {
+fn addUp(thread: u32, rows: u32) {
   workgroupBarrier();
   for (var half = ROWS / 2u; half > 0u; half /= 2u) {
+    if (half >= rows) { continue; }
     if (thread < half * LANES) { sums[thread] += sums[thread + half * LANES]; }
     workgroupBarrier();
   }
 }
 `;
+}
 
 /** WGSL: the gradient at a position, as far as an activation lets it through. */
 export function gradient(gated: boolean): string {
@@ -63,14 +63,13 @@ const PARAMETERS = {
  * @returns the kernel: x, gradOutput, output?, statistics -> parts
  */
 export function gradientSumsKernel(
-  options: {
+  options: Tile & {
     readonly dtype: DType;
-    readonly lanes: number;
     readonly source: Source;
     readonly gated: boolean;
   },
 ): Kernel {
-  const { dtype, lanes, source, gated } = options;
+  const { dtype, source, gated } = options;
   return kernel({
     name: "gradientSums",
     options,
@@ -82,10 +81,10 @@ export function gradientSumsKernel(
       parts: channelsResult("vec2f"),
     },
     parameters: PARAMETERS,
-    body: `${tiles(lanes)}${statistics(source)}${gradient(gated)}${ADD_UP}
+    body: `${tiles(options)}${statistics(source, options)}${gradient(gated)}${addUp(options)}
 const HELD = 8u;
 
-${ENTRY} {
+${entry(options)} {
   let place = locate(group, grid, thread);
   let c = place.channel;
   let stats = statistics(place, thread);
@@ -103,7 +102,7 @@ ${ENTRY} {
     total += few;
   }
   sums[thread] = vec4f(total, 0.0, 0.0);
-  addUp(thread);
+  addUp(thread, p.span);
   if (place.row > 0u || c >= p.channels) { return; }
   let sum = sums[thread].xy;
   let at = p.partsAt + c * (p.partsSlices + ${HEADER}u);
@@ -118,7 +117,7 @@ ${ENTRY} {
   });
 }
 
-/** WGSL: the sums of a channel over all slices of `local`, and of `total` where that is another array. Needs `ADD_UP`. */
+/** WGSL: the sums of a channel over all slices of `local`, and of `total` where that is another array. Needs `addUp`. */
 export function gatherSums(total: boolean): string {
   return `
 fn gatherSums(place: Place, thread: u32) -> vec4f {
@@ -138,7 +137,7 @@ fn gatherSums(place: Place, thread: u32) -> vec4f {
   }
   }
   sums[thread] = mine;
-  addUp(thread);
+  addUp(thread, ${total ? "max(p.localSlices, p.totalSlices)" : "p.localSlices"});
   return sums[place.lane];
 }
 `;
@@ -156,15 +155,17 @@ export const TOTAL_PARAMETERS = { totalSlices: "u32" } as const;
 /**
  * Gradient sums in one slice, without statistics before them: what goes to the wire.
  *
+ * @param options how workgroups are made up
  * @returns the kernel: local -> merged
  */
-export function mergedSumsKernel(): Kernel {
+export function mergedSumsKernel(options: Tile): Kernel {
   return kernel({
     name: "mergedSums",
+    options,
     storage: { local: channels("vec2f"), merged: channelsResult("vec2f") },
     parameters: { ...TILE_PARAMETERS, ...SUMS_PARAMETERS },
-    body: `${tiles(CHANNEL_LANES)}${ADD_UP}${gatherSums(false)}
-${ENTRY} {
+    body: `${tiles(options)}${addUp(options)}${gatherSums(false)}
+${entry(options)} {
   let place = locate(group, grid, thread);
   let whole = gatherSums(place, thread);
   if (place.row == 0u && place.channel < p.channels) {
@@ -182,7 +183,7 @@ ${ENTRY} {
  * @returns the kernel: local, statistics -> restated
  */
 export function restatedSumsKernel(
-  options: { readonly source: Source },
+  options: Tile & { readonly source: Source },
 ): Kernel {
   return kernel({
     name: "restatedSums",
@@ -193,8 +194,10 @@ export function restatedSumsKernel(
       restated: channelsResult("vec2f"),
     },
     parameters: { ...TILE_PARAMETERS, ...STATISTICS_PARAMETERS, ...SUMS_PARAMETERS },
-    body: `${tiles(CHANNEL_LANES)}${statistics(options.source)}${ADD_UP}${gatherSums(false)}
-${ENTRY} {
+    body: `${tiles(options)}${statistics(options.source, options)}${addUp(options)}${
+      gatherSums(false)
+    }
+${entry(options)} {
   let place = locate(group, grid, thread);
   let stats = statistics(place, thread);
   let whole = gatherSums(place, thread);

@@ -6,7 +6,7 @@
 
 import type { DType } from "../../lib/tensor.ts";
 import {
-  ADD_UP,
+  addUp,
   gatherSums,
   gradient,
   HEADER,
@@ -23,8 +23,7 @@ import {
   tensor,
 } from "./kernel.ts";
 import { INVSTD } from "./moments_algebra.ts";
-import { CHANNEL_LANES } from "./statistics.ts";
-import { ENTRY, TILE_PARAMETERS, tiles } from "./tiles.ts";
+import { entry, type Tile, TILE_PARAMETERS, tiles } from "./tiles.ts";
 
 /** WGSL: the statistics that stand before the sums. */
 const STATED = `
@@ -44,9 +43,8 @@ const PAIR_PARAMETERS = {
 } as const;
 
 /** What the gradients of a pass are made of. */
-export interface GradientsOptions {
+export interface GradientsOptions extends Tile {
   readonly dtype: DType;
-  readonly lanes: number;
   /** The sums over the group: the local ones, others, or none in evaluation. */
   readonly total: "local" | "other" | "none";
   readonly weight: boolean;
@@ -64,7 +62,7 @@ export interface GradientsOptions {
  * @returns the kernel: x, gradOutput, output?, local, total?, weight? -> gradInput, gradResidual?, gradParameters?
  */
 export function gradientsKernel(options: GradientsOptions): Kernel {
-  const { dtype, lanes, total, weight, gated, residual, parameters } = options;
+  const { dtype, total, weight, gated, residual, parameters } = options;
   const element = elementOf(dtype);
   const training = total !== "none";
   return kernel({
@@ -88,10 +86,10 @@ export function gradientsKernel(options: GradientsOptions): Kernel {
       ...(parameters && PAIR_PARAMETERS),
       eps: "f32",
     },
-    body: `${tiles(lanes)}${INVSTD}${STATED}${gradient(gated)}${ADD_UP}${
+    body: `${tiles(options)}${INVSTD}${STATED}${gradient(gated)}${addUp(options)}${
       gatherSums(total === "other")
     }
-${ENTRY} {
+${entry(options)} {
   let place = locate(group, grid, thread);
   let c = place.channel;
   let stats = stated(c);
@@ -131,19 +129,21 @@ ${ENTRY} {
 /**
  * Gradients of the parameters in a dispatch of their own, where one dispatch may not bind as many buffers as it would take.
  *
+ * @param options how workgroups are made up
  * @returns the kernel: local -> gradWeight, gradBias
  */
-export function gradParametersKernel(): Kernel {
+export function gradParametersKernel(options: Tile): Kernel {
   return kernel({
     name: "gradParameters",
+    options,
     storage: {
       local: channels("vec2f"),
       gradWeight: channelsResult("f32"),
       gradBias: channelsResult("f32"),
     },
     parameters: { ...TILE_PARAMETERS, ...SUMS_PARAMETERS, eps: "f32" },
-    body: `${tiles(CHANNEL_LANES)}${INVSTD}${STATED}${ADD_UP}${gatherSums(false)}
-${ENTRY} {
+    body: `${tiles(options)}${INVSTD}${STATED}${addUp(options)}${gatherSums(false)}
+${entry(options)} {
   let place = locate(group, grid, thread);
   let c = place.channel;
   let sum = gatherSums(place, thread);

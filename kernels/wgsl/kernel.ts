@@ -31,16 +31,13 @@ export type Parameters = Readonly<Record<string, number | readonly number[]>>;
 export interface Kernel {
   /** Names function and options; two kernels of one name are the same shader. */
   readonly name: string;
-  /** The whole shader; its entry point is `main`, of {@linkcode WORKGROUP} invocations. */
+  /** The whole shader; its entry point is `main`. */
   readonly code: string;
   /** Storage buffers of bind group 0 by name, in the order of their binding numbers. */
   readonly storage: Readonly<Record<string, Storage>>;
   /** Lays out the parameters, which are the uniform buffer of bind group 1; each must have its value. */
   readonly pack: (values: Parameters) => Uint32Array<ArrayBuffer>;
 }
-
-/** Invocations of every workgroup: what WebGPU grants everywhere. */
-export const WORKGROUP = 256;
 
 /** What a kernel is made of. */
 export interface KernelParts {

@@ -9,8 +9,8 @@
 
 import type { DType } from "../../lib/tensor.ts";
 import { channelsResult, type Kernel, kernel, tensor } from "./kernel.ts";
-import { ALGEBRA_PARAMETERS, CLIMB, MERGE } from "./moments_algebra.ts";
-import { ENTRY, TILE_PARAMETERS, tiles } from "./tiles.ts";
+import { ALGEBRA_PARAMETERS, climb, MERGE } from "./moments_algebra.ts";
+import { entry, type Tile, TILE_PARAMETERS, tiles } from "./tiles.ts";
 
 /** Values that an invocation holds in registers at a time. */
 export const HELD = 8;
@@ -30,17 +30,17 @@ const PARAMETERS = {
  * @returns the kernel: x -> parts
  */
 export function momentsKernel(
-  options: { readonly dtype: DType; readonly lanes: number },
+  options: Tile & { readonly dtype: DType },
 ): Kernel {
   return kernel({
     name: "moments",
     options,
     storage: { x: tensor(options.dtype), parts: channelsResult("vec4f") },
     parameters: PARAMETERS,
-    body: `${tiles(options.lanes)}${MERGE}${CLIMB}
+    body: `${tiles(options)}${MERGE}${climb(options)}
 const HELD = ${HELD}u;
 
-${ENTRY} {
+${entry(options)} {
   let place = locate(group, grid, thread);
   var mine = vec4f(0.0);
   for (var first = place.begin; first < place.end; first += ROWS * HELD) {
@@ -67,7 +67,7 @@ ${ENTRY} {
     mine = merge(mine, vec4f(twoSum(rough, correction), m2, f32(n)));
   }
   tree[thread] = mine;
-  climb(thread);
+  climb(thread, p.span);
   if (place.row == 0u && place.channel < p.channels) {
     let slice = p.firstSlice + place.slice;
     parts[p.partsAt + place.channel * p.partsSlices + slice] = tree[thread];

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { WORKGROUP } from "./kernel.ts";
+import type { Tile } from "./tiles.ts";
 
 /** Parameters of every kernel that uses the algebra. */
 export const ALGEBRA_PARAMETERS = {
@@ -44,13 +44,18 @@ fn merge(a: vec4f, b: vec4f) -> vec4f {
 }
 `;
 
-/** WGSL: merges the moments in `tree` over the rows of each lane; \`tree[lane]\` has the result. Needs `tiles`. */
-export const CLIMB = `
-var<workgroup> tree: array<vec4f, ${WORKGROUP}>;
+/**
+ * WGSL: merges the moments in `tree` over the rows of each lane, of which the first `rows` have any; `tree[lane]` has the
+ * result. Needs `tiles`.
+ */
+export function climb({ workgroup }: Tile): string {
+  return `
+var<workgroup> tree: array<vec4f, ${workgroup}>;
 
-fn climb(thread: u32) {
+fn climb(thread: u32, rows: u32) {
   workgroupBarrier();
   for (var half = ROWS / 2u; half > 0u; half /= 2u) {
+    if (half >= rows) { continue; }
     if (thread < half * LANES) {
       tree[thread] = merge(tree[thread], tree[thread + half * LANES]);
     }
@@ -58,18 +63,21 @@ fn climb(thread: u32) {
   }
 }
 `;
+}
 
 /** WGSL: the moments of a channel from all slices of \`moments\`, for all invocations of its lane. */
 export const GATHER = `
 fn gather(place: Place, thread: u32) -> vec4f {
+  let first = p.momentsAt + place.channel * p.momentsSlices;
+  if (p.momentsSlices == 1u) { return moments[first]; }
   var mine = vec4f(0.0);
   if (place.channel < p.channels) {
     for (var k = place.row; k < p.momentsSlices; k += ROWS) {
-      mine = merge(mine, moments[p.momentsAt + place.channel * p.momentsSlices + k]);
+      mine = merge(mine, moments[first + k]);
     }
   }
   tree[thread] = mine;
-  climb(thread);
+  climb(thread, p.momentsSlices);
   return tree[place.lane];
 }
 `;

@@ -8,12 +8,11 @@ import type { DType } from "../../lib/tensor.ts";
 import { channels, elementOf, type Kernel, kernel, result, tensor } from "./kernel.ts";
 import { INVSTD } from "./moments_algebra.ts";
 import { type Source, statistics, STATISTICS_PARAMETERS, statisticsStorage } from "./statistics.ts";
-import { ENTRY, TILE_PARAMETERS, tiles } from "./tiles.ts";
+import { entry, type Tile, TILE_PARAMETERS, tiles } from "./tiles.ts";
 
 /** What a normalization is made of. */
-export interface NormalizeOptions {
+export interface NormalizeOptions extends Tile {
   readonly dtype: DType;
-  readonly lanes: number;
   readonly source: Source;
   readonly weight: boolean;
   readonly bias: boolean;
@@ -28,7 +27,7 @@ export interface NormalizeOptions {
  * @returns the kernel: x, statistics, weight?, bias?, residual? -> y
  */
 export function normalizeKernel(options: NormalizeOptions): Kernel {
-  const { dtype, lanes, source, weight, bias, residual, relu } = options;
+  const { dtype, source, weight, bias, residual, relu } = options;
   const element = elementOf(dtype);
   return kernel({
     name: "normalize",
@@ -42,8 +41,8 @@ export function normalizeKernel(options: NormalizeOptions): Kernel {
       y: result(dtype),
     },
     parameters: { ...TILE_PARAMETERS, ...STATISTICS_PARAMETERS, eps: "f32" },
-    body: `${tiles(lanes)}${statistics(source)}${INVSTD}
-${ENTRY} {
+    body: `${tiles(options)}${statistics(source, options)}${INVSTD}
+${entry(options)} {
   let place = locate(group, grid, thread);
   let c = place.channel;
   let stats = statistics(place, thread);

@@ -5,8 +5,8 @@
  */
 
 import { channels, channelsResult, type Kernel, kernel, type Storage } from "./kernel.ts";
-import { ALGEBRA_PARAMETERS, CLIMB, GATHER, MERGE } from "./moments_algebra.ts";
-import { ENTRY, TILE_PARAMETERS, tiles } from "./tiles.ts";
+import { ALGEBRA_PARAMETERS, climb, GATHER, MERGE } from "./moments_algebra.ts";
+import { entry, type Tile, TILE_PARAMETERS, tiles } from "./tiles.ts";
 
 /** Moments of a batch, or a state's mean and variance. */
 export type Source = "batch" | "running";
@@ -29,9 +29,9 @@ export function statisticsStorage(source: Source): Record<string, Storage | null
 }
 
 /** WGSL: `statistics`, the moments of an invocation's channel; running ones are those of one value with that m2. */
-export function statistics(source: Source): string {
+export function statistics(source: Source, tile: Tile): string {
   if (source === "batch") {
-    return `${MERGE}${CLIMB}${GATHER}
+    return `${MERGE}${climb(tile)}${GATHER}
 fn statistics(place: Place, thread: u32) -> vec4f {
   return gather(place, thread);
 }
@@ -45,21 +45,20 @@ fn statistics(place: Place, thread: u32) -> vec4f {
 `;
 }
 
-/** Channels per workgroup of kernels that walk no tensor. */
-export const CHANNEL_LANES = 32;
-
 /**
  * Moments of all slices as moments of one: what goes to the wire.
  *
+ * @param options how workgroups are made up
  * @returns the kernel: moments -> merged
  */
-export function mergedMomentsKernel(): Kernel {
+export function mergedMomentsKernel(options: Tile): Kernel {
   return kernel({
     name: "mergedMoments",
+    options,
     storage: { ...statisticsStorage("batch"), merged: channelsResult("vec4f") },
     parameters: { ...TILE_PARAMETERS, ...STATISTICS_PARAMETERS },
-    body: `${tiles(CHANNEL_LANES)}${statistics("batch")}
-${ENTRY} {
+    body: `${tiles(options)}${statistics("batch", options)}
+${entry(options)} {
   let place = locate(group, grid, thread);
   let whole = statistics(place, thread);
   if (place.row == 0u && place.channel < p.channels) {
@@ -82,11 +81,13 @@ const RUNNING_PARAMETERS = {
 /**
  * Running statistics after a batch: keep * old + factor * observed, with the unbiased variance m2 / (count - 1).
  *
+ * @param options how workgroups are made up
  * @returns the kernel: moments, oldMean, oldVar -> newMean, newVar
  */
-export function runningStatsKernel(): Kernel {
+export function runningStatsKernel(options: Tile): Kernel {
   return kernel({
     name: "runningStats",
+    options,
     storage: {
       ...statisticsStorage("batch"),
       oldMean: channels("f32"),
@@ -95,8 +96,8 @@ export function runningStatsKernel(): Kernel {
       newVar: channelsResult("f32"),
     },
     parameters: RUNNING_PARAMETERS,
-    body: `${tiles(CHANNEL_LANES)}${statistics("batch")}
-${ENTRY} {
+    body: `${tiles(options)}${statistics("batch", options)}
+${entry(options)} {
   let place = locate(group, grid, thread);
   let batch = statistics(place, thread);
   if (place.row > 0u || place.channel >= p.channels) { return; }

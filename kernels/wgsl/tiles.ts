@@ -11,7 +11,13 @@
  * @module
  */
 
-import { WORKGROUP } from "./kernel.ts";
+/** How a workgroup is made up. */
+export interface Tile {
+  /** Channels that it sees, a power of two up to `workgroup`. */
+  readonly lanes: number;
+  /** Its invocations, a power of two; 256 are granted everywhere. */
+  readonly workgroup: number;
+}
 
 /** Parameters of every kernel that walks a tensor. */
 export const TILE_PARAMETERS = {
@@ -31,13 +37,13 @@ export const TILE_PARAMETERS = {
  * WGSL: where an invocation stands (`Place`), and where an element lies (`offset`, which takes a tensor's first element
  * and its strides per sample, channel and place).
  *
- * @param lanes channels per workgroup, a power of two up to {@linkcode WORKGROUP}
+ * @param tile how workgroups are made up
  * @returns declarations
  */
-export function tiles(lanes: number): string {
+export function tiles({ lanes, workgroup }: Tile): string {
   return `
 const LANES = ${lanes}u;
-const ROWS = ${WORKGROUP / lanes}u;
+const ROWS = ${workgroup / lanes}u;
 
 struct Place {
   channel: u32,
@@ -67,10 +73,12 @@ fn offset(strides: vec4u, channel: u32, position: u32) -> u32 {
 `;
 }
 
-/** WGSL: the parameters of every entry point. */
-export const ENTRY = `@compute @workgroup_size(${WORKGROUP})
+/** WGSL: the head of every entry point. */
+export function entry({ workgroup }: Tile): string {
+  return `@compute @workgroup_size(${workgroup})
 fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) grid: vec3u,
   @builtin(local_invocation_index) thread: u32,
 )`;
+}

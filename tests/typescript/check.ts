@@ -36,8 +36,8 @@ try {
         target: "ES2022",
         module: "ESNext",
         moduleResolution: "bundler",
-        // The newest built-ins that the sources name: Map.groupBy and Float16Array.
-        lib: ["ES2024", "ESNext.Float16", "DOM", "DOM.Iterable"],
+        // The newest built-ins that the sources name: Map.groupBy, Float16Array and Symbol.dispose.
+        lib: ["ES2024", "ESNext.Float16", "ESNext.Disposable", "DOM", "DOM.Iterable"],
         types: ["@webgpu/types"],
         allowImportingTsExtensions: true,
         verbatimModuleSyntax: true,

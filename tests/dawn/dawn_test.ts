@@ -1,0 +1,46 @@
+/**
+ * The device suite, and what is WebGPU's own, on Dawn: another implementation, in a runtime whose own is something else.
+ *
+ * Run by `deno task test:dawn`, which may load native code. The adapter is what Dawn finds: a GPU, or a software one
+ * that VK_ICD_FILENAMES names, which is slow: long loops and large tensors are left to the runtime's own.
+ */
+
+import { deviceSuite } from "../device_suite.ts";
+import { bindingTests } from "../webgpu/bindings.ts";
+import { gpuEffectTests } from "../webgpu/effects.ts";
+import { failureTests } from "../webgpu/failures.ts";
+import { numberTests } from "../webgpu/numbers.ts";
+import { shaderTests } from "../webgpu/shaders.ts";
+import { demanded, opener, sharedKit } from "../webgpu_kit.ts";
+
+const NAME = "webgpu (Dawn)";
+
+/** Dawn's implementation where it can be loaded and has an adapter. */
+async function loadDawn(): Promise<GPU | null> {
+  const { state } = await Deno.permissions.query({ name: "ffi" });
+  if (state !== "granted") return null;
+  // While anything is awaited, Dawn looks for it again and again by setImmediate, and each look leaves the garbage
+  // collector something to find by a linear search: after the long waits of a software adapter it stands still for
+  // seconds. A millisecond between two looks is nothing to such an adapter.
+  Object.assign(globalThis, { setImmediate: (look: () => void) => setTimeout(look, 1) });
+  const { create } = await import("webgpu");
+  const gpu: GPU = create([]);
+  return await gpu.requestAdapter() ? gpu : null;
+}
+
+const dawn = await loadDawn();
+if (dawn) {
+  const { kit, closing } = await sharedKit(dawn, { name: NAME, everything: true, cases: 20 });
+  deviceSuite(kit);
+  Deno.test(`${NAME}: the handle closes`, closing);
+  const opens = opener(dawn, NAME, false);
+  for (const tests of [shaderTests, gpuEffectTests, failureTests, bindingTests, numberTests]) {
+    tests(opens);
+  }
+} else if (demanded("dawn")) {
+  Deno.test(`${NAME}: everything`, () => {
+    throw new Error("this run demands Dawn, which could not be loaded or has no adapter");
+  });
+} else {
+  Deno.test.ignore(`${NAME}: everything (not loaded, or no adapter)`, () => {});
+}

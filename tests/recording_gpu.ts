@@ -1,0 +1,123 @@
+/** A GPUDevice that counts what is asked of it, and may report failures that it did not have. */
+
+/** What was asked of a GPUDevice so far. */
+export interface Counts {
+  readonly submits: number;
+  readonly dispatches: number;
+  readonly copies: number;
+  readonly maps: number;
+  readonly writes: number;
+  readonly buffers: number;
+  readonly destroyed: number;
+  readonly bindGroups: number;
+  readonly pipelines: number;
+}
+
+/** A GPUDevice under observation. */
+export interface RecordingGpu {
+  readonly gpuDevice: GPUDevice;
+  /** Runs a body and tells what it asked for. */
+  readonly during: <T>(body: () => T) => { readonly counts: Counts; readonly result: T };
+  /** What was asked for in all. */
+  readonly counts: () => Counts;
+  /** The next error scope with this filter that is popped reports an error. */
+  readonly report: (filter: GPUErrorFilter, message: string) => void;
+}
+
+type Method = (...args: unknown[]) => unknown;
+
+/**
+ * Puts a GPUDevice under observation.
+ *
+ * The real objects reject receivers that are not theirs, so that only those which methods are called on (device, queue,
+ * encoder, pass) are proxies; whatever is passed as an argument stays real.
+ */
+export function recordGpu(real: GPUDevice): RecordingGpu {
+  const counts: Record<keyof Counts, number> = {
+    submits: 0,
+    dispatches: 0,
+    copies: 0,
+    maps: 0,
+    writes: 0,
+    buffers: 0,
+    destroyed: 0,
+    bindGroups: 0,
+    pipelines: 0,
+  };
+  const reports = new Map<GPUErrorFilter, string>();
+  const scopes: GPUErrorFilter[] = [];
+
+  const watch = <T extends object>(
+    target: T,
+    methods: Record<string, (call: Method) => Method>,
+  ): T =>
+    new Proxy(target, {
+      get(_target, name) {
+        const value = Reflect.get(target, name, target);
+        if (typeof value !== "function") return value;
+        const call: Method = (...args) => value.apply(target, args);
+        return Object.hasOwn(methods, name) ? methods[String(name)](call) : call;
+      },
+    });
+  const counting = (what: keyof Counts) => (call: Method): Method => (...args) => {
+    counts[what]++;
+    return call(...args);
+  };
+  const queue = watch(real.queue, { submit: counting("submits"), writeBuffer: counting("writes") });
+  const pass = (target: GPUComputePassEncoder) =>
+    watch(target, { dispatchWorkgroups: counting("dispatches") });
+  const encoder = (target: GPUCommandEncoder) =>
+    watch(target, {
+      beginComputePass: (call) => (...args) => pass(call(...args) as GPUComputePassEncoder),
+      copyBufferToBuffer: counting("copies"),
+    });
+  const buffer = (target: GPUBuffer): GPUBuffer => {
+    const mapAsync = target.mapAsync.bind(target);
+    const destroy = target.destroy.bind(target);
+    return Object.defineProperties(target, {
+      mapAsync: {
+        value: (...args: Parameters<typeof mapAsync>) => (counts.maps++, mapAsync(...args)),
+      },
+      destroy: { value: () => (counts.destroyed++, destroy()) },
+    });
+  };
+  const device = watch(real, {
+    createCommandEncoder: (call) => (...args) => encoder(call(...args) as GPUCommandEncoder),
+    createBuffer: (call) => (...args) => (counts.buffers++, buffer(call(...args) as GPUBuffer)),
+    createBindGroup: counting("bindGroups"),
+    createComputePipeline: counting("pipelines"),
+    pushErrorScope: (call) => (filter) => {
+      scopes.push(filter as GPUErrorFilter);
+      return call(filter);
+    },
+    popErrorScope: (call) => async () => {
+      const filter = scopes.pop();
+      const real = await call();
+      const message = filter && reports.get(filter);
+      if (!filter || message === undefined) return real;
+      reports.delete(filter);
+      return { message };
+    },
+  });
+  return {
+    gpuDevice: new Proxy(device, {
+      get: (target, name) => name === "queue" ? queue : Reflect.get(target, name),
+    }),
+    during: (body) => {
+      const before = { ...counts };
+      const result = body();
+      return { result, counts: difference(counts, before) };
+    },
+    counts: () => ({ ...counts }),
+    report: (filter, message) => void reports.set(filter, message),
+  };
+}
+
+/** What was asked for between two moments. */
+export function difference(after: Counts, before: Counts): Counts {
+  const names = Object.keys(after) as (keyof Counts)[];
+  return Object.fromEntries(names.map((name) => [name, after[name] - before[name]])) as Record<
+    keyof Counts,
+    number
+  >;
+}

@@ -1,0 +1,183 @@
+/** What the device asks of a GPUDevice: dispatches, submits, maps, buffers, and nothing twice. */
+
+import assert from "node:assert/strict";
+import {
+  batch,
+  batchNormBackward,
+  batchNormForward,
+  batchNormInfer,
+  batchNormInferBackward,
+  initBatchNorm,
+  region,
+  release,
+  runRanks,
+  syncBatchNormBackward,
+  syncBatchNormForward,
+  tensor,
+  toArray,
+} from "../../mod.ts";
+import { wrap } from "../../kernels/webgpu_device.ts";
+import { difference } from "../recording_gpu.ts";
+import { normalArray } from "../random.ts";
+import type { Opener } from "../webgpu_kit.ts";
+
+/** Registers the tests of effects. */
+export function gpuEffectTests({ test, heavy }: Opener): void {
+  // With the limits of every GPUDevice: eight storage buffers for a kernel.
+  test("local calls: 2 dispatches and running statistics, 1 submit, no map", {
+    everything: false,
+  }, ({ device, recording }) => {
+    assert.equal(device.gpuDevice.limits.maxStorageBuffersPerShaderStage, 8);
+    const state = initBatchNorm(device, 3);
+    const [x, residual] = [1, 2].map((seed) => tensor(device, normalArray(60, seed), [4, 3, 5]));
+    const expect = <T>(what: string, dispatches: number, body: () => T): T => {
+      const { counts, result } = recording.during(body);
+      const { submits, maps, copies } = counts;
+      assert.deepEqual(
+        { submits, maps, copies, dispatches: counts.dispatches },
+        { submits: 1, maps: 0, copies: 0, dispatches },
+        what,
+      );
+      return result;
+    };
+    const fused = { activation: "relu", residual } as const;
+    for (const options of [{}, { activation: "relu" } as const, { residual }, fused]) {
+      const forward = expect("forward", 3, () => batchNormForward(state, x, { device }, options));
+      expect("backward", 2, () => batchNormBackward(forward.residuals, x, { device }));
+      expect("inference", 1, () => batchNormInfer(state, x, { device }, options));
+    }
+    expect("its gradients", 2, () => batchNormInferBackward(state, x, x, { device }));
+    const frozen = initBatchNorm(device, 3, { trackRunningStats: false });
+    expect("untracked forward", 2, () => batchNormForward(frozen, x, { device }, fused));
+    expect("a batch of three layers and back", 3 * 3 + 2 * 2, () =>
+      batch(device, (d) => {
+        const layers = [0, 1, 2].map(() => batchNormForward(state, x, { device: d }));
+        batchNormBackward(layers[0].residuals, x, { device: d });
+        batchNormBackward(layers[1].residuals, x, { device: d });
+      }));
+  });
+
+  test("synchronised calls: 1 map and at most 2 submits per direction", {
+    everything: false,
+  }, async ({ device, recording }) => {
+    const state = initBatchNorm(device, 3);
+    const [x, residual] = [1, 2].map((seed) => tensor(device, normalArray(60, seed), [4, 3, 5]));
+    // One rank whose partner sends what it sends itself, so that nothing else is counted.
+    const group = {
+      worldSize: 2,
+      allReduce: async (
+        local: Float64Array | Promise<Float64Array>,
+        combine: (a: Float64Array, b: Float64Array) => Float64Array,
+      ) => combine(await local, await local),
+    };
+    for (const options of [{}, { activation: "relu", residual } as const]) {
+      const start = recording.counts();
+      const forward = await syncBatchNormForward(state, x, { device, group }, options);
+      const half = recording.counts();
+      await syncBatchNormBackward(forward.residuals, x, { device, group });
+      const end = recording.counts();
+      for (const counts of [difference(half, start), difference(end, half)]) {
+        assert.deepEqual([counts.maps, counts.copies, counts.submits], [1, 1, 2]);
+      }
+    }
+  });
+
+  test("an empty batch launches nothing", { everything: true }, async ({ device, recording }) => {
+    const state = initBatchNorm(device, 3);
+    const empty = tensor(device, [], [0, 3, 5]);
+    const { counts } = recording.during(() => {
+      const options = { activation: "relu", residual: empty } as const;
+      const forward = batchNormForward(state, empty, { device }, options);
+      batchNormBackward(forward.residuals, empty, { device });
+      batchNormInfer(state, empty, { device }, options);
+      batchNormInferBackward(state, empty, empty, { device }, options);
+      device.relu(empty.data);
+      device.addScaled(empty.data, empty.data, 1);
+      device.gate(empty, empty, "channelsLast");
+    });
+    assert.deepEqual([counts.submits, counts.dispatches, counts.maps], [0, 0, 0]);
+    const start = recording.counts();
+    await runRanks(2, async (group) => {
+      const forward = await syncBatchNormForward(state, empty, { device, group });
+      await syncBatchNormBackward(forward.residuals, empty, { device, group });
+    });
+    const { submits, dispatches, maps } = difference(recording.counts(), start);
+    assert.deepEqual([submits, dispatches, maps], [0, 0, 0], "nothing to read back of nothing");
+    assert.equal((await toArray(device, empty)).length, 0);
+  });
+
+  test("a training loop compiles, binds and allocates once", {
+    everything: true,
+  }, ({ device, recording }) => {
+    const x = tensor(device, normalArray(60, 1), [4, 3, 5]);
+    let state = initBatchNorm(device, 3);
+    const step = () => {
+      const next = region(device, (scope) => {
+        const forward = batchNormForward(state, x, { device: scope }, { activation: "relu" });
+        batchNormBackward(forward.residuals, forward.output, { device: scope });
+        return forward.state;
+      });
+      release(device, state, { keep: next });
+      state = next;
+    };
+    for (let i = 0; i < 4; i++) step();
+    const steps = heavy ? 10_000 : 100;
+    const { counts } = recording.during(() => {
+      for (let i = 0; i < steps; i++) step();
+    });
+    const { submits, buffers, destroyed, bindGroups, pipelines, maps } = counts;
+    assert.deepEqual(
+      { submits, buffers, destroyed, bindGroups, pipelines, maps },
+      { submits: 2 * steps, buffers: 0, destroyed: 0, bindGroups: 0, pipelines: 0, maps: 0 },
+    );
+  });
+
+  test("idle buffers are at most twice as many bytes as were in use at once", {
+    everything: true,
+  }, ({ device, recording }) => {
+    const MiB = 2 ** 20;
+    for (let size = 1; size < 33; size++) {
+      device.free(device.upload(new Float32Array(size * MiB / 4)));
+    }
+    const { buffers, destroyed } = recording.counts();
+    // 32 in use at once: 64 and the 4 that are not counted may be idle, of 528 in all.
+    assert(buffers - destroyed <= 4, `${buffers - destroyed} of ${buffers} buffers are alive`);
+    device.free(device.upload(new Float32Array(100)), device.upload(new Float32Array(100)));
+  });
+
+  test("a freed buffer that was wrapped is bound by nothing any more", {
+    everything: true,
+  }, ({ device, recording }) => {
+    const buffer = device.gpuDevice.createBuffer({ size: 256, usage: 0x80 });
+    const state = initBatchNorm(device, 2, { trackRunningStats: false });
+    const step = () => {
+      const x = wrap(device, { buffer }, [16, 2, 2]);
+      region(device, (scope) => void batchNormForward(state, x, { device: scope }));
+      release(device, x);
+    };
+    step();
+    const first = recording.during(step).counts;
+    const x = wrap(device, { buffer }, [16, 2, 2]);
+    const forward = () =>
+      region(device, (scope) => void batchNormForward(state, x, { device: scope }));
+    for (let i = 0; i < 3; i++) forward();
+    const kept = recording.during(forward).counts;
+    assert(first.bindGroups > 0, "bind groups went with the wrapped array, and came again");
+    assert.equal(kept.bindGroups, 0, "as long as it lives they stay");
+    assert.equal(first.destroyed, 0, "somebody else's buffer is not destroyed");
+  });
+
+  test("disposing gives everything back, and only that", {
+    everything: true,
+  }, async ({ device, recording, close }) => {
+    const own = device.gpuDevice.createBuffer({ size: 256, usage: 0x80 });
+    const x = wrap(device, { buffer: own }, [16, 2, 2]);
+    const state = initBatchNorm(device, 2);
+    await toArray(device, batchNormForward(state, x, { device }).output).catch(() => {});
+    device[Symbol.dispose]();
+    const { buffers, destroyed } = recording.counts();
+    assert.equal(destroyed, buffers - 1, "all but the wrapped one");
+    assert.throws(() => batchNormInfer(state, x, { device }), /was disposed/);
+    await close();
+  });
+}

@@ -1,0 +1,394 @@
+/** Numbers: WebGPU against the reference device, at shapes that divide nothing, through windows, far from 0. */
+
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import {
+  batchNormBackward,
+  batchNormForward,
+  batchNormInfer,
+  batchNormInferBackward,
+  type BatchNormState,
+  type Device,
+  type DType,
+  type Format,
+  referenceDevice,
+  stateFromHost,
+  stateToHost,
+  type Tensor,
+  tensor,
+  toArray,
+} from "../../mod.ts";
+import { assertClose, EPSILON } from "../kit.ts";
+import * as oracle from "../oracle.ts";
+import { normalArray, normals } from "../random.ts";
+import { type Opener, poison } from "../webgpu_kit.ts";
+
+/** One batch and what is done with it. */
+interface Batch {
+  readonly shape: readonly number[];
+  readonly format: Format;
+  readonly gradFormat: Format;
+  readonly residual: Format | null;
+  readonly relu: boolean;
+  readonly scale: boolean;
+  readonly bias: boolean;
+  readonly dtype: DType;
+  readonly seed: number;
+}
+
+const NAMES = ["y", "dx", "dweight", "dbias", "dresidual", "mean", "variance", "z", "dz"] as const;
+
+/** Everything that the local functions make of a batch, tensors in the batch's own memory orders. */
+async function results<A>(device: Device<A>, batch: Batch): Promise<(Float32Array | null)[]> {
+  const { shape, format, gradFormat, residual, relu, scale, bias, dtype, seed } = batch;
+  const length = shape.reduce((product, extent) => product * extent, 1);
+  const channels = shape[1];
+  const stored = (values: Float32Array) =>
+    dtype === "float16" ? Float32Array.from(Float16Array.from(values)) : values;
+  const put = (at: number, format: Format, mean = 0): Tensor<A> =>
+    tensor(device, stored(normalArray(length, seed + at, mean)), shape, { dtype, format });
+  const state = stateFromHost(device, hostState(channels, scale, bias, seed));
+  const input = put(1, format, 3);
+  const options = {
+    ...(relu && { activation: "relu" as const }),
+    ...(residual && { residual: put(2, residual) }),
+  };
+  const gradOutput = put(3, gradFormat);
+  const forward = batchNormForward(state, input, { device }, options);
+  const back = batchNormBackward(forward.residuals, gradOutput, { device });
+  const after = await stateToHost(device, forward.state);
+  const inferred = batchNormInfer(state, input, { device }, options);
+  const evaluated = batchNormInferBackward(state, input, gradOutput, { device }, options);
+  const read = (value: Tensor<A> | null | undefined) =>
+    value ? toArray(device, value) : Promise.resolve(null);
+  const vector = (value: A | null) => value ? device.download(value) : Promise.resolve(null);
+  return await Promise.all([
+    read(forward.output),
+    read(back.gradInput),
+    vector(back.gradWeight),
+    vector(back.gradBias),
+    read(back.gradResidual),
+    Promise.resolve(after.runningMean),
+    Promise.resolve(after.runningVar),
+    read(inferred),
+    read(evaluated.gradInput),
+  ]);
+}
+
+function hostState(
+  channels: number,
+  scale: boolean,
+  bias: boolean,
+  seed: number,
+): BatchNormState<Float32Array> {
+  const normal = normals(seed);
+  const vector = (mean: number) => Float32Array.from({ length: channels }, () => mean + normal());
+  return {
+    numFeatures: channels,
+    eps: 1e-5,
+    momentum: 0.1,
+    weight: scale ? vector(1) : null,
+    bias: bias ? vector(0) : null,
+    runningMean: vector(3),
+    runningVar: vector(0).map((value) => value * value + 0.5),
+    numBatchesTracked: 0,
+  };
+}
+
+/** The largest weight / sqrt(variance + eps) of a batch: what gradients are multiplied with. */
+async function steepest({ shape, format, dtype, scale, bias, seed }: Batch): Promise<number> {
+  const device = referenceDevice();
+  const { weight, eps, runningVar } = hostState(shape[1], scale, bias, seed);
+  const length = shape.reduce((product, extent) => product * extent, 1);
+  const input = tensor(device, normalArray(length, seed + 1, 3), shape, { dtype, format });
+  const [count, ...wire] = await device.momentsToWire(device.moments(input));
+  return wire.slice(shape[1]).reduce((most, m2, c) => {
+    const variance = Math.min(m2 / count, runningVar![c]);
+    return Math.max(most, Math.abs(weight?.[c] ?? 1) / Math.sqrt(variance + eps));
+  }, 1);
+}
+
+/**
+ * Compares with the reference device, whose arithmetic is float64: a few units in the last place of the largest terms.
+ * Values are below 8, and so are normalized ones times the weight; gradients of the input are that times the steepest
+ * channel; sums grow with the root of their length. Next to 0, ReLU may let through on one device what it holds back on
+ * the other, so that with it only what is continuous is compared; the suites compare its gradients away from 0.
+ */
+async function assertParity<A>(device: Device<A>, batch: Batch): Promise<void> {
+  const [actual, expected] = [
+    await results(device, batch),
+    await results(referenceDevice(), batch),
+  ];
+  const { shape, dtype, relu } = batch;
+  const count = shape.reduce((product, extent) => product * extent, 1) / shape[1];
+  const steep = await steepest(batch);
+  for (const [i, name] of NAMES.entries()) {
+    const [is, wanted] = [actual[i], expected[i]];
+    assert.equal(is === null, wanted === null, name);
+    if (is === null || wanted === null || (relu && name.startsWith("d"))) continue;
+    const tensorlike = ["y", "dx", "z", "dz", "dresidual"].includes(name);
+    const storage = tensorlike ? dtype : "float32";
+    const size = name.startsWith("dx") || name.startsWith("dz")
+      ? 8 * steep
+      : tensorlike
+      ? 8
+      : 8 + 4 * Math.sqrt(count);
+    const absolute = 4 * EPSILON.float32 * size + (storage === "float16" ? 2 ** -23 : 0);
+    const relative = 8 * EPSILON[storage];
+    assertClose(is, wanted, { absolute, relative }, `${JSON.stringify(batch)}: ${name}`);
+  }
+}
+
+const PLAIN = {
+  format: "channelsFirst",
+  gradFormat: "channelsFirst",
+  residual: null,
+  relu: false,
+  scale: true,
+  bias: true,
+  dtype: "float32",
+  seed: 1,
+} as const;
+
+/** Registers the tests of numbers. */
+export function numberTests(
+  { test, heavy }: Opener,
+): void {
+  const anything = (float16: boolean, largest: number): fc.Arbitrary<Batch> => {
+    const format = fc.constantFrom<Format>("channelsFirst", "channelsLast");
+    return fc.record({
+      shape: fc.tuple(
+        fc.integer({ min: 1, max: 9 }),
+        fc.oneof(
+          fc.integer({ min: 1, max: 9 }),
+          fc.integer({ min: 10, max: 300 }),
+          fc.constantFrom(63, 64, 65, 255, 256, 257),
+        ),
+        fc.integer({ min: 1, max: 70 }),
+        fc.integer({ min: 1, max: 70 }),
+      ).map(([n, c, h, w]) => {
+        // Large in one extent at a time.
+        const height = Math.max(1, Math.min(h, Math.floor(largest / (n * c * w))));
+        const shape = [n, c, height, Math.max(1, Math.min(w, Math.floor(largest / (n * c))))];
+        return n * height * shape[3] > 1 ? shape : [2, ...shape.slice(1)];
+      }),
+      format,
+      gradFormat: format,
+      residual: fc.option(format),
+      relu: fc.boolean(),
+      scale: fc.boolean(),
+      bias: fc.boolean(),
+      dtype: float16 ? fc.constantFrom<DType>("float32", "float16") : fc.constant<DType>("float32"),
+      seed: fc.nat(2 ** 20),
+    });
+  };
+  const property = (device: Device<unknown>, runs: number, largest: number, seed: number) =>
+    fc.assert(
+      fc.asyncProperty(
+        anything(device.info.float16, largest),
+        (batch) => assertParity(device, batch),
+      ),
+      { numRuns: runs, seed },
+    );
+
+  test("equals the reference device at random shapes, with memory full of NaN", {
+    everything: true,
+    onBlock: poison,
+  }, ({ device }) => property(device as Device<unknown>, heavy ? 40 : 8, 30_000, 1));
+
+  if (heavy) {
+    test("equals the reference device through windows of 64 KiB, with memory full of NaN", {
+      everything: false,
+      options: { maxBindingBytes: 65_536 },
+      onBlock: poison,
+    }, ({ device }) => property(device as Device<unknown>, 15, 150_000, 2));
+
+    test("windows cut samples, places and channels, in one format and in two", {
+      everything: true,
+      options: { maxBindingBytes: 65_536 },
+      onBlock: poison,
+    }, async ({ device }) => {
+      const shapes = [
+        [2, 1, 40_003], // one channel: one long row
+        [1, 3, 20_011], // a channel that fits no window
+        [1, 40, 1_001], // a sample that fits none, whose channels do
+        [3, 7, 2_000], // samples that do
+        [2, 20_003, 2], // more channels than a window has records for
+        [33, 1_025], // no spatial extent
+      ];
+      for (const shape of shapes) {
+        for (const format of ["channelsFirst", "channelsLast"] as const) {
+          const other = format === "channelsFirst" ? "channelsLast" : "channelsFirst";
+          await assertParity(device, { ...PLAIN, shape, format, gradFormat: format });
+          await assertParity(device, {
+            ...{ ...PLAIN, shape, format, gradFormat: other },
+            ...{ residual: other, relu: true },
+          });
+        }
+      }
+    });
+
+    test("windows of 1 MiB and whole bindings give the same numbers", {
+      everything: true,
+      options: { maxBindingBytes: 2 ** 20 },
+    }, async ({ device }) => {
+      await assertParity(device, { ...PLAIN, shape: [5, 13, 97, 101] });
+      await assertParity(device, { ...PLAIN, shape: [5, 13, 97, 101], format: "channelsLast" });
+    });
+
+    test(
+      "65,536 channels and more than a grid is wide",
+      { everything: true },
+      async ({ device }) => {
+        await assertParity(device, { ...PLAIN, shape: [2, 65_536, 1] });
+        await assertParity(device, { ...PLAIN, shape: [2, 70_001, 3] });
+        await assertParity(device, { ...PLAIN, shape: [2, 70_001, 3], format: "channelsLast" });
+      },
+    );
+
+    test("65,536 channels through windows of 1 MiB", {
+      everything: true,
+      options: { maxBindingBytes: 2 ** 20 },
+      onBlock: poison,
+    }, ({ device }) => assertParity(device, { ...PLAIN, shape: [3, 65_536, 2] }));
+
+    test("a tensor above 128 MiB is processed in windows of the device's own limit", {
+      everything: false,
+    }, async ({ device }) => {
+      // Channel c has the values c + 1 and c + 3 alternately: mean c + 2, variance 1.
+      const [samples, channels, inner] = [3, 5, 2_300_001 + 2 ** 5];
+      const values = new Float32Array(samples * channels * inner);
+      for (let row = 0, at = 0; row < samples * channels; row++) {
+        for (let i = 0; i < inner; i++, at++) values[at] = row % channels + 1 + 2 * ((i + row) % 2);
+      }
+      assert(values.byteLength > 2 ** 27 && values.byteLength <= 2 ** 28, `${values.byteLength}`);
+      assert(device.gpuDevice.limits.maxStorageBufferBindingSize <= 2 ** 27);
+      const state = stateFromHost(device, {
+        ...hostState(channels, false, false, 1),
+        ...{
+          momentum: 1,
+          eps: 0,
+          runningMean: new Float32Array(5),
+          runningVar: new Float32Array(5),
+        },
+      });
+      const input = tensor(device, values, [samples, channels, inner]);
+      const { output, state: next } = batchNormForward(state, input, { device });
+      const { runningMean, runningVar } = await stateToHost(device, next);
+      assertClose(runningMean!, [2, 3, 4, 5, 6], { absolute: 1e-6, relative: 0 }, "mean");
+      assertClose(runningVar!, [1, 1, 1, 1, 1], { absolute: 1e-6, relative: 0 }, "variance");
+      const y = await toArray(device, output);
+      const wrong = y.findIndex((value, at) => {
+        const channel = Math.floor(at / inner) % channels;
+        return Math.abs(value - (values[at] - channel - 2)) > 2e-6;
+      });
+      assert.equal(wrong, -1, `y[${wrong}] = ${y[wrong]}`);
+    });
+  }
+
+  test("y and gradInput are within 2e-6 of float64 at mean 1e3, std 1", {
+    everything: true,
+  }, async ({ device }) => {
+    for (const format of ["channelsFirst", "channelsLast"] as const) {
+      const [shape, channels, inner] = [[4, 3, 33, 21], 3, 33 * 21];
+      const length = 4 * channels * inner;
+      const [x, dy] = [normalArray(length, 1, 1e3), normalArray(length, 2)];
+      const host = { ...hostState(channels, true, true, 3), weight: null, bias: null };
+      const lay = (values: Float32Array) =>
+        tensor(
+          device,
+          format === "channelsFirst" ? values : oracle.permute(values, { channels, inner }, format),
+          shape,
+          { format },
+        );
+      const state = stateFromHost(device, host);
+      const { output, residuals } = batchNormForward(state, lay(x), { device });
+      const { gradInput } = batchNormBackward(residuals, lay(dy), { device });
+      const back = async (tensor: Tensor<unknown>) => {
+        const values = await toArray(device as Device<unknown>, tensor);
+        return format === "channelsFirst"
+          ? values
+          : oracle.permute(values, { channels, inner }, "channelsFirst");
+      };
+      const batch = { values: x, channels, inner };
+      const tolerance = { absolute: 2e-6, relative: 0 };
+      assertClose(await back(output), oracle.trainForward(batch, host), tolerance, "y");
+      const expected = oracle.trainBackward(batch, dy, host).gradInput;
+      assertClose(await back(gradInput), expected, tolerance, "gradInput");
+    }
+  });
+
+  test("a zero or an outlier as the first element of every slice costs no digits", {
+    everything: true,
+  }, async ({ device }) => {
+    const [channels, inner] = [2, 5_003];
+    for (const format of ["channelsFirst", "channelsLast"] as const) {
+      for (const [first, mean] of [[0, 100], [1e4, 0], [-1e4, 1e3]]) {
+        const values = normalArray(channels * inner, 4, mean);
+        // Whatever the slices: every 16th position of the first eighth, and the first of each following stretch.
+        for (let c = 0; c < channels; c++) {
+          for (let i = 0; i < inner; i++) {
+            if ((i < inner / 8 && i % 16 === 0) || i % 256 === 0) values[c * inner + i] = first;
+          }
+        }
+        const lying = format === "channelsFirst"
+          ? values
+          : oracle.permute(values, { channels, inner }, format);
+        const moments = device.moments(tensor(device, lying, [1, channels, inner], { format }));
+        const wire = await device.momentsToWire(moments);
+        const expected = oracle.statistics({ values, channels, inner });
+        const std = expected.variance.map(Math.sqrt);
+        for (let c = 0; c < channels; c++) {
+          const off = Math.abs(wire[1 + c] - expected.mean[c]) / std[c];
+          assert(off < 4 * EPSILON.float32, `mean off by ${off} std, first ${first}, mean ${mean}`);
+        }
+        const m2 = expected.variance.map((variance) => variance * inner);
+        const relative = 8 * EPSILON.float32;
+        assertClose(wire.subarray(3), m2, { absolute: 0, relative }, `m2, first ${first}`);
+      }
+    }
+  });
+
+  test("sums from elsewhere, or of other statistics, are given theirs", {
+    everything: true,
+    onBlock: poison,
+  }, async ({ device }) => {
+    const reference = referenceDevice();
+    const run = async <A>(
+      device: Device<A>,
+      source: "batch" | "running",
+      local: "wire" | "other",
+    ) => {
+      const [x, dy] = [
+        tensor(device, normalArray(60, 1), [4, 3, 5]),
+        tensor(device, normalArray(60, 2), [4, 3, 5]),
+      ];
+      const moments = device.moments(x);
+      const other = device.moments(dy);
+      const statistics = source === "batch" ? { source, moments } as const : {
+        source,
+        mean: device.upload(Float32Array.of(1, 2, 3)),
+        variance: device.upload(Float32Array.of(4, 5, 6)),
+      } as const;
+      const sums = local === "wire"
+        ? device.sumsFromWire(Float64Array.of(1, 2, 3, 4, 5, 6))
+        : device.gradientSums(x, dy, { source: "batch", moments: other });
+      const affine = { weight: device.upload(Float32Array.of(1, 2, 3)), bias: null, eps: 1e-5 };
+      const total = source === "running" ? null : sums;
+      const made = device.gradients(x, dy, statistics, { local: sums, total }, affine);
+      return [await device.download(made.gradInput), await device.download(made.gradWeight!)];
+    };
+    for (const source of ["batch", "running"] as const) {
+      for (const local of ["wire", "other"] as const) {
+        const [actual, expected] = [
+          await run(device, source, local),
+          await run(reference, source, local),
+        ];
+        const tolerance = { absolute: 4e-6, relative: 1e-6 };
+        actual.forEach((values, i) =>
+          assertClose(values, expected[i], tolerance, `${source} ${local}`)
+        );
+      }
+    }
+  });
+}

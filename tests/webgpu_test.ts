@@ -1,0 +1,20 @@
+/** What is WebGPU's own: numbers at every shape, effects on the GPUDevice, failures, bindings, shaders. */
+
+import { bindingTests } from "./webgpu/bindings.ts";
+import { gpuEffectTests } from "./webgpu/effects.ts";
+import { failureTests } from "./webgpu/failures.ts";
+import { numberTests } from "./webgpu/numbers.ts";
+import { shaderTests } from "./webgpu/shaders.ts";
+import { demanded, opener } from "./webgpu_kit.ts";
+
+const gpu = globalThis.navigator?.gpu;
+const present = await gpu?.requestAdapter().then((adapter) => adapter !== null) ?? false;
+
+if (present || demanded("webgpu")) {
+  const opens = opener(gpu, "webgpu", true);
+  for (const tests of [shaderTests, gpuEffectTests, failureTests, bindingTests, numberTests]) {
+    tests(opens);
+  }
+} else {
+  Deno.test.ignore("webgpu: numbers, effects, failures, bindings, shaders (no adapter)", () => {});
+}
