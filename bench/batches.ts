@@ -18,14 +18,35 @@ export interface BatchShape {
   readonly format: Format;
 }
 
-/** The shapes of published figures; the large ones with fewer samples, for a device of plain loops. */
-export const SHAPES: readonly BatchShape[] = [
-  { shape: [4, 64, 56, 56], format: "channelsFirst" },
-  { shape: [8, 256, 14, 14], format: "channelsFirst" },
-  { shape: [8, 256, 14, 14], format: "channelsLast" },
-  { shape: [2, 2048, 7, 7], format: "channelsFirst" },
-  { shape: [256, 128], format: "channelsFirst" },
-  { shape: [2, 80, 100, 100], format: "channelsFirst" },
+const first = (...shape: number[]): BatchShape => ({ shape, format: "channelsFirst" });
+const last = (...shape: number[]): BatchShape => ({ shape, format: "channelsLast" });
+
+/** The shapes of published figures, the large ones with fewer samples: a device of plain loops takes its time. */
+export const CPU_SHAPES: readonly BatchShape[] = [
+  first(4, 64, 56, 56),
+  first(8, 256, 14, 14),
+  last(8, 256, 14, 14),
+  first(2, 2048, 7, 7),
+  first(256, 128),
+  first(2, 80, 100, 100),
+];
+
+/** Layers of a ResNet-50 on 32 images and a small one; the last is larger than the caches of today's GPUs. */
+export const GPU_SHAPES: readonly BatchShape[] = [
+  first(256, 128),
+  first(32, 256, 14, 14),
+  last(32, 256, 14, 14),
+  first(32, 2048, 7, 7),
+  first(32, 64, 56, 56),
+  last(32, 64, 56, 56),
+  first(32, 64, 112, 112),
+];
+
+/** Enough to run every row where a GPU is software; SwiftShader takes a second for a larger one. */
+export const SOFTWARE_GPU_SHAPES: readonly BatchShape[] = [
+  first(64, 16),
+  first(4, 4, 2, 2),
+  last(4, 4, 2, 2),
 ];
 
 /** Elements of a batch. */

@@ -1,61 +1,84 @@
-/** `deno task bench`: runs `deno bench` over the rows and prints time, effective bandwidth and ratio side by side. */
+/** `deno task bench` and `deno task bench:gpu`: checks every row, measures it, and prints tables for README.md. */
 
-import { allRows } from "./rows.ts";
+import { titleOf } from "./batches.ts";
+import { type Costs, launchCosts, waitCosts } from "./latency.ts";
+import { workTimes } from "./measure.ts";
+import { rowsOf, type Subject } from "./rows.ts";
+import { referenceSubject, webgpuCandidates, type WebGpuSubject } from "./subjects.ts";
 
-/** What `deno bench --json` says of one row, in nanoseconds. */
-interface Timing {
-  readonly group: string;
-  readonly name: string;
-  readonly results: readonly {
-    readonly ok?: { readonly min: number; readonly avg: number; readonly p75: number };
-  }[];
+const SOFTWARE = "Software adapter: only the host's costs mean something.";
+
+/** Prints a table in Markdown. */
+function print(lines: readonly (readonly string[])[]): void {
+  const [head] = lines;
+  const row = (cells: readonly string[]) => console.log(`| ${cells.join(" | ")} |`);
+  row(head);
+  row(head.map(() => "---"));
+  lines.slice(1).forEach(row);
+  console.log();
 }
 
-interface Report {
-  readonly runtime: string;
-  readonly cpu: string;
-  readonly benches: readonly Timing[];
+/** Prints a line per shape: ms, GB/s and the share of the plain copy's GB/s. */
+async function printWork<A>(title: string, subject: Subject<A>, note = ""): Promise<void> {
+  console.log(`## ${title}\n`);
+  if (note) console.log(`**${note}**\n`);
+  const lines: string[][] = [];
+  for (const shape of subject.shapes) {
+    using measured = rowsOf(subject, shape);
+    const { rows } = measured;
+    for (const { check } of rows) await check();
+    const times = await workTimes(rows, subject.rounds);
+    const speeds = rows.map(({ bytes }, i) => bytes / times[i] / 1e6);
+    const cells = speeds.map((speed, i) => {
+      const share = i === 0 ? "" : `, ${(100 * speed / speeds[0]).toFixed(0)} %`;
+      return `${times[i].toFixed(3)} (${speed.toFixed(1)}${share})`;
+    });
+    if (lines.length === 0) lines.push(["shape", ...rows.map(({ name }) => name)]);
+    lines.push([titleOf(shape), ...cells]);
+  }
+  print(lines);
 }
 
-async function measure(): Promise<Report> {
-  const benchmarks = new URL("batch_norm_bench.ts", import.meta.url).href;
-  const { code, stdout } = await new Deno.Command(Deno.execPath(), {
-    args: ["bench", "--json", benchmarks],
-    stderr: "inherit",
-  }).output();
-  if (code !== 0) throw new Error(`Cannot print the benchmark as it failed: exit code is ${code}`);
-  return JSON.parse(new TextDecoder().decode(stdout));
+/** Prints a line per cost and a column per implementation. */
+async function printCosts(
+  title: string,
+  subjects: readonly WebGpuSubject[],
+  measure: (subject: WebGpuSubject) => Promise<Costs>,
+): Promise<void> {
+  const columns: Costs[] = [];
+  for (const subject of subjects) columns.push(await measure(subject));
+  if (columns.length === 0) return;
+  const names = new Set(columns.flatMap((costs) => Object.keys(costs)));
+  const cells = (name: string) => columns.map((costs) => costs[name]?.toFixed(3) ?? "");
+  print([
+    [title, ...subjects.map(({ implementation }) => implementation)],
+    ...[...names].map((name) => [name, ...cells(name)]),
+  ]);
 }
 
-function print({ runtime, cpu, benches }: Report): void {
-  const bytes = new Map(allRows().map(({ group, name, bytes }) => [`${group}/${name}`, bytes]));
-  console.log(`${runtime}, ${cpu}`);
-  console.log(
-    "ms: mean (fastest); GB/s: 2 (inference), 3 (forward), 5 (backward) passes over the tensor per mean\n",
-  );
-  const nameWidth = Math.max(...benches.map(({ name }) => name.length));
-  let group = "";
-  let baseline = NaN;
-  for (const bench of benches) {
-    const timing = bench.results[0].ok;
-    if (timing === undefined) throw new Error(`Cannot print ${bench.name} as its run failed`);
-    const { avg, min } = timing;
-    if (bench.group !== group) {
-      group = bench.group;
-      baseline = avg;
-      console.log(group);
-    }
-    const moved = bytes.get(`${group}/${bench.name}`) ?? NaN;
-    console.log(
-      [
-        `  ${bench.name.padEnd(nameWidth)}`,
-        `${(avg / 1e6).toFixed(3).padStart(9)} ms`,
-        `(${(min / 1e6).toFixed(3)})`.padStart(10),
-        `${(moved / avg).toFixed(2).padStart(7)} GB/s`,
-        avg === baseline ? "" : `${(avg / baseline).toFixed(2).padStart(7)} x the first`,
-      ].join(" ").trimEnd(),
-    );
+const { deno, v8 } = Deno.version;
+console.log(
+  `Deno ${deno} (V8 ${v8}) on ${Deno.build.target}; medians in ms (GB/s, share of copy)\n`,
+);
+const reference = referenceSubject();
+await printWork(reference.device.info.name, reference);
+
+const candidates = await webgpuCandidates();
+for (const candidate of candidates) {
+  if ("missing" in candidate) {
+    console.log(`${candidate.implementation} is not measured: ${candidate.missing}\n`);
   }
 }
+const subjects = candidates.flatMap((candidate) =>
+  "subject" in candidate ? [candidate.subject] : []
+);
+await using stack = new AsyncDisposableStack();
+for (const subject of subjects) stack.use(subject);
 
-print(await measure());
+await printCosts("until the GPU has answered", subjects, waitCosts);
+await printCosts("until a call returns", subjects, launchCosts);
+for (const subject of subjects) {
+  const { name, isFallbackAdapter } = subject.device.info;
+  const note = isFallbackAdapter ? SOFTWARE : "";
+  await printWork(`${name} by ${subject.implementation}`, subject, note);
+}

@@ -1,6 +1,6 @@
 /**
- * What is measured: a row is one operation at one shape by one implementation. A device, a peer or a kind of group joins
- * as a function that returns its rows.
+ * What is measured: a row is one operation at one shape by one implementation. A device joins as a subject, a peer or a
+ * kind of group as a function that returns rows.
  */
 
 import {
@@ -8,154 +8,166 @@ import {
   batchNormForward,
   batchNormInfer,
   type Device,
-  referenceDevice,
   region,
+  release,
   runRanks,
   syncBatchNormBackward,
   syncBatchNormForward,
+  type Tensor,
   toArray,
 } from "../mod.ts";
 import * as oracle from "../tests/oracle.ts";
-import {
-  type BatchShape,
-  compare,
-  elementsOf,
-  numbersOf,
-  place,
-  SHAPES,
-  titleOf,
-} from "./batches.ts";
+import { type BatchShape, compare, elementsOf, numbersOf, place } from "./batches.ts";
+import type { Timed } from "./measure.ts";
 
 /** One measurement. */
-export interface Row {
-  /** Operation and shape; the rows of a group compare with each other. */
-  readonly group: string;
-  /** Who computes; unique within the group. */
+export interface Row extends Timed {
+  /** Which operation; unique among the rows of a shape. */
   readonly name: string;
   /** Bytes that move if nothing stays in cache: passes over the tensor times its size. */
   readonly bytes: number;
-  /** Runs the operation once. */
-  readonly run: () => unknown;
   /** Compares one run with the oracle; rejects where it is wrong. */
   readonly check: () => Promise<void>;
 }
 
+/** The rows of one shape, the limit first; to dispose them frees what they compute on. */
+export interface Rows extends Disposable {
+  readonly rows: readonly Row[];
+}
+
+/** A device and what belongs to measuring it. */
+export interface Subject<A> extends Pick<Timed, "settle"> {
+  readonly device: Device<A>;
+  /** Units in the last place by which its results may differ. */
+  readonly ulps: number;
+  /** Makes the limit: a plain copy of so many bytes by the same machine. */
+  readonly copy: (bytes: number) => Disposable & Pick<Timed, "run">;
+  /** The shapes that it is measured at. */
+  readonly shapes: readonly BatchShape[];
+  /** How many turns its rows take. */
+  readonly rounds: number;
+}
+
 /** Forward reads the tensor twice and writes it once; backward reads two tensors twice and writes one. */
 const PASSES = {
-  copy: 2,
+  "plain copy": 2,
   inference: 2,
   forward: 3,
   backward: 5,
   "forward and backward": 8,
 } as const;
 
-/** Every row. */
-export function allRows(): Row[] {
-  return SHAPES.flatMap((shape) => [
-    copyRow(shape),
-    ...deviceRows(shape, referenceDevice(), "reference", 1),
-    groupRow(shape, referenceDevice(), "reference", 2),
-  ]);
-}
+/** Ranks of the synchronised row. */
+const RANKS = 2;
 
-function titled(operation: keyof typeof PASSES, shape: BatchShape) {
-  const bytes = PASSES[operation] * elementsOf(shape) * Float32Array.BYTES_PER_ELEMENT;
-  const shown = operation === "copy" ? "inference" : operation;
-  return { group: `${shown} ${titleOf(shape)}`, bytes };
-}
-
-/** The runtime's own copy of the tensor: the limit, as far as one thread of it goes. */
-function copyRow(shape: BatchShape): Row {
-  const { batch: { values } } = numbersOf(shape);
-  const target = new Float32Array(values.length);
+/** Every row of one shape. */
+export function rowsOf<A>(subject: Subject<A>, shape: BatchShape): Rows {
+  const { device, copy } = subject;
+  const bytes = elementsOf(shape) * Float32Array.BYTES_PER_ELEMENT;
+  const limit = copy(bytes);
+  const parts = [localRows(subject, shape), groupRow(subject, shape)];
   return {
-    ...titled("copy", shape),
-    name: "plain copy",
-    run: () => target.set(values),
-    check: () => Promise.resolve(),
+    rows: [
+      { name: "plain copy", run: limit.run, check: () => Promise.resolve() },
+      ...parts.flatMap(({ rows }) => rows),
+    ].map((row) => ({
+      ...row,
+      settle: subject.settle,
+      bytes: bytes * (PASSES[row.name as keyof typeof PASSES] ?? PASSES["forward and backward"]),
+    })),
+    [Symbol.dispose]: () => {
+      release(device, parts.map(({ uses }) => uses));
+      limit[Symbol.dispose]();
+    },
   };
 }
 
+/** Rows and the arrays that they use. */
+interface Part {
+  readonly rows: readonly Pick<Row, "name" | "run" | "check">[];
+  readonly uses: unknown;
+}
+
 /** The local functions on one device. */
-function deviceRows<A>(shape: BatchShape, device: Device<A>, name: string, ulps: number): Row[] {
+function localRows<A>({ device, ulps }: Subject<A>, shape: BatchShape): Part {
   const { batch, gradient, state: host } = numbersOf(shape);
-  const { state, x, dy } = place(device, shape);
-  const { residuals } = batchNormForward(state, x, { device });
-  const check = async (tensor: Parameters<typeof toArray<A>>[1], expected: ArrayLike<number>) =>
-    compare(await toArray(device, tensor), expected, shape, batch, ulps);
+  const placed = place(device, shape);
+  const { state, x, dy } = placed;
+  const forward = batchNormForward(state, x, { device });
+  const { residuals } = forward;
+  const check =
+    (compute: (scope: Device<A>) => Tensor<A>, expected: () => ArrayLike<number>) => () =>
+      region(device, async (scope) => {
+        compare(await toArray(scope, compute(scope)), expected(), shape, batch, ulps);
+      });
   const discard = (body: (scope: Device<A>) => unknown) => () =>
     region(device, (scope) => {
       body(scope);
     });
-  return [
+  const infer = (scope: Device<A>) => batchNormInfer(state, x, { device: scope });
+  const train = (scope: Device<A>) => batchNormForward(state, x, { device: scope });
+  const back = (scope: Device<A>) => batchNormBackward(residuals, dy, { device: scope });
+  const rows = [
     {
-      ...titled("inference", shape),
-      name,
-      run: discard((scope) => batchNormInfer(state, x, { device: scope })),
-      check: () => {
+      name: "inference",
+      run: discard(infer),
+      check: check(infer, () => {
         const statistics = {
           count: 0,
           mean: [...host.runningMean ?? []],
           variance: [...host.runningVar ?? []],
         };
-        const expected = oracle.forward(batch, statistics, host);
-        return check(batchNormInfer(state, x, { device }), expected);
-      },
+        return oracle.forward(batch, statistics, host);
+      }),
     },
     {
-      ...titled("forward", shape),
-      name,
-      run: discard((scope) => batchNormForward(state, x, { device: scope })),
-      check: () =>
-        check(batchNormForward(state, x, { device }).output, oracle.trainForward(batch, host)),
+      name: "forward",
+      run: discard(train),
+      check: check((scope) => train(scope).output, () => oracle.trainForward(batch, host)),
     },
     {
-      ...titled("backward", shape),
-      name,
-      run: discard((scope) => batchNormBackward(residuals, dy, { device: scope })),
-      check: () =>
-        check(
-          batchNormBackward(residuals, dy, { device }).gradInput,
-          oracle.trainBackward(batch, gradient, host).gradInput,
-        ),
+      name: "backward",
+      run: discard(back),
+      check: check(
+        (scope) => back(scope).gradInput,
+        () => oracle.trainBackward(batch, gradient, host).gradInput,
+      ),
     },
     {
-      ...titled("forward and backward", shape),
-      name,
+      name: "forward and backward",
       run: discard((scope) => {
-        const forward = batchNormForward(state, x, { device: scope });
-        batchNormBackward(forward.residuals, dy, { device: scope });
+        const { residuals } = train(scope);
+        batchNormBackward(residuals, dy, { device: scope });
       }),
       check: () => Promise.resolve(), // Its parts are checked above.
     },
   ];
+  return { rows, uses: [placed, forward] };
 }
 
 /** The synchronised functions over ranks of this thread: what synchronization adds, since the ranks share one core. */
-function groupRow<A>(shape: BatchShape, device: Device<A>, name: string, worldSize: number): Row {
-  const ranks = Array.from(
-    { length: worldSize },
-    (_, rank) => place(device, shape, rank, worldSize),
-  );
+function groupRow<A>({ device, ulps }: Subject<A>, shape: BatchShape): Part {
+  const ranks = Array.from({ length: RANKS }, (_, rank) => place(device, shape, rank, RANKS));
   const step = (scope: Device<A>) =>
-    runRanks(worldSize, async (group) => {
+    runRanks(RANKS, async (group) => {
       const { state, x, dy } = ranks[group.rank];
       const { residuals } = await syncBatchNormForward(state, x, { device: scope, group });
       return await syncBatchNormBackward(residuals, dy, { device: scope, group });
     });
-  return {
-    ...titled("forward and backward", shape),
-    name: `${name}, synchronised over ${worldSize} ranks of one thread`,
+  const row = {
+    name: `the same, synchronised over ${RANKS} ranks of one thread`,
     run: () =>
       region(device, async (scope) => {
         await step(scope);
       }),
-    check: async () => {
-      const { batch, gradient, state } = numbersOf(shape);
-      const parts = await step(device);
-      const dx = await Promise.all(parts.map(({ gradInput }) => toArray(device, gradInput)));
-      const { gradInput } = oracle.trainBackward(batch, gradient, state);
-      compare(Float32Array.from(dx.flatMap((part) => [...part])), gradInput, shape, batch, 1);
-    },
+    check: () =>
+      region(device, async (scope) => {
+        const { batch, gradient, state } = numbersOf(shape);
+        const parts = await step(scope);
+        const dx = await Promise.all(parts.map(({ gradInput }) => toArray(scope, gradInput)));
+        const { gradInput } = oracle.trainBackward(batch, gradient, state);
+        compare(Float32Array.from(dx.flatMap((part) => [...part])), gradInput, shape, batch, ulps);
+      }),
   };
+  return { rows: [row], uses: ranks };
 }
