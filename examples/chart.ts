@@ -110,7 +110,9 @@ export function chart(comparison: Comparison): string {
   ].join("\n");
 }
 
-function accuracyPanel({ steps, epochs, replicas, batch, results }: Comparison): Panel {
+function accuracyPanel(comparison: Comparison): Panel {
+  const { steps, planned, epochs, replicas, batch, results } = comparison;
+  const seen = epochs * steps / planned;
   const curves = [
     { ...results.one, label: `one process, batch ${replicas * batch}` },
     { ...results.sync, label: `syncbn, ${count(replicas)}` },
@@ -119,13 +121,18 @@ function accuracyPanel({ steps, epochs, replicas, batch, results }: Comparison):
   ].filter(({ exams }) => exams.length > 0).map(({ name, label, exams }): Curve => ({
     name,
     label: `${percent(exams[exams.length - 1].accuracy)} %  ${label}`,
-    points: exams.map(({ step, accuracy }) => [epochs * step / steps, 100 * accuracy]),
+    points: exams.map(({ step, accuracy }) => [seen * step / steps, 100 * accuracy]),
   }));
   const lowest = Math.min(...curves.flatMap(({ points }) => points.map(([, y]) => y)));
   return {
     width: LEFT_WIDTH,
     marginRight: 192,
-    x: { domain: [0, epochs], label: "epoch", ticks: Math.min(epochs, 8), tickFormat: "d" },
+    x: {
+      domain: [0, seen],
+      label: "epoch",
+      // Whole epochs only, as far as there are any.
+      ...(seen < 2 ? { ticks: 4 } : { ticks: Math.min(Math.floor(seen), 8), tickFormat: "d" }),
+    },
     y: {
       domain: [10 * Math.floor(lowest / 10), 100],
       ticks: 8,

@@ -4,10 +4,10 @@
  * @module
  */
 
-import type { Device } from "../mod.ts";
 import { drawBatches, seeded } from "./batches.ts";
 import type { Digits } from "./digits.ts";
-import { firstParameters } from "./network.ts";
+import type { Layers } from "./layers.ts";
+import { firstParameters } from "./model.ts";
 import { type Exam, type Norm, train } from "./train.ts";
 
 /** What can be chosen. */
@@ -18,6 +18,8 @@ export interface CompareOptions {
   readonly batch: number;
   /** How often every image is seen. */
   readonly epochs: number;
+  /** Steps after which each run is stopped, wherever it is then. */
+  readonly stopAfter: number;
   /** Where first parameters and shuffles come from. */
   readonly seed: number;
 }
@@ -49,6 +51,8 @@ export interface Result {
 export interface Comparison extends CompareOptions {
   /** Number of steps of each run. */
   readonly steps: number;
+  /** What it would have been without a stop. */
+  readonly planned: number;
   /** The five runs, that of one process first. */
   readonly results: Readonly<Record<Name, Result>>;
 }
@@ -75,27 +79,28 @@ const SNAPSHOTS = 60;
  * a yardstick for what rounding alone does; on replicas with syncbn; on replicas with local batch norm; on replicas
  * without a norm.
  *
- * @param device where the batch norms compute
+ * @param layers where everything computes
  * @param digits the images
  * @param options what can be chosen
  * @param onProgress called after each step
  * @returns what came of each run
  */
-export async function compare<A>(
-  device: Device<A>,
+export async function compare<V, A>(
+  layers: Layers<V, A>,
   digits: Digits,
   options: CompareOptions,
   onProgress: (progress: Progress) => void = () => {},
 ): Promise<Comparison> {
-  const { replicas, batch, epochs, seed } = options;
+  const { replicas, batch, epochs, stopAfter, seed } = options;
   const random = seeded(seed);
   const parameters = firstParameters(random.unit);
   const size = replicas * batch;
-  const batches = drawBatches(digits.training.count, size, epochs, random);
+  const all = drawBatches(digits.training.count, size, epochs, random);
+  const [batches, planned] = [all.slice(0, stopAfter), all.length];
   const steps = batches.length;
   const exams = new Set(evenly(EXAMS, steps));
   const snapshots = new Set([...first(FIRST_STEPS, steps), ...evenly(SNAPSHOTS, steps)]);
-  const common = { digits, parameters, exams, snapshots };
+  const common = { digits, parameters, exams, snapshots, planned };
 
   const shape = `${replicas} x ${batch}`;
   const whole = { replicas: 1, perReplica: size, batches, norm: "sync" as Norm };
@@ -123,7 +128,7 @@ export async function compare<A>(
       onProgress({ title, run, runs, step: steps, steps });
       return { name, title, exams: [], distances: [], msPerStep: NaN };
     }
-    const { snapshots, ...result } = await train(device, {
+    const { snapshots, ...result } = await train(layers, {
       ...common,
       ...plan,
       onStep: (step, exam) => onProgress({ title, run, runs, step, steps, exam }),
@@ -140,7 +145,7 @@ export async function compare<A>(
     local: await perform("local"),
     none: await perform("none"),
   };
-  return Object.freeze({ ...options, steps, results: Object.freeze(results) });
+  return Object.freeze({ ...options, steps, planned, results: Object.freeze(results) });
 }
 
 function distances(

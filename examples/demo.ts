@@ -4,13 +4,17 @@
  * @module
  */
 
-import { type Device, type ReferenceArray, referenceDevice } from "../mod.ts";
+import { type OwnedWebGpuDevice, requestWebGpuDevice } from "../kernels/webgpu_device.ts";
+import { DeviceError, referenceDevice } from "../mod.ts";
 import { chart } from "./chart.ts";
 import { compare, type CompareOptions } from "./compare.ts";
 import { type Digits, readDigits } from "./digits.ts";
-import { HELP, parseFlags } from "./flags.ts";
+import { type DeviceName, HELP, parseFlags } from "./flags.ts";
+import { hostLayers } from "./host_layers.ts";
+import type { Layers } from "./layers.ts";
 import { progressBar, progressLines } from "./progress.ts";
 import { judge, table, TABLE_NOTES } from "./report.ts";
+import { webgpuLayers } from "./webgpu_layers.ts";
 
 const CHART = "out/demo.svg";
 
@@ -28,16 +32,44 @@ async function main(args: readonly string[]): Promise<number> {
     console.error(command.message);
     return 2;
   }
-  return await demonstrate(chooseDevice(command.device), digits, command.options);
+  return await demonstrateOn(command.device, digits, command.options);
 }
 
-/** Both choices are the reference device as long as there is no other. */
-function chooseDevice(_name: "auto" | "cpu"): Device<ReferenceArray> {
-  return referenceDevice();
+/** Opens the device that was chosen, and closes it in the end. */
+async function demonstrateOn(
+  name: DeviceName,
+  digits: Digits,
+  options: CompareOptions,
+): Promise<number> {
+  await using gpu = name === "cpu" ? null : await requestGpu(name);
+  if (gpu) {
+    using layers = webgpuLayers(gpu);
+    return await demonstrate(layers, digits, options);
+  }
+  if (name === "webgpu") {
+    console.error(
+      "Cannot start the demo as --device webgpu must find an adapter: there is none (see --help)",
+    );
+    return 2;
+  }
+  return await demonstrate(hostLayers(referenceDevice()), digits, options);
 }
 
-async function demonstrate<A>(
-  device: Device<A>,
+/** Any adapter's device, or with auto a hardware one's; null where there is none. */
+async function requestGpu(name: "auto" | "webgpu"): Promise<OwnedWebGpuDevice | null> {
+  try {
+    const gpu = await requestWebGpuDevice();
+    if (name === "webgpu" || !gpu.info.isFallbackAdapter) return gpu;
+    await gpu[Symbol.asyncDispose]();
+    return null;
+  } catch (error) {
+    if (error instanceof DeviceError && error.code === "unsupported") return null;
+    throw error;
+  }
+}
+
+async function demonstrate<V, A>(
+  layers: Layers<V, A>,
   digits: Digits,
   options: CompareOptions,
 ): Promise<number> {
@@ -56,7 +88,7 @@ async function demonstrate<A>(
       `${epochs} ${epochs === 1 ? "epoch" : "epochs"}, seed ${seed}`,
   );
   console.log(`Replicas: ${replicas}, with ${batch} ${batch === 1 ? "image" : "images"} each`);
-  console.log(`Device: ${device.info.name}\n`);
+  console.log(`Device: ${layers.device.info.name}\n`);
 
   const encoder = new TextEncoder();
   const write = (text: string): void => {
@@ -65,7 +97,7 @@ async function demonstrate<A>(
   const onProgress = Deno.stdout.isTerminal()
     ? progressBar(write, () => performance.now())
     : progressLines(write);
-  const comparison = await compare(device, digits, options, onProgress);
+  const comparison = await compare(layers, digits, options, onProgress);
 
   const verdict = judge(comparison);
   console.log(`\n${table(comparison)}\n\n${TABLE_NOTES}\n\n${verdict.text}`);

@@ -59,21 +59,3 @@ export async function readDigits(compressed: Uint8Array<ArrayBuffer>): Promise<D
   const cut = IMAGES - TEST_IMAGES;
   return Object.freeze({ training: slice(0, cut), test: slice(cut, IMAGES) });
 }
-
-/**
- * Picks images by number, in the given order.
- *
- * @param images where to pick from
- * @param numbers which images, 0 .. count - 1; may be none
- * @returns copies of those images
- */
-export function pick(images: Images, numbers: ArrayLike<number>): Images {
-  const area = SIDE * SIDE;
-  const pixels = new Float32Array(numbers.length * area);
-  const labels = new Uint8Array(numbers.length);
-  for (let i = 0; i < numbers.length; i++) {
-    pixels.set(images.pixels.subarray(numbers[i] * area, (numbers[i] + 1) * area), i * area);
-    labels[i] = images.labels[numbers[i]];
-  }
-  return Object.freeze({ count: numbers.length, pixels, labels });
-}

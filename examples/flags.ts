@@ -8,12 +8,15 @@ import { parseArgs } from "node:util";
 import { SMALLEST_BATCH } from "./batches.ts";
 import type { CompareOptions } from "./compare.ts";
 
+/** Where to compute: on a hardware GPU or else the CPU, on any WebGPU adapter, on the CPU. */
+export type DeviceName = "auto" | "webgpu" | "cpu";
+
 /** What the command line asks for; `"wrong"` comes with the one line to print. */
 export type Command =
   | {
     readonly kind: "run";
     readonly options: CompareOptions;
-    readonly device: "auto" | "cpu";
+    readonly device: DeviceName;
   }
   | { readonly kind: "help" }
   | { readonly kind: "wrong"; readonly message: string };
@@ -28,24 +31,26 @@ Usage: deno task demo [flags]
   --replicas N   number of replicas, 1 to 64 (4)
   --batch N      images per replica and step, 1 to 1437 (2)
   --epochs N     how often every image is seen (6)
-  --device NAME  auto or cpu (auto)
+  --steps N      stop each run after N steps (all)
+  --device NAME  auto, webgpu or cpu (auto: a hardware GPU, else the CPU)
   --seed N       where first parameters and shuffles come from (1)
   --help         print this
 
 Replicas times batch must be from ${SMALLEST_BATCH} to 1437 images.
 
 Writes out/demo.svg. Exits with 1 if syncbn differs from one process by more than 1e-5 in any
-parameter within the first 50 steps or by more than one point of accuracy at the end, and with 2
-for a wrong flag.`;
+parameter within the first 50 steps or by more than one point of accuracy at the end (which --steps
+leaves unjudged if it comes first), and with 2 for a wrong flag or a device that is not there.`;
 
 const NUMBERS = {
   replicas: { smallest: 1, largest: 64, usual: 4 },
   batch: { smallest: 1, largest: 1437, usual: 2 },
   epochs: { smallest: 1, largest: 1000, usual: 6 },
+  steps: { smallest: 1, largest: 1_000_000, usual: Infinity },
   seed: { smallest: 0, largest: 2 ** 31 - 1, usual: 1 },
 } as const;
 const FLAGS = [...Object.keys(NUMBERS), "device", "help"];
-const DEVICES = ["auto", "cpu"] as const;
+const DEVICES: readonly DeviceName[] = ["auto", "webgpu", "cpu"];
 
 /**
  * Reads the command line.
@@ -61,6 +66,7 @@ export function parseFlags(args: readonly string[], images: number): Command {
       replicas: { type: "string" },
       batch: { type: "string" },
       epochs: { type: "string" },
+      steps: { type: "string" },
       seed: { type: "string" },
       device: { type: "string" },
       help: { type: "boolean" },
@@ -81,20 +87,22 @@ export function parseFlags(args: readonly string[], images: number): Command {
     return wrong(`--help takes no value: current value is ${JSON.stringify(values.help)}`);
   }
 
+  const names = Object.keys(NUMBERS) as (keyof typeof NUMBERS)[];
+  for (const name of names) {
+    const { smallest, largest } = NUMBERS[name];
+    if (!Number.isNaN(toInteger(values[name], NUMBERS[name]))) continue;
+    return wrong(
+      `--${name} must be an integer from ${smallest} to ${largest}: ${current(values[name])}`,
+    );
+  }
   const number = (name: keyof typeof NUMBERS): number => toInteger(values[name], NUMBERS[name]);
   const options = {
     replicas: number("replicas"),
     batch: number("batch"),
     epochs: number("epochs"),
+    stopAfter: number("steps"),
     seed: number("seed"),
   };
-  for (const name of ["replicas", "batch", "epochs", "seed"] as const) {
-    if (!Number.isNaN(options[name])) continue;
-    const { smallest, largest } = NUMBERS[name];
-    return wrong(
-      `--${name} must be an integer from ${smallest} to ${largest}: ${current(values[name])}`,
-    );
-  }
   const size = options.replicas * options.batch;
   if (size < SMALLEST_BATCH || size > images) {
     return wrong(
@@ -104,7 +112,7 @@ export function parseFlags(args: readonly string[], images: number): Command {
   }
   const device = DEVICES.find((name) => name === (values.device ?? "auto"));
   if (device === undefined) {
-    return wrong(`--device must be ${DEVICES.join(" or ")}: ${current(values.device)}`);
+    return wrong(`--device must be auto, webgpu or cpu: ${current(values.device)}`);
   }
   return { kind: "run", options, device };
 }

@@ -5,7 +5,7 @@
  */
 
 import type { Progress } from "./compare.ts";
-import { IMPOSSIBLE, percent } from "./report.ts";
+import { IMPOSSIBLE, percent, stepsOf } from "./report.ts";
 
 const CELLS = 24;
 const REDRAW_MS = 100;
@@ -52,6 +52,6 @@ function bar({ title, run, runs, step, steps, exam }: Progress): string {
 }
 
 function summary({ title, run, runs, steps, exam }: Progress): string {
-  const outcome = exam ? `${steps} steps, ${percent(exam.accuracy)} % right` : IMPOSSIBLE;
+  const outcome = exam ? `${stepsOf(steps)}, ${percent(exam.accuracy)} % right` : IMPOSSIBLE;
   return `${run}/${runs} ${title}: ${outcome}`;
 }

@@ -27,7 +27,7 @@ const LARGEST_POINTS = 1;
 export function table({ steps, results }: Comparison): string {
   const early = Math.min(FIRST_STEPS, steps);
   const rows = [
-    ["", "accuracy", "loss", `difference after ${early} steps`, "at the end", "ms per step"],
+    ["", "accuracy", "loss", `difference after ${stepsOf(early)}`, "at the end", "ms per step"],
     ...Object.values(results).map((result) => {
       const last = result.exams.at(-1);
       if (last === undefined) {
@@ -56,15 +56,20 @@ export function table({ steps, results }: Comparison): string {
 export const TABLE_NOTES = `\
 Accuracy and loss: on the held-out images, by replica 0 with its running statistics.
 Difference: the largest of any parameter from the first row's. Later on, rounding alone can set two
-runs apart, as the reversed rows show. Time: all replicas together, on one thread.`;
+runs apart, as the reversed rows show. Time: all replicas together, from one thread.`;
 
 /**
  * Says whether replicas with syncbn equal one process.
  *
+ * Runs that were stopped on the way are judged by their parameters alone: while the learning rate is still high, a
+ * difference of rounding may be worth more than a point of accuracy for a while, in either direction.
+ *
  * @param comparison all runs
  * @returns the verdict
  */
-export function judge({ steps, replicas, results: { one, control, sync } }: Comparison): Verdict {
+export function judge(
+  { steps, planned, replicas, results: { one, control, sync } }: Comparison,
+): Verdict {
   const early = Math.min(FIRST_STEPS, steps);
   const largest = Math.max(...sync.distances.slice(0, early).map((distance) => distance.largest));
   const rounding = Math.max(...control.distances.slice(0, early).map((other) => other.largest));
@@ -72,7 +77,8 @@ export function judge({ steps, replicas, results: { one, control, sync } }: Comp
   const points = Math.abs(here - there);
   // Compared this way round, NaN breaks the promise.
   const close = largest <= LARGEST_DIFFERENCE;
-  const accurate = points <= LARGEST_POINTS;
+  const stopped = steps < planned;
+  const accurate = stopped || points <= LARGEST_POINTS;
   const kept = close && accurate;
   const subject = `${replicas} ${replicas === 1 ? "replica" : "replicas"} with syncbn`;
   return {
@@ -85,11 +91,15 @@ export function judge({ steps, replicas, results: { one, control, sync } }: Comp
           ? "DIFFERS FROM"
           : "DIFFER FROM"
       } one process.`,
-      `Largest difference of any parameter within the first ${early} steps: ` +
+      `Largest difference of any parameter within the first ${stepsOf(early)}: ` +
       `${scientific(largest)} (${close ? "" : "TOO LARGE, "}allowed ` +
       `${scientific(LARGEST_DIFFERENCE)}; reversed rows alone make ${scientific(rounding)}).`,
-      `Accuracy at the end: ${here.toFixed(1)} and ${there.toFixed(1)} % ` +
-      `(${accurate ? "" : "TOO FAR APART, "}allowed ${LARGEST_POINTS} point).`,
+      `Accuracy ${stopped ? `after ${stepsOf(steps)}` : "at the end"}: ` +
+      `${here.toFixed(1)} and ${there.toFixed(1)} % (${
+        stopped
+          ? `not judged, as the runs were stopped before their ${planned} steps`
+          : `${accurate ? "" : "TOO FAR APART, "}allowed ${LARGEST_POINTS} point`
+      }).`,
     ].join("\n"),
   };
 }
@@ -97,6 +107,11 @@ export function judge({ steps, replicas, results: { one, control, sync } }: Comp
 /** Writes a share as a percentage with one decimal. */
 export function percent(share: number): string {
   return (100 * share).toFixed(1);
+}
+
+/** Writes a number of steps. */
+export function stepsOf(count: number): string {
+  return count === 1 ? "1 step" : `${count} steps`;
 }
 
 /** Writes a small number with two digits. */

@@ -4,18 +4,12 @@
  * @module
  */
 
-import {
-  type Device,
-  type ProcessGroup,
-  type ReduceGroup,
-  region,
-  release,
-  runRanks,
-  sum,
-} from "../mod.ts";
+import { type ProcessGroup, release, runRanks, sum } from "../mod.ts";
 import { share } from "./batches.ts";
-import { type Digits, pick } from "./digits.ts";
-import { examine, firstNorms, type Model, study, upload } from "./network.ts";
+import type { Digits } from "./digits.ts";
+import type { Layers, Moving } from "./layers.ts";
+import { firstNorms, type Model, withScales } from "./model.ts";
+import { type Batch, examine, pick, store, study } from "./network.ts";
 
 /**
  * Whose images a batch norm normalizes with: those of all replicas (`"sync"`), of its own replica (`"local"`), or there
@@ -29,6 +23,8 @@ export interface TrainOptions {
   readonly digits: Digits;
   /** Images of each step, over all replicas, by their numbers. */
   readonly batches: readonly (readonly number[])[];
+  /** Steps that the learning rate is laid out for; with fewer batches the run stops on the way. */
+  readonly planned: number;
   /** The parameters to start from; they are not changed. */
   readonly parameters: Float32Array;
   /** Number of replicas. */
@@ -60,12 +56,16 @@ export interface Run {
   readonly exams: readonly Exam[];
   /** The parameters after the steps that were asked for. */
   readonly snapshots: ReadonlyMap<number, Float32Array>;
-  /** Mean time of a step in ms, exams not counted. All replicas share one thread. */
+  /** Mean time of a step in ms, exams and snapshots not counted. All replicas share one thread. */
   readonly msPerStep: number;
 }
 
-interface Replica<A> extends Model<A> {
-  readonly velocity: Float32Array;
+interface Replica<V, A> extends Model<V, A>, Moving<V> {}
+
+/** The images of a run, shared by its replicas. */
+interface Stored<V> {
+  readonly training: Batch<V>;
+  readonly test: Batch<V>;
 }
 
 /** Learning rate per image of the batch (linear scaling, Goyal et al. 2017), and where it stops growing. */
@@ -79,79 +79,83 @@ const MOMENTUM = 0.9;
  * Each replica computes with its part of the batch, all add up their gradients in one collective, and each takes the
  * same step, so that their parameters stay equal without being sent.
  *
- * @param device where the batch norms compute
+ * @param layers where everything computes
  * @param options what the run is made of
  * @returns what replica 0 has learnt, and when
  */
-export async function train<A>(device: Device<A>, options: TrainOptions): Promise<Run> {
-  const [run] = await runRanks(options.replicas, (group) => trainReplica(device, group, options));
-  return run;
+export async function train<V, A>(layers: Layers<V, A>, options: TrainOptions): Promise<Run> {
+  const { digits, replicas } = options;
+  const stored = { training: store(digits.training, layers), test: store(digits.test, layers) };
+  try {
+    const [run] = await runRanks(
+      replicas,
+      (group) => trainReplica(layers, group, stored, options),
+    );
+    return run;
+  } finally {
+    for (const { pixels, labels } of Object.values(stored)) layers.free(pixels, labels);
+  }
 }
 
-async function trainReplica<A>(
-  device: Device<A>,
+async function trainReplica<V, A>(
+  layers: Layers<V, A>,
   group: ProcessGroup,
+  { training, test }: Stored<V>,
   options: TrainOptions,
 ): Promise<Run> {
-  const { digits, batches, norm } = options;
+  const { batches, norm, planned } = options;
   // The law at work: local batch norm is synchronized batch norm over a group of one.
   const sharing = norm === "local" ? await group.split(group.rank) : group;
   const exams: Exam[] = [];
   const snapshots = new Map<number, Float32Array>();
-  let replica: Replica<A> = {
-    parameters: options.parameters,
-    velocity: new Float32Array(options.parameters.length),
-    norms: norm === "none" ? null : firstNorms(device),
+  let replica: Replica<V, A> = {
+    parameters: layers.upload(options.parameters),
+    velocity: layers.upload(new Float32Array(options.parameters.length)),
+    norms: norm === "none" ? null : firstNorms(layers.device),
   };
   const start = performance.now();
   let examMs = 0;
   for (const [index, batch] of batches.entries()) {
-    const part = pick(digits.training, share(batch, group.rank, options.perReplica));
-    const rate = learningRate(batches[0].length, index / batches.length);
-    const next = await region(device, async (scope) => {
-      const lesson = await study(replica, part, { device: scope, group: sharing });
-      const total = await add(group, lesson);
-      const [parameters, velocity] = descend(replica, total, batch.length, rate);
-      const norms = lesson.norms && upload(scope, lesson.norms, parameters);
-      return { parameters, velocity, norms };
+    const pace = { rate: learningRate(batches[0].length, index / planned), momentum: MOMENTUM };
+    const next = await layers.region(async (inner): Promise<Replica<V, A>> => {
+      const part = pick(training, share(batch, group.rank, options.perReplica), inner);
+      const lesson = await study(replica, part, inner, sharing);
+      // One collective for the gradients of all parameters.
+      const total = await group.allReduce(lesson.gradient, sum, { label: "gradients" });
+      const mean = total.map((value) => value / batch.length);
+      const moved = inner.descend(replica, mean, pace);
+      return { ...moved, norms: lesson.norms && withScales(lesson.norms, moved.parameters, inner) };
     });
-    release(device, replica, { keep: next });
+    discard(replica, layers, next);
     replica = next;
 
     const step = index + 1;
     if (group.rank > 0) continue;
+    const began = performance.now();
     if (options.snapshots.has(step) || options.exams.has(step)) {
-      snapshots.set(step, replica.parameters);
+      const [parameters] = await layers.read(replica.parameters);
+      snapshots.set(step, parameters);
     }
     if (options.exams.has(step)) {
-      const began = performance.now();
-      const result = await region(device, (scope) => examine(replica, digits.test, scope));
+      const result = await layers.region((inner) => examine(replica, test, inner));
       exams.push(Object.freeze({ step, ...result }));
-      examMs += performance.now() - began;
     }
+    examMs += performance.now() - began;
     options.onStep?.(step, exams.at(-1));
   }
   const msPerStep = (performance.now() - start - examMs) / batches.length;
-  release(device, replica);
+  discard(replica, layers);
   return Object.freeze({ exams, snapshots, msPerStep });
 }
 
-/** Adds up the gradients of all replicas: one collective for everything. */
-function add(
-  group: ReduceGroup,
-  lesson: { readonly gradient: Float64Array },
-): Promise<Float64Array> {
-  return group.allReduce(lesson.gradient, sum, { label: "gradients" });
-}
-
-function descend(
-  { parameters, velocity }: Pick<Replica<unknown>, "parameters" | "velocity">,
-  gradient: Float64Array,
-  images: number,
-  rate: number,
-): [parameters: Float32Array, velocity: Float32Array] {
-  const faster = velocity.map((value, i) => MOMENTUM * value + gradient[i] / images);
-  return [parameters.map((value, i) => value - rate * faster[i]), faster];
+/** Frees a replica, except for arrays that the next one shares. */
+function discard<V, A>(
+  { parameters, velocity, norms }: Replica<V, A>,
+  layers: Layers<V, A>,
+  next?: Replica<V, A>,
+): void {
+  release(layers.device, norms, { keep: next?.norms });
+  layers.free(parameters, velocity);
 }
 
 /** Falls from its first value to 0 along half a cosine (Loshchilov and Hutter 2017, without restarts). */

@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
+import { fileURLToPath } from "node:url";
 import { referenceDevice } from "../mod.ts";
+import { share } from "../examples/batches.ts";
 import { chart } from "../examples/chart.ts";
 import { compare } from "../examples/compare.ts";
 import { readDigits } from "../examples/digits.ts";
+import { hostLayers } from "../examples/host_layers.ts";
 import { judge, LARGEST_DIFFERENCE, table } from "../examples/report.ts";
-import { share } from "../examples/batches.ts";
 
 const root = new URL("../", import.meta.url);
 const digits = await readDigits(await Deno.readFile(new URL("examples/digits.bin.gz", root)));
@@ -27,8 +29,8 @@ Deno.test("the demo cuts every batch over its replicas without loss", () => {
 });
 
 Deno.test("the demo's replicas with syncbn equal one process, those with local batch norm do not", async () => {
-  const options = { replicas: 4, batch: 30, epochs: 1, seed: 3 };
-  const comparison = await compare(referenceDevice(), digits, options);
+  const options = { replicas: 4, batch: 30, epochs: 1, stopAfter: Infinity, seed: 3 };
+  const comparison = await compare(hostLayers(referenceDevice()), digits, options);
   const largest = (name: "sync" | "local") =>
     Math.max(...comparison.results[name].distances.map((distance) => distance.largest));
   assert(comparison.steps === 12 && largest("sync") <= LARGEST_DIFFERENCE);
@@ -45,26 +47,91 @@ Deno.test("the demo's replicas with syncbn equal one process, those with local b
   assert.match(chart(comparison), /^<svg.*<\/svg>\s*$/s);
 });
 
+Deno.test("a demo that is stopped takes the whole one's first steps, and is not judged by accuracy", async () => {
+  const layers = hostLayers(referenceDevice());
+  const stopAt = (stopAfter: number) =>
+    compare(layers, digits, { replicas: 2, batch: 15, epochs: 1, stopAfter, seed: 3 });
+  const [sooner, later] = [await stopAt(2), await stopAt(4)];
+  assert.deepEqual([sooner.steps, sooner.planned, later.steps, later.planned], [2, 48, 4, 48]);
+  const first = later.results.local.distances.slice(0, 2);
+  assert.deepEqual(sooner.results.local.distances, first);
+  assert.match(chart(sooner), /^<svg.*<\/svg>\s*$/s);
+
+  const exams = sooner.results.sync.exams.map((exam) => ({ ...exam, accuracy: 0 }));
+  const sync = { ...sooner.results.sync, exams };
+  const spoilt = { ...sooner, results: { ...sooner.results, sync } };
+  const [stopped, whole] = [judge(spoilt), judge({ ...spoilt, planned: spoilt.steps })];
+  assert(stopped.kept);
+  assert.match(stopped.text, /after 2 steps: .*not judged/);
+  assert(!whole.kept);
+  assert.match(whole.text, /at the end: .*TOO FAR APART/);
+});
+
 Deno.test("the demo answers a wrong flag with one line and exit code 2", async () => {
   const calls: [string[], RegExp][] = [
     [["--replicas", "0"], /--replicas must be an integer from 1 to 64: current value is "0"/],
     [["--batch", "two"], /--batch must be an integer/],
     [["--epochs"], /--epochs must be an integer.*it has none/],
-    [["--device", "tpu"], /--device must be auto or cpu: current value is "tpu"/],
+    [["--device", "tpu"], /--device must be auto, webgpu or cpu: current value is "tpu"/],
     [["--seed", "-1"], /--seed/],
+    [["--steps", "0"], /--steps must be an integer from 1 to 1000000: current value is "0"/],
     [["--replica", "4"], /--replica is none of --replicas/],
     [["train"], /takes flags only: current argument is "train"/],
   ];
   for (const [flags, text] of calls) {
-    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-      args: ["run", "--allow-read=examples", "examples/demo.ts", ...flags],
-      cwd: root,
-      env: { NO_COLOR: "1" },
-    }).output();
-    const lines = new TextDecoder().decode(stderr).trim().split("\n");
+    const { code, stdout, stderr } = await demo(flags);
     assert.equal(code, 2);
-    assert.equal(lines.length, 1);
-    assert.match(lines[0], text);
-    assert.equal(stdout.length, 0);
+    assert.equal(stderr.length, 1);
+    assert.match(stderr[0], text);
+    assert.equal(stdout, "");
   }
 });
+
+Deno.test("the demo says in one line that there is no adapter for --device webgpu", async () => {
+  const { code, stdout, stderr } = await demo(["--device", "webgpu"], NO_ADAPTER);
+  assert.equal(code, 2);
+  assert.match(
+    stderr.join("\n"),
+    /^Cannot start the demo as --device webgpu must find an adapter.*$/m,
+  );
+  assert.equal(stdout, "");
+});
+
+Deno.test("the demo takes the CPU by itself where there is no hardware GPU", async () => {
+  const { code, stdout } = await demo(["--steps", "1"], NO_ADAPTER);
+  assert.equal(code, 0);
+  assert.match(stdout, /^Device: reference/m);
+  assert.match(stdout, /equal one process\.\n.*within the first 1 step: /);
+});
+
+/** Only a backend that this system does not have. */
+const NO_ADAPTER = { DENO_WEBGPU_BACKEND: Deno.build.os === "darwin" ? "vulkan" : "metal" };
+
+/** Runs the demo in a folder of its own, with the permissions of its task. */
+async function demo(flags: readonly string[], env: Readonly<Record<string, string>> = {}) {
+  const cwd = await Deno.makeTempDir();
+  try {
+    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: [
+        "run",
+        "--no-prompt",
+        `--config=${fromRoot("deno.json")}`,
+        `--allow-read=${fromRoot("examples")}`,
+        "--allow-write=out",
+        fromRoot("examples/demo.ts"),
+        ...flags,
+      ],
+      cwd,
+      env: { NO_COLOR: "1", ...env },
+    }).output();
+    const text = new TextDecoder();
+    const lines = text.decode(stderr).trim().split("\n");
+    return { code, stdout: text.decode(stdout), stderr: lines };
+  } finally {
+    await Deno.remove(cwd, { recursive: true });
+  }
+}
+
+function fromRoot(path: string): string {
+  return fileURLToPath(new URL(path, root));
+}
