@@ -1,17 +1,18 @@
 /**
  * The device suite, and what is WebGPU's own, on Dawn: another implementation, in a runtime whose own is something else.
  *
- * Run by `deno task test:dawn`, which may load native code. The adapter is what Dawn finds: a GPU, or a software one
- * that VK_ICD_FILENAMES names, which is slow: long loops and large tensors are left to the runtime's own.
+ * Run by `deno task test:dawn`, which may load native code, and not with the other tests. The adapter is what Dawn
+ * finds: a GPU, or a software one that VK_ICD_FILENAMES names, which is slow: long loops and large tensors are left to
+ * the runtime's own.
  */
 
-import { deviceSuite } from "../device_suite.ts";
-import { bindingTests } from "../webgpu/bindings.ts";
-import { gpuEffectTests } from "../webgpu/effects.ts";
-import { failureTests } from "../webgpu/failures.ts";
-import { numberTests } from "../webgpu/numbers.ts";
-import { shaderTests } from "../webgpu/shaders.ts";
-import { demanded, opener, sharedKit } from "../webgpu_kit.ts";
+import { deviceSuite } from "./device_suite.ts";
+import { bindingTests } from "./webgpu/bindings.ts";
+import { gpuEffectTests } from "./webgpu/effects.ts";
+import { failureTests } from "./webgpu/failures.ts";
+import { numberTests } from "./webgpu/numbers.ts";
+import { shaderTests } from "./webgpu/shaders.ts";
+import { demanded, opener, sharedKit } from "./webgpu_kit.ts";
 
 const NAME = "webgpu (Dawn)";
 
