@@ -48,3 +48,39 @@ Deno.test({
     }
   },
 });
+
+Deno.test({
+  name: "a bundle with the WebGPU device runs where there is no WebGPU, and says so",
+  ignore: await versionOfNode() === null,
+  fn: async () => {
+    const folder = await Deno.makeTempDir();
+    try {
+      await Deno.writeTextFile(
+        `${folder}/app.ts`,
+        `import { DeviceError, referenceDevice } from "${new URL("mod.ts", root)}";
+         import { requestWebGpuDevice, wrap } from "${new URL("kernels/webgpu_device.ts", root)}";
+         const said: string[] = [];
+         const gpu = {} as unknown as GPU;
+         await requestWebGpuDevice({ gpu }).catch((error) => {
+           if (error instanceof DeviceError) said.push(error.code);
+         });
+         try {
+           wrap(referenceDevice() as never, { buffer: {} as GPUBuffer }, [1, 1]);
+         } catch (error) {
+           if (error instanceof TypeError) said.push(error.message);
+         }
+         console.log(said.join("; "));`,
+      );
+      const bundle = await new Deno.Command(Deno.execPath(), {
+        args: ["bundle", "--quiet", "--platform=browser", "-o", `${folder}/app.mjs`, "app.ts"],
+        cwd: folder,
+      }).output();
+      assert(bundle.success, text.decode(bundle.stderr));
+      const node = await new Deno.Command("node", { args: ["app.mjs"], cwd: folder }).output();
+      assert(node.success, text.decode(node.stderr));
+      assert.match(text.decode(node.stdout), /^unsupported; Cannot wrap the memory as the device/);
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  },
+});

@@ -105,6 +105,7 @@ export function createMemory(
     destroy(block);
   };
   const recycle = (block: Block): void => {
+    if (block.purpose === "borrowed") return onDestroy(block);
     if (closed) return destroy(block);
     onBlock(block);
     idle.add(block);
@@ -157,9 +158,9 @@ export function createMemory(
       purpose: "borrowed",
     }),
     release: (block: Block): void => {
-      if (block.purpose === "borrowed") return onDestroy(block);
-      if (!live.delete(block)) return; // Closed meanwhile.
-      inUse -= block.bytes;
+      const borrowed = block.purpose === "borrowed";
+      if (!borrowed && !live.delete(block)) return; // Closed meanwhile.
+      if (!borrowed) inUse -= block.bytes;
       if (open > 0) withheld.push(block);
       else recycle(block);
     },
@@ -172,7 +173,9 @@ export function createMemory(
     },
     close: () => {
       closed = true;
-      for (const block of [...live, ...withheld, ...idle]) destroy(block);
+      for (const block of [...live, ...withheld, ...idle]) {
+        if (block.purpose !== "borrowed") destroy(block);
+      }
       live.clear();
       withheld.length = 0;
       idle.clear();
