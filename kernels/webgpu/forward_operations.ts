@@ -1,0 +1,107 @@
+/**
+ * Statistics and normalization as launches.
+ *
+ * @module
+ */
+
+import type { Affine, Device, Epilogue, Statistics } from "../../lib/device.ts";
+import { extents, type Tensor } from "../../lib/tensor.ts";
+import { momentsKernel } from "../wgsl/moments.ts";
+import { normalizeKernel } from "../wgsl/normalize.ts";
+import { runningStatsKernel } from "../wgsl/statistics.ts";
+import type { WebGpuArray } from "./arrays.ts";
+import { shares, slicesOf } from "./plan.ts";
+import type { Operate } from "./workbench.ts";
+
+type A = WebGpuArray;
+
+/** Operations of the way forward; `normalize` may take an epilogue. */
+export interface ForwardOperations extends Pick<Device<A>, "moments" | "updateRunningStats"> {
+  readonly normalize: (
+    input: Tensor<A>,
+    statistics: Statistics<A>,
+    affine: Affine<A>,
+    epilogue?: Epilogue<A>,
+  ) => A;
+}
+
+/** Makes the operations of the way forward. */
+export function forwardOperations(operate: Operate): ForwardOperations {
+  const moments = (input: Tensor<A>): A =>
+    operate((bench) => {
+      const x = bench.part(input);
+      const { batch, channels, inner } = extents(input.shape);
+      const count = batch * inner;
+      if (count === 0) {
+        const contents = { kind: "moments", channels, slices: 1, count } as const;
+        return bench.fill(contents, () => new Float32Array(4 * channels));
+      }
+      const { cells, tile } = bench.plan(input.shape, { x }, {});
+      const slices = slicesOf({ samples: batch, channels, inner }, cells, tile);
+      const total = slices * cells;
+      const [array, parts] = bench.room({ kind: "moments", channels, slices: total, count });
+      bench.plan(input.shape, { x }, { parts }).launch(bench.recorder, {
+        kernel: momentsKernel({ ...tile, dtype: input.dtype }),
+        arrays: { parts },
+        slices,
+        also: ({ cell }) => ({
+          parameters: { zero: 0, partsSlices: total, firstSlice: cell * slices },
+        }),
+      });
+      return array;
+    });
+
+  const normalize = (
+    input: Tensor<A>,
+    statistics: Statistics<A>,
+    affine: Affine<A>,
+    { residual, relu }: Epilogue<A> = { residual: null, relu: false },
+  ): A =>
+    operate((bench) => {
+      const x = bench.part(input);
+      const stats = bench.look(statistics);
+      const beside = {
+        ...stats.slots,
+        weight: bench.elementsOrNull(affine.weight),
+        bias: bench.elementsOrNull(affine.bias),
+      };
+      const added = bench.partOrNull(residual);
+      const [array, slot] = bench.room(x.slot.contents);
+      if (slot.contents.length === 0) return array;
+      const y = { slot, format: input.format };
+      const over = bench.plan(input.shape, { x, residual: added, y }, beside);
+      const { dtype } = input;
+      const { tile } = over;
+      over.launch(bench.recorder, {
+        kernel: normalizeKernel({
+          ...{ ...tile, dtype, source: stats.source, relu },
+          weight: beside.weight !== null,
+          bias: beside.bias !== null,
+          residual: added !== null,
+        }),
+        arrays: beside,
+        slices: shares(over.boxes[0], tile, stats.slices),
+        also: () => ({ parameters: { zero: 0, momentsSlices: stats.slices, eps: affine.eps } }),
+      });
+      return array;
+    });
+
+  const updateRunningStats: ForwardOperations["updateRunningStats"] = (
+    { runningMean, runningVar },
+    array,
+    factor,
+  ) =>
+    operate((bench) => {
+      const moments = bench.moments(array);
+      const [oldMean, oldVar] = [bench.elements(runningMean), bench.elements(runningVar)];
+      const [meanArray, newMean] = bench.room(oldMean.contents);
+      const [varArray, newVar] = bench.room(oldVar.contents);
+      const { channels, slices } = moments.contents;
+      const beside = { moments, oldMean, oldVar, newMean, newVar };
+      const parameters = { zero: 0, momentsSlices: slices, keep: 1 - factor, factor };
+      bench.overChannels(runningStatsKernel, channels, beside, parameters);
+      return { runningMean: meanArray, runningVar: varArray };
+    });
+
+  return Object.freeze({ moments, normalize, updateRunningStats });
+}

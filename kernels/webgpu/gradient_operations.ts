@@ -1,0 +1,193 @@
+/**
+ * Gradient sums and gradients as launches.
+ *
+ * @module
+ */
+
+import type {
+  Affine,
+  FusedGradientArrays,
+  GradientSums,
+  Prologue,
+  Statistics,
+} from "../../lib/device.ts";
+import { extents, type Tensor } from "../../lib/tensor.ts";
+import { gradientSumsKernel, HEADER, restatedSumsKernel } from "../wgsl/gradient_sums.ts";
+import { gradientsKernel, gradParametersKernel } from "../wgsl/gradients.ts";
+import type { Slot, Sums, WebGpuArray } from "./arrays.ts";
+import { shares, slicesOf } from "./plan.ts";
+import type { Tensors } from "./walks.ts";
+import type { Bench, Looked, Operate } from "./workbench.ts";
+
+type A = WebGpuArray;
+
+/** Operations of the way back; each may take a prologue. */
+export interface GradientOperations {
+  readonly gradientSums: (
+    input: Tensor<A>,
+    gradOutput: Tensor<A>,
+    statistics: Statistics<A>,
+    prologue?: Prologue<A>,
+  ) => A;
+  readonly gradients: (
+    input: Tensor<A>,
+    gradOutput: Tensor<A>,
+    statistics: Statistics<A>,
+    sums: GradientSums<A>,
+    affine: Affine<A>,
+    prologue?: Prologue<A>,
+  ) => FusedGradientArrays<A>;
+}
+
+const NO_PROLOGUE: Prologue<A> = { output: null, residualFormat: null };
+
+/** Makes the operations of the way back. */
+export function gradientOperations(operate: Operate): GradientOperations {
+  const gradientSums: GradientOperations["gradientSums"] = (
+    input,
+    gradOutput,
+    statistics,
+    { output } = NO_PROLOGUE,
+  ) =>
+    operate((bench) => {
+      const tensors = {
+        x: bench.part(input),
+        gradOutput: bench.part(gradOutput),
+        output: bench.partOrNull(output),
+      };
+      const { source, handles, slots, slices: momentsSlices } = bench.look(statistics);
+      const { batch, channels, inner } = extents(input.shape);
+      const contents = { kind: "sums", channels, empty: false, statistics: handles } as const;
+      if (batch * inner === 0) {
+        const zeros = () => new Float32Array(2 * (HEADER + 1) * channels);
+        return bench.fill({ ...contents, slices: 1, empty: true }, zeros);
+      }
+      const { cells, tile } = bench.plan(input.shape, tensors, {});
+      const slices = slicesOf({ samples: batch, channels, inner }, cells, tile);
+      const partsSlices = slices * cells;
+      const [array, parts] = bench.room({ ...contents, slices: partsSlices });
+      const beside = { ...slots, parts };
+      const { dtype } = input;
+      bench.plan(input.shape, tensors, beside).launch(bench.recorder, {
+        kernel: gradientSumsKernel({ ...tile, dtype, source, gated: output !== null }),
+        arrays: beside,
+        slices,
+        also: ({ cell }) => ({
+          parameters: { zero: 0, momentsSlices, partsSlices, firstSlice: cell * slices },
+        }),
+      });
+      return array;
+    });
+
+  const gradients: GradientOperations["gradients"] = (
+    input,
+    gradOutput,
+    statistics,
+    sums,
+    { weight, bias, eps },
+    { output, residualFormat } = NO_PROLOGUE,
+  ) =>
+    operate((bench) => {
+      const given = {
+        x: bench.part(input),
+        gradOutput: bench.part(gradOutput),
+        output: bench.partOrNull(output),
+      };
+      const scale = bench.elementsOrNull(weight);
+      bench.elementsOrNull(bias);
+      const stats = bench.look(statistics);
+      const ownSums = bench.sums(sums.local);
+      const total = sums.total && bench.sums(sums.total);
+      const kind = sums.total === null ? "none" : sums.total === sums.local ? "local" : "other";
+
+      const { channels } = extents(input.shape);
+      const [gradInput, dx] = bench.room(given.x.slot.contents);
+      const [gradResidual, dr] = residualFormat
+        ? bench.room(given.gradOutput.slot.contents)
+        : [null, null];
+      if (dx.contents.length === 0) {
+        return { gradInput, gradResidual, ...noGradients(bench, channels, weight, bias) };
+      }
+      const { local, scratch } = stated(bench, ownSums, stats);
+      const pair = weight || bias ? bench.pair(channels) : null;
+      const tensors: Tensors = {
+        gradInput: { slot: dx, format: input.format },
+        ...given,
+        x: total ? given.x : null,
+        gradResidual: dr && residualFormat ? { slot: dr, format: residualFormat } : null,
+      };
+      const beside = { local, total: kind === "other" ? total : null, weight: scale };
+      const bound = [...Object.values(tensors), ...Object.values(beside)].filter(Boolean).length;
+      // One dispatch for everything, if a kernel may bind so many buffers and so large ones.
+      const together = pair !== null && bound < bench.limits.storageBuffers &&
+        pair.range.size <= bench.limits.bindingBytes;
+      const over = bench.plan(input.shape, tensors, beside);
+      const { tile, boxes } = over;
+      const { dtype } = input;
+      const localSlices = local.contents.slices;
+      over.launch(bench.recorder, {
+        kernel: gradientsKernel({
+          ...{ ...tile, dtype, total: kind, parameters: together },
+          ...{ weight: scale !== null, gated: output !== null, residual: dr !== null },
+        }),
+        arrays: beside,
+        slices: shares(boxes[0], tile, localSlices),
+        also: ({ channel, cell }) => ({
+          parameters: {
+            ...{ eps, localSlices },
+            ...(total && { totalSlices: total.contents.slices }),
+            ...(together && {
+              gradWeightAt: channel,
+              gradBiasAt: pair.stride + channel,
+              writesParameters: cell === 0 ? 1 : 0,
+            }),
+          },
+          ...(together && { ranges: { gradParameters: pair.range } }),
+        }),
+      });
+      if (pair && !together) {
+        const alone = { local, gradWeight: pair.first[1], gradBias: pair.second[1] };
+        bench.overChannels(gradParametersKernel, channels, alone, { eps, localSlices });
+      }
+      if (scratch) bench.free(scratch);
+      if (pair && !weight) bench.free(pair.first[0]);
+      if (pair && !bias) bench.free(pair.second[0]);
+      return {
+        ...{ gradInput, gradResidual },
+        gradWeight: weight && pair ? pair.first[0] : null,
+        gradBias: bias && pair ? pair.second[0] : null,
+      };
+    });
+
+  return Object.freeze({ gradientSums, gradients });
+}
+
+/** Gradients of the parameters of an empty batch. */
+function noGradients(bench: Bench, channels: number, weight: A | null, bias: A | null) {
+  const zeros = () =>
+    bench.fill(
+      { kind: "elements", length: channels, dtype: "float32" },
+      () => new Float32Array(channels),
+    );
+  return { gradWeight: weight && zeros(), gradBias: bias && zeros() };
+}
+
+/** Sums with these statistics before them: themselves, or a copy to be freed. */
+function stated(
+  bench: Bench,
+  local: Slot<Sums>,
+  { source, handles, slots, slices }: Looked,
+): { readonly local: Slot<Sums>; readonly scratch: A | null } {
+  const { statistics, channels, slices: localSlices } = local.contents;
+  const same = statistics.length === handles.length &&
+    statistics.every((array, i) => array === handles[i]);
+  if (same) return { local, scratch: null };
+  const [scratch, restated] = bench.room({ ...local.contents, slices: 1, statistics: handles });
+  bench.overChannels(
+    (tile) => restatedSumsKernel({ ...tile, source }),
+    channels,
+    { local, ...slots, restated },
+    { zero: 0, momentsSlices: slices, localSlices },
+  );
+  return { local: restated, scratch };
+}
