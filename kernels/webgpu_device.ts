@@ -88,7 +88,8 @@ const LIMITS = [
  * float16 tensors need the feature `shader-f16` and a runtime with `Float16Array`. What the GPU reports late, such as
  * its loss, rejects the next awaited call, and every later one, with a DeviceError.
  *
- * @param gpuDevice the GPUDevice; it must outlive the handle
+ * @param gpuDevice the GPUDevice; it must outlive the handle. One of Dawn's ends when what `create([])` returned is
+ * collected: keep that too
  * @param options the size of bindings
  * @returns a frozen device; pipelines and idle buffers are kept until it is disposed
  * @throws TypeError where there is no GPUDevice, RangeError for an impossible size of bindings
