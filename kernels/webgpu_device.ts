@@ -19,43 +19,20 @@
  * @module
  */
 
-import type { Device, DeviceInfo } from "../lib/device.ts";
+import type { Device } from "../lib/device.ts";
 import { DeviceError } from "../lib/errors.ts";
 import { adoptTensor, type Tensor, type TensorOptions } from "../lib/tensor.ts";
 import type { GpuBinding, WebGpuArray } from "./webgpu/arrays.ts";
-import { createDevice } from "./webgpu/device.ts";
+import { checkOptions, createDevice } from "./webgpu/device.ts";
 
-export type { GpuBinding, WebGpuArray };
+import type { WebGpuDevice, WebGpuInfo, WebGpuOptions } from "./webgpu/handle.ts";
 
-/** What a WebGPU device says of itself. */
-export interface WebGpuInfo extends DeviceInfo {
-  /** Whether the adapter is software: right numbers, no speed. */
-  readonly isFallbackAdapter: boolean;
-}
+export type { GpuBinding, WebGpuArray, WebGpuDevice, WebGpuInfo, WebGpuOptions };
 
-/**
- * A device on a `GPUDevice`. To dispose it gives back everything that it allocated; the GPUDevice stays as it is.
- */
-export interface WebGpuDevice extends Device<WebGpuArray>, Disposable {
-  /** What the device says of itself. */
-  readonly info: WebGpuInfo;
-  /** Where kernels of your own can share its buffers and its queue. */
-  readonly gpuDevice: GPUDevice;
-}
-
-/** A device that owns its `GPUDevice`, which ends with it. */
+/** A device that owns its `GPUDevice`, which ends with it; `await using` waits until everything has. */
 export interface OwnedWebGpuDevice extends WebGpuDevice, AsyncDisposable {
   /** The implementation that it came from. It stands here because Dawn's objects do not keep theirs alive. */
   readonly gpu: GPU;
-}
-
-/** Options of {@linkcode webgpuDevice}. */
-export interface WebGpuOptions {
-  /**
-   * Bytes that a storage binding holds at most, 65,536 or more; the GPUDevice's own limit by default. Larger tensors are
-   * processed in windows.
-   */
-  readonly maxBindingBytes?: number;
 }
 
 /** Options of {@linkcode requestWebGpuDevice}. */
@@ -113,6 +90,7 @@ const LIMITS = [
  */
 export function webgpuDevice(gpuDevice: GPUDevice, options: WebGpuOptions = {}): WebGpuDevice {
   checkGpuDevice(gpuDevice);
+  checkOptions(options);
   return createDevice(gpuDevice, options).device;
 }
 
@@ -139,6 +117,7 @@ export function webgpuDevice(gpuDevice: GPUDevice, options: WebGpuOptions = {}):
 export async function requestWebGpuDevice(
   options: RequestWebGpuOptions = {},
 ): Promise<OwnedWebGpuDevice> {
+  checkOptions(options);
   const { gpu = globalThis.navigator?.gpu, powerPreference = "high-performance" } = options;
   if (typeof gpu?.requestAdapter !== "function") {
     throw new DeviceError(
@@ -169,13 +148,17 @@ export async function requestWebGpuDevice(
     requiredFeatures: [...new Set([...requiredFeatures, ...useful])],
     requiredLimits: Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]])),
   });
-  const { device, settled } = createDevice(gpuDevice, options);
+  const { device, settled } = createDevice(gpuDevice, options, { adapterInfo: adapter.info });
+  const dispose = (): void => {
+    device[Symbol.dispose]();
+    gpuDevice.destroy();
+  };
   return Object.freeze({
     ...device,
     gpu,
+    [Symbol.dispose]: dispose,
     [Symbol.asyncDispose]: async () => {
-      device[Symbol.dispose]();
-      gpuDevice.destroy();
+      dispose();
       await settled();
     },
   });
@@ -229,7 +212,7 @@ export function wrap(
  * Tells where a tensor or a vector lies, for a bind group of yours.
  *
  * Bind it for reading: tensors and states are immutable. What the library has launched comes before whatever you submit
- * afterwards. Free the array after your submit, not before.
+ * afterwards. Free the array after your submit, not before, and do not wrap what this returns: the array exists already.
  *
  * @param of a tensor, or an array such as a state's weight or a gradient
  * @returns buffer, first byte (a multiple of the GPUDevice's minStorageBufferOffsetAlignment unless it was wrapped
@@ -253,7 +236,7 @@ export function wrap(
  * ```
  */
 export function unwrap(of: Tensor<WebGpuArray> | WebGpuArray): GpuBinding {
-  const array = "data" in of ? of.data : of;
+  const array = of && "data" in of ? of.data : of;
   if (array?.device !== "webgpu") {
     throw new TypeError(
       `Cannot unwrap the tensor as it must be one of a WebGPU device: current value is ${array}`,

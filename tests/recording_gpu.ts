@@ -20,8 +20,10 @@ export interface RecordingGpu {
   readonly during: <T>(body: () => T) => { readonly counts: Counts; readonly result: T };
   /** What was asked for in all. */
   readonly counts: () => Counts;
-  /** The next error scope with this filter that is popped reports an error. */
-  readonly report: (filter: GPUErrorFilter, message: string) => void;
+  /** Bytes of the largest part of a buffer that was bound. */
+  readonly largestBinding: () => number;
+  /** The next error scope with this filter that is popped reports an error, some time after it was popped. */
+  readonly report: (filter: GPUErrorFilter, message: string, afterMs?: number) => void;
 }
 
 type Method = (...args: unknown[]) => unknown;
@@ -44,7 +46,8 @@ export function recordGpu(real: GPUDevice): RecordingGpu {
     bindGroups: 0,
     pipelines: 0,
   };
-  const reports = new Map<GPUErrorFilter, string>();
+  const reports = new Map<GPUErrorFilter, { message: string; afterMs: number }>();
+  let largestBinding = 0;
   const scopes: GPUErrorFilter[] = [];
 
   const watch = <T extends object>(
@@ -84,7 +87,13 @@ export function recordGpu(real: GPUDevice): RecordingGpu {
   const device = watch(real, {
     createCommandEncoder: (call) => (...args) => encoder(call(...args) as GPUCommandEncoder),
     createBuffer: (call) => (...args) => (counts.buffers++, buffer(call(...args) as GPUBuffer)),
-    createBindGroup: counting("bindGroups"),
+    createBindGroup: (call) => (descriptor) => {
+      counts.bindGroups++;
+      for (const { resource } of (descriptor as GPUBindGroupDescriptor).entries) {
+        largestBinding = Math.max(largestBinding, (resource as GPUBufferBinding).size ?? Infinity);
+      }
+      return call(descriptor);
+    },
     createComputePipeline: counting("pipelines"),
     pushErrorScope: (call) => (filter) => {
       scopes.push(filter as GPUErrorFilter);
@@ -93,10 +102,11 @@ export function recordGpu(real: GPUDevice): RecordingGpu {
     popErrorScope: (call) => async () => {
       const filter = scopes.pop();
       const real = await call();
-      const message = filter && reports.get(filter);
-      if (!filter || message === undefined) return real;
+      const report = filter && reports.get(filter);
+      if (!filter || report === undefined) return real;
       reports.delete(filter);
-      return { message };
+      if (report.afterMs > 0) await new Promise((resolve) => setTimeout(resolve, report.afterMs));
+      return { message: report.message };
     },
   });
   return {
@@ -109,7 +119,8 @@ export function recordGpu(real: GPUDevice): RecordingGpu {
       return { result, counts: difference(counts, before) };
     },
     counts: () => ({ ...counts }),
-    report: (filter, message) => void reports.set(filter, message),
+    largestBinding: () => largestBinding,
+    report: (filter, message, afterMs = 0) => void reports.set(filter, { message, afterMs }),
   };
 }
 

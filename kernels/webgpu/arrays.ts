@@ -7,7 +7,7 @@
 import { DeviceError } from "../../lib/errors.ts";
 import type { ArrayInfo, DType } from "../../lib/tensor.ts";
 import { HEADER } from "../wgsl/gradient_sums.ts";
-import type { Recorder } from "./launches.ts";
+import type { Batch } from "./launches.ts";
 import { type Memory, USAGE } from "./memory.ts";
 import type { Range } from "./programs.ts";
 
@@ -17,7 +17,7 @@ export interface GpuBinding {
   readonly buffer: GPUBuffer;
   /** First byte. */
   readonly offset: number;
-  /** Number of bytes. */
+  /** Number of bytes, a multiple of 4: after an odd number of float16 stand two that mean nothing. */
   readonly size: number;
 }
 
@@ -68,19 +68,19 @@ export type ContentsOf<K extends Kind> = Extract<Contents, { readonly kind: K }>
 /** A live array. */
 export interface Slot<C extends Contents = Contents> extends Range {
   readonly contents: C;
-  /** The batch that makes it. */
-  readonly recorder: Recorder | null;
+  /** The batch that makes it; null for what was there before. */
+  readonly batch: Batch | null;
 }
 
 /** The arrays of one device. */
 export interface Arrays {
   /** Makes an array of a range. */
-  readonly own: (range: Range, contents: Contents, recorder: Recorder | null) => WebGpuArray;
-  /** Looks an array up; `recorder` is the batch that wants to use it. */
+  readonly own: (range: Range, contents: Contents, batch: Batch | null) => WebGpuArray;
+  /** Looks an array up; `batch` is the one that wants to use it. */
   readonly slot: <K extends Kind>(
     array: WebGpuArray,
     kind: K,
-    recorder: Recorder | null,
+    batch: Batch | null,
   ) => Slot<ContentsOf<K>>;
   readonly free: (...arrays: WebGpuArray[]) => void;
   readonly owns: (value: unknown) => value is WebGpuArray;
@@ -115,7 +115,7 @@ export function createArrays(memory: Memory): Arrays {
   const slot = <K extends Kind>(
     array: WebGpuArray,
     kind: K,
-    recorder: Recorder | null,
+    batch: Batch | null,
   ): Slot<ContentsOf<K>> => {
     const found = find(array);
     if (found.contents.kind !== kind) {
@@ -123,7 +123,7 @@ export function createArrays(memory: Memory): Arrays {
         `Cannot use the array as ${KINDS[kind]}: it holds ${KINDS[found.contents.kind]}`,
       );
     }
-    if (found.recorder !== recorder && found.recorder?.open()) {
+    if (found.batch !== batch && found.batch?.open) {
       throw new TypeError(
         "Cannot use the array as the batch that makes it has not been launched yet: " +
           "use it within that batch through its device, or after it",
@@ -132,15 +132,15 @@ export function createArrays(memory: Memory): Arrays {
     return found as Slot<ContentsOf<K>>;
   };
   return Object.freeze<Arrays>({
-    own: ({ block, offset, size }, contents, recorder) => {
+    own: ({ block, offset, size }, contents, batch) => {
       const array: WebGpuArray = Object.freeze({
         device: "webgpu",
         binding: () => {
           const { block, offset, size } = slot(array, "elements", null);
-          return { buffer: block.buffer, offset, size };
+          return { buffer: block.buffer, offset, size: padded(size) };
         },
       });
-      live.set(array, { block, offset, size, contents, recorder });
+      live.set(array, { block, offset, size, contents, batch });
       block.owners++;
       return array;
     },
@@ -205,20 +205,21 @@ export function checkBinding(
     );
   }
   const bytes = bytesOf(dtype);
-  const available = size ?? buffer.size - offset;
+  const wanted = length * bytes;
   if (!Number.isSafeInteger(offset) || offset < 0 || offset % bytes > 0) {
     throw new RangeError(
       `Cannot ${action} as offset must be a multiple of ${bytes} bytes: current value is ${offset}`,
     );
   }
   // Bindings are multiples of 4 bytes: an odd number of float16 needs the two bytes after it to exist.
-  if (available < length * bytes || padded(offset + length * bytes) > buffer.size) {
+  const fits = size === undefined || size === wanted || size === padded(wanted);
+  if (!fits || padded(offset + wanted) > buffer.size) {
     throw new RangeError(
-      `Cannot ${action} as ${length} ${dtype} need ${padded(length * bytes)} bytes from offset ` +
-        `${offset} on: current size is ${available} of a buffer of ${buffer.size}`,
+      `Cannot ${action} as ${length} ${dtype} are ${padded(wanted)} bytes from offset ${offset} ` +
+        `on: current size is ${size ?? buffer.size - offset}, of a buffer of ${buffer.size}`,
     );
   }
-  return { buffer, offset, size: length * bytes };
+  return { buffer, offset, size: wanted };
 }
 
 /** Says that a device without shader-f16 has no float16. */

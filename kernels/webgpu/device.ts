@@ -6,23 +6,25 @@
 
 import type { Device } from "../../lib/device.ts";
 import { DeviceError } from "../../lib/errors.ts";
-import type { WebGpuDevice, WebGpuOptions } from "../webgpu_device.ts";
 import { checkBinding, createArrays, float16Missing, type WebGpuArray } from "./arrays.ts";
 import { createFailures } from "./failures.ts";
 import { createLaunches, type Recorder } from "./launches.ts";
+import type { WebGpuDevice, WebGpuInfo, WebGpuOptions } from "./handle.ts";
 import { createMemory, type OnBlock } from "./memory.ts";
 import { operations } from "./operations.ts";
 import { workgroupOf } from "./plan.ts";
-import { createBindGroups } from "./programs.ts";
+import { createBindGroups, createKernels } from "./programs.ts";
 
 /** A binding must hold at least this much: the statistics of one channel, in slices, beside a useful part of a tensor. */
 const SMALLEST_BINDING = 65_536;
 
-/** What tests may want otherwise. */
-export interface Experiment {
-  /** Called for every block of memory that is handed out or given back. */
+/** What a handle may be told beside the caller's options. */
+export interface Circumstances {
+  /** The adapter's, for runtimes whose GPUDevice does not know it. */
+  readonly adapterInfo?: GPUAdapterInfo;
+  /** For tests: called for every block of memory that is handed out or given back. */
   readonly onBlock?: OnBlock;
-  /** Invocations of a workgroup, instead of what the plan gives the adapter. */
+  /** For tests: invocations of a workgroup, instead of what the plan gives the adapter. */
   readonly workgroup?: number;
 }
 
@@ -31,19 +33,22 @@ export interface Experiment {
  *
  * @param gpuDevice the device, borrowed
  * @param options the caller's
- * @param experiment for tests
+ * @param circumstances what else to know
  * @returns the handle, and what waits for everything that the GPU may still report
  */
 export function createDevice(
   gpuDevice: GPUDevice,
   options: WebGpuOptions,
-  { onBlock, workgroup }: Experiment = {},
+  { adapterInfo = gpuDevice.adapterInfo, onBlock, workgroup }: Circumstances = {},
 ): { readonly device: WebGpuDevice; readonly settled: () => Promise<void> } {
   const { limits: granted, features } = gpuDevice;
   const float16 = features.has("shader-f16") && typeof Float16Array === "function";
-  const info = infoOf(gpuDevice, float16);
+  const info = infoOf(adapterInfo, float16);
   const limits = Object.freeze({
-    bindingBytes: bindingBytes(options, granted.maxStorageBufferBindingSize),
+    bindingBytes: Math.min(
+      options.maxBindingBytes ?? Infinity,
+      granted.maxStorageBufferBindingSize,
+    ),
     alignment: granted.minStorageBufferOffsetAlignment,
     storageBuffers: granted.maxStorageBuffersPerShaderStage,
     workgroup: workgroup ?? workgroupOf(info.isFallbackAdapter),
@@ -53,7 +58,8 @@ export function createDevice(
   const memory = createMemory(gpuDevice, failures, groups.forget, onBlock);
   const launches = createLaunches(gpuDevice, memory, groups, failures);
   const arrays = createArrays(memory);
-  const machine = { gpuDevice, memory, arrays, limits, float16 };
+  const kernels = createKernels();
+  const machine = { gpuDevice, memory, arrays, failures, kernels, limits, float16 };
   const adopt: Device<WebGpuArray>["adopt"] = (source, info) => {
     failures.check();
     if (info.dtype === "float16" && !float16) throw float16Missing();
@@ -69,7 +75,10 @@ export function createDevice(
     return launches.record((recorder) => {
       const record = <T>(launch: (recorder: Recorder) => T): T => {
         failures.check();
-        return launch(recorder);
+        if (recorder.batch.open) return launch(recorder);
+        throw new TypeError(
+          "Cannot launch in the batch as its body has ended: keep its device within the body",
+        );
       };
       const joined: Device<WebGpuArray> = Object.freeze({
         ...common,
@@ -103,8 +112,10 @@ export function createDevice(
   return { device, settled };
 }
 
-function infoOf(gpuDevice: GPUDevice, float16: boolean): WebGpuDevice["info"] {
-  const { adapterInfo } = gpuDevice;
+function infoOf(
+  adapterInfo: GPUAdapterInfo | undefined,
+  float16: boolean,
+): WebGpuInfo {
   const { vendor = "", architecture = "", description = "" } = adapterInfo ?? {};
   const gpu = description || [vendor, architecture].filter(Boolean).join(" ") || "unnamed adapter";
   const isFallbackAdapter = adapterInfo?.isFallbackAdapter === true;
@@ -112,11 +123,14 @@ function infoOf(gpuDevice: GPUDevice, float16: boolean): WebGpuDevice["info"] {
   return Object.freeze({ name: `WebGPU (${gpu}${kind})`, float16, isFallbackAdapter });
 }
 
-function bindingBytes({ maxBindingBytes }: WebGpuOptions, granted: number): number {
-  if (maxBindingBytes === undefined) return granted;
-  if (Number.isInteger(maxBindingBytes) && maxBindingBytes >= SMALLEST_BINDING) {
-    return Math.min(maxBindingBytes, granted);
-  }
+/**
+ * Checks the caller's options.
+ *
+ * @param options the options
+ * @throws RangeError for an impossible size of bindings
+ */
+export function checkOptions({ maxBindingBytes = SMALLEST_BINDING }: WebGpuOptions): void {
+  if (Number.isInteger(maxBindingBytes) && maxBindingBytes >= SMALLEST_BINDING) return;
   throw new RangeError(
     `Cannot make the device as maxBindingBytes must be an integer of ${SMALLEST_BINDING} or more: ` +
       `current value is ${maxBindingBytes}`,

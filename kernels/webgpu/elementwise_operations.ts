@@ -21,7 +21,7 @@ export function elementwiseOperations(operate: Operate): ElementwiseOperations {
         const [augend, addend] = [bench.elements(x), bench.elements(y)];
         const [array, sum] = bench.room(augend.contents);
         const dtypes = { x: augend.contents.dtype, y: addend.contents.dtype };
-        const kernel: Tiled = (tile) => addScaledKernel({ ...tile, ...dtypes });
+        const kernel: Tiled = (tile) => bench.kernel(addScaledKernel, { ...tile, ...dtypes });
         overElements(bench, kernel, { x: augend, y: addend, sum }, { scale });
         return array;
       }),
@@ -30,7 +30,7 @@ export function elementwiseOperations(operate: Operate): ElementwiseOperations {
         const slot = bench.elements(x);
         const [array, rectified] = bench.room(slot.contents);
         const { dtype } = slot.contents;
-        const kernel: Tiled = (tile) => reluKernel({ ...tile, dtype });
+        const kernel: Tiled = (tile) => bench.kernel(reluKernel, { ...tile, dtype });
         overElements(bench, kernel, { x: slot, rectified }, {});
         return array;
       }),
@@ -43,7 +43,11 @@ export function elementwiseOperations(operate: Operate): ElementwiseOperations {
         const over = bench.plan(gradOutput.shape, { passed: { slot, format }, ...given }, {});
         const { tile, boxes } = over;
         over.launch(bench.recorder, {
-          kernel: gateKernel({ ...tile, dtype: gradOutput.dtype, gated: output !== null }),
+          kernel: bench.kernel(gateKernel, {
+            ...tile,
+            dtype: gradOutput.dtype,
+            gated: output !== null,
+          }),
           arrays: {},
           slices: shares(boxes[0], tile, 1),
         });

@@ -11,8 +11,8 @@ export interface Failures {
   /** Throws where the device has failed. */
   readonly check: () => void;
   /**
-   * Runs calls of WebGPU and listens for what may come of them, besides a refusal; `what` completes "The GPU could not
-   * ...".
+   * Runs calls of WebGPU and listens for validation errors and for those of `besides` that come of them; `what` completes
+   * "The GPU could not ...".
    */
   readonly guard: <T>(what: string, besides: readonly GPUErrorFilter[], body: () => T) => T;
   /** Waits for the reports that are under way. */

@@ -41,7 +41,7 @@ export function forwardOperations(operate: Operate): ForwardOperations {
       const total = slices * cells;
       const [array, parts] = bench.room({ kind: "moments", channels, slices: total, count });
       bench.plan(input.shape, { x }, { parts }).launch(bench.recorder, {
-        kernel: momentsKernel({ ...tile, dtype: input.dtype }),
+        kernel: bench.kernel(momentsKernel, { ...tile, dtype: input.dtype }),
         arrays: { parts },
         slices,
         also: ({ cell }) => ({
@@ -73,7 +73,7 @@ export function forwardOperations(operate: Operate): ForwardOperations {
       const { dtype } = input;
       const { tile } = over;
       over.launch(bench.recorder, {
-        kernel: normalizeKernel({
+        kernel: bench.kernel(normalizeKernel, {
           ...{ ...tile, dtype, source: stats.source, relu },
           weight: beside.weight !== null,
           bias: beside.bias !== null,
@@ -99,7 +99,12 @@ export function forwardOperations(operate: Operate): ForwardOperations {
       const { channels, slices } = moments.contents;
       const beside = { moments, oldMean, oldVar, newMean, newVar };
       const parameters = { zero: 0, momentsSlices: slices, keep: 1 - factor, factor };
-      bench.overChannels(runningStatsKernel, channels, beside, parameters);
+      bench.overChannels(
+        (tile) => bench.kernel(runningStatsKernel, tile),
+        channels,
+        beside,
+        parameters,
+      );
       return { runningMean: meanArray, runningVar: varArray };
     });
 

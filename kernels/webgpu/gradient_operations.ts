@@ -69,7 +69,12 @@ export function gradientOperations(operate: Operate): GradientOperations {
       const beside = { ...slots, parts };
       const { dtype } = input;
       bench.plan(input.shape, tensors, beside).launch(bench.recorder, {
-        kernel: gradientSumsKernel({ ...tile, dtype, source, gated: output !== null }),
+        kernel: bench.kernel(gradientSumsKernel, {
+          ...tile,
+          dtype,
+          source,
+          gated: output !== null,
+        }),
         arrays: beside,
         slices,
         also: ({ cell }) => ({
@@ -126,7 +131,7 @@ export function gradientOperations(operate: Operate): GradientOperations {
       const { dtype } = input;
       const localSlices = local.contents.slices;
       over.launch(bench.recorder, {
-        kernel: gradientsKernel({
+        kernel: bench.kernel(gradientsKernel, {
           ...{ ...tile, dtype, total: kind, parameters: together },
           ...{ weight: scale !== null, gated: output !== null, residual: dr !== null },
         }),
@@ -147,7 +152,10 @@ export function gradientOperations(operate: Operate): GradientOperations {
       });
       if (pair && !together) {
         const alone = { local, gradWeight: pair.first[1], gradBias: pair.second[1] };
-        bench.overChannels(gradParametersKernel, channels, alone, { eps, localSlices });
+        bench.overChannels((tile) => bench.kernel(gradParametersKernel, tile), channels, alone, {
+          eps,
+          localSlices,
+        });
       }
       if (scratch) bench.free(scratch);
       if (pair && !weight) bench.free(pair.first[0]);
@@ -184,7 +192,7 @@ function stated(
   if (same) return { local, scratch: null };
   const [scratch, restated] = bench.room({ ...local.contents, slices: 1, statistics: handles });
   bench.overChannels(
-    (tile) => restatedSumsKernel({ ...tile, source }),
+    (tile) => bench.kernel(restatedSumsKernel, { ...tile, source }),
     channels,
     { local, ...slots, restated },
     { zero: 0, momentsSlices: slices, localSlices },

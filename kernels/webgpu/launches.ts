@@ -4,15 +4,21 @@
  * @module
  */
 
-import type { Kernel, Parameters } from "../wgsl/kernel.ts";
+import { type Kernel, PARAMETER_BYTES, type Parameters } from "../wgsl/kernel.ts";
 import type { Failures } from "./failures.ts";
 import type { Block, Memory } from "./memory.ts";
-import { type BindGroups, createPrograms, PARAMETER_BYTES, type Range } from "./programs.ts";
+import { type BindGroups, createPrograms, type Range } from "./programs.ts";
+
+/** A batch, for the arrays that it makes: they outlive it, so it must hold nothing else. */
+export interface Batch {
+  /** Whether it has not been launched yet. */
+  readonly open: boolean;
+}
 
 /** Where the launches of one batch are written down. */
 export interface Recorder {
-  /** Tells the recorders of two batches apart. */
-  readonly open: () => boolean;
+  /** The batch. */
+  readonly batch: Batch;
   /** Launches a kernel: a range for each of its storage buffers, its parameters, a number of workgroups. */
   readonly dispatch: (
     kernel: Kernel,
@@ -114,16 +120,12 @@ export function createLaunches(
   const map = async (to: Block, size: number, launched: Promise<void>): Promise<ArrayBuffer> => {
     try {
       await launched;
-      await to.buffer.mapAsync(MAP_READ, 0, size).catch(async (cause) => {
+      const bytes = await mapped(to.buffer, size).catch(async (cause) => {
         throw await failures.explain(cause);
       });
-      try {
-        await failures.reported();
-        failures.check();
-        return to.buffer.getMappedRange(0, size).slice(0);
-      } finally {
-        to.buffer.unmap();
-      }
+      await failures.reported();
+      failures.check();
+      return bytes;
     } finally {
       memory.release(to);
     }
@@ -132,10 +134,10 @@ export function createLaunches(
   const record = <T>(body: (recorder: Recorder) => T): T => {
     const dispatches: Dispatch[] = [];
     const copies: Copy[] = [];
-    let open = true;
+    const batch = { open: true };
     const letGo = memory.hold();
     const recorder: Recorder = Object.freeze<Recorder>({
-      open: () => open,
+      batch,
       dispatch: (kernel, ranges, parameters, workgroups) => {
         const bound = Object.keys(kernel.storage).map((name) => ranges[name]);
         const packed = kernel.pack(parameters);
@@ -154,7 +156,7 @@ export function createLaunches(
     });
     try {
       const result = body(recorder);
-      open = false;
+      batch.open = false;
       submit(dispatches, copies);
       for (const { launched } of copies) launched.resolve();
       return result;
@@ -162,7 +164,7 @@ export function createLaunches(
       for (const { launched } of copies) launched.reject(error);
       throw error;
     } finally {
-      open = false;
+      batch.open = false;
       letGo();
     }
   };
@@ -170,4 +172,11 @@ export function createLaunches(
     while (reading.size > 0) await Promise.all(reading);
   };
   return Object.freeze({ record, idle });
+}
+
+async function mapped(buffer: GPUBuffer, size: number): Promise<ArrayBuffer> {
+  await buffer.mapAsync(MAP_READ, 0, size);
+  const bytes = buffer.getMappedRange(0, size).slice(0);
+  buffer.unmap();
+  return bytes;
 }

@@ -1,5 +1,5 @@
 /**
- * GPU memory: blocks from a pool, and the arrays that live in them.
+ * GPU memory: blocks from a pool, and borrowed ones.
  *
  * @module
  */
@@ -84,6 +84,7 @@ export function createMemory(
   const idle = new Set<Block>(); // In the order in which they were given back.
   const shelves = new Map<string, Block[]>(); // The same by purpose and size, oldest buffer last.
   const live = new Set<Block>();
+  const borrowed = new WeakMap<GPUBuffer, Block>();
   const withheld: Block[] = [];
   let [ids, open, inUse, mostInUse, idleBytes, closed] = [0, 0, 0, 0, 0, false];
 
@@ -105,7 +106,11 @@ export function createMemory(
     destroy(block);
   };
   const recycle = (block: Block): void => {
-    if (block.purpose === "borrowed") return onDestroy(block);
+    if (block.purpose === "borrowed") {
+      if (block.owners > 0) return; // Wrapped again meanwhile.
+      borrowed.delete(block.buffer);
+      return onDestroy(block);
+    }
     if (closed) return destroy(block);
     onBlock(block);
     idle.add(block);
@@ -153,14 +158,17 @@ export function createMemory(
       onBlock(block);
       return block;
     },
-    borrow: (buffer: GPUBuffer): Block => ({
-      ...{ id: ids++, buffer, bytes: buffer.size, owners: 0 },
-      purpose: "borrowed",
-    }),
+    borrow: (buffer: GPUBuffer): Block => {
+      const block = borrowed.get(buffer) ??
+        { id: ids++, buffer, bytes: buffer.size, purpose: "borrowed", owners: 0 };
+      borrowed.set(buffer, block);
+      return block;
+    },
     release: (block: Block): void => {
-      const borrowed = block.purpose === "borrowed";
-      if (!borrowed && !live.delete(block)) return; // Closed meanwhile.
-      if (!borrowed) inUse -= block.bytes;
+      if (block.purpose !== "borrowed") {
+        if (!live.delete(block)) return; // Closed meanwhile.
+        inUse -= block.bytes;
+      }
       if (open > 0) withheld.push(block);
       else recycle(block);
     },

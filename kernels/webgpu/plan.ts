@@ -6,8 +6,7 @@
  */
 
 import { extents, type Format } from "../../lib/tensor.ts";
-import { HELD } from "../wgsl/moments.ts";
-import type { Tile } from "../wgsl/tiles.ts";
+import { HELD, type Tile } from "../wgsl/tiles.ts";
 
 /** Workgroups that a reduction over a large tensor should have, so that few channels fill a GPU too. */
 const WORKGROUPS = 4096;
@@ -120,8 +119,8 @@ export function cut(
   dc = Math.min(dc, mostChannels);
   if (dc < 1) {
     throw new RangeError(
-      `Cannot cut the tensor as one channel's statistics must fit a binding: ` +
-        `use a larger maxBindingBytes or a smaller batch`,
+      `Cannot cut the tensor as the statistics of one channel must fit a binding: current shape is ` +
+        `(${samples}, ${channels}, ${inner}); use a larger maxBindingBytes or a smaller batch`,
     );
   }
   const boxes: Box[] = [];

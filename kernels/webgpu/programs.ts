@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Kernel } from "../wgsl/kernel.ts";
+import { type Kernel, PARAMETER_BYTES } from "../wgsl/kernel.ts";
 import type { Failures } from "./failures.ts";
 import type { Block } from "./memory.ts";
 
@@ -15,10 +15,24 @@ export interface Range {
   readonly size: number;
 }
 
-/** Bytes of a kernel's parameters at most; every device aligns uniform buffers to this or less. */
-export const PARAMETER_BYTES = 256;
 /** GPUShaderStage.COMPUTE, by number like the usages of buffers. */
 const COMPUTE = 0x4;
+
+/** Makes a kernel by its function and options; the same one for the same, so that its text is put together once. */
+export type Kernels = <O extends object>(make: (options: O) => Kernel, options: O) => Kernel;
+
+/** Remembers the kernels of a device. */
+export function createKernels(): Kernels {
+  const known = new Map<unknown, Map<string, Kernel>>();
+  return <O extends object>(make: (options: O) => Kernel, options: O): Kernel => {
+    const kernels = known.get(make) ?? new Map<string, Kernel>();
+    known.set(make, kernels);
+    const key = Object.values(options).join(" ");
+    const kernel = kernels.get(key) ?? make(options);
+    kernels.set(key, kernel);
+    return kernel;
+  };
+}
 
 /** A compiled kernel. */
 export interface Program {

@@ -8,6 +8,7 @@ import type { Device } from "../../lib/device.ts";
 import { HEADER, mergedSumsKernel } from "../wgsl/gradient_sums.ts";
 import { mergedMomentsKernel } from "../wgsl/statistics.ts";
 import { bytesOf, padded, type WebGpuArray } from "./arrays.ts";
+import { USAGE } from "./memory.ts";
 import type { Range } from "./programs.ts";
 import type { Bench, Operate } from "./workbench.ts";
 
@@ -23,8 +24,12 @@ const SUMS = 2 * (HEADER + 1);
 
 /** Makes the operations between host and device. */
 export function transfers(operate: Operate): Transfers {
-  /** Operates, and reads back: what throws rejects. */
-  const reading = async <T>(body: (bench: Bench) => Promise<T>): Promise<T> => await operate(body);
+  /** Operates, and reads back: what throws rejects; what nobody awaits crashes nobody. */
+  const reading = <T>(body: (bench: Bench) => Promise<T>): Promise<T> => {
+    const result = new Promise<T>((resolve) => resolve(operate(body)));
+    result.catch(() => {});
+    return result;
+  };
 
   return Object.freeze<Transfers>({
     upload: (values, dtype = "float32") =>
@@ -39,9 +44,13 @@ export function transfers(operate: Operate): Transfers {
         });
       }),
     download: (array) =>
-      reading(async ({ elements, recorder }) => {
+      reading(async ({ elements, recorder, settled }) => {
         const { contents: { length, dtype }, block, offset } = elements(array);
-        if (length === 0) return new Float32Array();
+        if (length === 0) {
+          await settled();
+          return new Float32Array();
+        }
+        checkReadable(block.buffer);
         const { range, at } = aligned(block, offset, length * bytesOf(dtype));
         const bytes = await recorder.readBack(range);
         return dtype === "float32"
@@ -50,15 +59,19 @@ export function transfers(operate: Operate): Transfers {
       }),
 
     momentsToWire: (array) =>
-      reading(async ({ moments, room, overChannels, recorder, free }) => {
+      reading(async ({ moments, room, kernel, overChannels, recorder, free, settled }) => {
         const slot = moments(array);
         const { channels, count, slices } = slot.contents;
         const wire = new Float64Array(1 + 2 * channels);
-        if (count === 0) return wire;
+        if (count === 0) {
+          await settled();
+          return wire;
+        }
         const [scratch, merged] = slices > 1 ? room({ ...slot.contents, slices: 1 }) : [null, slot];
         if (scratch) {
           const parameters = { zero: 0, momentsSlices: slices };
-          overChannels(mergedMomentsKernel, channels, { moments: slot, merged }, parameters);
+          const beside = { moments: slot, merged };
+          overChannels((tile) => kernel(mergedMomentsKernel, tile), channels, beside, parameters);
         }
         const bytes = recorder.readBack(merged);
         if (scratch) free(scratch);
@@ -87,15 +100,19 @@ export function transfers(operate: Operate): Transfers {
         });
       }),
     sumsToWire: (array) =>
-      reading(async ({ sums, room, overChannels, recorder, free }) => {
+      reading(async ({ sums, room, kernel, overChannels, recorder, free, settled }) => {
         const slot = sums(array);
         const { channels, slices, empty } = slot.contents;
         const wire = new Float64Array(2 * channels);
-        if (empty) return wire;
+        if (empty) {
+          await settled();
+          return wire;
+        }
         const [scratch, merged] = slices > 1 ? room({ ...slot.contents, slices: 1 }) : [null, slot];
         if (scratch) {
           const parameters = { localSlices: slices };
-          overChannels(mergedSumsKernel, channels, { local: slot, merged }, parameters);
+          const beside = { local: slot, merged };
+          overChannels((tile) => kernel(mergedSumsKernel, tile), channels, beside, parameters);
         }
         const bytes = recorder.readBack(merged);
         if (scratch) free(scratch);
@@ -120,6 +137,15 @@ export function transfers(operate: Operate): Transfers {
         });
       }),
   });
+}
+
+/** A wrapped buffer may be one that cannot be copied from. */
+function checkReadable({ usage }: GPUBuffer): void {
+  if ((usage & USAGE.copySource) !== 0) return;
+  throw new TypeError(
+    "Cannot read the array back as the usage of its wrapped buffer must include " +
+      `GPUBufferUsage.COPY_SRC: current usage is 0x${usage.toString(16)}`,
+  );
 }
 
 /** A range that can be copied: offset and size are multiples of 4; `at` is where the wanted bytes begin in it. */

@@ -21,10 +21,11 @@ import {
   type Sums,
   type WebGpuArray,
 } from "./arrays.ts";
+import type { Failures } from "./failures.ts";
 import type { Recorder } from "./launches.ts";
 import type { Memory } from "./memory.ts";
 import { channelTile, tiling } from "./plan.ts";
-import type { Range } from "./programs.ts";
+import type { Kernels, Range } from "./programs.ts";
 import { channelsOf, type Limits, type Tensors, type Walk, walk } from "./walks.ts";
 
 type A = WebGpuArray;
@@ -34,6 +35,8 @@ export interface Machine {
   readonly gpuDevice: GPUDevice;
   readonly memory: Memory;
   readonly arrays: Arrays;
+  readonly failures: Failures;
+  readonly kernels: Kernels;
   readonly limits: Limits;
   readonly float16: boolean;
   /** Runs a body with the recorder of the open batch, or with one of its own that is launched at its end. */
@@ -58,13 +61,17 @@ export interface Looked {
   readonly slices: number;
 }
 
-/** A kernel in the making: it is told how workgroups are made up. */
+/** A kernel that is still to be told how workgroups are made up. */
 export type Tiled = (tile: Tile) => Kernel;
 
 /** Where one operation works. */
 export interface Bench {
   readonly recorder: Recorder;
   readonly limits: Limits;
+  /** Makes a kernel by its function and options, each once. */
+  readonly kernel: Kernels;
+  /** Waits for what the GPU may report so far; rejects where it has failed. */
+  readonly settled: () => Promise<void>;
   /** Looks arrays up; each throws where it is not one of the device, freed, or of another kind. */
   readonly elements: (array: A) => Slot<Elements>;
   readonly elementsOrNull: (array: A | null) => Slot<Elements> | null;
@@ -110,24 +117,24 @@ export interface Pair {
  * @returns what runs an operation
  */
 export function workshop(machine: Machine): Operate {
-  return (body) =>
-    machine.record((recorder) => {
-      const made: A[] = [];
-      try {
-        return body(benchFor(machine, recorder, made));
-      } catch (error) {
-        machine.arrays.free(...made.filter(machine.arrays.owns));
-        throw error;
-      }
-    });
+  const { record, arrays } = machine;
+  return (body) => {
+    const made: A[] = [];
+    try {
+      return record((recorder) => body(benchFor(machine, recorder, made)));
+    } catch (error) {
+      arrays.free(...made.filter(arrays.owns));
+      throw error;
+    }
+  };
 }
 
 function benchFor(machine: Machine, recorder: Recorder, made: A[]): Bench {
-  const { gpuDevice, memory, arrays, limits, float16 } = machine;
+  const { gpuDevice, memory, arrays, failures, kernels, limits, float16 } = machine;
   const own = <C extends Contents>(range: Range, contents: C): [A, Slot<C>] => {
-    const array = arrays.own(range, contents, recorder);
+    const array = arrays.own(range, contents, recorder.batch);
     made.push(array);
-    return [array, { ...range, contents, recorder }];
+    return [array, { ...range, contents, batch: recorder.batch }];
   };
   const room = <C extends Contents>(contents: C): [A, Slot<C>] => {
     if (contents.kind === "elements" && contents.dtype === "float16" && !float16) {
@@ -137,8 +144,8 @@ function benchFor(machine: Machine, recorder: Recorder, made: A[]): Bench {
     const size = records * bytesPerChannel(contents);
     return own({ block: memory.allocate(padded(size), "storage"), offset: 0, size }, contents);
   };
-  const elements = (array: A) => arrays.slot(array, "elements", recorder);
-  const moments = (array: A) => arrays.slot(array, "moments", recorder);
+  const elements = (array: A) => arrays.slot(array, "elements", recorder.batch);
+  const moments = (array: A) => arrays.slot(array, "moments", recorder.batch);
   const part = ({ data, format }: Tensor<A>) => ({ slot: elements(data), format });
   const recordsBound = (slots: readonly (Slot | null)[]): number =>
     Math.max(4, ...slots.map((slot) => slot ? bytesPerChannel(slot.contents) : 0));
@@ -146,10 +153,15 @@ function benchFor(machine: Machine, recorder: Recorder, made: A[]): Bench {
   return {
     recorder,
     limits,
+    kernel: kernels,
+    settled: async () => {
+      await failures.reported();
+      failures.check();
+    },
     elements,
     elementsOrNull: (array) => array && elements(array),
     moments,
-    sums: (array) => arrays.slot(array, "sums", recorder),
+    sums: (array) => arrays.slot(array, "sums", recorder.batch),
     part,
     partOrNull: (tensor) => tensor && part(tensor),
     look: (statistics) => {
@@ -179,7 +191,13 @@ function benchFor(machine: Machine, recorder: Recorder, made: A[]): Bench {
       const [array, { block }] = room(contents);
       const data = make();
       // Deno 2.9.6 aborts when there is nothing to write.
-      if (data.byteLength > 0) gpuDevice.queue.writeBuffer(block.buffer, 0, data);
+      if (data.byteLength > 0) {
+        failures.guard(
+          "upload an array",
+          ["out-of-memory"],
+          () => gpuDevice.queue.writeBuffer(block.buffer, 0, data),
+        );
+      }
       return array;
     },
     plan: (shape, tensors, beside) =>
@@ -188,6 +206,7 @@ function benchFor(machine: Machine, recorder: Recorder, made: A[]): Bench {
       const room = limits.bindingBytes - limits.alignment;
       const most = Math.floor(room / recordsBound(Object.values(beside)));
       const tile = channelTile(limits.workgroup);
+      const made = kernel(tile);
       for (let channel = 0; channel < channels; channel += most) {
         const box = { channel, channels: Math.min(most, channels - channel) };
         const column = { samples: 1, inner: 1, channels: box.channels };
@@ -199,7 +218,7 @@ function benchFor(machine: Machine, recorder: Recorder, made: A[]): Bench {
           ranges[name] = range;
           values[`${name}At`] = at;
         }
-        recorder.dispatch(kernel(tile), ranges, values, workgroups);
+        recorder.dispatch(made, ranges, values, workgroups);
       }
     },
     free: arrays.free,

@@ -10,7 +10,7 @@
 import type { DType } from "../../lib/tensor.ts";
 import { channels, channelsResult, type Kernel, kernel, tensor } from "./kernel.ts";
 import { type Source, statistics, STATISTICS_PARAMETERS, statisticsStorage } from "./statistics.ts";
-import { entry, type Tile, TILE_PARAMETERS, tiles } from "./tiles.ts";
+import { entry, HELD, PARTS_PARAMETERS, type Tile, TILE_PARAMETERS, tiles } from "./tiles.ts";
 
 /** vec2f per channel before the slices. */
 export const HEADER = 2;
@@ -51,9 +51,7 @@ fn gradient(channel: u32, position: u32) -> f32 {
 const PARAMETERS = {
   ...TILE_PARAMETERS,
   ...STATISTICS_PARAMETERS,
-  /** Slices per channel of the whole array, and number of the box's first one. */
-  partsSlices: "u32",
-  firstSlice: "u32",
+  ...PARTS_PARAMETERS,
 } as const;
 
 /**
@@ -82,7 +80,7 @@ export function gradientSumsKernel(
     },
     parameters: PARAMETERS,
     body: `${tiles(options)}${statistics(source, options)}${gradient(gated)}${addUp(options)}
-const HELD = 8u;
+const HELD = ${HELD}u;
 
 ${entry(options)} {
   let place = locate(group, grid, thread);

@@ -39,12 +39,15 @@ export interface Kernel {
   readonly pack: (values: Parameters) => Uint32Array<ArrayBuffer>;
 }
 
+/** Bytes of a kernel's parameters at most; every device can bind uniforms from multiples of this on. */
+export const PARAMETER_BYTES = 256;
+
 /** What a kernel is made of. */
 export interface KernelParts {
   /** The function's name. */
   readonly name: string;
   /** Its options, which go into the kernel's name. */
-  readonly options?: object;
+  readonly options: object;
   /** Storage buffers by name; null ones are left out. */
   readonly storage: Readonly<Record<string, Storage | null>>;
   /** Scalars of the uniform `p`, beside those that come with the storage buffers. */
@@ -82,7 +85,7 @@ ${
     ).join("\n")
   }
 ${parts.body}`;
-  const name = nameOf(parts.name, parts.options ?? {});
+  const name = nameOf(parts.name, parts.options);
   return Object.freeze({ name, code, storage, pack: packer(name, fields) });
 }
 
@@ -112,7 +115,7 @@ export function elementOf(dtype: DType): "f32" | "f16" {
 }
 
 function nameOf(name: string, options: object): string {
-  const chosen = Object.entries(options).filter(([, value]) => value !== false && value !== null);
+  const chosen = Object.entries(options).filter(([, value]) => value !== false);
   return [name, ...chosen.map(([key, value]) => value === true ? key : `${key}=${value}`)].join(
     " ",
   );
@@ -131,6 +134,9 @@ function packer(
     return { name, type, at };
   });
   const length = Math.ceil(words / 4) * 4;
+  if (4 * length > PARAMETER_BYTES) {
+    throw new Error(`Kernel "${kernelName}" has too many parameters`);
+  }
   return (values) => {
     const packed = new Uint32Array(length);
     const floats = new Float32Array(packed.buffer);

@@ -10,17 +10,12 @@
 import type { DType } from "../../lib/tensor.ts";
 import { channelsResult, type Kernel, kernel, tensor } from "./kernel.ts";
 import { ALGEBRA_PARAMETERS, climb, MERGE } from "./moments_algebra.ts";
-import { entry, type Tile, TILE_PARAMETERS, tiles } from "./tiles.ts";
-
-/** Values that an invocation holds in registers at a time. */
-export const HELD = 8;
+import { entry, HELD, PARTS_PARAMETERS, type Tile, TILE_PARAMETERS, tiles } from "./tiles.ts";
 
 const PARAMETERS = {
   ...TILE_PARAMETERS,
   ...ALGEBRA_PARAMETERS,
-  /** Slices per channel of the whole array, and number of the box's first one. */
-  partsSlices: "u32",
-  firstSlice: "u32",
+  ...PARTS_PARAMETERS,
 } as const;
 
 /**

@@ -33,6 +33,17 @@ export const TILE_PARAMETERS = {
   slices: "u32",
 } as const;
 
+/** Parameters of every kernel that writes an array in slices. */
+export const PARTS_PARAMETERS = {
+  /** Slices per channel of the whole array. */
+  partsSlices: "u32",
+  /** Number of the box's first slice in it. */
+  firstSlice: "u32",
+} as const;
+
+/** Positions that an invocation takes at a time: values in registers, or terms of a short sum. */
+export const HELD = 8;
+
 /**
  * WGSL: where an invocation stands (`Place`), and where an element lies (`offset`, which takes a tensor's first element
  * and its strides per sample, channel and place).

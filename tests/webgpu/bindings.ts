@@ -103,6 +103,8 @@ export function bindingTests({ test, gpu }: Opener): void {
     const odd = wrap(device, { buffer: halves, offset: 2 }, [3, 1], { dtype: "float16" });
     assert.deepEqual(await toArray(device, odd), Float32Array.of(1, 2, 3));
     assert.deepEqual(await device.download(device.relu(odd.data)), Float32Array.of(1, 2, 3));
+    const three = device.upload(Float32Array.of(1, 2, 3), "float16");
+    assert.equal(unwrap(three).size, 8, "what can be bound");
   });
 
   test("a wrapped buffer is the caller's: freed arrays and regions leave it alone", {
@@ -126,10 +128,12 @@ export function bindingTests({ test, gpu }: Opener): void {
     const reference = referenceDevice();
     const calls: [() => unknown, RegExp][] = [
       [() => wrap(device, { buffer: other }, [2, 2]), /usage must include GPUBufferUsage.STORAGE/],
-      [() => wrap(device, { buffer }, [65, 1]), /65 float32 need 260 bytes.*current size is 256/],
+      [() => wrap(device, { buffer }, [65, 1]), /65 float32 are 260 bytes.*current size is 256/],
       [() => wrap(device, { buffer, offset: 2 }, [2, 2]), /offset must be a multiple of 4/],
       [() => wrap(device, { buffer, offset: -4 }, [2, 2]), /offset must be a multiple of 4/],
       [() => wrap(device, { buffer, offset: 128, size: 8 }, [2, 2]), /current size is 8/],
+      [() => wrap(device, { buffer, size: 32 }, [2, 2]), /current size is 32/],
+      [() => wrap(device, { buffer, size: NaN }, [2, 2]), /current size is NaN/],
       [() => wrap(device, { buffer }, [2]), /rank >= 2/],
       [() => wrap(device, { buffer: null as unknown as GPUBuffer }, [2, 2]), /must be a GPUBuffer/],
       [
@@ -140,6 +144,10 @@ export function bindingTests({ test, gpu }: Opener): void {
         () => unwrap(tensor(reference, [1], [1, 1]) as unknown as Parameters<typeof unwrap>[0]),
         /must be one of a WebGPU device/,
       ],
+      [
+        () => unwrap(null as unknown as Parameters<typeof unwrap>[0]),
+        /must be one of a WebGPU device: current value is null/,
+      ],
       [() => unwrap(device.moments(tensor(device, [1, 2], [2, 1]))), /holds moments/],
       [() => webgpuDevice({} as GPUDevice), /must be a GPUDevice/],
       [
@@ -148,6 +156,25 @@ export function bindingTests({ test, gpu }: Opener): void {
       ],
     ];
     for (const [call, text] of calls) assert.throws(call, text);
+  });
+
+  test("a wrapped buffer that cannot be copied from is used all the same, but not read back", {
+    everything: true,
+  }, async ({ device }) => {
+    const buffer = device.gpuDevice.createBuffer({ size: 256, usage: STORAGE });
+    const x = wrap(device, { buffer }, [2, 2]);
+    await assert.rejects(toArray(device, x), /usage of its wrapped buffer must include.*COPY_SRC/);
+    assert.deepEqual(await device.download(device.relu(x.data)), new Float32Array(4));
+  });
+
+  test("a batch's device ends with the body, the raw one's too", {
+    everything: true,
+  }, async ({ device }) => {
+    const x = device.upload(Float32Array.of(1, 2));
+    const leaked = device.batch?.((d) => d);
+    assert(leaked);
+    assert.throws(() => leaked.relu(x), /Cannot launch in the batch as its body has ended/);
+    await assert.rejects(leaked.download(x), /Cannot launch in the batch as its body has ended/);
   });
 
   test("what a batch makes cannot be used outside before it is launched", {
@@ -189,6 +216,11 @@ export function bindingTests({ test, gpu }: Opener): void {
       assert.deepEqual(await toArray(device, x), Float32Array.of(1, 2));
     }
     assert.equal((await lost).reason, "destroyed");
+    {
+      using device = await requestWebGpuDevice({ gpu });
+      lost = device.gpuDevice.lost;
+    }
+    assert.equal((await lost).reason, "destroyed", "without waiting too");
   });
 
   test("requestWebGpuDevice() says what is missing", { everything: false }, async () => {
@@ -199,6 +231,7 @@ export function bindingTests({ test, gpu }: Opener): void {
       requestWebGpuDevice({ gpu: {} as GPU }),
       unsupported(/has no WebGPU: pass another implementation/),
     );
+    await assert.rejects(requestWebGpuDevice({ gpu: none, maxBindingBytes: 1 }), RangeError);
     await assert.rejects(requestWebGpuDevice({ gpu: none }), unsupported(/there is no adapter/));
     const requiredFeatures = ["texture-compression-none" as GPUFeatureName];
     await assert.rejects(

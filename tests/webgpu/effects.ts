@@ -16,6 +16,9 @@ import {
   tensor,
   toArray,
 } from "../../mod.ts";
+import { createFailures } from "../../kernels/webgpu/failures.ts";
+import { createMemory } from "../../kernels/webgpu/memory.ts";
+import { createBindGroups } from "../../kernels/webgpu/programs.ts";
 import { wrap } from "../../kernels/webgpu_device.ts";
 import { difference } from "../recording_gpu.ts";
 import { normalArray } from "../random.ts";
@@ -130,6 +133,125 @@ export function gpuEffectTests({ test, heavy }: Opener): void {
       { submits, buffers, destroyed, bindGroups, pipelines, maps },
       { submits: 2 * steps, buffers: 0, destroyed: 0, bindGroups: 0, pipelines: 0, maps: 0 },
     );
+  });
+
+  test("synchronised steps of every kind allocate and bind once", {
+    everything: true,
+  }, async ({ device, recording }) => {
+    const group = {
+      worldSize: 2,
+      allReduce: async (
+        local: Float64Array | Promise<Float64Array>,
+        combine: (a: Float64Array, b: Float64Array) => Float64Array,
+      ) => combine(await local, await local),
+    };
+    // Long enough for several slices per channel.
+    const x = tensor(device, normalArray(2 * 3 * 5_003, 1), [2, 3, 5_003]);
+    for (const options of [{}, { scale: false }, { bias: false }, { affine: false }]) {
+      const state = initBatchNorm(device, 3, options);
+      const step = () =>
+        region(device, async (scope) => {
+          const effects = { device: scope, group };
+          const forward = await syncBatchNormForward(state, x, effects);
+          await syncBatchNormBackward(forward.residuals, x, effects);
+          // Sums of other statistics are given these.
+          const statistics = { source: "batch", moments: scope.moments(x) } as const;
+          const local = scope.sumsFromWire(new Float64Array(6));
+          const { weight, bias, eps } = state;
+          scope.gradients(x, x, statistics, { local, total: local }, { weight, bias, eps });
+        });
+      for (let i = 0; i < 6; i++) await step();
+      const before = recording.counts();
+      for (let i = 0; i < 10; i++) await step();
+      const { buffers, destroyed, bindGroups } = difference(recording.counts(), before);
+      assert.deepEqual([buffers, destroyed, bindGroups], [0, 0, 0], JSON.stringify(options));
+    }
+    const before = recording.counts();
+    for (let i = 0; i < 20; i++) await toArray(device, x);
+    assert(difference(recording.counts(), before).buffers <= 1, "readbacks give their blocks back");
+  });
+
+  test("a block that a batch frees is nobody else's before the batch is launched", {
+    everything: true,
+  }, async ({ device }) => {
+    for (const nested of [false, true]) {
+      const x = device.upload(Float32Array.of(1, 2));
+      const [sum, fresh] = batch(device, (d) => {
+        const scratch = d.relu(x);
+        const sum = d.addScaled(scratch, scratch, 1);
+        d.free(scratch);
+        if (nested) device.free(device.relu(x)); // A launch of its own meanwhile.
+        return [sum, d.upload(Float32Array.of(8, 9))];
+      });
+      assert.deepEqual(await device.download(sum), Float32Array.of(2, 4));
+      assert.deepEqual(await device.download(fresh), Float32Array.of(8, 9));
+    }
+  });
+
+  test("memory forgets what was bound of a block that it destroys or hands back", {
+    everything: true,
+  }, ({ device: { gpuDevice } }) => {
+    const gone: number[] = [];
+    const failures = createFailures(gpuDevice);
+    const memory = createMemory(gpuDevice, failures, ({ id }) => gone.push(id));
+    const buffer = gpuDevice.createBuffer({ size: 256, usage: 0x80 });
+    const borrowed = memory.borrow(buffer);
+    borrowed.owners = 1;
+    assert.equal(memory.borrow(buffer), borrowed, "one buffer, one block");
+    borrowed.owners = 0;
+    memory.release(borrowed);
+    assert.deepEqual(gone.splice(0), [borrowed.id]);
+    const launched = memory.hold();
+    const again = memory.borrow(buffer);
+    memory.release(again);
+    assert.equal(gone.length, 0, "an open batch may still bind it");
+    launched();
+    assert.deepEqual(gone.splice(0), [again.id]);
+
+    const large = [9, 10, 11, 12].map((MiB) => memory.allocate(MiB * 2 ** 20, "storage"));
+    large.forEach(memory.release);
+    const [first] = large;
+    const more = memory.allocate(60 * 2 ** 20, "storage");
+    assert.equal(gone.length, 0, "42 MiB idle, 60 in use");
+    const next = memory.allocate(200 * 2 ** 20, "storage");
+    [more, next].forEach(memory.release);
+    assert.equal(gone.length, 0, "302 MiB idle, 260 in use at once");
+    for (const MiB of [100, 110, 90]) memory.release(memory.allocate(MiB * 2 ** 20, "storage"));
+    assert(gone.includes(first.id), "the longest idle goes first");
+    assert(!gone.includes(next.id), "524 MiB may be idle, and 500 are");
+    const { maxBufferSize } = gpuDevice.limits;
+    const largest = memory.allocate(maxBufferSize - 4, "readback");
+    assert(largest.bytes >= maxBufferSize - 4 && largest.bytes <= maxBufferSize);
+    memory.close();
+    assert.equal(memory.release(largest), undefined, "closed meanwhile");
+  });
+
+  test("bind groups differ by what they bind, and are at most some thousands", {
+    everything: true,
+  }, ({ device: { gpuDevice }, recording }) => {
+    const groups = createBindGroups(gpuDevice);
+    const layout = gpuDevice.createBindGroupLayout({
+      entries: [{ binding: 0, visibility: 4, buffer: { type: "storage" } }],
+    });
+    const block = {
+      ...{ id: 1, bytes: 2 ** 21, purpose: "storage", owners: 1 } as const,
+      buffer: gpuDevice.createBuffer({ size: 2 ** 21, usage: 0x80 }),
+    };
+    const of = (offset: number, size: number, signature = "read_write") =>
+      groups.of(layout, signature, [{ block, offset, size }]);
+    const first = of(0, 256);
+    assert.equal(of(0, 256), first);
+    assert.notEqual(of(256, 256), first);
+    assert.notEqual(of(0, 512), first);
+    assert.notEqual(of(0, 256, "other"), first);
+    for (let i = 0; i < 5_000; i++) of(256 * i, 256);
+    assert.notEqual(of(0, 512, "other"), first);
+    const { counts } = recording.during(() => of(0, 512));
+    assert.equal(counts.bindGroups, 1, "the least recently used is gone");
+    const kept = of(256 * 4_999, 256);
+    assert.equal(recording.during(() => of(256 * 4_999, 256)).counts.bindGroups, 0);
+    groups.forget(block);
+    assert.notEqual(of(256 * 4_999, 256), kept);
   });
 
   test("idle buffers are at most twice as many bytes as were in use at once", {

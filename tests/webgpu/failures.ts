@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import {
+  batch,
   batchNormForward,
   CollectiveError,
   type Device,
@@ -112,6 +113,83 @@ export function failureTests({ test, gpu }: Opener): void {
       },
     );
   }
+
+  test("a number is not believed before everything about it is reported", {
+    everything: true,
+  }, async ({ device, recording }) => {
+    const x = input(device);
+    await toArray(device, x);
+    recording.report("validation", "said late", 50);
+    await assert.rejects(toArray(device, x), coded("validation", /said late/));
+  });
+
+  test("the first failure stays the reason, for wraps and batches too", {
+    everything: true,
+  }, async ({ device, recording }) => {
+    const x = input(device);
+    const buffer = device.gpuDevice.createBuffer({ size: 256, usage: 0x80 });
+    recording.report("validation", "the first");
+    await assert.rejects(toArray(device, x), coded("validation", /the first/));
+    device.gpuDevice.destroy();
+    await device.gpuDevice.lost;
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    assert.throws(() => device.relu(x.data), coded("validation", /the first/));
+    assert.throws(() => wrap(device, { buffer }, [2, 2]), coded("validation", /the first/));
+  });
+
+  test("a failure in the middle of a batch stops the rest of it", {
+    everything: true,
+  }, ({ device }) => {
+    const x = input(device);
+    const body = (d: typeof device) => {
+      device[Symbol.dispose]();
+      d.relu(x.data);
+    };
+    assert.throws(() => device.batch?.((d) => body(d as typeof device)), coded("lost", /disposed/));
+  });
+
+  test("an empty batch reports a lost device too", { everything: true }, async ({ device }) => {
+    const empty = tensor(device, [], [0, 2]);
+    const moments = device.moments(empty);
+    device.gpuDevice.destroy();
+    await device.gpuDevice.lost;
+    await assert.rejects(device.momentsToWire(moments), coded("lost", /lost/));
+  });
+
+  test("a readback that nobody awaits crashes nobody", { everything: true }, async ({ device }) => {
+    const x = input(device);
+    assert.throws(() =>
+      batch(device, (d) => {
+        d.download(x.data);
+        throw new Error("the body's own");
+      }), /the body's own/);
+    device.gpuDevice.destroy();
+    device.download(x.data);
+    await assert.rejects(device.download(x.data), DeviceError);
+  });
+
+  test("what an operation has made is given back when it throws", {
+    everything: true,
+  }, async ({ device, recording }) => {
+    const x = input(device);
+    const moments = device.moments(x);
+    const [runningMean, runningVar] = [device.upload(Float32Array.of(0, 0)), x.data];
+    const sums = device.gradientSums(x, x, { source: "batch", moments });
+    device.free(runningMean);
+    const before = recording.counts().buffers;
+    const affine = { weight: null, bias: null, eps: 0 };
+    for (let i = 0; i < 20; i++) {
+      assert.throws(
+        () => device.updateRunningStats({ runningMean, runningVar }, moments, 1),
+        TypeError,
+      );
+      const statistics = { source: "running", mean: runningMean, variance: runningVar } as const;
+      const total = { local: sums, total: sums };
+      assert.throws(() => device.gradients(x, x, statistics, total, affine), TypeError);
+    }
+    assert(recording.counts().buffers - before <= 2);
+    await toArray(device, x);
+  });
 
   test("a lost device is noticed without being asked for numbers", {
     everything: true,

@@ -22,6 +22,8 @@ import { assertClose, EPSILON } from "../kit.ts";
 import * as oracle from "../oracle.ts";
 import { normalArray, normals } from "../random.ts";
 import { type Opener, poison } from "../webgpu_kit.ts";
+import { cut, layOut, slicesOf, tileOf } from "../../kernels/webgpu/plan.ts";
+import { unwrap, type WebGpuArray, wrap } from "../../kernels/webgpu_device.ts";
 
 /** One batch and what is done with it. */
 interface Batch {
@@ -201,13 +203,73 @@ export function numberTests(
       everything: false,
       options: { maxBindingBytes: 65_536 },
       onBlock: poison,
-    }, ({ device }) => property(device as Device<unknown>, 15, 150_000, 2));
+    }, async ({ device, recording }) => {
+      await property(device as Device<unknown>, 15, 150_000, 2);
+      assert(recording.largestBinding() <= 65_536);
+    });
+
+    test("wrapped tensors and vectors that begin anywhere go through windows too", {
+      everything: true,
+      options: { maxBindingBytes: 65_536 },
+    }, async ({ device, recording }) => {
+      const dtypes: DType[] = device.info.float16 ? ["float32", "float16"] : ["float32"];
+      for (const dtype of dtypes) {
+        const bytes = dtype === "float16" ? 2 : 4;
+        const wrapped = (tensor: Tensor<WebGpuArray>, lead: number) => {
+          const { gpuDevice } = device;
+          const { buffer, size } = unwrap(tensor);
+          const copy = gpuDevice.createBuffer({ size: size + 1024, usage: 0x80 | 0x4 | 0x8 });
+          const encoder = gpuDevice.createCommandEncoder();
+          encoder.copyBufferToBuffer(buffer, 0, copy, 4 * lead, size);
+          gpuDevice.queue.submit([encoder.finish()]);
+          return wrap(device, { buffer: copy, offset: 4 * lead }, tensor.shape, tensor);
+        };
+        for (const shape of [[3, 7, 2_003], [1, 3, 40_001], [2, 9_001, 3]]) {
+          const length = shape[0] * shape[1] * shape[2];
+          const put = (seed: number, format: Format) =>
+            tensor(device, normalArray(length, seed), shape, { dtype, format });
+          const state = stateFromHost(device, hostState(shape[1], true, true, 4));
+          const vector = (array: WebGpuArray | null, lead: number) =>
+            wrapped({
+              data: array!,
+              shape: [1, shape[1]],
+              dtype: "float32",
+              format: "channelsFirst",
+            }, lead)
+              .data;
+          const lead = {
+            ...state,
+            weight: vector(state.weight, 3),
+            runningMean: vector(state.runningMean, 65),
+          };
+          const [x, dy] = [put(1, "channelsFirst"), put(2, "channelsLast")];
+          const run = async (
+            state: BatchNormState<WebGpuArray>,
+            x: Tensor<WebGpuArray>,
+            dy: Tensor<WebGpuArray>,
+          ) => {
+            const forward = batchNormForward(state, x, { device });
+            const back = batchNormBackward(forward.residuals, dy, { device });
+            const evaluated = batchNormInfer(state, x, { device });
+            return await Promise.all(
+              [forward.output, back.gradInput, evaluated].map((t) => toArray(device, t)),
+            );
+          };
+          const [expected, actual] = [
+            await run(state, x, dy),
+            await run(lead, wrapped(x, 1), wrapped(dy, 129)),
+          ];
+          assert.deepEqual(actual, expected, `${shape}, ${bytes} bytes`);
+        }
+      }
+      assert(recording.largestBinding() <= 65_536);
+    });
 
     test("windows cut samples, places and channels, in one format and in two", {
       everything: true,
       options: { maxBindingBytes: 65_536 },
       onBlock: poison,
-    }, async ({ device }) => {
+    }, async ({ device, recording }) => {
       const shapes = [
         [2, 1, 40_003], // one channel: one long row
         [1, 3, 20_011], // a channel that fits no window
@@ -226,6 +288,10 @@ export function numberTests(
           });
         }
       }
+      assert(
+        recording.largestBinding() <= 65_536,
+        `${recording.largestBinding()} bytes were bound`,
+      );
     });
 
     test("windows of 1 MiB and whole bindings give the same numbers", {
@@ -250,7 +316,53 @@ export function numberTests(
       everything: true,
       options: { maxBindingBytes: 2 ** 20 },
       onBlock: poison,
-    }, ({ device }) => assertParity(device, { ...PLAIN, shape: [3, 65_536, 2] }));
+    }, async ({ device, recording }) => {
+      await assertParity(device, { ...PLAIN, shape: [3, 65_536, 2] });
+      assert(recording.largestBinding() <= 2 ** 20);
+    });
+
+    test("boxes tile every tensor, and fit", { everything: true }, () => {
+      const any = fc.record({
+        shape: fc.tuple(
+          fc.integer({ min: 1, max: 6 }),
+          fc.integer({ min: 1, max: 40 }),
+          fc.integer({ min: 1, max: 40 }),
+        ),
+        formats: fc.array(fc.constantFrom<Format>("channelsFirst", "channelsLast"), {
+          minLength: 1,
+          maxLength: 3,
+        }),
+        elements: fc.integer({ min: 41, max: 500 }),
+        channels: fc.integer({ min: 1, max: 50 }),
+      });
+      fc.assert(fc.property(any, ({ shape, formats, elements, channels }) => {
+        const { geometry, strides } = layOut(shape, formats);
+        const { boxes, cells } = cut(geometry, strides, elements, channels);
+        const seen = new Map<string, number>();
+        for (const box of boxes) {
+          assert(box.channels <= channels && box.cell < cells);
+          for (const { sample, channel, place } of strides) {
+            const covered = (box.samples - 1) * sample + (box.channels - 1) * channel +
+              (box.inner - 1) * place + 1;
+            assert(covered <= elements, `${covered} of ${elements}`);
+          }
+          for (let n = 0; n < box.samples; n++) {
+            for (let c = 0; c < box.channels; c++) {
+              for (let i = 0; i < box.inner; i++) {
+                const key = `${box.sample + n} ${box.channel + c} ${box.place + i}`;
+                assert(!seen.has(key));
+                seen.set(key, box.cell);
+              }
+            }
+          }
+        }
+        assert.equal(seen.size, shape[0] * shape[1] * shape[2]);
+        const tile = tileOf(geometry.channels, formats[0] === "channelsLast", 64);
+        const slices = slicesOf(geometry, cells, tile);
+        assert(slices >= 1 && (slices === 1 || slices * cells <= 1024));
+      }));
+      assert.throws(() => cut({ samples: 1, channels: 2, inner: 3 }, [], 100, 0), RangeError);
+    });
 
     test("a tensor above 128 MiB is processed in windows of the device's own limit", {
       everything: false,
@@ -292,7 +404,9 @@ export function numberTests(
     for (const format of ["channelsFirst", "channelsLast"] as const) {
       const [shape, channels, inner] = [[4, 3, 33, 21], 3, 33 * 21];
       const length = 4 * channels * inner;
-      const [x, dy] = [normalArray(length, 1, 1e3), normalArray(length, 2)];
+      const x = normalArray(length, 1, 1e3);
+      // Grows with x: its slope is one of the two terms that are taken off.
+      const dy = normalArray(length, 2).map((noise, i) => Math.fround(0.1 * noise + x[i] - 1e3));
       const host = { ...hostState(channels, true, true, 3), weight: null, bias: null };
       const lay = (values: Float32Array) =>
         tensor(
@@ -354,41 +468,70 @@ export function numberTests(
     onBlock: poison,
   }, async ({ device }) => {
     const reference = referenceDevice();
+    const length = 30_018; // Several slices per channel.
+    const shape = [2, 3, length / 6];
     const run = async <A>(
       device: Device<A>,
       source: "batch" | "running",
-      local: "wire" | "other",
+      local: "wire" | "other batch" | "other variance",
+      total: "local" | "own" | "none",
     ) => {
-      const [x, dy] = [
-        tensor(device, normalArray(60, 1), [4, 3, 5]),
-        tensor(device, normalArray(60, 2), [4, 3, 5]),
-      ];
-      const moments = device.moments(x);
-      const other = device.moments(dy);
-      const statistics = source === "batch" ? { source, moments } as const : {
-        source,
-        mean: device.upload(Float32Array.of(1, 2, 3)),
-        variance: device.upload(Float32Array.of(4, 5, 6)),
-      } as const;
+      const [x, dy] = [1, 2].map((seed) => tensor(device, normalArray(length, seed), shape));
+      const upload = (...values: number[]) => device.upload(Float32Array.from(values));
+      const [moments, other] = [device.moments(x), device.moments(dy)];
+      const mean = upload(0.1, 0.2, 0.3);
+      const running = (...variance: number[]) =>
+        ({ source: "running", mean, variance: upload(...variance) }) as const;
+      const statistics = source === "batch" ? { source, moments } as const : running(4, 5, 6);
       const sums = local === "wire"
         ? device.sumsFromWire(Float64Array.of(1, 2, 3, 4, 5, 6))
-        : device.gradientSums(x, dy, { source: "batch", moments: other });
-      const affine = { weight: device.upload(Float32Array.of(1, 2, 3)), bias: null, eps: 1e-5 };
-      const total = source === "running" ? null : sums;
-      const made = device.gradients(x, dy, statistics, { local: sums, total }, affine);
-      return [await device.download(made.gradInput), await device.download(made.gradWeight!)];
+        : device.gradientSums(
+          x,
+          dy,
+          local === "other batch" ? { source: "batch", moments: other } : running(7, 8, 9),
+        );
+      const affine = { weight: upload(1, 2, 3), bias: upload(0, 0, 0), eps: 1e-5 };
+      const made = device.gradients(x, dy, statistics, {
+        local: sums,
+        total: total === "none"
+          ? null
+          : total === "local"
+          ? sums
+          : device.gradientSums(x, dy, statistics),
+      }, affine);
+      const { gradInput, gradWeight, gradBias } = made;
+      return await Promise.all([gradInput, gradWeight!, gradBias!].map(device.download));
     };
     for (const source of ["batch", "running"] as const) {
-      for (const local of ["wire", "other"] as const) {
-        const [actual, expected] = [
-          await run(device, source, local),
-          await run(reference, source, local),
-        ];
-        const tolerance = { absolute: 4e-6, relative: 1e-6 };
-        actual.forEach((values, i) =>
-          assertClose(values, expected[i], tolerance, `${source} ${local}`)
-        );
+      for (const local of ["wire", "other batch", "other variance"] as const) {
+        for (const total of source === "batch" ? ["local", "own"] as const : ["none"] as const) {
+          const [actual, expected] = await Promise.all([
+            run(device, source, local, total),
+            run(reference, source, local, total),
+          ]);
+          // Sums of 10,006 terms of size 1, gradients of size 3.
+          actual.forEach((values, i) => {
+            const absolute = (i === 0 ? 8 : 400) * 4 * EPSILON.float32;
+            const what = `${source}, ${local}, ${total}: ${i}`;
+            assertClose(values, expected[i], { absolute, relative: 4e-7 }, what);
+          });
+        }
       }
     }
   });
+
+  test(
+    "a variance too small for a float32 counts as 0",
+    { everything: true },
+    async ({ device }) => {
+      const state = stateFromHost(device, {
+        ...hostState(1, false, true, 1),
+        ...{ eps: 0, runningMean: Float32Array.of(0), runningVar: Float32Array.of(1e-39) },
+      });
+      const y = batchNormInfer(state, tensor(device, [1, -1], [2, 1]), { device });
+      const [low, high] = await toArray(device, y);
+      const { bias } = await stateToHost(device, state);
+      assert.deepEqual([low, high], [bias![0], bias![0]]);
+    },
+  );
 }
