@@ -12,13 +12,12 @@ import { type Run, train } from "../examples/train.ts";
 import { type WebGpuLayers, webgpuLayers } from "../examples/webgpu_layers.ts";
 import { requestWebGpuDevice } from "../kernels/webgpu_device.ts";
 import { uniforms } from "./random.ts";
-import { demanded } from "./webgpu_kit.ts";
+import { testsWebgpu } from "./webgpu_kit.ts";
 
 const root = new URL("../", import.meta.url);
 const digits = await readDigits(await Deno.readFile(new URL("examples/digits.bin.gz", root)));
-const present = await navigator.gpu?.requestAdapter().then((adapter) => adapter !== null) ?? false;
+const ignore = !await testsWebgpu();
 const test = (name: string, body: () => Promise<void>): void => {
-  const ignore = !present && !demanded("webgpu");
   Deno.test({ name: `webgpu: ${name}${ignore ? " (no adapter)" : ""}`, ignore, fn: body });
 };
 

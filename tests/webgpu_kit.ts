@@ -11,6 +11,12 @@ export function demanded(part: string): boolean {
   return (Deno.env.get("SYNCBN_DEMAND") ?? "").split(",").includes(part);
 }
 
+/** Whether this runtime's own WebGPU is to be tested: where there is an adapter, or the run promises one. */
+export async function testsWebgpu(): Promise<boolean> {
+  const adapter = await globalThis.navigator?.gpu?.requestAdapter();
+  return Boolean(adapter) || demanded("webgpu");
+}
+
 /**
  * Units in the last place that float32 arithmetic of WGSL may be away: a division may be off by 2.5, an inverse root by
  * 2, and each of the few products around them by half a unit of 2^-24; sums of the suites' lengths add one or two.

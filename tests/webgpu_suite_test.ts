@@ -4,12 +4,10 @@
  */
 
 import { deviceSuite } from "./device_suite.ts";
-import { demanded, poison, webgpuKit } from "./webgpu_kit.ts";
+import { poison, testsWebgpu, webgpuKit } from "./webgpu_kit.ts";
 
-const gpu = globalThis.navigator?.gpu;
-const present = await gpu?.requestAdapter().then((adapter) => adapter !== null) ?? false;
-
-if (present || demanded("webgpu")) {
+if (await testsWebgpu()) {
+  const { gpu } = navigator;
   deviceSuite(webgpuKit(gpu, { name: "webgpu", everything: true }));
   deviceSuite(webgpuKit(gpu, {
     ...{ name: "webgpu, smallest limits, poisoned", everything: false },

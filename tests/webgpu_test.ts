@@ -5,12 +5,10 @@ import { gpuEffectTests } from "./webgpu/effects.ts";
 import { failureTests } from "./webgpu/failures.ts";
 import { numberTests } from "./webgpu/numbers.ts";
 import { shaderTests } from "./webgpu/shaders.ts";
-import { demanded, opener } from "./webgpu_kit.ts";
+import { opener, testsWebgpu } from "./webgpu_kit.ts";
 
-const gpu = globalThis.navigator?.gpu;
-const present = await gpu?.requestAdapter().then((adapter) => adapter !== null) ?? false;
-
-if (present || demanded("webgpu")) {
+if (await testsWebgpu()) {
+  const { gpu } = navigator;
   const opens = opener(gpu, "webgpu", true);
   for (const tests of [shaderTests, gpuEffectTests, failureTests, bindingTests, numberTests]) {
     tests(opens);

@@ -8,6 +8,7 @@ import {
   batchNormInfer,
   batchNormInferBackward,
   initBatchNorm,
+  type ReduceGroup,
   region,
   release,
   runRanks,
@@ -23,6 +24,12 @@ import { wrap } from "../../kernels/webgpu_device.ts";
 import { difference } from "../recording_gpu.ts";
 import { normalArray } from "../random.ts";
 import type { Opener } from "../webgpu_kit.ts";
+
+/** One rank whose partner sends what it sends itself, so that nothing else is counted. */
+const group: ReduceGroup = {
+  worldSize: 2,
+  allReduce: async (local, combine) => combine(await local, await local),
+};
 
 /** Registers the tests of effects. */
 export function gpuEffectTests({ test, heavy }: Opener): void {
@@ -65,14 +72,6 @@ export function gpuEffectTests({ test, heavy }: Opener): void {
   }, async ({ device, recording }) => {
     const state = initBatchNorm(device, 3);
     const [x, residual] = [1, 2].map((seed) => tensor(device, normalArray(60, seed), [4, 3, 5]));
-    // One rank whose partner sends what it sends itself, so that nothing else is counted.
-    const group = {
-      worldSize: 2,
-      allReduce: async (
-        local: Float64Array | Promise<Float64Array>,
-        combine: (a: Float64Array, b: Float64Array) => Float64Array,
-      ) => combine(await local, await local),
-    };
     for (const options of [{}, { activation: "relu", residual } as const]) {
       const start = recording.counts();
       const forward = await syncBatchNormForward(state, x, { device, group }, options);
@@ -138,13 +137,6 @@ export function gpuEffectTests({ test, heavy }: Opener): void {
   test("synchronised steps of every kind allocate and bind once", {
     everything: true,
   }, async ({ device, recording }) => {
-    const group = {
-      worldSize: 2,
-      allReduce: async (
-        local: Float64Array | Promise<Float64Array>,
-        combine: (a: Float64Array, b: Float64Array) => Float64Array,
-      ) => combine(await local, await local),
-    };
     // Long enough for several slices per channel.
     const x = tensor(device, normalArray(2 * 3 * 5_003, 1), [2, 3, 5_003]);
     for (const options of [{}, { scale: false }, { bias: false }, { affine: false }]) {
