@@ -123,6 +123,22 @@ export function failureTests({ test, gpu }: Opener): void {
     await assert.rejects(toArray(device, x), coded("validation", /said late/));
   });
 
+  for (const read of ["download", "momentsToWire", "sumsToWire"] as const) {
+    test(`nothing is not believed before everything is reported: ${read}`, {
+      everything: true,
+    }, async ({ device, recording }) => {
+      const empty = tensor(device, [], [0, 2]);
+      const moments = device.moments(empty);
+      const sums = device.gradientSums(empty, empty, { source: "batch", moments });
+      const x = input(device);
+      await device.download(device.relu(x.data));
+      recording.report("validation", "said late", 50);
+      device.relu(x.data);
+      const array = { download: empty.data, momentsToWire: moments, sumsToWire: sums }[read];
+      await assert.rejects(device[read](array), coded("validation", /said late/));
+    });
+  }
+
   test("the first failure stays the reason, for wraps and batches too", {
     everything: true,
   }, async ({ device, recording }) => {
@@ -187,6 +203,9 @@ export function failureTests({ test, gpu }: Opener): void {
       const total = { local: sums, total: sums };
       assert.throws(() => device.gradients(x, x, statistics, total, affine), TypeError);
     }
+    assert(recording.counts().buffers - before <= 2);
+    const unfit = [1n] as unknown as Float32Array; // Found out once there is room for it.
+    for (let i = 0; i < 20; i++) assert.throws(() => device.upload(unfit), TypeError);
     assert(recording.counts().buffers - before <= 2);
     await toArray(device, x);
   });

@@ -259,7 +259,9 @@ export function numberTests(
             await run(state, x, dy),
             await run(lead, wrapped(x, 1), wrapped(dy, 129)),
           ];
-          assert.deepEqual(actual, expected, `${shape}, ${bytes} bytes`);
+          const exactly = { absolute: 0, relative: 0 };
+          const what = `${shape}, ${bytes} bytes`;
+          actual.forEach((values, i) => assertClose(values, expected[i], exactly, what));
         }
       }
       assert(recording.largestBinding() <= 65_536);
@@ -534,4 +536,66 @@ export function numberTests(
       assert.deepEqual([low, high], [bias![0], bias![0]]);
     },
   );
+  test("a rank's own sums of many slices stand beside a group's of one", {
+    everything: true,
+    onBlock: poison,
+  }, async ({ device }) => {
+    const run = async <A>(device: Device<A>) => {
+      const shape = [2, 3, 5_003];
+      const [x, dy] = [1, 2].map((seed) => tensor(device, normalArray(30_018, seed), shape));
+      const statistics = { source: "batch", moments: device.moments(x) } as const;
+      const local = device.gradientSums(x, dy, statistics);
+      const total = device.sumsFromWire(Float64Array.of(1e4, 2e4, 3e4, 4e4, 5e4, 6e4));
+      const ones = device.upload(Float32Array.of(1, 1, 1));
+      const affine = { weight: ones, bias: ones, eps: 1e-5 };
+      const made = device.gradients(x, dy, statistics, { local, total }, affine);
+      const { gradInput, gradWeight, gradBias } = made;
+      return await Promise.all([gradInput, gradWeight!, gradBias!].map(device.download));
+    };
+    const [actual, expected] = [await run(device), await run(referenceDevice())];
+    actual.forEach((values, i) => {
+      // Sums of 10,006 terms of size 1; gradients of the input of size 30.
+      const absolute = (i === 0 ? 32 : 1_600) * EPSILON.float32;
+      assertClose(values, expected[i], { absolute, relative: 4e-7 }, `${i}`);
+    });
+  });
+
+  test("restated statistics keep what the mean is short of", {
+    everything: true,
+  }, async ({ device }) => {
+    const run = async <A>(device: Device<A>) => {
+      const shape = [2, 3, 5_003];
+      const [x, dy] = [1e3, 0].map((mean, i) =>
+        tensor(device, normalArray(30_018, i + 1, mean), shape)
+      );
+      const sums = device.sumsFromWire(Float64Array.of(1e4, 2e4, 3e4, 4e4, 5e4, 6e4));
+      const statistics = { source: "batch", moments: device.moments(x) } as const;
+      const affine = { weight: null, bias: null, eps: 1e-5 };
+      const both = { local: sums, total: sums };
+      return await device.download(device.gradients(x, dy, statistics, both, affine).gradInput);
+    };
+    const tolerance = { absolute: 32 * EPSILON.float32, relative: 1e-6 };
+    assertClose(await run(device), await run(referenceDevice()), tolerance, "gradInput");
+  });
+
+  test("addScaled() adds arrays of two storages, through windows", {
+    everything: true,
+    options: { maxBindingBytes: 65_536 },
+  }, async ({ device, recording }) => {
+    const others: DType[] = device.info.float16 ? ["float16", "float32"] : ["float32"];
+    const values = Float32Array.from({ length: 40_000 }, (_, i) => i % 1_000);
+    for (const other of others) {
+      for (const [a, b] of [["float32", other], [other, "float32"]] as const) {
+        const sum = device.addScaled(device.upload(values, a), device.upload(values, b), 1);
+        assert.equal(device.describe(sum).dtype, a);
+        assert((await device.download(sum)).every((value, i) => value === 2 * values[i]));
+      }
+    }
+    assert(recording.largestBinding() <= 65_536);
+  });
+
+  test("an infinite mean goes to the device and back", { everything: true }, async ({ device }) => {
+    const wire = Float64Array.of(2, Infinity, 1);
+    assert.deepEqual(await device.momentsToWire(device.momentsFromWire(wire)), wire);
+  });
 }
