@@ -3,8 +3,8 @@
  * over all of them, exactly, so that *k replicas equal one*.
  *
  * The library in five steps:
- * 1. A {@linkcode Device} computes: {@linkcode referenceDevice} here. {@linkcode tensor} puts numbers onto it,
- *    {@linkcode toArray} reads them back.
+ * 1. A {@linkcode Device} computes: {@linkcode referenceDevice} here, a GPU from the entry point `./webgpu`.
+ *    {@linkcode tensor} puts numbers onto it, {@linkcode toArray} reads them back.
  * 2. {@linkcode initBatchNorm} makes an immutable {@linkcode BatchNormState}: weight, bias, running statistics.
  * 3. A {@linkcode ProcessGroup} connects the replicas: {@linkcode runRanks} and {@linkcode inProcessGroup} here, or any
  *    function that reduces an array over them.
