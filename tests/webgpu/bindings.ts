@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import {
   batch,
+  batchNormBackward,
   batchNormForward,
   DeviceError,
   initBatchNorm,
@@ -185,6 +186,10 @@ export function bindingTests({ test, gpu }: Opener): void {
       const made = d.addScaled(x, x, 1);
       assert.throws(() => unwrap(made), /batch that makes it has not been launched yet/);
       assert.throws(() => device.relu(made), /has not been launched yet/);
+      const t = tensor(d, [1, 2], [2, 1]);
+      const { residuals } = batchNormForward(initBatchNorm(d, 1), t, { device: d });
+      const { gradWeight } = batchNormBackward(residuals, t, { device: d });
+      assert.throws(() => gradWeight && unwrap(gradWeight), /has not been launched yet/);
       return d.relu(made);
     });
     assert.deepEqual(await device.download(sum), Float32Array.of(2, 4));
