@@ -107,12 +107,15 @@ export function createLaunches(
     failures.guard("run the launched kernels", [], () => {
       const encoder = gpuDevice.createCommandEncoder();
       const parameters = dispatches.length > 0 ? upload(dispatches) : null;
-      if (parameters) encode(encoder, dispatches, parameters);
-      for (const { from: { block, offset, size }, to } of copies) {
-        encoder.copyBufferToBuffer(block.buffer, offset, to.buffer, 0, size);
+      try {
+        if (parameters) encode(encoder, dispatches, parameters);
+        for (const { from: { block, offset, size }, to } of copies) {
+          encoder.copyBufferToBuffer(block.buffer, offset, to.buffer, 0, size);
+        }
+        queue.submit([encoder.finish()]);
+      } finally {
+        if (parameters) memory.release(parameters);
       }
-      queue.submit([encoder.finish()]);
-      if (parameters) memory.release(parameters);
     });
   };
 
