@@ -1,24 +1,38 @@
 /**
- * What ranks bring to a collective: how it is checked, folded, and how its failures read. Shared by all engines.
+ * What ranks bring to a collective: how it is checked, folded, and handed out. Shared by all engines.
  *
  * @module
  */
 
 import type { Combine } from "../collectives.ts";
+import type { Flow } from "./engine.ts";
+import { display } from "./failures.ts";
 
 /**
  * Checks that a rank's contribution is what collectives carry.
  *
  * @param values what the rank brought
  * @param name the call, for the message
- * @returns a copy, so that the rank may go on writing to its own
+ * @returns the same array
  * @throws TypeError where it is no Float64Array
  */
-export function copyContribution(values: Float64Array, name: string): Float64Array {
-  if (values instanceof Float64Array) return values.slice();
+export function checkContribution(values: Float64Array, name: string): Float64Array {
+  if (values instanceof Float64Array) return values;
   throw new TypeError(
     `Cannot call ${name} as its values must be a Float64Array: current value is ${display(values)}`,
   );
+}
+
+/**
+ * Checks a rank's contribution and copies it, so that the rank may go on writing to its own.
+ *
+ * @param values what the rank brought
+ * @param name the call, for the message
+ * @returns a copy
+ * @throws TypeError where it is no Float64Array
+ */
+export function copyContribution(values: Float64Array, name: string): Float64Array {
+  return checkContribution(values, name).slice();
 }
 
 /**
@@ -26,35 +40,54 @@ export function copyContribution(values: Float64Array, name: string): Float64Arr
  *
  * @param all the contributions, at least one
  * @param combine folds two into one of the same length
- * @returns a new array
+ * @returns the total; it may be one of the contributions, or whatever else combine has returned
  * @throws what combine throws, and TypeError where it returns something else
  */
 export function fold(all: readonly Float64Array[], combine: Combine): Float64Array {
-  const total = all.reduce((a, b) => combine(a, b));
-  if (total instanceof Float64Array && total.length === all[0].length) return total.slice();
+  return checkTotal(all.reduce((a, b) => combine(a, b)), all[0].length, combine);
+}
+
+/**
+ * Checks what `combine` has returned.
+ *
+ * @param total what it returned
+ * @param length of its arguments
+ * @param combine for its name
+ * @returns the total
+ * @throws TypeError where it is no Float64Array of that length
+ */
+export function checkTotal(total: Float64Array, length: number, combine: Combine): Float64Array {
+  if (total instanceof Float64Array && total.length === length) return total;
   throw new TypeError(
     `Cannot combine the values as ${
       combine.name || "the function"
     } must return a Float64Array of ` +
-      `${all[0].length} values: current value is ${display(total)}`,
+      `${length} values: current value is ${display(total)}`,
   );
 }
 
 /**
- * Says what a thrown value says, whatever it is.
+ * Hands out what all ranks brought.
  *
- * @param error what was thrown
- * @returns its message, never empty
+ * @param flow what becomes of the values
+ * @param all the contributions, in rank order
+ * @returns what a rank gets; each call makes new arrays
+ * @throws what folding throws, at once
  */
-export function messageOf(error: unknown): string {
-  return (error instanceof Error ? error.message : display(error)) || "no message";
-}
-
-function display(value: unknown): string {
-  if (ArrayBuffer.isView(value)) return `${value.constructor.name} of ${value.byteLength} bytes`;
-  try {
-    return String(value);
-  } catch {
-    return "an object without a text";
+export function conclude(
+  flow: Flow,
+  all: readonly Float64Array[],
+): () => readonly Float64Array[] {
+  switch (flow.kind) {
+    case "reduce": {
+      const total = fold(all, flow.combine);
+      return () => [total.slice()];
+    }
+    case "gather":
+      return () => all.map((own) => own.slice());
+    case "broadcast":
+      return () => [all[flow.root].slice()];
+    case "barrier":
+      return () => [];
   }
 }

@@ -6,7 +6,8 @@
 
 import type { AllReduce, CollectiveOptions, Combine } from "../collectives.ts";
 import { CollectiveError } from "../errors.ts";
-import { copyContribution, fold, messageOf } from "./contributions.ts";
+import { copyContribution, fold } from "./contributions.ts";
+import { messageOf } from "./failures.ts";
 
 /** What a rank says of itself before values travel: [status, length of text, its checksum, its first code units]. */
 const TEXT_LENGTH = 510;
@@ -78,7 +79,7 @@ export function fromAllGather(
     if (own.status === "rejected") throw cause;
     const all = await exchange(own.value, options);
     try {
-      return fold(all, combine);
+      return fold(all, combine).slice();
     } catch (cause) {
       const message = `Cannot complete ${name} as combining failed: ${messageOf(cause)}`;
       throw new CollectiveError(message, "rankFailed", [...all.keys()], { cause });

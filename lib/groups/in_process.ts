@@ -5,8 +5,8 @@
  * @module
  */
 
-import type { AllReduce, Broadcast, CollectiveOptions, ProcessGroup } from "../collectives.ts";
-import { fold } from "./contributions.ts";
+import type { ProcessGroup } from "../collectives.ts";
+import { checkWorld, type Engine, membersOf, processGroup } from "./engine.ts";
 import { createRendezvous, type Rendezvous } from "./rendezvous.ts";
 
 /** Options of {@linkcode inProcessGroup} and {@linkcode runRanks}. */
@@ -15,8 +15,11 @@ export interface InProcessOptions {
   readonly timeoutMs?: number;
 }
 
-interface World {
-  readonly groups: readonly ProcessGroup[];
+/** The ranks of one group, in one thread. */
+export interface World {
+  /** One end per rank, in rank order. */
+  readonly engines: readonly Engine[];
+  /** Tells that a rank will not call again, also not in its sub-groups: it ended, or it failed with a cause. */
   readonly leave: Rendezvous["leave"];
 }
 
@@ -49,7 +52,7 @@ export function inProcessGroup(
   worldSize: number,
   options: InProcessOptions = {},
 ): readonly ProcessGroup[] {
-  return createWorld(worldSize, options, false).groups;
+  return Object.freeze(createWorld(worldSize, options, false).engines.map(processGroup));
 }
 
 /**
@@ -81,16 +84,17 @@ export async function runRanks<T>(
   body: (group: ProcessGroup) => Promise<T>,
   options: InProcessOptions = {},
 ): Promise<T[]> {
-  const { groups, leave } = createWorld(worldSize, options, true);
+  const { engines, leave } = createWorld(worldSize, options, true);
   let first: { readonly cause: unknown } | undefined;
-  const results = await Promise.allSettled(groups.map(async (group) => {
+  const results = await Promise.allSettled(engines.map(async (engine) => {
+    const { rank } = engine;
     try {
-      const result = await body(group);
-      leave(group.rank);
+      const result = await body(processGroup(engine));
+      leave(rank);
       return result;
     } catch (cause) {
       first ??= { cause };
-      leave(group.rank, { cause });
+      leave(rank, { cause });
       throw cause;
     }
   }));
@@ -98,50 +102,59 @@ export async function runRanks<T>(
   return results.map((result) => (result as PromiseFulfilledResult<T>).value);
 }
 
-/** `followed` says whether somebody will tell of ranks that leave, and sub-groups must hear of it. */
-function createWorld(
+/**
+ * Makes the ranks of one thread.
+ *
+ * @param worldSize number of ranks, >= 1
+ * @param options the deadline
+ * @param followed whether somebody will tell of ranks that leave, and sub-groups must hear of it
+ * @returns their ends
+ * @throws RangeError for an impossible number of ranks or deadline
+ */
+export function createWorld(
   worldSize: number,
   { timeoutMs = 60_000 }: InProcessOptions,
   followed: boolean,
 ): World {
-  if (!Number.isSafeInteger(worldSize) || worldSize < 1) {
-    throw new RangeError(
-      `Cannot make the group as worldSize must be an integer >= 1: current value is ${worldSize}`,
-    );
-  }
-  const longest = 2 ** 31 - 1;
-  if (timeoutMs !== Infinity && !(timeoutMs > 0 && timeoutMs <= longest)) {
-    throw new RangeError(
-      `Cannot make the group as timeoutMs must be in (0, ${longest}] or Infinity: ` +
-        `current value is ${timeoutMs}`,
-    );
-  }
+  checkWorld(worldSize, timeoutMs);
   const meeting = createRendezvous(worldSize, timeoutMs);
+  const ranks = Array.from({ length: worldSize }, (_, rank) => rank);
   const children: { readonly world: World; readonly members: readonly number[] }[] = [];
   const gone = new Map<number, Parameters<World["leave"]>[1]>();
+  // Sub-groups that some of their members have not come for yet, by the number of the split and the members.
+  const splits = ranks.map(() => 0);
+  const fresh = new Map<string, { readonly world: World; waiting: number }>();
 
-  /** Makes the sub-groups that [color, key] of every rank ask for; one handle per old rank. */
-  const divide = (wishes: readonly Float64Array[]): readonly ProcessGroup[] => {
-    const handles: ProcessGroup[] = [];
-    const ranks = [...wishes.keys()];
-    for (const color of new Set(wishes.map(([color]) => color))) {
-      const members = ranks.filter((rank) => wishes[rank][0] === color)
-        .sort((a, b) => wishes[a][1] - wishes[b][1] || a - b);
-      const world = createWorld(members.length, { timeoutMs }, followed);
-      if (followed) children.push({ world, members });
-      members.forEach((rank, place) => {
-        handles[rank] = world.groups[place];
-        // A rank may have ended while its split was still under way.
-        if (gone.has(rank)) world.leave(place, gone.get(rank));
-      });
-    }
-    return handles;
+  /** The first member of a sub-group to come makes it; the last one leaves no trace of it here. */
+  const enter = (rank: number, split: number, members: readonly number[]): Engine => {
+    const key = `${split}: ${members}`;
+    const entry = fresh.get(key) ?? { world: found(members), waiting: members.length };
+    fresh.set(key, entry);
+    if (--entry.waiting === 0) fresh.delete(key);
+    return entry.world.engines[members.indexOf(rank)];
   };
 
+  const found = (members: readonly number[]): World => {
+    const world = createWorld(members.length, { timeoutMs }, followed);
+    if (followed) children.push({ world, members });
+    // A rank may have ended while its split was still under way.
+    members.forEach((rank, place) => {
+      if (gone.has(rank)) world.leave(place, gone.get(rank));
+    });
+    return world;
+  };
+
+  const engines = ranks.map((rank): Engine => ({
+    rank,
+    worldSize,
+    meet: (request) => meeting.meet(rank, request),
+    split: async (request) => {
+      const split = ++splits[rank];
+      return enter(rank, split, membersOf(await meeting.meet(rank, request), rank));
+    },
+  }));
   return {
-    groups: Object.freeze(
-      Array.from({ length: worldSize }, (_, rank) => handle(meeting, rank, worldSize, divide)),
-    ),
+    engines,
     leave: (rank, failure) => {
       gone.set(rank, failure);
       meeting.leave(rank, failure);
@@ -150,78 +163,4 @@ function createWorld(
       }
     },
   };
-}
-
-function handle(
-  meeting: Rendezvous,
-  rank: number,
-  worldSize: number,
-  divide: (wishes: readonly Float64Array[]) => readonly ProcessGroup[],
-): ProcessGroup {
-  const common = (kind: string, options?: CollectiveOptions) => ({
-    name: options?.label === undefined ? kind : `${kind} "${options.label}"`,
-    signal: options?.signal,
-  });
-  const length = (values: Float64Array) => `of ${values.length} values`;
-
-  const allReduce: AllReduce = (values, combine, options) =>
-    meeting.meet(rank, {
-      ...common("allReduce", options),
-      detail: (own) => `${length(own)} with ${combine.name || "an unnamed function"}`,
-      values,
-      conclude: (all) => {
-        const total = fold(all, combine);
-        return all.map(() => total.slice());
-      },
-    });
-
-  const broadcast: Broadcast = (values, root, options) => {
-    const isRank = Number.isInteger(root) && root >= 0 && root < worldSize;
-    if (!isRank) Promise.resolve(values).catch(() => {}); // The root's error comes first.
-    return meeting.meet(rank, {
-      ...common("broadcast", options),
-      detail: (own) => `${length(own)} from rank ${root}`,
-      values: isRank ? values : refused(
-        `Cannot broadcast as root must be a rank below ${worldSize}: current value is ${root}`,
-      ),
-      conclude: (all) => all.map(() => all[root].slice()),
-    });
-  };
-
-  const group: ProcessGroup = {
-    rank,
-    worldSize,
-    allReduce,
-    broadcast,
-    allGather: (values, options) =>
-      meeting.meet(rank, {
-        ...common("allGather", options),
-        detail: length,
-        values,
-        conclude: (all) => all.map(() => Object.freeze(all.map((own) => own.slice()))),
-      }),
-    barrier: (options) =>
-      meeting.meet(rank, {
-        ...common("barrier", options),
-        detail: () => "of all ranks",
-        values: new Float64Array(0),
-        conclude: (all) => all.map(() => undefined),
-      }),
-    split: (color, key = 0, options) =>
-      meeting.meet(rank, {
-        ...common("split", options),
-        detail: () => "by color",
-        values: Number.isFinite(color) && Number.isFinite(key)
-          ? Float64Array.of(color, key)
-          : refused(
-            `Cannot split the group as color and key must be finite: current values are ${color} and ${key}`,
-          ),
-        conclude: divide,
-      }),
-  };
-  return Object.freeze(group);
-}
-
-function refused(message: string): Promise<never> {
-  return Promise.reject(new RangeError(message));
 }

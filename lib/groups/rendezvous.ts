@@ -4,34 +4,30 @@
  * @module
  */
 
-import { CollectiveError } from "../errors.ts";
-import { copyContribution, messageOf } from "./contributions.ts";
-
-/** One rank's part in a call. */
-export interface Request<T> {
-  /** The kind of call and its label, for messages and agreement. */
-  readonly name: string;
-  /** What else must be equal on all ranks once the values are known. */
-  readonly detail: (values: Float64Array) => string;
-  /** What this rank contributes. */
-  readonly values: Float64Array | Promise<Float64Array>;
-  /** Gives up the call, and with it the meeting. */
-  readonly signal?: AbortSignal;
-  /** One result per rank from the contributions of all, in rank order; called once, on behalf of all. */
-  readonly conclude: (values: readonly Float64Array[]) => readonly T[];
-}
+import type { CollectiveError } from "../errors.ts";
+import { conclude, copyContribution } from "./contributions.ts";
+import type { Request } from "./engine.ts";
+import {
+  cancelledError,
+  combineError,
+  deadlineError,
+  endedError,
+  judge,
+  leftError,
+  messageOf,
+} from "./failures.ts";
 
 /** The meeting point of a fixed number of ranks. */
 export interface Rendezvous {
   /** Brings one rank's part; takes its place in line at once, in the program order of that rank. */
-  readonly meet: <T>(rank: number, request: Request<T>) => Promise<T>;
+  readonly meet: (rank: number, request: Request) => Promise<readonly Float64Array[]>;
   /** Tells that a rank will not call again: it ended, or it failed with a cause. */
   readonly leave: (rank: number, failure?: { readonly cause: unknown }) => void;
 }
 
 interface Arrival {
   readonly name: string;
-  readonly resolve: (result: unknown) => void;
+  readonly resolve: (result: readonly Float64Array[]) => void;
   readonly reject: (error: CollectiveError) => void;
   values?: Float64Array;
   description?: string;
@@ -42,7 +38,7 @@ interface Round {
   readonly call: number;
   readonly arrivals: Map<number, Arrival>;
   readonly cleanups: (() => void)[];
-  readonly conclude: Request<unknown>["conclude"];
+  readonly flow: Request["flow"];
   ready: number;
 }
 
@@ -75,41 +71,40 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
     for (const round of rounds.values()) refuse(round, broken);
   }
 
-  function meet<T>(rank: number, wish: Request<T>): Promise<T> {
+  function meet(rank: number, request: Request): Promise<readonly Float64Array[]> {
     const call = ++calls[rank];
-    const request = checkSignal(wish);
     const { name, signal } = request;
     const absent = [...ended].filter((other) => calls[other] < call);
     if (!broken && absent.length > 0) breakDown(endedError(absent, call, name));
-    if (!broken && signal?.aborted) breakDown(cancelledError(rank, call, name, signal));
+    if (!broken && signal?.aborted) breakDown(cancelledError(rank, call, name, signal.reason));
     if (broken) {
       Promise.resolve(request.values).catch(() => {}); // Nobody will look at them any more.
       return Promise.reject(broken);
     }
     const round = rounds.get(call) ?? open(call, request);
     if (signal) {
-      const cancel = () => breakDown(cancelledError(rank, call, name, signal));
+      const cancel = () => breakDown(cancelledError(rank, call, name, signal.reason));
       signal.addEventListener("abort", cancel, { once: true });
       round.cleanups.push(() => signal.removeEventListener("abort", cancel));
     }
-    return new Promise<T>((resolve, reject) => {
-      const arrival: Arrival = { name, resolve: resolve as (result: unknown) => void, reject };
+    return new Promise((resolve, reject) => {
+      const arrival: Arrival = { name, resolve, reject };
       round.arrivals.set(rank, arrival);
       bring(round, arrival, request);
     });
   }
 
-  function open(call: number, { conclude }: Request<unknown>): Round {
-    const round: Round = { call, arrivals: new Map(), cleanups: [], conclude, ready: 0 };
+  function open(call: number, { flow }: Request): Round {
+    const round: Round = { call, arrivals: new Map(), cleanups: [], flow, ready: 0 };
     rounds.set(call, round);
     if (timeoutMs !== Infinity) {
-      const timer = setTimeout(() => breakDown(deadlineError(round, ranks, timeoutMs)), timeoutMs);
+      const timer = setTimeout(() => breakDown(late(round)), timeoutMs);
       round.cleanups.push(() => clearTimeout(timer));
     }
     return round;
   }
 
-  function bring(round: Round, arrival: Arrival, { values, name, detail }: Request<unknown>): void {
+  function bring(round: Round, arrival: Arrival, { values, name, detail }: Request): void {
     const accept = (contribution: Float64Array) => {
       try {
         arrival.values = copyContribution(contribution, name);
@@ -132,30 +127,54 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
     round.ready++;
     if (round.ready < worldSize || rounds.get(round.call) !== round) return;
     const arrivals = ranks.map((rank) => round.arrivals.get(rank)!);
-    const failed = ranks.filter((rank) => arrivals[rank].failure);
-    if (failed.length > 0) return refuse(round, failedError(failed, round.call, arrivals));
-    if (arrivals.some(({ description }) => description !== arrivals[0].description)) {
-      return refuse(round, disagreementError(ranks, round.call, arrivals));
-    }
-    let results: readonly unknown[];
+    const error = judge(
+      round.call,
+      arrivals.map(({ name, failure, description = "" }) => ({
+        failed: failure !== undefined,
+        text: failure ? `${name}: ${messageOf(failure.cause)}` : description,
+      })),
+      arrivals.find(({ failure }) => failure)?.failure?.cause,
+    );
+    if (error) return refuse(round, error);
+    let hand: () => readonly Float64Array[];
     try {
-      results = round.conclude(arrivals.map(({ values }) => values!));
+      hand = conclude(round.flow, arrivals.map(({ values }) => values!));
     } catch (cause) {
-      const message = `Cannot complete call ${round.call}, ${arrivals[0].description}, ` +
-        `as combining failed: ${messageOf(cause)}`;
-      return refuse(round, new CollectiveError(message, "rankFailed", ranks, { cause }));
+      const [{ description = "" }] = arrivals;
+      return refuse(
+        round,
+        combineError(round.call, description, worldSize, messageOf(cause), cause),
+      );
     }
     close(round);
-    for (const rank of ranks) arrivals[rank].resolve(results[rank]);
+    for (const { resolve } of arrivals) resolve(hand());
+  }
+
+  function late({ call, arrivals }: Round): CollectiveError {
+    const [{ name }] = arrivals.values();
+    const failed = ranks.flatMap((rank) => {
+      const failure = arrivals.get(rank)?.failure;
+      return failure ? [{ rank, message: messageOf(failure.cause), cause: failure.cause }] : [];
+    });
+    return deadlineError({
+      call,
+      name,
+      timeoutMs,
+      missing: ranks.filter((rank) => !arrivals.has(rank)),
+      unready: ranks.filter((rank) => {
+        const arrival = arrivals.get(rank);
+        return arrival && !arrival.values && !arrival.failure;
+      }),
+      failed,
+      cause: failed[0]?.cause,
+    });
   }
 
   function leave(rank: number, failure?: { readonly cause: unknown }): void {
     ended.add(rank);
     if (failure) {
-      const message =
-        `Rank ${rank} of this group of ${worldSize} failed after ${calls[rank]} calls: ` +
-        messageOf(failure.cause);
-      return breakDown(new CollectiveError(message, "rankFailed", [rank], failure));
+      const { cause } = failure;
+      return breakDown(leftError(rank, worldSize, calls[rank], messageOf(cause), cause));
     }
     for (const { call, arrivals } of rounds.values()) {
       if (call <= calls[rank]) continue;
@@ -165,105 +184,4 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
   }
 
   return Object.freeze({ meet, leave });
-}
-
-/** Makes a signal that is none this rank's failure, like any other wrong argument. */
-function checkSignal<T>(request: Request<T>): Request<T> {
-  const { signal, name, values } = request;
-  if (signal === undefined || signal instanceof AbortSignal) return request;
-  Promise.resolve(values).catch(() => {}); // The wrong signal's error comes first.
-  const error = new TypeError(`Cannot call ${name} as its signal must be an AbortSignal`);
-  return { ...request, signal: undefined, values: Promise.reject(error) };
-}
-
-function endedError(ranks: readonly number[], call: number, name: string): CollectiveError {
-  return new CollectiveError(
-    `Cannot complete call ${call}, ${name}, as ${list(ranks)} ended before it: ` +
-      `every rank must make the same number of calls`,
-    "rankFailed",
-    ranks,
-  );
-}
-
-function cancelledError(
-  rank: number,
-  call: number,
-  name: string,
-  signal: AbortSignal,
-): CollectiveError {
-  return new CollectiveError(
-    `Cannot complete call ${call}, ${name}, as rank ${rank} cancelled it: ${
-      messageOf(signal.reason)
-    }`,
-    "cancelled",
-    [rank],
-    { cause: signal.reason },
-  );
-}
-
-function deadlineError(
-  { call, arrivals }: Round,
-  ranks: readonly number[],
-  timeoutMs: number,
-): CollectiveError {
-  const missing = ranks.filter((rank) => !arrivals.has(rank));
-  const failed = ranks.filter((rank) => arrivals.get(rank)?.failure);
-  const unready = ranks.filter((rank) => {
-    const arrival = arrivals.get(rank);
-    return arrival && !arrival.values && !arrival.failure;
-  });
-  const reasons = [
-    ...(missing.length > 0 ? [`${list(missing)} did not arrive`] : []),
-    ...(unready.length > 0 ? [`the values of ${list(unready)} were not ready`] : []),
-  ];
-  const failures = failed.map((rank) =>
-    `; rank ${rank} had failed: ${messageOf(arrivals.get(rank)?.failure?.cause)}`
-  );
-  const [{ name }] = arrivals.values();
-  return new CollectiveError(
-    `Cannot complete call ${call}, ${name}, as ${reasons.join(" and ")} ` +
-      `within ${timeoutMs} ms${failures.join("")}`,
-    "deadline",
-    [...missing, ...unready].sort((a, b) => a - b),
-    failed.length > 0 ? arrivals.get(failed[0])?.failure : undefined,
-  );
-}
-
-function failedError(
-  failed: readonly number[],
-  call: number,
-  arrivals: readonly Arrival[],
-): CollectiveError {
-  const causes = failed.map((rank) =>
-    `rank ${rank} failed before call ${call}, ${arrivals[rank].name}: ${
-      messageOf(arrivals[rank].failure?.cause)
-    }`
-  ).join("; ");
-  const cause = arrivals[failed[0]].failure?.cause;
-  return new CollectiveError(capitalize(causes), "rankFailed", failed, { cause });
-}
-
-function disagreementError(
-  ranks: readonly number[],
-  call: number,
-  arrivals: readonly Arrival[],
-): CollectiveError {
-  const descriptions = new Set(arrivals.map(({ description }) => description));
-  const doings = [...descriptions].map((description) => {
-    const who = ranks.filter((rank) => arrivals[rank].description === description);
-    return `${list(who)} called ${description}`;
-  });
-  return new CollectiveError(
-    `Cannot complete call ${call} as the ranks disagree: ${doings.join("; ")}`,
-    "disagreement",
-    ranks,
-  );
-}
-
-function list(ranks: readonly number[]): string {
-  return `${ranks.length === 1 ? "rank" : "ranks"} ${ranks.join(", ")}`;
-}
-
-function capitalize(text: string): string {
-  return text[0].toUpperCase() + text.slice(1);
 }

@@ -1,0 +1,191 @@
+/**
+ * What an engine has to do, and the group that is made of one: arguments are checked and calls described here, once for
+ * all engines.
+ *
+ * @module
+ */
+
+import type { CollectiveOptions, Combine, ProcessGroup } from "../collectives.ts";
+
+/** How the values of a call travel, and what {@linkcode Engine.meet} resolves to. */
+export type Flow =
+  /** `[total]`: folded by `combine`, in rank order where the engine allows. */
+  | { readonly kind: "reduce"; readonly combine: Combine }
+  /** The arrays of all ranks, in rank order. */
+  | { readonly kind: "gather" }
+  /** `[values]` of the root. */
+  | { readonly kind: "broadcast"; readonly root: number }
+  /** `[]`, once all are there. */
+  | { readonly kind: "barrier" };
+
+/** One rank's part in a call. */
+export interface Request {
+  /** The kind of call and its label, for messages and agreement. */
+  readonly name: string;
+  /** What else must be equal on all ranks once the values are known. */
+  readonly detail: (values: Float64Array) => string;
+  /** What this rank contributes. */
+  readonly values: Float64Array | Promise<Float64Array>;
+  /** Gives up the call, and with it the group. */
+  readonly signal?: AbortSignal;
+  /** What becomes of the values. */
+  readonly flow: Flow;
+}
+
+/** One rank's end of whatever connects the ranks. */
+export interface Engine {
+  /** This rank's number. */
+  readonly rank: number;
+  /** How many ranks there are. */
+  readonly worldSize: number;
+  /**
+   * Brings this rank's part; takes its place in line at once, in the program order of the rank. The arrays that it
+   * resolves to belong to the caller.
+   */
+  readonly meet: (request: Request) => Promise<readonly Float64Array[]>;
+  /** Meets, gathering `[color, key]`, and goes on to the engine of this rank's sub-group within the same place in line. */
+  readonly split: (request: Request) => Promise<Engine>;
+}
+
+/**
+ * Makes the record that users see.
+ *
+ * @param engine one rank's end
+ * @returns the group, frozen
+ */
+export function processGroup(engine: Engine): ProcessGroup {
+  const { rank, worldSize } = engine;
+  const meet = (request: Request) => engine.meet(checkSignal(request));
+  const group: ProcessGroup = {
+    rank,
+    worldSize,
+    allReduce: async (values, combine, options) => {
+      const [total] = await meet({
+        ...named("allReduce", options),
+        detail: (own) => `${lengthOf(own)} with ${combine?.name || "an unnamed function"}`,
+        values,
+        flow: { kind: "reduce", combine },
+      });
+      return total;
+    },
+    allGather: async (values, options) =>
+      Object.freeze(
+        await meet({
+          ...named("allGather", options),
+          detail: lengthOf,
+          values,
+          flow: { kind: "gather" },
+        }),
+      ),
+    broadcast: async (values, root, options) => {
+      const isRank = Number.isInteger(root) && root >= 0 && root < worldSize;
+      const [sent] = await meet({
+        ...named("broadcast", options),
+        detail: (own) => `${lengthOf(own)} from rank ${root}`,
+        values: isRank ? values : refuse(
+          values,
+          `Cannot broadcast as root must be a rank below ${worldSize}: current value is ${root}`,
+        ),
+        flow: { kind: "broadcast", root: isRank ? root : 0 },
+      });
+      return sent;
+    },
+    barrier: async (options) => {
+      await meet({
+        ...named("barrier", options),
+        detail: () => "of all ranks",
+        values: new Float64Array(0),
+        flow: { kind: "barrier" },
+      });
+    },
+    split: async (color, key = 0, options) => {
+      const values = Float64Array.of(color, key);
+      const request: Request = {
+        ...named("split", options),
+        detail: () => "by color",
+        values: Number.isFinite(color) && Number.isFinite(key) ? values : refuse(
+          values,
+          `Cannot split the group as color and key must be finite: current values are ${color} and ${key}`,
+        ),
+        flow: { kind: "gather" },
+      };
+      return processGroup(await engine.split(checkSignal(request)));
+    },
+  };
+  return Object.freeze(group);
+}
+
+/**
+ * Finds a rank's sub-group.
+ *
+ * @param wishes `[color, key]` of every rank, in rank order
+ * @param rank whose sub-group
+ * @returns the old ranks of its members, in the order of their new ones
+ */
+export function membersOf(wishes: readonly Float64Array[], rank: number): readonly number[] {
+  return [...wishes.keys()]
+    .filter((other) => wishes[other][0] === wishes[rank][0])
+    .sort((a, b) => wishes[a][1] - wishes[b][1] || a - b);
+}
+
+/**
+ * Checks a number of ranks and a deadline.
+ *
+ * @param worldSize number of ranks
+ * @param timeoutMs milliseconds, or Infinity
+ * @throws RangeError for impossible ones
+ */
+export function checkWorld(worldSize: number, timeoutMs: number): void {
+  if (!Number.isSafeInteger(worldSize) || worldSize < 1) {
+    throw new RangeError(
+      `Cannot make the group as worldSize must be an integer >= 1: current value is ${worldSize}`,
+    );
+  }
+  checkTimeout(timeoutMs);
+}
+
+/**
+ * Checks a deadline: what timers can hold, or Infinity.
+ *
+ * @param timeoutMs milliseconds, or Infinity
+ * @throws RangeError for an impossible one
+ */
+export function checkTimeout(timeoutMs: number): void {
+  const longest = 2 ** 31 - 1;
+  if (timeoutMs === Infinity || (timeoutMs > 0 && timeoutMs <= longest)) return;
+  throw new RangeError(
+    `Cannot make the group as timeoutMs must be in (0, ${longest}] or Infinity: ` +
+      `current value is ${timeoutMs}`,
+  );
+}
+
+function named(kind: string, options?: CollectiveOptions): Pick<Request, "name" | "signal"> {
+  return {
+    name: options?.label === undefined ? kind : `${kind} "${options.label}"`,
+    signal: options?.signal,
+  };
+}
+
+function lengthOf(values: Float64Array): string {
+  return `of ${values.length} values`;
+}
+
+/** Makes a signal that is none this rank's failure, like any other wrong argument. */
+function checkSignal(request: Request): Request {
+  const { signal, name, values } = request;
+  if (signal === undefined || signal instanceof AbortSignal) return request;
+  const message = `Cannot call ${name} as its signal must be an AbortSignal`;
+  return { ...request, signal: undefined, values: refuse(values, message, TypeError) };
+}
+
+/** A failure in place of values; if those fail as well, nobody hears of it. */
+function refuse(
+  values: Float64Array | Promise<Float64Array>,
+  message: string,
+  Kind: typeof RangeError | typeof TypeError = RangeError,
+): Promise<never> {
+  Promise.resolve(values).catch(() => {});
+  const refused = Promise.reject(new Kind(message));
+  refused.catch(() => {});
+  return refused;
+}

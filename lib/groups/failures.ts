@@ -1,0 +1,199 @@
+/**
+ * How failures of collectives read: every engine knows what its ranks brought, and says it in these words, so that the
+ * same failure has the same text on every rank and on every engine.
+ *
+ * @module
+ */
+
+import { CollectiveError, type CollectiveErrorCode } from "../errors.ts";
+
+/** What one rank brought to a call, or why it brought nothing. */
+export interface Saying {
+  /** Whether the rank failed before it had anything to bring. */
+  readonly failed: boolean;
+  /** What it called: kind, label, length, function; of a failure kind and label, and the message. */
+  readonly text: string;
+}
+
+/** A CollectiveError as plain data, for engines that send it. */
+export interface PlainFailure {
+  readonly message: string;
+  readonly code: CollectiveErrorCode;
+  readonly ranks: readonly number[];
+}
+
+/** The plain data of an error, and back. */
+export function toPlain({ message, code, ranks }: CollectiveError): PlainFailure {
+  return { message, code, ranks };
+}
+
+/**
+ * Makes the error again from its plain data.
+ *
+ * @param failure what was sent
+ * @param options `cause`, where this rank has it
+ * @returns a new error
+ */
+export function fromPlain(
+  { message, code, ranks }: PlainFailure,
+  options?: ErrorOptions,
+): CollectiveError {
+  return new CollectiveError(message, code, ranks, options);
+}
+
+/**
+ * Says what a thrown value says, whatever it is.
+ *
+ * @param error what was thrown
+ * @returns its message, never empty
+ */
+export function messageOf(error: unknown): string {
+  return (error instanceof Error ? error.message : display(error)) || "no message";
+}
+
+/** Any value in a few words. */
+export function display(value: unknown): string {
+  if (ArrayBuffer.isView(value)) return `${value.constructor.name} of ${value.byteLength} bytes`;
+  try {
+    return String(value);
+  } catch {
+    return "an object without a text";
+  }
+}
+
+/**
+ * Compares what all ranks brought to a call.
+ *
+ * @param call the number of the call
+ * @param sayings one of each rank, in rank order
+ * @param cause this rank's own failure, or that of the first that failed
+ * @returns null where all brought the same; else the error for all of them
+ */
+export function judge(
+  call: number,
+  sayings: readonly Saying[],
+  cause?: unknown,
+): CollectiveError | null {
+  const ranks = [...sayings.keys()];
+  const failed = ranks.filter((rank) => sayings[rank].failed);
+  if (failed.length > 0) {
+    const causes = failed.map((rank) =>
+      `rank ${rank} failed before call ${call}, ${sayings[rank].text}`
+    );
+    return new CollectiveError(capitalize(causes.join("; ")), "rankFailed", failed, { cause });
+  }
+  const texts = new Set(sayings.map(({ text }) => text));
+  if (texts.size === 1) return null;
+  const doings = [...texts].map((text) =>
+    `${list(ranks.filter((rank) => sayings[rank].text === text))} called ${text}`
+  );
+  return new CollectiveError(
+    `Cannot complete call ${call} as the ranks disagree: ${doings.join("; ")}`,
+    "disagreement",
+    ranks,
+  );
+}
+
+/** `combine` threw or returned rubbish, `cause`, in the call that `text` describes. */
+export function combineError(
+  call: number,
+  text: string,
+  worldSize: number,
+  reason: string,
+  cause?: unknown,
+): CollectiveError {
+  return new CollectiveError(
+    `Cannot complete call ${call}, ${text}, as combining failed: ${reason}`,
+    "rankFailed",
+    Array.from({ length: worldSize }, (_, rank) => rank),
+    { cause },
+  );
+}
+
+/** These ranks ended and will not make the call that others wait in. */
+export function endedError(ranks: readonly number[], call: number, name: string): CollectiveError {
+  return new CollectiveError(
+    `Cannot complete call ${call}, ${name}, as ${list(ranks)} ended before it: ` +
+      `every rank must make the same number of calls`,
+    "rankFailed",
+    ranks,
+  );
+}
+
+/** A rank threw outside of its collectives, after it had made `calls` of them. */
+export function leftError(
+  rank: number,
+  worldSize: number,
+  calls: number,
+  reason: string,
+  cause?: unknown,
+): CollectiveError {
+  return new CollectiveError(
+    `Rank ${rank} of this group of ${worldSize} failed after ${calls} calls: ${reason}`,
+    "rankFailed",
+    [rank],
+    { cause },
+  );
+}
+
+/** A rank's signal fired. */
+export function cancelledError(
+  rank: number,
+  call: number,
+  name: string,
+  reason: unknown,
+): CollectiveError {
+  return new CollectiveError(
+    `Cannot complete call ${call}, ${name}, as rank ${rank} cancelled it: ${messageOf(reason)}`,
+    "cancelled",
+    [rank],
+    { cause: reason },
+  );
+}
+
+/** What is known when the time of a call is up. */
+export interface Unfinished {
+  readonly call: number;
+  readonly name: string;
+  readonly timeoutMs: number;
+  /** Ranks that have not called. */
+  readonly missing: readonly number[];
+  /** Ranks that have called, whose values are still a pending promise. */
+  readonly unready: readonly number[];
+  /** Ranks that had failed already, with their messages. */
+  readonly failed?: readonly { readonly rank: number; readonly message: string }[];
+  /** The rank that was to combine the values of all and has not come to an end. */
+  readonly combining?: number;
+  readonly cause?: unknown;
+}
+
+/** The time is up. */
+export function deadlineError(unfinished: Unfinished): CollectiveError {
+  const { call, name, timeoutMs, missing, unready, failed = [], combining, cause } = unfinished;
+  const reasons = [
+    ...(missing.length > 0 ? [`${list(missing)} did not arrive`] : []),
+    ...(unready.length > 0 ? [`the values of ${list(unready)} were not ready`] : []),
+    ...(combining !== undefined ? [`rank ${combining} did not come to an end of combining`] : []),
+  ];
+  const failures = failed.map(({ rank, message }) => `; rank ${rank} had failed: ${message}`);
+  const atFault = new Set([
+    ...missing,
+    ...unready,
+    ...(combining === undefined ? [] : [combining]),
+  ]);
+  return new CollectiveError(
+    `Cannot complete call ${call}, ${name}, as ${reasons.join(" and ")} ` +
+      `within ${timeoutMs} ms${failures.join("")}`,
+    "deadline",
+    [...atFault].sort((a, b) => a - b),
+    { cause },
+  );
+}
+
+function list(ranks: readonly number[]): string {
+  return `${ranks.length === 1 ? "rank" : "ranks"} ${ranks.join(", ")}`;
+}
+
+function capitalize(text: string): string {
+  return text[0].toUpperCase() + text.slice(1);
+}
