@@ -70,6 +70,17 @@ export {
 export { batchNormInfer, batchNormInferBackward, type InferOptions } from "./lib/infer.ts";
 export { addScaled, withParameters } from "./lib/parameters.ts";
 export { batch, region, release } from "./lib/ownership.ts";
+export {
+  allReduceGradients,
+  type AllReduceGradientsOptions,
+  lossScale,
+} from "./lib/data_parallel/gradients.ts";
+export {
+  assertReplicated,
+  broadcastState,
+  type BroadcastStateOptions,
+} from "./lib/data_parallel/replicas.ts";
+export { type JoinedStep, joinUneven, type JoinUnevenOptions } from "./lib/data_parallel/steps.ts";
 export type {
   Affine,
   Device,

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { CollectiveOptions, ReduceGroup } from "./collectives.ts";
+import type { CollectiveOptions, ProcessGroup, ReduceGroup } from "./collectives.ts";
 import type { Device, DeviceInfo } from "./device.ts";
 import { CollectiveError } from "./errors.ts";
 import { type BatchNormState, checkState } from "./state.ts";
@@ -129,17 +129,20 @@ export function checkVector<A>(
  * @param group the group
  * @param options with the signal of the call
  * @param action what the caller was about to do, for the message
+ * @param needs the collective that the call needs, and where the caller gave the group, for the message
  * @returns the group
  * @throws TypeError or RangeError for what is no group, CollectiveError for a fired signal in a world of one
  */
-export function checkGroup(
-  group: ReduceGroup,
+export function checkGroup<G extends Pick<ReduceGroup, "worldSize">>(
+  group: G,
   options: Pick<CollectiveOptions, "signal">,
   action: string,
-): ReduceGroup {
-  if (typeof group?.allReduce !== "function") {
+  needs: { readonly collective?: keyof ProcessGroup; readonly name?: string } = {},
+): G {
+  const { collective = "allReduce", name = "effects.group" } = needs;
+  if (typeof (group as Partial<ProcessGroup> | null | undefined)?.[collective] !== "function") {
     throw new TypeError(
-      `Cannot ${action} as effects.group must be { worldSize, allReduce }: current value holds ${
+      `Cannot ${action} as ${name} must be { worldSize, ${collective} }: current value holds ${
         Object.keys(group ?? {}).join(", ") || "nothing"
       }`,
     );
@@ -209,7 +212,15 @@ export function checkSums(wire: Float64Array, channels: number, action: string):
   checkWire(wire, 2 * channels, action);
 }
 
-function checkWire(wire: Float64Array, length: number, action: string): void {
+/**
+ * Checks an array as a collective returned it.
+ *
+ * @param wire the array from the collective
+ * @param length number of values that it must hold
+ * @param action what the caller was about to do, for the message
+ * @throws TypeError for another kind or length
+ */
+export function checkWire(wire: Float64Array, length: number, action: string): void {
   if (wire instanceof Float64Array && wire.length === length) return;
   throw new TypeError(
     `Cannot ${action} as allReduce must resolve to a Float64Array of ${length} values: ` +

@@ -172,6 +172,8 @@ export interface Device<A> extends Describing<A> {
    * The array is freed like any other, the memory is not.
    */
   readonly adopt?: (memory: unknown, info: ArrayInfo) => A;
+  /** `download` of several arrays in one transfer, their elements side by side; without it each is read by itself. */
+  readonly downloadAll?: (arrays: readonly A[]) => Promise<Float32Array<ArrayBuffer>>;
   /** Operations in one pass that the ones above need several for. */
   readonly fused?: FusedOperations<A>;
 }

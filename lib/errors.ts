@@ -7,7 +7,8 @@
 
 /**
  * What went wrong in a collective:
- * - `"disagreement"`: the ranks called different things; the group stays usable.
+ * - `"disagreement"`: the ranks called different things, or what must be equal is not (`assertReplicated`, `joinUneven`:
+ *   `ranks` are those that differ); the group stays usable.
  * - `"rankFailed"`: a rank failed before it had anything to contribute (`cause` is its error, where the engine can carry
  *   it), or `combine` threw (all ranks are named), and the group stays usable; or a rank of `runRanks` threw or ended,
  *   and the group is broken.
@@ -41,7 +42,7 @@ export class CollectiveError extends Error {
   override readonly name = "CollectiveError";
   /** What went wrong, for programs. */
   readonly code: CollectiveErrorCode;
-  /** The ranks at fault, ascending; all ranks of the group when they disagree. */
+  /** The ranks at fault, ascending; all ranks of the group where they called different things. */
   readonly ranks: readonly number[];
 
   /**

@@ -237,7 +237,7 @@ function derive<A>(device: Device<A>, owner: Owner<A>): Device<A> {
     check();
     return read();
   };
-  const { fused, batch, adopt } = device;
+  const { fused, batch, adopt, downloadAll } = device;
   const derived: Device<A> = {
     ...device,
     upload: (...args) => one(() => device.upload(...args)),
@@ -262,6 +262,7 @@ function derive<A>(device: Device<A>, owner: Owner<A>): Device<A> {
       batch: <R>(body: (d: Device<A>) => R) =>
         checked(() => batch((inner) => body(derive(inner, owner)))),
     }),
+    ...(downloadAll && { downloadAll: (arrays) => checked(() => downloadAll(arrays)) }),
     ...(adopt && { adopt: (...args) => one(() => adopt(...args)) }),
     ...(fused && { fused: deriveFused(fused, one, several) }),
   };

@@ -123,6 +123,13 @@ export function referenceDevice(): Device<ReferenceArray> {
       return own(copy);
     },
     download: (array) => promised(() => Float32Array.from(read(array))),
+    downloadAll: (arrays) =>
+      promised(() => {
+        const parts = arrays.map(read);
+        const all = new Float32Array(parts.reduce((total, { length }) => total + length, 0));
+        parts.reduce((at, values) => (all.set(values, at), at + values.length), 0);
+        return all;
+      }),
     free: store.free,
     owns: store.owns,
     describe: store.describe,

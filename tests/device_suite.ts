@@ -1,6 +1,7 @@
 /** Everything that a device must pass, ours or somebody else's: call it in a test file with the device's kit. */
 
 import type { DeviceKit } from "./kit.ts";
+import { dataParallelSuite } from "./suites/data_parallel.ts";
 import { derivativeSuite } from "./suites/derivatives.ts";
 import { effectSuite } from "./suites/effects.ts";
 import { errorSuite } from "./suites/errors.ts";
@@ -13,7 +14,7 @@ import { stateSuite } from "./suites/states.ts";
 
 /**
  * Registers all tests of a device: the law, PyTorch's numbers, PyTorch's own tests, derivatives, where peers go wrong,
- * states, effects, ownership, errors.
+ * states, effects, data parallelism, ownership, errors.
  *
  * @param kit how to open the device, and how exact it is
  */
@@ -25,6 +26,7 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
   peerSuite(kit);
   stateSuite(kit);
   effectSuite(kit);
+  dataParallelSuite(kit);
   ownershipSuite(kit);
   errorSuite(kit);
 }

@@ -1,15 +1,17 @@
 /** Everything that a kind of process group must pass: call it in a test file with the group's kit. */
 
 import type { GroupKit } from "./kit.ts";
+import { dataParallelOverGroup } from "./suites/data_parallel_groups.ts";
 import { groupSuite as collectives } from "./suites/groups.ts";
 import { groupLaw } from "./suites/law.ts";
 
 /**
- * Registers all tests of a kind of group: its collectives, its failures, and the law over its ranks.
+ * Registers all tests of a kind of group: its collectives, its failures, the law and data parallelism over its ranks.
  *
  * @param kit how to run a task on ranks of this kind
  */
 export function groupSuite(kit: GroupKit): void {
   collectives(kit);
   groupLaw(kit);
+  if (!kit.reduceOnly) dataParallelOverGroup(kit);
 }

@@ -17,7 +17,7 @@ export const unfusedKit: DeviceKit<ReferenceArray> = {
   ...referenceKit,
   name: "reference without fused operations",
   open: () => {
-    const { fused: _fused, ...device } = referenceDevice();
+    const { fused: _fused, downloadAll: _downloadAll, ...device } = referenceDevice();
     return Promise.resolve({ device: Object.freeze(device), close: () => Promise.resolve() });
   },
   // One rounding before a residual is added, one after.

@@ -26,8 +26,8 @@ export interface Recorder {
     parameters: Parameters,
     workgroups: number,
   ) => void;
-  /** Reads bytes back once everything before has been computed. */
-  readonly readBack: (range: Range) => Promise<ArrayBuffer>;
+  /** Reads the bytes of all ranges back, side by side, once everything before has been computed. */
+  readonly readBack: (...ranges: Range[]) => Promise<ArrayBuffer>;
 }
 
 /** The way to the GPU. */
@@ -46,7 +46,7 @@ interface Dispatch {
 }
 
 interface Copy {
-  readonly from: Range;
+  readonly ranges: readonly Range[];
   readonly to: Block;
   readonly launched: PromiseWithResolvers<void>;
 }
@@ -109,8 +109,12 @@ export function createLaunches(
       const parameters = dispatches.length > 0 ? upload(dispatches) : null;
       try {
         if (parameters) encode(encoder, dispatches, parameters);
-        for (const { from: { block, offset, size }, to } of copies) {
-          encoder.copyBufferToBuffer(block.buffer, offset, to.buffer, 0, size);
+        for (const { ranges, to } of copies) {
+          let at = 0;
+          for (const { block, offset, size } of ranges) {
+            encoder.copyBufferToBuffer(block.buffer, offset, to.buffer, at, size);
+            at += size;
+          }
         }
         queue.submit([encoder.finish()]);
       } finally {
@@ -146,11 +150,12 @@ export function createLaunches(
         const packed = kernel.pack(parameters);
         dispatches.push({ kernel, ranges: bound, parameters: packed, workgroups });
       },
-      readBack: (from) => {
-        const to = memory.allocate(from.size, "readback");
+      readBack: (...ranges) => {
+        const bytes = ranges.reduce((total, { size }) => total + size, 0);
+        const to = memory.allocate(bytes, "readback");
         const launched = Promise.withResolvers<void>();
-        copies.push({ from, to, launched });
-        const read = map(to, from.size, launched.promise);
+        copies.push({ ranges, to, launched });
+        const read = map(to, bytes, launched.promise);
         // The caller hears of a failure where it awaits; one that never does must not crash.
         const over: Promise<unknown> = read.catch(() => {}).then(() => reading.delete(over));
         reading.add(over);

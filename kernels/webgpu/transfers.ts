@@ -5,9 +5,10 @@
  */
 
 import type { Device } from "../../lib/device.ts";
+import type { ArrayInfo } from "../../lib/tensor.ts";
 import { HEADER, mergedSumsKernel } from "../wgsl/gradient_sums.ts";
 import { mergedMomentsKernel } from "../wgsl/statistics.ts";
-import { bytesOf, padded, type WebGpuArray } from "./arrays.ts";
+import { bytesOf, type Elements, padded, type Slot, type WebGpuArray } from "./arrays.ts";
 import { USAGE } from "./memory.ts";
 import type { Range } from "./programs.ts";
 import type { Bench, Operate } from "./workbench.ts";
@@ -15,7 +16,13 @@ import type { Bench, Operate } from "./workbench.ts";
 /** Operations between host and device. */
 export type Transfers = Pick<
   Device<WebGpuArray>,
-  "upload" | "download" | "momentsToWire" | "momentsFromWire" | "sumsToWire" | "sumsFromWire"
+  | "upload"
+  | "download"
+  | "downloadAll"
+  | "momentsToWire"
+  | "momentsFromWire"
+  | "sumsToWire"
+  | "sumsFromWire"
 >;
 
 /** Float32 of a channel's moments, and of its gradient sums in one slice. */
@@ -31,6 +38,29 @@ export function transfers(operate: Operate): Transfers {
     return result;
   };
 
+  const collect = (arrays: readonly WebGpuArray[]): Promise<Float32Array<ArrayBuffer>> =>
+    reading(async ({ elements, limits, recorder, settled }) => {
+      const parts = arrays.map(elements).filter(({ contents }) => contents.length > 0).map(located);
+      if (parts.length === 0) await settled();
+      const reads = portions(parts, limits.bindingBytes).map((portion) => ({
+        portion,
+        bytes: recorder.readBack(...portion.map(({ range }) => range)),
+      }));
+      const all = new Float32Array(parts.reduce((total, { length }) => total + length, 0));
+      let to = 0;
+      for (const { portion, bytes } of reads) {
+        const buffer = await bytes;
+        let from = 0;
+        for (const { range, at, length, dtype } of portion) {
+          const stored = dtype === "float32" ? Float32Array : Float16Array;
+          all.set(new stored(buffer, from + at, length), to);
+          from += range.size;
+          to += length;
+        }
+      }
+      return all;
+    });
+
   return Object.freeze<Transfers>({
     upload: (values, dtype = "float32") =>
       operate(({ fill }) => {
@@ -43,20 +73,8 @@ export function transfers(operate: Operate): Transfers {
           return stored;
         });
       }),
-    download: (array) =>
-      reading(async ({ elements, recorder, settled }) => {
-        const { contents: { length, dtype }, block, offset } = elements(array);
-        if (length === 0) {
-          await settled();
-          return new Float32Array();
-        }
-        checkReadable(block.buffer);
-        const { range, at } = aligned(block, offset, length * bytesOf(dtype));
-        const bytes = await recorder.readBack(range);
-        return dtype === "float32"
-          ? new Float32Array(bytes, at, length).slice()
-          : Float32Array.from(new Float16Array(bytes, at, length));
-      }),
+    download: (array) => collect([array]),
+    downloadAll: collect,
 
     momentsToWire: (array) =>
       reading(async ({ moments, room, kernel, overChannels, recorder, free, settled }) => {
@@ -148,15 +166,31 @@ function checkReadable({ usage }: GPUBuffer): void {
   );
 }
 
-/** A range that can be copied: offset and size are multiples of 4; `at` is where the wanted bytes begin in it. */
-function aligned(
-  block: Range["block"],
-  offset: number,
-  size: number,
-): { readonly range: Range; readonly at: number } {
+/** Elements of an array as they can be copied: from offset and in size multiples of 4. */
+interface Part extends ArrayInfo {
+  readonly range: Range;
+  /** Where the wanted bytes begin in the range. */
+  readonly at: number;
+}
+
+function located({ block, offset, contents: { length, dtype } }: Slot<Elements>): Part {
+  checkReadable(block.buffer);
   const start = Math.floor(offset / 4) * 4;
-  return {
-    range: { block, offset: start, size: padded(offset + size - start) },
-    at: offset - start,
-  };
+  const size = padded(offset + length * bytesOf(dtype) - start);
+  return { length, dtype, range: { block, offset: start, size }, at: offset - start };
+}
+
+/** Cuts a list so that the ranges of a portion are no more than so many bytes together; one alone may be more. */
+function portions(parts: readonly Part[], most: number): readonly (readonly Part[])[] {
+  const all: Part[][] = [];
+  let bytes = Infinity;
+  for (const part of parts) {
+    bytes += part.range.size;
+    if (bytes > most) {
+      all.push([]);
+      bytes = part.range.size;
+    }
+    all[all.length - 1].push(part);
+  }
+  return all;
 }

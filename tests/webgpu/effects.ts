@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import {
+  allReduceGradients,
   batch,
   batchNormBackward,
   batchNormForward,
@@ -81,6 +82,24 @@ export function gpuEffectTests({ test, heavy }: Opener): void {
       for (const counts of [difference(half, start), difference(end, half)]) {
         assert.deepEqual([counts.maps, counts.copies, counts.submits], [1, 1, 2]);
       }
+    }
+  });
+
+  test("gradients of a whole tree: 1 map, 1 submit", {
+    everything: true,
+  }, async ({ device, recording }) => {
+    const vectors = [3, 1, 0, 300].map((length) => device.upload(normalArray(length, length)));
+    const half = device.info.float16 ? ["float16" as const] : [];
+    const kernels = half.map((dtype) => tensor(device, [1, 2, 3], [1, 3], { dtype }));
+    const start = recording.counts();
+    const tree = await allReduceGradients({ vectors, kernels }, { device, group });
+    const { maps, submits } = difference(recording.counts(), start);
+    assert.deepEqual([maps, submits], [1, 1]);
+    for (const [i, vector] of vectors.entries()) {
+      assert.deepEqual(await device.download(tree.vectors[i]), await device.download(vector));
+    }
+    for (const kernel of tree.kernels) {
+      assert.deepEqual(await toArray(device, kernel), Float32Array.of(1, 2, 3));
     }
   });
 

@@ -1,0 +1,172 @@
+/**
+ * Gradients of all replicas: their sum or mean, and the scale that makes a mean over uneven batches exact.
+ *
+ * @module
+ */
+
+import { checkDevice, checkGroup, checkWire } from "../checks.ts";
+import type { CollectiveOptions, ReduceGroup } from "../collectives.ts";
+import type { Device } from "../device.ts";
+import { exchange } from "../exchange.ts";
+import { sum } from "../moments.ts";
+import { batch, region } from "../ownership.ts";
+import { attempt } from "./attempt.ts";
+import { type Flat, flatten, type Leaf, readBack, uploadLike } from "./trees.ts";
+
+/** Options of {@linkcode allReduceGradients}. */
+export interface AllReduceGradientsOptions extends Pick<CollectiveOptions, "signal"> {
+  /** Whether the sum is divided by the number of ranks, as PyTorch's DistributedDataParallel does; true by default. */
+  readonly average?: boolean;
+  /**
+   * Number of collectives that the values are cut into, each of about as many, where one message would be too large; 1
+   * by default. A number, not a size, and the same on every rank: so a rank whose tree is wrong makes as many calls as
+   * the others, and the ranks stay in step.
+   */
+  readonly buckets?: number;
+}
+
+const ACTION = "reduce the gradients";
+
+/**
+ * Adds up the gradients of all ranks, or averages them, in one readback, one collective and one upload.
+ *
+ * Values travel and are added in float64, and are rounded once to the storage that they had. The collective is called
+ * before the first await, so that a reduction may go on beside other calls. The arrays may be freed after the call.
+ * With a `worldSize` of 1 nothing is read back: the result is a copy.
+ *
+ * @param tree gradients: plain records and arrays, nested as they may be, with arrays and tensors of the device at the
+ * leaves, and null where there is no gradient; of one structure on every rank, in whatever order keys were written
+ * @param effects `device`: where the gradients live; `group`: the ranks
+ * @param options average or sum, number of collectives, a signal to give up
+ * @returns a frozen tree like the given one, of new arrays, with the same bits on every rank
+ * @throws (rejects with) CollectiveError, the same on every rank, where the ranks' trees differ in structure, a rank
+ * failed (`cause`: for a tree that holds something else or a freed array a TypeError that names its path), or did not
+ * arrive; in a world of one that TypeError itself
+ *
+ * @example The gradients of a layer without a bias
+ * ```ts
+ * import { allReduceGradients, referenceDevice, runRanks } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const means = await runRanks(2, async (group) => {
+ *   const norm = { gradWeight: device.upload(Float32Array.of(group.rank, 4)), gradBias: null };
+ *   const mean = await allReduceGradients({ layers: [norm] }, { device, group });
+ *   return [...await device.download(mean.layers[0].gradWeight)];
+ * });
+ * assert.deepEqual(means, [[0.5, 4], [0.5, 4]]);
+ * ```
+ */
+export async function allReduceGradients<A, T>(
+  tree: T,
+  effects: { readonly device: Device<A>; readonly group: ReduceGroup },
+  options: AllReduceGradientsOptions = {},
+): Promise<T> {
+  const { device, group } = checkDevice(effects, ACTION);
+  const { worldSize } = checkGroup(group, options, ACTION);
+  const { average = true, buckets = 1, signal } = options;
+  const flat = attempt(() => {
+    checkBuckets(buckets);
+    return flatten<A, T>(device, tree, { action: ACTION, name: "tree", settings: false });
+  });
+  if (worldSize === 1) return copyOf(device, flat.get());
+  const count = isCount(buckets) ? buckets : 1;
+  const label = `allReduceGradients ${average ? "mean" : "sum"} of ` +
+    `${flat.value?.structure ?? "what is no tree of gradients"}`;
+  return await region(device, async (scope) => {
+    const reading = (async () => await readBack(scope, flat.get()))();
+    const calls = Array.from(
+      { length: count },
+      (_, bucket) =>
+        exchange(group, () => ({ wire: reading.then((all) => part(all, bucket, count)) }), sum, {
+          label: count === 1 ? label : `${label}, bucket ${bucket + 1} of ${count}`,
+          signal,
+        }),
+    );
+    // All of them, so that the first failure in program order is the same on every rank.
+    const settled = await Promise.allSettled(calls);
+    const totals = settled.map((call) => {
+      if (call.status === "rejected") throw call.reason;
+      return call.value.total;
+    });
+    const { leaves, total, rebuild } = flat.get();
+    const all = new Float32Array(total);
+    totals.forEach((values, bucket) => {
+      const [from, to] = bounds(total, bucket, count);
+      checkWire(values, to - from, ACTION);
+      all.set(average ? values.map((value) => value / worldSize) : values, from);
+    });
+    return rebuild(uploadLike(scope, leaves, all));
+  });
+}
+
+function bounds(total: number, bucket: number, buckets: number): readonly [number, number] {
+  return [Math.floor(total * bucket / buckets), Math.floor(total * (bucket + 1) / buckets)];
+}
+
+function part(all: Float32Array, bucket: number, buckets: number): Float64Array {
+  return Float64Array.from(all.subarray(...bounds(all.length, bucket, buckets)));
+}
+
+function isCount(buckets: number): boolean {
+  return Number.isSafeInteger(buckets) && buckets >= 1;
+}
+
+function checkBuckets(buckets: number): void {
+  if (isCount(buckets)) return;
+  throw new RangeError(
+    `Cannot ${ACTION} as buckets must be an integer >= 1: current value is ${buckets}`,
+  );
+}
+
+/** The same tree of new arrays, without a readback. */
+function copyOf<A, T>(device: Device<A>, { leaves, rebuild }: Flat<A, T>): T {
+  // Every value is a sample of one channel: the shape of any number of values, none included.
+  const copy = (d: Device<A>) => ({ array: data, length, dtype }: Leaf<A>): A =>
+    d.gate({ data, shape: [length, 1], dtype, format: "channelsFirst" }, null, "channelsFirst");
+  return region(device, (scope) => batch(scope, (d) => rebuild(leaves.map(copy(d)))));
+}
+
+/**
+ * Computes the factor for a rank's mean loss that makes averaged gradients of uneven batches those of one process.
+ *
+ * That is localCount * worldSize / totalCount: the mean over ranks of the scaled mean losses is the mean over all
+ * examples. One collective of one number; a `worldSize` of 1 needs none.
+ *
+ * @param localCount examples that this rank's loss is a mean of, an integer >= 0
+ * @param group the ranks whose gradients are averaged
+ * @param options a signal to give up
+ * @returns the factor, 1 where all ranks have as many; 0 for a rank without examples, which leaves its loss out (a mean
+ * of nothing is NaN, and 0 * NaN too) and starts backward from a gradient of no values; 0 on all where none has any
+ * @throws (rejects with) CollectiveError, the same on every rank, where a rank's count is no integer >= 0 (`cause`: its
+ * RangeError, which a world of one gets itself), a rank did something else, or did not arrive
+ *
+ * @example Three examples on one rank, one on the other
+ * ```ts
+ * import { lossScale, runRanks } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const scales = await runRanks(2, (group) => lossScale(group.rank === 0 ? 3 : 1, group));
+ * assert.deepEqual(scales, [1.5, 0.5]);
+ * ```
+ */
+export async function lossScale(
+  localCount: number,
+  group: ReduceGroup,
+  options: Pick<CollectiveOptions, "signal"> = {},
+): Promise<number> {
+  const action = "scale the loss";
+  const { worldSize } = checkGroup(group, options, action, { name: "the group" });
+  const count = () => {
+    if (Number.isSafeInteger(localCount) && localCount >= 0) return localCount;
+    throw new RangeError(
+      `Cannot ${action} as localCount must be an integer >= 0: current value is ${localCount}`,
+    );
+  };
+  if (worldSize === 1) return count() > 0 ? 1 : 0;
+  const launch = () => ({ wire: Promise.resolve(Float64Array.of(count())) });
+  const { signal } = options;
+  const { total } = await exchange(group, launch, sum, { label: "lossScale", signal });
+  checkWire(total, 1, action);
+  return localCount === 0 ? 0 : localCount * worldSize / total[0];
+}
