@@ -26,7 +26,10 @@ import type { Combine } from "./collectives.ts";
  */
 export const sum: Combine = function sum(a: Float64Array, b: Float64Array): Float64Array {
   checkLengths(a, b, "add the arrays");
-  return a.map((value, i) => value + b[i]);
+  const { length } = a;
+  const total = new Float64Array(length);
+  for (let i = 0; i < length; i++) total[i] = a[i] + b[i];
+  return total;
 };
 
 /**
@@ -56,28 +59,51 @@ export const mergeMoments: Combine = function mergeMoments(
   a: Float64Array,
   b: Float64Array,
 ): Float64Array {
-  checkLengths(a, b, "merge the moments");
-  if (a.length % 2 === 0) {
-    throw new TypeError(
-      `Cannot merge the moments as they must be [count, mean C, m2 C]: current length is ${a.length}`,
-    );
-  }
-  const [countA] = a;
-  const [countB] = b;
-  if (countA === 0) return b;
-  if (countB === 0) return a;
-  const channels = (a.length - 1) / 2;
-  const count = countA + countB;
+  checkMoments(a, b);
+  if (a[0] === 0) return b;
+  if (b[0] === 0) return a;
   const merged = new Float64Array(a.length);
-  merged[0] = count;
-  for (let c = 1; c <= channels; c++) {
-    const delta = b[c] - a[c];
-    merged[c] = a[c] + delta * countB / count;
-    merged[channels + c] = a[channels + c] + b[channels + c] +
-      delta * delta * countA * (countB / count);
-  }
+  merge(a, b, merged);
   return merged;
 };
+
+/**
+ * The same into memory that is there already.
+ *
+ * @param a moments, length 1 + 2C
+ * @param b moments of other values, of the same length
+ * @param merged receives the moments of both; may be one of them
+ * @throws TypeError where the lengths differ or are not 1 + 2C
+ */
+export function mergeMomentsInto(a: Float64Array, b: Float64Array, merged: Float64Array): void {
+  checkMoments(a, b);
+  if (a[0] !== 0 && b[0] !== 0) merge(a, b, merged);
+  else if (merged !== (a[0] === 0 ? b : a)) merged.set(a[0] === 0 ? b : a);
+}
+
+function merge(a: Float64Array, b: Float64Array, merged: Float64Array): void {
+  const [countA] = a;
+  const [countB] = b;
+  const channels = (a.length - 1) / 2;
+  const count = countA + countB;
+  const share = countB / count;
+  merged[0] = count;
+  for (let c = 1; c <= channels; c++) {
+    const meanA = a[c];
+    const m2 = a[channels + c] + b[channels + c];
+    const delta = b[c] - meanA;
+    merged[c] = meanA + delta * countB / count;
+    merged[channels + c] = m2 + delta * delta * countA * share;
+  }
+}
+
+function checkMoments(a: Float64Array, b: Float64Array): void {
+  checkLengths(a, b, "merge the moments");
+  if (a.length % 2 === 1) return;
+  throw new TypeError(
+    `Cannot merge the moments as they must be [count, mean C, m2 C]: current length is ${a.length}`,
+  );
+}
 
 function checkLengths(a: Float64Array, b: Float64Array, action: string): void {
   if (a.length !== b.length) {

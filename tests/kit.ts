@@ -48,6 +48,13 @@ export interface GroupKit {
   ) => Promise<R[]>;
   /** Whether only `allReduce` is this kind's own, and the other collectives are tested elsewhere. */
   readonly reduceOnly?: true;
+  /** False where sums are not folded in rank order, from left to right: then their last bits are the engine's own. */
+  readonly foldsInOrder?: false;
+  /**
+   * Where starting ranks costs more than what they do: the law then runs all scenarios on sub-groups of one world of
+   * this many ranks, 8 at most.
+   */
+  readonly costlyStart?: number;
 }
 
 /** Opens a device for the length of a body. */

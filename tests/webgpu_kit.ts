@@ -1,15 +1,11 @@
 /** The WebGPU devices of this machine, as the suites see them. */
 
+import { demanded } from "./demanded.ts";
 import type { DeviceKit } from "./kit.ts";
 import { recordGpu, type RecordingGpu } from "./recording_gpu.ts";
 import { createDevice } from "../kernels/webgpu/device.ts";
 import type { OnBlock } from "../kernels/webgpu/memory.ts";
 import type { WebGpuArray, WebGpuDevice, WebGpuOptions } from "../kernels/webgpu_device.ts";
-
-/** Whether the run promises this part: then its absence is a failure, elsewhere its tests are ignored. */
-export function demanded(part: string): boolean {
-  return (Deno.env.get("SYNCBN_DEMAND") ?? "").split(",").includes(part);
-}
 
 /** Whether this runtime's own WebGPU is to be tested: where there is an adapter, or the run promises one. */
 export async function testsWebgpu(): Promise<boolean> {

@@ -233,16 +233,69 @@ export function lawOnReference(group: ProcessGroup, scenario: Scenario): Promise
   return trainRank(referenceDevice(), scenario, sliceOf(scenario, group.rank), group);
 }
 
+/** What a rank has done in a scenario: its steps, the error that it got, or nothing where it took no part. */
+type Outcome = { readonly steps: StepResult[] } | { readonly failure: string } | null;
+
+/** One rank of many scenarios, each on the first ranks of the world; exported for the same reason. */
+export async function manyLawsOnReference(
+  group: ProcessGroup,
+  drawn: readonly Scenario[],
+): Promise<Outcome[]> {
+  const firstRanks: ProcessGroup[] = [];
+  for (let ranks = 1; ranks <= group.worldSize; ranks++) {
+    firstRanks[ranks] = await group.split(group.rank < ranks ? 0 : 1);
+  }
+  const outcomes: Outcome[] = [];
+  for (const scenario of drawn) {
+    const ranks = scenario.counts.length;
+    if (group.rank >= ranks) outcomes.push(null);
+    else {
+      outcomes.push(
+        await lawOnReference(firstRanks[ranks], scenario).then(
+          (steps) => ({ steps }),
+          (error) => ({ failure: (error as Error).message }),
+        ),
+      );
+    }
+  }
+  return outcomes;
+}
+
 /** Registers the law for a kind of group, each rank with a reference device of its own. */
 export function groupLaw(kit: GroupKit, cases = 100): void {
-  const task = { module: import.meta.url, name: "lawOnReference", body: lawOnReference };
+  const device = referenceDevice();
+  const drawing = { numRuns: cases, seed: 2027 };
   Deno.test(`${kit.name}: any partition of a batch over ranks equals one rank`, async () => {
-    const device = referenceDevice();
     const check = (scenario: Scenario) =>
-      checkLaw(device, 1, scenario, () => kit.run(scenario.counts.length, task, scenario));
-    await fc.assert(fc.asyncProperty(scenarios(device.info.float16), check), {
-      numRuns: cases,
-      seed: 2027,
-    });
+      checkLaw(device, 1, scenario, () => kit.run(scenario.counts.length, one, scenario));
+    if (kit.costlyStart !== undefined) await checkTogether(kit, kit.costlyStart, drawing);
+    else await fc.assert(fc.asyncProperty(scenarios(device.info.float16), check), drawing);
   });
+}
+
+const one = { module: import.meta.url, name: "lawOnReference", body: lawOnReference };
+const many = { module: import.meta.url, name: "manyLawsOnReference", body: manyLawsOnReference };
+
+/** All scenarios in one run. A counterexample is not shrunk, but named. */
+async function checkTogether(
+  kit: GroupKit,
+  worldSize: number,
+  drawing: { readonly numRuns: number; readonly seed: number },
+): Promise<void> {
+  const device = referenceDevice();
+  const drawn = fc.sample(scenarios(device.info.float16), drawing)
+    .filter(({ counts }) => counts.length <= worldSize);
+  const ranks = await kit.run(worldSize, many, drawn);
+  for (const [i, scenario] of drawn.entries()) {
+    const outcomes = ranks.map((own) => own[i]).filter((outcome) => outcome !== null);
+    assert.equal(outcomes.length, scenario.counts.length);
+    const steps = () =>
+      outcomes.map((outcome) => {
+        if ("failure" in outcome) throw new Error(outcome.failure);
+        return outcome.steps;
+      });
+    await checkLaw(device, 1, scenario, async () => await steps()).catch((cause) => {
+      throw new Error(`the law fails for ${JSON.stringify(scenario)}`, { cause });
+    });
+  }
 }

@@ -1,0 +1,32 @@
+/** Groups of workers as the suites see them: each way to reach each other, each way to wait. */
+
+import { type SpawnOptions, spawnWorkers } from "../lib/groups/workers.ts";
+import type { GroupKit } from "./kit.ts";
+import type { WorkerTask } from "./worker_rank.ts";
+
+function kit(name: string, options: SpawnOptions<WorkerTask>): GroupKit {
+  return {
+    name,
+    costlyStart: 8,
+    run: <P, R>(
+      worldSize: number,
+      task: { readonly module: string; readonly name: string },
+      parameter: P,
+      { timeoutMs }: { readonly timeoutMs?: number } = {},
+    ): Promise<R[]> =>
+      spawnWorkers<WorkerTask, R>(new URL("./worker_rank.ts", import.meta.url), worldSize, {
+        ...options,
+        ...(timeoutMs ? { timeoutMs } : {}),
+        parameter: { module: task.module, name: task.name, parameter },
+      }),
+  };
+}
+
+/** Shared memory, waiting without holding up the thread. */
+export const sharedKit = kit("workers", { transport: "shared" });
+/** Shared memory, waiting blocked. */
+export const blockingKit = kit("blocking workers", { transport: "shared", wait: "block" });
+/** Shared memory with room for two numbers at a time: all travels in pieces. */
+export const piecesKit = kit("workers with small desks", { transport: "shared", capacity: 2 });
+/** A port each. */
+export const portsKit = kit("workers over ports", { transport: "port" });

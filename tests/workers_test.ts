@@ -1,0 +1,187 @@
+import assert from "node:assert/strict";
+import {
+  type SpawnOptions,
+  spawnWorkers,
+  transfers,
+  workerGroup,
+  type WorkerSeat,
+  workerSeats,
+} from "../lib/groups/workers.ts";
+import { CollectiveError } from "../mod.ts";
+import { groupSuite } from "./group_suite.ts";
+import { blockingKit, piecesKit, portsKit, sharedKit } from "./workers_kit.ts";
+
+groupSuite(sharedKit);
+groupSuite(blockingKit);
+groupSuite(piecesKit);
+groupSuite(portsKit);
+
+const RANKS = new URL("./workers/ranks.ts", import.meta.url);
+const spawn = (name: string, worldSize: number, options: SpawnOptions<string> = {}) =>
+  spawnWorkers<string, unknown>(RANKS, worldSize, { ...options, parameter: name });
+const transports = ["shared", "port"] as const;
+
+for (const transport of transports) {
+  const test = (name: string, body: () => Promise<void>) =>
+    Deno.test(`workers over ${transport}: ${name}`, body);
+
+  test("spawnWorkers() returns what the ranks return, in rank order", async () => {
+    assert.deepEqual(await spawn("rankAndTotal", 3, { transport }), [[0, 3], [1, 3], [2, 3]]);
+  });
+  test("a rank that throws fails the others at once, and is what spawnWorkers() throws", async () => {
+    const start = performance.now();
+    await assert.rejects(spawn("throwInRank1", 3, { transport }), (error: Error) => {
+      assert.deepEqual([error.name, error.message], ["RangeError", "out of data"]);
+      return true;
+    });
+    assert(performance.now() - start < 20_000);
+  });
+  test("of a failure and its consequences spawnWorkers() throws the failure", async () => {
+    for (let i = 0; i < 5; i++) {
+      await assert.rejects(
+        spawn("throwInRank1AndTellOthers", 3, { transport }),
+        /^RangeError: out/,
+      );
+    }
+  });
+  test("a rank that closes its worker is noticed at once", async () => {
+    await assert.rejects(
+      spawn("closeRank1", 3, { transport }),
+      /Rank 1 closed its worker before its body had ended/,
+    );
+  });
+  test("a rejection that nobody handles fails its rank", async () => {
+    await assert.rejects(
+      spawn("rejectInRank1", 2, { transport }),
+      /The worker of rank 1 failed: .*nobody listens/,
+    );
+  });
+  test("a rank that ends fails those who wait for it, in sub-groups too", async () => {
+    for (const [name, ended] of [["endEarly", 1], ["endEarlyInHalf", 1]] as const) {
+      await assert.rejects(spawn(name, 4, { transport, timeoutMs: Infinity }), (error) => {
+        assert(error instanceof CollectiveError);
+        assert.deepEqual([error.code, error.ranks], ["rankFailed", [ended]]);
+        assert.match(error.message, /"epoch", as rank 1 ended before it/);
+        return true;
+      });
+    }
+  });
+  test("arrays of any length travel", async () => {
+    assert.deepEqual(await spawn("manyLengths", 2, { transport }), ["done", "done"]);
+  });
+  test("groups can be split again and again", async () => {
+    assert.deepEqual(await spawn("splitOften", 2, { transport }), ["done", "done"]);
+  });
+  test("a worker that is terminated is named to the others, at once by leave()", async () => {
+    for (const told of [true, false]) {
+      const { seats, leave, close } = workerSeats(3, { transport, timeoutMs: 400 });
+      const workers = seats.map(() => startOwn());
+      const totals = workers.map(next);
+      seats.forEach((seat, rank) =>
+        workers[rank].postMessage({ seat, wait: "async" }, transfers(seat))
+      );
+      assert.deepEqual(await Promise.all(totals), [6, 6, 6]);
+      const failures = [next(workers[0]), next(workers[2])];
+      workers[1].terminate();
+      const start = performance.now();
+      if (told) leave(1, { cause: new Error("terminated") });
+      const [first, second] = await Promise.all(failures) as Record<string, unknown>[];
+      assert.deepEqual(first, second);
+      assert.deepEqual([first.code, first.ranks], [told ? "rankFailed" : "deadline", [1]]);
+      assert.match(
+        String(first.message),
+        told
+          ? /Rank 1 of this group of 3 failed after 1 calls: terminated/
+          : /call 2, allReduce "second", as rank 1 did not arrive within 400 ms/,
+      );
+      assert(performance.now() - start < 400 + 1000);
+      workers.forEach((worker) => worker.terminate());
+      close();
+    }
+  });
+}
+
+Deno.test("a rank that exits its worker is named at the deadline", async () => {
+  await assert.rejects(
+    spawn("exitRank1", 3, { timeoutMs: 300 }),
+    /rank 1 did not arrive within 300 ms|Rank 1/,
+  );
+});
+
+Deno.test("spawnWorkers() ends ranks that do not end after a failure", async () => {
+  await assert.rejects(spawn("hangAfterFailure", 2, { timeoutMs: 200 }), /first of all/);
+});
+
+Deno.test("spawnWorkers() ends all workers by its signal", async () => {
+  const controller = new AbortController();
+  const run = spawn("neverEnd", 2, { signal: controller.signal });
+  setTimeout(() => controller.abort(new Error("enough")), 100);
+  await assert.rejects(run, /enough/);
+  assert.throws(() => controller.signal.throwIfAborted());
+  await assert.rejects(spawn("neverEnd", 2, { signal: controller.signal }), /enough/);
+});
+
+Deno.test("what cannot travel is its rank's failure", async () => {
+  await assert.rejects(spawn("returnAFunction", 2), /could not be cloned/);
+  const parameter = () => 1;
+  await assert.rejects(spawnWorkers(RANKS, 2, { parameter }), /could not be cloned/);
+});
+
+Deno.test("workers that cannot be loaded, or serve no rank, are errors that name them", async () => {
+  const nowhere = new URL("./workers/nowhere.ts", import.meta.url);
+  await assert.rejects(spawnWorkers(nowhere, 2), /The worker of rank \d failed/);
+  const idle = "data:text/javascript,setInterval(() => {}, 1000)";
+  await assert.rejects(
+    spawnWorkers(idle, 1, { timeoutMs: 200 }),
+    /Cannot start rank 0 as its worker must call serveRank\(\): it did not within 200 ms/,
+  );
+});
+
+Deno.test("spawnWorkers() takes a function that starts the workers", async () => {
+  const started: number[] = [];
+  const start = (rank: number) => {
+    started.push(rank);
+    return new Worker(RANKS, { type: "module" });
+  };
+  await spawnWorkers(start, 2, { parameter: "rankAndTotal" });
+  assert.deepEqual(started, [0, 1]);
+});
+
+Deno.test("blocked ranks and ranks that are not meet in one group", async () => {
+  const { seats } = workerSeats(2, { transport: "shared", timeoutMs: 5000 });
+  const workers = seats.map(() => startOwn());
+  const totals = workers.map(next);
+  seats.forEach((seat, rank) =>
+    workers[rank].postMessage({ seat, wait: rank === 0 ? "block" : "async" })
+  );
+  assert.deepEqual(await Promise.all(totals), [3, 3]);
+  workers.forEach((worker) => worker.terminate());
+});
+
+Deno.test("a group of workers refuses what it must not be made of", () => {
+  for (const worldSize of [0, 1.5, NaN]) {
+    assert.throws(() => workerSeats(worldSize), /worldSize must be an integer >= 1/);
+  }
+  assert.throws(() => workerSeats(2, { timeoutMs: 0 }), /timeoutMs must be in/);
+  assert.throws(() => workerSeats(2, { capacity: 0 }), /capacity must be an integer from 1/);
+  assert.throws(() => workerSeats(2, { transport: "pigeon" as never }), /transport must be/);
+  const { seats, leave, close } = workerSeats(1, { transport: "port" });
+  assert.throws(() => workerGroup(seats[0], { wait: "block" }), /needs shared memory/);
+  assert.throws(() => workerGroup(seats[0], { wait: "spin" as never }), /wait must be/);
+  assert.throws(() => leave(1), /rank must be below 1: current value is 1/);
+  close();
+  const noSeat = { rank: 0, worldSize: 1, timeoutMs: 1, link: {} } as WorkerSeat;
+  assert.throws(() => workerGroup(noSeat), /must be a seat's SharedArrayBuffer/);
+});
+
+function startOwn(): Worker {
+  return new Worker(new URL("./workers/own_worker.ts", import.meta.url), { type: "module" });
+}
+
+/** The next message of a worker. */
+function next(worker: Worker): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    worker.addEventListener("message", ({ data }) => resolve(data), { once: true });
+    worker.addEventListener("error", ({ message }) => reject(new Error(message)), { once: true });
+  });
+}
