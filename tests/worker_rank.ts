@@ -1,15 +1,26 @@
-/** A worker that serves any task of the suites: what tests hand to spawnWorkers(). */
+/**
+ * A worker that serves any task of the suites: what tests hand to spawnWorkers(). Its name is the address of the module
+ * that has the task, which is loaded before the rank begins, so that no deadline has to wait for it.
+ */
 
 import { serveRank } from "../lib/groups/workers.ts";
+import type { ProcessGroup } from "../mod.ts";
 
-/** Which task, and what it is given. */
+/** Which export of the module, and what it is given. */
 export interface WorkerTask {
-  readonly module: string;
   readonly name: string;
   readonly parameter: unknown;
 }
 
-serveRank(async (group, { module, name, parameter }: WorkerTask) => {
-  const { [name]: body } = await import(module);
-  return await body(group, parameter);
-});
+/** Starts the worker of a module. */
+export function startWorker(module: string): Worker {
+  return new Worker(import.meta.url, { type: "module", name: module });
+}
+
+type Body = (group: ProcessGroup, parameter: unknown) => unknown;
+
+if ("WorkerGlobalScope" in globalThis) {
+  const { name: module } = globalThis as unknown as { readonly name: string };
+  const bodies = await import(module) as Record<string, Body>;
+  serveRank((group, { name, parameter }: WorkerTask) => bodies[name](group, parameter));
+}

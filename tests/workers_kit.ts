@@ -2,7 +2,7 @@
 
 import { type SpawnOptions, spawnWorkers } from "../lib/groups/workers.ts";
 import type { GroupKit } from "./kit.ts";
-import type { WorkerTask } from "./worker_rank.ts";
+import { startWorker, type WorkerTask } from "./worker_rank.ts";
 
 function kit(name: string, options: SpawnOptions<WorkerTask>): GroupKit {
   return {
@@ -14,10 +14,10 @@ function kit(name: string, options: SpawnOptions<WorkerTask>): GroupKit {
       parameter: P,
       { timeoutMs }: { readonly timeoutMs?: number } = {},
     ): Promise<R[]> =>
-      spawnWorkers<WorkerTask, R>(new URL("./worker_rank.ts", import.meta.url), worldSize, {
+      spawnWorkers<WorkerTask, R>(() => startWorker(task.module), worldSize, {
         ...options,
         ...(timeoutMs ? { timeoutMs } : {}),
-        parameter: { module: task.module, name: task.name, parameter },
+        parameter: { name: task.name, parameter },
       }),
   };
 }

@@ -124,6 +124,9 @@ export async function spawnWorkers<P, R>(
       const message: Omit<Start, "port"> = { mark: START, seat, options: { wait }, parameter };
       running.push(run(start(seat.rank), message, (error) => fail(seat.rank, error)));
     }
+    // Together, so that none waits for another that is still loading.
+    await Promise.race([Promise.all(running.map(({ ready }) => ready)), stopped]);
+    for (const { begin } of running) begin();
     for (const { ended } of running) ended.then(() => running.forEach(({ watch }) => watch()));
     const ended = Promise.all(running.map(({ ended }) => ended));
     const results = await Promise.race([ended, stopped]);
@@ -144,6 +147,9 @@ interface Failure {
 }
 
 interface Running {
+  /** Resolves once the worker can begin, or never will. */
+  readonly ready: Promise<void>;
+  readonly begin: () => void;
   /** Resolves to what the body returned, or to nothing once it has failed. */
   readonly ended: Promise<unknown>;
   /** From now on the worker has to show that it is alive. */
@@ -160,6 +166,7 @@ function run(
   const { port1, port2 } = new MessageChannel();
   const { rank, timeoutMs } = message.seat;
   const { promise: ended, resolve } = Promise.withResolvers<unknown>();
+  const { promise: ready, resolve: isReady } = Promise.withResolvers<void>();
   let over = false;
   let starting: ReturnType<typeof setTimeout> | undefined;
   let asking: ReturnType<typeof setInterval> | undefined;
@@ -167,6 +174,7 @@ function run(
     over = true;
     clearTimeout(starting);
     clearInterval(asking);
+    isReady();
     resolve(result);
   };
   const refuse = (error: unknown): void => {
@@ -206,11 +214,7 @@ function run(
   worker.addEventListener("message", (event: MessageEvent) => {
     if (event.data !== READY) return;
     clearTimeout(starting);
-    try {
-      worker.postMessage({ ...message, port: port2 }, [port2, ...transfers(message.seat)]);
-    } catch (error) {
-      refuse(error); // A parameter that cannot be cloned.
-    }
+    isReady();
   });
   if (timeoutMs !== Infinity) {
     starting = setTimeout(() =>
@@ -221,7 +225,17 @@ function run(
         ),
       ), timeoutMs);
   }
+  const begin = (): void => {
+    if (over) return;
+    try {
+      worker.postMessage({ ...message, port: port2 }, [port2, ...transfers(message.seat)]);
+    } catch (error) {
+      refuse(error); // A parameter that cannot be cloned.
+    }
+  };
   return {
+    ready,
+    begin,
     ended,
     watch,
     end: () => {
