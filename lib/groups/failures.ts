@@ -175,6 +175,7 @@ export function deadlineError(unfinished: Unfinished): CollectiveError {
     ...(unready.length > 0 ? [`the values of ${list(unready)} were not ready`] : []),
     ...(combining !== undefined ? [`rank ${combining} did not come to an end of combining`] : []),
   ];
+  if (reasons.length === 0) reasons.push("values were still on their way");
   const failures = failed.map(({ rank, message }) => `; rank ${rank} had failed: ${message}`);
   const atFault = new Set([
     ...missing,

@@ -1,0 +1,51 @@
+/**
+ * One rank's call, from the place in line to the result.
+ *
+ * @module
+ */
+
+import type { CollectiveError } from "../../errors.ts";
+import type { Request } from "../engine.ts";
+import { judge, messageOf, type Saying } from "../failures.ts";
+import type { Presence } from "./mailbox.ts";
+import type { Part } from "./parts.ts";
+
+/** A call in line. */
+export interface Call {
+  /** Its number among those of this rank, from 1. */
+  readonly number: number;
+  readonly request: Request;
+  /** Hands out the result, before the next call's turn. */
+  readonly finish: (result: readonly Float64Array[]) => void;
+  readonly reject: (error: unknown) => void;
+  /** Whether the ranks wait for each other without giving way once the values have met. */
+  readonly binding: boolean;
+  /** What this rank brings, once its values are there, or why it brings nothing. */
+  part?: Part;
+  failure?: { readonly cause: unknown };
+  /** Goes on with the call that waits for this rank's values. */
+  wake?: () => void;
+  /** Forgets the signal. */
+  forget?: () => void;
+}
+
+/** What a rank brings, as the others see it. */
+export function sayingOf({ request: { name }, part, failure }: Call): Saying {
+  return failure
+    ? { failed: true, text: `${name}: ${messageOf(failure.cause)}` }
+    : { failed: false, text: part!.text };
+}
+
+/** Where a rank stands that has been in a call for some time. */
+export function presenceOf({ number, part, failure }: Call, waitedMs: number): Presence {
+  const at = { call: number, waitedMs };
+  if (failure) return { ...at, state: "failed", message: messageOf(failure.cause) };
+  return { ...at, state: part ? "waiting" : "unready" };
+}
+
+/** The failure of a rank, where nobody has asked what the others bring. */
+export function failedAlone(call: Call, rank: number, worldSize: number): CollectiveError {
+  const sayings = Array.from({ length: worldSize }, () => ({ failed: false, text: "" }));
+  sayings[rank] = sayingOf(call);
+  return judge(call.number, sayings, call.failure?.cause)!;
+}

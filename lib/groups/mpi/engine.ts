@@ -1,0 +1,326 @@
+/**
+ * One rank's end of an MPI communicator: one call at a time, in program order, until the group breaks.
+ *
+ * @module
+ */
+
+import type { CollectiveError } from "../../errors.ts";
+import type { Engine, Request } from "../engine.ts";
+import { cancelledError, deadlineError, leftError } from "../failures.ts";
+import { type Call, failedAlone, presenceOf } from "./call.ts";
+import { openChannel } from "./channel.ts";
+import { MpiError } from "./errors.ts";
+import type { Library } from "./library.ts";
+import { openMailbox, type Presence } from "./mailbox.ts";
+import type { Memory } from "./memory.ts";
+import type { Operations } from "./operations.ts";
+import { partOf, release, resultOf } from "./parts.ts";
+import { patience, type Pause, type Progress } from "./requests.ts";
+import { createSettlement } from "./settlement.ts";
+import { createSteps } from "./steps.ts";
+import { divide } from "./sub_groups.ts";
+
+/** What all groups of a process share. */
+export interface Session {
+  readonly library: Library;
+  readonly progress: Progress;
+  readonly operations: Operations;
+  readonly memory: Memory;
+  /** Whether calls are agreed upon. */
+  readonly checked: boolean;
+  /** How long a call may take, from when its turn has come, in ms. */
+  readonly timeoutMs: number;
+  /** All ends, kept until MPI ends: it may still write to the memory of a broken one. */
+  readonly engines: MpiEngine[];
+}
+
+/** An end, as the session sees it. */
+export interface MpiEngine extends Engine {
+  /** Why the group cannot go on, or undefined where it can. */
+  readonly broken: () => Error | undefined;
+  /** Whether a call is pending. */
+  readonly busy: () => boolean;
+  /** Makes every later call reject with this error. */
+  readonly end: (error: Error) => void;
+}
+
+/** How long to sleep while this rank's own values are not there, in microseconds: only messages may come meanwhile. */
+const UNREADY_US = 10_000;
+/** A rank that did not look for this long was busy itself, and gets as much time again before it blames others. */
+const BUSY_MS = 20;
+/** How long a rank that does not know what went wrong leaves the word to others. */
+const UNKNOWING_MS = 50;
+/** After so long without a call there may be messages of a group that broke meanwhile. */
+const IDLE_MS = 1;
+
+/**
+ * Makes this rank's end of a communicator.
+ *
+ * @param session what all groups of the process share
+ * @param comm the communicator, of this engine alone
+ * @returns the engine, added to the session's
+ */
+export function createEngine(session: Session, comm: bigint): MpiEngine {
+  const { library, progress, operations, memory, checked, timeoutMs } = session;
+  const channel = openChannel(library, comm);
+  const { rank, worldSize } = channel;
+  const steps = createSteps(channel, complete, operations, memory, checked);
+  const mailbox = openMailbox(library, comm, rank, worldSize);
+  const settlement = createSettlement(rank, worldSize, mailbox, lateError);
+  const line: Call[] = [];
+  /** Calls that were under way when the group broke: MPI may write to their memory for ever. */
+  const lost: Call[] = [];
+  let calls = 0;
+  let broken: Error | undefined;
+  /** The call whose turn it is, or was last. */
+  let current: Call | undefined;
+  /** When its turn came, its present request was posted, messages were looked for; and its deadline. */
+  let [began, since, seen, deadline] = [0, 0, 0, 0];
+  /** When the last call came to its end. */
+  let left = performance.now();
+  let excused = false;
+  /** Goes on with the call whose request is pending. */
+  let resume: (() => void) | undefined;
+  /** Whether others may wait for this rank in a step that cannot be given up, and what to do after it. */
+  let committed = false;
+  let postponed: (() => void) | undefined;
+  let troubled = false;
+
+  /** Takes a place in line; `conclude` belongs to it. */
+  function enter<T>(
+    request: Request,
+    conclude: (result: readonly Float64Array[]) => T,
+    binding: boolean,
+  ): Promise<T> {
+    const number = ++calls;
+    const { values, signal, name } = request;
+    if (broken) {
+      Promise.resolve(values).catch(() => {}); // Nobody will look at them any more.
+      return Promise.reject(broken);
+    }
+    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    const finish: Call["finish"] = (result) => resolve(conclude(result));
+    const call: Call = { number, request, finish, reject, binding };
+    // At once where it can be: the caller may write to its array after the call.
+    if (values instanceof Float64Array) bring(call, values);
+    else Promise.resolve(values).then((own) => bring(call, own), (cause) => fail(call, cause));
+    line.push(call);
+    if (signal) {
+      const cancel = () => giveUp(cancelledError(rank, number, name, signal.reason));
+      signal.addEventListener("abort", cancel, { once: true });
+      call.forget = () => signal.removeEventListener("abort", cancel);
+      if (signal.aborted) cancel();
+    }
+    if (line[0] === call) begin(call);
+    return promise;
+  }
+
+  function bring(call: Call, values: Float64Array): void {
+    try {
+      call.part = partOf(call.request, values, channel, memory);
+    } catch (cause) {
+      call.failure = { cause };
+    }
+    call.wake?.();
+  }
+
+  function fail(call: Call, cause: unknown): void {
+    call.failure = { cause };
+    call.wake?.();
+  }
+
+  /** The turn of a call has come. */
+  function begin(call: Call): void {
+    current = call;
+    began = since = seen = performance.now();
+    deadline = began + timeoutMs;
+    excused = false;
+    // A group that broke meanwhile takes no further call, though MPI might complete it.
+    guard(() => {
+      if (began - left > IDLE_MS) mailbox.catchUp();
+      patrol(began, null);
+    });
+    if (!broken && !settlement.begun()) perform(call);
+  }
+
+  async function perform(call: Call): Promise<void> {
+    const { request: { flow }, finish, reject } = call;
+    try {
+      if (!call.part && !call.failure) await valuesOf(call);
+      if (settlement.begun()) return; // The verdict rejects the call.
+      const agreed = checked ? steps.agree(call) : undefined;
+      if (agreed) await agreed;
+      if (!call.part) return giveUp(failedAlone(call, rank, worldSize));
+      committed = call.binding;
+      const exchanged = steps.exchange(call, call.part);
+      if (exchanged) await exchanged;
+      finish(resultOf(flow, call.part, worldSize));
+      leave(call);
+    } catch (error) {
+      if (error instanceof MpiError) return crash(call, error);
+      if (!checked) return giveUpUnchecked(error as CollectiveError);
+      leave(call);
+      reject(error);
+    }
+    // Not at once: as many calls as stand in line would stand on the stack.
+    queueMicrotask(() => {
+      if (line.length > 0 && line[0] !== current) begin(line[0]);
+    });
+  }
+
+  function valuesOf(call: Call): Promise<void> {
+    progress.watch(look);
+    return new Promise((wake) => call.wake = wake);
+  }
+
+  function leave(call: Call): void {
+    line.shift();
+    left = performance.now();
+    call.forget?.();
+    if (call.part) release(call.part, memory);
+    committed = false;
+    postponed?.();
+  }
+
+  /** The group of this rank's color. */
+  function subGroup(wishes: readonly Float64Array[]): MpiEngine {
+    return createEngine(session, divide(library, comm, wishes, rank));
+  }
+
+  function complete(bytes: number): Promise<void> | undefined {
+    since = performance.now();
+    if (spin(since + progress.spinMs(bytes))) return;
+    progress.watch(look);
+    return new Promise((resolve) => resume = resolve);
+  }
+
+  /** Looks again and again; at least once. */
+  function spin(until: number): boolean {
+    do {
+      if (channel.test()) return true;
+    } while (performance.now() < until);
+    return false;
+  }
+
+  /** One look of the loop; says when it wants the next. */
+  function look(now: number): Pause | null {
+    if (broken || (line.length === 0 && !settlement.begun())) return null;
+    let pause: Pause | null = UNREADY_US;
+    guard(() => {
+      const fresh = now - since < progress.turnsMs;
+      if (resume && !settlement.begun() && spin(fresh ? now + progress.spinMs(0) : now)) {
+        resume();
+        resume = undefined;
+        pause = null;
+      } else if (resume && fresh) {
+        pause = "turn";
+      } else {
+        patrol(now, standing(now));
+        if (resume || settlement.begun()) pause = patience(now - since);
+      }
+    });
+    return broken ? null : pause;
+  }
+
+  /** Looks for messages and at the clock. */
+  function patrol(now: number, at: Presence | null): void {
+    const verdict = settlement.patrol(now, at);
+    if (verdict) return breakDown(verdict);
+    if (now - seen > BUSY_MS && !excused) {
+      excused = true;
+      deadline = Math.max(deadline, now + BUSY_MS);
+    }
+    seen = now;
+    if (now > deadline && line.length > 0 && !settlement.begun()) {
+      settlement.propose(undefined, now);
+    }
+    if (settlement.begun()) progress.watch(look);
+  }
+
+  function standing(now: number): Presence | null {
+    return line.length > 0 ? presenceOf(line[0], now - began) : null;
+  }
+
+  /** Breaks the group, in the words of whoever was first. */
+  function giveUp(error: CollectiveError): void {
+    if (committed) {
+      postponed ??= () => giveUp(error);
+      return;
+    }
+    guard(() => {
+      const now = performance.now();
+      mailbox.catchUp();
+      patrol(now, standing(now));
+      if (!broken && !settlement.begun()) settlement.propose(error, now);
+      progress.watch(look);
+    });
+  }
+
+  /** Combining failed, and nobody asks why: the rank that knows shall be the first to say it. */
+  function giveUpUnchecked(error: CollectiveError): void {
+    if (error.cause !== undefined) giveUp(error);
+    else setTimeout(() => giveUp(error), UNKNOWING_MS);
+  }
+
+  /** An MPI function failed in this rank's part of a call. */
+  function crash({ number }: Call, error: MpiError): void {
+    committed = false;
+    giveUp(leftError(rank, worldSize, number - 1, error.message, error));
+  }
+
+  /** An MPI function that fails breaks the group; where not even messages get through, here and now. */
+  function guard(body: () => void): void {
+    try {
+      body();
+    } catch (error) {
+      if (troubled || !current || !(error instanceof MpiError)) return breakDown(error as Error);
+      troubled = true;
+      crash(current, error);
+    }
+  }
+
+  function breakDown(error: Error): void {
+    broken ??= error;
+    for (const call of line.splice(0)) {
+      lost.push(call);
+      call.forget?.();
+      call.reject(broken);
+    }
+  }
+
+  /** What is known of a call whose time is up. */
+  function lateError(present: ReadonlyMap<number, Presence>): CollectiveError {
+    const { number, request: { name }, failure } = current!;
+    const at = new Map(present).set(rank, presenceOf(current!, 0));
+    const ranks = Array.from({ length: worldSize }, (_, other) => other);
+    const hasCome = (there: Presence | undefined) =>
+      there && (there.call > number || (there.call === number && there.waitedMs >= 0));
+    const come = ranks.filter((other) => hasCome(at.get(other)));
+    const inState = (state: Presence["state"]) =>
+      come.filter((other) => at.get(other)?.state === state && at.get(other)?.call === number);
+    return deadlineError({
+      call: number,
+      name,
+      timeoutMs,
+      missing: ranks.filter((other) => !come.includes(other)),
+      unready: inState("unready"),
+      failed: inState("failed").map((other) => ({
+        rank: other,
+        message: at.get(other)?.message ?? "",
+      })),
+      cause: failure?.cause,
+    });
+  }
+
+  const engine: MpiEngine = {
+    rank,
+    worldSize,
+    meet: (request) => enter(request, (result) => result, false),
+    split: (request) => enter(request, subGroup, true),
+    broken: () => broken,
+    busy: () => line.length > 0,
+    end: breakDown,
+  };
+  session.engines.push(engine);
+  return engine;
+}

@@ -1,0 +1,34 @@
+/**
+ * What can go wrong with MPI itself, as opposed to a collective.
+ *
+ * @module
+ */
+
+/**
+ * What MPI could not do:
+ * - `"permission"`: Deno was started without a permission that MPI needs; the message names the flag.
+ * - `"library"`: no MPI library was found, or what was found is none; the message names the packages.
+ * - `"launcher"`: the ranks were started by the launcher of another MPI than the one that was loaded.
+ * - `"call"`: an MPI function failed, or was asked for when MPI cannot run: twice in a process, after its end, in a worker.
+ */
+export type MpiErrorCode = "permission" | "library" | "launcher" | "call";
+
+/** Says that MPI cannot be used here, or that one of its functions failed; another kind of group still may work. */
+export class MpiError extends Error {
+  /** Always `"MpiError"`. */
+  override readonly name = "MpiError";
+  /** What went wrong, for programs. */
+  readonly code: MpiErrorCode;
+
+  /**
+   * Builds the error.
+   *
+   * @param message what was wanted, what came and what to do
+   * @param code what went wrong
+   * @param options `cause`: the platform's own error
+   */
+  constructor(message: string, code: MpiErrorCode, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}

@@ -1,0 +1,91 @@
+/**
+ * What a rank brings to a call, in the memory that MPI works on, and what it gets.
+ *
+ * @module
+ */
+
+import { sum } from "../../moments.ts";
+import { checkContribution } from "../contributions.ts";
+import type { Flow, Request } from "../engine.ts";
+import type { Memory } from "./memory.ts";
+import type { Place } from "./sub_groups.ts";
+
+/** A rank's contribution. */
+export interface Part {
+  /** What all ranks must call alike. */
+  readonly text: string;
+  /** How many values the rank brought. */
+  readonly length: number;
+  /** A copy of them: followed by a status for a function of the program, at this rank's place where all are gathered. */
+  readonly sent: Float64Array<ArrayBuffer>;
+  /** Where MPI writes: apart from the copy for reductions, which Open MPI does faster, else the same. */
+  readonly received: Float64Array<ArrayBuffer>;
+}
+
+/**
+ * Checks and copies a rank's values.
+ *
+ * @param request the call
+ * @param values what the rank brought
+ * @param place this rank, and how many there are
+ * @param memory where to take room from
+ * @returns its part
+ * @throws TypeError where the values are none
+ */
+export function partOf(
+  { name, detail, flow }: Request,
+  values: Float64Array,
+  { rank, worldSize }: Place,
+  memory: Memory,
+): Part {
+  const { length } = checkContribution(values, name);
+  const text = `${name} ${detail(values)}`;
+  if (flow.kind === "reduce") {
+    const sent = memory.take(length + 1);
+    sent.set(values);
+    sent[length] = 0;
+    return { text, length, sent, received: memory.take(length + 1) };
+  }
+  const gathers = flow.kind === "gather";
+  const sent = memory.take(gathers ? worldSize * length : length);
+  sent.set(values, gathers ? rank * length : 0);
+  return { text, length, sent, received: sent };
+}
+
+/** Gives back the room of a part that MPI is done with. */
+export function release({ sent, received }: Part, memory: Memory): void {
+  memory.give(sent);
+  if (received !== sent) memory.give(received);
+}
+
+/**
+ * Hands out what MPI left.
+ *
+ * @param flow what became of the values
+ * @param part this rank's
+ * @param worldSize how many ranks there are
+ * @returns new arrays, of the caller
+ */
+export function resultOf(
+  flow: Flow,
+  { received, length }: Part,
+  worldSize: number,
+): readonly Float64Array[] {
+  switch (flow.kind) {
+    case "reduce":
+    case "broadcast":
+      return [received.slice(0, length)];
+    case "gather":
+      return Array.from(
+        { length: worldSize },
+        (_, rank) => received.slice(rank * length, (rank + 1) * length),
+      );
+    case "barrier":
+      return [];
+  }
+}
+
+/** Whether a function of the program, not MPI, folds the values. */
+export function isCustom(flow: Flow): boolean {
+  return flow.kind === "reduce" && flow.combine !== sum;
+}

@@ -1,0 +1,91 @@
+/**
+ * When to look whether MPI is done: at once, between turns of the event loop, or after a sleep on another thread.
+ *
+ * @module
+ */
+
+import { setImmediate } from "node:timers";
+import type { Library } from "./library.ts";
+
+/** How urgent the next look is: a turn of the event loop, or microseconds of sleep. */
+export type Pause = "turn" | number;
+
+/** Looks whether something has happened; says when to look again, or null for never. */
+export type Look = (now: number) => Pause | null;
+
+/** What sees all pending calls of a process through. */
+export interface Progress {
+  /** How long to look again and again before the event loop gets its turn, in ms, while so many bytes move. */
+  readonly spinMs: (bytes: number) => number;
+  /** How long to look in every turn of the event loop after that, in ms. */
+  readonly turnsMs: number;
+  /** Looks from now on, the first time in the next turn of the event loop; once more for a look that is known. */
+  readonly watch: (look: Look) => void;
+}
+
+/** Sleeps of at least this many microseconds are timers: they need no thread. */
+const TIMER_US = 4000;
+
+/**
+ * Makes the loop of a process. It runs only while there is something to look at.
+ *
+ * @param library for its sleep
+ * @param crowded whether MPI has more ranks on this host than there are cores, and does not yield: who spins then keeps
+ *   the others from coming
+ * @returns the loop
+ */
+export function createProgress(library: Library, crowded: boolean): Progress {
+  const looks = new Set<Look>();
+  let next: { cancelled: boolean } | undefined;
+  let urgency = Infinity;
+
+  function schedule(pause: Pause): void {
+    if (next) next.cancelled = true;
+    const planned = next = { cancelled: false };
+    urgency = microseconds(pause);
+    const tick = () => {
+      if (!planned.cancelled) run();
+    };
+    if (pause === "turn") setImmediate(tick);
+    else if (pause >= TIMER_US) setTimeout(tick, pause / 1000);
+    else library.symbols.usleep(pause).then(tick);
+  }
+
+  function run(): void {
+    next = undefined;
+    urgency = Infinity;
+    const now = performance.now();
+    let soonest: Pause | null = null;
+    for (const look of looks) {
+      const pause = look(now);
+      if (pause === null) looks.delete(look);
+      else if (soonest === null || microseconds(pause) < microseconds(soonest)) soonest = pause;
+    }
+    // A look may have planned one itself, by what it woke.
+    if (soonest !== null && microseconds(soonest) < urgency) schedule(soonest);
+  }
+
+  return {
+    // A turn of the event loop takes some 10 us. To move the values is this thread's own work: 1 GB/s at least.
+    spinMs: (bytes) => crowded ? 0 : 0.02 + bytes / 1e6,
+    turnsMs: crowded ? 0 : 1,
+    watch: (look) => {
+      looks.add(look);
+      if (urgency > 0) schedule("turn");
+    },
+  };
+}
+
+/**
+ * How long to sleep for something that has not happened for a while.
+ *
+ * @param ageMs how long it has been awaited, in ms
+ * @returns microseconds
+ */
+export function patience(ageMs: number): number {
+  return ageMs < 10 ? 50 : ageMs < 100 ? 200 : 500;
+}
+
+function microseconds(pause: Pause): number {
+  return pause === "turn" ? 0 : pause;
+}

@@ -1,0 +1,122 @@
+/**
+ * How the ranks of a broken group come to the same words for it.
+ *
+ * Whoever finds the group broken asks all others (query), who stop where they are and, if they are in a call, answer
+ * where they stand (present). Once all have answered, or after a moment, the asking rank says what all reject with
+ * (verdict). Of several that ask at once the lowest leads. Ranks that come later find question and verdict waiting.
+ *
+ * @module
+ */
+
+import type { CollectiveError } from "../../errors.ts";
+import { fromPlain, toPlain } from "../failures.ts";
+import { fit, type Mailbox, type Presence } from "./mailbox.ts";
+
+/** The end of a group, as one of its ranks goes through it. */
+export interface Settlement {
+  /** Whether somebody has found the group broken: nothing may go on. */
+  readonly begun: () => boolean;
+  /** Tells all others that this failure breaks the group, or, without one, that a deadline is over. */
+  readonly propose: (failure: CollectiveError | undefined, now: number) => void;
+  /**
+   * Reads what came in and answers.
+   *
+   * @param now the time, in ms
+   * @param at where this rank stands, or null while it is not in a call
+   * @returns what to reject with, once it is known
+   */
+  readonly patrol: (now: number, at: Presence | null) => CollectiveError | undefined;
+}
+
+/** How long to wait for answers: after a deadline for all to say where they stand; else for others that ask at once. */
+const DEADLINE_GRACE_MS = 200;
+const FAILURE_GRACE_MS = 100;
+/** How often to look at least before the time counts as up: this process may have been asleep itself. */
+const LOOKS = 8;
+/** How long to wait for the verdict of another. */
+const FOLLOWING_MS = 500;
+/** How long the verdict may take to leave. */
+const LEAVING_MS = 100;
+
+/**
+ * Prepares the end of a group.
+ *
+ * @param rank this rank
+ * @param worldSize how many there are
+ * @param mailbox its end
+ * @param late makes the error of a deadline of who has said where it stands; the others are missing
+ * @returns the settlement
+ */
+export function createSettlement(
+  rank: number,
+  worldSize: number,
+  mailbox: Mailbox,
+  late: (present: ReadonlyMap<number, Presence>) => CollectiveError,
+): Settlement {
+  const present = new Map<number, Presence>();
+  const answered = new Set<number>();
+  let leader: number | undefined;
+  let [asked, until, looks] = [0, 0, 0];
+  let failure: CollectiveError | undefined;
+  let decided: CollectiveError | undefined;
+
+  function follow(other: number, now: number, theirs: CollectiveError | undefined): void {
+    leader = other;
+    until = now + FOLLOWING_MS;
+    looks = 0;
+    failure = theirs;
+  }
+
+  function decide(now: number): CollectiveError {
+    const own = failure ?? late(present);
+    const plain = fit(toPlain(own), worldSize);
+    mailbox.sendAll({ kind: "verdict", from: rank, failure: plain });
+    until = now + LEAVING_MS;
+    return fromPlain(plain, { cause: own.cause });
+  }
+
+  function read(now: number, at: Presence | null): CollectiveError | undefined {
+    for (let alarm = mailbox.receive(); alarm; alarm = mailbox.receive()) {
+      switch (alarm.kind) {
+        case "verdict":
+          return fromPlain(alarm.failure);
+        case "present":
+          answered.add(alarm.from);
+          if (alarm.at) {
+            present.set(alarm.from, { ...alarm.at, waitedMs: alarm.at.waitedMs - (now - asked) });
+          }
+          break;
+        case "query":
+          mailbox.send(alarm.from, { kind: "present", from: rank, at });
+          if (leader === undefined || alarm.from < leader) {
+            follow(alarm.from, now, alarm.failure && fromPlain(alarm.failure));
+          }
+      }
+    }
+  }
+
+  return {
+    begun: () => leader !== undefined,
+    propose: (own, now) => {
+      leader = rank;
+      failure = own;
+      asked = now;
+      looks = 0;
+      until = now + (own ? FAILURE_GRACE_MS : DEADLINE_GRACE_MS);
+      const plain = own && fit(toPlain(own), worldSize);
+      mailbox.sendAll({ kind: "query", from: rank, ...(plain && { failure: plain }) });
+    },
+    patrol: (now, at) => {
+      if (!decided) {
+        if (leader !== undefined) mailbox.catchUp();
+        const verdict = read(now, at);
+        if (verdict || leader === undefined) return verdict;
+        const timeIsUp = ++looks > LOOKS && now >= until;
+        if (!timeIsUp && !(leader === rank && answered.size === worldSize - 1)) return;
+        if (leader !== rank) return failure ?? late(present);
+        decided = decide(now);
+      }
+      return mailbox.flushed() || now > until ? decided : undefined;
+    },
+  };
+}
