@@ -2,16 +2,18 @@
  * Synchronized batch normalization as pure functions: when a model trains on several replicas, the statistics are taken
  * over all of them, exactly, so that *k replicas equal one*.
  *
- * The library in five steps:
+ * The library in six steps:
  * 1. A {@linkcode Device} computes: {@linkcode referenceDevice} here, a GPU from the entry point `./webgpu`.
  *    {@linkcode tensor} puts numbers onto it, {@linkcode toArray} reads them back.
  * 2. {@linkcode initBatchNorm} makes an immutable {@linkcode BatchNormState}: weight, bias, running statistics.
- * 3. A {@linkcode ProcessGroup} connects the replicas: {@linkcode runRanks} and {@linkcode inProcessGroup} here, or any
- *    function that reduces an array over them.
+ * 3. A {@linkcode ProcessGroup} connects the replicas: {@linkcode runRanks} and {@linkcode inProcessGroup} here, threads
+ *    from the entry point `./workers`, processes from `./mpi`, or any function that reduces an array over them.
  * 4. {@linkcode syncBatchNormForward} and {@linkcode syncBatchNormBackward} train over a group;
  *    {@linkcode batchNormForward} and {@linkcode batchNormBackward} without one; {@linkcode batchNormInfer} evaluates.
  *    Forward takes a state and returns a new one.
- * 5. {@linkcode withParameters} and {@linkcode addScaled} are an optimiser's step; {@linkcode region},
+ * 5. {@linkcode allReduceGradients}, {@linkcode lossScale}, {@linkcode joinUneven}, {@linkcode broadcastState} and
+ *    {@linkcode assertReplicated} keep the rest of a model equal on all replicas.
+ * 6. {@linkcode withParameters} and {@linkcode addScaled} are an optimiser's step; {@linkcode region},
  *    {@linkcode batch} and {@linkcode release} say what lives how long on the device.
  *
  * @example

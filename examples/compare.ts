@@ -5,10 +5,9 @@
  */
 
 import { drawBatches, seeded } from "./batches.ts";
-import type { Digits } from "./digits.ts";
-import type { Layers } from "./layers.ts";
 import { firstParameters } from "./model.ts";
-import { type Exam, type Norm, train } from "./train.ts";
+import type { Runner } from "./runners.ts";
+import type { Exam, Norm, Task } from "./train.ts";
 
 /** What can be chosen. */
 export interface CompareOptions {
@@ -43,8 +42,36 @@ export interface Result {
   readonly exams: readonly Exam[];
   /** How far it went from one process, step by step. */
   readonly distances: readonly Distance[];
-  /** Mean time of a step in ms, all replicas on one thread. */
+  /** Mean time of a step of all replicas in ms. */
   readonly msPerStep: number;
+}
+
+/** How to train. */
+export interface Runners {
+  /** The runs of one process. */
+  readonly one: Runner;
+  /** Those of the replicas. */
+  readonly replicas: Runner;
+}
+
+/** One run, before it is performed. */
+export interface PlannedRun {
+  /** What it is, for people. */
+  readonly title: string;
+  /** Who performs it. */
+  readonly by: keyof Runners;
+  /** What it is made of; null where it is impossible. */
+  readonly task: Task | null;
+}
+
+/** All runs, before they are performed. The same options give the same plan. */
+export interface Plan extends CompareOptions {
+  /** Number of steps of each run. */
+  readonly steps: number;
+  /** What it would have been without a stop. */
+  readonly planned: number;
+  /** The five runs, in their order. */
+  readonly runs: Readonly<Record<Name, PlannedRun>>;
 }
 
 /** All runs. */
@@ -75,64 +102,74 @@ const EXAMS = 24;
 const SNAPSHOTS = 60;
 
 /**
- * Trains the network five times: in one process with the whole batch; the same with the rows of each batch reversed, as
- * a yardstick for what rounding alone does; on replicas with syncbn; on replicas with local batch norm; on replicas
- * without a norm.
+ * Plans to train the network five times: in one process with the whole batch; the same with the rows of each batch
+ * reversed, as a yardstick for what rounding alone does; on replicas with syncbn; on replicas with local batch norm; on
+ * replicas without a norm.
  *
- * @param layers where everything computes
- * @param digits the images
+ * @param images number of images to learn from
  * @param options what can be chosen
- * @param onProgress called after each step
- * @returns what came of each run
+ * @returns the runs
  */
-export async function compare<V, A>(
-  layers: Layers<V, A>,
-  digits: Digits,
-  options: CompareOptions,
-  onProgress: (progress: Progress) => void = () => {},
-): Promise<Comparison> {
+export function planRuns(images: number, options: CompareOptions): Plan {
   const { replicas, batch, epochs, stopAfter, seed } = options;
   const random = seeded(seed);
   const parameters = firstParameters(random.unit);
   const size = replicas * batch;
-  const all = drawBatches(digits.training.count, size, epochs, random);
+  const all = drawBatches(images, size, epochs, random);
   const [batches, planned] = [all.slice(0, stopAfter), all.length];
   const steps = batches.length;
   const exams = new Set(evenly(EXAMS, steps));
   const snapshots = new Set([...first(FIRST_STEPS, steps), ...evenly(SNAPSHOTS, steps)]);
-  const common = { digits, parameters, exams, snapshots, planned };
+  const common = { batches, parameters, exams, snapshots, planned };
 
+  const whole: Task = { ...common, replicas: 1, perReplica: size, norm: "sync" };
+  const reversed = batches.map((numbers) => numbers.toReversed());
+  const shared = (norm: Norm): Task => ({ ...common, replicas, perReplica: batch, norm });
+  const planRun = (title: string, by: keyof Runners, task: Task | null): PlannedRun =>
+    Object.freeze({ title, by, task });
   const shape = `${replicas} x ${batch}`;
-  const whole = { replicas: 1, perReplica: size, batches, norm: "sync" as Norm };
-  const shared = { ...whole, replicas, perReplica: batch };
-  const plans = {
-    one: { title: `one process, batch ${size}`, ...whole },
-    control: {
-      title: "one process, rows reversed",
-      ...whole,
-      batches: batches.map((numbers) => numbers.toReversed()),
-    },
-    sync: { title: `syncbn, ${shape}`, ...shared },
-    local: { title: `local batch norm, ${shape}`, ...shared, norm: "local" as Norm },
-    none: { title: `no norm, ${shape}`, ...shared, norm: "none" as Norm },
+  const runs = {
+    one: planRun(`one process, batch ${size}`, "one", whole),
+    control: planRun("one process, rows reversed", "one", { ...whole, batches: reversed }),
+    sync: planRun(`syncbn, ${shape}`, "replicas", shared("sync")),
+    // One value per channel has no variance: what local batch norm cannot do is left out, not worked around.
+    local: planRun(
+      `local batch norm, ${shape}`,
+      "replicas",
+      batch === 1 ? null : shared("local"),
+    ),
+    none: planRun(`no norm, ${shape}`, "replicas", shared("none")),
   };
+  return Object.freeze({ ...options, steps, planned, runs: Object.freeze(runs) });
+}
 
+/**
+ * Performs all runs of a plan, and holds each against the first.
+ *
+ * @param runners how to train
+ * @param plan the runs
+ * @param onProgress called after each step
+ * @returns what came of each run
+ */
+export async function compare(
+  runners: Runners,
+  { runs, ...options }: Plan,
+  onProgress: (progress: Progress) => void = () => {},
+): Promise<Comparison> {
+  const names = Object.keys(runs);
   let reference: ReadonlyMap<number, Float32Array> | undefined;
-  let run = 0;
-  const runs = Object.keys(plans).length;
   const perform = async (name: Name): Promise<Result> => {
-    const { title, ...plan } = plans[name];
-    run++;
-    // One value per channel has no variance: what local batch norm cannot do is left empty, not worked around.
-    if (plan.norm === "local" && batch === 1) {
-      onProgress({ title, run, runs, step: steps, steps });
+    const { title, by, task } = runs[name];
+    const show = (step: number, exam?: Exam): void =>
+      onProgress({
+        ...{ title, step, exam, steps: options.steps },
+        ...{ run: names.indexOf(name) + 1, runs: names.length },
+      });
+    if (task === null) {
+      show(options.steps);
       return { name, title, exams: [], distances: [], msPerStep: NaN };
     }
-    const { snapshots, ...result } = await train(layers, {
-      ...common,
-      ...plan,
-      onStep: (step, exam) => onProgress({ title, run, runs, step, steps, exam }),
-    });
+    const { snapshots, ...result } = await runners[by](task, show);
     reference ??= snapshots;
     return Object.freeze({ name, title, distances: distances(snapshots, reference), ...result });
   };
@@ -145,7 +182,7 @@ export async function compare<V, A>(
     local: await perform("local"),
     none: await perform("none"),
   };
-  return Object.freeze({ ...options, steps, planned, results: Object.freeze(results) });
+  return Object.freeze({ ...options, results: Object.freeze(results) });
 }
 
 function distances(

@@ -5,6 +5,7 @@
  */
 
 import { type Comparison, FIRST_STEPS, type Result } from "./compare.ts";
+import type { GroupName } from "./flags.ts";
 
 /** Whether syncbn kept its promise, and how to say it. */
 export interface Verdict {
@@ -52,11 +53,24 @@ export function table({ steps, results }: Comparison): string {
   ).join("\n");
 }
 
-/** Explains the columns of {@linkcode table}. */
-export const TABLE_NOTES = `\
+/**
+ * Explains the columns of {@linkcode table}.
+ *
+ * @param group where the replicas were
+ * @returns a few lines
+ */
+export function tableNotes(group: GroupName): string {
+  return `\
 Accuracy and loss: on the held-out images, by replica 0 with its running statistics.
 Difference: the largest of any parameter from the first row's. Later on, rounding alone can set two
-runs apart, as the reversed rows show. Time: all replicas together, from one thread.`;
+runs apart, as the reversed rows show. Time: all replicas together, ${FROM[group]}.`;
+}
+
+const FROM: Readonly<Record<GroupName, string>> = {
+  "in-process": "from one thread",
+  "workers": "each from a thread of its own",
+  "mpi": "each from a process of its own",
+};
 
 /**
  * Says whether replicas with syncbn equal one process.

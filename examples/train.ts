@@ -1,10 +1,10 @@
 /**
- * One training run: k replicas that share every batch, or one process that has it whole.
+ * One training run, as each of its replicas goes through it: k that share every batch, or one that has it whole.
  *
  * @module
  */
 
-import { type ProcessGroup, release, runRanks, sum } from "../mod.ts";
+import { type ProcessGroup, release, sum } from "../mod.ts";
 import { share } from "./batches.ts";
 import type { Digits } from "./digits.ts";
 import type { Layers, Moving } from "./layers.ts";
@@ -17,10 +17,8 @@ import { type Batch, examine, pick, store, study } from "./network.ts";
  */
 export type Norm = "sync" | "local" | "none";
 
-/** What a run is made of. The same record gives the same run. */
-export interface TrainOptions {
-  /** The images. */
-  readonly digits: Digits;
+/** What a run is made of: plain data, which can be handed to a worker. The same record gives the same run. */
+export interface Task {
   /** Images of each step, over all replicas, by their numbers. */
   readonly batches: readonly (readonly number[])[];
   /** Steps that the learning rate is laid out for; with fewer batches the run stops on the way. */
@@ -37,9 +35,10 @@ export interface TrainOptions {
   readonly exams: ReadonlySet<number>;
   /** Steps after which the parameters are kept; the exams' are kept as well. */
   readonly snapshots: ReadonlySet<number>;
-  /** Called after each step with the latest exam, to show progress. */
-  readonly onStep?: (step: number, exam?: Exam) => void;
 }
+
+/** Called after each step with the latest exam, to show progress. */
+export type OnStep = (step: number, exam?: Exam) => void;
 
 /** What the network had learnt after some step. */
 export interface Exam {
@@ -56,14 +55,14 @@ export interface Run {
   readonly exams: readonly Exam[];
   /** The parameters after the steps that were asked for. */
   readonly snapshots: ReadonlyMap<number, Float32Array>;
-  /** Mean time of a step in ms, exams and snapshots not counted. All replicas share one thread. */
+  /** Mean time of a step in ms, exams and snapshots not counted, by replica 0's clock. */
   readonly msPerStep: number;
 }
 
 interface Replica<V, A> extends Model<V, A>, Moving<V> {}
 
-/** The images of a run, shared by its replicas. */
-interface Stored<V> {
+/** The images where the layers compute; replicas on the same device can share them. */
+export interface Stored<V> {
   readonly training: Batch<V>;
   readonly test: Batch<V>;
 }
@@ -74,51 +73,64 @@ const LARGEST_RATE = 0.05;
 const MOMENTUM = 0.9;
 
 /**
- * Trains the network by stochastic gradient descent with momentum.
+ * Puts the images where layers compute, for as long as a body takes.
  *
- * Each replica computes with its part of the batch, all add up their gradients in one collective, and each takes the
- * same step, so that their parameters stay equal without being sent.
- *
- * @param layers where everything computes
- * @param options what the run is made of
- * @returns what replica 0 has learnt, and when
+ * @param layers where
+ * @param digits the images
+ * @param body what to do with them
+ * @returns what the body returns
  */
-export async function train<V, A>(layers: Layers<V, A>, options: TrainOptions): Promise<Run> {
-  const { digits, replicas } = options;
+export async function withStored<V, A, R>(
+  layers: Layers<V, A>,
+  digits: Digits,
+  body: (stored: Stored<V>) => Promise<R>,
+): Promise<R> {
   const stored = { training: store(digits.training, layers), test: store(digits.test, layers) };
   try {
-    const [run] = await runRanks(
-      replicas,
-      (group) => trainReplica(layers, group, stored, options),
-    );
-    return run;
+    return await body(stored);
   } finally {
     for (const { pixels, labels } of Object.values(stored)) layers.free(pixels, labels);
   }
 }
 
-async function trainReplica<V, A>(
+/**
+ * Trains one replica of the network by stochastic gradient descent with momentum; all replicas call it together.
+ *
+ * Each computes with its part of the batch, all add up their gradients in one collective, and each takes the same step,
+ * so that their parameters stay equal without being sent.
+ *
+ * @param layers where this replica computes
+ * @param stored the images, there
+ * @param group this replica's handle on the group of all
+ * @param task what the run is made of
+ * @param onStep called on replica 0
+ * @returns what was learnt, and when; without exams and snapshots on all replicas but the first
+ */
+export async function train<V, A>(
   layers: Layers<V, A>,
-  group: ProcessGroup,
   { training, test }: Stored<V>,
-  options: TrainOptions,
+  group: ProcessGroup,
+  task: Task,
+  onStep: OnStep = () => {},
 ): Promise<Run> {
-  const { batches, norm, planned } = options;
+  const { batches, norm, planned } = task;
   // The law at work: local batch norm is synchronized batch norm over a group of one.
   const sharing = norm === "local" ? await group.split(group.rank) : group;
   const exams: Exam[] = [];
   const snapshots = new Map<number, Float32Array>();
   let replica: Replica<V, A> = {
-    parameters: layers.upload(options.parameters),
-    velocity: layers.upload(new Float32Array(options.parameters.length)),
+    parameters: layers.upload(task.parameters),
+    velocity: layers.upload(new Float32Array(task.parameters.length)),
     norms: norm === "none" ? null : firstNorms(layers.device),
   };
+  // A thread or process that starts late is not what a step costs.
+  await group.barrier({ label: "start" });
   const start = performance.now();
   let examMs = 0;
   for (const [index, batch] of batches.entries()) {
     const pace = { rate: learningRate(batches[0].length, index / planned), momentum: MOMENTUM };
     const next = await layers.region(async (inner): Promise<Replica<V, A>> => {
-      const part = pick(training, share(batch, group.rank, options.perReplica), inner);
+      const part = pick(training, share(batch, group.rank, task.perReplica), inner);
       const lesson = await study(replica, part, inner, sharing);
       // One collective for the gradients of all parameters.
       const total = await group.allReduce(lesson.gradient, sum, { label: "gradients" });
@@ -132,16 +144,16 @@ async function trainReplica<V, A>(
     const step = index + 1;
     if (group.rank > 0) continue;
     const began = performance.now();
-    if (options.snapshots.has(step) || options.exams.has(step)) {
+    if (task.snapshots.has(step) || task.exams.has(step)) {
       const [parameters] = await layers.read(replica.parameters);
       snapshots.set(step, parameters);
     }
-    if (options.exams.has(step)) {
+    if (task.exams.has(step)) {
       const result = await layers.region((inner) => examine(replica, test, inner));
       exams.push(Object.freeze({ step, ...result }));
     }
     examMs += performance.now() - began;
-    options.onStep?.(step, exams.at(-1));
+    onStep(step, exams.at(-1));
   }
   const msPerStep = (performance.now() - start - examMs) / batches.length;
   discard(replica, layers);

@@ -1,15 +1,16 @@
 import assert from "node:assert/strict";
-import { fileURLToPath } from "node:url";
 import { referenceDevice } from "../mod.ts";
 import { share } from "../examples/batches.ts";
 import { chart } from "../examples/chart.ts";
-import { compare } from "../examples/compare.ts";
-import { readDigits } from "../examples/digits.ts";
+import { compare, type CompareOptions, planRuns } from "../examples/compare.ts";
 import { hostLayers } from "../examples/host_layers.ts";
 import { judge, LARGEST_DIFFERENCE, table } from "../examples/report.ts";
+import { inProcessRunner } from "../examples/runners.ts";
+import { demo, digits, NO_ADAPTER } from "./demo_kit.ts";
 
-const root = new URL("../", import.meta.url);
-const digits = await readDigits(await Deno.readFile(new URL("examples/digits.bin.gz", root)));
+const run = inProcessRunner(hostLayers(referenceDevice()), digits);
+const compareHere = (options: CompareOptions) =>
+  compare({ one: run, replicas: run }, planRuns(digits.training.count, options));
 
 Deno.test("the demo's data are the 1,797 digits, every one an image of 0 to 16", () => {
   const { training, test } = digits;
@@ -30,7 +31,7 @@ Deno.test("the demo cuts every batch over its replicas without loss", () => {
 
 Deno.test("the demo's replicas with syncbn equal one process, those with local batch norm do not", async () => {
   const options = { replicas: 4, batch: 30, epochs: 1, stopAfter: Infinity, seed: 3 };
-  const comparison = await compare(hostLayers(referenceDevice()), digits, options);
+  const comparison = await compareHere(options);
   const largest = (name: "sync" | "local") =>
     Math.max(...comparison.results[name].distances.map((distance) => distance.largest));
   assert(comparison.steps === 12 && largest("sync") <= LARGEST_DIFFERENCE);
@@ -48,9 +49,8 @@ Deno.test("the demo's replicas with syncbn equal one process, those with local b
 });
 
 Deno.test("a demo that is stopped takes the whole one's first steps, and is not judged by accuracy", async () => {
-  const layers = hostLayers(referenceDevice());
   const stopAt = (stopAfter: number) =>
-    compare(layers, digits, { replicas: 2, batch: 15, epochs: 1, stopAfter, seed: 3 });
+    compareHere({ replicas: 2, batch: 15, epochs: 1, stopAfter, seed: 3 });
   const [sooner, later] = [await stopAt(2), await stopAt(4)];
   assert.deepEqual([sooner.steps, sooner.planned, later.steps, later.planned], [2, 48, 4, 48]);
   const first = later.results.local.distances.slice(0, 2);
@@ -88,7 +88,7 @@ Deno.test("the demo answers a wrong flag with one line and exit code 2", async (
 });
 
 Deno.test("the demo says in one line that there is no adapter for --device webgpu", async () => {
-  const { code, stdout, stderr } = await demo(["--device", "webgpu"], NO_ADAPTER);
+  const { code, stdout, stderr } = await demo(["--device", "webgpu"], { env: NO_ADAPTER });
   assert.equal(code, 2);
   assert.match(
     stderr.join("\n"),
@@ -98,40 +98,8 @@ Deno.test("the demo says in one line that there is no adapter for --device webgp
 });
 
 Deno.test("the demo takes the CPU by itself where there is no hardware GPU", async () => {
-  const { code, stdout } = await demo(["--steps", "1"], NO_ADAPTER);
+  const { code, stdout } = await demo(["--steps", "1"], { env: NO_ADAPTER });
   assert.equal(code, 0);
   assert.match(stdout, /^Device: reference/m);
   assert.match(stdout, /equal one process\.\n.*within the first 1 step: /);
 });
-
-/** Only a backend that this system does not have. */
-const NO_ADAPTER = { DENO_WEBGPU_BACKEND: Deno.build.os === "darwin" ? "vulkan" : "metal" };
-
-/** Runs the demo in a folder of its own, with the permissions of its task. */
-async function demo(flags: readonly string[], env: Readonly<Record<string, string>> = {}) {
-  const cwd = await Deno.makeTempDir();
-  try {
-    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-      args: [
-        "run",
-        "--no-prompt",
-        `--config=${fromRoot("deno.json")}`,
-        `--allow-read=${fromRoot("examples")}`,
-        "--allow-write=out",
-        fromRoot("examples/demo.ts"),
-        ...flags,
-      ],
-      cwd,
-      env: { NO_COLOR: "1", ...env },
-    }).output();
-    const text = new TextDecoder();
-    const lines = text.decode(stderr).trim().split("\n");
-    return { code, stdout: text.decode(stdout), stderr: lines };
-  } finally {
-    await Deno.remove(cwd, { recursive: true });
-  }
-}
-
-function fromRoot(path: string): string {
-  return fileURLToPath(new URL(path, root));
-}

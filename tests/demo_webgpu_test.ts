@@ -1,21 +1,21 @@
 /** The demo on this runtime's WebGPU: its own kernels against its loops, and what they cost. */
 
 import assert from "node:assert/strict";
-import { compare } from "../examples/compare.ts";
+import { compare, planRuns } from "../examples/compare.ts";
 import { drawBatches, seeded } from "../examples/batches.ts";
-import { readDigits } from "../examples/digits.ts";
 import { HOST_ARITHMETIC } from "../examples/host_layers.ts";
 import { type Arithmetic, unfolded } from "../examples/layers.ts";
 import { firstParameters } from "../examples/model.ts";
 import { judge, LARGEST_DIFFERENCE } from "../examples/report.ts";
-import { type Run, train } from "../examples/train.ts";
+import { inProcessRunner } from "../examples/runners.ts";
+import type { Run } from "../examples/train.ts";
 import { type WebGpuLayers, webgpuLayers } from "../examples/webgpu_layers.ts";
 import { requestWebGpuDevice } from "../kernels/webgpu_device.ts";
+import { digits } from "./demo_kit.ts";
 import { uniforms } from "./random.ts";
 import { testsWebgpu } from "./webgpu_kit.ts";
 
 const root = new URL("../", import.meta.url);
-const digits = await readDigits(await Deno.readFile(new URL("examples/digits.bin.gz", root)));
 const ignore = !await testsWebgpu();
 const test = (name: string, body: () => Promise<void>): void => {
   Deno.test({ name: `webgpu: ${name}${ignore ? " (no adapter)" : ""}`, ignore, fn: body });
@@ -145,8 +145,12 @@ function unaligned(layers: WebGpuLayers, values: Float32Array) {
 test("the demo's replicas with syncbn equal one process within 20 steps", async () => {
   await using device = await requestWebGpuDevice();
   using layers = webgpuLayers(device);
+  const run = inProcessRunner(layers, digits);
   const options = { replicas: 4, batch: 2, epochs: 1, stopAfter: 20, seed: 3 };
-  const comparison = await compare(layers, digits, options);
+  const comparison = await compare(
+    { one: run, replicas: run },
+    planRuns(digits.training.count, options),
+  );
   const largest = (name: "sync" | "local") =>
     Math.max(...comparison.results[name].distances.map((distance) => distance.largest));
   assert.equal(comparison.steps, 20);
@@ -208,8 +212,8 @@ async function learn(
   const random = seeded(1);
   const parameters = firstParameters(random.unit);
   const batches = drawBatches(digits.training.count, images, 1, random).slice(0, steps);
-  return await train(layers, {
-    ...{ digits, batches, planned: steps, parameters, replicas, norm },
+  return await inProcessRunner(layers, digits)({
+    ...{ batches, planned: steps, parameters, replicas, norm },
     perReplica: replicas === 1 ? images : 2,
     exams: new Set(),
     snapshots: new Set(snapshot === undefined ? [] : [snapshot]),

@@ -43,3 +43,48 @@ Deno.test("the README's step beside kernels of one's own is that of the whole pr
   assert(lines(program).join("\n").includes(lines(step).join("\n")));
   assert.match(readme, new RegExp(`${program.trimEnd().split("\n").length} lines`));
 });
+
+Deno.test("the README's workers train what its tasks of one thread train", async () => {
+  const readme = await Deno.readTextFile(new URL("README.md", root));
+  const [, definitions, tasks] =
+    /^```ts\n(import \{\n {2}addScaled,.*?)^(const states.*?)^console/ms.exec(readme) ?? [];
+  const [, served, spawned] =
+    /^```ts ignore\n\/\/ rank\.ts\n(.*?)\/\/ main\.ts\n(.*?)^```$/ms.exec(readme) ?? [];
+  assert(definitions && tasks && served && spawned);
+  const print = "console.log(states.map((state) => [...state.runningMean ?? []]).join());\n";
+  const toHost = "(await Promise.all(states.map((state) => stateToHost(device, state))))";
+  const programs = {
+    "rank.ts": definitions + served,
+    "workers.ts": spawned + print,
+    "tasks.ts": definitions + tasks + print.replace("states", toHost),
+  };
+  const cwd = await Deno.makeTempDir({ prefix: "syncbn_readme_" });
+  try {
+    for (const [name, code] of Object.entries(programs)) {
+      const imports = `import { type BatchNormState, stateToHost } from "@syncbn/syncbn";
+        import { serveRank, spawnWorkers } from "${new URL("lib/groups/workers.ts", root)}";\n`;
+      const resolved = (imports + code).replaceAll(
+        '"@syncbn/syncbn"',
+        `"${new URL("mod.ts", root)}"`,
+      );
+      await Deno.writeTextFile(`${cwd}/${name}`, resolved);
+    }
+    const [workers, oneThread] = [await printed(cwd, "workers.ts"), await printed(cwd, "tasks.ts")];
+    assert.match(oneThread, /^0\.\d+,/);
+    assert.equal(workers, oneThread);
+  } finally {
+    await Deno.remove(cwd, { recursive: true });
+  }
+});
+
+/** What a program prints. */
+async function printed(cwd: string, name: string): Promise<string> {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-prompt", "--check", "--allow-read", name],
+    cwd,
+    env: { NO_COLOR: "1" },
+  }).output();
+  const text = new TextDecoder();
+  assert.equal(code, 0, text.decode(stderr));
+  return text.decode(stdout);
+}

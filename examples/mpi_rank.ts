@@ -1,0 +1,83 @@
+/**
+ * The demo as one of several processes that `mpirun` has started.
+ *
+ * @module
+ */
+
+import { type MpiGroup, mpiGroup } from "../lib/groups/mpi.ts";
+import { planRuns } from "./compare.ts";
+import { demonstrate } from "./demonstrate.ts";
+import { noAdapter, onLayers, openGpu } from "./devices.ts";
+import type { Digits } from "./digits.ts";
+import type { DeviceName, RunCommand } from "./flags.ts";
+import { inProcessRunner, rankRunner } from "./runners.ts";
+import { isStartError, startError } from "./start_error.ts";
+
+/** Rank 0 trains alone before the replicas do; the others wait for it meanwhile. */
+const WAITING_MS = 3_600_000;
+
+/**
+ * Takes part as a replica; rank 0 also trains as one process, shows everything and judges.
+ *
+ * @param command what to run
+ * @param digits the images
+ * @returns the exit code; on an error this process, and with it all, end instead
+ * @throws (rejects with) a start error where MPI is not there
+ */
+export async function joinRanks(command: RunCommand, digits: Digits): Promise<number> {
+  const group = join();
+  try {
+    const code = await takePart(group, command, digits);
+    await group.close();
+    return code;
+  } catch (error) {
+    const isStart = isStartError(error);
+    console.error(isStart ? error.message : error);
+    return group.abort(isStart ? 2 : 1);
+  }
+}
+
+function join(): MpiGroup {
+  try {
+    return mpiGroup({ timeoutMs: WAITING_MS });
+  } catch (cause) {
+    throw startError(`--group mpi must have MPI: ${(cause as Error).message}`, { cause });
+  }
+}
+
+async function takePart(
+  group: MpiGroup,
+  { device, options, progress }: RunCommand,
+  digits: Digits,
+): Promise<number> {
+  await using gpu = await openEverywhere(group, device);
+  const plan = planRuns(digits.training.count, options);
+  return await onLayers(gpu, async (layers) => {
+    const replicas = rankRunner(layers, digits, group);
+    if (group.rank === 0) {
+      const one = inProcessRunner(layers, digits);
+      return await demonstrate({ one, replicas }, {
+        ...{ digits, plan, device: layers.device.info.name },
+        ...{ group: "mpi", replicas: `processes (${group.library})` },
+        bar: progress === "bar",
+      });
+    }
+    for (const { by, task } of Object.values(plan.runs)) {
+      if (by === "replicas" && task) await replicas(task);
+    }
+    return 0;
+  });
+}
+
+/** A GPU on every rank, or on none. */
+async function openEverywhere(group: MpiGroup, device: DeviceName) {
+  const gpu = await openGpu(device);
+  const found = await group.allGather(Float64Array.of(gpu ? 1 : 0), { label: "devices" });
+  const without = found.findIndex(([one]) => one === 0);
+  if (without < 0) return gpu;
+  await gpu?.[Symbol.asyncDispose]();
+  if (device !== "webgpu") return null;
+  // Rank 0 says it for all, and ends them.
+  if (group.rank > 0) await group.barrier({ label: "the end" });
+  throw noAdapter(`rank ${without}`);
+}
