@@ -4,16 +4,28 @@ import { deserialize, serialize } from "node:v8";
 import { CollectiveError } from "../mod.ts";
 import type { MpiFamily, MpiOptions } from "../lib/groups/mpi.ts";
 import { demanded } from "./demanded.ts";
+import type { Hosts } from "./hosts.ts";
 import type { GroupKit, RankTask } from "./kit.ts";
 import type { Order, Report } from "./mpi_rank.ts";
 
 /** A family's launcher, by its full name: `mpirun` is whatever was installed last. */
 interface Launching {
   readonly command: string;
-  /** What keeps all traffic on this machine, allows for more ranks than cores, and puts all files into the folder. */
+  /** What allows for more ranks than cores, and puts all files into the folder. */
   readonly args: (folder: string) => readonly string[];
+  /** What keeps all traffic on this machine. */
+  readonly here: Settings;
+  /** What puts ranks on two hosts in turns, as many on each, and keeps their traffic on the cable between them. */
+  readonly across: (hosts: Hosts, perHost: number) => Settings;
+}
+
+interface Settings {
+  readonly args: readonly string[];
   readonly env: Record<string, string>;
 }
+
+const spread = ({ addresses }: Hosts, perHost: number): string =>
+  addresses.map((address) => `${address}:${perHost}`).join(",");
 
 const LAUNCHING: Record<MpiFamily, Launching> = {
   "Open MPI": {
@@ -22,17 +34,40 @@ const LAUNCHING: Record<MpiFamily, Launching> = {
       "--allow-run-as-root",
       "--oversubscribe",
       ...["--bind-to", "none"],
-      ...["--mca", "oob_tcp_if_include", "lo"],
-      ...["--mca", "btl_tcp_if_include", "lo"],
       ...["--mca", "orte_tmpdir_base", folder],
       ...["--mca", "btl_vader_backing_directory", folder],
     ],
-    env: {},
+    here: {
+      args: [
+        ...["--mca", "oob_tcp_if_include", "lo"],
+        ...["--mca", "btl_tcp_if_include", "lo"],
+      ],
+      env: {},
+    },
+    across: (hosts, perHost) => ({
+      args: [
+        ...["--mca", "plm_rsh_agent", hosts.agent],
+        ...["--mca", "oob_tcp_if_include", hosts.network],
+        ...["--mca", "btl", "self,vader,tcp"],
+        ...["--mca", "btl_tcp_if_include", hosts.network],
+        ...["--host", spread(hosts, perHost), "--map-by", "node"],
+      ],
+      env: {},
+    }),
   },
   "MPICH": {
     command: "mpirun.mpich",
-    args: () => ["-iface", "lo"],
-    env: { UCX_TLS: "self,sm" },
+    args: () => [],
+    here: { args: ["-iface", "lo"], env: { UCX_TLS: "self,sm" } },
+    // One slot each: more ranks go around once more.
+    across: (hosts) => ({
+      args: [
+        ...["-launcher", "ssh", "-launcher-exec", hosts.agent],
+        ...["-iface", hosts.link, "-hosts", spread(hosts, 1)],
+      ],
+      // Not through shared memory, which reaches farther here than between machines.
+      env: { UCX_TLS: "self,tcp", UCX_NET_DEVICES: hosts.link },
+    }),
   },
 };
 
@@ -68,26 +103,31 @@ export async function hasMpi(family: MpiFamily): Promise<boolean> {
  * @param family whose launcher
  * @param worldSize how many ranks
  * @param script the program and its arguments
- * @param options the permissions of the ranks; a folder for what MPI leaves behind
+ * @param options the permissions of the ranks; a folder for what MPI leaves behind; seconds until it is ended; two hosts
+ * to spread the ranks over
  * @returns the exit code and texts of the launcher
  */
 export async function launch(
   family: MpiFamily,
   worldSize: number,
   script: readonly string[],
-  { permissions = PERMISSIONS, folder }: {
+  { permissions = PERMISSIONS, folder, seconds = SECONDS, hosts }: {
     readonly permissions?: readonly string[];
     readonly folder: string;
+    readonly seconds?: number;
+    readonly hosts?: Hosts;
   },
 ): Promise<Launched> {
-  const { command, args, env } = LAUNCHING[family];
+  const { command, args, here, across } = LAUNCHING[family];
+  const where = hosts ? across(hosts, Math.ceil(worldSize / hosts.addresses.length)) : here;
   const program = [Deno.execPath(), ...denoArgs(permissions), ...script];
-  return await finish(command, [...args(folder), "-n", `${worldSize}`, ...program], env);
+  const launcher = [command, ...args(folder), ...where.args, "-n", `${worldSize}`, ...program];
+  return await finish(hosts ? hosts.onFirst(launcher) : launcher, where.env, seconds);
 }
 
 /** Runs a program without a launcher. */
 export async function runAlone(script: readonly string[]): Promise<Launched> {
-  return await finish(Deno.execPath(), [...denoArgs(PERMISSIONS), ...script], {});
+  return await finish([Deno.execPath(), ...denoArgs(PERMISSIONS), ...script], {}, SECONDS);
 }
 
 function denoArgs(permissions: readonly string[]): readonly string[] {
@@ -96,21 +136,21 @@ function denoArgs(permissions: readonly string[]): readonly string[] {
 }
 
 async function finish(
-  command: string,
-  args: readonly string[],
+  [command, ...args]: readonly string[],
   env: Record<string, string>,
+  seconds: number,
 ): Promise<Launched> {
   const child = new Deno.Command(command, {
-    args: [...args],
+    args,
     env: { ...env, NO_COLOR: "1" },
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
   }).spawn();
   // Both launchers end their ranks when they are asked to end.
-  const timers = [[SECONDS, "SIGTERM"], [SECONDS + 3, "SIGKILL"]] as const;
-  const pending = timers.map(([seconds, signal]) =>
-    setTimeout(() => child.kill(signal), 1000 * seconds)
+  const timers = [[seconds, "SIGTERM"], [seconds + 3, "SIGKILL"]] as const;
+  const pending = timers.map(([after, signal]) =>
+    setTimeout(() => child.kill(signal), 1000 * after)
   );
   try {
     const { code, stdout, stderr } = await child.output();
@@ -136,13 +176,14 @@ export async function withFolder<T>(body: (folder: string) => Promise<T>): Promi
  *
  * @param family whose launcher and library
  * @param fixed options of every group
- * @returns the kit; 8 ranks at most
+ * @param hosts two hosts to spread the ranks over
+ * @returns the kit; 8 ranks at most, 2 on each host
  */
-export function mpiKit(family: MpiFamily, fixed: MpiOptions = {}): GroupKit {
+export function mpiKit(family: MpiFamily, fixed: MpiOptions = {}, hosts?: Hosts): GroupKit {
   return {
-    name: family,
+    name: hosts ? `${family} on two hosts` : family,
     foldsInOrder: false,
-    costlyStart: 8,
+    costlyStart: hosts ? 4 : 8,
     run: <P, R>(
       worldSize: number,
       { module, name }: RankTask<P, R>,
@@ -159,7 +200,7 @@ export function mpiKit(family: MpiFamily, fixed: MpiOptions = {}): GroupKit {
         };
         await Deno.writeFile(`${folder}/order`, serialize(order));
         const rank = new URL("./mpi_rank.ts", import.meta.url).href;
-        const launched = await launch(family, worldSize, [rank, folder], { folder });
+        const launched = await launch(family, worldSize, [rank, folder], { folder, hosts });
         return resultsOf(await readReports(folder, worldSize), launched) as R[];
       }),
   };

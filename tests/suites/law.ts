@@ -268,7 +268,7 @@ export function groupLaw(kit: GroupKit, cases = 100): void {
   Deno.test(`${kit.name}: any partition of a batch over ranks equals one rank`, async () => {
     const check = (scenario: Scenario) =>
       checkLaw(device, 1, scenario, () => kit.run(scenario.counts.length, one, scenario));
-    if (kit.costlyStart !== undefined) await checkTogether(kit, kit.costlyStart, drawing);
+    if (kit.costlyStart !== undefined) await checkTogether(kit, drawing);
     else await fc.assert(fc.asyncProperty(scenarios(device.info.float16), check), drawing);
   });
 }
@@ -276,12 +276,12 @@ export function groupLaw(kit: GroupKit, cases = 100): void {
 const one = { module: import.meta.url, name: "lawOnReference", body: lawOnReference };
 const many = { module: import.meta.url, name: "manyLawsOnReference", body: manyLawsOnReference };
 
-/** All scenarios in one run. A counterexample is not shrunk, but named. */
-async function checkTogether(
+/** All scenarios in one run of a kit with a costly start. A counterexample is not shrunk, but named. */
+export async function checkTogether(
   kit: GroupKit,
-  worldSize: number,
   drawing: { readonly numRuns: number; readonly seed: number },
 ): Promise<void> {
+  const { costlyStart: worldSize = 1 } = kit;
   const device = referenceDevice();
   const drawn = fc.sample(scenarios(device.info.float16), drawing)
     .filter(({ counts }) => counts.length <= worldSize);
