@@ -12,7 +12,8 @@ import { gpuEffectTests } from "./webgpu/effects.ts";
 import { failureTests } from "./webgpu/failures.ts";
 import { numberTests } from "./webgpu/numbers.ts";
 import { shaderTests } from "./webgpu/shaders.ts";
-import { demanded, opener, sharedKit } from "./webgpu_kit.ts";
+import { demanded } from "./demanded.ts";
+import { opener, sharedKit } from "./webgpu_kit.ts";
 
 const NAME = "webgpu (Dawn)";
 

@@ -45,7 +45,9 @@ try {
         noEmit: true,
         strict: true,
       },
-      files: Object.values<string>(exports).map((entry) => new URL(entry, root).pathname),
+      // MPI is for Deno alone, by its FFI.
+      files: Object.entries<string>(exports).filter(([name]) => name !== "./mpi")
+        .map(([, entry]) => new URL(entry, root).pathname),
     }),
   );
   await run(folder, "install", "--quiet", "--node-modules-dir=auto");

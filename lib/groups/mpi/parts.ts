@@ -20,7 +20,12 @@ export interface Part {
   readonly sent: Float64Array<ArrayBuffer>;
   /** Where MPI writes: apart from the copy for reductions, which Open MPI does faster, else the same. */
   readonly received: Float64Array<ArrayBuffer>;
+  /** Whether what MPI writes is the result itself, not room to copy it from. */
+  readonly direct: boolean;
 }
+
+/** From this length on a copy costs more than memory that was never touched. */
+const DIRECT_LENGTH = 16_384;
 
 /**
  * Checks and copies a rank's values.
@@ -44,18 +49,20 @@ export function partOf(
     const sent = memory.take(length + 1);
     sent.set(values);
     sent[length] = 0;
-    return { text, length, sent, received: memory.take(length + 1) };
+    const direct = !isCustom(flow) && length >= DIRECT_LENGTH;
+    const received = direct ? new Float64Array(length) : memory.take(length + 1);
+    return { text, length, sent, received, direct };
   }
   const gathers = flow.kind === "gather";
   const sent = memory.take(gathers ? worldSize * length : length);
   sent.set(values, gathers ? rank * length : 0);
-  return { text, length, sent, received: sent };
+  return { text, length, sent, received: sent, direct: false };
 }
 
 /** Gives back the room of a part that MPI is done with. */
-export function release({ sent, received }: Part, memory: Memory): void {
+export function release({ sent, received, direct }: Part, memory: Memory): void {
   memory.give(sent);
-  if (received !== sent) memory.give(received);
+  if (received !== sent && !direct) memory.give(received);
 }
 
 /**
@@ -68,13 +75,13 @@ export function release({ sent, received }: Part, memory: Memory): void {
  */
 export function resultOf(
   flow: Flow,
-  { received, length }: Part,
+  { received, length, direct }: Part,
   worldSize: number,
 ): readonly Float64Array[] {
   switch (flow.kind) {
     case "reduce":
     case "broadcast":
-      return [received.slice(0, length)];
+      return [direct ? received : received.slice(0, length)];
     case "gather":
       return Array.from(
         { length: worldSize },
