@@ -1,17 +1,12 @@
 /**
- * Measures what the model of `scale.ts` is calibrated by, on a machine that should have nothing else to do, and writes
- * it to `measured.json`: the peers of `peers.ts`, and what one fold of the library's own combines takes.
- *
- * `deno run --allow-run --allow-read --allow-write bench/groups/calibrate.ts
- * --machine "an AMD EPYC" [ranks...]`
+ * What was measured of groups and their peers, and what one fold of the library's own combines takes.
  *
  * @module
  */
 
-import { parseArgs } from "node:util";
 import { mergeMoments, sum } from "../../mod.ts";
 import { workTimes } from "../measure.ts";
-import { type GroupRow, LENGTHS, measurePeers } from "./peers.ts";
+import type { GroupRow, MissingPeer } from "./peers.ts";
 
 /** What `measured.json` holds. */
 export interface Measured {
@@ -23,6 +18,20 @@ export interface Measured {
   readonly versions: readonly string[];
   /** How long things take; folds have 1 rank. */
   readonly rows: readonly GroupRow[];
+  /** What was not measured, and why. */
+  readonly missing?: readonly MissingPeer[];
+  /** What synchronising adds to a training step of the demo. */
+  readonly steps?: readonly StepRow[];
+}
+
+/** A training step of the demo's network, all ranks together. */
+export interface StepRow {
+  /** Where the ranks are. */
+  readonly group: string;
+  readonly ranks: number;
+  /** Milliseconds per step with batch norm over each rank's own images, and over those of all ranks. */
+  readonly local: number;
+  readonly sync: number;
 }
 
 /** The name of a fold's rows. */
@@ -61,28 +70,4 @@ export async function measureFolds(lengths: readonly number[]): Promise<GroupRow
 
 function round4(value: number): number {
   return Number(value.toFixed(4));
-}
-
-if (import.meta.main) {
-  const { values, positionals } = parseArgs({
-    allowPositionals: true,
-    options: { machine: { type: "string", default: "a processor that nobody named" } },
-  });
-  const ranks = positionals.length > 0 ? positionals.map(Number) : [2, 4];
-  const { os, arch } = Deno.build;
-  const folds = await measureFolds(LENGTHS);
-  const { rows, missing, libraries } = await measurePeers({ ranks, lengths: LENGTHS });
-  for (const { subject, ranks, missing: reason } of missing) {
-    console.error(`${subject}, ${ranks} ranks, is not measured: ${reason}`);
-  }
-  const measured: Measured = {
-    date: new Date().toISOString().slice(0, 10),
-    machine: `${os} ${arch}, ${navigator.hardwareConcurrency} cores of ${values.machine}`,
-    versions: [`Deno ${Deno.version.deno}`, ...libraries],
-    rows: [...rows, ...folds],
-  };
-  await Deno.writeTextFile(
-    new URL("measured.json", import.meta.url),
-    `${JSON.stringify(measured, null, 2)}\n`,
-  );
 }

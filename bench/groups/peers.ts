@@ -66,7 +66,8 @@ const BUFFERS = "separate";
 /** Seconds between asking a program to stop and killing it. */
 const GRACE = 2;
 
-interface Finished {
+/** What a program said, and how it ended. */
+export interface Finished {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
@@ -181,7 +182,7 @@ async function measure(
   const command = [...program.command, call, BUFFERS, ...limits, ...lengths.map(String)];
   const finished = await run(launch(family, ranks, command, program.env), seconds);
   if ("missing" in finished) return lack(finished.missing);
-  if (finished.code !== 0) return lack(reason(finished));
+  if (finished.code !== 0) return lack(whyFailed(finished));
   const lines = finished.stdout.trim().split("\n").map((line): Line => JSON.parse(line));
   const worlds = new Set(lines.map((line) => line.ranks));
   if (worlds.size !== 1 || !worlds.has(ranks)) {
@@ -205,7 +206,7 @@ async function compile(family: Family, folder: string): Promise<Program> {
   const source = pathOf("raw_mpi.c");
   const finished = await run([compiler, "-O3", "-o", program, source], 60);
   if ("missing" in finished) return finished;
-  if (finished.code !== 0) return { missing: `${compiler} failed: ${reason(finished)}` };
+  if (finished.code !== 0) return { missing: `${compiler} failed: ${whyFailed(finished)}` };
   return { command: [program], env: {} };
 }
 
@@ -239,8 +240,14 @@ async function interpreted(
   return { ...program, env: { ...program.env, LD_LIBRARY_PATH: names } };
 }
 
-/** Runs a program; at its limit it is asked to stop, then killed. */
-async function run(
+/**
+ * Runs a program; at its limit it is asked to stop, then killed.
+ *
+ * @param command the program and its arguments
+ * @param seconds its limit
+ * @returns what it said, or why it did not run to its end
+ */
+export async function run(
   [command, ...args]: readonly string[],
   seconds: number,
 ): Promise<Finished | { readonly missing: string }> {
@@ -275,8 +282,13 @@ async function run(
   }
 }
 
-/** What a program said of its failure: the first line that reads like an error, else the last one. */
-function reason({ code, stderr }: Finished): string {
+/**
+ * Says why a program failed.
+ *
+ * @param finished what it said
+ * @returns the first line that reads like an error, else the last one
+ */
+export function whyFailed({ code, stderr }: Finished): string {
   const lines = stderr.split("\n").map((line) => line.trim()).filter((line) => /\w/.test(line));
   const said = lines.find((line) => /error|cannot/i.test(line)) ?? lines.at(-1) ??
     "it said nothing";

@@ -6,21 +6,30 @@
  */
 
 import measured from "./measured.json" with { type: "json" };
-import type { Measured } from "./calibrate.ts";
+import type { Measured } from "./measured.ts";
 import { chart } from "./scale_chart.ts";
 import { panels, section } from "./scale_section.ts";
 
-const [BEGIN, END] = ["<!-- scale:begin -->", "<!-- scale:end -->"];
+/** The sections of bench/README.md that are written by programs: what stands before and after each. */
+export const SECTIONS = {
+  groups: ["<!-- groups:begin -->", "<!-- groups:end -->"],
+  scale: ["<!-- scale:begin -->", "<!-- scale:end -->"],
+} as const;
 
 /**
  * Replaces what stands between the markers.
  *
  * @param page Markdown with both markers
  * @param text what to put between them
+ * @param markers the markers
  * @returns the page with the text
  * @throws RangeError where a marker is missing or they are in the wrong order
  */
-export function replaceSection(page: string, text: string): string {
+export function replaceSection(
+  page: string,
+  text: string,
+  [BEGIN, END]: readonly [string, string] = SECTIONS.scale,
+): string {
   const [begin, end] = [page.indexOf(BEGIN), page.indexOf(END)];
   if (begin < 0 || end < begin) {
     throw new RangeError(

@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Measured } from "./calibrate.ts";
+import type { Measured } from "./measured.ts";
 import { count, figure, paragraph, table } from "./markdown.ts";
 import {
   type Algorithm,
