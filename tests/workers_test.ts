@@ -132,7 +132,7 @@ Deno.test("workers that cannot be loaded, or serve no rank, are errors that name
   await assert.rejects(spawnWorkers(nowhere, 2), /The worker of rank \d failed/);
   const idle = "data:text/javascript,setInterval(() => {}, 1000)";
   await assert.rejects(
-    spawnWorkers(idle, 1, { timeoutMs: 200 }),
+    spawnWorkers(idle, 1, { startTimeoutMs: 200 }),
     /Cannot start rank 0 as its worker must call serveRank\(\): it did not within 200 ms/,
   );
 });

@@ -148,13 +148,14 @@ export function checkWorld(worldSize: number, timeoutMs: number): void {
  * Checks a deadline: what timers can hold, or Infinity.
  *
  * @param timeoutMs milliseconds, or Infinity
+ * @param name what the caller calls it
  * @throws RangeError for an impossible one
  */
-export function checkTimeout(timeoutMs: number): void {
+export function checkTimeout(timeoutMs: number, name = "timeoutMs"): void {
   const longest = 2 ** 31 - 1;
   if (timeoutMs === Infinity || (timeoutMs > 0 && timeoutMs <= longest)) return;
   throw new RangeError(
-    `Cannot make the group as timeoutMs must be in (0, ${longest}] or Infinity: ` +
+    `Cannot make the group as ${name} must be in (0, ${longest}] or Infinity: ` +
       `current value is ${timeoutMs}`,
   );
 }

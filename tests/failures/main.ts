@@ -1,5 +1,6 @@
 /**
- * The failure report: `deno task failures --times 50`, and the soak: `deno task failures --soak 1000000`.
+ * The failure report: `deno task failures --times 50`, and the soak: `deno task failures --soak 1000000`. It may do
+ * anything, as it looks in /proc for processes and threads that were left behind.
  */
 
 import { parseArgs } from "node:util";

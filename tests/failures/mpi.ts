@@ -61,7 +61,7 @@ async function trial(
     seconds,
     leftBehind: [
       ...pids.filter((pid) => pid !== null && isAlive(pid)).map((pid) => `process ${pid}`),
-      ...list(SHARED_MEMORY).filter((name) => !files.has(name)),
+      ...list(SHARED_MEMORY).filter((name) => !files.has(name) && !isInUse(name)),
       ...(pids.includes(null) ? [`no word of a rank: ${stderr.slice(0, 500)}`] : []),
     ],
   };
@@ -79,7 +79,8 @@ async function read<T>(path: string): Promise<T | null> {
 function list(folder: string): string[] {
   try {
     return [...Deno.readDirSync(folder)].map(({ name }) => name);
-  } catch {
+  } catch (error) {
+    ended(error);
     return [];
   }
 }
@@ -87,9 +88,26 @@ function list(folder: string): string[] {
 function isAlive(pid: number): boolean {
   try {
     return !/^State:\s+Z/m.test(Deno.readTextFileSync(`/proc/${pid}/status`));
-  } catch {
-    return false;
+  } catch (error) {
+    return ended(error);
   }
+}
+
+/** Whether a file in shared memory belongs to some process that lives: another run may go on beside this one. */
+function isInUse(name: string): boolean {
+  return list("/proc").filter((pid) => /^\d+$/.test(pid)).some((pid) => {
+    try {
+      return Deno.readTextFileSync(`/proc/${pid}/maps`).includes(`${SHARED_MEMORY}/${name}`);
+    } catch (error) {
+      return ended(error);
+    }
+  });
+}
+
+/** False for what a process leaves that has ended meanwhile; who may not look there must not find nothing. */
+function ended(error: unknown): false {
+  if (error instanceof Deno.errors.NotCapable) throw error;
+  return false;
 }
 
 async function until(condition: () => boolean, ms: number): Promise<void> {

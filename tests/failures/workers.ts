@@ -68,8 +68,8 @@ function countThreads(): number {
   for (const { name } of Deno.readDirSync("/proc/self/task")) {
     try {
       if (Deno.readTextFileSync(`/proc/self/task/${name}/comm`).startsWith("worker-")) count++;
-    } catch {
-      // It has ended meanwhile.
+    } catch (error) {
+      if (error instanceof Deno.errors.NotCapable) throw error; // Others have ended meanwhile.
     }
   }
   return count;

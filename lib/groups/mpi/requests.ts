@@ -4,7 +4,6 @@
  * @module
  */
 
-import { setImmediate } from "node:timers";
 import type { Library } from "./library.ts";
 
 /** How urgent the next look is: a turn of the event loop, or microseconds of sleep. */

@@ -429,9 +429,13 @@ function openTable(area: Area, rank: number, { timeoutMs, waiting }: SharedOptio
     for (;;) {
       const seen = Atomics.load(group, GROUP.wake);
       if (over(call, round)) return;
+      const { async, value } = Atomics.waitAsync(group, GROUP.wake, seen);
+      if (!async) continue;
+      // Not as the wait's own time limit, which would stay with the engine until it is over, call by call.
       const left = call.until - performance.now();
-      const { async, value } = Atomics.waitAsync(group, GROUP.wake, seen, Math.max(0, left));
-      if (async) await value;
+      const alarm = left === Infinity ? undefined : setTimeout(() => wake(area), left);
+      await value;
+      clearTimeout(alarm);
     }
   }
 

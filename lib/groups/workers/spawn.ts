@@ -6,7 +6,7 @@
 
 import type { ProcessGroup } from "../../collectives.ts";
 import { CollectiveError } from "../../errors.ts";
-import { processGroup } from "../engine.ts";
+import { checkTimeout, processGroup } from "../engine.ts";
 import { fromPlain, messageOf, type PlainFailure, toPlain } from "../failures.ts";
 import {
   type SeatOptions,
@@ -21,6 +21,8 @@ import {
 export interface SpawnOptions<P> extends SeatOptions, WorkerGroupOptions {
   /** What every rank's body is given besides its group; travels by structured clone. */
   readonly parameter?: P;
+  /** How long workers may take to load their modules, in ms; Infinity for ever; 60,000 by default. */
+  readonly startTimeoutMs?: number;
   /** Ends all workers. */
   readonly signal?: AbortSignal;
 }
@@ -99,7 +101,8 @@ export async function spawnWorkers<P, R>(
   worldSize: number,
   options: SpawnOptions<P> = {},
 ): Promise<R[]> {
-  const { signal, parameter, timeoutMs = 60_000, wait } = options;
+  const { signal, parameter, timeoutMs = 60_000, startTimeoutMs = 60_000, wait } = options;
+  checkTimeout(startTimeoutMs, "startTimeoutMs");
   signal?.throwIfAborted();
   const world = workerSeats(worldSize, options);
   const start = typeof worker === "function"
@@ -122,7 +125,8 @@ export async function spawnWorkers<P, R>(
   try {
     for (const seat of world.seats) {
       const message: Omit<Start, "port"> = { mark: START, seat, options: { wait }, parameter };
-      running.push(run(start(seat.rank), message, (error) => fail(seat.rank, error)));
+      const worker = start(seat.rank);
+      running.push(run(worker, message, startTimeoutMs, (error) => fail(seat.rank, error)));
     }
     // Together, so that none waits for another that is still loading.
     await Promise.race([Promise.all(running.map(({ ready }) => ready)), stopped]);
@@ -161,6 +165,7 @@ interface Running {
 function run(
   worker: Worker,
   message: Omit<Start, "port">,
+  startTimeoutMs: number,
   fail: (error: unknown) => void,
 ): Running {
   const { port1, port2 } = new MessageChannel();
@@ -216,14 +221,14 @@ function run(
     clearTimeout(starting);
     isReady();
   });
-  if (timeoutMs !== Infinity) {
+  if (startTimeoutMs !== Infinity) {
     starting = setTimeout(() =>
       refuse(
         new Error(
           `Cannot start rank ${rank} as its worker must call serveRank(): ` +
-            `it did not within ${timeoutMs} ms`,
+            `it did not within ${startTimeoutMs} ms`,
         ),
-      ), timeoutMs);
+      ), startTimeoutMs);
   }
   const begin = (): void => {
     if (over) return;
