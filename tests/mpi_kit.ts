@@ -146,6 +146,8 @@ async function finish(
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
+    // Launchers signal whole process groups: theirs must not be ours.
+    detached: true,
   }).spawn();
   // Both launchers end their ranks when they are asked to end.
   const timers = [[seconds, "SIGTERM"], [seconds + 3, "SIGKILL"]] as const;

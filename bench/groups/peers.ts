@@ -253,8 +253,14 @@ export async function run(
 ): Promise<Finished | { readonly missing: string }> {
   let child: Deno.ChildProcess;
   try {
-    child = new Deno.Command(command, { args, stdin: "null", stdout: "piped", stderr: "piped" })
-      .spawn();
+    child = new Deno.Command(command, {
+      args,
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+      // Launchers signal whole process groups: theirs must not be ours.
+      detached: true,
+    }).spawn();
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return { missing: `there is no ${command}` };
     throw error;
