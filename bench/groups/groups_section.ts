@@ -26,9 +26,11 @@ export function groupsSection(measured: Measured): string {
     paragraph(
       `Microseconds per all-reduce of 2C + 1 float64, median of 9 rounds (fastest), on the slowest ` +
         `rank; the lengths are those of C = 64, 512, 4096 and 65,536 channels. A round is a barrier ` +
-        `and as many calls in a row as take 5 ms. Every total is checked first. The peers are MPI ` +
+        `and as many calls in a row as take 20 ms. Every total is checked first. The peers are MPI ` +
         `itself in C (\`raw_mpi.c\`) and mpi4py, from one buffer to another; "non-blocking" is ` +
-        `MPI_Iallreduce with MPI_Test, which is what our MPI group does.`,
+        `MPI_Iallreduce with MPI_Test, which is what our MPI group does. Its ranks run with ` +
+        `\`--v8-flags=--single-threaded\`: with as many ranks as cores, V8's own threads would take ` +
+        `a core from the other rank; so do those of the workers.`,
     ),
     paragraph(`Measured on ${machine}; ${versions.join(", ")}; ${date}.`),
     ...worlds.flatMap((ranks) => [`### ${ranks} ranks`, reductions(rows, ranks)]),

@@ -48,7 +48,7 @@ export interface PeerOptions {
   readonly lengths: readonly number[];
   /** Rounds of which the median counts; 9 by default. */
   readonly rounds?: number;
-  /** What a round takes at least, in ms; 5 by default. */
+  /** What a round takes at least, in ms; 20 by default. */
   readonly milliseconds?: number;
   /** Time limit of each program, in seconds; 60 by default. */
   readonly seconds?: number;
@@ -166,7 +166,7 @@ interface Measurement {
 
 async function measure(
   { subject, family, program, ranks, call }: Measurement,
-  { lengths, rounds = 9, milliseconds = 5, seconds = 60 }: PeerOptions,
+  { lengths, rounds = 9, milliseconds = 20, seconds = 60 }: PeerOptions,
 ): Promise<Peers> {
   const lack = (missing: string): Peers => ({
     rows: [],
