@@ -8,6 +8,7 @@ import {
   workerSeats,
 } from "../lib/groups/workers.ts";
 import { CollectiveError } from "../mod.ts";
+import { counting } from "./signals.ts";
 import { groupSuite } from "./group_suite.ts";
 import { blockingKit, piecesKit, portsKit, sharedKit } from "./workers_kit.ts";
 
@@ -101,15 +102,80 @@ for (const transport of transports) {
   });
 }
 
-Deno.test("a rank that exits its worker is named at the deadline", async () => {
+for (const wait of ["async", "block"] as const) {
+  const test = (name: string, body: () => Promise<void>) =>
+    Deno.test(`workers that wait by "${wait}": ${name}`, body);
+
+  test("ranks that are busy with collectives are alive after others have ended", async () => {
+    const told = await spawn("goOnWithout0", 3, { wait, timeoutMs: 500 });
+    assert.deepEqual(told, ["left", "went on", "went on"]);
+  });
+  test("collectives leave timers their turns", async () => {
+    assert.deepEqual(await spawn("tickWhileCalling", 2, { wait }), [true, true]);
+  });
+  test("groups can be split again and again", async () => {
+    assert.deepEqual(await spawn("splitOften", 2, { wait }), ["done", "done"]);
+  });
+  test("areas of sub-groups of all sizes serve again, as good as new", async () => {
+    await assert.rejects(
+      spawn("splitInAllSizes", 3, { wait, timeoutMs: 20_000 }),
+      /"last", as rank 1 ended before it/,
+    );
+  });
+}
+
+Deno.test("ranks that exit their workers are noticed, whoever waits for them", async () => {
+  for (const [name, ranks] of [["exitRank1", 3], ["endSilently", 2], ["exitAll", 2]] as const) {
+    const start = performance.now();
+    await assert.rejects(spawn(name, ranks), /Rank \d closed its worker before its body had ended/);
+    assert(performance.now() - start < 20_000);
+  }
+});
+
+Deno.test("a worker that is terminated while nobody waits for it is noticed", async () => {
+  const start = (rank: number) => {
+    const worker = new Worker(RANKS, { type: "module" });
+    if (rank === 1) setTimeout(() => worker.terminate(), 300);
+    return worker;
+  };
   await assert.rejects(
-    spawn("exitRank1", 3, { timeoutMs: 300 }),
-    /rank 1 did not arrive within 300 ms|Rank 1/,
+    spawnWorkers(start, 2, { parameter: "slow", timeoutMs: 600 }),
+    /The worker of rank 1 ended without a word, or was busy for 600 ms/,
   );
 });
 
+Deno.test("a rank that takes its time after others have ended is alive, though nobody listens", async () => {
+  const run = spawn("slow", 2, { timeoutMs: 400 });
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  for (const end = performance.now() + 900; performance.now() < end;);
+  assert.deepEqual(await run, [0, 1]);
+});
+
+Deno.test("a failure is thrown also where its consequences are known first", async () => {
+  await assert.rejects(spawn("consequenceFirst", 3), /^RangeError: out of data/);
+  await assert.rejects(
+    spawn("consequenceFirstAndHang", 3, { timeoutMs: 500 }),
+    /^RangeError: out of data/,
+  );
+});
+
+Deno.test("the time of a call is up while the last rank combines: all get the deadline", async () => {
+  const all = await spawn("combineSlowly", 2, { timeoutMs: 300, transport: "shared" });
+  for (const { message } of all as { readonly message: string }[]) {
+    assert.match(message, /rank 1 did not come to an end of combining within 300 ms/);
+  }
+});
+
+Deno.test("spawnWorkers() lets go of its signal", async () => {
+  const { signal, listeners } = counting();
+  await spawn("rankAndTotal", 1, { signal });
+  assert.equal(listeners(), 0);
+});
+
 Deno.test("spawnWorkers() ends ranks that do not end after a failure", async () => {
+  const start = performance.now();
   await assert.rejects(spawn("hangAfterFailure", 2, { timeoutMs: 200 }), /first of all/);
+  assert(performance.now() - start < 20_000);
 });
 
 Deno.test("spawnWorkers() ends all workers by its signal", async () => {

@@ -47,10 +47,18 @@ export async function mergeWithEmpty({ rank, allReduce }: ProcessGroup): Promise
 }
 
 export async function keepArguments({ rank, allReduce }: ProcessGroup): Promise<number[]> {
-  const local = Float64Array.of(1, 2);
+  // Long enough to travel in pieces where a kit's pieces are small.
+  const local = Float64Array.of(1, 2, 3, 4, 5);
   const pending = allReduce(local, sum);
   local.fill(100);
   const total = await pending;
+  const promised = Float64Array.of(1, 2, 3, 4, 5);
+  const later = allReduce(Promise.resolve(promised), sum);
+  await Promise.resolve();
+  await Promise.resolve();
+  await Promise.resolve();
+  const same = await later;
+  if (same.some((value, i) => value !== total[i])) throw new Error("another total by a promise");
   const received = [...total];
   total.fill(rank);
   await allReduce(Float64Array.of(1), sum);
@@ -267,7 +275,7 @@ export function groupSuite(kit: GroupKit): void {
     assert.ok(Math.abs(mean - 0.2) < 1e-15 && Math.abs(m2 - 0.02) < 1e-15);
   });
   test("allReduce() neither shares nor keeps arrays", 3, keepArguments, null, (results) => {
-    assert.deepEqual(same(results), [3, 6, 100, 100, 1]);
+    assert.deepEqual(same(results), [3, 6, 9, 12, 15, 100, 100, 100, 100, 100, 1]);
   });
   test("calls in flight stay in program order", 2, overlap, null, (results) => {
     assert.deepEqual(same(results), [1, 201, 401]);

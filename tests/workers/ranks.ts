@@ -26,6 +26,18 @@ async function seen(promise: Promise<unknown>): Promise<Seen> {
   throw new Error("the call succeeded");
 }
 
+const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
+/** Rank 1 fails a call, which the others get at once, and throws its error only later. */
+async function consequenceFirst({ rank, allReduce }: ProcessGroup): Promise<unknown> {
+  const own = new RangeError("out of data");
+  const call = allReduce(rank === 1 ? Promise.reject(own) : one, sum);
+  if (rank !== 1) return await call;
+  await call.catch(() => {});
+  await pause(50);
+  throw own;
+}
+
 const bodies: Record<string, (group: ProcessGroup) => unknown> = {
   rankAndTotal: async ({ rank, allReduce }) => [rank, ...await allReduce(one, sum)],
   throwInRank1: async ({ rank, allReduce }) => {
@@ -61,6 +73,57 @@ const bodies: Record<string, (group: ProcessGroup) => unknown> = {
     const half = await world.split(world.rank % 2);
     if (world.rank === 2) return;
     await half.allReduce(one, sum, { label: "epoch" });
+  },
+  exitAll: () => Deno.exit(0),
+  endSilently: ({ rank }) => {
+    if (rank === 1) Deno.exit(0);
+  },
+  slow: async ({ rank }) => {
+    if (rank === 1) await pause(1000);
+    return rank;
+  },
+  goOnWithout0: async (world) => {
+    const part = await world.split(world.rank === 0 ? 0 : 1);
+    if (world.rank === 0) return "left";
+    const end = performance.now() + 1500;
+    let calls = 0;
+    // The first rank of the part says when all stop.
+    for (let go = 1; go === 1; calls++) {
+      [go] = await part.broadcast(Float64Array.of(performance.now() < end ? 1 : 0), 0);
+    }
+    return calls > 100 ? "went on" : `only ${calls} calls`;
+  },
+  tickWhileCalling: async ({ allReduce }) => {
+    let ticks = 0;
+    const timer = setInterval(() => ticks++, 10);
+    for (let i = 0; i < 20_000; i++) await allReduce(one, sum);
+    clearInterval(timer);
+    return ticks > 0;
+  },
+  consequenceFirst,
+  consequenceFirstAndHang: async (group) => {
+    if (group.rank !== 2) return await consequenceFirst(group);
+    await group.allReduce(one, sum).catch(() => {});
+    await new Promise(() => {});
+  },
+  combineSlowly: async ({ rank, allReduce }) => {
+    if (rank === 1) await pause(50);
+    const slow = (a: Float64Array) => {
+      for (const end = performance.now() + 600; performance.now() < end;);
+      return a;
+    };
+    return await seen(allReduce(one, slow));
+  },
+  splitInAllSizes: async (world) => {
+    for (let i = 0; i < 3000; i++) {
+      // In turn three alone, two and one, and all three together.
+      const part = await world.split([world.rank, Math.min(world.rank, 1), 0][i % 3]);
+      const [ranks] = await part.allReduce(one, sum);
+      if (ranks !== part.worldSize) throw new Error(`${ranks} of ${part.worldSize} in split ${i}`);
+    }
+    const last = await world.split(0);
+    if (world.rank === 1) return "left";
+    await last.barrier({ label: "last" });
   },
   returnAFunction: () => () => 1,
   neverEnd: () => new Promise(() => {}),

@@ -81,6 +81,8 @@ export const DESK = { failed: 0, length: 1, hash: 2, hash2: 3 } as const;
 /** Words of the whole memory: a lock, where the free part begins, the last area (each knows the one before it). */
 const MEMORY = { lock: 0, free: 1, last: 2 } as const;
 const MEMORY_BYTES = 64;
+/** Where the world's area begins. */
+export const WORLD = MEMORY_BYTES;
 const GROUP_WORDS = 16;
 /** Among a group's words: what makes a list of areas, and tells their sizes. */
 const CHAIN = { before: 8, worldSize: 9, capacity: 10 } as const;
@@ -93,7 +95,7 @@ const TEXT_UNITS = 2 * (TEXT_WORDS - 1);
 const PART_CAPACITY = 8192;
 /** Address space for all sub-groups of a world, where buffers can grow. */
 const SPACE_BYTES = 2 ** 30;
-/** A lock that is held longer than this was held by a worker that is no more. */
+/** Whoever holds a lock for longer than this has most likely ended. */
 const LOCK_MS = 1000;
 
 /**
@@ -134,9 +136,6 @@ export function partCapacity(capacity: number): number {
   return Math.min(capacity, PART_CAPACITY);
 }
 
-/** Where the world's area begins. */
-export const WORLD = MEMORY_BYTES;
-
 /**
  * Finds room for a group.
  *
@@ -154,7 +153,8 @@ export function allocate(
   const bytes = bytesOf(members.length, capacity);
   return locked(memory, () => {
     let offset = unused(buffer, memory[MEMORY.last], members.length, capacity);
-    if (offset === 0) {
+    const isNew = offset === 0;
+    if (isNew) {
       offset = 64 * memory[MEMORY.free];
       if (!reach(buffer, offset + bytes)) return 0;
       const group = new Int32Array(buffer, offset, GROUP_WORDS);
@@ -162,17 +162,20 @@ export function allocate(
       group[CHAIN.worldSize] = members.length;
       group[CHAIN.capacity] = capacity;
       memory[MEMORY.free] += bytes / 64;
-      memory[MEMORY.last] = offset / 64;
     }
     const area = openArea(buffer, offset);
-    for (const word of Object.values(GROUP)) area.group[word] = 0;
-    area.group[GROUP.handles] = members.length;
     const world = openArea(buffer, WORLD);
+    for (const word of Object.values(GROUP)) area.group[word] = 0;
+    // One more for the world, so that its area never serves another group.
+    area.group[GROUP.handles] = members.length + (offset === WORLD ? 1 : 0);
     members.forEach((inWorld, rank) => {
       area.ranks[rank].fill(0);
       area.ranks[rank][RANK.inWorld] = inWorld;
-      if (offset !== WORLD) area.ranks[rank][RANK.ended] = world.ranks[inWorld][RANK.ended];
+      const ended = offset === WORLD ? 0 : Atomics.load(world.ranks[inWorld], RANK.ended);
+      area.ranks[rank][RANK.ended] = ended;
     });
+    // Not before it is complete. What was found again is in the list already.
+    if (isNew) Atomics.store(memory, MEMORY.last, offset / 64);
     return offset;
   });
 }
@@ -188,15 +191,18 @@ export function areasOf(
   buffer: SharedArrayBuffer,
   inWorld: number,
 ): readonly { readonly area: Area; readonly rank: number }[] {
-  const found: { readonly area: Area; readonly rank: number }[] = [];
   const memory = new Int32Array(buffer, 0, MEMORY_BYTES / 4);
-  for (let at = Atomics.load(memory, MEMORY.last); at > 0;) {
-    const area = openArea(buffer, 64 * at);
-    const rank = area.ranks.findIndex((words) => words[RANK.inWorld] === inWorld);
-    if (rank >= 0) found.push({ area, rank });
-    at = area.group[CHAIN.before];
-  }
-  return found;
+  // Nobody is to change the list, or the ranks of an area in it, meanwhile.
+  return locked(memory, () => {
+    const found: { readonly area: Area; readonly rank: number }[] = [];
+    for (let at = memory[MEMORY.last]; at > 0;) {
+      const area = openArea(buffer, 64 * at);
+      const rank = area.ranks.findIndex((words) => words[RANK.inWorld] === inWorld);
+      if (rank >= 0) found.push({ area, rank });
+      at = area.group[CHAIN.before];
+    }
+    return found;
+  });
 }
 
 /**
@@ -214,7 +220,7 @@ export function openArea(buffer: SharedArrayBuffer, offset: number): Area {
     return view;
   };
   const text = (): Text => {
-    const [length] = [words(1)];
+    const length = words(1);
     const units = new Uint16Array(buffer, at, TEXT_UNITS);
     at += 2 * TEXT_UNITS;
     return textIn(length, units);

@@ -40,7 +40,9 @@ type ToRank =
     readonly rank: number;
     readonly worldSize: number;
   }
-  | { readonly kind: "failure"; readonly id: number; readonly failure: PlainFailure };
+  | { readonly kind: "failure"; readonly id: number; readonly failure: PlainFailure }
+  /** The hub will answer nothing any more. */
+  | { readonly kind: "closed" };
 
 /** The thread that all ranks' ports lead to. */
 export interface Hub {
@@ -72,6 +74,7 @@ export function openHub(worldSize: number, options: InProcessOptions): Hub {
     leave: world.leave,
     close: () =>
       channels.forEach(({ port1, port2 }) => {
+        port1.postMessage({ kind: "closed" } satisfies ToRank);
         port1.close();
         port2.close(); // In case it was never sent.
       }),
@@ -154,8 +157,11 @@ export interface PortEnd {
   readonly engine: Engine;
   /** Tells that this rank will make no further call. */
   readonly leave: (failure?: { readonly cause: unknown }) => void;
-  readonly close: () => void;
 }
+
+/** How much later than its deadline the hub's answer may come, before a rank takes the hub for gone. */
+const SLACK_MS = 800;
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /**
  * Opens a rank's end.
@@ -163,21 +169,41 @@ export interface PortEnd {
  * @param port one of a hub's
  * @param rank this rank's number
  * @param worldSize number of ranks
+ * @param timeoutMs the hub's deadline
  * @returns the end
  */
-export function portEnd(port: MessagePort, rank: number, worldSize: number): PortEnd {
+export function portEnd(
+  port: MessagePort,
+  rank: number,
+  worldSize: number,
+  timeoutMs: number,
+): PortEnd {
   const waiting = new Map<number, (answer: ToRank) => void>();
   let ids = 0;
+  /** Why nothing will be answered any more. */
+  let gone: PlainFailure | null = null;
   const send = (message: ToHub) => port.postMessage(message);
   port.onmessage = ({ data }: MessageEvent<ToRank>) => {
+    if (data.kind === "closed") return end("whoever made the seats has closed them");
     waiting.get(data.id)?.(data);
     waiting.delete(data.id);
   };
+
+  /** The hub is gone: what is pending, and all that comes later, rejects. */
+  function end(why: string): void {
+    gone ??= { message: `Cannot complete the call as ${why}`, code: "cancelled", ranks: [] };
+    for (const [id, settle] of waiting) settle({ kind: "failure", id, failure: gone });
+    waiting.clear();
+  }
 
   /** Has the hub make a call; takes its place in line at once. */
   function call(kind: "call" | "split", group: number, request: Request): Promise<Answer> {
     const id = ++ids;
     const { name, flow, values, signal } = request;
+    if (gone) {
+      Promise.resolve(values).catch(() => {}); // Nobody will look at them any more.
+      return Promise.reject(fromPlain(gone));
+    }
     send({ kind, id, group, name, flow: flow.kind === "reduce" ? { kind: "gather" } : flow });
     const cancel = () => send({ kind: "cancel", id, reason: messageOf(signal?.reason) });
     if (signal?.aborted) cancel();
@@ -201,8 +227,14 @@ export function portEnd(port: MessagePort, rank: number, worldSize: number): Por
     if (values instanceof Float64Array) bring(values);
     else Promise.resolve(values).then(bring, fail);
     return new Promise((resolve, reject) => {
+      const patience = timeoutMs === Infinity ? undefined : setTimeout(
+        () => end(`its thread has not answered within ${timeoutMs + SLACK_MS} ms`),
+        Math.min(timeoutMs + SLACK_MS, LONGEST_TIMER_MS),
+      );
       waiting.set(id, (answer) => {
+        clearTimeout(patience);
         signal?.removeEventListener("abort", cancel);
+        if (answer.kind === "closed") return;
         if (answer.kind !== "failure") return resolve({ answer, detail });
         const { failure: plain } = answer;
         const cause = plain.code === "cancelled" ? signal?.reason : failure?.cause;
@@ -240,12 +272,11 @@ export function portEnd(port: MessagePort, rank: number, worldSize: number): Por
   return {
     engine: open(0, rank, worldSize),
     leave: (failure) => send({ kind: "leave", failure: failure ? messageOf(failure.cause) : null }),
-    close: () => port.close(),
   };
 }
 
 interface Answer {
-  readonly answer: Exclude<ToRank, { readonly kind: "failure" }>;
+  readonly answer: Extract<ToRank, { readonly kind: "values" | "group" }>;
   /** What else was compared, once the values were known. */
   readonly detail: string;
 }

@@ -6,13 +6,13 @@
 
 import type { ProcessGroup } from "../../collectives.ts";
 import { checkWorld, type Engine, processGroup } from "../engine.ts";
-import { checkMemory, createMemory, WORLD } from "./arena.ts";
+import { checkMemory, createMemory } from "./arena.ts";
 import { openHub, portEnd } from "./ports.ts";
 import { leaveShared, sharedEngine } from "./shared_engine.ts";
 
 /** Options of {@linkcode workerSeats}. */
 export interface SeatOptions {
-  /** How long the first rank to arrive at a call waits for the others, in ms; Infinity for ever; 60,000 by default. */
+  /** How long a rank whose turn has come waits for the others, in ms; Infinity for ever; 60,000 by default. */
   readonly timeoutMs?: number;
   /**
    * How ranks reach each other: `"shared"` memory (fast), a message `"port"` each to the thread that made the seats
@@ -22,7 +22,7 @@ export interface SeatOptions {
   readonly transport?: "auto" | "shared" | "port";
   /**
    * Numbers that a rank can bring to a call at once over shared memory, 131,136 by default (1 MiB; statistics of 65,567
-   * channels). Longer arrays travel in pieces. Every group has 2 * worldSize + 1 times as much address space; memory is
+   * channels); in sub-groups 8,192 at most. Longer arrays travel in pieces. Every group has 2 * worldSize + 1 times as much address space; memory is
    * used where it is written to.
    */
   readonly capacity?: number;
@@ -46,10 +46,14 @@ export interface WorkerSeats {
   readonly seats: readonly WorkerSeat[];
   /**
    * Tells that a rank will make no further call, because its worker ended, or failed with a cause; others that wait for
-   * it, in sub-groups too, get a CollectiveError naming it at once instead of at the deadline.
+   * it, in sub-groups too, get a CollectiveError naming it at once instead of at the deadline. Over ports this may
+   * overtake calls of that rank which are still on their way.
    */
   readonly leave: (rank: number, failure?: { readonly cause: unknown }) => void;
-  /** Closes the maker's ends of ports, which keep its thread alive; nothing to do for shared memory. */
+  /**
+   * Closes the maker's ends of ports, which keep its thread alive: pending and later calls over them reject. Nothing to
+   * do for shared memory.
+   */
   readonly close: () => void;
 }
 
@@ -58,12 +62,15 @@ export interface WorkerGroupOptions {
   /**
    * How this rank waits: `"async"`, the default, leaves its thread free for other work; `"block"` holds it up in short
    * slices, which is faster and needs shared memory and a thread that may block (not a page's own). Calls with a signal
-   * are waited for without blocking, as a blocked thread would not hear it.
+   * are waited for without blocking, as a blocked thread would not hear it. Ranks with several groups must then make
+   * their calls in one order: who blocks in one group does not bring what is still a promise to another.
    */
   readonly wait?: "async" | "block";
 }
 
 const CAPACITY = 131_136;
+/** Far more than there are cores; the memory of a group grows with the square of it. */
+const MOST_WORKERS = 128;
 
 /**
  * Makes the seats of a group of workers that you start yourself; `spawnWorkers` also starts them.
@@ -92,6 +99,12 @@ export function workerSeats(worldSize: number, options: SeatOptions = {}): Worke
     throw new TypeError(
       `Cannot make the group as transport must be "auto", "shared" or "port": ` +
         `current value is ${JSON.stringify(transport)}`,
+    );
+  }
+  if (worldSize > MOST_WORKERS) {
+    throw new RangeError(
+      `Cannot make the group as worldSize must be at most ${MOST_WORKERS} workers: ` +
+        `current value is ${worldSize}`,
     );
   }
   const shared = transport === "shared" || (transport === "auto" && canShare());
@@ -173,9 +186,9 @@ export function takeSeat(seat: WorkerSeat, { wait = "async" }: WorkerGroupOption
   }
   if (!(link instanceof MessagePort)) {
     checkMemory(link);
-    const shared = { buffer: link, timeoutMs, waiting: wait };
+    const cores = globalThis.navigator?.hardwareConcurrency ?? 1;
     return {
-      engine: sharedEngine(shared, WORLD, rank),
+      engine: sharedEngine({ buffer: link, timeoutMs, waiting: wait, cores }, rank),
       leave: (failure) => leaveShared(link, rank, failure),
     };
   }
@@ -184,7 +197,7 @@ export function takeSeat(seat: WorkerSeat, { wait = "async" }: WorkerGroupOption
       `Cannot join the group as wait "block" needs shared memory: this seat has a port`,
     );
   }
-  return portEnd(link, rank, worldSize);
+  return portEnd(link, rank, worldSize, timeoutMs);
 }
 
 /** Threads share memory in Deno, and on pages that are isolated from other origins. */

@@ -43,6 +43,11 @@ interface Thrown {
   readonly plain?: PlainFailure;
 }
 
+/** How long a worker may be too busy to answer while none has ended, and how often it is asked at most. */
+const BUSY_MS = 600_000;
+const ASKING_MS = 1000;
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 /** The marks of the messages that start a rank, so that a worker's own messages are not mistaken for them. */
 const READY = "syncbn: ready to serve a rank";
 const START = "syncbn: start the rank";
@@ -59,6 +64,7 @@ interface Start {
 interface Scope {
   postMessage(message: unknown): void;
   addEventListener(type: "message", listener: (event: MessageEvent) => void): void;
+  addEventListener(type: "unload", listener: () => void): void;
   removeEventListener(type: "message", listener: (event: MessageEvent) => void): void;
   close(): void;
 }
@@ -68,8 +74,9 @@ interface Scope {
  *
  * A rank that throws, cannot be loaded or closes its worker fails the pending and later collectives of all others at
  * once. After that the others have `timeoutMs` to come to an end; then their workers are ended. A worker that ends without
- * a word (terminated by somebody else, `Deno.exit`) is noticed too: once any rank has ended, the others are asked whether
- * they are alive, and have `timeoutMs` to answer. No worker is left behind.
+ * a word (terminated by somebody else) is noticed too: all are asked now and then whether they are alive, and have ten
+ * minutes to answer, or `timeoutMs` once another has ended. No worker is left behind, those that a function of yours has
+ * started included.
  *
  * @param worker the address of a module that calls {@linkcode serveRank}, or a function that starts a rank's worker
  * (bundlers want to see `new Worker(new URL(...))` as such)
@@ -120,7 +127,8 @@ export async function spawnWorkers<P, R>(
     failures.push({ rank, error });
     world.leave(rank, { cause: error });
     if (timeoutMs === Infinity) return;
-    patience ??= setTimeout(() => stop(failures[0]), timeoutMs + 1000);
+    const longest = Math.min(timeoutMs + 1000, LONGEST_TIMER_MS);
+    patience ??= setTimeout(() => stop(firstOf(failures)), longest);
   };
   try {
     for (const seat of world.seats) {
@@ -131,7 +139,7 @@ export async function spawnWorkers<P, R>(
     // Together, so that none waits for another that is still loading.
     await Promise.race([Promise.all(running.map(({ ready }) => ready)), stopped]);
     for (const { begin } of running) begin();
-    for (const { ended } of running) ended.then(() => running.forEach(({ watch }) => watch()));
+    for (const { ended } of running) ended.then(() => running.forEach(({ expect }) => expect()));
     const ended = Promise.all(running.map(({ ended }) => ended));
     const results = await Promise.race([ended, stopped]);
     if (!Array.isArray(results)) throw results.error;
@@ -156,8 +164,8 @@ interface Running {
   readonly begin: () => void;
   /** Resolves to what the body returned, or to nothing once it has failed. */
   readonly ended: Promise<unknown>;
-  /** From now on the worker has to show that it is alive. */
-  readonly watch: () => void;
+  /** From now on the worker has less time to show that it is alive. */
+  readonly expect: () => void;
   readonly end: () => void;
 }
 
@@ -168,8 +176,11 @@ function run(
   startTimeoutMs: number,
   fail: (error: unknown) => void,
 ): Running {
-  const { port1, port2 } = new MessageChannel();
   const { rank, timeoutMs } = message.seat;
+  worker.addEventListener("messageerror", () => {
+    refuse(new Error(`The worker of rank ${rank} sent what cannot be read`));
+  });
+  const { port1, port2 } = new MessageChannel();
   const { promise: ended, resolve } = Promise.withResolvers<unknown>();
   const { promise: ready, resolve: isReady } = Promise.withResolvers<void>();
   let over = false;
@@ -188,21 +199,27 @@ function run(
     conclude(undefined);
   };
 
-  let heard = 0;
-  const watch = (): void => {
-    if (over || asking !== undefined || timeoutMs === Infinity) return;
-    heard = performance.now();
-    asking = setInterval(() => {
-      if (performance.now() - heard <= timeoutMs) return port1.postMessage(null);
-      refuse(
-        new Error(
-          `The worker of rank ${rank} ended without a word, or was busy for ${timeoutMs} ms`,
-        ),
-      );
-    }, Math.min(1000, timeoutMs / 4));
+  // Questions that were asked while this thread had time to hear the answers: a clock would also count its own absence.
+  const askingMs = Math.min(ASKING_MS, timeoutMs / 4);
+  let unanswered = 0;
+  let patienceMs = Math.max(BUSY_MS, timeoutMs);
+  const ask = (): void => {
+    if (unanswered * askingMs <= patienceMs) {
+      unanswered++;
+      return port1.postMessage(null);
+    }
+    refuse(
+      new Error(
+        `The worker of rank ${rank} ended without a word, or was busy for ${patienceMs} ms`,
+      ),
+    );
+  };
+  const expect = (): void => {
+    if (patienceMs !== timeoutMs) unanswered = 0;
+    patienceMs = timeoutMs;
   };
   port1.onmessage = ({ data }: MessageEvent<FromRank>) => {
-    heard = performance.now();
+    unanswered = 0;
     if (data.kind === "done" && !over) conclude(data.result);
     else if (data.kind === "failed") refuse(revive(data.failure));
     else if (data.kind === "closed") {
@@ -212,9 +229,6 @@ function run(
   worker.addEventListener("error", (event) => {
     event.preventDefault();
     refuse(new Error(`The worker of rank ${rank} failed: ${event.message}`));
-  });
-  worker.addEventListener("messageerror", () => {
-    refuse(new Error(`The worker of rank ${rank} sent what cannot be read`));
   });
   worker.addEventListener("message", (event: MessageEvent) => {
     if (event.data !== READY) return;
@@ -234,6 +248,7 @@ function run(
     if (over) return;
     try {
       worker.postMessage({ ...message, port: port2 }, [port2, ...transfers(message.seat)]);
+      if (timeoutMs !== Infinity) asking = setInterval(ask, askingMs);
     } catch (error) {
       refuse(error); // A parameter that cannot be cloned.
     }
@@ -242,7 +257,7 @@ function run(
     ready,
     begin,
     ended,
-    watch,
+    expect,
     end: () => {
       conclude(undefined);
       port1.close();
@@ -266,6 +281,13 @@ function firstOf(failures: readonly Failure[]): Failure {
  *
  * @param body what the rank does, with its handle on the group and the `parameter`; what it returns travels back by
  * structured clone
+ *
+ * @example
+ * ```ts ignore
+ * import { serveRank } from "@syncbn/syncbn/workers";
+ *
+ * serveRank(({ rank, worldSize }, greeting: string) => `${greeting} from ${rank} of ${worldSize}`);
+ * ```
  */
 export function serveRank<P, R>(
   body: (group: ProcessGroup, parameter: P) => Promise<R> | R,
@@ -288,11 +310,15 @@ async function serve<P, R>(
   const send = (message: FromRank) => port.postMessage(message);
   const close = scope.close.bind(scope);
   let taken: ReturnType<typeof takeSeat> | undefined;
-  scope.close = () => {
+  const closing = () => {
     send({ kind: "closed" });
     taken?.leave();
+  };
+  scope.close = () => {
+    closing();
     close();
   };
+  scope.addEventListener("unload", closing); // Deno.exit() says so by this.
   port.onmessage = () => send({ kind: "alive" });
   try {
     taken = takeSeat(seat, options);

@@ -1,0 +1,211 @@
+/** Ends of groups of workers, all in one thread: what is a matter of microseconds between threads can be arranged here. */
+
+import assert from "node:assert/strict";
+import {
+  type SeatOptions,
+  workerGroup,
+  type WorkerSeats,
+  workerSeats,
+} from "../lib/groups/workers.ts";
+import { type CollectiveError, type ProcessGroup, sum } from "../mod.ts";
+import { counting } from "./signals.ts";
+
+const one = Float64Array.of(1);
+const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+const failure = (call: Promise<unknown>): Promise<CollectiveError> =>
+  call.then(() => assert.fail("the call succeeded"), (error) => error);
+
+/** How long a body may take, in ms. */
+const LIMIT_MS = 10_000;
+
+function test(
+  name: string,
+  worldSize: number,
+  options: SeatOptions,
+  body: (groups: readonly ProcessGroup[], world: WorkerSeats) => Promise<void>,
+): void {
+  Deno.test(`worker groups: ${name}`, async () => {
+    const world = workerSeats(worldSize, options);
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const limit = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => reject(new Error("it hangs")), LIMIT_MS);
+    });
+    try {
+      await Promise.race([body(world.seats.map((seat) => workerGroup(seat)), world), limit]);
+    } finally {
+      clearTimeout(timer);
+      world.close();
+      // A port in this thread closes a moment after its other end has.
+      for (const { link } of world.seats) if (link instanceof MessagePort) link.close();
+    }
+  });
+}
+
+for (const transport of ["shared", "port"] as const) {
+  const on = (what: string) => `${what}, over ${transport}`;
+
+  test(on("leave() wakes those who wait for ever"), 2, { transport, timeoutMs: Infinity }, async (
+    [a],
+    { leave },
+  ) => {
+    const call = failure(a.barrier({ label: "epoch" }));
+    await pause(20);
+    leave(1);
+    assert.match((await call).message, /"epoch", as rank 1 ended before it/);
+  });
+  test(on("a rank that ends after its call still brings its values"), 2, { transport }, async (
+    [a, b],
+    { leave },
+  ) => {
+    const last = b.allReduce(pause(50).then(() => one), sum);
+    const first = a.allReduce(one, sum);
+    await pause(20); // Over ports leave() overtakes calls that are still on their way.
+    leave(1);
+    assert.deepEqual(await Promise.all([first, last]), [Float64Array.of(2), Float64Array.of(2)]);
+  });
+  test(
+    on("a sub-group knows who had ended before it was made"),
+    2,
+    { transport, timeoutMs: Infinity },
+    async ([a, b], { leave }) => {
+      const parts = [b.split(0), pause(20).then(() => a.split(0))];
+      await pause(10);
+      leave(1);
+      const [, part] = await Promise.all(parts);
+      assert.deepEqual((await failure(part.barrier())).ranks, [1]);
+    },
+  );
+  test(on("labels that change are compared each time"), 2, { transport }, async ([a, b]) => {
+    for (const label of ["a", "b", "c", "d"]) {
+      await Promise.all([a.barrier({ label }), b.barrier({ label })]);
+    }
+    const [error] = await Promise.all([
+      failure(a.barrier({ label: "e" })),
+      failure(b.barrier({ label: "f" })),
+    ]);
+    assert.match(error.message, /rank 0 called barrier "e".*rank 1 called barrier "f"/);
+  });
+  test(
+    on("a deadline tells of ranks that had failed"),
+    2,
+    { transport, timeoutMs: 100 },
+    async ([a]) => {
+      const error = await failure(a.allReduce(Promise.reject(new Error("no data")), sum));
+      assert.match(
+        error.message,
+        /rank 1 did not arrive within 100 ms; rank 0 had failed: no data/,
+      );
+    },
+  );
+  test(
+    on("waiting for one's own values counts towards the deadline"),
+    2,
+    { transport, timeoutMs: 400 },
+    async ([a]) => {
+      const start = performance.now();
+      await failure(a.allReduce(pause(300).then(() => one), sum));
+      assert(performance.now() - start < 650);
+    },
+  );
+  test(on("a split counts as a call"), 2, { transport }, async (groups) => {
+    await Promise.all(groups.map(({ split }) => split(0)));
+    const bad = () => {
+      throw new Error("cannot add");
+    };
+    const errors = await Promise.all(
+      groups.map(({ allReduce }) => failure(allReduce(one, bad))),
+    );
+    for (const error of errors) {
+      assert.match(error.message, /Cannot complete call 2, allReduce of 1 values.*cannot add/);
+    }
+  });
+  test(on("a rank's own error is the cause of what it gets"), 2, { transport }, async ([a, b]) => {
+    const own = new Error("own");
+    const errors = await Promise.all([
+      failure(a.allReduce(Promise.reject(own), sum)),
+      failure(b.allReduce(one, sum)),
+    ]);
+    assert.deepEqual(errors.map(({ cause }) => cause), [own, undefined]);
+    const reason = new Error("enough");
+    const cancelled = await failure(a.barrier({ signal: AbortSignal.abort(reason) }));
+    assert.equal(cancelled.cause, reason);
+  });
+  test(on("signals are let go of"), 1, { transport }, async ([a]) => {
+    const { signal, listeners } = counting();
+    await a.barrier({ signal });
+    assert.equal(listeners(), 0);
+  });
+  test(on("a long reason reads alike on all ranks"), 2, { transport }, async ([a, b]) => {
+    const controller = new AbortController();
+    const calls = [
+      failure(a.barrier({ signal: controller.signal })),
+      failure(b.allReduce(new Promise(() => {}), sum)),
+    ];
+    controller.abort(new Error("because ".repeat(500)));
+    const [first, second] = await Promise.all(calls);
+    assert.equal(first.message, second.message);
+    assert.deepEqual([first.code, first.ranks], ["cancelled", [0]]);
+  });
+  test(on("a function whose name is no text is its rank's failure"), 2, { transport }, async (
+    [a, b],
+  ) => {
+    const odd = Object.defineProperty((x: Float64Array) => x, "name", { value: Symbol("odd") });
+    const errors = await Promise.all([
+      failure(a.allReduce(one, odd)),
+      failure(b.allReduce(one, sum)),
+    ]);
+    for (const { code, ranks } of errors) assert.deepEqual([code, ranks], ["rankFailed", [0]]);
+    const totals = await Promise.all([a.allReduce(one, sum), b.allReduce(one, sum)]);
+    assert.deepEqual(totals, [Float64Array.of(2), Float64Array.of(2)]);
+  });
+  test(on("a call from within combine waits for its turn"), 2, { transport }, async (groups) => {
+    const behind: Promise<Float64Array>[] = [];
+    const [first] = await Promise.all(groups.map(({ allReduce }) => {
+      let called = false;
+      return allReduce(one, (x, y) => {
+        // Whoever combines; the other one calls afterwards.
+        if (!called) behind.push(allReduce(one, sum));
+        called = true;
+        return sum(x, y);
+      });
+    }));
+    assert.deepEqual(first, Float64Array.of(2));
+    if (behind.length < groups.length) {
+      const others = groups.filter((_, rank) => rank !== 1);
+      for (const { allReduce } of others) behind.push(allReduce(one, sum));
+    }
+    for (const total of await Promise.all(behind)) assert.deepEqual(total, Float64Array.of(2));
+  });
+}
+
+test(
+  "labels that differ past what travels are told apart",
+  3,
+  { transport: "shared" },
+  async (groups) => {
+    const label = (rank: number) => "x".repeat(3000) + (rank === 1 ? "b" : "a");
+    const errors = await Promise.all(
+      groups.map(({ rank, barrier }) => failure(barrier({ label: label(rank) }))),
+    );
+    for (const { code, message } of errors) {
+      assert.equal(code, "disagreement");
+      assert.match(
+        message,
+        /ranks 0, 2 called barrier "x+\.\.\. .*; rank 1 called barrier "x+\.\.\. /,
+      );
+    }
+  },
+);
+
+test("calls over ports reject once the seats are closed", 2, {
+  transport: "port",
+  timeoutMs: Infinity,
+}, async ([a], { close }) => {
+  const pending = failure(a.barrier());
+  await pause(20);
+  close();
+  for (const error of [await pending, await failure(a.barrier())]) {
+    assert.equal(error.code, "cancelled");
+    assert.match(error.message, /whoever made the seats has closed them/);
+  }
+});
