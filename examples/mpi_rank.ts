@@ -15,6 +15,8 @@ import { isStartError, startError } from "./start_error.ts";
 
 /** Rank 0 trains alone before the replicas do; the others wait for it meanwhile. */
 const WAITING_MS = 3_600_000;
+/** A launcher that is told to end all may drop what it has not passed on yet. */
+const PASSING_ON_MS = 200;
 
 /**
  * Takes part as a replica; rank 0 also trains as one process, shows everything and judges.
@@ -33,6 +35,7 @@ export async function joinRanks(command: RunCommand, digits: Digits): Promise<nu
   } catch (error) {
     const isStart = isStartError(error);
     console.error(isStart ? error.message : error);
+    await new Promise((resolve) => setTimeout(resolve, PASSING_ON_MS));
     return group.abort(isStart ? 2 : 1);
   }
 }
