@@ -54,6 +54,29 @@ function taskTests(family: MpiFamily): void {
       assert.deepEqual(own, Array(50).fill([rows[rank], columns[rank], 6, 3]));
     });
   });
+  test("a function by the name of sum is told apart", 2, tasks.disguise, null, (results) => {
+    const [{ code, message }, total] = same(results);
+    assert.deepEqual([code, total], ["disagreement", 2]);
+    assert.match(message, /rank 1 called .* with sum \(not the library's\)/);
+  });
+  test("labels that look alike are told apart", 2, tasks.labelInvisibly, null, (results) => {
+    assert.deepEqual(same(results), ["disagreement", 2]);
+  });
+  for (const how of ["sum", "split"] as const) {
+    test(`a rank at work in slices keeps up with ${how}`, 3, tasks.workInSlices, how, (results) => {
+      assert.equal(same(results), "ok");
+    }, { timeoutMs: 400 });
+  }
+  test("a leader that is busy says what all say", 4, tasks.leadBusily, null, (results) => {
+    assert.equal(same(results).code, "deadline");
+  }, { timeoutMs: 300 });
+  test("a long message and a late rank are one error", 3, tasks.failAtLength, null, (results) => {
+    const { code, ranks } = same(results);
+    assert.deepEqual([code, ranks], ["deadline", [2]]);
+  }, { timeoutMs: 300 });
+  test("splits in another order on each rank do not hang", 2, tasks.splitCrosswise, null, (all) => {
+    assert.deepEqual(all.map((own) => own.length), [2, 2]);
+  }, { timeoutMs: 1000 });
   test("a combine that throws on one rank is an error on all", 2, tasks.combineUnevenly, null, (
     results,
   ) => {
@@ -140,6 +163,14 @@ function programTests(family: MpiFamily): void {
   test("abort() ends those that wait, with its code", async () => {
     const { code } = await start(family, 2, ["abort"]);
     assert.equal(code, 7);
+  });
+  test("a rank that catches what mpiGroup() throws is no success either", async () => {
+    assert.notEqual((await start(family, 2, ["catchChoices"])).code, 0);
+  });
+  test("after close() there is nothing left to close, and abort() just ends", async () => {
+    const { code, stderr } = await start(family, 2, ["abortAfterClose"]);
+    assert.equal(code, 9);
+    assert.match(stderr, /close\(\) has ended MPI/);
   });
   test("ranks that differ in checked are refused", async () => {
     const { code, stderr } = await start(family, 2, ["choices"]);

@@ -10,8 +10,8 @@ import type { ProcessGroup } from "../collectives.ts";
 import { checkTimeout, processGroup } from "./engine.ts";
 import { createEngine, type Session } from "./mpi/engine.ts";
 import { MpiError } from "./mpi/errors.ts";
-import { findLauncher, type MpiFamily } from "./mpi/launcher.ts";
-import { openLibrary } from "./mpi/library.ts";
+import { findLauncher, type Launcher, type MpiFamily } from "./mpi/launcher.ts";
+import { type Library, openLibrary } from "./mpi/library.ts";
 import { createMemory } from "./mpi/memory.ts";
 import { createOperations } from "./mpi/operations.ts";
 import { createProgress } from "./mpi/requests.ts";
@@ -51,7 +51,7 @@ export interface MpiGroup extends ProcessGroup {
    * Ends MPI once all ranks have called it, and with it the group and its sub-groups. Every rank that ends well must
    * wait for it, else the launcher takes the whole job for failed.
    *
-   * @throws (rejects with) MpiError while calls are pending or where the group or a sub-group is broken, after which
+   * @throws (rejects with) MpiError when called again, while calls are pending, or where the group or a sub-group is broken, after which
    *   only `abort` is left; CollectiveError, as every collective, where a rank does not come
    */
   readonly close: () => Promise<void>;
@@ -74,8 +74,10 @@ const UNFINISHED = 70;
  * Each call is one MPI operation at a time per group, in program order, while the event loop goes on; sums are MPI's
  * own, any other `combine` is called back by MPI, in rank order but not always from left to right. Every rank gets the
  * same bits. Ranks that disagree or fail give the same CollectiveError to all, and the group stays usable; after a
- * deadline or cancellation it is broken on all ranks, and only `abort` is left. A broken sub-group leaves the group it
- * was split from usable, but not fit for `close`. Sub-groups last until MPI ends: split once, not in every step.
+ * deadline or cancellation it is broken on all ranks, and only `abort` is left; a rank whose part was complete by then
+ * hears of it in its next call. Functions are compared by their names. A broken sub-group leaves the group it
+ * was split from usable, but not fit for `close`. Sub-groups last until MPI ends: split once, not in every step. The last
+ * step of a split, in which all ranks have met, and the end of `close` hold up the event loop and know no deadline.
  *
  * A rank that throws or is killed ends the whole job, by the launcher, with a code that is not 0. So does one that just
  * ends: its exit code becomes 70. There is no `Symbol.asyncDispose`, since a disposal runs after an error too, when
@@ -86,7 +88,7 @@ const UNFINISHED = 70;
  *
  * @param options library, deadline, agreement
  * @returns this rank's handle, frozen
- * @throws RangeError for an impossible deadline
+ * @throws RangeError for an impossible deadline, and where `checked` is not the same on all ranks
  * @throws MpiError where a permission or the library is missing, where launcher and library are of different families,
  *   in a worker, or where MPI was started before
  *
@@ -107,7 +109,8 @@ export function mpiGroup(options: MpiOptions = {}): MpiGroup {
   checkThread();
   const launcher = findLauncher();
   const library = openLibrary(path, launcher);
-  const { comm, localRank, localSize } = joinWorld(library, launcher, checked);
+  const finished = guardEnd();
+  const { comm, localRank, localSize } = join(library, launcher, checked, finished);
   // Open MPI gives way to other processes when its launcher has seen that there are too many; MPICH never does.
   const crowded = library.family === "MPICH" && localSize > navigator.hardwareConcurrency;
   const memory = createMemory();
@@ -119,9 +122,10 @@ export function mpiGroup(options: MpiOptions = {}): MpiGroup {
     checked,
     timeoutMs,
     engines: [],
+    splitting: Promise.resolve(),
   };
   const group = processGroup(createEngine(session, comm));
-  const finished = guardEnd();
+  let closed = false;
   return Object.freeze({
     ...group,
     family: library.family,
@@ -129,20 +133,38 @@ export function mpiGroup(options: MpiOptions = {}): MpiGroup {
     localRank,
     localSize,
     close: async () => {
+      if (closed) throw ended();
       checkEnd(session);
       await group.barrier({ label: "close" });
       checkEnd(session);
       for (const engine of session.engines) engine.end(ended());
+      closed = true;
       session.operations.close();
       library.ok(library.symbols.MPI_Finalize(), "MPI_Finalize");
       finished();
     },
     abort: (code = 1) => {
       checkCode(code);
+      if (closed) return Deno.exit(code);
       library.symbols.MPI_Abort(library.commWorld, code);
       return Deno.exit(code); // MPI_Abort does not return, says the standard, where it can end the process.
     },
   });
+}
+
+/** Joins the others. A process in which MPI was not started by this has nothing to end. */
+function join(
+  library: Library,
+  launcher: Launcher | null,
+  checked: boolean,
+  finished: () => void,
+): ReturnType<typeof joinWorld> {
+  try {
+    return joinWorld(library, launcher, checked);
+  } catch (error) {
+    if (error instanceof MpiError && error.code === "call") finished();
+    throw error;
+  }
 }
 
 function checkThread(): void {

@@ -47,6 +47,21 @@ const PROGRAMS: Record<string, () => Promise<void>> = {
     mpiGroup({ checked: rank === "0" });
     await Promise.resolve();
   },
+  catchChoices: async () => {
+    const rank = Deno.env.get("OMPI_COMM_WORLD_RANK") ?? Deno.env.get("PMI_RANK");
+    try {
+      mpiGroup({ checked: rank === "0" });
+    } catch {
+      // And goes on as if nothing had happened.
+    }
+    await Promise.resolve();
+  },
+  abortAfterClose: async () => {
+    const group = join();
+    await group.close();
+    await group.close().catch((error) => console.error(error.message));
+    return group.abort(9);
+  },
   worker: async () => {
     const worker = new Worker(import.meta.url, { type: "module", name: "worker" });
     await new Promise((resolve) => worker.onmessage = ({ data }) => resolve(console.error(data)));

@@ -196,3 +196,59 @@ export async function throwUnchecked({ allReduce }: ProcessGroup): Promise<Failu
   };
   return await failureOf(() => allReduce(one(), bad));
 }
+
+function busy(ms: number): void {
+  for (const end = performance.now() + ms; performance.now() < end;);
+}
+
+/** One rank's function has the name of the library's. */
+export async function disguise({ rank, allReduce }: ProcessGroup): Promise<[Failure, number]> {
+  const mine = { sum: ((a, b) => sum(a, b)) as Combine };
+  const failure = await failureOf(() => allReduce(one(), rank === 1 ? mine.sum : sum));
+  return [failure, (await allReduce(one(), sum))[0]];
+}
+
+/** Labels that differ only in what does not show. */
+export async function labelInvisibly({ rank, barrier, allReduce }: ProcessGroup) {
+  const failure = await failureOf(() => barrier({ label: rank === 1 ? "\ud800" : "\ud801" }));
+  return [failure.code, (await allReduce(one(), sum))[0]];
+}
+
+/** Rank 1 works in slices while others come well before the deadline; what all get. */
+export async function workInSlices(group: ProcessGroup, how: "sum" | "split"): Promise<string> {
+  const part = await group.split(0);
+  await group.barrier();
+  if (group.rank !== 1) await pause(120);
+  let done = false;
+  const slice = () => {
+    if (done) return;
+    busy(100);
+    setImmediate(slice);
+  };
+  const result: Promise<unknown> = how === "sum" ? part.allReduce(one(), sum) : part.split(0);
+  if (group.rank === 1) slice();
+  return await result.then(() => "ok", (error) => error.message).finally(() => done = true);
+}
+
+/** The rank that leads the settlement is busy in it; rank 3 comes late. */
+export async function leadBusily({ rank, barrier, allReduce }: ProcessGroup): Promise<Failure> {
+  await barrier();
+  if (rank === 0) setTimeout(() => busy(900), 400);
+  if (rank === 3) await pause(3500);
+  return await failureOf(() => allReduce(one(), sum));
+}
+
+/** A long message, while another rank is late. */
+export async function failAtLength({ rank, allReduce }: ProcessGroup): Promise<Failure> {
+  if (rank === 2) await pause(1500);
+  const values = rank === 1 ? Promise.reject(new Error("\u0001".repeat(5000))) : one();
+  return await failureOf(() => allReduce(values, sum));
+}
+
+/** Splits of two groups, in another order on each rank: one deadline, and no process that is stuck. */
+export async function splitCrosswise(group: ProcessGroup): Promise<string[]> {
+  const twin = await group.split(0);
+  const both = group.rank === 0 ? [group, twin] : [twin, group];
+  const settled = await Promise.allSettled(both.map(({ split }) => split(0)));
+  return settled.map(({ status }) => status);
+}

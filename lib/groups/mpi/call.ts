@@ -36,10 +36,15 @@ export function sayingOf({ request: { name }, part, failure }: Call): Saying {
     : { failed: false, text: part!.text };
 }
 
+/** Code units of a failure's message that travel beside others: one may become six bytes. */
+const LONGEST_MESSAGE = 200;
+
 /** Where a rank stands that has been in a call for some time. */
 export function presenceOf({ number, part, failure }: Call, waitedMs: number): Presence {
   const at = { call: number, waitedMs };
-  if (failure) return { ...at, state: "failed", message: messageOf(failure.cause) };
+  if (failure) {
+    return { ...at, state: "failed", message: messageOf(failure.cause).slice(0, LONGEST_MESSAGE) };
+  }
   return { ...at, state: part ? "waiting" : "unready" };
 }
 

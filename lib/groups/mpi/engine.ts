@@ -32,6 +32,8 @@ export interface Session {
   readonly timeoutMs: number;
   /** All ends, kept until MPI ends: it may still write to the memory of a broken one. */
   readonly engines: MpiEngine[];
+  /** Resolves when no group of this process is being split. */
+  splitting: Promise<void>;
 }
 
 /** An end, as the session sees it. */
@@ -48,6 +50,10 @@ export interface MpiEngine extends Engine {
 const UNREADY_US = 10_000;
 /** A rank that did not look for this long was busy itself, and gets as much time again before it blames others. */
 const BUSY_MS = 20;
+/** But not for ever. */
+const EXCUSED_MS = 400;
+/** How long it then looks for what has come meanwhile. */
+const CATCHING_UP_MS = 1;
 /** How long a rank that does not know what went wrong leaves the word to others. */
 const UNKNOWING_MS = 50;
 /** After so long without a call there may be messages of a group that broke meanwhile. */
@@ -78,11 +84,12 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   let [began, since, seen, deadline] = [0, 0, 0, 0];
   /** When the last call came to its end. */
   let left = performance.now();
-  let excused = false;
   /** Goes on with the call whose request is pending. */
   let resume: (() => void) | undefined;
   /** Whether others may wait for this rank in a step that cannot be given up, and what to do after it. */
   let committed = false;
+  /** Lets other groups of this process be split. */
+  let splitDone: (() => void) | undefined;
   let postponed: (() => void) | undefined;
   let troubled = false;
 
@@ -134,7 +141,6 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     current = call;
     began = since = seen = performance.now();
     deadline = began + timeoutMs;
-    excused = false;
     // A group that broke meanwhile takes no further call, though MPI might complete it.
     guard(() => {
       if (began - left > IDLE_MS) mailbox.catchUp();
@@ -147,9 +153,11 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     const { request: { flow }, finish, reject } = call;
     try {
       if (!call.part && !call.failure) await valuesOf(call);
-      if (settlement.begun()) return; // The verdict rejects the call.
+      if (call.binding) await splitTurn();
+      if (broken || settlement.begun()) return; // The verdict rejects the call.
       const agreed = checked ? steps.agree(call) : undefined;
       if (agreed) await agreed;
+      if (settlement.begun()) return; // By a signal in between.
       if (!call.part) return giveUp(failedAlone(call, rank, worldSize));
       committed = call.binding;
       const exchanged = steps.exchange(call, call.part);
@@ -179,6 +187,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     call.forget?.();
     if (call.part) release(call.part, memory);
     committed = false;
+    splitDone?.();
     postponed?.();
   }
 
@@ -192,6 +201,16 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     if (spin(since + progress.spinMs(bytes))) return;
     progress.watch(look);
     return new Promise((resolve) => resume = resolve);
+  }
+
+  /** Waits until no other group of this process is being split: two at once would wait for each other for ever. */
+  async function splitTurn(): Promise<void> {
+    progress.watch(look);
+    const before = session.splitting;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    session.splitting = before.then(() => promise);
+    splitDone = resolve;
+    await before;
   }
 
   /** Looks again and again; at least once. */
@@ -208,7 +227,13 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     let pause: Pause | null = UNREADY_US;
     guard(() => {
       const fresh = now - since < progress.turnsMs;
-      if (resume && !settlement.begun() && spin(fresh ? now + progress.spinMs(0) : now)) {
+      // Who was busy has to take in what came meanwhile, which one test does not.
+      const until = now - seen > BUSY_MS
+        ? performance.now() + CATCHING_UP_MS
+        : fresh
+        ? now + progress.spinMs(0)
+        : now;
+      if (resume && !settlement.begun() && spin(until)) {
         resume();
         resume = undefined;
         pause = null;
@@ -226,12 +251,11 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   function patrol(now: number, at: Presence | null): void {
     const verdict = settlement.patrol(now, at);
     if (verdict) return breakDown(verdict);
-    if (now - seen > BUSY_MS && !excused) {
-      excused = true;
+    if (now - seen > BUSY_MS && now < began + timeoutMs + EXCUSED_MS) {
       deadline = Math.max(deadline, now + BUSY_MS);
     }
     seen = now;
-    if (now > deadline && line.length > 0 && !settlement.begun()) {
+    if (now > deadline && line.length > 0 && !committed && !settlement.begun()) {
       settlement.propose(undefined, now);
     }
     if (settlement.begun()) progress.watch(look);
@@ -281,6 +305,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
 
   function breakDown(error: Error): void {
     broken ??= error;
+    splitDone?.();
     for (const call of line.splice(0)) {
       lost.push(call);
       call.forget?.();

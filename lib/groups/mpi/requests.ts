@@ -22,6 +22,8 @@ export interface Progress {
   readonly watch: (look: Look) => void;
 }
 
+/** However much moves, the event loop gets its turn after this. */
+const LONGEST_SPIN_MS = 20;
 /** Sleeps of at least this many microseconds are timers: they need no thread. */
 const TIMER_US = 4000;
 
@@ -66,7 +68,7 @@ export function createProgress(library: Library, crowded: boolean): Progress {
 
   return {
     // A turn of the event loop takes some 10 us. To move the values is this thread's own work: 1 GB/s at least.
-    spinMs: (bytes) => crowded ? 0 : 0.02 + bytes / 1e6,
+    spinMs: (bytes) => crowded ? 0 : 0.02 + Math.min(bytes / 1e6, LONGEST_SPIN_MS),
     turnsMs: crowded ? 0 : 1,
     watch: (look) => {
       looks.add(look);

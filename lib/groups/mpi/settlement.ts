@@ -35,6 +35,9 @@ const FAILURE_GRACE_MS = 100;
 const LOOKS = 8;
 /** How long to wait for the verdict of another. */
 const FOLLOWING_MS = 500;
+const STAGGER_MS = 50;
+/** How long to go on looking after that where looks are rare. */
+const OVERTIME_MS = 200;
 /** How long the verdict may take to leave. */
 const LEAVING_MS = 100;
 
@@ -56,13 +59,14 @@ export function createSettlement(
   const present = new Map<number, Presence>();
   const answered = new Set<number>();
   let leader: number | undefined;
-  let [asked, until, looks] = [0, 0, 0];
+  let [asked, looked, until, looks] = [0, 0, 0, 0];
   let failure: CollectiveError | undefined;
   let decided: CollectiveError | undefined;
 
   function follow(other: number, now: number, theirs: CollectiveError | undefined): void {
     leader = other;
-    until = now + FOLLOWING_MS;
+    // One after the other, so that the first to lose patience can tell the next.
+    until = now + FOLLOWING_MS + STAGGER_MS * (Math.min(rank, 6) - 2);
     looks = 0;
     failure = theirs;
   }
@@ -83,7 +87,9 @@ export function createSettlement(
         case "present":
           answered.add(alarm.from);
           if (alarm.at) {
-            present.set(alarm.from, { ...alarm.at, waitedMs: alarm.at.waitedMs - (now - asked) });
+            // It was there that long when it answered, which was after the last look.
+            const since = Math.max(0, looked - asked);
+            present.set(alarm.from, { ...alarm.at, waitedMs: alarm.at.waitedMs - since });
           }
           break;
         case "query":
@@ -110,10 +116,11 @@ export function createSettlement(
       if (!decided) {
         if (leader !== undefined) mailbox.catchUp();
         const verdict = read(now, at);
+        looked = now;
         if (verdict || leader === undefined) return verdict;
-        const timeIsUp = ++looks > LOOKS && now >= until;
+        looks++;
+        const timeIsUp = now >= until && (looks > LOOKS || now >= until + OVERTIME_MS);
         if (!timeIsUp && !(leader === rank && answered.size === worldSize - 1)) return;
-        if (leader !== rank) return failure ?? late(present);
         decided = decide(now);
       }
       return mailbox.flushed() || now > until ? decided : undefined;

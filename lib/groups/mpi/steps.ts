@@ -6,6 +6,7 @@
  * @module
  */
 
+import { CollectiveError } from "../../errors.ts";
 import { mergeMoments } from "../../moments.ts";
 import { combineError, judge, messageOf, type Saying } from "../failures.ts";
 import {
@@ -64,7 +65,13 @@ export function createSteps(
   }
 
   async function disagree(call: Call): Promise<never> {
-    throw judge(call.number, await tell(sayingOf(call)), call.failure?.cause);
+    const sayings = await tell(sayingOf(call));
+    throw judge(call.number, sayings, call.failure?.cause) ?? new CollectiveError(
+      `Cannot complete call ${call.number} as the ranks disagree in characters that do not show: ` +
+        `rank 0 called ${sayings[0].text}`,
+      "disagreement",
+      [...sayings.keys()],
+    );
   }
 
   /** Tells the others, and hears from all. */
@@ -95,13 +102,13 @@ export function createSteps(
         if (checked) return; // The agreement was one.
         channel.barrier();
     }
-    return complete(received.byteLength);
+    return complete(8 * length);
   }
 
   function combine(call: Call, part: Part, operation: Operation): Promise<void> | undefined {
     const { sent, received, length } = part;
     channel.reduce(sent, received, 1, operations.vector(length + 1), operation.handle);
-    const pending = complete(received.byteLength);
+    const pending = complete(8 * length);
     if (pending) return pending.then(() => combined(call, part, operation));
     return combined(call, part, operation);
   }
