@@ -17,4 +17,5 @@ export {
   type WorkerSeats,
   workerSeats,
 } from "./workers/seats.ts";
-export { serveRank, type SpawnOptions, spawnWorkers } from "./workers/spawn.ts";
+export { serveRank } from "./workers/serve.ts";
+export { type SpawnOptions, spawnWorkers } from "./workers/spawn.ts";

@@ -4,18 +4,11 @@
  * @module
  */
 
-import type { ProcessGroup } from "../../collectives.ts";
 import { CollectiveError } from "../../errors.ts";
-import { checkTimeout, processGroup } from "../engine.ts";
-import { fromPlain, messageOf, type PlainFailure, toPlain } from "../failures.ts";
-import {
-  type SeatOptions,
-  takeSeat,
-  transfers,
-  type WorkerGroupOptions,
-  type WorkerSeat,
-  workerSeats,
-} from "./seats.ts";
+import { checkTimeout } from "../engine.ts";
+import { fromPlain } from "../failures.ts";
+import { type SeatOptions, transfers, type WorkerGroupOptions, workerSeats } from "./seats.ts";
+import { type FromRank, READY, START, type Start, type Thrown } from "./serve.ts";
 
 /** Options of {@linkcode spawnWorkers}. */
 export interface SpawnOptions<P> extends SeatOptions, WorkerGroupOptions {
@@ -27,47 +20,10 @@ export interface SpawnOptions<P> extends SeatOptions, WorkerGroupOptions {
   readonly signal?: AbortSignal;
 }
 
-/** A worker to its maker. */
-type FromRank =
-  | { readonly kind: "done"; readonly result: unknown }
-  | { readonly kind: "failed"; readonly failure: Thrown }
-  | { readonly kind: "closed" }
-  /** The answer to any message. */
-  | { readonly kind: "alive" };
-
-/** What a body threw. */
-interface Thrown {
-  readonly name: string;
-  readonly message: string;
-  readonly stack?: string;
-  readonly plain?: PlainFailure;
-}
-
 /** How long a worker may be too busy to answer while none has ended, and how often it is asked at most. */
 const BUSY_MS = 600_000;
 const ASKING_MS = 1000;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
-
-/** The marks of the messages that start a rank, so that a worker's own messages are not mistaken for them. */
-const READY = "syncbn: ready to serve a rank";
-const START = "syncbn: start the rank";
-
-interface Start {
-  readonly mark: typeof START;
-  readonly seat: WorkerSeat;
-  readonly options: WorkerGroupOptions;
-  readonly parameter: unknown;
-  readonly port: MessagePort;
-}
-
-/** What a worker's global scope has, as far as it is needed here. */
-interface Scope {
-  postMessage(message: unknown): void;
-  addEventListener(type: "message", listener: (event: MessageEvent) => void): void;
-  addEventListener(type: "unload", listener: () => void): void;
-  removeEventListener(type: "message", listener: (event: MessageEvent) => void): void;
-  close(): void;
-}
 
 /**
  * Starts one worker per rank, waits for all of them, and ends them.
@@ -78,12 +34,13 @@ interface Scope {
  * minutes to answer, or `timeoutMs` once another has ended. No worker is left behind, those that a function of yours has
  * started included.
  *
- * @param worker the address of a module that calls {@linkcode serveRank}, or a function that starts a rank's worker
+ * @param worker the address of a module that calls `serveRank`, or a function that starts a rank's worker
  * (bundlers want to see `new Worker(new URL(...))` as such)
  * @param worldSize number of ranks, >= 1
  * @param options what the bodies are given, deadline, transport, how to wait
  * @returns what the ranks returned, in rank order
- * @throws (rejects with) the error of the rank that failed first and of itself; its `cause` is what the worker told
+ * @throws (rejects with) the error of the first rank that failed of itself, made again from its name, message and stack;
+ * the signal's reason; RangeError and TypeError for impossible options
  *
  * @example rank.ts serves, main.ts spawns
  * ```ts ignore
@@ -274,68 +231,6 @@ function firstOf(failures: readonly Failure[]): Failure {
       !error.ranks.includes(rank))
   );
   return own ?? failures[0];
-}
-
-/**
- * Serves a rank: to be called once, at the top level of the module that {@linkcode spawnWorkers} was given.
- *
- * @param body what the rank does, with its handle on the group and the `parameter`; what it returns travels back by
- * structured clone
- *
- * @example
- * ```ts ignore
- * import { serveRank } from "@syncbn/syncbn/workers";
- *
- * serveRank(({ rank, worldSize }, greeting: string) => `${greeting} from ${rank} of ${worldSize}`);
- * ```
- */
-export function serveRank<P, R>(
-  body: (group: ProcessGroup, parameter: P) => Promise<R> | R,
-): void {
-  const scope = globalThis as unknown as Scope;
-  const listen = ({ data }: MessageEvent<Start>): void => {
-    if (data?.mark !== START) return;
-    scope.removeEventListener("message", listen);
-    serve(scope, data, body);
-  };
-  scope.addEventListener("message", listen);
-  scope.postMessage(READY);
-}
-
-async function serve<P, R>(
-  scope: Scope,
-  { seat, options, parameter, port }: Start,
-  body: (group: ProcessGroup, parameter: P) => Promise<R> | R,
-): Promise<void> {
-  const send = (message: FromRank) => port.postMessage(message);
-  const close = scope.close.bind(scope);
-  let taken: ReturnType<typeof takeSeat> | undefined;
-  const closing = () => {
-    send({ kind: "closed" });
-    taken?.leave();
-  };
-  scope.close = () => {
-    closing();
-    close();
-  };
-  scope.addEventListener("unload", closing); // Deno.exit() says so by this.
-  port.onmessage = () => send({ kind: "alive" });
-  try {
-    taken = takeSeat(seat, options);
-    const result = await body(processGroup(taken.engine), parameter as P);
-    taken.leave();
-    send({ kind: "done", result });
-  } catch (cause) {
-    send({ kind: "failed", failure: thrown(cause) });
-    taken?.leave({ cause });
-  }
-}
-
-function thrown(error: unknown): Thrown {
-  if (!(error instanceof Error)) return { name: "Error", message: messageOf(error) };
-  const { name, message, stack } = error;
-  const plain = error instanceof CollectiveError ? toPlain(error) : undefined;
-  return { name, message, stack, plain };
 }
 
 function revive({ name, message, stack, plain }: Thrown): Error {

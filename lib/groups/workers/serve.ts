@@ -1,0 +1,112 @@
+/**
+ * A worker's side of spawnWorkers(): it says that it is ready, serves its rank, and tells what came of it.
+ *
+ * @module
+ */
+
+import type { ProcessGroup } from "../../collectives.ts";
+import { CollectiveError } from "../../errors.ts";
+import { processGroup } from "../engine.ts";
+import { messageOf, type PlainFailure, toPlain } from "../failures.ts";
+import { takeSeat, type WorkerGroupOptions, type WorkerSeat } from "./seats.ts";
+
+/** A worker to its maker. */
+export type FromRank =
+  | { readonly kind: "done"; readonly result: unknown }
+  | { readonly kind: "failed"; readonly failure: Thrown }
+  | { readonly kind: "closed" }
+  /** The answer to any message. */
+  | { readonly kind: "alive" };
+
+/** What a body threw. */
+export interface Thrown {
+  readonly name: string;
+  readonly message: string;
+  readonly stack?: string;
+  readonly plain?: PlainFailure;
+}
+
+/** The marks of the messages that start a rank, so that a worker's own messages are not mistaken for them. */
+export const READY = "syncbn: ready to serve a rank";
+/** See {@linkcode READY}. */
+export const START = "syncbn: start the rank";
+
+/** What starts a rank. */
+export interface Start {
+  readonly mark: typeof START;
+  readonly seat: WorkerSeat;
+  readonly options: WorkerGroupOptions;
+  readonly parameter: unknown;
+  readonly port: MessagePort;
+}
+
+/** What a worker's global scope has, as far as it is needed here. */
+interface Scope {
+  postMessage(message: unknown): void;
+  addEventListener(type: "message", listener: (event: MessageEvent) => void): void;
+  addEventListener(type: "unload", listener: () => void): void;
+  removeEventListener(type: "message", listener: (event: MessageEvent) => void): void;
+  close(): void;
+}
+
+/**
+ * Serves a rank: to be called once, at the top level of the module that {@linkcode spawnWorkers} was given.
+ *
+ * @param body what the rank does, with its handle on the group and the `parameter`; what it returns travels back by
+ * structured clone
+ *
+ * @example
+ * ```ts ignore
+ * import { serveRank } from "@syncbn/syncbn/workers";
+ *
+ * serveRank(({ rank, worldSize }, greeting: string) => `${greeting} from ${rank} of ${worldSize}`);
+ * ```
+ */
+export function serveRank<P, R>(
+  body: (group: ProcessGroup, parameter: P) => Promise<R> | R,
+): void {
+  const scope = globalThis as unknown as Scope;
+  const listen = ({ data }: MessageEvent<Start>): void => {
+    if (data?.mark !== START) return;
+    scope.removeEventListener("message", listen);
+    serve(scope, data, body);
+  };
+  scope.addEventListener("message", listen);
+  scope.postMessage(READY);
+}
+
+async function serve<P, R>(
+  scope: Scope,
+  { seat, options, parameter, port }: Start,
+  body: (group: ProcessGroup, parameter: P) => Promise<R> | R,
+): Promise<void> {
+  const send = (message: FromRank) => port.postMessage(message);
+  const close = scope.close.bind(scope);
+  let taken: ReturnType<typeof takeSeat> | undefined;
+  const closing = () => {
+    send({ kind: "closed" });
+    taken?.leave();
+  };
+  scope.close = () => {
+    closing();
+    close();
+  };
+  scope.addEventListener("unload", closing); // Deno.exit() says so by this.
+  port.onmessage = () => send({ kind: "alive" });
+  try {
+    taken = takeSeat(seat, options);
+    const result = await body(processGroup(taken.engine), parameter as P);
+    taken.leave();
+    send({ kind: "done", result });
+  } catch (cause) {
+    send({ kind: "failed", failure: thrown(cause) });
+    taken?.leave({ cause });
+  }
+}
+
+function thrown(error: unknown): Thrown {
+  if (!(error instanceof Error)) return { name: "Error", message: messageOf(error) };
+  const { name, message, stack } = error;
+  const plain = error instanceof CollectiveError ? toPlain(error) : undefined;
+  return { name, message, stack, plain };
+}
