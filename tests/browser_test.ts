@@ -66,8 +66,19 @@ async function visit(folder: string, headers: Record<string, string>): Promise<R
     browser.kill();
     await browser.status;
     await server.shutdown();
-    // Its helpers may still be writing to the profile.
-    await Deno.remove(profile, { recursive: true }).catch(() => {});
+    await removeSoon(profile);
+  }
+}
+
+/** Removes a profile that the browser's helpers may still be writing to for a moment. */
+async function removeSoon(folder: string): Promise<void> {
+  for (let tries = 50;; tries--) {
+    try {
+      return await Deno.remove(folder, { recursive: true });
+    } catch (error) {
+      if (tries === 0) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
   }
 }
 
