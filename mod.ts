@@ -2,7 +2,7 @@
  * Synchronized batch normalization as pure functions: when a model trains on several replicas, the statistics are taken
  * over all of them, exactly, so that *k replicas equal one*.
  *
- * The library in six steps:
+ * The library in seven steps:
  * 1. A {@linkcode Device} computes: {@linkcode referenceDevice} here, a GPU from the entry point `./webgpu`.
  *    {@linkcode tensor} puts numbers onto it, {@linkcode toArray} reads them back.
  * 2. {@linkcode initBatchNorm} makes an immutable {@linkcode BatchNormState}: weight, bias, running statistics.
@@ -15,6 +15,9 @@
  *    {@linkcode assertReplicated} keep the rest of a model equal on all replicas.
  * 6. {@linkcode withParameters} and {@linkcode addScaled} are an optimiser's step; {@linkcode region},
  *    {@linkcode batch} and {@linkcode release} say what lives how long on the device.
+ * 7. In a model, a batch norm is a plain record too: {@linkcode initLayer} makes one, {@linkcode applyLayer},
+ *    {@linkcode inferLayer} and {@linkcode backwardLayer} run any, {@linkcode convertSyncBatchNorm} synchronises all.
+ *    The entry point `./checkpoint` takes whole models to files and back.
  *
  * @example
  * ```ts
@@ -70,6 +73,35 @@ export {
   syncBatchNormBackward,
 } from "./lib/backward.ts";
 export { batchNormInfer, batchNormInferBackward, type InferOptions } from "./lib/infer.ts";
+export {
+  type BatchNormLayer,
+  freeze,
+  type FreezeOptions,
+  initLayer,
+  initLazyLayer,
+  type LayerKind,
+  type LayerOptions,
+  type LayerSettings,
+  type LazyBatchNormLayer,
+  materializeLayer,
+  unfreeze,
+} from "./lib/layers/layer.ts";
+export {
+  applyLayer,
+  backwardLayer,
+  type FrozenResiduals,
+  type GroupLayerResiduals,
+  inferLayer,
+  type LayerEffects,
+  type LayerForward,
+  type LayerResiduals,
+} from "./lib/layers/apply.ts";
+export {
+  type ConvertOptions,
+  convertSyncBatchNorm,
+  revertSyncBatchNorm,
+} from "./lib/layers/convert.ts";
+export { checkModel } from "./lib/layers/check_model.ts";
 export { addScaled, withParameters } from "./lib/parameters.ts";
 export { batch, region, release } from "./lib/ownership.ts";
 export {

@@ -180,14 +180,45 @@ export async function syncBatchNormForward<A>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: SyncForwardOptions<A> = {},
 ): Promise<GroupForward<A>> {
-  const { device, group } = checkDevice(effects, ACTION);
-  const { worldSize } = checkGroup(group, options, ACTION);
-  if (worldSize === 1) return asGroup(batchNormForward(state, input, { device }, options), 1);
+  checkDevice(effects, ACTION);
+  return await forwardOverGroup(() => state, input, effects, options, {
+    action: ACTION,
+    label: `syncBatchNormForward C=${state?.numFeatures} ${input?.dtype}`,
+  });
+}
+
+/**
+ * Does the work of {@linkcode syncBatchNormForward}, with a state that is found, or found to be unfit, in the turn of this
+ * call: what `stateOf` throws is this rank's failure on every rank.
+ *
+ * @param stateOf finds or makes the state, on the handle that it is given
+ * @param input this rank's part of the batch
+ * @param effects device and group
+ * @param options those of the call
+ * @param call what the caller does, for messages and for the other ranks
+ * @returns output, new state and residuals, all frozen
+ */
+export async function forwardOverGroup<A>(
+  stateOf: (device: Device<A>) => BatchNormState<A>,
+  input: Tensor<A>,
+  { device, group }: { readonly device: Device<A>; readonly group: ReduceGroup },
+  options: SyncForwardOptions<A>,
+  { action, label }: { readonly action: string; readonly label: string },
+): Promise<GroupForward<A>> {
+  const { worldSize } = checkGroup(group, options, action);
+  if (worldSize === 1) {
+    return region(
+      device,
+      (scope) => asGroup(batchNormForward(stateOf(scope), input, { device: scope }, options), 1),
+    );
+  }
   const launch = (scope: Device<A>) => {
-    checkCall(device, state, input, options, ACTION);
+    const state = stateOf(scope);
+    checkCall(device, state, input, options, action);
     // Snapshots: nobody may change what was checked while the collective is under way.
     const { residual } = options;
     const saved = {
+      state,
       before: { ...state },
       input: tensorLike(input, input.data),
       options: { ...options, residual: residual && tensorLike(residual, residual.data) },
@@ -196,11 +227,11 @@ export async function syncBatchNormForward<A>(
   };
   return await region(device, async (scope) => {
     const { total, launched } = await exchange(group, () => launch(scope), mergeMoments, {
-      label: `syncBatchNormForward C=${state?.numFeatures} ${input?.dtype}`,
+      label,
       signal: options?.signal,
     });
-    const { before, ...saved } = launched;
-    const count = checkMoments(total, before.numFeatures, ACTION);
+    const { state, before, ...saved } = launched;
+    const count = checkMoments(total, before.numFeatures, action);
     return batch(scope, (d) => {
       const moments = d.momentsFromWire(total);
       const forward = finish(d, before, saved.input, moments, count, saved.options);

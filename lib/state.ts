@@ -215,6 +215,25 @@ export function checkState<A>(
   }, action);
 }
 
+/**
+ * Checks that a state is well-formed as far as can be told without its device.
+ *
+ * @param state the state, on any device or on the host
+ * @param action what the caller was about to do, for the message
+ * @throws TypeError or RangeError that says what does not fit
+ */
+export function checkStateRecord<V>(state: BatchNormState<V>, action: string): void {
+  checkConfiguration(state, action);
+  checkVectors(state, (vector, name) => {
+    if (vector instanceof Float32Array) return vector.length;
+    if (typeof vector === "object") return state.numFeatures;
+    throw new TypeError(
+      `Cannot ${action} as ${name} must be an array of a device, a Float32Array or null: ` +
+        `current value is ${vector}`,
+    );
+  }, action);
+}
+
 function checkConfiguration(
   state: Pick<BatchNormState<unknown>, "numFeatures" | "eps" | "momentum" | "numBatchesTracked">,
   action: string,

@@ -1,11 +1,13 @@
 /** Everything that a device must pass, ours or somebody else's: call it in a test file with the device's kit. */
 
 import type { DeviceKit } from "./kit.ts";
+import { conversionSuite } from "./suites/conversion.ts";
 import { dataParallelSuite } from "./suites/data_parallel.ts";
 import { derivativeSuite } from "./suites/derivatives.ts";
 import { effectSuite } from "./suites/effects.ts";
 import { errorSuite } from "./suites/errors.ts";
 import { goldenSuite } from "./suites/golden.ts";
+import { layerSuite } from "./suites/layers.ts";
 import { deviceLaw } from "./suites/law.ts";
 import { ownershipSuite } from "./suites/ownership.ts";
 import { peerSuite } from "./suites/peers.ts";
@@ -14,7 +16,7 @@ import { stateSuite } from "./suites/states.ts";
 
 /**
  * Registers all tests of a device: the law, PyTorch's numbers, PyTorch's own tests, derivatives, where peers go wrong,
- * states, effects, data parallelism, ownership, errors.
+ * states, effects, data parallelism, layers and their conversion, ownership, errors.
  *
  * @param kit how to open the device, and how exact it is
  */
@@ -27,6 +29,8 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
   stateSuite(kit);
   effectSuite(kit);
   dataParallelSuite(kit);
+  layerSuite(kit);
+  conversionSuite(kit);
   ownershipSuite(kit);
   errorSuite(kit);
 }

@@ -1,0 +1,346 @@
+/**
+ * One way to run any layer of a model: local or synchronised, lazy, learning or frozen.
+ *
+ * @module
+ */
+
+import { batchNormBackward, syncBatchNormBackward } from "../backward.ts";
+import { checkDevice } from "../checks.ts";
+import type { CollectiveOptions, ReduceGroup } from "../collectives.ts";
+import type { Device } from "../device.ts";
+import type { Backward } from "../epilogue.ts";
+import {
+  batchNormForward,
+  forwardOverGroup,
+  type GroupResiduals,
+  type LocalResiduals,
+  type SyncForwardOptions,
+} from "../forward.ts";
+import { batchNormInfer, batchNormInferBackward, type InferOptions } from "../infer.ts";
+import { region } from "../ownership.ts";
+import { type BatchNormState, initBatchNorm } from "../state.ts";
+import { checkTensor, type Tensor } from "../tensor.ts";
+import {
+  type BatchNormLayer,
+  checkLayer,
+  checkRank,
+  isLazy,
+  type LazyBatchNormLayer,
+  lazyError,
+  withState,
+} from "./layer.ts";
+
+/** What layers are run with. */
+export interface LayerEffects<A> {
+  /** Where everything lives. */
+  readonly device: Device<A>;
+  /** Groups by the names that layers call them by; not asked for where no layer is synchronised. */
+  readonly groups?: Readonly<Record<string, ReduceGroup>>;
+}
+
+/** Residuals of a synchronised layer. */
+export interface GroupLayerResiduals<A> extends GroupResiduals<A> {
+  /** Name of the group of forward. */
+  readonly processGroup: string;
+}
+
+/** Residuals of a frozen layer. Borrows the input, the state and the residual: keep them until backward is done. */
+export interface FrozenResiduals<A> {
+  /** Sets them apart from those of a layer that learns. */
+  readonly kind: "frozen";
+  /** The state of forward, borrowed. */
+  readonly state: BatchNormState<A>;
+  /** The input of forward, borrowed. */
+  readonly input: Tensor<A>;
+  /** Activation and residual of forward, the latter borrowed. */
+  readonly options: InferOptions<A>;
+  /** Whether weight and bias have gradients. */
+  readonly learnsAffine: boolean;
+}
+
+/** What {@linkcode backwardLayer} needs of {@linkcode applyLayer}. */
+export type LayerResiduals<A> = LocalResiduals<A> | GroupLayerResiduals<A> | FrozenResiduals<A>;
+
+/** What {@linkcode applyLayer} resolves to. */
+export interface LayerForward<A, L extends BatchNormLayer<A> = BatchNormLayer<A>> {
+  /** The normalized batch of this rank, in the input's shape, dtype and format. */
+  readonly output: Tensor<A>;
+  /** The layer after this batch; the given one where nothing changed. */
+  readonly layer: L;
+  /** What backward needs. */
+  readonly residuals: LayerResiduals<A>;
+}
+
+const ACTION = "apply the layer";
+
+/**
+ * Runs a layer in training: locally, or over the group that it names.
+ *
+ * A layer whose `processGroup` is null normalizes with its own rank's batch, reads nothing back and needs no `groups`; any
+ * other does what `syncBatchNormForward` does over `effects.groups[processGroup]`, in one collective that is called before
+ * the first await. A lazy layer takes its channels from the input, and its state is made. A frozen one normalizes with its
+ * running statistics and never communicates.
+ *
+ * @param layer the layer before this batch; it is not changed
+ * @param input this rank's batch, logical shape (N, C, ...spatial) of a rank that the layer's kind takes
+ * @param effects `device`; `groups` where the layer is synchronised
+ * @param options activation (the layer's own by default), residual, whether running statistics are updated, a signal to
+ * give up
+ * @returns output, new layer (with all other fields of the given one) and residuals, all frozen
+ * @throws (rejects with) TypeError or RangeError for what is no layer, for a batch of a wrong rank or shape, for a name
+ * that `effects.groups` lacks; in a synchronised layer what is wrong with layer and input becomes a CollectiveError on
+ * every rank, as in `syncBatchNormForward`. The given layer stays valid
+ *
+ * @example The same call for a local and a synchronised layer
+ * ```ts
+ * import { applyLayer, initLayer, referenceDevice, runRanks, tensor, toArray } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const layer = initLayer(device, "batchNorm1d", 1, { eps: 0, processGroup: "world" });
+ * const outputs = await runRanks(2, async (group) => {
+ *   const input = tensor(device, [group.rank === 0 ? 1 : 3], [1, 1]);
+ *   const { output } = await applyLayer(layer, input, { device, groups: { world: group } });
+ *   return [...await toArray(device, output)];
+ * });
+ * assert.deepEqual(outputs, [[-1], [1]]);
+ * ```
+ */
+export function applyLayer<A, L extends BatchNormLayer<A>>(
+  layer: L,
+  input: Tensor<A>,
+  effects: LayerEffects<A>,
+  options?: SyncForwardOptions<A>,
+): Promise<LayerForward<A, L>>;
+/**
+ * Runs a layer that may be lazy in training; all is as above.
+ *
+ * @param layer the layer before this batch; it is not changed
+ * @param input this rank's batch, which a lazy layer takes its channels from
+ * @param effects `device`; `groups` where the layer is synchronised
+ * @param options activation, residual, whether running statistics are updated, a signal to give up
+ * @returns output, a new layer with a state, and residuals, all frozen
+ */
+export function applyLayer<A>(
+  layer: BatchNormLayer<A> | LazyBatchNormLayer,
+  input: Tensor<A>,
+  effects: LayerEffects<A>,
+  options?: SyncForwardOptions<A>,
+): Promise<LayerForward<A>>;
+export async function applyLayer<A>(
+  layer: BatchNormLayer<A> | LazyBatchNormLayer,
+  input: Tensor<A>,
+  effects: LayerEffects<A>,
+  options: SyncForwardOptions<A> = {},
+): Promise<LayerForward<A>> {
+  const { device } = checkDevice(effects, ACTION);
+  const group = groupOf(layer, effects, ACTION);
+  if (group === null) return applyLocally(layer, input, device, options);
+  const { group: reduceGroup, name } = group;
+  const stateOf = (scope: Device<A>): BatchNormState<A> => {
+    checkCall(layer, input);
+    return stateOrNew(layer, input, scope);
+  };
+  const { output, state, residuals } = await forwardOverGroup(
+    stateOf,
+    input,
+    { device, group: reduceGroup },
+    withActivation(layer, options),
+    {
+      action: ACTION,
+      label: `applyLayer ${layer.kind} "${name}" C=${input?.shape?.[1]} ${input?.dtype}`,
+    },
+  );
+  return Object.freeze({
+    output,
+    layer: withState<A, BatchNormLayer<A> | LazyBatchNormLayer>(layer, state),
+    residuals: Object.freeze({ ...residuals, processGroup: name }),
+  });
+}
+
+function applyLocally<A>(
+  layer: BatchNormLayer<A> | LazyBatchNormLayer,
+  input: Tensor<A>,
+  device: Device<A>,
+  options: SyncForwardOptions<A>,
+): LayerForward<A> {
+  checkCall(layer, input);
+  const { signal: _, ...all } = withActivation(layer, options);
+  if (layer.frozen !== undefined) {
+    if (isLazy(layer)) throw lazyError(layer, ACTION);
+    const { activation, residual } = all;
+    const chosen = Object.freeze({ activation, residual });
+    const { state } = layer;
+    return Object.freeze({
+      output: batchNormInfer(state, input, { device }, chosen),
+      layer,
+      residuals: Object.freeze({
+        ...{ kind: "frozen" as const, state, input, options: chosen },
+        learnsAffine: layer.frozen === "statistics",
+      }),
+    });
+  }
+  return region(device, (scope) => {
+    const before = stateOrNew(layer, input, scope);
+    const { output, state, residuals } = batchNormForward(before, input, { device: scope }, all);
+    const next = withState<A, BatchNormLayer<A> | LazyBatchNormLayer>(layer, state);
+    return Object.freeze({ output, layer: next, residuals });
+  });
+}
+
+/**
+ * Runs a layer in evaluation: with its running statistics, or with this batch's own where it tracks none. It never
+ * communicates, so one rank may evaluate alone.
+ *
+ * @param layer the layer; evaluation never changes it
+ * @param input the batch, logical shape (N, C, ...spatial) of a rank that the layer's kind takes
+ * @param effects `device`: where everything lives
+ * @param options activation (the layer's own by default) and residual
+ * @returns the normalized batch, in the input's shape, dtype and format
+ * @throws TypeError or RangeError for what is no layer, for a batch of a wrong rank or shape, for a lazy layer that has
+ * seen no batch
+ *
+ * @example
+ * ```ts
+ * import { inferLayer, initLayer, referenceDevice, tensor, toArray } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const layer = initLayer(device, "batchNorm1d", 1, { eps: 0, processGroup: "world" });
+ * const y = inferLayer(layer, tensor(device, [5], [1, 1]), { device });
+ * assert.deepEqual(await toArray(device, y), Float32Array.of(5));
+ * ```
+ */
+export function inferLayer<A>(
+  layer: BatchNormLayer<A>,
+  input: Tensor<A>,
+  effects: Pick<LayerEffects<A>, "device">,
+  options: InferOptions<A> = {},
+): Tensor<A> {
+  const action = "evaluate the layer";
+  const { device } = checkDevice(effects, action);
+  checkLayer(layer, action);
+  if (isLazy<A>(layer)) throw lazyError(layer, action);
+  checkRank(layer.kind, input?.shape, action);
+  return batchNormInfer(layer.state, input, { device }, withActivation(layer, options));
+}
+
+/**
+ * Computes the gradients of {@linkcode applyLayer}, over the group of forward where there was one.
+ *
+ * @param residuals what forward returned on this rank; borrowed, and valid for another call
+ * @param gradOutput gradient of forward's output on this rank, in its shape and dtype, any format
+ * @param effects `device`; `groups` with the group of forward, where there was one
+ * @param options a signal to give up
+ * @returns frozen gradients; those of weight and bias are this rank's own, and null where the layer is frozen with both
+ * @throws (rejects with) what `batchNormBackward`, `syncBatchNormBackward` or `batchNormInferBackward` throws, TypeError
+ * for a name that `effects.groups` lacks
+ *
+ * @example
+ * ```ts
+ * import { applyLayer, backwardLayer, initLayer, referenceDevice, tensor } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const layer = initLayer(device, "batchNorm1d", 1);
+ * const x = tensor(device, [1, 2, 6], [3, 1]);
+ * const { residuals } = await applyLayer(layer, x, { device });
+ * const dy = tensor(device, [1, 0, 0], [3, 1]);
+ * const { gradBias } = await backwardLayer(residuals, dy, { device });
+ * assert(gradBias !== null);
+ * assert.deepEqual(await device.download(gradBias), Float32Array.of(1));
+ * ```
+ */
+export async function backwardLayer<A>(
+  residuals: LayerResiduals<A>,
+  gradOutput: Tensor<A>,
+  effects: LayerEffects<A>,
+  options: Pick<CollectiveOptions, "signal"> = {},
+): Promise<Backward<A>> {
+  const action = "compute the layer's gradients";
+  const { device } = checkDevice(effects, action);
+  switch (residuals?.kind) {
+    case "local":
+      return batchNormBackward(residuals, gradOutput, { device });
+    case "group": {
+      const group = namedGroup(residuals.processGroup, effects, action);
+      return await syncBatchNormBackward(residuals, gradOutput, { device, group }, options);
+    }
+    case "frozen":
+      return frozenBackward(residuals, gradOutput, device);
+    default:
+      throw new TypeError(
+        `Cannot ${action} as residuals must be those of applyLayer: ` +
+          `current kind is ${JSON.stringify((residuals as { kind?: unknown } | undefined)?.kind)}`,
+      );
+  }
+}
+
+function frozenBackward<A>(
+  { state, input, options, learnsAffine }: FrozenResiduals<A>,
+  gradOutput: Tensor<A>,
+  device: Device<A>,
+): Backward<A> {
+  return region(device, (scope) => {
+    const all = batchNormInferBackward(state, input, gradOutput, { device: scope }, options);
+    return learnsAffine ? all : Object.freeze({ ...all, gradWeight: null, gradBias: null });
+  });
+}
+
+/** The group that a layer communicates over; null where it does not. */
+function groupOf<A>(
+  layer: BatchNormLayer<A> | LazyBatchNormLayer,
+  effects: LayerEffects<A>,
+  action: string,
+): { readonly group: ReduceGroup; readonly name: string } | null {
+  const name = layer?.processGroup;
+  // What is wrong with a synchronised layer otherwise is found in its turn, so that all ranks hear of it.
+  if (typeof name !== "string" || layer.frozen !== undefined) return null;
+  return { group: namedGroup(name, effects, action), name };
+}
+
+/**
+ * Finds a group by the name that a layer calls it by.
+ *
+ * @param name the name
+ * @param effects with the groups
+ * @param action what the caller was about to do, for the message
+ * @returns the group
+ * @throws TypeError where there is none of that name
+ */
+export function namedGroup<A>(
+  name: string,
+  { groups }: LayerEffects<A>,
+  action: string,
+): ReduceGroup {
+  if (typeof groups === "object" && groups !== null && Object.hasOwn(groups, name)) {
+    return groups[name];
+  }
+  throw new TypeError(
+    `Cannot ${action} as effects.groups must hold the group "${name}": current names are ${
+      Object.keys(groups ?? {}).map((key) => `"${key}"`).join(", ") || "none"
+    }`,
+  );
+}
+
+function checkCall<A>(layer: BatchNormLayer<A> | LazyBatchNormLayer, input: Tensor<A>): void {
+  checkLayer(layer, ACTION);
+  checkRank(layer.kind, input?.shape, ACTION);
+}
+
+function stateOrNew<A>(
+  layer: BatchNormLayer<A> | LazyBatchNormLayer,
+  input: Tensor<A>,
+  device: Device<A>,
+): BatchNormState<A> {
+  if (!isLazy(layer)) return layer.state;
+  checkTensor(device, input, ACTION, "input");
+  return initBatchNorm(device, input.shape[1], layer.lazy);
+}
+
+function withActivation<A, O extends InferOptions<A>>(
+  { activation }: BatchNormLayer<A> | LazyBatchNormLayer,
+  options: O,
+): O {
+  return { ...options, activation: options.activation ?? activation };
+}

@@ -1,0 +1,155 @@
+/**
+ * Whole models there and back: every batch norm synchronised, or none.
+ *
+ * @module
+ */
+
+import { type BatchNormLayer, checkLayer, claimsLayer, type LazyBatchNormLayer } from "./layer.ts";
+import { called, isRecord, type Nodes, nodesOf, withNodes } from "./model.ts";
+
+/** Which layers a conversion is about, and their group. */
+export interface ConvertOptions {
+  /** Name of the group; see the functions for what they do without. */
+  readonly processGroup?: string;
+  /**
+   * Whether the layer at a path is meant; all are by default. A path is made of keys and indices joined by dots, such as
+   * `"blocks.0.norm"`, and is `""` for a model that is a layer itself.
+   */
+  readonly only?: (path: string) => boolean;
+}
+
+type Layer<A = unknown> = BatchNormLayer<A> | LazyBatchNormLayer;
+
+/**
+ * Makes every batch norm of a model synchronised, as `torch.nn.SyncBatchNorm.convert_sync_batchnorm` does, but as a pure
+ * function that loses nothing.
+ *
+ * States are shared, not copied. All other fields of a layer (activation, frozen, your own) stay; all other nodes are the
+ * same objects; a layer that stands at several paths stays one. A layer that is synchronised already keeps its group.
+ *
+ * @param model a tree of plain records and arrays with layers as of `initLayer` in it, or a single one; it is not changed
+ * @param options `processGroup`: name of the group, `"world"` by default; `only`: which paths
+ * @returns a tree of the same type, frozen where it is new; the given one where nothing changed
+ * @throws TypeError or RangeError that names the path of a cycle, of a node with the `kind` of a layer that is none, of a
+ * layer in another group than the one that was asked for, of a layer that stands at several paths of which `only` takes
+ * some
+ *
+ * @example
+ * ```ts
+ * import { convertSyncBatchNorm, initLayer, referenceDevice, revertSyncBatchNorm } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const model = { linear: { weight: [1, 2] }, norm: initLayer(device, "batchNorm1d", 2) };
+ * const converted = convertSyncBatchNorm(model);
+ * assert.equal(converted.norm.processGroup, "world");
+ * assert.equal(converted.norm.state, model.norm.state);
+ * assert.equal(converted.linear, model.linear);
+ * assert.deepEqual(revertSyncBatchNorm(converted), model);
+ * ```
+ */
+export function convertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}): T {
+  const action = "convert the model";
+  const { processGroup: wanted, only } = checkOptions(options, action);
+  const name = wanted ?? "world";
+  return regroup(model, only, action, ({ processGroup }, path) => {
+    if (processGroup === null) return name;
+    if (wanted !== undefined && processGroup !== wanted) {
+      throw new TypeError(
+        `Cannot ${action} as ${called(path)} must be in one group: current names are ` +
+          `"${processGroup}", which it is in, and "${wanted}"; revert it first, or leave it out by only`,
+      );
+    }
+    return processGroup;
+  });
+}
+
+/**
+ * Makes the batch norms of a model local again: the inverse of {@linkcode convertSyncBatchNorm}.
+ *
+ * Where some layers were synchronised before, the group's name tells those that a conversion added.
+ *
+ * @param model a tree as of {@linkcode convertSyncBatchNorm}; it is not changed
+ * @param options `processGroup`: the group whose layers are meant, all groups by default; `only`: which paths
+ * @returns a tree of the same type, frozen where it is new; the given one where nothing changed
+ * @throws TypeError or RangeError that names the path of a cycle, of a node with the `kind` of a layer that is none, of a
+ * layer that stands at several paths of which `only` takes some
+ *
+ * @example
+ * ```ts
+ * import { initLayer, referenceDevice, revertSyncBatchNorm } from "@syncbn/syncbn";
+ *
+ * const layer = initLayer(referenceDevice(), "batchNorm1d", 2, { processGroup: "world" });
+ * console.assert(revertSyncBatchNorm([layer])[0].processGroup === null);
+ * ```
+ */
+export function revertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}): T {
+  const action = "revert the model";
+  const { processGroup: meant, only } = checkOptions(options, action);
+  return regroup(
+    model,
+    only,
+    action,
+    ({ processGroup }) => meant === undefined || meant === processGroup ? null : processGroup,
+  );
+}
+
+/**
+ * Finds the layers of a model and checks each as far as can be told without its device.
+ *
+ * @param model a tree of plain records and arrays
+ * @param action what the caller was about to do, for the message
+ * @returns the layers and their paths
+ * @throws TypeError or RangeError that names the path of a cycle, or of a node with the `kind` of a layer that is none
+ */
+export function layersOf<A>(model: unknown, action: string): Nodes<Layer<A>> {
+  const isLayer = (value: object): value is Layer<A> => isRecord(value) && claimsLayer(value);
+  const layers = nodesOf(model, isLayer, action);
+  for (const [layer, [path]] of layers) checkLayer(layer, `${action} at ${called(path)}`);
+  return layers;
+}
+
+/** Gives layers other groups. */
+function regroup<T>(
+  model: T,
+  only: (path: string) => boolean,
+  action: string,
+  groupOf: (layer: Layer, path: string) => string | null,
+): T {
+  const replacements = new Map<Layer, Layer>();
+  for (const [layer, paths] of layersOf(model, action)) {
+    const meant = paths.filter((path) => only(path));
+    if (meant.length === 0) continue;
+    const processGroup = groupOf(layer, meant[0]);
+    if (processGroup === layer.processGroup) continue;
+    const other = paths.find((path) => !meant.includes(path));
+    if (other !== undefined) {
+      throw new TypeError(
+        `Cannot ${action} as ${called(meant[0])} is the same layer as ${called(other)}: ` +
+          `only must take both or neither, current choice is the former alone`,
+      );
+    }
+    replacements.set(layer, Object.freeze({ ...layer, processGroup }));
+  }
+  return withNodes(model, replacements);
+}
+
+function checkOptions(
+  { processGroup, only = () => true }: ConvertOptions,
+  action: string,
+): { readonly processGroup?: string; readonly only: (path: string) => boolean } {
+  if (processGroup !== undefined && (typeof processGroup !== "string" || processGroup === "")) {
+    throw new TypeError(
+      `Cannot ${action} as processGroup must be the name of a group: ` +
+        `current value is ${
+          JSON.stringify(processGroup)
+        }; groups themselves go into effects.groups`,
+    );
+  }
+  if (typeof only !== "function") {
+    throw new TypeError(
+      `Cannot ${action} as only must be a function of a path: current value is ${only}`,
+    );
+  }
+  return { processGroup, only };
+}

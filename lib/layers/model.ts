@@ -1,0 +1,119 @@
+/**
+ * Models as trees of plain records and arrays: the nodes that are ours found by their paths, and replaced.
+ *
+ * Everything else (class instances, functions, typed arrays, Maps) is somebody else's: it is not looked into and stays
+ * the same object.
+ *
+ * @module
+ */
+
+/** Nodes of a model in the order in which they stand, each with all the paths that it stands at. */
+export type Nodes<N extends object> = ReadonlyMap<N, readonly string[]>;
+
+/**
+ * Finds nodes of a model; what stands below a node that is found is part of it.
+ *
+ * @param model a tree of plain records and arrays, in which a node may stand several times
+ * @param isNode whether an object is one of those that are looked for
+ * @param action what the caller was about to do, for the message
+ * @returns the nodes and their paths: keys and indices joined by dots, as in PyTorch; `""` for the model itself
+ * @throws TypeError for a cycle, naming its path
+ */
+export function nodesOf<N extends object>(
+  model: unknown,
+  isNode: (value: object) => value is N,
+  action: string,
+): Nodes<N> {
+  const found = new Map<N, string[]>();
+  const above = new Map<object, string>();
+  const visit = (value: unknown, path: string): void => {
+    if (typeof value !== "object" || value === null) return;
+    if (isNode(value)) {
+      const paths = found.get(value);
+      if (paths) paths.push(path);
+      else found.set(value, [path]);
+      return;
+    }
+    if (!isBranch(value)) return;
+    const start = above.get(value);
+    if (start !== undefined) {
+      throw new TypeError(
+        `Cannot ${action} as a model must be a tree: current ${called(path)} is ${
+          called(start)
+        } again, a cycle`,
+      );
+    }
+    above.set(value, path);
+    for (const [key, child] of Object.entries(value)) {
+      visit(child, path === "" ? key : `${path}.${key}`);
+    }
+    above.delete(value);
+  };
+  visit(model, "");
+  return found;
+}
+
+/**
+ * Replaces nodes of a model.
+ *
+ * @param model a tree as of {@linkcode nodesOf}, without cycles; it is not changed
+ * @param replacements new nodes by old ones
+ * @returns a tree of the same make, frozen where it is new; branches without a replaced node are the same objects, and
+ * what stood twice still does
+ */
+export function withNodes<T>(model: T, replacements: ReadonlyMap<unknown, unknown>): T {
+  const done = new Map<unknown, unknown>(replacements);
+  const visit = (value: unknown): unknown => {
+    if (typeof value !== "object" || value === null) return value;
+    if (done.has(value)) return done.get(value);
+    if (!isBranch(value)) return value;
+    const children = Object.entries(value).map(([key, child]) => [key, child, visit(child)]);
+    const same = children.every(([, old, child]) => old === child);
+    const result = same ? value : rebuilt(value, children.map(([key, , child]) => [key, child]));
+    done.set(value, result);
+    return result;
+  };
+  return visit(model) as T;
+}
+
+/**
+ * Names a place in a model for a message.
+ *
+ * @param path its path
+ * @returns the path, or words for the model itself
+ */
+export function called(path: string): string {
+  return path === "" ? "the model itself" : path;
+}
+
+/**
+ * Tells whether a value is a plain record.
+ *
+ * @param value any object
+ * @returns whether nobody's class stands behind it
+ */
+export function isRecord(value: object): boolean {
+  const prototype = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
+}
+
+/** Whether a value is part of the tree itself. */
+function isBranch(value: object): boolean {
+  return Array.isArray(value) || isRecord(value);
+}
+
+/** A branch with other children: prototype, holes and symbols as they were. */
+function rebuilt(branch: object, children: readonly (readonly unknown[])[]): object {
+  const descriptors = Object.getOwnPropertyDescriptors(branch) as Record<
+    PropertyKey,
+    PropertyDescriptor
+  >;
+  for (const [key, value] of children) {
+    descriptors[key as string] = {
+      value,
+      ...{ enumerable: true, writable: true, configurable: true },
+    };
+  }
+  const empty = Array.isArray(branch) ? [] : Object.create(Object.getPrototypeOf(branch));
+  return Object.freeze(Object.defineProperties(empty, descriptors));
+}
