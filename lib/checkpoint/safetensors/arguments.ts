@@ -1,0 +1,80 @@
+/**
+ * What the caller of the writer gave, checked and copied into records that the writer can trust.
+ *
+ * @module
+ */
+
+import { checkStored, entriesOf } from "../given.ts";
+import { quote, shown } from "../words.ts";
+import { METADATA } from "./header.ts";
+
+const ACTION = "write the safetensors file";
+
+/** A tensor that was checked, and the bytes of its elements. */
+export interface Part {
+  readonly name: string;
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  /** A view of the caller's array. */
+  readonly bytes: Uint8Array;
+}
+
+/**
+ * Reads the tensors that are to be written.
+ *
+ * @param tensors what the caller gave as tensors
+ * @returns a part for each
+ * @throws TypeError or RangeError that names the tensor
+ */
+export function partsOf(tensors: unknown): Part[] {
+  return entriesOf(tensors, "tensors", ACTION).map(([name, array]) => {
+    checkText(name, "a tensor's name");
+    if (name === METADATA) {
+      throw new RangeError(
+        `Cannot ${ACTION} as a tensor must have another name than that of the metadata: ` +
+          `current value is ${quote(name)}`,
+      );
+    }
+    return partOf(name, array);
+  });
+}
+
+/**
+ * Reads the metadata that are to be written.
+ *
+ * @param metadata what the caller gave as metadata
+ * @returns pairs of texts
+ * @throws TypeError or RangeError that names the entry
+ */
+export function textsOf(metadata: unknown): [string, string][] {
+  return entriesOf(metadata, "metadata", ACTION).map(([name, text]) => {
+    checkText(name, "a name of the metadata");
+    checkText(text, `metadata ${quote(name)}`);
+    return [name, text];
+  });
+}
+
+function checkText(text: unknown, what: string): asserts text is string {
+  if (typeof text !== "string") {
+    throw new TypeError(
+      `Cannot ${ACTION} as ${what} must be a string: current value is ${shown(text)}`,
+    );
+  }
+  // UTF-8 cannot spell one.
+  if (/\p{Surrogate}/u.test(text)) {
+    throw new RangeError(
+      `Cannot ${ACTION} as ${what} must have no lone surrogate: current value is ${quote(text)}`,
+    );
+  }
+}
+
+function partOf(name: string, array: unknown): Part {
+  checkStored(array, `tensor ${quote(name)}`, ACTION);
+  const { dtype, shape, data } = array;
+  return {
+    name,
+    dtype,
+    shape,
+    bytes: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
+  };
+}

@@ -1,0 +1,53 @@
+/**
+ * What a caller of the checkpoint functions may want to catch: files come from elsewhere, and no change of the program
+ * mends one.
+ *
+ * @module
+ */
+
+/**
+ * What is wrong with a safetensors file:
+ * - `"malformed"`: it breaks the format, or is cut off.
+ * - `"unsupported"`: a tensor's dtype is none that this library knows; the rest may be fine.
+ */
+export type SafetensorsErrorCode = "malformed" | "unsupported";
+
+/**
+ * Says why a file could not be read as safetensors, and where in the file that was found.
+ *
+ * @example Telling a damaged file from a wrong program
+ * ```ts
+ * import { readSafetensors, SafetensorsError, writeSafetensors } from "@syncbn/syncbn/checkpoint";
+ * import assert from "node:assert/strict";
+ *
+ * const bytes = writeSafetensors({ bias: { dtype: "U8", shape: [2], data: Uint8Array.of(1, 2) } });
+ * try {
+ *   readSafetensors(bytes.subarray(0, -1));
+ * } catch (error) {
+ *   assert(error instanceof SafetensorsError);
+ *   assert.equal(error.code, "malformed");
+ *   assert.match(error.message, /tensor "bias" must end within the 1 bytes of data/);
+ * }
+ * ```
+ */
+export class SafetensorsError extends Error {
+  /** Always `"SafetensorsError"`. */
+  override readonly name = "SafetensorsError";
+  /** What went wrong, for programs. */
+  readonly code: SafetensorsErrorCode;
+  /** Where it was found, in bytes from the start of the file; the file's length where it is cut off. */
+  readonly byte: number;
+
+  /**
+   * Builds the error.
+   *
+   * @param message what was wanted, what came and where
+   * @param code what went wrong
+   * @param byte where it was found, in bytes from the start of the file
+   */
+  constructor(message: string, code: SafetensorsErrorCode, byte: number) {
+    super(message);
+    this.code = code;
+    this.byte = byte;
+  }
+}
