@@ -102,6 +102,7 @@ export {
   revertSyncBatchNorm,
 } from "./lib/layers/convert.ts";
 export { checkModel } from "./lib/layers/check_model.ts";
+export { foldBatchNorm, type FoldedLayer, type LinearLayer } from "./lib/layers/fold.ts";
 export { addScaled, withParameters } from "./lib/parameters.ts";
 export { batch, region, release } from "./lib/ownership.ts";
 export {

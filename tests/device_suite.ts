@@ -1,6 +1,8 @@
 /** Everything that a device must pass, ours or somebody else's: call it in a test file with the device's kit. */
 
 import type { DeviceKit } from "./kit.ts";
+import { checkpointSuite } from "./suites/checkpoints.ts";
+import { conventionSuite } from "./suites/conventions.ts";
 import { conversionSuite } from "./suites/conversion.ts";
 import { dataParallelSuite } from "./suites/data_parallel.ts";
 import { derivativeSuite } from "./suites/derivatives.ts";
@@ -16,7 +18,8 @@ import { stateSuite } from "./suites/states.ts";
 
 /**
  * Registers all tests of a device: the law, PyTorch's numbers, PyTorch's own tests, derivatives, where peers go wrong,
- * states, effects, data parallelism, layers and their conversion, ownership, errors.
+ * states, effects, data parallelism, layers, their conversion, checkpoints and folding,
+ * ownership, errors.
  *
  * @param kit how to open the device, and how exact it is
  */
@@ -31,6 +34,8 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
   dataParallelSuite(kit);
   layerSuite(kit);
   conversionSuite(kit);
+  checkpointSuite(kit);
+  conventionSuite(kit);
   ownershipSuite(kit);
   errorSuite(kit);
 }

@@ -196,6 +196,12 @@ export function uploadLike<A>(
   );
 }
 
-function isTensor(node: object): node is { readonly data: unknown } {
+/**
+ * Tells whether a record says that it is a tensor.
+ *
+ * @param node any object
+ * @returns whether it has a tensor's fields; what stands in them is not looked at
+ */
+export function isTensor(node: object): node is { readonly data: unknown } {
   return "data" in node && "shape" in node && "dtype" in node && "format" in node;
 }

@@ -25,13 +25,34 @@ export function nodesOf<N extends object>(
   action: string,
 ): Nodes<N> {
   const found = new Map<N, string[]>();
+  for (const [node, path] of placesOf(model, isNode, action)) {
+    const paths = found.get(node);
+    if (paths) paths.push(path);
+    else found.set(node, [path]);
+  }
+  return found;
+}
+
+/**
+ * Finds every place of the nodes that {@linkcode nodesOf} finds.
+ *
+ * @param model a tree of plain records and arrays, in which a node may stand several times
+ * @param isNode whether an object is one of those that are looked for
+ * @param action what the caller was about to do, for the message
+ * @returns nodes with one path each, in the order in which they stand
+ * @throws TypeError for a cycle, naming its path
+ */
+export function placesOf<N extends object>(
+  model: unknown,
+  isNode: (value: object) => value is N,
+  action: string,
+): readonly (readonly [node: N, path: string])[] {
+  const places: (readonly [N, string])[] = [];
   const above = new Map<object, string>();
   const visit = (value: unknown, path: string): void => {
     if (typeof value !== "object" || value === null) return;
     if (isNode(value)) {
-      const paths = found.get(value);
-      if (paths) paths.push(path);
-      else found.set(value, [path]);
+      places.push([value, path]);
       return;
     }
     if (!isBranch(value)) return;
@@ -50,7 +71,7 @@ export function nodesOf<N extends object>(
     above.delete(value);
   };
   visit(model, "");
-  return found;
+  return places;
 }
 
 /**

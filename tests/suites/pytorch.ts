@@ -1,16 +1,20 @@
 /**
- * PyTorch's own tests of SyncBatchNorm, by their numbers in the contract, at PyTorch's tolerances. Those about
- * conversion (9 in part, 13), checkpoints (20) and second derivatives (18 in part) come with what they test.
+ * PyTorch's own tests of SyncBatchNorm, by their numbers in the contract, at PyTorch's tolerances. That about second
+ * derivatives (18 in part) comes with what it tests.
  */
 
 import assert from "node:assert/strict";
+import { toStateDict } from "../../lib/checkpoint.ts";
 import {
+  applyLayer,
   batchNormBackward,
   batchNormForward,
   batchNormInfer,
+  convertSyncBatchNorm,
   type Device,
   type Format,
   initBatchNorm,
+  initLayer,
   type ProcessGroup,
   region,
   runRanks,
@@ -214,6 +218,28 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
     }
   });
 
+  test("9: conversion passes a nested group down", async (device) => {
+    const values = normalArray(4 * 6, 23);
+    const norm = initLayer(device, "batchNorm1d", 2);
+    const model = { body: { blocks: [{ norm }] }, tail: norm };
+    const outputs = await runRanks(4, async (world) => {
+      const half = await world.split(world.rank < 2 ? 0 : 1);
+      const { body, tail } = convertSyncBatchNorm(model, { processGroup: "half" });
+      const [{ norm: nested }] = body.blocks;
+      assert.equal(nested, tail);
+      assert.equal(nested.processGroup, "half");
+      const input = tensor(device, values.slice(6 * world.rank, 6 * world.rank + 6), [3, 2]);
+      const { output } = await applyLayer(nested, input, { device, groups: { half } });
+      return [...await toArray(device, output)];
+    });
+    for (const half of [0, 1]) {
+      const input = tensor(device, values.slice(12 * half, 12 * half + 12), [6, 2]);
+      const { output } = batchNormForward(norm.state, input, { device });
+      const together = outputs.slice(2 * half, 2 * half + 2).flat();
+      assertClose(together, await toArray(device, output), FLOAT32, `half ${half}`);
+    }
+  });
+
   test("10: training communicates, evaluation on one rank alone does not", async (device) => {
     const state = initBatchNorm(device, 2);
     const values = normalArray(320, 11);
@@ -339,6 +365,22 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
         assert.equal((await toArray(device, ranks[1 - holder][name])).length, 0);
       }
     }
+  });
+
+  test("13: conversion leaves an instance norm as it is, and every state entry the same", async (device) => {
+    const model = {
+      batchNorm: initLayer(device, "batchNorm1d", 100),
+      instanceNorm: { kind: "instanceNorm1d", numFeatures: 100, eps: 1e-5, weight: null },
+    };
+    const converted = convertSyncBatchNorm(model);
+    assert.equal(converted.batchNorm.processGroup, "world");
+    assert.equal(converted.instanceNorm, model.instanceNorm);
+    const [before, after] = [
+      await toStateDict(device, model),
+      await toStateDict(device, converted),
+    ];
+    assert.equal(before.size, 5);
+    assert.deepEqual(after, before);
   });
 
   test("14: gradOutput may have the other format, counts [5, 5, 5]", async (device) => {

@@ -1,0 +1,257 @@
+/**
+ * What the batch norms of Keras and Flax have in common, and ours has not: momentum is the weight of the OLD value, the
+ * running variance is biased, channels are an axis of the memory order.
+ *
+ * @module
+ */
+
+import { checkHostState } from "../../host_state.ts";
+import type { BatchNormState } from "../../state.ts";
+import type { Format } from "../../tensor.ts";
+
+/** A batch norm as it came from another framework. */
+export interface ImportedBatchNorm {
+  /** The state, on the host: `stateFromHost` puts it onto a device. */
+  readonly state: BatchNormState<Float32Array>;
+  /** How the layer's inputs lie in memory: the `format` of their tensors. */
+  readonly format: Format;
+}
+
+/** Options of a batch norm's way in. */
+export interface ImportBatchNormOptions {
+  /**
+   * Values per channel of a training batch, over all replicas: samples times positions, an integer >= 2. The running
+   * variance is multiplied by count / (count - 1) on the way in, by (count - 1) / count on the way out, so that training
+   * goes on as it would have. null takes it as it is, so that evaluation gives the same numbers.
+   */
+  readonly count: number | null;
+  /** Weight of the OLD value in the running statistics, in [0, 1], as the other framework has it; 0.99 by default. */
+  readonly momentum?: number;
+  /** Added to the variance before its root, finite and >= 0. */
+  readonly epsilon?: number;
+  /** Axis of the channels: 1, or -1 (by default) or rank - 1 for the last. */
+  readonly axis?: number;
+  /** Number of axes of the layer's inputs, an integer >= 2, where `axis` is neither 1 nor -1. */
+  readonly rank?: number;
+  /** Batches that the running statistics have seen, which the other framework does not count; 0 by default. */
+  readonly numBatchesTracked?: number;
+}
+
+/** Options of a batch norm's way out. */
+export interface ExportBatchNormOptions extends Pick<ImportBatchNormOptions, "count"> {
+  /** How the layer's inputs lie in memory; `"channelsLast"` (axis -1) by default. */
+  readonly format?: Format;
+}
+
+/** What sets a framework apart from the other. */
+export interface Framework {
+  /** Its name, for messages. */
+  readonly called: string;
+  /** Its default. */
+  readonly epsilon: number;
+  /** What it calls our vectors. */
+  readonly names: Readonly<Record<"weight" | "bias" | "runningMean" | "runningVar", string>>;
+}
+
+/** What the way out takes of a state. */
+export interface Exported {
+  readonly weight: Float32Array | null;
+  readonly bias: Float32Array | null;
+  readonly runningMean: Float32Array;
+  readonly runningVar: Float32Array;
+  /** Weight of the OLD value. */
+  readonly momentum: number;
+  readonly epsilon: number;
+  readonly axis: number;
+}
+
+/**
+ * Makes a state of another framework's vectors and settings.
+ *
+ * @param weights the vectors under the framework's names, of equal length >= 1; weight and bias may be missing
+ * @param options settings
+ * @param framework whose they are
+ * @returns a frozen state that shares no memory with the vectors, and the format
+ * @throws TypeError or RangeError that says what does not fit
+ */
+export function importBatchNorm(
+  weights: object,
+  options: ImportBatchNormOptions,
+  { called, names, epsilon: usual }: Framework,
+): ImportedBatchNorm {
+  const action = `convert the batch norm of ${called}`;
+  const count = checkCount(options, action);
+  const { momentum = 0.99, epsilon = usual, axis = -1, rank, numBatchesTracked = 0 } = options;
+  checkNumbers({ momentum, epsilon, numBatchesTracked }, action);
+  const format = formatOf(axis, rank, action);
+  const given = (weights ?? {}) as Readonly<Record<string, unknown>>;
+  const numFeatures = lengthOf(given[names.runningMean], names.runningMean, action);
+  if (numFeatures === 0) {
+    throw new RangeError(
+      `Cannot ${action} as there must be at least one channel: ` +
+        `current length of ${names.runningMean} is 0`,
+    );
+  }
+  const copy = (name: string): Float32Array => {
+    const vector = given[name];
+    const length = lengthOf(vector, name, action);
+    if (length === numFeatures) return Float32Array.from(vector as Float32Array);
+    throw new TypeError(
+      `Cannot ${action} as the lengths of ${name} and ${names.runningMean} must be equal: ` +
+        `current values are ${length} and ${numFeatures}`,
+    );
+  };
+  const copyIfAny = (name: string) => (given[name] ?? null) === null ? null : copy(name);
+  const state = Object.freeze({
+    numFeatures,
+    eps: epsilon,
+    momentum: complement(momentum),
+    weight: copyIfAny(names.weight),
+    bias: copyIfAny(names.bias),
+    runningMean: copy(names.runningMean),
+    runningVar: scaled(copy(names.runningVar), count, (n) => [n, n - 1]),
+    numBatchesTracked,
+  });
+  return Object.freeze({ state, format });
+}
+
+/**
+ * Takes of a state what another framework wants.
+ *
+ * @param state the state, on the host; it is not changed
+ * @param options count and format
+ * @param framework who wants it
+ * @returns copies of its vectors, and its settings in the other convention
+ * @throws TypeError or RangeError that says what does not fit
+ */
+export function exportBatchNorm(
+  state: BatchNormState<Float32Array>,
+  options: ExportBatchNormOptions,
+  { called }: Framework,
+): Exported {
+  const action = `convert the batch norm to ${called}`;
+  checkHostState(state, action);
+  const count = checkCount(options, action);
+  const { format = "channelsLast" } = options;
+  if (format !== "channelsFirst" && format !== "channelsLast") {
+    throw new TypeError(
+      `Cannot ${action} as format must be "channelsFirst" or "channelsLast": ` +
+        `current value is ${JSON.stringify(format)}`,
+    );
+  }
+  const { weight, bias, runningMean, runningVar, momentum, eps } = state;
+  if (runningMean === null || runningVar === null) {
+    throw new TypeError(
+      `Cannot ${action} as there must be running statistics, which each layer of ${called} has: ` +
+        `current runningMean is null`,
+    );
+  }
+  if (momentum === null) {
+    throw new TypeError(
+      `Cannot ${action} as momentum must be a number, for a cumulative average has no ` +
+        `counterpart in ${called}: current value is null`,
+    );
+  }
+  return {
+    weight: weight && Float32Array.from(weight),
+    bias: bias && Float32Array.from(bias),
+    runningMean: Float32Array.from(runningMean),
+    runningVar: scaled(runningVar, count, (n) => [n - 1, n]),
+    momentum: complement(momentum),
+    epsilon: eps,
+    axis: format === "channelsFirst" ? 1 : -1,
+  };
+}
+
+/**
+ * Takes a weight from 1 as people do, in decimal: 0.01 of 0.99, where float64 has 0.010000000000000009.
+ *
+ * A weight of up to 15 decimal places comes back exactly when this is done twice. Others are subtracted in float64: for
+ * weights in [0.5, 1] that is exact, so they come back too.
+ *
+ * @param weight a number in [0, 1]
+ * @returns 1 - weight
+ */
+export function complement(weight: number): number {
+  const decimal = oneLess(weight);
+  return oneLess(decimal) === weight ? decimal : 1 - weight;
+}
+
+/** Float64 is within 2^-54 of any decimal in [0, 1], subtracting adds as much again: far less than 15 places show. */
+function oneLess(weight: number): number {
+  return Number((1 - weight).toFixed(15));
+}
+
+/** Each value times a fraction of integers, in float64 and rounded once; a copy where there is no count. */
+function scaled(
+  variance: Float32Array,
+  count: number | null,
+  factor: (count: number) => readonly [over: number, under: number],
+): Float32Array {
+  if (count === null) return Float32Array.from(variance);
+  const [over, under] = factor(count);
+  return variance.map((value) => value * over / under);
+}
+
+function checkCount(options: ExportBatchNormOptions | undefined, action: string): number | null {
+  const count: unknown = options?.count;
+  if (count === null) return null;
+  const message = `Cannot ${action} as options.count must be an integer >= 2, the values per ` +
+    `channel of a training batch over all replicas, or null to take the running variance as it ` +
+    `is: current value is ${count}`;
+  if (typeof count !== "number") throw new TypeError(message);
+  if (!Number.isSafeInteger(count) || count < 2) throw new RangeError(message);
+  return count;
+}
+
+function checkNumbers(
+  { momentum, epsilon, numBatchesTracked }: Required<
+    Pick<ImportBatchNormOptions, "momentum" | "epsilon" | "numBatchesTracked">
+  >,
+  action: string,
+): void {
+  if (!(typeof momentum === "number" && momentum >= 0 && momentum <= 1)) {
+    throw new RangeError(
+      `Cannot ${action} as momentum, the weight of the old value, must be in [0, 1]: ` +
+        `current value is ${momentum}`,
+    );
+  }
+  if (!Number.isFinite(epsilon) || epsilon < 0) {
+    throw new RangeError(
+      `Cannot ${action} as epsilon must be finite and >= 0: current value is ${epsilon}`,
+    );
+  }
+  if (!Number.isSafeInteger(numBatchesTracked) || numBatchesTracked < 0) {
+    throw new RangeError(
+      `Cannot ${action} as numBatchesTracked must be an integer >= 0: ` +
+        `current value is ${numBatchesTracked}`,
+    );
+  }
+}
+
+/** In two axes both formats are the same memory, so it does not matter there that 1 and -1 are one axis. */
+function formatOf(axis: unknown, rank: number | undefined, action: string): Format {
+  if (typeof axis !== "number") {
+    throw new TypeError(`Cannot ${action} as axis must be a number: current value is ${axis}`);
+  }
+  if (rank !== undefined && (!Number.isSafeInteger(rank) || rank < 2)) {
+    throw new RangeError(
+      `Cannot ${action} as rank must be an integer >= 2: current value is ${rank}`,
+    );
+  }
+  if (axis === -1) return "channelsLast";
+  if (axis === 1) return "channelsFirst";
+  if (rank !== undefined && axis === rank - 1) return "channelsLast";
+  if (rank !== undefined && axis === 1 - rank) return "channelsFirst";
+  throw new RangeError(
+    `Cannot ${action} as axis must be 1, or -1 or rank - 1 for the last: ` +
+      `current value is ${axis} with ${rank === undefined ? "no rank given" : `rank ${rank}`}`,
+  );
+}
+
+function lengthOf(vector: unknown, name: string, action: string): number {
+  if (vector instanceof Float32Array) return vector.length;
+  throw new TypeError(
+    `Cannot ${action} as ${name} must be a Float32Array: current value is ${vector}`,
+  );
+}

@@ -1,0 +1,139 @@
+/**
+ * Batch norms of Flax (`flax.linen.BatchNorm` and `flax.nnx.BatchNorm`) in and out.
+ *
+ * @module
+ */
+
+import type { BatchNormState } from "../../state.ts";
+import {
+  exportBatchNorm,
+  type ExportBatchNormOptions,
+  type Framework,
+  importBatchNorm,
+  type ImportBatchNormOptions,
+  type ImportedBatchNorm,
+} from "./decay.ts";
+
+/**
+ * The vectors of a Flax layer under their own names, each of shape (C), float32. Linen keeps scale and bias in the
+ * collection `params`, mean and var in `batch_stats`; nnx has all four in one layer.
+ */
+export interface FlaxVariables {
+  /** Scale; null or left out where the layer has `use_scale=False`. */
+  readonly scale?: Float32Array | null;
+  /** Offset; null or left out where the layer has `use_bias=False`. */
+  readonly bias?: Float32Array | null;
+  /** Running mean. */
+  readonly mean: Float32Array;
+  /** Running biased variance. */
+  readonly var: Float32Array;
+}
+
+/** The settings of a Flax layer under their own names. */
+export interface FlaxConfig {
+  /** Weight of the OLD value in the running statistics. */
+  readonly momentum: number;
+  /** Added to the variance before its root. */
+  readonly epsilon: number;
+  /** Axis of the channels: 1, or -1 for the last. */
+  readonly axis: number;
+  /** Whether there is a bias. */
+  readonly use_bias: boolean;
+  /** Whether there is a scale. */
+  readonly use_scale: boolean;
+}
+
+/** A batch norm as Flax has it. */
+export interface FlaxBatchNorm {
+  /** The vectors. */
+  readonly variables: Required<FlaxVariables>;
+  /** What to build the layer with. */
+  readonly config: FlaxConfig;
+}
+
+const FLAX = {
+  called: "Flax",
+  epsilon: 1e-5,
+  names: { weight: "scale", bias: "bias", runningMean: "mean", runningVar: "var" },
+} as const satisfies Framework;
+
+/**
+ * Makes a state of a Flax layer's variables.
+ *
+ * Flax's momentum is the weight of the OLD value, ours = 1 - theirs (0.99 gives 0.01, in decimal). Flax's running
+ * variance is biased (divided by n), ours unbiased (by n - 1): with `count`, training goes on as it would have in Flax,
+ * and with null evaluation gives Flax's numbers. One state cannot do both, as it takes either variance for evaluation.
+ *
+ * @param variables vectors of shape (C), float32; they are not changed
+ * @param options `count` is required; the rest is as in the layer's attributes: momentum 0.99, epsilon 1e-5 and axis -1
+ * by default, and `rank` where axis is neither 1 nor -1
+ * @returns a frozen state on the host that shares no memory with the variables, and the format of the layer's inputs
+ * @throws TypeError where `count` is missing or a vector is missing or has another length, RangeError for a value out of
+ * range or an axis that is neither the second nor the last
+ *
+ * @example A layer of linen, for evaluation
+ * ```ts
+ * import { fromFlax } from "@syncbn/syncbn/checkpoint";
+ * import assert from "node:assert/strict";
+ *
+ * const params = { scale: Float32Array.of(1, 2), bias: Float32Array.of(0, 0) };
+ * const batch_stats = { mean: Float32Array.of(3, 4), var: Float32Array.of(5, 6) };
+ * const { state } = fromFlax({ ...params, ...batch_stats }, { count: null, momentum: 0.9 });
+ * assert.deepEqual(state.runningVar, Float32Array.of(5, 6));
+ * assert.equal(state.momentum, 0.1);
+ * ```
+ */
+export function fromFlax(
+  variables: FlaxVariables,
+  options: ImportBatchNormOptions,
+): ImportedBatchNorm {
+  return importBatchNorm(variables, options, FLAX);
+}
+
+/**
+ * Makes a Flax layer's variables and attributes of a state: the inverse of {@linkcode fromFlax} with the same `count`.
+ *
+ * Bit for bit where `count` is null; else the variance comes back within a unit of the last place. numBatchesTracked has
+ * no counterpart and is left out.
+ *
+ * @param state the state, on the host (`stateToHost`); it is not changed
+ * @param options `count` as in {@linkcode fromFlax}; `format` gives the axis: `"channelsLast"`, by default, -1 and
+ * `"channelsFirst"` 1
+ * @returns frozen records of new vectors, null for a scale or bias that is not there, and of the layer's attributes
+ * @throws TypeError where `count` is missing, for a cumulative average (momentum null) and for a state without running
+ * statistics, none of which Flax has; RangeError for a value out of range
+ *
+ * @example
+ * ```ts
+ * import { initBatchNorm, referenceDevice, stateToHost } from "@syncbn/syncbn";
+ * import { toFlax } from "@syncbn/syncbn/checkpoint";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const state = await stateToHost(device, initBatchNorm(device, 2));
+ * const { variables: { scale, bias, mean, var: variance }, config } = toFlax(state, { count: null });
+ * const linen = { params: { scale, bias }, batch_stats: { mean, var: variance } };
+ * assert.deepEqual(linen.batch_stats.var, Float32Array.of(1, 1));
+ * assert.equal(config.momentum, 0.9);
+ * ```
+ */
+export function toFlax(
+  state: BatchNormState<Float32Array>,
+  options: ExportBatchNormOptions,
+): FlaxBatchNorm {
+  const { weight, bias, runningMean, runningVar, momentum, epsilon, axis } = exportBatchNorm(
+    state,
+    options,
+    FLAX,
+  );
+  return Object.freeze({
+    variables: Object.freeze({ scale: weight, bias, mean: runningMean, var: runningVar }),
+    config: Object.freeze({
+      momentum,
+      epsilon,
+      axis,
+      use_bias: bias !== null,
+      use_scale: weight !== null,
+    }),
+  });
+}

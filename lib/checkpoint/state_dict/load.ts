@@ -1,0 +1,186 @@
+/**
+ * Named arrays from a checkpoint put into a model: everything is checked before anything is made.
+ *
+ * @module
+ */
+
+import type { Device } from "../../device.ts";
+import { withNodes } from "../../layers/model.ts";
+import { batch, region } from "../../ownership.ts";
+import { contentsOf, type Part } from "./entries.ts";
+import { StateDictError } from "./error.ts";
+import { compare, type Found, type Mismatch } from "./fit.ts";
+import { checkStored, entriesOf } from "../given.ts";
+import type { StateDict, StoredArray } from "../stored_array.ts";
+import { quote, shown } from "../words.ts";
+
+/** Options of {@linkcode fromStateDict}. */
+export interface FromStateDictOptions {
+  /** Whether names that are missing or unexpected are an error; true by default. */
+  readonly strict?: boolean;
+  /**
+   * Version of the batch norms in the state dict, which PyTorch keeps beside it (`_metadata`); null (by default) where
+   * none was kept, as in safetensors files. With null and 1 a missing `num_batches_tracked` is no missing name.
+   */
+  readonly version?: null | 1 | 2;
+}
+
+/** A model with other arrays, and what its state dict lacked and had besides. */
+export interface LoadedModel<T> {
+  /** The model, frozen where it is new. */
+  readonly model: T;
+  /** Names that the model wants and the state dict lacks, in the model's order; none where `strict` is true. */
+  readonly missing: readonly string[];
+  /** Names of the state dict that the model has not, in the dict's order; none where `strict` is true. */
+  readonly unexpected: readonly string[];
+}
+
+const ACTION = "load the state dict";
+
+/**
+ * Puts named arrays into a model, as PyTorch's `model.load_state_dict(dict)` does, but as a pure function that does all
+ * of it or nothing: the given model keeps its arrays, and what could not be made is freed.
+ *
+ * Names, shapes and orders are those of `toStateDict`. Any dtype is converted, to float32 and then to that of the
+ * model's own array; F32 keeps its bits, and F16 into float16 its values. A counter may be of any dtype as long as it
+ * is an integer from 0 to 2^53 - 1, and of shape (1) as well, as in files of PyTorch 0.3.
+ *
+ * Nodes into which nothing is loaded are the same objects. Where some of a node's names are missing (`strict: false`)
+ * it shares those arrays with the given one. A node that stands at several paths stays one; all its names are wanted,
+ * and must say the same, where PyTorch takes the last.
+ *
+ * A lazy layer takes its channels from the first of its vectors that the dict has, and gets the vectors that its
+ * options ask for: so declare such a node as `BatchNormLayer<A> | LazyBatchNormLayer`. Without any of them it stays
+ * lazy, and a lone counter of it is unexpected.
+ *
+ * @param device where the model's arrays live, and the new ones shall
+ * @param model a tree as of `toStateDict`; it is not changed
+ * @param dict a Map, such as `toStateDict` and `readSafetensors` give, or a plain record; it is not changed
+ * @param options `strict`: whether missing and unexpected names are an error; `version`: what PyTorch kept beside the
+ * dict
+ * @returns a frozen record: the model with its new arrays, and with `strict: false` the names that were left
+ * @throws StateDictError with all names that are missing, unexpected, of another shape or with a value that does not
+ * belong; TypeError or RangeError where the dict holds what is no stored array, for a version that is none, for a model
+ * as in `toStateDict` (but a lazy layer may have no state) and the options of a lazy layer; all before anything is made
+ *
+ * @example A file of PyTorch, with a name that PyTorch has given up
+ * ```ts
+ * import { initLayer, referenceDevice, release, stateToHost } from "@syncbn/syncbn";
+ * import { fromStateDict, readSafetensors, writeSafetensors } from "@syncbn/syncbn/checkpoint";
+ * import assert from "node:assert/strict";
+ *
+ * const bytes = writeSafetensors({ // Elsewhere: await Deno.readFile("model.safetensors").
+ *   "bn.weight": { dtype: "F32", shape: [2], data: Float32Array.of(3, 4) },
+ *   "bn.num_batches_tracked": { dtype: "I64", shape: [], data: BigInt64Array.of(7n) },
+ *   "bn.old": { dtype: "F32", shape: [1], data: Float32Array.of(0) },
+ * });
+ * const { tensors } = readSafetensors(bytes);
+ *
+ * const device = referenceDevice();
+ * const fresh = { bn: initLayer(device, "batchNorm1d", 2, { bias: false }) };
+ * const { model, missing, unexpected } = fromStateDict(device, fresh, tensors, { strict: false });
+ * const { weight, numBatchesTracked } = await stateToHost(device, model.bn.state);
+ * assert.deepEqual([weight, numBatchesTracked], [Float32Array.of(3, 4), 7]);
+ * assert.deepEqual(missing, ["bn.running_mean", "bn.running_var"]);
+ * assert.deepEqual(unexpected, ["bn.old"]);
+ * release(device, fresh, { keep: model });
+ * ```
+ */
+export function fromStateDict<A, T>(
+  device: Device<A>,
+  model: T,
+  dict: StateDict | Readonly<Record<string, StoredArray>>,
+  options: FromStateDictOptions = {},
+): LoadedModel<T> {
+  const { strict = true, version = null } = options;
+  checkVersion(version);
+  const given = givenDict(dict);
+  const { parts, entries } = contentsOf(device, model, ACTION);
+  const { found, mismatches, ...names } = compare(entries, given, version);
+  const wrong = strict ? names : { missing: [], unexpected: [] };
+  if (wrong.missing.length + wrong.unexpected.length + mismatches.length > 0) {
+    throw differenceError(wrong, mismatches);
+  }
+  // A node that is left as it is must not be looked into either: an array of it may be a node elsewhere.
+  const kept = parts.map(({ node }) => [node, node] as const);
+  const nodes = new Map<object, object>([...kept, ...made(device, found)]);
+  const missing = Object.freeze(names.missing);
+  const unexpected = Object.freeze(names.unexpected);
+  return Object.freeze({ model: withNodes(model, nodes), missing, unexpected });
+}
+
+/** Makes the nodes into which something is loaded, in one submit. */
+function made<A>(
+  device: Device<A>,
+  found: ReadonlyMap<Part<A>, Found>,
+): readonly (readonly [old: object, node: object])[] {
+  const plans = [...found].map(([part, { vectors, counter, channels }]) => {
+    // Numbers are drawn from the caller's generator only where they are of use.
+    const first = channels !== null && vectors.includes(null) ? part.first?.(channels) : undefined;
+    return { part, values: vectors.map((own, i) => own ?? first?.[i] ?? null), counter, channels };
+  });
+  if (plans.length === 0) return [];
+  const arrays = region(
+    device,
+    (scope) =>
+      batch(
+        scope,
+        (d) =>
+          plans.map(({ part: { slots }, values }) =>
+            slots.map(({ array, dtype }, i) => {
+              const elements = values[i];
+              return elements === null ? array as A : d.upload(elements, dtype);
+            })
+          ),
+      ),
+  );
+  return plans.map(({ part: { node, rebuild }, counter, channels }, i) => {
+    const ingredients = { arrays: arrays[i], counter, channels };
+    return [node, rebuild(ingredients)];
+  });
+}
+
+/** Names of one kind in a message; the error's fields have all. */
+const MOST = 50;
+
+function differenceError(
+  { missing, unexpected }: Pick<StateDictError, "missing" | "unexpected">,
+  mismatches: readonly Mismatch[],
+): StateDictError {
+  const listed = (texts: readonly string[]) =>
+    texts.slice(0, MOST).join(", ") +
+    (texts.length > MOST ? ` and ${texts.length - MOST} more` : "");
+  const quoted = (names: readonly string[]) => listed(names.map(quote));
+  const differences = [
+    ...missing.length > 0 ? [`lacks ${quoted(missing)}`] : [],
+    ...unexpected.length > 0 ? [`has ${quoted(unexpected)} besides`] : [],
+    ...mismatches.length > 0 ? [`has ${listed(mismatches.map(({ text }) => text))}`] : [],
+  ];
+  return new StateDictError(
+    `Cannot ${ACTION} as its entries must be those of the model: ` +
+      `current dict ${differences.join("; ")}`,
+    { missing, unexpected, mismatched: mismatches.map(({ name }) => name) },
+  );
+}
+
+function givenDict(dict: unknown): StateDict {
+  const given = new Map<string, StoredArray>();
+  for (const [name, array] of entriesOf(dict, "it", ACTION)) {
+    if (typeof name !== "string") {
+      throw new TypeError(
+        `Cannot ${ACTION} as every name must be a string: current value is ${shown(name)}`,
+      );
+    }
+    checkStored(array, `entry ${shown(name)}`, ACTION);
+    given.set(name, array);
+  }
+  return given;
+}
+
+function checkVersion(version: unknown): void {
+  if (version === null || version === 1 || version === 2) return;
+  throw new RangeError(
+    `Cannot ${ACTION} as version must be 1, 2, or null where none was kept: ` +
+      `current value is ${version}`,
+  );
+}

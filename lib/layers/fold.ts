@@ -1,0 +1,182 @@
+/**
+ * Folding: a batch norm's evaluation, put into the weights of the linear layer or convolution before it.
+ *
+ * @module
+ */
+
+import { checkHostState } from "../host_state.ts";
+import { invstd } from "../reference_kernels.ts";
+import type { BatchNormState } from "../state.ts";
+
+/** A linear layer or a convolution, on the host. */
+export interface LinearLayer {
+  /** Its weights in row-major order, float32. */
+  readonly weight: Float32Array;
+  /**
+   * Their shape: (out, in) of a linear layer, (out, in / groups, ...kernel) of a convolution,
+   * (in, out / groups, ...kernel) of a transposed one.
+   */
+  readonly shape: readonly number[];
+  /** Offset per output channel, shape (out), float32, or null for none. */
+  readonly bias: Float32Array | null;
+  /** Whether the output channels are axis 1 of the weight; false by default. */
+  readonly transposed?: boolean;
+}
+
+/** A layer that does its batch norm's work too. */
+export interface FoldedLayer {
+  /** Weights of the same shape. */
+  readonly weight: Float32Array;
+  /** The shape that was given. */
+  readonly shape: readonly number[];
+  /** Offset per output channel, shape (out), float32. */
+  readonly bias: Float32Array;
+}
+
+const ACTION = "fold the batch norm";
+
+/**
+ * Folds a batch norm into the layer directly before it, which then gives alone what both give in evaluation.
+ *
+ * With s = w / sqrt(runningVar + eps) per output channel, s = 0 where runningVar + eps is 0 (as everywhere in this
+ * library): weight' = weight * s and bias' = (bias - runningMean) * s + b, where w and b are those of the batch norm
+ * (`torch.nn.utils.fusion`). In float64, rounded once. The number of groups follows from the shapes.
+ *
+ * @param hostState the batch norm, on the host (`stateToHost`); it is not changed
+ * @param layer the layer before it; it is not changed. `transposed` for a transposed convolution, and for a linear layer
+ * whose weight has shape (in, out)
+ * @returns a frozen layer of new arrays
+ * @throws TypeError for a state without running statistics, whose evaluation is no linear function, or that is not on
+ * the host; where weight, shape and bias do not fit each other, or the output channels are not numFeatures. RangeError
+ * for an extent that is no integer >= 1
+ *
+ * @example y = 3x, then (y - 1) / 2
+ * ```ts
+ * import { foldBatchNorm, initBatchNorm, referenceDevice, stateToHost } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const fresh = await stateToHost(device, initBatchNorm(device, 1, { eps: 0 }));
+ * const trained = { ...fresh, runningMean: Float32Array.of(1), runningVar: Float32Array.of(4) };
+ * const layer = { weight: Float32Array.of(3), shape: [1, 1], bias: null };
+ * const folded = foldBatchNorm(trained, layer);
+ * assert.deepEqual(folded.weight, Float32Array.of(1.5));
+ * assert.deepEqual(folded.bias, Float32Array.of(-0.5));
+ * ```
+ */
+export function foldBatchNorm(
+  hostState: BatchNormState<Float32Array>,
+  layer: LinearLayer,
+): FoldedLayer {
+  checkHostState(hostState, ACTION);
+  checkLayer(layer);
+  const { runningMean, runningVar, weight: gamma, bias: beta, eps, numFeatures } = hostState;
+  if (runningMean === null || runningVar === null) {
+    throw new TypeError(
+      `Cannot ${ACTION} as it must have running statistics, else its output is no linear ` +
+        `function of its input: current runningMean is null`,
+    );
+  }
+  const { weight, shape, bias } = layer;
+  const channelOf = outputChannels(layer, numFeatures);
+  checkBias(bias, numFeatures);
+  const scale = Float64Array.from(
+    runningVar,
+    (variance, c) => (gamma?.[c] ?? 1) * invstd(variance, eps),
+  );
+  return Object.freeze({
+    weight: Float32Array.from(weight, (value, at) => value * scale[channelOf(at)]),
+    shape: Object.freeze([...shape]),
+    bias: Float32Array.from(
+      runningMean,
+      (mean, c) => ((bias?.[c] ?? 0) - mean) * scale[c] + (beta?.[c] ?? 0),
+    ),
+  });
+}
+
+/** Which output channel an element of the weight belongs to. */
+function outputChannels(
+  { shape, transposed = false }: LinearLayer,
+  numFeatures: number,
+): (at: number) => number {
+  const shown = `in shape (${shape.join(", ")})`;
+  const [first, second, ...kernel] = shape;
+  const inner = product(kernel);
+  // Only transposed convolutions say nothing else of their groups.
+  if (!transposed || kernel.length === 0) {
+    const axis = transposed ? 1 : 0;
+    if (shape[axis] !== numFeatures) {
+      throw new TypeError(
+        `Cannot ${ACTION} as the layer's output channels, axis ${axis}, must equal numFeatures: ` +
+          `current values are ${shape[axis]} and ${numFeatures} ${shown}`,
+      );
+    }
+  }
+  if (!transposed) return (at) => Math.trunc(at / (second * inner));
+  const groups = numFeatures / second;
+  if (!Number.isInteger(groups)) {
+    throw new TypeError(
+      `Cannot ${ACTION} as numFeatures must be a multiple of the transposed layer's output ` +
+        `channels per group, axis 1: current values are ${numFeatures} and ${second} ${shown}`,
+    );
+  }
+  if (first % groups !== 0) {
+    throw new TypeError(
+      `Cannot ${ACTION} as the transposed layer's input channels, axis 0, must be a multiple of ` +
+        `its groups, numFeatures / axis 1: current values are ${first} and ${groups} ${shown}`,
+    );
+  }
+  const perGroup = first / groups;
+  return (at) => {
+    const [input, output] = [Math.trunc(at / (second * inner)), Math.trunc(at / inner) % second];
+    return Math.trunc(input / perGroup) * second + output;
+  };
+}
+
+function checkLayer(layer: LinearLayer): void {
+  const { weight, shape } = layer ?? {};
+  if (!(weight instanceof Float32Array)) {
+    throw new TypeError(
+      `Cannot ${ACTION} as the layer's weight must be a Float32Array: current value is ${weight}`,
+    );
+  }
+  if (!Array.isArray(shape) || shape.length < 2) {
+    throw new TypeError(
+      `Cannot ${ACTION} as the layer must have a shape of rank >= 2: ` +
+        `current shape is ${Array.isArray(shape) ? `(${shape.join(", ")})` : shape}`,
+    );
+  }
+  // Array.from: every() skips the holes of a sparse array.
+  if (!Array.from(shape).every((extent) => Number.isSafeInteger(extent) && extent >= 1)) {
+    throw new RangeError(
+      `Cannot ${ACTION} as every extent of the layer must be an integer >= 1: ` +
+        `current shape is (${shape.join(", ")})`,
+    );
+  }
+  if (weight.length !== product(shape)) {
+    throw new TypeError(
+      `Cannot ${ACTION} as shape (${shape.join(", ")}) needs ${product(shape)} weights: ` +
+        `current number is ${weight.length}`,
+    );
+  }
+}
+
+function checkBias(bias: Float32Array | null, numFeatures: number): void {
+  if (bias === null) return;
+  if (!(bias instanceof Float32Array)) {
+    throw new TypeError(
+      `Cannot ${ACTION} as the layer's bias must be a Float32Array or null: ` +
+        `current value is ${bias}`,
+    );
+  }
+  if (bias.length !== numFeatures) {
+    throw new TypeError(
+      `Cannot ${ACTION} as the length of the layer's bias must be numFeatures: ` +
+        `current values are ${bias.length} and ${numFeatures}`,
+    );
+  }
+}
+
+function product(extents: readonly number[]): number {
+  return extents.reduce((total, extent) => total * extent, 1);
+}

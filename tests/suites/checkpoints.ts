@@ -1,0 +1,301 @@
+/** Whole models as state dicts: PyTorch's names, there and back bit for bit, everything or nothing. */
+
+import assert from "node:assert/strict";
+import {
+  applyLayer,
+  type BatchNormLayer,
+  convertSyncBatchNorm,
+  type Device,
+  type Format,
+  freeze,
+  initLayer,
+  release,
+  stateFromHost,
+  stateToHost,
+  type Tensor,
+  tensor,
+  toArray,
+} from "../../mod.ts";
+import {
+  fromStateDict,
+  readSafetensors,
+  type StoredArray,
+  toStateDict,
+  writeSafetensors,
+} from "../../lib/checkpoint.ts";
+import { f32, i64, Linear, NAMES, networkOf, plain } from "../checkpoint/state_dicts.ts";
+import { bitsOf, ODD_BITS, ofBits, range } from "../data_parallel.ts";
+import { type DeviceKit, testsOf } from "../kit.ts";
+import { normalArray } from "../random.ts";
+import { census, failing, record } from "../recording.ts";
+import { checkpointGoldenSuite } from "./checkpoint_golden.ts";
+import { misfitSuite } from "./checkpoint_misfits.ts";
+import { sharingSuite } from "./checkpoint_nodes.ts";
+
+const LAUNCHES = ["upload", "download", "downloadAll", "batch", "end"];
+
+/** Registers the tests of state dicts for a device. */
+export function checkpointSuite<A>(kit: DeviceKit<A>): void {
+  savingTests(kit);
+  loadingTests(kit);
+  misfitSuite(kit);
+  sharingSuite(kit);
+  checkpointGoldenSuite(kit);
+}
+
+function savingTests<A>(kit: DeviceKit<A>): void {
+  const test = testsOf(kit);
+
+  test("toStateDict() has PyTorch's names in the tree's order", async (device) => {
+    const model = networkOf(device);
+    const dict = await toStateDict(device, model);
+    assert.deepEqual([...dict.keys()], NAMES);
+    const { weight, runningVar } = await stateToHost(device, model.stem.norm.state);
+    assert.deepEqual(dict.get("stem.norm.weight"), { dtype: "F32", shape: [2], data: weight });
+    assert.deepEqual(dict.get("stem.norm.running_var")?.data, runningVar);
+    assert.deepEqual(dict.get("head.num_batches_tracked"), i64(1n));
+    assert.deepEqual(dict.get("blocks.0.bias")?.shape, [3]);
+    assert.deepEqual(dict.get("stem.kernel")?.shape, [2, 3, 2, 2]);
+    for (const array of dict.values()) {
+      assert(Object.isFrozen(array) && Object.isFrozen(array.shape));
+      assert.equal(array.data.buffer.byteLength, array.data.byteLength, "memory of its own");
+    }
+  });
+
+  test("toStateDict() of a single node and of none", async (device) => {
+    const vectors = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"];
+    const layer = initLayer(device, "batchNorm1d", 1);
+    for (const node of [layer, layer.state]) {
+      assert.deepEqual([...(await toStateDict(device, node)).keys()], vectors);
+    }
+    assert.deepEqual([...(await toStateDict(device, layer.state.weight)).keys()], [""]);
+    for (const nothing of [{}, [], null, undefined, 1, "x", new Linear(), { list: [{}] }]) {
+      assert.equal((await toStateDict(device, nothing)).size, 0);
+      assert.deepEqual(fromStateDict(device, nothing, {}).model, nothing);
+    }
+  });
+
+  test("toStateDict() reads everything back at once, and at the call", async (device) => {
+    const model = networkOf(device);
+    const before = plain(await toStateDict(device, model));
+    const watched = record(device);
+    const reading = toStateDict(watched.device, model);
+    release(device, model);
+    assert.deepEqual(plain(await reading), before);
+    const counted = NAMES.filter((name) => !name.endsWith("tracked")).map(() => "download");
+    assert.deepEqual(
+      watched.calls.filter((call) => LAUNCHES.includes(call)),
+      device.downloadAll ? ["downloadAll"] : ["batch", ...counted, "end"],
+    );
+  });
+
+  test("a tensor is stored row by row over its logical shape, in both formats", async (device) => {
+    const shape = [2, 3, 2, 1];
+    // Where each logical element (2 samples, 3 channels, 2 positions) lies in memory.
+    const orders: Record<Format, number[]> = {
+      channelsFirst: range(12),
+      channelsLast: [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11],
+    };
+    for (const format of ["channelsFirst", "channelsLast"] as const) {
+      const model = { x: tensor(device, range(12), shape, { format }) };
+      const dict = await toStateDict(device, model);
+      const data = Float32Array.from(orders[format]);
+      assert.deepEqual(dict.get("x"), { dtype: "F32", shape, data });
+      const blank = { x: tensor(device, new Float32Array(12), shape, { format }) };
+      const { x } = fromStateDict(device, blank, dict).model;
+      assert.deepEqual(await toArray(device, x), Float32Array.from(range(12)));
+      assert.deepEqual({ ...x, data: 0 }, { ...blank.x, data: 0 });
+    }
+  });
+}
+
+function loadingTests<A>(kit: DeviceKit<A>): void {
+  const test = testsOf(kit);
+
+  test("fromStateDict() puts back bit for bit what toStateDict() has given", async (device) => {
+    const odd = ofBits(...ODD_BITS);
+    const make = (values: Float32Array, numBatchesTracked: number) => ({
+      state: stateFromHost<A>(device, {
+        ...{ numFeatures: 6, eps: 1e-3, momentum: null, numBatchesTracked },
+        ...{ weight: values, bias: values.toReversed(), runningMean: values, runningVar: values },
+      }),
+      array: device.upload(values),
+      empty: tensor(device, [], [0, 3, 2]),
+      first: tensor(device, values, [1, 2, 3]),
+      last: tensor(device, values, [1, 2, 3], { format: "channelsLast" }),
+    });
+    const saved = await toStateDict(device, make(odd, 2 ** 53 - 1));
+    const blank = make(new Float32Array(6), 0);
+    for (
+      const dict of [
+        saved,
+        Object.fromEntries(saved),
+        readSafetensors(writeSafetensors(saved)).tensors,
+      ]
+    ) {
+      const { model, missing, unexpected } = fromStateDict(device, blank, dict);
+      assert.deepEqual(plain(await toStateDict(device, model)), plain(saved));
+      assert.deepEqual(bitsOf(await toArray(device, model.last)), ODD_BITS);
+      assert.equal(model.state.numBatchesTracked, 2 ** 53 - 1);
+      assert.deepEqual([missing, unexpected], [[], []]);
+      release(device, model);
+    }
+    const { bias, numBatchesTracked } = await stateToHost(device, blank.state);
+    assert.deepEqual(
+      [bias, numBatchesTracked],
+      [new Float32Array(6), 0],
+      "the old one is as it was",
+    );
+  });
+
+  test("float32 gets to the device with all its bits", (device) => {
+    // With a NaN that signals, which does so no more once it was a number. The device may do that, we do not.
+    const bits = [...ODD_BITS, 0x7f800001, 0xff800002];
+    const { batch: _batch, ...unqueued } = device;
+    const uploads: number[][] = [];
+    const watched: Device<A> = {
+      ...unqueued,
+      upload: (values, dtype) => {
+        uploads.push([...new Uint32Array(values.buffer, values.byteOffset, values.length)]);
+        return device.upload(values, dtype);
+      },
+    };
+    const last = tensor(device, new Float32Array(8), [1, 1, 8], { format: "channelsLast" });
+    const model = { first: device.upload(new Float32Array(8)), last };
+    const [data, shape] = [ofBits(...bits), [1, 1, 8]];
+    const first: StoredArray = { dtype: "F32", shape: [8], data };
+    fromStateDict(watched, model, { first, last: { dtype: "F32", shape, data } });
+    assert.deepEqual(uploads, [bits, bits]);
+  });
+
+  test("fromStateDict() keeps everything that is no entry", async (device) => {
+    const model = {
+      ...networkOf(device),
+      frozen: { ...freeze<A, BatchNormLayer<A>>(initLayer(device, "batchNorm1d", 1)), own: ["x"] },
+    };
+    const other = { ...networkOf(device, 2), frozen: initLayer(device, "batchNorm1d", 1) };
+    const dict = await toStateDict(device, other);
+    const loaded = fromStateDict(device, model, dict);
+    assert.deepEqual(plain(await toStateDict(device, loaded.model)), plain(dict));
+    assert.equal(loaded.model.others, model.others);
+    assert.equal(loaded.model.frozen.own, model.frozen.own);
+    assert.equal(loaded.model.frozen.frozen, "statistics");
+    assert.equal(loaded.model.blocks[0].rate, 0.5);
+    const { momentum, eps } = loaded.model.stem.norm.state;
+    assert.deepEqual([momentum, eps], [0.25, 1e-5], "settings are the model's own");
+    for (
+      const made of [
+        loaded,
+        loaded.missing,
+        loaded.model,
+        loaded.model.stem.norm.state,
+        loaded.model.stem.kernel,
+      ]
+    ) {
+      assert(Object.isFrozen(made));
+    }
+  });
+
+  test("training goes on after loading exactly as it would have", async (device) => {
+    const steps = range(4).map((i) => tensor(device, normalArray(24, i, 1, 2), [4, 3, 2]));
+    const run = async (layer: BatchNormLayer<A>, inputs: readonly Tensor<A>[]) => {
+      for (const input of inputs) ({ layer } = await applyLayer(layer, input, { device }));
+      return layer;
+    };
+    for (const momentum of [0.1, null]) {
+      const fresh = () => initLayer(device, "batchNorm1d", 3, { momentum });
+      const half = await run(fresh(), steps.slice(0, 2));
+      const bytes = writeSafetensors(await toStateDict(device, half));
+      const again = fromStateDict(device, fresh(), readSafetensors(bytes).tensors).model;
+      const [on, after] = [await run(half, steps.slice(2)), await run(again, steps.slice(2))];
+      assert.deepEqual(
+        plain(await toStateDict(device, after)),
+        plain(await toStateDict(device, on)),
+      );
+      assert.equal(after.state.numBatchesTracked, 4);
+    }
+  });
+
+  test("convertSyncBatchNorm() changes no state dict", async (device) => {
+    const model = networkOf(device);
+    const dict = await toStateDict(device, model);
+    const converted = convertSyncBatchNorm(model);
+    assert.equal(converted.stem.norm.processGroup, "world");
+    assert.deepEqual(await toStateDict(device, converted), dict);
+    const loaded = fromStateDict(device, convertSyncBatchNorm(networkOf(device, 2)), dict).model;
+    assert.equal(loaded.stem.norm.processGroup, "world");
+    assert.deepEqual(plain(await toStateDict(device, loaded)), plain(dict));
+  });
+
+  test("a state dict keeps half precision exactly, or the device says that it has none", async (device) => {
+    const options = { dtype: "float16", format: "channelsLast" } as const;
+    const make = (values: readonly number[]) => tensor(device, values, [1, 3, 2], options);
+    if (!device.info.float16) return assert.throws(() => make(range(6)), /float16/);
+    // The largest, the smallest normal and subnormal, 0 of both signs, and one that float16 rounds.
+    const values = [65504, 2 ** -14, 2 ** -24, -0, 0, 1 / 3];
+    const model = { x: make(values), bare: device.upload(Float32Array.of(1, 2), "float16") };
+    const dict = await toStateDict(device, model);
+    const data = Uint16Array.of(0x7bff, 0x8000, 0x0400, 0x0000, 0x0001, 0x3555);
+    assert.deepEqual(dict.get("x"), { dtype: "F16", shape: [1, 3, 2], data });
+    assert.deepEqual(dict.get("bare")?.dtype, "F16");
+    const blank = { x: make(range(6)), bare: device.upload(new Float32Array(2), "float16") };
+    const loaded = fromStateDict(device, blank, dict).model;
+    assert.equal(loaded.x.dtype, "float16");
+    assert.deepEqual(device.describe(loaded.bare), { length: 2, dtype: "float16" });
+    assert.deepEqual(await toArray(device, loaded.x), await toArray(device, model.x));
+    assert.deepEqual(plain(await toStateDict(device, loaded)), plain(dict));
+    const wider = fromStateDict(device, { bare: blank.bare }, { bare: f32(0.1, 70000) }).model.bare;
+    assert.deepEqual(await device.download(wider), Float32Array.of(0.0999755859375, Infinity));
+  });
+
+  test("fromStateDict() converts any dtype", async (device) => {
+    const shape = [2];
+    const cases: [StoredArray, number[]][] = [
+      [{ dtype: "F64", shape, data: Float64Array.of(0.1, 1e-300) }, [Math.fround(0.1), 0]],
+      [{ dtype: "F16", shape, data: Uint16Array.of(0x3c00, 0xc000) }, [1, -2]],
+      [{ dtype: "BF16", shape, data: Uint16Array.of(0x3f80, 0xc000) }, [1, -2]],
+      [{ dtype: "I64", shape, data: BigInt64Array.of(2n ** 24n + 1n, -1n) }, [2 ** 24, -1]],
+      [{ dtype: "I32", shape, data: Int32Array.of(3, -4) }, [3, -4]],
+      [{ dtype: "U8", shape, data: Uint8Array.of(255, 0) }, [255, 0]],
+      [{ dtype: "BOOL", shape, data: Uint8Array.of(7, 0) }, [1, 0]],
+    ];
+    const model = { x: device.upload(new Float32Array(2)) };
+    for (const [x, expected] of cases) {
+      const loaded = fromStateDict(device, model, { x }).model;
+      assert.deepEqual([...await device.download(loaded.x)], expected, x.dtype);
+    }
+  });
+
+  test("what is made is made in one submit, and whatever fails leaves nothing behind", async (device) => {
+    const model = networkOf(device);
+    const dict = await toStateDict(device, networkOf(device, 2));
+    const watched = record(device);
+    fromStateDict(watched.device, model, dict);
+    const uploads = NAMES.filter((name) => !name.endsWith("tracked")).map(() => "upload");
+    assert.deepEqual(watched.calls.filter((call) => LAUNCHES.includes(call)), [
+      "batch",
+      ...uploads,
+      "end",
+    ]);
+
+    const before = plain(await toStateDict(device, model));
+    for (const launch of [0, 2, uploads.length - 1]) {
+      const { device: counted, alive } = census(device);
+      const broken = failing(counted, launch);
+      assert.throws(() => fromStateDict(broken.device, model, dict), /launch \d+ failed/);
+      assert(broken.reached());
+      assert.equal(alive(), 0);
+    }
+    const late = census(device);
+    const afterwards: Device<A> = {
+      ...late.device,
+      batch: (body) => {
+        body(late.device);
+        throw new Error("submit failed");
+      },
+    };
+    assert.throws(() => fromStateDict(afterwards, model, dict), /submit failed/);
+    assert.equal(late.alive(), 0);
+    assert.deepEqual(plain(await toStateDict(device, model)), before);
+  });
+}
