@@ -4,14 +4,18 @@ import type { GroupKit } from "./kit.ts";
 import { dataParallelOverGroup } from "./suites/data_parallel_groups.ts";
 import { groupSuite as collectives } from "./suites/groups.ts";
 import { groupLaw } from "./suites/law.ts";
+import { pageOverGroup } from "./suites/page.ts";
 
 /**
- * Registers all tests of a kind of group: its collectives, its failures, the law and data parallelism over its ranks.
+ * Registers all tests of a kind of group: its collectives, its failures, the law, data parallelism and PyTorch's page
+ * over its ranks.
  *
  * @param kit how to run a task on ranks of this kind
  */
 export function groupSuite(kit: GroupKit): void {
   collectives(kit);
   groupLaw(kit);
-  if (!kit.reduceOnly) dataParallelOverGroup(kit);
+  if (kit.reduceOnly) return;
+  dataParallelOverGroup(kit);
+  pageOverGroup(kit);
 }
