@@ -84,3 +84,43 @@ Deno.test({
     }
   },
 });
+
+Deno.test({
+  name: "a bundle with checkpoints takes a model to a file and back outside Deno",
+  ignore: await versionOfNode() === null,
+  fn: async () => {
+    const folder = await Deno.makeTempDir();
+    try {
+      await Deno.writeTextFile(
+        `${folder}/app.ts`,
+        `import { initLayer, referenceDevice } from "${new URL("mod.ts", root)}";
+         import * as checkpoint from "${new URL("lib/checkpoint.ts", root)}";
+         const device = referenceDevice();
+         const model = { norm: initLayer(device, "batchNorm1d", 2) };
+         const bytes = checkpoint.writeSafetensors(await checkpoint.toStateDict(device, model));
+         const { tensors } = checkpoint.readSafetensors(bytes);
+         checkpoint.fromStateDict(device, model, tensors);
+         try {
+           checkpoint.readSafetensors(bytes.subarray(1));
+         } catch (error) {
+           console.log(error instanceof checkpoint.SafetensorsError, [...tensors.keys()].join());
+         }`,
+      );
+      const bundle = await new Deno.Command(Deno.execPath(), {
+        args: ["bundle", "--quiet", "--platform=browser", "-o", `${folder}/app.mjs`, "app.ts"],
+        cwd: folder,
+      }).output();
+      assert(bundle.success, text.decode(bundle.stderr));
+      const source = await Deno.readTextFile(`${folder}/app.mjs`);
+      assert.doesNotMatch(source, /\b(Deno\.|navigator|process\.|require)\b/);
+      const node = await new Deno.Command("node", { args: ["app.mjs"], cwd: folder }).output();
+      assert(node.success, text.decode(node.stderr));
+      assert.equal(
+        text.decode(node.stdout).trim(),
+        "true norm.num_batches_tracked,norm.bias,norm.running_mean,norm.running_var,norm.weight",
+      );
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  },
+});

@@ -16,6 +16,8 @@ Deno.test("the README's examples run as printed, with no permission, and print w
     is(alone),
     is(1),
     (shown: unknown) => assert(typeof shown === "number" && shown <= LARGEST_DIFFERENCE),
+    (shown: unknown) =>
+      assert.deepEqual(shown, ["stem.norm.running_mean", "stem.norm.running_var"]),
     is(undefined),
     is(undefined),
   ];
