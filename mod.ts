@@ -75,17 +75,19 @@ export {
 export { batchNormInfer, batchNormInferBackward, type InferOptions } from "./lib/infer.ts";
 export {
   type BatchNormLayer,
-  freeze,
-  type FreezeOptions,
   initLayer,
   initLazyLayer,
   type LayerKind,
   type LayerOptions,
   type LayerSettings,
   type LazyBatchNormLayer,
+  type LazyLayerOptions,
+  type LazyOptions,
+  type MaterializedLayer,
   materializeLayer,
-  unfreeze,
+  type NewLayerOptions,
 } from "./lib/layers/layer.ts";
+export { freeze, type FreezeOptions, unfreeze } from "./lib/layers/freeze.ts";
 export {
   applyLayer,
   backwardLayer,

@@ -119,7 +119,29 @@ export async function syncBatchNormBackward<A>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: SyncBackwardOptions = {},
 ): Promise<Backward<A>> {
-  const { device, group } = checkDevice(effects, ACTION);
+  checkDevice(effects, ACTION);
+  const { shape, dtype } = residuals?.input ?? {};
+  const label = `syncBatchNormBackward C=${shape?.[1]} ${dtype}`;
+  return await backwardOverGroup(residuals, gradOutput, effects, options, label);
+}
+
+/**
+ * Does the work of {@linkcode syncBatchNormBackward}.
+ *
+ * @param residuals what forward returned on this rank
+ * @param gradOutput gradient of forward's output on this rank
+ * @param effects device and group
+ * @param options those of the call
+ * @param label what the caller does, for the other ranks
+ * @returns frozen gradients
+ */
+export async function backwardOverGroup<A>(
+  residuals: GroupResiduals<A>,
+  gradOutput: Tensor<A>,
+  { device, group }: { readonly device: Device<A>; readonly group: ReduceGroup },
+  options: SyncBackwardOptions,
+  label: string,
+): Promise<Backward<A>> {
   const { worldSize } = checkGroup(group, options, ACTION);
   if (worldSize === 1) {
     checkResiduals(residuals, "group", device, gradOutput, 1);
@@ -142,7 +164,7 @@ export async function syncBatchNormBackward<A>(
   };
   return await region(device, async (scope) => {
     const { total, launched } = await exchange(group, () => launch(scope), sum, {
-      label: `syncBatchNormBackward C=${residuals?.input?.shape?.[1]} ${residuals?.input?.dtype}`,
+      label,
       signal: options?.signal,
     });
     const { saved, gated, local } = launched;

@@ -24,7 +24,7 @@ export function checkDevice<E extends { readonly device: { readonly info: Device
 ): E {
   if (typeof effects?.device?.info === "object") return effects;
   throw new TypeError(
-    `Cannot ${action} as effects must be { device } or { device, group }: ` +
+    `Cannot ${action} as effects must be { device }, with group or groups where ranks share: ` +
       `current value holds no device`,
   );
 }

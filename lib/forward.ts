@@ -181,10 +181,8 @@ export async function syncBatchNormForward<A>(
   options: SyncForwardOptions<A> = {},
 ): Promise<GroupForward<A>> {
   checkDevice(effects, ACTION);
-  return await forwardOverGroup(() => state, input, effects, options, {
-    action: ACTION,
-    label: `syncBatchNormForward C=${state?.numFeatures} ${input?.dtype}`,
-  });
+  const label = `syncBatchNormForward C=${state?.numFeatures} ${input?.dtype}`;
+  return await forwardOverGroup(() => state, input, effects, options, label);
 }
 
 /**
@@ -195,7 +193,7 @@ export async function syncBatchNormForward<A>(
  * @param input this rank's part of the batch
  * @param effects device and group
  * @param options those of the call
- * @param call what the caller does, for messages and for the other ranks
+ * @param label what the caller does, for the other ranks
  * @returns output, new state and residuals, all frozen
  */
 export async function forwardOverGroup<A>(
@@ -203,9 +201,9 @@ export async function forwardOverGroup<A>(
   input: Tensor<A>,
   { device, group }: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: SyncForwardOptions<A>,
-  { action, label }: { readonly action: string; readonly label: string },
+  label: string,
 ): Promise<GroupForward<A>> {
-  const { worldSize } = checkGroup(group, options, action);
+  const { worldSize } = checkGroup(group, options, ACTION);
   if (worldSize === 1) {
     return region(
       device,
@@ -214,7 +212,7 @@ export async function forwardOverGroup<A>(
   }
   const launch = (scope: Device<A>) => {
     const state = stateOf(scope);
-    checkCall(device, state, input, options, action);
+    checkCall(device, state, input, options, ACTION);
     // Snapshots: nobody may change what was checked while the collective is under way.
     const { residual } = options;
     const saved = {
@@ -231,7 +229,7 @@ export async function forwardOverGroup<A>(
       signal: options?.signal,
     });
     const { state, before, ...saved } = launched;
-    const count = checkMoments(total, before.numFeatures, action);
+    const count = checkMoments(total, before.numFeatures, ACTION);
     return batch(scope, (d) => {
       const moments = d.momentsFromWire(total);
       const forward = finish(d, before, saved.input, moments, count, saved.options);

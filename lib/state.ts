@@ -81,37 +81,54 @@ export function initBatchNorm<A>(
   numFeatures: number,
   options: BatchNormOptions = {},
 ): BatchNormState<A> {
+  return stateFromHost(device, firstState(numFeatures, options, ACTION));
+}
+
+/**
+ * Makes the numbers of a new batch norm on the host.
+ *
+ * @param numFeatures number of channels C
+ * @param options those of {@linkcode initBatchNorm}
+ * @param action what the caller was about to do, for the message
+ * @returns a state on the host
+ * @throws TypeError or RangeError that says what does not fit
+ */
+export function firstState(
+  numFeatures: number,
+  options: BatchNormOptions,
+  action: string,
+): BatchNormState<Float32Array> {
   const { eps = 1e-5, momentum = 0.1, affine = true, trackRunningStats = true } = options;
   const { scale = affine, bias = affine, weightInit = "ones", random } = options;
-  checkConfiguration({ numFeatures, eps, momentum, numBatchesTracked: 0 }, ACTION);
+  checkConfiguration({ numFeatures, eps, momentum, numBatchesTracked: 0 }, action);
   const vector = (value: number) => new Float32Array(numFeatures).fill(value);
-  return stateFromHost(device, {
+  return {
     numFeatures,
     eps,
     momentum,
-    weight: scale ? firstWeight(numFeatures, weightInit, random) : null,
+    weight: scale ? firstWeight(numFeatures, { weightInit, random }, action) : null,
     bias: bias ? vector(0) : null,
     runningMean: trackRunningStats ? vector(0) : null,
     runningVar: trackRunningStats ? vector(1) : null,
     numBatchesTracked: 0,
-  });
+  };
 }
 
 function firstWeight(
   numFeatures: number,
-  weightInit: "ones" | "uniform",
-  random?: () => number,
+  { weightInit, random }: Pick<BatchNormOptions, "weightInit" | "random">,
+  action: string,
 ): Float32Array {
   if (weightInit === "ones") return new Float32Array(numFeatures).fill(1);
   if (weightInit !== "uniform") {
     throw new TypeError(
-      `Cannot ${ACTION} as weightInit must be "ones" or "uniform": ` +
+      `Cannot ${action} as weightInit must be "ones" or "uniform": ` +
         `current value is ${JSON.stringify(weightInit)}`,
     );
   }
   if (typeof random !== "function") {
     throw new TypeError(
-      `Cannot ${ACTION} as weightInit "uniform" needs options.random, a seeded source of numbers ` +
+      `Cannot ${action} as weightInit "uniform" needs options.random, a seeded source of numbers ` +
         `in [0, 1): current value is ${random}`,
     );
   }

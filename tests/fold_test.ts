@@ -129,6 +129,24 @@ Deno.test("foldBatchNorm() of a constant channel without eps leaves the offset a
   assert.deepEqual([...weight, ...bias], [0, 2, 7, 11]);
 });
 
+Deno.test("foldBatchNorm() of a pruned channel, weight 0, leaves the offset alone", () => {
+  const layer = { weight: Float32Array.of(3, 4), shape: [2, 1], bias: null };
+  const pruned = host({ weight: Float32Array.of(0, 2), bias: Float32Array.of(7, 8) });
+  const { weight, bias } = foldBatchNorm(pruned, layer);
+  assert.deepEqual([...weight, ...bias], [0, 8, 7, 8]);
+});
+
+Deno.test("foldBatchNorm() folds a folded layer once more, along the same axis", () => {
+  const tenfold = host({ weight: Float32Array.of(1, 10) });
+  for (
+    const [transposed, wanted] of [[true, [1, 100, 1, 100]], [false, [1, 1, 100, 100]]] as const
+  ) {
+    const weight = Float32Array.of(1, 1, 1, 1);
+    const once = foldBatchNorm(tenfold, { weight, shape: [2, 2], bias: null, transposed });
+    assert.deepEqual([...foldBatchNorm(tenfold, once).weight], wanted);
+  }
+});
+
 /** Weight and bias of a layer in the golden file. */
 type Parameters = Readonly<Record<"weight" | "bias", readonly number[]>>;
 

@@ -9,6 +9,7 @@ import {
   initBatchNorm,
   initLayer,
   initLazyLayer,
+  type LazyBatchNormLayer,
   type LocalForward,
   type ProcessGroup,
   type ReduceGroup,
@@ -73,6 +74,14 @@ function layers(
   applyLayer(lazy[0], x, { device }).then(({ layer }) =>
     layer satisfies BatchNormLayer<ReferenceArray>
   );
+  // A lazy layer's own fields stay with it, its state comes.
+  const named = { ...lazy[0], name: "stem" };
+  applyLayer(named, x, { device }).then(({ layer }) => {
+    layer.name satisfies string;
+    layer.state.weight satisfies ReferenceArray | null;
+  });
+  const either: BatchNormLayer<ReferenceArray> | LazyBatchNormLayer = named;
+  applyLayer(either, x, { device }).then(({ layer }) => layer.state satisfies object);
   // @ts-expect-error A conversion keeps the type, it does not make another.
   converted.blocks[1].kind;
   // @ts-expect-error A name is not what groups are.

@@ -6,7 +6,7 @@
 
 import { countElements, DTYPES } from "./dtypes.ts";
 import type { StoredArray } from "./stored_array.ts";
-import { listed, shown } from "./words.ts";
+import { listed, shown } from "../words.ts";
 
 /**
  * Takes a Map or a plain record apart.

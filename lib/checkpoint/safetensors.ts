@@ -9,10 +9,10 @@
  */
 
 import { DTYPES } from "./dtypes.ts";
-import { type Part, partsOf, textsOf } from "./safetensors/arguments.ts";
+import { type Piece, piecesOf, textsOf } from "./safetensors/arguments.ts";
 import { LONGEST_HEADER, METADATA, readHeader } from "./safetensors/header.ts";
 import type { StateDict, StoredArray } from "./stored_array.ts";
-import { shown } from "./words.ts";
+import { shown } from "../words.ts";
 
 /** What a safetensors file holds. */
 export interface Safetensors {
@@ -102,17 +102,17 @@ export function writeSafetensors(
   metadata: ReadonlyMap<string, string> | Readonly<Record<string, string>> = {},
 ): Uint8Array<ArrayBuffer> {
   const ranks = [...DTYPES.keys()];
-  const parts = partsOf(tensors).sort((a, b) =>
+  const pieces = piecesOf(tensors).sort((a, b) =>
     ranks.indexOf(a.dtype) - ranks.indexOf(b.dtype) || byCodePoint(a.name, b.name)
   );
   const texts = textsOf(metadata).sort(([a], [b]) => byCodePoint(a, b));
-  const header = headerOf(parts, texts);
-  const size = parts.reduce((sum, { bytes }) => sum + bytes.length, 0);
+  const header = headerOf(pieces, texts);
+  const size = pieces.reduce((sum, { bytes }) => sum + bytes.length, 0);
   const file = new Uint8Array(8 + header.length + size);
   new DataView(file.buffer).setBigUint64(0, BigInt(header.length), true);
   file.set(header, 8);
   let at = 8 + header.length;
-  for (const { bytes } of parts) {
+  for (const { bytes } of pieces) {
     file.set(bytes, at);
     at += bytes.length;
   }
@@ -120,14 +120,14 @@ export function writeSafetensors(
 }
 
 function headerOf(
-  parts: readonly Part[],
+  pieces: readonly Piece[],
   texts: readonly (readonly [string, string])[],
 ): Uint8Array<ArrayBuffer> {
   // Spelled by hand, since a record would sort names that are integers and has no place for "__proto__".
   const object = (members: readonly (readonly [string, string])[]) =>
     `{${members.map(([name, value]) => `${JSON.stringify(name)}:${value}`).join(",")}}`;
   let end = 0;
-  const tensors = parts.map(({ name, dtype, shape, bytes }) => {
+  const tensors = pieces.map(({ name, dtype, shape, bytes }) => {
     const entry = { dtype, shape, data_offsets: [end, end += bytes.length] };
     return [name, JSON.stringify(entry)] as const;
   });

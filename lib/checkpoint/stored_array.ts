@@ -4,6 +4,8 @@
  * @module
  */
 
+import { checkStored } from "./given.ts";
+
 /** How a checkpoint stores elements, in the names of safetensors. */
 export type StoredDType = StoredArray["dtype"];
 
@@ -41,6 +43,7 @@ export type StateDict = ReadonlyMap<string, StoredArray>;
  *
  * @param array the array; it is not changed
  * @returns a new array of as many elements
+ * @throws TypeError or RangeError for what is no stored array
  *
  * @example
  * ```ts
@@ -51,7 +54,9 @@ export type StateDict = ReadonlyMap<string, StoredArray>;
  * assert.deepEqual(toFloat32(half), Float32Array.of(1, -2));
  * ```
  */
-export function toFloat32({ dtype, data }: StoredArray): Float32Array<ArrayBuffer> {
+export function toFloat32(array: StoredArray): Float32Array<ArrayBuffer> {
+  checkStored(array, "the array", "read the array as float32");
+  const { dtype, data } = array;
   switch (dtype) {
     case "F16":
       return Float32Array.from(data, fromHalf);
@@ -100,7 +105,7 @@ export function fromHalf(bits: number): number {
  * Rounds a number to half precision, to the nearest and in ties to even.
  *
  * @param value a number
- * @returns its 16 bits; infinity where it is too large
+ * @returns its 16 bits; infinity where it is too large, 0x7e00 for NaN
  */
 export function toHalf(value: number): number {
   const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;

@@ -32,7 +32,8 @@ export interface BroadcastStateOptions extends Pick<CollectiveOptions, "signal">
  * @param state a state as of `initBatchNorm`, or a tree of such; it is not changed
  * @param effects `device`: where it lives; `group`: the ranks
  * @param options the root, a signal to give up
- * @returns on the root the given state; elsewhere a frozen one of new arrays with the root's bits
+ * @returns on the root the given state; elsewhere a frozen one of new arrays with the root's bits, in which what stood at
+ * two places stands as two
  * @throws (rejects with) CollectiveError, the same on every rank, where states differ in what they are made of, ranks
  * name different roots or one that is no rank, a rank failed (`cause`: for a freed array or one of another device a
  * TypeError that names it), or did not arrive

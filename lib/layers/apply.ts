@@ -4,8 +4,8 @@
  * @module
  */
 
-import { batchNormBackward, syncBatchNormBackward } from "../backward.ts";
-import { checkDevice } from "../checks.ts";
+import { backwardOverGroup, batchNormBackward } from "../backward.ts";
+import { checkDevice, checkGroup } from "../checks.ts";
 import type { CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import type { Backward } from "../epilogue.ts";
@@ -20,13 +20,13 @@ import { batchNormInfer, batchNormInferBackward, type InferOptions } from "../in
 import { region } from "../ownership.ts";
 import { type BatchNormState, initBatchNorm } from "../state.ts";
 import { checkTensor, type Tensor } from "../tensor.ts";
+import { quote } from "../words.ts";
+import { checkLayer, checkRank, lazyError } from "./check_layer.ts";
 import {
   type BatchNormLayer,
-  checkLayer,
-  checkRank,
   isLazy,
   type LazyBatchNormLayer,
-  lazyError,
+  type MaterializedLayer,
   withState,
 } from "./layer.ts";
 
@@ -84,8 +84,8 @@ const ACTION = "apply the layer";
  * @param layer the layer before this batch; it is not changed
  * @param input this rank's batch, logical shape (N, C, ...spatial) of a rank that the layer's kind takes
  * @param effects `device`; `groups` where the layer is synchronised
- * @param options activation (the layer's own by default), residual, whether running statistics are updated, a signal to
- * give up
+ * @param options activation (where the layer has none of its own), residual, whether running statistics are updated, a
+ * signal to give up waiting for other ranks
  * @returns output, new layer (with all other fields of the given one) and residuals, all frozen
  * @throws (rejects with) TypeError or RangeError for what is no layer, for a batch of a wrong rank or shape, for a name
  * that `effects.groups` lacks; in a synchronised layer what is wrong with layer and input becomes a CollectiveError on
@@ -121,12 +121,12 @@ export function applyLayer<A, L extends BatchNormLayer<A>>(
  * @param options activation, residual, whether running statistics are updated, a signal to give up
  * @returns output, a new layer with a state, and residuals, all frozen
  */
-export function applyLayer<A>(
-  layer: BatchNormLayer<A> | LazyBatchNormLayer,
+export function applyLayer<A, L extends BatchNormLayer<A> | LazyBatchNormLayer>(
+  layer: L,
   input: Tensor<A>,
   effects: LayerEffects<A>,
   options?: SyncForwardOptions<A>,
-): Promise<LayerForward<A>>;
+): Promise<LayerForward<A, MaterializedLayer<A, L>>>;
 export async function applyLayer<A>(
   layer: BatchNormLayer<A> | LazyBatchNormLayer,
   input: Tensor<A>,
@@ -134,26 +134,27 @@ export async function applyLayer<A>(
   options: SyncForwardOptions<A> = {},
 ): Promise<LayerForward<A>> {
   const { device } = checkDevice(effects, ACTION);
-  const group = groupOf(layer, effects, ACTION);
-  if (group === null) return applyLocally(layer, input, device, options);
-  const { group: reduceGroup, name } = group;
+  const named = groupOf(layer, effects);
+  if (named === null) return applyLocally(layer, input, device, options);
+  const { group, name } = named;
+  // A snapshot: nobody may change the layer while the collective is under way.
+  const own = { ...layer };
   const stateOf = (scope: Device<A>): BatchNormState<A> => {
-    checkCall(layer, input);
-    return stateOrNew(layer, input, scope);
+    checkCall(own, input);
+    return stateOrNew(own, input, scope);
   };
   const { output, state, residuals } = await forwardOverGroup(
     stateOf,
     input,
-    { device, group: reduceGroup },
-    withActivation(layer, options),
-    {
-      action: ACTION,
-      label: `applyLayer ${layer.kind} "${name}" C=${input?.shape?.[1]} ${input?.dtype}`,
-    },
+    { device, group },
+    withActivation(own, options),
+    `applyLayer ${own.kind} "${name}" C=${input?.shape?.[1]} ${input?.dtype}`,
   );
   return Object.freeze({
     output,
-    layer: withState<A, BatchNormLayer<A> | LazyBatchNormLayer>(layer, state),
+    layer: state === layer.state
+      ? layer as BatchNormLayer<A>
+      : withState<A, typeof own>(own, state),
     residuals: Object.freeze({ ...residuals, processGroup: name }),
   });
 }
@@ -183,8 +184,7 @@ function applyLocally<A>(
   return region(device, (scope) => {
     const before = stateOrNew(layer, input, scope);
     const { output, state, residuals } = batchNormForward(before, input, { device: scope }, all);
-    const next = withState<A, BatchNormLayer<A> | LazyBatchNormLayer>(layer, state);
-    return Object.freeze({ output, layer: next, residuals });
+    return Object.freeze({ output, layer: withState<A, typeof layer>(layer, state), residuals });
   });
 }
 
@@ -195,7 +195,7 @@ function applyLocally<A>(
  * @param layer the layer; evaluation never changes it
  * @param input the batch, logical shape (N, C, ...spatial) of a rank that the layer's kind takes
  * @param effects `device`: where everything lives
- * @param options activation (the layer's own by default) and residual
+ * @param options activation (where the layer has none of its own) and residual
  * @returns the normalized batch, in the input's shape, dtype and format
  * @throws TypeError or RangeError for what is no layer, for a batch of a wrong rank or shape, for a lazy layer that has
  * seen no batch
@@ -227,6 +227,9 @@ export function inferLayer<A>(
 
 /**
  * Computes the gradients of {@linkcode applyLayer}, over the group of forward where there was one.
+ *
+ * The groups of forward and backward must be the same ranks under one name. What is noticed is another number of ranks, and
+ * ranks that come with other names: groups are not stored, so others of as many ranks are not.
  *
  * @param residuals what forward returned on this rank; borrowed, and valid for another call
  * @param gradOutput gradient of forward's output on this rank, in its shape and dtype, any format
@@ -263,8 +266,10 @@ export async function backwardLayer<A>(
     case "local":
       return batchNormBackward(residuals, gradOutput, { device });
     case "group": {
-      const group = namedGroup(residuals.processGroup, effects, action);
-      return await syncBatchNormBackward(residuals, gradOutput, { device, group }, options);
+      const { processGroup: name, input } = residuals;
+      const group = namedGroup(name, effects, action);
+      const label = `backwardLayer "${name}" C=${input?.shape?.[1]} ${input?.dtype}`;
+      return await backwardOverGroup(residuals, gradOutput, { device, group }, options, label);
     }
     case "frozen":
       return frozenBackward(residuals, gradOutput, device);
@@ -291,12 +296,11 @@ function frozenBackward<A>(
 function groupOf<A>(
   layer: BatchNormLayer<A> | LazyBatchNormLayer,
   effects: LayerEffects<A>,
-  action: string,
 ): { readonly group: ReduceGroup; readonly name: string } | null {
   const name = layer?.processGroup;
   // What is wrong with a synchronised layer otherwise is found in its turn, so that all ranks hear of it.
-  if (typeof name !== "string" || layer.frozen !== undefined) return null;
-  return { group: namedGroup(name, effects, action), name };
+  if (typeof name !== "string" || name === "" || layer.frozen !== undefined) return null;
+  return { group: namedGroup(name, effects, ACTION), name };
 }
 
 /**
@@ -306,7 +310,7 @@ function groupOf<A>(
  * @param effects with the groups
  * @param action what the caller was about to do, for the message
  * @returns the group
- * @throws TypeError where there is none of that name
+ * @throws TypeError where there is none of that name, or what is there is no group
  */
 export function namedGroup<A>(
   name: string,
@@ -314,11 +318,11 @@ export function namedGroup<A>(
   action: string,
 ): ReduceGroup {
   if (typeof groups === "object" && groups !== null && Object.hasOwn(groups, name)) {
-    return groups[name];
+    return checkGroup(groups[name], {}, action, { name: `effects.groups[${quote(name)}]` });
   }
   throw new TypeError(
-    `Cannot ${action} as effects.groups must hold the group "${name}": current names are ${
-      Object.keys(groups ?? {}).map((key) => `"${key}"`).join(", ") || "none"
+    `Cannot ${action} as effects.groups must hold the group ${quote(name)}: current names are ${
+      Object.keys(groups ?? {}).map(quote).join(", ") || "none"
     }`,
   );
 }
@@ -342,5 +346,5 @@ function withActivation<A, O extends InferOptions<A>>(
   { activation }: BatchNormLayer<A> | LazyBatchNormLayer,
   options: O,
 ): O {
-  return { ...options, activation: options.activation ?? activation };
+  return { ...options, activation: options?.activation ?? activation };
 }

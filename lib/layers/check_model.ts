@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkDevice, checkGroup } from "../checks.ts";
+import { checkDevice } from "../checks.ts";
 import { checkState } from "../state.ts";
 import { type LayerEffects, namedGroup } from "./apply.ts";
 import { layersOf } from "./convert.ts";
@@ -14,7 +14,7 @@ import { called } from "./model.ts";
  * Checks all layers of a model against what they will be run with.
  *
  * Once before training: a layer that cannot be run is found by its path, before a rank stands in a collective where
- * the others wait.
+ * the others wait. Only plain records and arrays are looked into, as in `convertSyncBatchNorm`.
  *
  * @param model a tree of plain records and arrays with layers as of `initLayer` in it
  * @param effects `device`: where the layers live; `groups`: by the names that synchronised layers call them by
@@ -38,7 +38,6 @@ export function checkModel<A>(model: unknown, effects: LayerEffects<A>): void {
     const here = `${action} at ${called(path)}`;
     if (state !== null) checkState(device, state, here);
     if (processGroup === null || frozen !== undefined) continue;
-    const name = `effects.groups[${JSON.stringify(processGroup)}]`;
-    checkGroup(namedGroup(processGroup, effects, here), {}, here, { name });
+    namedGroup(processGroup, effects, here);
   }
 }

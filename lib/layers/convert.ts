@@ -4,7 +4,9 @@
  * @module
  */
 
-import { type BatchNormLayer, checkLayer, claimsLayer, type LazyBatchNormLayer } from "./layer.ts";
+import { checkLayer, claimsLayer } from "./check_layer.ts";
+import type { BatchNormLayer, LazyBatchNormLayer } from "./layer.ts";
+import { shown } from "../words.ts";
 import { called, isRecord, type Nodes, nodesOf, withNodes } from "./model.ts";
 
 /** Which layers a conversion is about, and their group. */
@@ -25,7 +27,8 @@ type Layer<A = unknown> = BatchNormLayer<A> | LazyBatchNormLayer;
  * function that loses nothing.
  *
  * States are shared, not copied. All other fields of a layer (activation, frozen, your own) stay; all other nodes are the
- * same objects; a layer that stands at several paths stays one. A layer that is synchronised already keeps its group.
+ * same objects; a layer that stands at several paths stays one. A layer that is synchronised already keeps its group. Only
+ * plain records and arrays are looked into: not Maps, class instances, getters, symbol keys, nor a layer's own fields.
  *
  * @param model a tree of plain records and arrays with layers as of `initLayer` in it, or a single one; it is not changed
  * @param options `processGroup`: name of the group, `"world"` by default; `only`: which paths
@@ -67,7 +70,8 @@ export function convertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}):
 /**
  * Makes the batch norms of a model local again: the inverse of {@linkcode convertSyncBatchNorm}.
  *
- * Where some layers were synchronised before, the group's name tells those that a conversion added.
+ * Where some layers were synchronised before, revert the group that the conversion gave, if none of them was in it, or
+ * choose by `only`: a layer does not remember what it was.
  *
  * @param model a tree as of {@linkcode convertSyncBatchNorm}; it is not changed
  * @param options `processGroup`: the group whose layers are meant, all groups by default; `only`: which paths
@@ -122,7 +126,8 @@ function regroup<T>(
     if (meant.length === 0) continue;
     const processGroup = groupOf(layer, meant[0]);
     if (processGroup === layer.processGroup) continue;
-    const other = paths.find((path) => !meant.includes(path));
+    const taken = new Set(meant);
+    const other = paths.find((path) => !taken.has(path));
     if (other !== undefined) {
       throw new TypeError(
         `Cannot ${action} as ${called(meant[0])} is the same layer as ${called(other)}: ` +
@@ -135,9 +140,17 @@ function regroup<T>(
 }
 
 function checkOptions(
-  { processGroup, only = () => true }: ConvertOptions,
+  options: ConvertOptions,
   action: string,
 ): { readonly processGroup?: string; readonly only: (path: string) => boolean } {
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError(
+      `Cannot ${action} as options must be { processGroup, only }: current value is ${
+        shown(options)
+      }`,
+    );
+  }
+  const { processGroup, only = () => true } = options;
   if (processGroup !== undefined && (typeof processGroup !== "string" || processGroup === "")) {
     throw new TypeError(
       `Cannot ${action} as processGroup must be the name of a group: ` +
@@ -148,7 +161,7 @@ function checkOptions(
   }
   if (typeof only !== "function") {
     throw new TypeError(
-      `Cannot ${action} as only must be a function of a path: current value is ${only}`,
+      `Cannot ${action} as only must be a function of a path: current value is ${shown(only)}`,
     );
   }
   return { processGroup, only };

@@ -31,6 +31,8 @@ export interface FoldedLayer {
   readonly shape: readonly number[];
   /** Offset per output channel, shape (out), float32. */
   readonly bias: Float32Array;
+  /** Whether the output channels are axis 1 of the weight, as it was given. */
+  readonly transposed: boolean;
 }
 
 const ACTION = "fold the batch norm";
@@ -40,7 +42,8 @@ const ACTION = "fold the batch norm";
  *
  * With s = w / sqrt(runningVar + eps) per output channel, s = 0 where runningVar + eps is 0 (as everywhere in this
  * library): weight' = weight * s and bias' = (bias - runningMean) * s + b, where w and b are those of the batch norm
- * (`torch.nn.utils.fusion`). In float64, rounded once. The number of groups follows from the shapes.
+ * (`torch.nn.utils.fusion`). In float64, rounded once. The number of groups follows from the shapes. An activation of the
+ * batch norm's layer stays to be applied.
  *
  * @param hostState the batch norm, on the host (`stateToHost`); it is not changed
  * @param layer the layer before it; it is not changed. `transposed` for a transposed convolution, and for a linear layer
@@ -69,7 +72,7 @@ export function foldBatchNorm(
   layer: LinearLayer,
 ): FoldedLayer {
   checkHostState(hostState, ACTION);
-  checkLayer(layer);
+  checkLinear(layer);
   const { runningMean, runningVar, weight: gamma, bias: beta, eps, numFeatures } = hostState;
   if (runningMean === null || runningVar === null) {
     throw new TypeError(
@@ -77,7 +80,7 @@ export function foldBatchNorm(
         `function of its input: current runningMean is null`,
     );
   }
-  const { weight, shape, bias } = layer;
+  const { weight, shape, bias, transposed = false } = layer;
   const channelOf = outputChannels(layer, numFeatures);
   checkBias(bias, numFeatures);
   const scale = Float64Array.from(
@@ -91,6 +94,7 @@ export function foldBatchNorm(
       runningMean,
       (mean, c) => ((bias?.[c] ?? 0) - mean) * scale[c] + (beta?.[c] ?? 0),
     ),
+    transposed,
   });
 }
 
@@ -133,7 +137,7 @@ function outputChannels(
   };
 }
 
-function checkLayer(layer: LinearLayer): void {
+function checkLinear(layer: LinearLayer): void {
   const { weight, shape } = layer ?? {};
   if (!(weight instanceof Float32Array)) {
     throw new TypeError(

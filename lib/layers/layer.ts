@@ -6,12 +6,8 @@
  */
 
 import type { Device } from "../device.ts";
-import {
-  type BatchNormOptions,
-  type BatchNormState,
-  checkStateRecord,
-  initBatchNorm,
-} from "../state.ts";
+import { type BatchNormOptions, type BatchNormState, initBatchNorm } from "../state.ts";
+import { checkLayer, checkSettings } from "./check_layer.ts";
 
 /** Which batches a layer takes: of rank 2 or 3, 4, 5, or any rank >= 2. */
 export type LayerKind = "batchNorm1d" | "batchNorm2d" | "batchNorm3d" | "batchNorm";
@@ -25,7 +21,7 @@ export interface LayerSettings {
    * for a layer that keeps to its own rank.
    */
   readonly processGroup: string | null;
-  /** Applied last, in training and evaluation, unless a call says otherwise. */
+  /** Applied last, in training and evaluation. */
   readonly activation?: "relu";
   /**
    * What training leaves as it is: `"statistics"` normalizes with the running statistics and does not update them;
@@ -43,27 +39,30 @@ export interface BatchNormLayer<A> extends LayerSettings {
   readonly state: BatchNormState<A>;
 }
 
-/** A batch norm that takes its number of channels from the first batch. */
+/** A batch norm that takes its number of channels from the first batch. Plain data: it travels to workers and files. */
 export interface LazyBatchNormLayer extends LayerSettings {
   /** There is none yet. */
   readonly state: null;
   /** What its state will be made with. */
-  readonly lazy: BatchNormOptions;
+  readonly lazy: LazyOptions;
 }
 
-/** Options of a new layer: those of its state, and its group. */
-export interface LayerOptions
-  extends BatchNormOptions, Partial<Pick<LayerSettings, "processGroup" | "activation">> {}
+/** Options of a state that is still to be made: all but those that draw the weight, which begins as 1. */
+export type LazyOptions = Omit<BatchNormOptions, "weightInit" | "random">;
+
+/** A layer that was lazy, or may have been, with its state and all other fields. */
+export type MaterializedLayer<A, L> = Omit<L, "state" | "lazy"> & BatchNormLayer<A>;
+
+/** Options of a new layer: its group and activation. */
+export type NewLayerOptions = Partial<Pick<LayerSettings, "processGroup" | "activation">>;
+
+/** Options of a new layer and of its state. */
+export interface LayerOptions extends BatchNormOptions, NewLayerOptions {}
+
+/** Options of a new layer without a state. */
+export interface LazyLayerOptions extends LazyOptions, NewLayerOptions {}
 
 const ACTION = "make the layer";
-
-/** Ranks of the batches that a kind takes, and how PyTorch calls them. */
-const RANKS: Readonly<Record<LayerKind, readonly [least: number, most: number, called: string]>> = {
-  batchNorm1d: [2, 3, "2D or 3D"],
-  batchNorm2d: [4, 4, "4D"],
-  batchNorm3d: [5, 5, "5D"],
-  batchNorm: [2, Infinity, "at least 2D"],
-};
 
 /**
  * Makes a layer with a new state.
@@ -93,6 +92,7 @@ export function initLayer<A>(
   options: LayerOptions = {},
 ): BatchNormLayer<A> {
   const { settings, rest } = split(kind, options);
+  checkSettings(settings, ACTION);
   return Object.freeze({ ...settings, state: initBatchNorm(device, numFeatures, rest) });
 }
 
@@ -100,9 +100,9 @@ export function initLayer<A>(
  * Makes a layer that takes its number of channels from the first batch, or from a checkpoint.
  *
  * @param kind which batches it takes, as in {@linkcode initLayer}
- * @param options as in {@linkcode initLayer}; they are checked when the state is made
+ * @param options as in {@linkcode initLayer}, without `weightInit` and `random`: the weight begins as 1
  * @returns a frozen layer without a state
- * @throws TypeError for a kind, a group's name or an activation that is none
+ * @throws RangeError for a value out of range, TypeError for a value of another kind
  *
  * @example
  * ```ts
@@ -114,17 +114,20 @@ export function initLayer<A>(
  * console.assert(layer.state.numFeatures === 3);
  * ```
  */
-export function initLazyLayer(kind: LayerKind, options: LayerOptions = {}): LazyBatchNormLayer {
+export function initLazyLayer(kind: LayerKind, options: LazyLayerOptions = {}): LazyBatchNormLayer {
   const { settings, rest } = split(kind, options);
-  return Object.freeze({ ...settings, state: null, lazy: Object.freeze(rest) });
+  const layer = Object.freeze({ ...settings, state: null, lazy: Object.freeze(rest) });
+  checkLayer(layer, ACTION);
+  return layer;
 }
 
-function split(
-  kind: LayerKind,
-  { processGroup = null, activation, ...rest }: LayerOptions,
-): { readonly settings: LayerSettings; readonly rest: BatchNormOptions } {
-  const settings = { kind, processGroup, ...(activation !== undefined && { activation }) };
-  checkSettings(settings, ACTION);
+function split<O extends NewLayerOptions>(kind: LayerKind, options: O) {
+  const { processGroup = null, activation, ...rest } = options;
+  const settings: LayerSettings = {
+    kind,
+    processGroup,
+    ...(activation !== undefined && { activation }),
+  };
   return { settings, rest };
 }
 
@@ -132,10 +135,10 @@ function split(
  * Gives a lazy layer its state, as the first batch would.
  *
  * @param device where its vectors shall live
- * @param layer the layer; one that has a state is returned as it is
+ * @param layer the layer; one that has a state of as many channels is returned as it is
  * @param numFeatures number of channels C, >= 1
- * @returns a frozen layer that owns its vectors
- * @throws TypeError or RangeError for what is no layer, or for options that are out of range
+ * @returns a frozen layer that owns its vectors, with all other fields of the given one
+ * @throws TypeError or RangeError for what is no layer, or has other channels already
  *
  * @example
  * ```ts
@@ -145,87 +148,21 @@ function split(
  * console.assert(layer.state.numFeatures === 8);
  * ```
  */
-export function materializeLayer<A>(
+export function materializeLayer<A, L extends BatchNormLayer<A> | LazyBatchNormLayer>(
   device: Device<A>,
-  layer: BatchNormLayer<A> | LazyBatchNormLayer,
-  numFeatures: number,
-): BatchNormLayer<A> {
-  checkLayer(layer, "give the layer its state");
-  if (!isLazy(layer)) return layer;
-  return withState(layer, initBatchNorm(device, numFeatures, layer.lazy));
-}
-
-/** Options of {@linkcode freeze}. */
-export interface FreezeOptions {
-  /** Whether weight and bias are fixed too; false by default. */
-  readonly affine?: boolean;
-}
-
-/**
- * Fixes a layer's running statistics, for fine-tuning: training normalizes with them, and neither updates them nor
- * communicates. {@linkcode unfreeze} is the way back.
- *
- * @param layer the layer; it is not changed
- * @param options `affine`: whether weight and bias are fixed too, so that backward gives null for their gradients
- * @returns a frozen layer that shares its state with the given one
- * @throws TypeError where the layer has no running statistics, or is none
- *
- * @example
- * ```ts
- * import { applyLayer, freeze, initLayer, referenceDevice, tensor } from "@syncbn/syncbn";
- *
- * const device = referenceDevice();
- * const fixed = freeze(initLayer(device, "batchNorm1d", 1, { processGroup: "world" }));
- * const { layer } = await applyLayer(fixed, tensor(device, [1, 5], [2, 1]), { device });
- * console.assert(layer === fixed);
- * ```
- */
-export function freeze<A, L extends BatchNormLayer<A>>(
   layer: L,
-  { affine = false }: FreezeOptions = {},
-): L {
-  const action = "freeze the layer";
-  checkLayer(layer, action);
-  if (layer.state === null) throw lazyError(layer, action);
-  if (layer.state.runningMean === null) {
-    throw new TypeError(
-      `Cannot ${action} as it must have running statistics to normalize with: ` +
-        `current state tracks none`,
+  numFeatures: number,
+): MaterializedLayer<A, L> {
+  const action = "give the layer its state";
+  checkLayer<A>(layer, action);
+  if (isLazy<A>(layer)) return withState(layer, initBatchNorm(device, numFeatures, layer.lazy));
+  if (layer.state.numFeatures !== numFeatures) {
+    throw new RangeError(
+      `Cannot ${action} as it must have none, or one of as many channels: ` +
+        `current values are ${layer.state.numFeatures} and ${numFeatures}`,
     );
   }
-  return Object.freeze({ ...layer, frozen: affine ? "all" : "statistics" });
-}
-
-/**
- * Lets a frozen layer learn again.
- *
- * @param layer the layer; it is not changed
- * @returns a frozen layer as it was before {@linkcode freeze}, that shares its state with the given one
- * @throws TypeError or RangeError for what is no layer
- *
- * @example
- * ```ts
- * import { freeze, initLayer, referenceDevice, unfreeze } from "@syncbn/syncbn";
- * import assert from "node:assert/strict";
- *
- * const layer = initLayer(referenceDevice(), "batchNorm1d", 1);
- * assert.deepEqual(unfreeze(freeze(layer)), layer);
- * ```
- */
-export function unfreeze<A, L extends BatchNormLayer<A>>(layer: L): L {
-  checkLayer(layer, "unfreeze the layer");
-  const { frozen: _, ...learning } = layer;
-  return Object.freeze(learning) as L;
-}
-
-/**
- * Tells whether a node of a model says that it is one of ours.
- *
- * @param node a plain record
- * @returns whether its kind is one of the four
- */
-export function claimsLayer(node: object): node is { readonly kind: LayerKind } {
-  return "kind" in node && isKind(node.kind);
+  return withState(layer, layer.state);
 }
 
 /**
@@ -250,98 +187,11 @@ export function isLazy<A>(
 export function withState<A, L extends BatchNormLayer<A> | LazyBatchNormLayer>(
   layer: L,
   state: BatchNormState<A>,
-): L & BatchNormLayer<A> {
-  if (layer.state === state) return layer as L & BatchNormLayer<A>;
-  const { lazy: _, ...rest } = layer as L & Partial<LazyBatchNormLayer>;
-  return Object.freeze({ ...rest, state }) as unknown as L & BatchNormLayer<A>;
-}
-
-/**
- * Checks that a record is a layer; where its vectors lie nobody can tell here.
- *
- * @param layer the record
- * @param action what the caller was about to do, for the message
- * @throws TypeError or RangeError that says what does not fit
- */
-export function checkLayer<A>(
-  layer: BatchNormLayer<A> | LazyBatchNormLayer,
-  action: string,
-): void {
-  if (typeof layer !== "object" || layer === null || !("state" in layer)) {
-    throw new TypeError(
-      `Cannot ${action} as a layer must be { kind, processGroup, state }: current value ${
-        typeof layer === "object" && layer !== null
-          ? `holds ${Object.keys(layer).join(", ") || "nothing"}`
-          : `is ${layer}`
-      }`,
-    );
-  }
-  checkSettings(layer, action);
-  if (!isLazy(layer)) checkStateRecord(layer.state, action);
-  else if (typeof layer.lazy !== "object" || layer.lazy === null) {
-    throw new TypeError(
-      `Cannot ${action} as a layer whose state is null must have lazy, the options of its state: ` +
-        `current value is ${layer.lazy}`,
-    );
-  }
-}
-
-/**
- * Checks that a batch has a rank that the layer takes.
- *
- * @param kind the layer's kind
- * @param shape the batch's shape
- * @param action what the caller was about to do, for the message
- * @throws TypeError in PyTorch's words
- */
-export function checkRank(kind: LayerKind, shape: readonly number[], action: string): void {
-  const [least, most, called] = RANKS[kind];
-  if (!Array.isArray(shape) || (shape.length >= least && shape.length <= most)) return;
-  throw new TypeError(
-    `Cannot ${action} as ${kind} expected ${called} input (got ${shape.length}D input): ` +
-      `current shape is (${shape.join(", ")})`,
-  );
-}
-
-/**
- * Makes the error for a layer that must have a state and has none.
- *
- * @param layer with its kind
- * @param action what the caller was about to do, for the message
- * @returns the error
- */
-export function lazyError({ kind }: { readonly kind: LayerKind }, action: string): TypeError {
-  return new TypeError(
-    `Cannot ${action} as a lazy ${kind} must have seen its channels first, ` +
-      `by applyLayer or materializeLayer: current state is null`,
-  );
-}
-
-function isKind(kind: unknown): kind is LayerKind {
-  return typeof kind === "string" && Object.hasOwn(RANKS, kind);
-}
-
-function checkSettings(
-  { kind, processGroup, activation, frozen }: LayerSettings,
-  action: string,
-): void {
-  const refuse = (name: string, wanted: string, value: unknown): never => {
-    throw new TypeError(
-      `Cannot ${action} as ${name} must be ${wanted}: current value is ${
-        typeof value === "string" ? JSON.stringify(value) : String(value)
-      }`,
-    );
-  };
-  if (!isKind(kind)) {
-    refuse("kind", '"batchNorm1d", "batchNorm2d", "batchNorm3d" or "batchNorm"', kind);
-  }
-  if (processGroup !== null && (typeof processGroup !== "string" || processGroup === "")) {
-    refuse("processGroup", "the name of a group, or null for none", processGroup);
-  }
-  if (activation !== undefined && activation !== "relu") {
-    refuse("activation", '"relu" or left out', activation);
-  }
-  if (frozen !== undefined && frozen !== "statistics" && frozen !== "all") {
-    refuse("frozen", '"statistics", "all" or left out', frozen);
-  }
+): MaterializedLayer<A, L> {
+  // The compiler does not follow what is left of a type that may be lazy.
+  type Result = MaterializedLayer<A, L>;
+  if (layer.state === state) return layer as Result;
+  const { lazy, ...rest }: LayerSettings & { readonly lazy?: unknown } = layer;
+  const own = isLazy<A>(layer) || lazy === undefined ? rest : { ...rest, lazy };
+  return Object.freeze({ ...own, state }) as unknown as Result;
 }

@@ -1,8 +1,8 @@
 /**
  * Models as trees of plain records and arrays: the nodes that are ours found by their paths, and replaced.
  *
- * Everything else (class instances, functions, typed arrays, Maps) is somebody else's: it is not looked into and stays
- * the same object.
+ * Everything else (class instances, functions, typed arrays, Maps, what a getter makes) is somebody else's: it is not looked
+ * into and stays the same object.
  *
  * @module
  */
@@ -49,8 +49,7 @@ export function placesOf<N extends object>(
 ): readonly (readonly [node: N, path: string])[] {
   const places: (readonly [N, string])[] = [];
   const above = new Map<object, string>();
-  const visit = (value: unknown, path: string): void => {
-    if (typeof value !== "object" || value === null) return;
+  const visit = (value: object, path: string): void => {
     if (isNode(value)) {
       places.push([value, path]);
       return;
@@ -65,12 +64,12 @@ export function placesOf<N extends object>(
       );
     }
     above.set(value, path);
-    for (const [key, child] of Object.entries(value)) {
+    for (const [key, child] of childrenOf(value)) {
       visit(child, path === "" ? key : `${path}.${key}`);
     }
     above.delete(value);
   };
-  visit(model, "");
+  if (typeof model === "object" && model !== null) visit(model, "");
   return places;
 }
 
@@ -88,7 +87,7 @@ export function withNodes<T>(model: T, replacements: ReadonlyMap<unknown, unknow
     if (typeof value !== "object" || value === null) return value;
     if (done.has(value)) return done.get(value);
     if (!isBranch(value)) return value;
-    const children = Object.entries(value).map(([key, child]) => [key, child, visit(child)]);
+    const children = childrenOf(value).map(([key, child]) => [key, child, visit(child)] as const);
     const same = children.every(([, old, child]) => old === child);
     const result = same ? value : rebuilt(value, children.map(([key, , child]) => [key, child]));
     done.set(value, result);
@@ -120,7 +119,17 @@ export function isRecord(value: object): boolean {
 
 /** Whether a value is part of the tree itself. */
 function isBranch(value: object): boolean {
-  return Array.isArray(value) || isRecord(value);
+  return Array.isArray(value) ? Object.getPrototypeOf(value) === Array.prototype : isRecord(value);
+}
+
+/** The objects that stand in a branch by a key; a getter might make another one each time. */
+function childrenOf(branch: object): readonly (readonly [key: string, child: object])[] {
+  const children: (readonly [string, object])[] = [];
+  for (const key of Object.keys(branch)) {
+    const { value } = Object.getOwnPropertyDescriptor(branch, key) ?? {};
+    if (typeof value === "object" && value !== null) children.push([key, value]);
+  }
+  return children;
 }
 
 /** A branch with other children: prototype, holes and symbols as they were. */

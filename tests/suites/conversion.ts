@@ -69,8 +69,12 @@ export function conversionSuite<A>(kit: DeviceKit<A>): void {
     const paths: string[] = [];
     convertSyncBatchNorm(layer, { only: (path) => paths.push(path) > 0 });
     assert.deepEqual(paths, [""]);
-    for (const other of [null, 7, "model", undefined, new Linear()]) {
+    class Norm {
+      readonly kind = "batchNorm1d";
+    }
+    for (const other of [null, 7, "model", undefined, new Linear(), new Norm()]) {
       assert.equal(convertSyncBatchNorm(other), other);
+      assert.deepEqual(convertSyncBatchNorm([other, layer]), [other, convertSyncBatchNorm(layer)]);
     }
   });
 
@@ -145,6 +149,11 @@ export function conversionSuite<A>(kit: DeviceKit<A>): void {
       [others.tower.norm.processGroup, others.rest[0].processGroup],
       ["tower", "half"],
     );
+    const pair = { a: model.tower.norm, b: model.tower.norm };
+    assert.throws(
+      () => convertSyncBatchNorm(pair, { processGroup: "half", only: (path) => path === "b" }),
+      /as b must be in one group: current names are "tower", which it is in, and "half"/,
+    );
     const again = convertSyncBatchNorm(others, { processGroup: "half", only: (p) => p[0] === "r" });
     assert.equal(again, others, "the same group once more");
   });
@@ -183,6 +192,51 @@ export function conversionSuite<A>(kit: DeviceKit<A>): void {
       revertSyncBatchNorm(both, { only: (path) => path === "tower" }).tower.processGroup,
       null,
     );
+    // Where a layer was in that very group before, a choice of paths tells.
+    const mixed = convertSyncBatchNorm({ old: { ...tower.tower, processGroup: "world" }, model });
+    assert.deepEqual(revertSyncBatchNorm(mixed, { only: (path) => path !== "old" }).model, model);
+    assert.equal(
+      revertSyncBatchNorm(mixed, { only: (path) => path !== "old" }).old.processGroup,
+      "world",
+    );
+  });
+
+  test("what is not a plain record or array is not looked into, and stays as it is", (device) => {
+    class Sequence extends Array<unknown> {}
+    const layer = initLayer(device, "batchNorm1d", 2);
+    const [hidden, symbol] = ["hidden", Symbol("norm")];
+    let asked = 0;
+    const own = { ...layer, inner: [layer] };
+    const sparse: unknown[] = [layer, , null];
+    sparse.length = 5;
+    const holder = Object.assign(new Linear(), { held: layer });
+    const model = Object.defineProperties(
+      { layer, own, sparse, holder, list: Sequence.from([layer]), map: new Map([["norm", layer]]) },
+      {
+        [hidden]: { value: layer },
+        [symbol]: { value: layer, enumerable: true },
+        made: { get: () => (asked++, { ...layer }), enumerable: true },
+      },
+    );
+    const converted = convertSyncBatchNorm(model);
+    assert.equal(converted.layer.processGroup, "world");
+    assert.equal(converted.own.inner, own.inner, "a layer's own fields are its own");
+    assert.deepEqual([converted.holder, converted.list, converted.map], [
+      ...[model.holder, model.list, model.map],
+    ]);
+    assert.equal(converted.holder, holder);
+    assert.equal(converted.list, model.list);
+    assert.equal(asked, 0);
+    assert.deepEqual(Reflect.ownKeys(converted), Reflect.ownKeys(model));
+    for (const key of [hidden, symbol, "made"]) {
+      const [is, was] = [converted, model].map((o) => Object.getOwnPropertyDescriptor(o, key));
+      assert.deepEqual([is?.value, is?.get, is?.enumerable], [
+        was?.value,
+        was?.get,
+        was?.enumerable,
+      ]);
+    }
+    assert.deepEqual([converted.sparse.length, 1 in converted.sparse], [5, false]);
   });
 
   test("only selects by path: keys and indices joined by dots", (device) => {
@@ -257,6 +311,13 @@ export function conversionSuite<A>(kit: DeviceKit<A>): void {
       [options({ processGroup: "" }), TypeError, /processGroup must be the name of a group: .* ""/],
       [options({ processGroup: { worldSize: 2 } }), TypeError, /groups themselves go into effects/],
       [options({ only: "stem" }), TypeError, /only must be a function of a path/],
+      [() => convertSyncBatchNorm(layer, "half" as never), TypeError, /options must be .* "half"/],
+      [() => revertSyncBatchNorm(layer, null as never), TypeError, /options must be .* null/],
+      [
+        () => convertSyncBatchNorm(claims({ ...layer, kind: "BatchNorm1d" })),
+        TypeError,
+        /at blocks\.1 as kind must be "batchNorm1d", .*: current value is "BatchNorm1d"/,
+      ],
     ];
     for (const [call, type, text] of wrong) {
       assert.throws(call, (error: Error) => {

@@ -17,6 +17,7 @@ import {
   inferLayer,
   initLayer,
   initLazyLayer,
+  type LayerEffects,
   type LayerKind,
   type LayerOptions,
   type LazyBatchNormLayer,
@@ -36,7 +37,7 @@ import {
 } from "../../mod.ts";
 import { failureOf, failureOnAll, same } from "../data_parallel.ts";
 import { type DeviceKit, testsOf } from "../kit.ts";
-import { normalArray, uniforms } from "../random.ts";
+import { normalArray } from "../random.ts";
 import { census, record } from "../recording.ts";
 
 const READBACKS = ["download", "downloadAll", "momentsToWire", "sumsToWire"];
@@ -185,17 +186,12 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
   });
 
   test("a lazy layer takes its channels from the first batch", async (device) => {
-    const lazy = initLazyLayer("batchNorm1d", {
-      ...{ eps: 0.5, momentum: 0.25, bias: false, activation: "relu" },
-      ...{ weightInit: "uniform", random: uniforms(3) },
-    });
+    const options = { eps: 0.5, momentum: 0.25, bias: false, activation: "relu" } as const;
+    const lazy = structuredClone({ ...initLazyLayer("batchNorm1d", options), name: "stem" });
     const input = batchOf(device, 3);
     const { output, layer, residuals } = await applyLayer(lazy, input, { device });
-    assert.deepEqual(Object.keys(layer).sort(), ["activation", "kind", "processGroup", "state"]);
-    const eager = initLayer(device, "batchNorm1d", 3, {
-      ...{ eps: 0.5, momentum: 0.25, bias: false, activation: "relu" },
-      ...{ weightInit: "uniform", random: uniforms(3) },
-    });
+    assert.deepEqual([layer.name, layer.activation, "lazy" in layer], ["stem", "relu", false]);
+    const eager = initLayer(device, "batchNorm1d", 3, options);
     const expected = await applyLayer(eager, input, { device });
     assert.deepEqual(await toArray(device, output), await toArray(device, expected.output));
     assert.deepEqual(
@@ -226,17 +222,26 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
     const counted = census(device);
     const effects = { device: counted.device };
     const one = tensor(device, [1, 2, 3], [1, 3]);
-    const wrongLazy = initLazyLayer("batchNorm1d", { eps: -1 });
-    assert.match((await failureOf(applyLayer(wrongLazy, one, effects))).message, /eps must be/);
     const lazy = initLazyLayer("batchNorm1d");
-    assert.match(
-      (await failureOf(applyLayer(lazy, one, effects))).message,
-      /more than 1 value per channel/,
-    );
-    const nothing = null as unknown as Tensor<A>;
-    assert.equal((await failureOf(applyLayer(lazy, nothing, effects))).name, "TypeError");
-    assert.equal(counted.alive(), 0);
     const synchronised = { ...lazy, processGroup: "world" };
+    const nothing = null as unknown as Tensor<A>;
+    const alone = { ...effects, groups: { world: { ...untouched, worldSize: 1 } } };
+    for (const layer of [lazy, synchronised]) {
+      const wrongLazy = { ...layer, lazy: { eps: -1 } };
+      const wrong: [typeof layer, Tensor<A>, RegExp][] = [
+        [wrongLazy, one, /^Cannot apply the layer as eps must be finite and >= 0/],
+        [layer, one, /^Cannot normalize the batch as it needs more than 1 value per channel/],
+        [
+          layer,
+          nothing,
+          /^Cannot apply the layer as the input must be a tensor: current value is null$/,
+        ],
+      ];
+      for (const [given, input, text] of wrong) {
+        assert.match((await failureOf(applyLayer(given, input, alone))).message, text);
+        assert.equal(counted.alive(), 0);
+      }
+    }
     const failures = await runRanks(2, (world) => {
       const input = tensor(device, [1, 2, 3], world.rank === 0 ? [1, 3] : [1, 3, 1, 1]);
       const groups = { world };
@@ -259,8 +264,12 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
     const layer = materializeLayer(device, lazy, 3);
     assert.equal(layer.state.runningMean, null);
     assert.equal(inferLayer(layer, input, { device }).shape[1], 3);
-    assert.equal(materializeLayer(device, layer, 5), layer, "it has its state already");
+    assert.equal(materializeLayer(device, layer, 3), layer, "it has its state already");
     assert.throws(() => materializeLayer(device, lazy, 0), /numFeatures must be an integer >= 1/);
+    assert.throws(
+      () => materializeLayer(device, layer, 5),
+      /must have none, or one of as many channels: current values are 3 and 5/,
+    );
   });
 
   test("what is wrong with one rank's layer or batch reaches all, and changes nothing", async (device) => {
@@ -272,6 +281,7 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
       [{ ...layer, kind: "batchNorm4d" }, batchOf(device, 4), /kind must be "batchNorm1d", /],
       [{ kind: "batchNorm2d", processGroup: "world" }, batchOf(device, 4), /holds kind, process/],
       [{ ...layer, state: undefined }, batchOf(device, 4), /state must be a record/],
+      [layer, null as unknown as Tensor<A>, /input/],
     ];
     const before = await stateToHost(device, layer.state);
     for (const [other, input, text] of wrong) {
@@ -304,10 +314,13 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
     const layer = initLayer(device, "batchNorm1d", 3, { processGroup: "tower" });
     const input = batchOf(device, 2);
     const groups = { world: untouched, other: untouched };
-    const wrong: [Parameters<typeof applyLayer<A>>[2], RegExp][] = [
+    const wrong: [LayerEffects<A>, RegExp][] = [
       [{ device }, /effects\.groups must hold the group "tower": current names are none/],
       [{ device, groups }, /group "tower": current names are "world", "other"/],
-      [{ device, groups: { tower: null as unknown as ReduceGroup } }, /holds nothing/],
+      [
+        { device, groups: { tower: null as unknown as ReduceGroup } },
+        /effects\.groups\["tower"\] must be { worldSize, allReduce }: current value holds nothing/,
+      ],
     ];
     for (const [effects, text] of wrong) {
       const { name, message } = await failureOf(applyLayer(layer, input, effects));
@@ -328,7 +341,7 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
     });
   });
 
-  test("the group of backward must be the one that forward had under its name", async (device) => {
+  test("the group of backward must have as many ranks as forward's, under the same name", async (device) => {
     const layer = initLayer(device, "batchNorm1d", 3, { processGroup: "half" });
     await runRanks(4, async (world) => {
       const half = await world.split(world.rank < 2 ? 0 : 1);
@@ -342,6 +355,16 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
         /the group must be that of forward: current numbers of ranks are 4 and/,
       );
     });
+    const failures = await runRanks(2, async (world) => {
+      const own = { ...layer, processGroup: world.rank === 0 ? "half" : "pair" };
+      const input = batchOf(device, 2);
+      const effects = { device, groups: { half: world, pair: world } };
+      const same = { ...own, processGroup: "half" };
+      const { residuals } = await applyLayer(same, input, effects);
+      const named = { ...residuals, processGroup: own.processGroup } as typeof residuals;
+      return failureOnAll(world, backwardLayer(named, input, effects));
+    });
+    assert.equal(same(failures).code, "disagreement");
     const residuals = { kind: "other" } as never;
     assert.match(
       (await failureOf(backwardLayer(residuals, batchOf(device, 2), { device }))).message,
@@ -355,9 +378,25 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
     const { layer, residuals, ...rest } = await applyLayer(named, input, { device });
     const name: "stem" = layer.name;
     assert.equal(name, "stem");
-    for (const value of [layer, residuals, rest.output, initLazyLayer("batchNorm")]) {
-      assert(Object.isFrozen(value));
-    }
+    const lazy = initLazyLayer("batchNorm");
+    const fixed = freeze(named, { affine: true });
+    const forwards = await runRanks(
+      2,
+      (world) =>
+        applyLayer({ ...named, processGroup: "world" }, input, { device, groups: { world } }),
+    );
+    const local = await applyLayer(named, input, { device });
+    const frozen = await applyLayer(fixed, input, { device });
+    assert(frozen.residuals.kind === "frozen");
+    const values = [
+      ...[layer, residuals, rest.output, lazy, lazy.lazy, fixed, unfreeze(fixed)],
+      ...[initLayer(device, "batchNorm", 1), frozen.residuals, frozen.residuals.options],
+      ...[...forwards, local, frozen].flatMap((
+        forward,
+      ) => [forward, forward.residuals, forward.layer]),
+      await backwardLayer(frozen.residuals, input, { device }),
+    ];
+    for (const [i, value] of values.entries()) assert(Object.isFrozen(value), `${i}`);
     const still = { updateRunningStats: false };
     assert.equal((await applyLayer(named, input, { device }, still)).layer, named);
     const empty = tensor(device, [], [0, 3]);
@@ -411,6 +450,46 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
       (world) => applyLayer(fixed, batchOf(device, 2), { device, groups: { world } }),
     );
     assert.deepEqual(unfreeze(fixed), learning);
+    assert.equal(unfreeze(learning), learning);
+    assert.equal(freeze(fixed), fixed);
+    const all = freeze(fixed, { affine: true });
+    assert.equal(freeze(all), all, "stays as fixed as it was");
+  });
+
+  test("a frozen layer's own activation is applied, there and back", async (device) => {
+    const layer = initLayer(device, "batchNorm1d", 3, { activation: "relu" });
+    const input = batchOf(device, 2);
+    const { output, residuals } = await applyLayer(freeze(layer), input, { device });
+    const options = { activation: "relu" } as const;
+    assert.deepEqual(
+      await toArray(device, output),
+      await toArray(device, batchNormInfer(layer.state, input, { device }, options)),
+    );
+    await assertSameGradients(
+      device,
+      await backwardLayer(residuals, input, { device }),
+      batchNormInferBackward(layer.state, input, input, { device }, options),
+    );
+  });
+
+  test("a frozen layer must have running statistics and a state, however it came about", async (device) => {
+    const without = initLayer(device, "batchNorm1d", 3, {
+      ...{ trackRunningStats: false, processGroup: "world" },
+    });
+    const text = /as a frozen layer must have running statistics to normalize with/;
+    assert.throws(() => freeze(without), text);
+    const fixed = { ...without, frozen: "statistics" } as const;
+    assert.throws(() => checkModel({ fixed }, { device }), text);
+    assert.throws(() => inferLayer(fixed, batchOf(device, 2), { device }), text);
+    assert.match(
+      (await failureOf(applyLayer(fixed, batchOf(device, 2), { device }))).message,
+      text,
+    );
+    const lazy = { ...initLazyLayer("batchNorm1d"), frozen: "all" } as const;
+    assert.match(
+      (await failureOf(applyLayer(lazy, batchOf(device, 2), { device }))).message,
+      /^Cannot apply the layer as a lazy batchNorm1d must have seen its channels first/,
+    );
   });
 
   test("a layer that is frozen with weight and bias gives no gradients of them, and leaks none", async (device) => {
@@ -428,8 +507,6 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
       await toArray(device, gradInput),
       await toArray(device, expected.gradInput),
     );
-    const without = initLayer(device, "batchNorm1d", 3, { trackRunningStats: false });
-    assert.throws(() => freeze(without), /must have running statistics to normalize with/);
   });
 
   test("inferLayer() is batchNormInfer(), on one rank alone", async (device) => {
@@ -439,7 +516,15 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
       await toArray(device, inferLayer(layer, input, { device })),
       await toArray(device, batchNormInfer(layer.state, input, { device })),
     );
-    assert.throws(() => inferLayer(null as never, input, { device }), TypeError);
+    const options = { residual: batchOf(device, 2, 4), activation: "relu" } as const;
+    assert.deepEqual(
+      await toArray(device, inferLayer(layer, input, { device }, options)),
+      await toArray(device, batchNormInfer(layer.state, input, { device }, options)),
+    );
+    assert.throws(
+      () => inferLayer(null as never, input, { device }),
+      /^TypeError: Cannot evaluate the layer as a layer must be { kind, .*: current value is null$/,
+    );
   });
 
   test("models of layers go through data parallelism and ownership like any tree", async (device) => {
@@ -534,6 +619,69 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
       sync,
     ];
     checkModel({ shared, fields: new Map(), text: "batchNorm1d", none: null }, { device, groups });
+    checkModel({ fixed: freeze({ ...sync, processGroup: "none" }) }, { device });
+    const lazy = { ...initLazyLayer("batchNorm1d"), lazy: { momentum: 2 } };
+    assert.throws(() => checkModel({ a: [lazy] }, { device }), /at a\.0 as momentum must be in/);
+  });
+
+  test("a layer may be written to while its call waits for the others", async (device) => {
+    await runRanks(2, async (world) => {
+      const layer = {
+        ...initLayer(device, "batchNorm1d", 3, { processGroup: "world" }),
+        name: "a",
+      };
+      const pending = applyLayer(layer, batchOf(device, 2), { device, groups: { world } });
+      Object.assign(layer, { kind: "nonsense", processGroup: "other", name: "b", state: null });
+      const { layer: next, residuals } = await pending;
+      assert.deepEqual([next.kind, next.processGroup, next.name], ["batchNorm1d", "world", "a"]);
+      assert.equal(residuals.kind === "group" && residuals.processGroup, "world");
+    });
+  });
+
+  test("a signal gives up a synchronised layer's calls", async (device) => {
+    const layer = initLayer(device, "batchNorm1d", 3, { processGroup: "world" });
+    const input = batchOf(device, 2);
+    const signal = AbortSignal.abort(new Error("user left"));
+    const forward = await runRanks(
+      2,
+      (world) => failureOf(applyLayer(layer, input, { device, groups: { world } }, { signal })),
+    );
+    assert.equal(same(forward).code, "cancelled");
+    const backward = await runRanks(2, async (world) => {
+      const effects = { device, groups: { world } };
+      const { residuals } = await applyLayer(layer, input, effects);
+      return await failureOf(backwardLayer(residuals, input, effects, { signal }));
+    });
+    assert.equal(same(backward).code, "cancelled");
+  });
+
+  test("a batch of any rank from 2 on goes through a layer of any rank", async (device) => {
+    const layer = initLayer(device, "batchNorm", 3);
+    const input = tensor(device, normalArray(12, 3), [4, 3, 1, 1, 1, 1, 1]);
+    const { output } = await applyLayer(layer, input, { device });
+    assert.equal(output.shape.length, 7);
+    const flat = { ...input, shape: 12 as unknown as number[] };
+    assert.match(
+      (await failureOf(applyLayer(layer, flat, { device }))).message,
+      /must have a shape \(N, C, \.\.\.spatial\) of rank >= 2/,
+    );
+  });
+
+  test("layers say what effects they need", async (device) => {
+    const layer = initLayer(device, "batchNorm1d", 3);
+    const input = batchOf(device, 2);
+    const { residuals } = await applyLayer(layer, input, { device });
+    const none = {} as { device: Device<A> };
+    const text = /as effects must be { device }, with group or groups where ranks share/;
+    assert.match((await failureOf(applyLayer(layer, input, none))).message, text);
+    assert.match((await failureOf(backwardLayer(residuals, input, none))).message, text);
+    assert.throws(() => inferLayer(layer, input, none), text);
+    assert.throws(() => checkModel(layer, none), text);
+    const unnamed = { ...layer, processGroup: "" };
+    assert.match(
+      (await failureOf(applyLayer(unnamed, input, { device, groups: {} }))).message,
+      /processGroup must be the name of a group, or null for none: current value is ""/,
+    );
   });
 
   test("layers refuse options that are none", (device) => {
@@ -543,12 +691,26 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
       [() => initLazyLayer("batchNorm", { processGroup: "" }), /processGroup must be .*""/],
       [() => initLazyLayer("batchNorm", { activation: "gelu" as "relu" }), /activation.*"gelu"/],
       [() => unfreeze({} as BatchNormLayer<A>), /holds nothing/],
+      [
+        () => freeze(7 as never),
+        /Cannot freeze the layer as a layer must be .*: current value is 7/,
+      ],
+      [() => initLayer(device, Object.create(null), 3), /kind must be .*: .* of class null/],
+      [
+        () => initLazyLayer("batchNorm", { weightInit: "uniform" } as never),
+        /weight of a lazy layer must begin as 1, .*: current options hold weightInit/,
+      ],
       [() => materializeLayer(device, 7 as unknown as LazyBatchNormLayer, 3), /current value is 7/],
     ];
     for (const [call, text] of wrong) {
       assert.throws(call, (error: Error) => error instanceof TypeError && text.test(error.message));
     }
     assert.throws(() => initLayer(device, "batchNorm", 0), RangeError);
+    assert.throws(() => initLazyLayer("batchNorm", { eps: -1 }), /Cannot make the layer as eps/);
+    for (const lazy of [3, null, [], undefined]) {
+      const layer = { ...initLazyLayer("batchNorm"), lazy } as unknown as LazyBatchNormLayer;
+      assert.throws(() => materializeLayer(device, layer, 3), /must have lazy, the options of its/);
+    }
   });
 }
 

@@ -8,6 +8,7 @@
 import { checkHostState } from "../../host_state.ts";
 import type { BatchNormState } from "../../state.ts";
 import type { Format } from "../../tensor.ts";
+import { quote, shown } from "../../words.ts";
 
 /** A batch norm as it came from another framework. */
 export interface ImportedBatchNorm {
@@ -85,6 +86,7 @@ export function importBatchNorm(
   checkNumbers({ momentum, epsilon, numBatchesTracked }, action);
   const format = formatOf(axis, rank, action);
   const given = (weights ?? {}) as Readonly<Record<string, unknown>>;
+  checkNames(given, Object.values(names), action);
   const numFeatures = lengthOf(given[names.runningMean], names.runningMean, action);
   if (numFeatures === 0) {
     throw new RangeError(
@@ -136,7 +138,7 @@ export function exportBatchNorm(
   if (format !== "channelsFirst" && format !== "channelsLast") {
     throw new TypeError(
       `Cannot ${action} as format must be "channelsFirst" or "channelsLast": ` +
-        `current value is ${JSON.stringify(format)}`,
+        `current value is ${shown(format)}`,
     );
   }
   const { weight, bias, runningMean, runningVar, momentum, eps } = state;
@@ -193,12 +195,22 @@ function scaled(
   return variance.map((value) => value * over / under);
 }
 
+/** A vector under another name would be left out without a word. */
+function checkNames(given: object, names: readonly string[], action: string): void {
+  const other = Object.keys(given).find((name) => !names.includes(name));
+  if (other === undefined) return;
+  throw new TypeError(
+    `Cannot ${action} as its vectors must be named ${names.join(", ")}: ` +
+      `current name is ${quote(other)}`,
+  );
+}
+
 function checkCount(options: ExportBatchNormOptions | undefined, action: string): number | null {
   const count: unknown = options?.count;
   if (count === null) return null;
   const message = `Cannot ${action} as options.count must be an integer >= 2, the values per ` +
     `channel of a training batch over all replicas, or null to take the running variance as it ` +
-    `is: current value is ${count}`;
+    `is: current value is ${shown(count)}`;
   if (typeof count !== "number") throw new TypeError(message);
   if (!Number.isSafeInteger(count) || count < 2) throw new RangeError(message);
   return count;
@@ -213,18 +225,18 @@ function checkNumbers(
   if (!(typeof momentum === "number" && momentum >= 0 && momentum <= 1)) {
     throw new RangeError(
       `Cannot ${action} as momentum, the weight of the old value, must be in [0, 1]: ` +
-        `current value is ${momentum}`,
+        `current value is ${shown(momentum)}`,
     );
   }
   if (!Number.isFinite(epsilon) || epsilon < 0) {
     throw new RangeError(
-      `Cannot ${action} as epsilon must be finite and >= 0: current value is ${epsilon}`,
+      `Cannot ${action} as epsilon must be finite and >= 0: current value is ${shown(epsilon)}`,
     );
   }
   if (!Number.isSafeInteger(numBatchesTracked) || numBatchesTracked < 0) {
     throw new RangeError(
       `Cannot ${action} as numBatchesTracked must be an integer >= 0: ` +
-        `current value is ${numBatchesTracked}`,
+        `current value is ${shown(numBatchesTracked)}`,
     );
   }
 }
@@ -232,11 +244,13 @@ function checkNumbers(
 /** In two axes both formats are the same memory, so it does not matter there that 1 and -1 are one axis. */
 function formatOf(axis: unknown, rank: number | undefined, action: string): Format {
   if (typeof axis !== "number") {
-    throw new TypeError(`Cannot ${action} as axis must be a number: current value is ${axis}`);
+    throw new TypeError(
+      `Cannot ${action} as axis must be a number: current value is ${shown(axis)}`,
+    );
   }
   if (rank !== undefined && (!Number.isSafeInteger(rank) || rank < 2)) {
     throw new RangeError(
-      `Cannot ${action} as rank must be an integer >= 2: current value is ${rank}`,
+      `Cannot ${action} as rank must be an integer >= 2: current value is ${shown(rank)}`,
     );
   }
   if (axis === -1) return "channelsLast";
@@ -245,13 +259,15 @@ function formatOf(axis: unknown, rank: number | undefined, action: string): Form
   if (rank !== undefined && axis === 1 - rank) return "channelsFirst";
   throw new RangeError(
     `Cannot ${action} as axis must be 1, or -1 or rank - 1 for the last: ` +
-      `current value is ${axis} with ${rank === undefined ? "no rank given" : `rank ${rank}`}`,
+      `current value is ${axis} with ${
+        rank === undefined ? "no rank given" : `rank ${shown(rank)}`
+      }`,
   );
 }
 
 function lengthOf(vector: unknown, name: string, action: string): number {
   if (vector instanceof Float32Array) return vector.length;
   throw new TypeError(
-    `Cannot ${action} as ${name} must be a Float32Array: current value is ${vector}`,
+    `Cannot ${action} as ${name} must be a Float32Array: current value is ${shown(vector)}`,
   );
 }

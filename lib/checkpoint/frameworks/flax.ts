@@ -68,7 +68,7 @@ const FLAX = {
  * @param options `count` is required; the rest is as in the layer's attributes: momentum 0.99, epsilon 1e-5 and axis -1
  * by default, and `rank` where axis is neither 1 nor -1
  * @returns a frozen state on the host that shares no memory with the variables, and the format of the layer's inputs
- * @throws TypeError where `count` is missing or a vector is missing or has another length, RangeError for a value out of
+ * @throws TypeError where `count` is missing or a vector is missing, has another length or an unknown name, RangeError for a value out of
  * range or an axis that is neither the second nor the last
  *
  * @example A layer of linen, for evaluation
@@ -93,8 +93,8 @@ export function fromFlax(
 /**
  * Makes a Flax layer's variables and attributes of a state: the inverse of {@linkcode fromFlax} with the same `count`.
  *
- * Bit for bit where `count` is null; else the variance comes back within a unit of the last place. numBatchesTracked has
- * no counterpart and is left out.
+ * Vectors come back bit for bit where `count` is null, else the variance within a unit of the last place; momentum exactly
+ * where it has up to 15 decimal places, else within 2^-53. numBatchesTracked has no counterpart and is left out.
  *
  * @param state the state, on the host (`stateToHost`); it is not changed
  * @param options `count` as in {@linkcode fromFlax}; `format` gives the axis: `"channelsLast"`, by default, -1 and

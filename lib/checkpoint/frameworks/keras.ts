@@ -73,7 +73,7 @@ const KERAS = {
  * @param options `count` is required; the rest is as in the layer's config: momentum 0.99, epsilon 1e-3 and axis -1 by
  * default, and `rank` where axis is neither 1 nor -1
  * @returns a frozen state on the host that shares no memory with the weights, and the format of the layer's inputs
- * @throws TypeError where `count` is missing or a vector is missing or has another length, RangeError for a value out of
+ * @throws TypeError where `count` is missing or a vector is missing, has another length or an unknown name, RangeError for a value out of
  * range or an axis that is neither the second nor the last
  *
  * @example A layer whose batches had 32 samples of 8x8 positions
@@ -103,8 +103,8 @@ export function fromKeras(
 /**
  * Makes a Keras layer's weights and config of a state: the inverse of {@linkcode fromKeras} with the same `count`.
  *
- * Bit for bit where `count` is null; else the variance comes back within a unit of the last place. numBatchesTracked has
- * no counterpart and is left out.
+ * Vectors come back bit for bit where `count` is null, else the variance within a unit of the last place; momentum exactly
+ * where it has up to 15 decimal places, else within 2^-53. numBatchesTracked has no counterpart and is left out.
  *
  * @param state the state, on the host (`stateToHost`); it is not changed
  * @param options `count` as in {@linkcode fromKeras}; `format` gives the axis: `"channelsLast"`, by default, -1 and

@@ -5,13 +5,13 @@
  */
 
 import { checkStored, entriesOf } from "../given.ts";
-import { quote, shown } from "../words.ts";
+import { quote, shown } from "../../words.ts";
 import { METADATA } from "./header.ts";
 
 const ACTION = "write the safetensors file";
 
 /** A tensor that was checked, and the bytes of its elements. */
-export interface Part {
+export interface Piece {
   readonly name: string;
   readonly dtype: string;
   readonly shape: readonly number[];
@@ -23,10 +23,10 @@ export interface Part {
  * Reads the tensors that are to be written.
  *
  * @param tensors what the caller gave as tensors
- * @returns a part for each
+ * @returns a piece of the file for each
  * @throws TypeError or RangeError that names the tensor
  */
-export function partsOf(tensors: unknown): Part[] {
+export function piecesOf(tensors: unknown): Piece[] {
   return entriesOf(tensors, "tensors", ACTION).map(([name, array]) => {
     checkText(name, "a tensor's name");
     if (name === METADATA) {
@@ -35,7 +35,7 @@ export function partsOf(tensors: unknown): Part[] {
           `current value is ${quote(name)}`,
       );
     }
-    return partOf(name, array);
+    return pieceOf(name, array);
   });
 }
 
@@ -68,7 +68,7 @@ function checkText(text: unknown, what: string): asserts text is string {
   }
 }
 
-function partOf(name: string, array: unknown): Part {
+function pieceOf(name: string, array: unknown): Piece {
   checkStored(array, `tensor ${quote(name)}`, ACTION);
   const { dtype, shape, data } = array;
   return {

@@ -7,7 +7,7 @@
 
 import { countElements, DTYPES } from "../dtypes.ts";
 import type { StoredDType } from "../stored_array.ts";
-import { listed, quote } from "../words.ts";
+import { listed, quote } from "../../words.ts";
 import { SafetensorsError, type SafetensorsErrorCode } from "./error.ts";
 import { type Refuse, scan, type Scanner } from "./scanner.ts";
 

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { quote } from "../words.ts";
+import { quote } from "../../words.ts";
 import type { SafetensorsErrorCode } from "./error.ts";
 
 /** Throws what was wanted, what came, and where in the text: UTF-16 code units from its start. */

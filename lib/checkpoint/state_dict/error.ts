@@ -15,7 +15,8 @@ export interface StateDictDifferences {
 }
 
 /**
- * Says how a state dict and a model differ; nothing was loaded.
+ * Says how a state dict and a model differ; nothing was loaded. The message shows up to 50 names of each kind, the fields
+ * have all.
  *
  * @example Telling another model's checkpoint from a wrong program
  * ```ts

@@ -5,9 +5,10 @@
  */
 
 import { fromRowMajor } from "./row_major.ts";
-import type { Entry, Part } from "./entries.ts";
+import type { Entry } from "./entries.ts";
+import type { Part } from "./nodes.ts";
 import { type StateDict, type StoredArray, toFloat32 } from "../stored_array.ts";
-import { listed, quote } from "../words.ts";
+import { listed, quote } from "../../words.ts";
 
 /** What a state dict has for one node. */
 export interface Found {
@@ -37,7 +38,7 @@ export interface Comparison<A> {
 }
 
 /** What a name stands for: a vector's elements, or a counter. */
-type Value = Float32Array<ArrayBuffer> | number;
+type Value = Float32Array | number;
 
 /** An entry read as what the model has by its name, or how it does not fit. */
 type Reading = { readonly value: Value } | { readonly misfit: string };
@@ -98,7 +99,9 @@ function channelsOf<A>(
   const channels = new Map<Part<A>, number | null>();
   for (const { name, part, slot } of entries) {
     const shape = given.get(name)?.shape;
-    if (part.first === null || slot === "counter" || !shape || channels.has(part)) continue;
+    if (part.first === null || slot === "counter" || !shape) continue;
+    // The first that can be a vector counts, so that another is not what the message blames.
+    if ((channels.get(part) ?? null) !== null) continue;
     channels.set(part, shape.length === 1 && shape[0] > 0 ? shape[0] : null);
   }
   return channels;
@@ -145,7 +148,14 @@ function unlike(
   return `unlike ${quote(other.name)}, which is the same node`;
 }
 
-function sameValue(a: Value, b: Value): boolean {
+/**
+ * Compares bit by bit.
+ *
+ * @param a elements or a counter
+ * @param b others, as many
+ * @returns whether they are the same
+ */
+export function sameValue(a: Value, b: Value): boolean {
   if (typeof a === "number" || typeof b === "number") return a === b;
   const [x, y] = [a, b].map(({ buffer, byteOffset, length }) =>
     new Uint32Array(buffer, byteOffset, length)

@@ -7,12 +7,13 @@
 import type { Device } from "../../device.ts";
 import { withNodes } from "../../layers/model.ts";
 import { batch, region } from "../../ownership.ts";
-import { contentsOf, type Part } from "./entries.ts";
+import { contentsOf } from "./entries.ts";
 import { StateDictError } from "./error.ts";
-import { compare, type Found, type Mismatch } from "./fit.ts";
+import { compare, type Found, type Mismatch, sameValue } from "./fit.ts";
+import type { Part, Slot } from "./nodes.ts";
 import { checkStored, entriesOf } from "../given.ts";
 import type { StateDict, StoredArray } from "../stored_array.ts";
-import { quote, shown } from "../words.ts";
+import { quote, shown } from "../../words.ts";
 
 /** Options of {@linkcode fromStateDict}. */
 export interface FromStateDictOptions {
@@ -109,35 +110,44 @@ export function fromStateDict<A, T>(
   return Object.freeze({ model: withNodes(model, nodes), missing, unexpected });
 }
 
-/** Makes the nodes into which something is loaded, in one submit. */
+/** Makes the nodes into which something is loaded, in one submit; what they are made of is freed where that fails. */
 function made<A>(
   device: Device<A>,
   found: ReadonlyMap<Part<A>, Found>,
 ): readonly (readonly [old: object, node: object])[] {
   const plans = [...found].map(([part, { vectors, counter, channels }]) => {
-    // Numbers are drawn from the caller's generator only where they are of use.
-    const first = channels !== null && vectors.includes(null) ? part.first?.(channels) : undefined;
+    const first = channels === null ? undefined : part.first?.(channels);
     return { part, values: vectors.map((own, i) => own ?? first?.[i] ?? null), counter, channels };
   });
   if (plans.length === 0) return [];
-  const arrays = region(
-    device,
-    (scope) =>
-      batch(
-        scope,
-        (d) =>
-          plans.map(({ part: { slots }, values }) =>
-            slots.map(({ array, dtype }, i) => {
-              const elements = values[i];
-              return elements === null ? array as A : d.upload(elements, dtype);
-            })
-          ),
-      ),
-  );
-  return plans.map(({ part: { node, rebuild }, counter, channels }, i) => {
-    const ingredients = { arrays: arrays[i], counter, channels };
-    return [node, rebuild(ingredients)];
+  return region(device, (scope) => {
+    const arrays = batch(scope, (d) => {
+      const upload = sharing(d);
+      return plans.map(({ part: { slots }, values }) =>
+        slots.map((slot, i) => upload(slot, values[i]))
+      );
+    });
+    return plans.map(({ part: { node, rebuild }, counter, channels }, i) =>
+      [node, rebuild({ arrays: arrays[i], counter, channels })] as const
+    );
   });
+}
+
+/** Uploads elements, once where nodes share an array and get the same ones; without elements the old array stays. */
+function sharing<A>(
+  device: Device<A>,
+): (slot: Slot<A>, values: Float32Array | null) => A {
+  const uploads = new Map<A, { readonly values: Float32Array; readonly made: A }[]>();
+  return ({ array, dtype }, values) => {
+    if (values === null) return array as A;
+    if (array === null) return device.upload(values, dtype);
+    const others = uploads.get(array) ?? [];
+    const same = others.find((other) => sameValue(other.values, values));
+    if (same !== undefined) return same.made;
+    const made = device.upload(values, dtype);
+    uploads.set(array, [...others, { values, made }]);
+    return made;
+  };
 }
 
 /** Names of one kind in a message; the error's fields have all. */
@@ -164,6 +174,12 @@ function differenceError(
 }
 
 function givenDict(dict: unknown): StateDict {
+  if ((dict as { readonly tensors?: unknown } | null)?.tensors instanceof Map) {
+    throw new TypeError(
+      `Cannot ${ACTION} as it must be a Map or a plain record of arrays: ` +
+        `current value is what readSafetensors returns, so pass its tensors`,
+    );
+  }
   const given = new Map<string, StoredArray>();
   for (const [name, array] of entriesOf(dict, "it", ACTION)) {
     if (typeof name !== "string") {
@@ -181,6 +197,6 @@ function checkVersion(version: unknown): void {
   if (version === null || version === 1 || version === 2) return;
   throw new RangeError(
     `Cannot ${ACTION} as version must be 1, 2, or null where none was kept: ` +
-      `current value is ${version}`,
+      `current value is ${shown(version)}`,
   );
 }

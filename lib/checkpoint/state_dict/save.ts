@@ -6,10 +6,12 @@
 
 import { type Leaf, readBack } from "../../data_parallel/trees.ts";
 import type { Device } from "../../device.ts";
-import { type LazyBatchNormLayer, lazyError } from "../../layers/layer.ts";
+import { lazyError } from "../../layers/check_layer.ts";
+import type { LazyBatchNormLayer } from "../../layers/layer.ts";
 import { called } from "../../layers/model.ts";
 import { type Layout, toRowMajor } from "./row_major.ts";
-import { contentsOf, type Part } from "./entries.ts";
+import { contentsOf } from "./entries.ts";
+import type { Part } from "./nodes.ts";
 import { type StateDict, type StoredArray, toHalf } from "../stored_array.ts";
 
 const ACTION = "save the model";
@@ -22,8 +24,8 @@ const ACTION = "save the model";
  * - of a layer and of a bare state: `weight`, `bias`, `running_mean` and `running_var`, F32 of shape (C), and
  *   `num_batches_tracked`, I64 of shape (), in PyTorch's order. What is null has no entry, and where nothing is tracked
  *   there is no counter. A layer's `state` is no part of the path.
- * - of a tensor: nothing more. F32 or F16 as it is stored, of its logical shape, in row-major order over that in both
- *   formats.
+ * - of a tensor: nothing more. F32 or F16 as it is stored (a NaN of F16 without its payload), of its logical shape, in
+ *   row-major order over that in both formats.
  * - of a bare array of the device: nothing more; shape (length).
  *
  * As in PyTorch, settings (`eps`, `momentum`, `kind`, `processGroup`) are not in it, and neither are other fields of a
@@ -88,7 +90,8 @@ interface LaidOut<A> extends Leaf<A>, Layout {}
 function leavesIn<A>({ node, path, first, slots }: Part<A>): readonly LaidOut<A>[] {
   if (first !== null) throw lazyError(node as LazyBatchNormLayer, `${ACTION} at ${called(path)}`);
   return slots.map(({ array, shape, dtype, format }) => {
-    const extents = shape ?? [];
+    // A copy: the caller may change a shape while the readback is under way.
+    const extents = [...shape ?? []];
     const length = extents.reduce((a, b) => a * b, 1);
     return { path, array: array as A, length, dtype, format, shape: extents };
   });

@@ -1,0 +1,207 @@
+/**
+ * The nodes of a model that have arrays, taken apart and put together again.
+ *
+ * @module
+ */
+
+import { isTensor } from "../../data_parallel/trees.ts";
+import type { Device } from "../../device.ts";
+import { checkLayer, claimsLayer } from "../../layers/check_layer.ts";
+import {
+  type BatchNormLayer,
+  isLazy,
+  type LazyBatchNormLayer,
+  withState,
+} from "../../layers/layer.ts";
+import { called, isRecord } from "../../layers/model.ts";
+import { type BatchNormState, checkState, firstState } from "../../state.ts";
+import { checkTensor, describe, type DType, type Format, type Tensor } from "../../tensor.ts";
+
+/** One array of a node. */
+export interface Slot<A> {
+  /** What its names end with, such as `weight`; `""` where the node is nothing but this array. */
+  readonly suffix: string;
+  /** The array; null in a lazy layer, which has none yet. */
+  readonly array: A | null;
+  /** Its logical shape; null in a lazy layer, which has still to learn its channels. */
+  readonly shape: readonly number[] | null;
+  readonly dtype: DType;
+  readonly format: Format;
+}
+
+/** What a node is put together from. */
+export interface Ingredients<A> {
+  /** An array for each slot. */
+  readonly arrays: readonly A[];
+  /** Batches that its running statistics have seen; null for those that it counts already. */
+  readonly counter: number | null;
+  /** Channels of a layer that was lazy; null for any other node. */
+  readonly channels: number | null;
+}
+
+/** A node of a model with entries in a state dict. */
+export interface Part<A> {
+  readonly node: object;
+  /** The first of the paths that it stands at. */
+  readonly path: string;
+  readonly slots: readonly Slot<A>[];
+  /** Batches that its running statistics have seen; null where it counts none. */
+  readonly counter: number | null;
+  /** For a lazy layer: first values of its vectors, given its channels. Else null. */
+  readonly first: ((channels: number) => readonly Float32Array[]) | null;
+  /** Makes the same node of other arrays, frozen. */
+  readonly rebuild: (ingredients: Ingredients<A>) => object;
+}
+
+/** PyTorch's names and ours, in the order of its state dicts: parameters, then buffers. */
+const VECTORS = [
+  ["weight", "weight"],
+  ["bias", "bias"],
+  ["running_mean", "runningMean"],
+  ["running_var", "runningVar"],
+] as const;
+
+/**
+ * Tells whether a value says that it is a node of ours; whether it is a sound one is another question.
+ *
+ * @param value any object
+ * @returns whether it looks like a layer, a state, a tensor or an array
+ */
+export function claimsNode(value: object): boolean {
+  return isRecord(value) &&
+    (claimsTensor(value) || claimsLayer(value) || claimsState(value) || claimsArray(value));
+}
+
+function claimsTensor(value: object): boolean {
+  return isTensor(value) && typeof value.data === "object" && value.data !== null;
+}
+
+function claimsState(value: object): value is BatchNormState<unknown> {
+  return "numFeatures" in value && "runningMean" in value && "numBatchesTracked" in value;
+}
+
+/**
+ * An array that was freed or is another device's: it must not pass for a branch that has nothing in it. Settings with a
+ * device's name are seldom frozen.
+ */
+function claimsArray(value: object): boolean {
+  const { device, ...rest } = value as { readonly device?: unknown };
+  return Object.isFrozen(value) && typeof device === "string" &&
+    Object.values(rest).every((member) => typeof member === "function");
+}
+
+/**
+ * Takes a node apart.
+ *
+ * @param device the device that its arrays live on
+ * @param node what {@linkcode claimsNode} has told of, or an array of the device
+ * @param path the first of the paths that it stands at
+ * @param action what the caller was about to do, for the message
+ * @returns its arrays and its counter, and how to put it together of others
+ * @throws TypeError or RangeError that names the path where it is no sound node
+ */
+export function partOf<A>(
+  device: Device<A>,
+  node: object,
+  path: string,
+  action: string,
+): Part<A> {
+  const here = `${action} at ${called(path)}`;
+  const inside = (): Inside<A> => {
+    if (device.owns(node) || claimsArray(node)) return arrayPart(device, node as A, here);
+    if (claimsLayer(node)) {
+      return layerPart(device, node as BatchNormLayer<A> | LazyBatchNormLayer, here);
+    }
+    if (isTensor(node)) return tensorPart(device, node as Tensor<A>, here);
+    checkState(device, node as BatchNormState<A>, here);
+    return statePart(node as BatchNormState<A>, (state) => state);
+  };
+  return { ...inside(), node, path };
+}
+
+/** What is in a node, wherever that stands. */
+type Inside<A> = Omit<Part<A>, "node" | "path">;
+
+function arrayPart<A>(device: Device<A>, array: A, here: string): Inside<A> {
+  const { length, dtype } = describe(device, array, here, "the array");
+  return {
+    ...{ counter: null, first: null },
+    slots: [{ ...vector(""), array, shape: [length], dtype }],
+    rebuild: ({ arrays: [other] }) => other as object,
+  };
+}
+
+function tensorPart<A>(device: Device<A>, tensor: Tensor<A>, here: string): Inside<A> {
+  checkTensor(device, tensor, here);
+  const { data, shape, dtype, format } = tensor;
+  return {
+    ...{ counter: null, first: null },
+    slots: [{ suffix: "", array: data, shape, dtype, format }],
+    rebuild: ({ arrays: [other] }) =>
+      Object.freeze({ ...tensor, data: other, shape: Object.freeze([...shape]) }),
+  };
+}
+
+function layerPart<A>(
+  device: Device<A>,
+  layer: BatchNormLayer<A> | LazyBatchNormLayer,
+  here: string,
+): Inside<A> {
+  checkLayer(layer, here);
+  const rebuild = (state: BatchNormState<A>) => withState<A, typeof layer>(layer, state);
+  if (isLazy(layer)) return lazyPart(layer, rebuild, here);
+  checkState(device, layer.state, here);
+  return statePart(layer.state, rebuild);
+}
+
+function statePart<A>(
+  state: BatchNormState<A>,
+  rebuild: (state: BatchNormState<A>) => object,
+): Inside<A> {
+  const shape = [state.numFeatures];
+  return {
+    slots: vectorsOf(state).map(([suffix, , array]) => ({ ...vector(suffix), array, shape })),
+    counter: state.runningMean === null ? null : state.numBatchesTracked,
+    first: null,
+    rebuild: ({ arrays, counter }) => rebuild(stateOf(state, { arrays, counter })),
+  };
+}
+
+function lazyPart<A>(
+  { lazy }: LazyBatchNormLayer,
+  rebuild: (state: BatchNormState<A>) => object,
+  here: string,
+): Inside<A> {
+  const like = firstState(1, lazy, here);
+  return {
+    slots: vectorsOf(like).map(([suffix]) => ({ ...vector(suffix), array: null, shape: null })),
+    counter: like.runningMean === null ? null : 0,
+    first: (channels) => vectorsOf(firstState(channels, lazy, here)).map(([, , values]) => values),
+    rebuild: ({ channels, ...ingredients }) =>
+      rebuild(stateOf({ ...like, numFeatures: channels ?? 1 }, ingredients)),
+  };
+}
+
+function vector(suffix: string): Pick<Slot<unknown>, "suffix" | "dtype" | "format"> {
+  return { suffix, dtype: "float32", format: "channelsFirst" };
+}
+
+/** The vectors that a state has, in PyTorch's order. */
+function vectorsOf<V>(
+  state: BatchNormState<V>,
+): readonly (readonly [suffix: string, field: string, array: V])[] {
+  return VECTORS.flatMap(([suffix, field]) => {
+    const array = state[field];
+    return array === null ? [] : [[suffix, field, array] as const];
+  });
+}
+
+/** A state like another, with other vectors where that one has some. */
+function stateOf<A>(
+  like: BatchNormState<unknown>,
+  { arrays, counter }: Omit<Ingredients<A>, "channels">,
+): BatchNormState<A> {
+  const vectors = vectorsOf(like).map(([, field], i) => [field, arrays[i]]);
+  const numBatchesTracked = counter ?? like.numBatchesTracked;
+  return Object.freeze({ ...like, ...Object.fromEntries(vectors), numBatchesTracked });
+}
