@@ -193,6 +193,18 @@ Deno.test("readSafetensors() reads strings as JSON spells them, with every escap
   }));
 });
 
+Deno.test("readSafetensors() takes white space of every kind between tokens", () => {
+  const entry = '{ "dtype" : "U8" , "shape" : [ 1 , 1 ] , "data_offsets" : [ 0 , 1 ] }';
+  const header = `{ "a" : ${entry} , "__metadata__" : { "b" : "c d" } } `;
+  // But for the one within a text.
+  const spaced = (space: string) => header.replaceAll(/ (?!d)/g, space);
+  for (const space of ["", " ", "\t", "\n", "\r", "\r\n\t "]) {
+    const { tensors, metadata } = readSafetensors(fileOf(spaced(space), Uint8Array.of(7)));
+    const a = { dtype: "U8", shape: [1, 1], data: Uint8Array.of(7) };
+    assert.deepEqual([...tensors, ...metadata], [["a", a], ["b", "c d"]]);
+  }
+});
+
 Deno.test("readSafetensors() reads elements as little-endian", () => {
   const file = fileOf(
     '{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import {
+  applyLayer,
   type BatchNormLayer,
   type Device,
   inferLayer,
@@ -60,15 +61,7 @@ export function checkpointGoldenSuite<A>(kit: DeviceKit<A>): void {
   });
 
   test("a published network's batch norms evaluate as in PyTorch", async (device) => {
-    const { tensors } = readSafetensors(await goldenFile("network.safetensors"));
-    const fresh = Object.fromEntries(
-      network.layers.map(({ name, numFeatures, eps, momentum }) => [
-        name,
-        initLayer(device, "batchNorm2d", numFeatures, { eps, momentum }),
-      ]),
-    );
-    const { model } = fromStateDict(device, fresh, tensors);
-    assert.equal(network.layers.length, 6);
+    const model = await publishedNetwork(device, ({ momentum }) => momentum);
     for (const { name, shape, x, torch, exact, eps } of network.layers) {
       const input = tensor(device, x, shape);
       const y = await toArray(device, inferLayer(model[name], input, { device }));
@@ -90,6 +83,60 @@ export function checkpointGoldenSuite<A>(kit: DeviceKit<A>): void {
       assertClose(y, torch.y, PYTORCH, `${name} against torch`);
     }
   });
+
+  test("a published network's batch norms go on training as in PyTorch", async (device) => {
+    const { trainingMomentum } = network;
+    const model = await publishedNetwork(device, () => trainingMomentum);
+    for (const { name, shape, x, torch, exact } of network.layers) {
+      const before = await stateToHost(device, model[name].state);
+      const { layer } = await applyLayer(model[name], tensor(device, x, shape), { device });
+      const after = await stateToHost(device, layer.state);
+      assert(before.runningMean && after.runningMean && after.runningVar);
+      assert.deepEqual([before.numBatchesTracked, after.numBatchesTracked], [0, 1]);
+      // As in golden.ts: the terms of the mean are its old value and the batch's largest; those of a variance cannot
+      // cancel.
+      const inner = shape[2] * shape[3];
+      const largest = new Float64Array(shape[1]);
+      x.forEach((value, at) => {
+        const c = Math.floor(at / inner) % shape[1];
+        largest[c] = Math.max(largest[c], Math.abs(value));
+      });
+      const units = kit.ulps * EPSILON.float32;
+      const absolute = Array.from(
+        before.runningMean,
+        (old, c) =>
+          units * ((1 - trainingMomentum) * Math.abs(old) + trainingMomentum * largest[c]),
+      );
+      const [mean, variance] = [exact.runningMean, exact.runningVar].map((v) =>
+        Float32Array.from(v)
+      );
+      assertClose(after.runningMean, mean, { relative: units, absolute }, `${name}, mean`);
+      assertClose(
+        after.runningVar,
+        variance,
+        { relative: units, absolute: 0 },
+        `${name}, variance`,
+      );
+      assertClose(after.runningMean, torch.runningMean, PYTORCH, `${name}, mean against torch`);
+      assertClose(after.runningVar, torch.runningVar, PYTORCH, `${name}, variance against torch`);
+    }
+  });
+}
+
+/** The published network's batch norms with what its file holds; momentum is no part of that. */
+async function publishedNetwork<A>(
+  device: Device<A>,
+  momentumOf: (layer: { readonly momentum: number }) => number,
+): Promise<Readonly<Record<string, BatchNormLayer<A>>>> {
+  const { tensors } = readSafetensors(await goldenFile("network.safetensors"));
+  const fresh = Object.fromEntries(
+    network.layers.map(({ name, numFeatures, eps, momentum }) => [
+      name,
+      initLayer(device, "batchNorm2d", numFeatures, { eps, momentum: momentumOf({ momentum }) }),
+    ]),
+  );
+  assert.equal(network.layers.length, 6);
+  return fromStateDict(device, fresh, tensors).model;
 }
 
 async function goldenFile(name: string): Promise<Uint8Array<ArrayBuffer>> {

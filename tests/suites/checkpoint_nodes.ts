@@ -1,19 +1,22 @@
-/** State dicts of nodes that stand in several places, and of layers that have still to learn their channels. */
+/** State dicts of nodes that stand in several places, or share what they are made of. */
 
 import assert from "node:assert/strict";
 import * as fc from "fast-check";
 import {
   type BatchNormLayer,
-  inferLayer,
+  type Device,
+  freeze,
   initLayer,
-  initLazyLayer,
-  type LazyBatchNormLayer,
   release,
   stateToHost,
   tensor,
-  toArray,
 } from "../../mod.ts";
-import { fromStateDict, type StoredArray, toStateDict } from "../../lib/checkpoint.ts";
+import {
+  fromStateDict,
+  type StateDict,
+  type StoredArray,
+  toStateDict,
+} from "../../lib/checkpoint.ts";
 import {
   changed,
   differences,
@@ -24,18 +27,10 @@ import {
   plain,
 } from "../checkpoint/state_dicts.ts";
 import { type DeviceKit, testsOf } from "../kit.ts";
-import { normalArray } from "../random.ts";
-import { census } from "../recording.ts";
+import { census, record } from "../recording.ts";
 
-type AnyLayer<A> = BatchNormLayer<A> | LazyBatchNormLayer;
-
-/** Registers the tests of shared nodes and lazy layers for a device. */
+/** Registers the tests of shared nodes for a device. */
 export function sharingSuite<A>(kit: DeviceKit<A>): void {
-  sharingTests(kit);
-  lazyTests(kit);
-}
-
-function sharingTests<A>(kit: DeviceKit<A>): void {
   const test = testsOf(kit);
 
   test("a node at several paths has all its names, and stays one", async (device) => {
@@ -98,8 +93,71 @@ function sharingTests<A>(kit: DeviceKit<A>): void {
         assert.match(error.message, /has "b\.\w+" unlike "a\.\w+", which is the same node$/);
       }
     }
+    // Each in a buffer of its own, behind an element that is not its.
+    const inside = (...all: number[]): StoredArray => ({
+      ...{ dtype: "F32", shape: [2] },
+      data: Float32Array.from(all).subarray(1),
+    });
+    const weights = (a: StoredArray, b: StoredArray) =>
+      fromStateDict(device, model, changed(dict, { "a.weight": a, "b.weight": b })).model.a;
+    const { weight } = await stateToHost(device, weights(inside(9, 3, 4), inside(8, 3, 4)).state);
+    assert.deepEqual(weight, Float32Array.of(3, 4));
+    const { mismatched } = differences(() => weights(inside(3, 4, 5), inside(3, 4, 6)));
+    assert.deepEqual(mismatched, ["b.weight"]);
     const wide: StoredArray = { dtype: "F64", shape: [2], data: Float64Array.of(1, 1) };
     fromStateDict(device, model, changed(dict, { "b.weight": wide }));
+  });
+
+  test("nodes that share arrays still do where they get the same, and come apart where not", async (device) => {
+    const make = (on: Device<A>, values: readonly number[]) => {
+      const norm = initLayer(on, "batchNorm1d", 2);
+      const row = tensor(on, values, [1, 2]);
+      return {
+        norm,
+        fixed: freeze<A, BatchNormLayer<A>>(norm),
+        state: norm.state,
+        row,
+        column: { ...row, shape: [2, 1] },
+        bare: row.data,
+      };
+    };
+    const model = make(device, [1, 2]);
+    const dict = await toStateDict(device, make(device, [0, NaN]));
+    const load = (dict: StateDict) => {
+      const { device: counted, alive } = census(device);
+      const { device: watched, calls } = record(counted);
+      const { model: loaded } = fromStateDict(watched, model, dict);
+      const uploads = calls.filter((call) => call === "upload").length;
+      assert.equal(alive(), uploads);
+      return { loaded, uploads, alive };
+    };
+
+    const { loaded, uploads, alive } = load(dict);
+    assert.equal(uploads, 5);
+    for (const vector of ["weight", "bias", "runningMean", "runningVar"] as const) {
+      const own = loaded.norm.state[vector];
+      assert.equal(loaded.fixed.state[vector], own);
+      assert.equal(loaded.state[vector], own);
+      assert.notEqual(own, model.norm.state[vector]);
+    }
+    assert.notEqual(loaded.state.weight, loaded.state.runningVar, "the same by chance alone");
+    assert(loaded.column.data === loaded.row.data && loaded.bare === loaded.row.data);
+    assert.equal(loaded.fixed.frozen, "statistics");
+    assert.deepEqual(plain(await toStateDict(device, loaded)), plain(dict));
+    release(device, loaded);
+    assert.equal(alive(), 0);
+
+    // -0 is not 0; and the third has what the first has, though not the second.
+    const other = changed(dict, {
+      "fixed.bias": f32(7, 8),
+      column: { ...f32(-0, NaN), shape: [2, 1] },
+    });
+    const apart = load(other);
+    assert.equal(apart.uploads, 7);
+    const { norm, fixed, state, row, column, bare } = apart.loaded;
+    assert(fixed.state.weight === norm.state.weight && fixed.state.bias !== norm.state.bias);
+    assert(state.bias === norm.state.bias && bare === row.data && column.data !== row.data);
+    assert.deepEqual(plain(await toStateDict(device, apart.loaded)), plain(other));
   });
 
   test("an array that a node shares with one that is left alone stays there", async (device) => {
@@ -144,134 +202,5 @@ function sharingTests<A>(kit: DeviceKit<A>): void {
       }),
       { numRuns: 25, seed: 20 },
     );
-  });
-}
-
-function lazyTests<A>(kit: DeviceKit<A>): void {
-  const test = testsOf(kit);
-
-  test("a lazy layer takes its channels from the state dict", async (device) => {
-    const full = {
-      norm: networkOf(device).stem.norm,
-      flat: initLayer(device, "batchNorm1d", 3, { bias: false }),
-    };
-    const dict = await toStateDict(device, full);
-    const lazy: Record<"norm" | "flat", AnyLayer<A>> = {
-      norm: initLazyLayer("batchNorm", { activation: "relu", momentum: 0.25 }),
-      flat: initLazyLayer("batchNorm1d", { bias: false, processGroup: "world" }),
-    };
-    const { norm, flat } = fromStateDict(device, lazy, dict).model;
-    assert(norm.state !== null && flat.state !== null);
-    assert.deepEqual({ ...norm, state: 0 }, { ...full.norm, state: 0 }, "no options are left");
-    assert.deepEqual(
-      await stateToHost(device, norm.state),
-      await stateToHost(device, full.norm.state),
-    );
-    assert.deepEqual([flat.state.numFeatures, flat.state.bias, flat.processGroup], [
-      3,
-      null,
-      "world",
-    ]);
-    assert(Object.isFrozen(norm) && Object.isFrozen(norm.state));
-    const input = tensor(device, normalArray(6, 1), [2, 3]);
-    await toArray(device, inferLayer(flat as BatchNormLayer<A>, input, { device }));
-
-    const bare = initLazyLayer("batchNorm1d", { affine: false, trackRunningStats: false });
-    const untouched = fromStateDict(device, { bare }, {}).model;
-    assert.equal(untouched.bare, bare);
-  });
-
-  test("a lazy layer's entries must agree in their length", (device) => {
-    const model = { norm: initLazyLayer("batchNorm1d") };
-    const load = (entries: Record<string, StoredArray>, strict: boolean) =>
-      differences(() => fromStateDict(device, model, entries, { strict }));
-    const vectors = {
-      "norm.bias": f32(1, 2, 3, 4),
-      "norm.running_mean": f32(1, 2, 3),
-      "norm.weight": f32(1, 2, 3),
-      "norm.running_var": { ...f32(1, 2, 3), shape: [1, 3] },
-    };
-    const error = load(vectors, true);
-    assert.deepEqual(error.mismatched, ["norm.bias", "norm.running_var"]);
-    assert.match(error.message, /"norm\.bias" of shape \(4\) instead of \(3\)/);
-    for (const shape of [[0], [1, 0], [0, 1]]) {
-      const { mismatched, message } = load({ "norm.weight": { ...f32(), shape } }, false);
-      assert.deepEqual(mismatched, ["norm.weight"]);
-      assert.match(message, /instead of \(C\), C >= 1$/);
-    }
-  });
-
-  test("a lazy layer of which the state dict has nothing is missing, or stays lazy", (device) => {
-    const lazy = initLazyLayer("batchNorm1d");
-    const model = { norm: lazy as AnyLayer<A> };
-    const names = ["norm.weight", "norm.bias", "norm.running_mean", "norm.running_var"];
-    assert.deepEqual(differences(() => fromStateDict(device, model, {})).missing, names);
-    const two = differences(() => fromStateDict(device, model, {}, { version: 2 }));
-    assert.deepEqual(two.missing, [...names, "norm.num_batches_tracked"]);
-    const counter = { "norm.num_batches_tracked": i64(3n) };
-    const lax = fromStateDict(device, model, counter, { strict: false });
-    assert.equal(lax.model, model);
-    assert.deepEqual(lax.missing, names);
-    assert.deepEqual(lax.unexpected, ["norm.num_batches_tracked"], "there is no place for it");
-  });
-
-  test("a lazy layer begins as its options say where the state dict says nothing", async (device) => {
-    let drawn = 0;
-    const random = () => ++drawn / 8;
-    const uniform = { weightInit: "uniform", random } as const;
-    const model = { norm: initLazyLayer("batchNorm1d", uniform) as AnyLayer<A> };
-    const weight = { "norm.weight": f32(3, 4), "norm.num_batches_tracked": i64(5n) };
-    const some = fromStateDict(device, model, weight, { strict: false });
-    assert(some.model.norm.state !== null);
-    const { weight: loaded, bias, runningMean, runningVar, numBatchesTracked } = await stateToHost(
-      device,
-      some.model.norm.state,
-    );
-    assert.deepEqual([loaded, bias], [Float32Array.of(3, 4), new Float32Array(2)]);
-    assert.deepEqual([runningMean, runningVar], [new Float32Array(2), Float32Array.of(1, 1)]);
-    assert.equal(numBatchesTracked, 5);
-
-    drawn = 0;
-    const late = {
-      norm: { ...model.norm, lazy: { ...uniform, trackRunningStats: false } },
-    } as typeof model;
-    const other = fromStateDict(device, late, { "norm.bias": f32(1, 2) }, { strict: false });
-    assert(other.model.norm.state !== null);
-    const { weight: begun } = await stateToHost(device, other.model.norm.state);
-    assert.deepEqual(begun, Float32Array.of(1 / 8, 2 / 8));
-    drawn = 0;
-    const all = { "norm.weight": f32(1, 2), "norm.bias": f32(1, 2) };
-    fromStateDict(device, late, all);
-    assert.equal(drawn, 0, "what is not of use is not drawn");
-  });
-
-  test("a lazy layer's options are checked before anything is made", (device) => {
-    const cases: [Record<string, unknown>, ErrorConstructor, RegExp][] = [
-      [{ eps: -1 }, RangeError, /eps must be finite and >= 0/],
-      [{ momentum: 2 }, RangeError, /momentum must be in \[0, 1\]/],
-      [{ weightInit: "uniform" }, TypeError, /needs options\.random/],
-      [{ weightInit: "normal" }, TypeError, /weightInit must be/],
-    ];
-    const dict = { first: f32(1), "list.0.weight": f32(1, 2) };
-    for (const [options, kind, message] of cases) {
-      const { device: counted, alive } = census(device);
-      const model = {
-        first: device.upload(Float32Array.of(1)),
-        list: [initLazyLayer("batchNorm1d", options)],
-      };
-      assert.throws(
-        () => fromStateDict(counted, model, dict, { strict: false }),
-        (error: Error) => {
-          assert.equal(error.constructor, kind);
-          assert.match(
-            error.message,
-            /^Cannot load the state dict at list\.0 with its lazy options: /,
-          );
-          assert.match(error.message, message);
-          return true;
-        },
-      );
-      assert.equal(alive(), 0);
-    }
   });
 }

@@ -6,7 +6,6 @@ import {
   type BatchNormLayer,
   convertSyncBatchNorm,
   type Device,
-  type Format,
   freeze,
   initLayer,
   release,
@@ -19,7 +18,6 @@ import {
 import {
   fromStateDict,
   readSafetensors,
-  type StoredArray,
   toStateDict,
   writeSafetensors,
 } from "../../lib/checkpoint.ts";
@@ -28,9 +26,13 @@ import { bitsOf, ODD_BITS, ofBits, range } from "../data_parallel.ts";
 import { type DeviceKit, testsOf } from "../kit.ts";
 import { normalArray } from "../random.ts";
 import { census, failing, record } from "../recording.ts";
+import { badModelSuite } from "./checkpoint_models.ts";
 import { checkpointGoldenSuite } from "./checkpoint_golden.ts";
+import { lazySuite } from "./checkpoint_lazy.ts";
 import { misfitSuite } from "./checkpoint_misfits.ts";
 import { sharingSuite } from "./checkpoint_nodes.ts";
+import { numberSuite } from "./checkpoint_numbers.ts";
+import { treeSuite } from "./checkpoint_trees.ts";
 
 const LAUNCHES = ["upload", "download", "downloadAll", "batch", "end"];
 
@@ -38,8 +40,12 @@ const LAUNCHES = ["upload", "download", "downloadAll", "batch", "end"];
 export function checkpointSuite<A>(kit: DeviceKit<A>): void {
   savingTests(kit);
   loadingTests(kit);
+  numberSuite(kit);
   misfitSuite(kit);
+  badModelSuite(kit);
   sharingSuite(kit);
+  lazySuite(kit);
+  treeSuite(kit);
   checkpointGoldenSuite(kit);
 }
 
@@ -89,22 +95,14 @@ function savingTests<A>(kit: DeviceKit<A>): void {
     );
   });
 
-  test("a tensor is stored row by row over its logical shape, in both formats", async (device) => {
-    const shape = [2, 3, 2, 1];
-    // Where each logical element (2 samples, 3 channels, 2 positions) lies in memory.
-    const orders: Record<Format, number[]> = {
-      channelsFirst: range(12),
-      channelsLast: [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11],
-    };
+  test("toStateDict() has the shapes of the call, whatever becomes of the caller's records", async (device) => {
     for (const format of ["channelsFirst", "channelsLast"] as const) {
-      const model = { x: tensor(device, range(12), shape, { format }) };
-      const dict = await toStateDict(device, model);
-      const data = Float32Array.from(orders[format]);
-      assert.deepEqual(dict.get("x"), { dtype: "F32", shape, data });
-      const blank = { x: tensor(device, new Float32Array(12), shape, { format }) };
-      const { x } = fromStateDict(device, blank, dict).model;
-      assert.deepEqual(await toArray(device, x), Float32Array.from(range(12)));
-      assert.deepEqual({ ...x, data: 0 }, { ...blank.x, data: 0 });
+      const shape = [1, 2, 3];
+      const x: Tensor<A> = { ...tensor(device, range(6), shape, { format }), shape };
+      const wanted = plain(await toStateDict(device, { x }));
+      const reading = toStateDict(device, { x });
+      shape.splice(0, 3, 6, 1);
+      assert.deepEqual(plain(await reading), wanted);
     }
   });
 }
@@ -130,6 +128,7 @@ function loadingTests<A>(kit: DeviceKit<A>): void {
       const dict of [
         saved,
         Object.fromEntries(saved),
+        Object.assign(Object.create(null), Object.fromEntries(saved)),
         readSafetensors(writeSafetensors(saved)).tensors,
       ]
     ) {
@@ -148,32 +147,18 @@ function loadingTests<A>(kit: DeviceKit<A>): void {
     );
   });
 
-  test("float32 gets to the device with all its bits", (device) => {
-    // With a NaN that signals, which does so no more once it was a number. The device may do that, we do not.
-    const bits = [...ODD_BITS, 0x7f800001, 0xff800002];
-    const { batch: _batch, ...unqueued } = device;
-    const uploads: number[][] = [];
-    const watched: Device<A> = {
-      ...unqueued,
-      upload: (values, dtype) => {
-        uploads.push([...new Uint32Array(values.buffer, values.byteOffset, values.length)]);
-        return device.upload(values, dtype);
-      },
-    };
-    const last = tensor(device, new Float32Array(8), [1, 1, 8], { format: "channelsLast" });
-    const model = { first: device.upload(new Float32Array(8)), last };
-    const [data, shape] = [ofBits(...bits), [1, 1, 8]];
-    const first: StoredArray = { dtype: "F32", shape: [8], data };
-    fromStateDict(watched, model, { first, last: { dtype: "F32", shape, data } });
-    assert.deepEqual(uploads, [bits, bits]);
-  });
-
   test("fromStateDict() keeps everything that is no entry", async (device) => {
+    const shape = [1, 2];
     const model = {
       ...networkOf(device),
+      named: { ...tensor(device, [1, 2], shape), shape, name: "kernel" },
       frozen: { ...freeze<A, BatchNormLayer<A>>(initLayer(device, "batchNorm1d", 1)), own: ["x"] },
     };
-    const other = { ...networkOf(device, 2), frozen: initLayer(device, "batchNorm1d", 1) };
+    const other = {
+      ...networkOf(device, 2),
+      named: tensor(device, [3, 4], shape),
+      frozen: initLayer(device, "batchNorm1d", 1),
+    };
     const dict = await toStateDict(device, other);
     const loaded = fromStateDict(device, model, dict);
     assert.deepEqual(plain(await toStateDict(device, loaded.model)), plain(dict));
@@ -183,11 +168,16 @@ function loadingTests<A>(kit: DeviceKit<A>): void {
     assert.equal(loaded.model.blocks[0].rate, 0.5);
     const { momentum, eps } = loaded.model.stem.norm.state;
     assert.deepEqual([momentum, eps], [0.25, 1e-5], "settings are the model's own");
+    shape.reverse();
+    assert.deepEqual([loaded.model.named.shape, loaded.model.named.name], [[1, 2], "kernel"]);
     for (
       const made of [
         loaded,
         loaded.missing,
+        loaded.unexpected,
         loaded.model,
+        loaded.model.named,
+        loaded.model.named.shape,
         loaded.model.stem.norm.state,
         loaded.model.stem.kernel,
       ]
@@ -227,45 +217,6 @@ function loadingTests<A>(kit: DeviceKit<A>): void {
     assert.deepEqual(plain(await toStateDict(device, loaded)), plain(dict));
   });
 
-  test("a state dict keeps half precision exactly, or the device says that it has none", async (device) => {
-    const options = { dtype: "float16", format: "channelsLast" } as const;
-    const make = (values: readonly number[]) => tensor(device, values, [1, 3, 2], options);
-    if (!device.info.float16) return assert.throws(() => make(range(6)), /float16/);
-    // The largest, the smallest normal and subnormal, 0 of both signs, and one that float16 rounds.
-    const values = [65504, 2 ** -14, 2 ** -24, -0, 0, 1 / 3];
-    const model = { x: make(values), bare: device.upload(Float32Array.of(1, 2), "float16") };
-    const dict = await toStateDict(device, model);
-    const data = Uint16Array.of(0x7bff, 0x8000, 0x0400, 0x0000, 0x0001, 0x3555);
-    assert.deepEqual(dict.get("x"), { dtype: "F16", shape: [1, 3, 2], data });
-    assert.deepEqual(dict.get("bare")?.dtype, "F16");
-    const blank = { x: make(range(6)), bare: device.upload(new Float32Array(2), "float16") };
-    const loaded = fromStateDict(device, blank, dict).model;
-    assert.equal(loaded.x.dtype, "float16");
-    assert.deepEqual(device.describe(loaded.bare), { length: 2, dtype: "float16" });
-    assert.deepEqual(await toArray(device, loaded.x), await toArray(device, model.x));
-    assert.deepEqual(plain(await toStateDict(device, loaded)), plain(dict));
-    const wider = fromStateDict(device, { bare: blank.bare }, { bare: f32(0.1, 70000) }).model.bare;
-    assert.deepEqual(await device.download(wider), Float32Array.of(0.0999755859375, Infinity));
-  });
-
-  test("fromStateDict() converts any dtype", async (device) => {
-    const shape = [2];
-    const cases: [StoredArray, number[]][] = [
-      [{ dtype: "F64", shape, data: Float64Array.of(0.1, 1e-300) }, [Math.fround(0.1), 0]],
-      [{ dtype: "F16", shape, data: Uint16Array.of(0x3c00, 0xc000) }, [1, -2]],
-      [{ dtype: "BF16", shape, data: Uint16Array.of(0x3f80, 0xc000) }, [1, -2]],
-      [{ dtype: "I64", shape, data: BigInt64Array.of(2n ** 24n + 1n, -1n) }, [2 ** 24, -1]],
-      [{ dtype: "I32", shape, data: Int32Array.of(3, -4) }, [3, -4]],
-      [{ dtype: "U8", shape, data: Uint8Array.of(255, 0) }, [255, 0]],
-      [{ dtype: "BOOL", shape, data: Uint8Array.of(7, 0) }, [1, 0]],
-    ];
-    const model = { x: device.upload(new Float32Array(2)) };
-    for (const [x, expected] of cases) {
-      const loaded = fromStateDict(device, model, { x }).model;
-      assert.deepEqual([...await device.download(loaded.x)], expected, x.dtype);
-    }
-  });
-
   test("what is made is made in one submit, and whatever fails leaves nothing behind", async (device) => {
     const model = networkOf(device);
     const dict = await toStateDict(device, networkOf(device, 2));
@@ -296,6 +247,19 @@ function loadingTests<A>(kit: DeviceKit<A>): void {
     };
     assert.throws(() => fromStateDict(afterwards, model, dict), /submit failed/);
     assert.equal(late.alive(), 0);
+    const own = census(device);
+    const bad = {
+      first: device.upload(Float32Array.of(1)),
+      kernel: {
+        ...tensor(device, [1], [1, 1]),
+        get spread(): number {
+          throw new Error("rebuild failed");
+        },
+      },
+    };
+    const both = { first: f32(2), kernel: { ...f32(2), shape: [1, 1] } };
+    assert.throws(() => fromStateDict(own.device, bad, both), /rebuild failed/);
+    assert.equal(own.alive(), 0);
     assert.deepEqual(plain(await toStateDict(device, model)), before);
   });
 }

@@ -316,7 +316,7 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
     const state = initBatchNorm(device, 3);
     const bare = device as never; // Instead of { device }: the likeliest slip.
     const text =
-      /effects must be \{ device \} or \{ device, group \}: current value holds no device/;
+      /effects must be { device }, with group or groups where ranks share: current value holds no/;
     throwsLike(() => batchNormForward(state, x(device), bare), TypeError, text);
     throwsLike(() => batchNormInfer(state, x(device), bare), TypeError, text);
     throwsLike(() => batchNormInferBackward(state, x(device), x(device), bare), TypeError, text);

@@ -73,8 +73,8 @@ const KERAS = {
  * @param options `count` is required; the rest is as in the layer's config: momentum 0.99, epsilon 1e-3 and axis -1 by
  * default, and `rank` where axis is neither 1 nor -1
  * @returns a frozen state on the host that shares no memory with the weights, and the format of the layer's inputs
- * @throws TypeError where `count` is missing or a vector is missing, has another length or an unknown name, RangeError for a value out of
- * range or an axis that is neither the second nor the last
+ * @throws TypeError where `count` is missing or a vector is missing, has another length or an unknown name, RangeError for
+ * a value out of range or an axis that is neither the second nor the last
  *
  * @example A layer whose batches had 32 samples of 8x8 positions
  * ```ts

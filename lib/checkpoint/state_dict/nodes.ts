@@ -81,13 +81,14 @@ function claimsState(value: object): value is BatchNormState<unknown> {
 }
 
 /**
- * An array that was freed or is another device's: it must not pass for a branch that has nothing in it. Settings with a
- * device's name are seldom frozen.
+ * An array that was freed or is another device's: it must not pass for a branch that has nothing in it. All
+ * devices freeze theirs.
  */
 function claimsArray(value: object): boolean {
-  const { device, ...rest } = value as { readonly device?: unknown };
-  return Object.isFrozen(value) && typeof device === "string" &&
-    Object.values(rest).every((member) => typeof member === "function");
+  return Object.isFrozen(value) && Object.hasOwn(value, "device") &&
+    Object.entries(Object.getOwnPropertyDescriptors(value)).every(([name, { value: field }]) =>
+      typeof field === (name === "device" ? "string" : "function")
+    );
 }
 
 /**

@@ -29,8 +29,8 @@ const ACTION = "save the model";
  * - of a bare array of the device: nothing more; shape (length).
  *
  * As in PyTorch, settings (`eps`, `momentum`, `kind`, `processGroup`) are not in it, and neither are other fields of a
- * layer. Nothing else is looked into: numbers, texts, typed arrays, Maps, class instances, functions. A record of
- * nothing but a text `device` and functions counts as an array of some device.
+ * layer. Nothing else is looked into: numbers, texts, typed arrays, Maps, class instances, functions. A frozen
+ * record of nothing but a text `device` and functions counts as an array of some device.
  *
  * @param device the device that the model's arrays live on
  * @param model a tree of plain records and arrays, with layers as of `initLayer`, states, tensors and arrays in it, or
