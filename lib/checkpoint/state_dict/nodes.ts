@@ -81,8 +81,8 @@ function claimsState(value: object): value is BatchNormState<unknown> {
 }
 
 /**
- * An array that was freed or is another device's: it must not pass for a branch that has nothing in it. All
- * devices freeze theirs.
+ * An array that was freed or is another device's: it must not pass for a branch that has nothing in it. The
+ * arrays of our devices are frozen.
  */
 function claimsArray(value: object): boolean {
   return Object.isFrozen(value) && Object.hasOwn(value, "device") &&
