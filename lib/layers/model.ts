@@ -7,6 +7,11 @@
  * @module
  */
 
+import { quote } from "../words.ts";
+
+/** Branches above each other; ten times as many would still fit onto a stack of calls. */
+const DEEPEST = 1000;
+
 /** Nodes of a model in the order in which they stand, each with all the paths that it stands at. */
 export type Nodes<N extends object> = ReadonlyMap<N, readonly string[]>;
 
@@ -17,7 +22,7 @@ export type Nodes<N extends object> = ReadonlyMap<N, readonly string[]>;
  * @param isNode whether an object is one of those that are looked for
  * @param action what the caller was about to do, for the message
  * @returns the nodes and their paths: keys and indices joined by dots, as in PyTorch; `""` for the model itself
- * @throws TypeError for a cycle, naming its path
+ * @throws TypeError for a cycle, naming its path, RangeError for a tree that is too deep
  */
 export function nodesOf<N extends object>(
   model: unknown,
@@ -40,7 +45,7 @@ export function nodesOf<N extends object>(
  * @param isNode whether an object is one of those that are looked for
  * @param action what the caller was about to do, for the message
  * @returns nodes with one path each, in the order in which they stand
- * @throws TypeError for a cycle, naming its path
+ * @throws TypeError for a cycle, naming its path, RangeError for a tree that is too deep
  */
 export function placesOf<N extends object>(
   model: unknown,
@@ -61,6 +66,12 @@ export function placesOf<N extends object>(
         `Cannot ${action} as a model must be a tree: current ${called(path)} is ${
           called(start)
         } again, a cycle`,
+      );
+    }
+    if (above.size === DEEPEST) {
+      throw new RangeError(
+        `Cannot ${action} as a model must be at most ${DEEPEST} branches deep: ` +
+          `current path goes deeper and begins with ${quote(path)}`,
       );
     }
     above.set(value, path);

@@ -266,6 +266,10 @@ export function conversionSuite<A>(kit: DeviceKit<A>): void {
     const cycle: Record<string, unknown> = { a: { norm: layer } };
     (cycle.a as Record<string, unknown>).b = [cycle.a];
     const claims = (node: object) => ({ blocks: [layer, node] });
+    let deep: unknown = layer;
+    for (let i = 0; i < 1000; i++) deep = i % 2 === 0 ? [deep] : { a: deep };
+    assert.notEqual(convertSyncBatchNorm(deep), deep);
+    const deeper = [deep];
     const options = (value: object) => () => convertSyncBatchNorm(layer, value as ConvertOptions);
     const wrong: [() => unknown, ErrorConstructor, RegExp][] = [
       [
@@ -307,6 +311,11 @@ export function conversionSuite<A>(kit: DeviceKit<A>): void {
           convertSyncBatchNorm(claims({ ...layer, state: { ...layer.state, bias: undefined } })),
         TypeError,
         /at blocks\.1 as bias must be an array of a device, a Float32Array or null: .* undefined/,
+      ],
+      [
+        () => convertSyncBatchNorm(deeper),
+        RangeError,
+        /at most 1000 branches deep: .* "0\.a\.0\.a/,
       ],
       [options({ processGroup: "" }), TypeError, /processGroup must be the name of a group: .* ""/],
       [options({ processGroup: { worldSize: 2 } }), TypeError, /groups themselves go into effects/],

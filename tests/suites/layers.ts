@@ -12,6 +12,7 @@ import {
   type BatchNormLayer,
   broadcastState,
   checkModel,
+  convertSyncBatchNorm,
   type Device,
   freeze,
   inferLayer,
@@ -36,7 +37,7 @@ import {
   unfreeze,
 } from "../../mod.ts";
 import { failureOf, failureOnAll, same } from "../data_parallel.ts";
-import { type DeviceKit, testsOf } from "../kit.ts";
+import { assertClose, type DeviceKit, testsOf } from "../kit.ts";
 import { normalArray } from "../random.ts";
 import { census, record } from "../recording.ts";
 
@@ -182,6 +183,59 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
     for (const [rank, [a, b]] of outputs.entries()) {
       assert(Math.abs(a - [-6, -4, 4, 6][rank] / deviation) <= slack, `${a}`);
       assert(Math.abs(b - [-1, 1, -1, 1][rank]) <= slack, `${b}`);
+    }
+  });
+
+  test("a converted model on uneven ranks equals one process with the whole batch", async (device) => {
+    const counts = [3, 0, 1, 2];
+    const starts = [0, 3, 3, 4];
+    const [C, inner] = [3, 4];
+    for (const [kind, spatial] of [["batchNorm1d", [4]], ["batchNorm2d", [2, 2]]] as const) {
+      const [x, dy] = [normalArray(6 * C * inner, 31, 5), normalArray(6 * C * inner, 32)];
+      const local = { norm: initLayer(device, kind, C, { activation: "relu" }) };
+      const part = (values: Float32Array, from: number, count: number) =>
+        tensor(device, values.subarray(from * C * inner, (from + count) * C * inner), [
+          ...[count, C],
+          ...spatial,
+        ]);
+      const step = async (
+        { norm }: typeof local,
+        rows: readonly [from: number, count: number],
+        effects: LayerEffects<A>,
+      ) => {
+        const { output, layer, residuals } = await applyLayer(norm, part(x, ...rows), effects);
+        const { gradInput, gradWeight, gradBias } = await backwardLayer(
+          residuals,
+          part(dy, ...rows),
+          effects,
+        );
+        const { runningMean, runningVar } = await stateToHost(device, layer.state);
+        assert(gradWeight && gradBias && runningMean && runningVar);
+        return {
+          rows: [await toArray(device, output), await toArray(device, gradInput)],
+          sums: [await device.download(gradWeight), await device.download(gradBias)],
+          state: [runningMean, runningVar],
+        };
+      };
+      const one = await step(local, [0, 6], { device });
+      const converted = convertSyncBatchNorm(local);
+      const ranks = await runRanks(4, (world) => {
+        const rows = [starts[world.rank], counts[world.rank]] as const;
+        return step(converted, rows, { device, groups: { world } });
+      });
+      // PyTorch's tolerance; gates next to 0 are on one side for this seed.
+      const close = (is: ArrayLike<number>, wanted: ArrayLike<number>, what: string) =>
+        assertClose(is, wanted, { absolute: 1e-5, relative: 1.3e-6 }, `${kind}, ${what}`);
+      for (const [i, what] of ["output", "gradInput"].entries()) {
+        close(ranks.flatMap(({ rows }) => [...rows[i]]), one.rows[i], what);
+      }
+      for (const [i, what] of ["gradWeight", "gradBias"].entries()) {
+        const total = one.sums[i].map((_, c) => ranks.reduce((t, { sums }) => t + sums[i][c], 0));
+        close(total, one.sums[i], what);
+      }
+      for (const [i, what] of ["running mean", "running variance"].entries()) {
+        close(same(ranks.map(({ state }) => state[i])), one.state[i], what);
+      }
     }
   });
 
