@@ -90,14 +90,14 @@ export {
 export { freeze, type FreezeOptions, unfreeze } from "./lib/layers/freeze.ts";
 export {
   applyLayer,
-  backwardLayer,
   type FrozenResiduals,
   type GroupLayerResiduals,
   inferLayer,
-  type LayerEffects,
   type LayerForward,
   type LayerResiduals,
 } from "./lib/layers/apply.ts";
+export { backwardLayer } from "./lib/layers/backward.ts";
+export type { LayerEffects } from "./lib/layers/effects.ts";
 export {
   type ConvertOptions,
   convertSyncBatchNorm,

@@ -4,11 +4,9 @@
  * @module
  */
 
-import { backwardOverGroup, batchNormBackward } from "../backward.ts";
-import { checkDevice, checkGroup } from "../checks.ts";
-import type { CollectiveOptions, ReduceGroup } from "../collectives.ts";
+import { checkDevice } from "../checks.ts";
+import type { ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
-import type { Backward } from "../epilogue.ts";
 import {
   batchNormForward,
   forwardOverGroup,
@@ -16,12 +14,12 @@ import {
   type LocalResiduals,
   type SyncForwardOptions,
 } from "../forward.ts";
-import { batchNormInfer, batchNormInferBackward, type InferOptions } from "../infer.ts";
+import { batchNormInfer, type InferOptions } from "../infer.ts";
 import { region } from "../ownership.ts";
 import { type BatchNormState, initBatchNorm } from "../state.ts";
 import { checkTensor, type Tensor } from "../tensor.ts";
-import { quote } from "../words.ts";
 import { checkLayer, checkRank, lazyError } from "./check_layer.ts";
+import { type LayerEffects, namedGroup } from "./effects.ts";
 import {
   type BatchNormLayer,
   isLazy,
@@ -29,14 +27,6 @@ import {
   type MaterializedLayer,
   withState,
 } from "./layer.ts";
-
-/** What layers are run with. */
-export interface LayerEffects<A> {
-  /** Where everything lives. */
-  readonly device: Device<A>;
-  /** Groups by the names that layers call them by; not asked for where no layer is synchronised. */
-  readonly groups?: Readonly<Record<string, ReduceGroup>>;
-}
 
 /** Residuals of a synchronised layer. */
 export interface GroupLayerResiduals<A> extends GroupResiduals<A> {
@@ -58,7 +48,7 @@ export interface FrozenResiduals<A> {
   readonly learnsAffine: boolean;
 }
 
-/** What {@linkcode backwardLayer} needs of {@linkcode applyLayer}. */
+/** What `backwardLayer` needs of {@linkcode applyLayer}. */
 export type LayerResiduals<A> = LocalResiduals<A> | GroupLayerResiduals<A> | FrozenResiduals<A>;
 
 /** What {@linkcode applyLayer} resolves to. */
@@ -225,73 +215,6 @@ export function inferLayer<A>(
   return batchNormInfer(layer.state, input, { device }, withActivation(layer, options));
 }
 
-/**
- * Computes the gradients of {@linkcode applyLayer}, over the group of forward where there was one.
- *
- * The groups of forward and backward must be the same ranks under one name. What is noticed is another number of ranks, and
- * ranks that come with other names: groups are not stored, so others of as many ranks are not.
- *
- * @param residuals what forward returned on this rank; borrowed, and valid for another call
- * @param gradOutput gradient of forward's output on this rank, in its shape and dtype, any format
- * @param effects `device`; `groups` with the group of forward, where there was one
- * @param options a signal to give up
- * @returns frozen gradients; those of weight and bias are this rank's own, and null where the layer is frozen with both
- * @throws (rejects with) what `batchNormBackward`, `syncBatchNormBackward` or `batchNormInferBackward` throws, TypeError
- * for a name that `effects.groups` lacks
- *
- * @example
- * ```ts
- * import { applyLayer, backwardLayer, initLayer, referenceDevice, tensor } from "@syncbn/syncbn";
- * import assert from "node:assert/strict";
- *
- * const device = referenceDevice();
- * const layer = initLayer(device, "batchNorm1d", 1);
- * const x = tensor(device, [1, 2, 6], [3, 1]);
- * const { residuals } = await applyLayer(layer, x, { device });
- * const dy = tensor(device, [1, 0, 0], [3, 1]);
- * const { gradBias } = await backwardLayer(residuals, dy, { device });
- * assert(gradBias !== null);
- * assert.deepEqual(await device.download(gradBias), Float32Array.of(1));
- * ```
- */
-export async function backwardLayer<A>(
-  residuals: LayerResiduals<A>,
-  gradOutput: Tensor<A>,
-  effects: LayerEffects<A>,
-  options: Pick<CollectiveOptions, "signal"> = {},
-): Promise<Backward<A>> {
-  const action = "compute the layer's gradients";
-  const { device } = checkDevice(effects, action);
-  switch (residuals?.kind) {
-    case "local":
-      return batchNormBackward(residuals, gradOutput, { device });
-    case "group": {
-      const { processGroup: name, input } = residuals;
-      const group = namedGroup(name, effects, action);
-      const label = `backwardLayer "${name}" C=${input?.shape?.[1]} ${input?.dtype}`;
-      return await backwardOverGroup(residuals, gradOutput, { device, group }, options, label);
-    }
-    case "frozen":
-      return frozenBackward(residuals, gradOutput, device);
-    default:
-      throw new TypeError(
-        `Cannot ${action} as residuals must be those of applyLayer: ` +
-          `current kind is ${JSON.stringify((residuals as { kind?: unknown } | undefined)?.kind)}`,
-      );
-  }
-}
-
-function frozenBackward<A>(
-  { state, input, options, learnsAffine }: FrozenResiduals<A>,
-  gradOutput: Tensor<A>,
-  device: Device<A>,
-): Backward<A> {
-  return region(device, (scope) => {
-    const all = batchNormInferBackward(state, input, gradOutput, { device: scope }, options);
-    return learnsAffine ? all : Object.freeze({ ...all, gradWeight: null, gradBias: null });
-  });
-}
-
 /** The group that a layer communicates over; null where it does not. */
 function groupOf<A>(
   layer: BatchNormLayer<A> | LazyBatchNormLayer,
@@ -301,30 +224,6 @@ function groupOf<A>(
   // What is wrong with a synchronised layer otherwise is found in its turn, so that all ranks hear of it.
   if (typeof name !== "string" || name === "" || layer.frozen !== undefined) return null;
   return { group: namedGroup(name, effects, ACTION), name };
-}
-
-/**
- * Finds a group by the name that a layer calls it by.
- *
- * @param name the name
- * @param effects with the groups
- * @param action what the caller was about to do, for the message
- * @returns the group
- * @throws TypeError where there is none of that name, or what is there is no group
- */
-export function namedGroup<A>(
-  name: string,
-  { groups }: LayerEffects<A>,
-  action: string,
-): ReduceGroup {
-  if (typeof groups === "object" && groups !== null && Object.hasOwn(groups, name)) {
-    return checkGroup(groups[name], {}, action, { name: `effects.groups[${quote(name)}]` });
-  }
-  throw new TypeError(
-    `Cannot ${action} as effects.groups must hold the group ${quote(name)}: current names are ${
-      Object.keys(groups ?? {}).map(quote).join(", ") || "none"
-    }`,
-  );
 }
 
 function checkCall<A>(layer: BatchNormLayer<A> | LazyBatchNormLayer, input: Tensor<A>): void {

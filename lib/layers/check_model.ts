@@ -6,8 +6,8 @@
 
 import { checkDevice } from "../checks.ts";
 import { checkState } from "../state.ts";
-import { type LayerEffects, namedGroup } from "./apply.ts";
 import { layersOf } from "./convert.ts";
+import { type LayerEffects, namedGroup } from "./effects.ts";
 import { called } from "./model.ts";
 
 /**

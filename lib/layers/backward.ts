@@ -1,0 +1,83 @@
+/**
+ * The way back through any layer.
+ *
+ * @module
+ */
+
+import { backwardOverGroup, batchNormBackward } from "../backward.ts";
+import { checkDevice } from "../checks.ts";
+import type { CollectiveOptions } from "../collectives.ts";
+import type { Device } from "../device.ts";
+import type { Backward } from "../epilogue.ts";
+import { batchNormInferBackward } from "../infer.ts";
+import { region } from "../ownership.ts";
+import type { Tensor } from "../tensor.ts";
+import type { FrozenResiduals, LayerResiduals } from "./apply.ts";
+import { type LayerEffects, namedGroup } from "./effects.ts";
+
+/**
+ * Computes the gradients of `applyLayer`, over the group of forward where there was one.
+ *
+ * The groups of forward and backward must be the same ranks under one name. What is noticed is another number of ranks, and
+ * ranks that come with other names: groups are not stored, so others of as many ranks are not.
+ *
+ * @param residuals what forward returned on this rank; borrowed, and valid for another call
+ * @param gradOutput gradient of forward's output on this rank, in its shape and dtype, any format
+ * @param effects `device`; `groups` with the group of forward, where there was one
+ * @param options a signal to give up
+ * @returns frozen gradients; those of weight and bias are this rank's own, and null where the layer is frozen with both
+ * @throws (rejects with) what `batchNormBackward`, `syncBatchNormBackward` or `batchNormInferBackward` throws, TypeError
+ * for a name that `effects.groups` lacks
+ *
+ * @example
+ * ```ts
+ * import { applyLayer, backwardLayer, initLayer, referenceDevice, tensor } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const layer = initLayer(device, "batchNorm1d", 1);
+ * const x = tensor(device, [1, 2, 6], [3, 1]);
+ * const { residuals } = await applyLayer(layer, x, { device });
+ * const dy = tensor(device, [1, 0, 0], [3, 1]);
+ * const { gradBias } = await backwardLayer(residuals, dy, { device });
+ * assert(gradBias !== null);
+ * assert.deepEqual(await device.download(gradBias), Float32Array.of(1));
+ * ```
+ */
+export async function backwardLayer<A>(
+  residuals: LayerResiduals<A>,
+  gradOutput: Tensor<A>,
+  effects: LayerEffects<A>,
+  options: Pick<CollectiveOptions, "signal"> = {},
+): Promise<Backward<A>> {
+  const action = "compute the layer's gradients";
+  const { device } = checkDevice(effects, action);
+  switch (residuals?.kind) {
+    case "local":
+      return batchNormBackward(residuals, gradOutput, { device });
+    case "group": {
+      const { processGroup: name, input } = residuals;
+      const group = namedGroup(name, effects, action);
+      const label = `backwardLayer "${name}" C=${input?.shape?.[1]} ${input?.dtype}`;
+      return await backwardOverGroup(residuals, gradOutput, { device, group }, options, label);
+    }
+    case "frozen":
+      return frozenBackward(residuals, gradOutput, device);
+    default:
+      throw new TypeError(
+        `Cannot ${action} as residuals must be those of applyLayer: ` +
+          `current kind is ${JSON.stringify((residuals as { kind?: unknown } | undefined)?.kind)}`,
+      );
+  }
+}
+
+function frozenBackward<A>(
+  { state, input, options, learnsAffine }: FrozenResiduals<A>,
+  gradOutput: Tensor<A>,
+  device: Device<A>,
+): Backward<A> {
+  return region(device, (scope) => {
+    const all = batchNormInferBackward(state, input, gradOutput, { device: scope }, options);
+    return learnsAffine ? all : Object.freeze({ ...all, gradWeight: null, gradBias: null });
+  });
+}

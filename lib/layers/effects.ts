@@ -1,0 +1,42 @@
+/**
+ * What layers are run with: a device, and groups by their names.
+ *
+ * @module
+ */
+
+import { checkGroup } from "../checks.ts";
+import type { ReduceGroup } from "../collectives.ts";
+import type { Device } from "../device.ts";
+import { quote } from "../words.ts";
+
+/** What layers are run with. */
+export interface LayerEffects<A> {
+  /** Where everything lives. */
+  readonly device: Device<A>;
+  /** Groups by the names that layers call them by; not asked for where no layer is synchronised. */
+  readonly groups?: Readonly<Record<string, ReduceGroup>>;
+}
+
+/**
+ * Finds a group by the name that a layer calls it by.
+ *
+ * @param name the name
+ * @param effects with the groups
+ * @param action what the caller was about to do, for the message
+ * @returns the group
+ * @throws TypeError where there is none of that name, or what is there is no group
+ */
+export function namedGroup<A>(
+  name: string,
+  { groups }: LayerEffects<A>,
+  action: string,
+): ReduceGroup {
+  if (typeof groups === "object" && groups !== null && Object.hasOwn(groups, name)) {
+    return checkGroup(groups[name], {}, action, { name: `effects.groups[${quote(name)}]` });
+  }
+  throw new TypeError(
+    `Cannot ${action} as effects.groups must hold the group ${quote(name)}: current names are ${
+      Object.keys(groups ?? {}).map(quote).join(", ") || "none"
+    }`,
+  );
+}
