@@ -27,13 +27,8 @@
  * @module
  */
 
-export {
-  type StateDict,
-  type Stored,
-  type StoredArray,
-  type StoredDType,
-  toFloat32,
-} from "./checkpoint/stored_array.ts";
+export { toFloat32 } from "./checkpoint/numbers.ts";
+export type { StateDict, Stored, StoredArray, StoredDType } from "./checkpoint/stored_array.ts";
 export { toStateDict } from "./checkpoint/state_dict/save.ts";
 export {
   fromStateDict,

@@ -4,8 +4,6 @@
  * @module
  */
 
-import { checkStored } from "./given.ts";
-
 /** How a checkpoint stores elements, in the names of safetensors. */
 export type StoredDType = StoredArray["dtype"];
 
@@ -35,88 +33,3 @@ export interface Stored<D extends string, V> {
 
 /** Named arrays, in the order in which they were found or are to be shown; PyTorch calls it a state dict. */
 export type StateDict = ReadonlyMap<string, StoredArray>;
-
-/**
- * Reads an array's elements as float32.
- *
- * F32, F16 and BF16 keep their values, F64, I64 and I32 are rounded to the nearest, U8 is exact, BOOL gives 0 and 1.
- *
- * @param array the array; it is not changed
- * @returns a new array of as many elements
- * @throws TypeError or RangeError for what is no stored array
- *
- * @example
- * ```ts
- * import { toFloat32 } from "@syncbn/syncbn/checkpoint";
- * import assert from "node:assert/strict";
- *
- * const half = { dtype: "F16", shape: [2], data: Uint16Array.of(0x3c00, 0xc000) } as const;
- * assert.deepEqual(toFloat32(half), Float32Array.of(1, -2));
- * ```
- */
-export function toFloat32(array: StoredArray): Float32Array<ArrayBuffer> {
-  checkStored(array, "the array", "read the array as float32");
-  const { dtype, data } = array;
-  switch (dtype) {
-    case "F16":
-      return Float32Array.from(data, fromHalf);
-    case "BF16":
-      return new Float32Array(Uint32Array.from(data, (bits) => bits << 16).buffer);
-    case "I64":
-      return Float32Array.from(data, roundToFloat32);
-    case "BOOL":
-      return Float32Array.from(data, (byte) => byte === 0 ? 0 : 1);
-    default:
-      return Float32Array.from(data);
-  }
-}
-
-/**
- * Rounds once: the way over float64 would round twice where more than 53 bits count. Bits below the float64's last place
- * only break ties, so one sticky bit stands for all of them.
- */
-function roundToFloat32(value: bigint): number {
-  const size = value < 0n ? -value : value;
-  if (size < 2n ** 53n) return Math.fround(Number(value));
-  const sticky = (size & 0xffffn) === 0n ? 0n : 0x10000n;
-  const kept = Number((size >> 16n << 16n) | sticky);
-  return Math.fround(value < 0n ? -kept : kept);
-}
-
-const HALF_MIN_NORMAL = 2 ** -14;
-
-/**
- * Reads the bits of a half-precision number.
- *
- * @param bits 16 bits
- * @returns its value
- */
-export function fromHalf(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const [exponent, fraction] = [bits >> 10 & 31, bits & 1023];
-  if (exponent === 31) return fraction === 0 ? sign * Infinity : NaN;
-  return sign *
-    (exponent === 0
-      ? fraction * HALF_MIN_NORMAL / 1024
-      : 2 ** (exponent - 15) * (1 + fraction / 1024));
-}
-
-/**
- * Rounds a number to half precision, to the nearest and in ties to even.
- *
- * @param value a number
- * @returns its 16 bits; infinity where it is too large, 0x7e00 for NaN
- */
-export function toHalf(value: number): number {
-  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
-  const size = Math.abs(value);
-  if (Number.isNaN(value)) return 0x7e00;
-  if (size >= 65520) return sign | 0x7c00;
-  const exponent = Math.max(Math.floor(Math.log2(size || HALF_MIN_NORMAL)), -14);
-  // A unit of the last place; adding 2^52 of it leaves whole units, rounded as IEEE 754 has it.
-  const unit = 2 ** (exponent - 10);
-  const large = unit * 2 ** 52;
-  const units = (size + large - large) / unit;
-  // Subnormals begin at 0 units, normals of the first exponent at 1024: carrying over is what the bits do themselves.
-  return sign | (exponent + 14 << 10) + units;
-}

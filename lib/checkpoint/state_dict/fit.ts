@@ -7,7 +7,8 @@
 import { fromRowMajor } from "./row_major.ts";
 import type { Entry } from "./entries.ts";
 import type { Part } from "./nodes.ts";
-import { type StateDict, type StoredArray, toFloat32 } from "../stored_array.ts";
+import { toFloat32 } from "../numbers.ts";
+import type { StateDict, StoredArray } from "../stored_array.ts";
 import { listed, quote } from "../../words.ts";
 
 /** What a state dict has for one node. */

@@ -12,7 +12,8 @@ import { called } from "../../layers/model.ts";
 import { type Layout, toRowMajor } from "./row_major.ts";
 import { contentsOf } from "./entries.ts";
 import type { Part } from "./nodes.ts";
-import { type StateDict, type StoredArray, toHalf } from "../stored_array.ts";
+import { toHalf } from "../numbers.ts";
+import type { StateDict, StoredArray } from "../stored_array.ts";
 
 const ACTION = "save the model";
 
