@@ -7,6 +7,7 @@
 import type { Device } from "./device.ts";
 import { region } from "./ownership.ts";
 import { describe, type Describing } from "./tensor.ts";
+import { shown } from "./words.ts";
 
 /**
  * Everything a batch norm remembers. A plain record: a spread copy with another `eps` is a valid state. Vectors have
@@ -123,13 +124,13 @@ function firstWeight(
   if (weightInit !== "uniform") {
     throw new TypeError(
       `Cannot ${action} as weightInit must be "ones" or "uniform": ` +
-        `current value is ${JSON.stringify(weightInit)}`,
+        `current value is ${shown(weightInit)}`,
     );
   }
   if (typeof random !== "function") {
     throw new TypeError(
       `Cannot ${action} as weightInit "uniform" needs options.random, a seeded source of numbers ` +
-        `in [0, 1): current value is ${random}`,
+        `in [0, 1): current value is ${shown(random)}`,
     );
   }
   return Float32Array.from({ length: numFeatures }, () => random());
@@ -257,30 +258,34 @@ function checkConfiguration(
 ): void {
   if (typeof state !== "object" || state === null) {
     throw new TypeError(
-      `Cannot ${action} as the state must be a record as of initBatchNorm: current value is ${state}`,
+      `Cannot ${action} as the state must be a record as of initBatchNorm: current value is ${
+        shown(state)
+      }`,
     );
   }
   const { numFeatures, eps, momentum, numBatchesTracked } = state;
   if (!Number.isSafeInteger(numFeatures) || numFeatures < 1) {
     throw new RangeError(
-      `Cannot ${action} as numFeatures must be an integer >= 1: current value is ${numFeatures}`,
+      `Cannot ${action} as numFeatures must be an integer >= 1: current value is ${
+        shown(numFeatures)
+      }`,
     );
   }
   if (!Number.isFinite(eps) || eps < 0) {
     throw new RangeError(
-      `Cannot ${action} as eps must be finite and >= 0: current value is ${eps}`,
+      `Cannot ${action} as eps must be finite and >= 0: current value is ${shown(eps)}`,
     );
   }
-  if (momentum !== null && !(momentum >= 0 && momentum <= 1)) {
+  if (momentum !== null && !(typeof momentum === "number" && momentum >= 0 && momentum <= 1)) {
     throw new RangeError(
       `Cannot ${action} as momentum must be in [0, 1], or null for a cumulative average: ` +
-        `current value is ${momentum}`,
+        `current value is ${shown(momentum)}`,
     );
   }
   if (!Number.isSafeInteger(numBatchesTracked) || numBatchesTracked < 0) {
     throw new RangeError(
       `Cannot ${action} as numBatchesTracked must be an integer >= 0: ` +
-        `current value is ${numBatchesTracked}`,
+        `current value is ${shown(numBatchesTracked)}`,
     );
   }
 }

@@ -18,6 +18,7 @@ import { batchNormInfer, type InferOptions } from "../infer.ts";
 import { region } from "../ownership.ts";
 import { type BatchNormState, initBatchNorm } from "../state.ts";
 import { checkTensor, type Tensor } from "../tensor.ts";
+import { quote, shown } from "../words.ts";
 import { checkLayer, checkRank, lazyError } from "./check_layer.ts";
 import { type LayerEffects, namedGroup } from "./effects.ts";
 import {
@@ -138,13 +139,19 @@ export async function applyLayer<A>(
     input,
     { device, group },
     withActivation(own, options),
-    `applyLayer ${own.kind} "${name}" C=${input?.shape?.[1]} ${input?.dtype}`,
+    `applyLayer ${text(own.kind)} ${quote(name)} C=${text(input?.shape?.[1])} ${
+      text(input?.dtype)
+    }`,
   );
+  // The given layer where nothing changed: not in the call, and not while it waited.
+  const fields = layer as unknown as Readonly<Record<string, unknown>>;
+  const same = Object.keys(fields).length === Object.keys(own).length &&
+    Object.entries({ ...own, state }).every(([key, value]) => Object.is(fields[key], value));
   return Object.freeze({
     output,
-    layer: state === layer.state
+    layer: same
       ? layer as BatchNormLayer<A>
-      : withState<A, typeof own>(own, state),
+      : Object.freeze({ ...withState<A, typeof own>(own, state) }),
     residuals: Object.freeze({ ...residuals, processGroup: name }),
   });
 }
@@ -215,6 +222,11 @@ export function inferLayer<A>(
   return batchNormInfer(layer.state, input, { device }, withActivation(layer, options));
 }
 
+/** A value in a label: what is wrong with it is found in the call's turn. */
+function text(value: unknown): string {
+  return typeof value === "string" ? value : shown(value);
+}
+
 /** The group that a layer communicates over; null where it does not. */
 function groupOf<A>(
   layer: BatchNormLayer<A> | LazyBatchNormLayer,
@@ -222,7 +234,8 @@ function groupOf<A>(
 ): { readonly group: ReduceGroup; readonly name: string } | null {
   const name = layer?.processGroup;
   // What is wrong with a synchronised layer otherwise is found in its turn, so that all ranks hear of it.
-  if (typeof name !== "string" || name === "" || layer.frozen !== undefined) return null;
+  const isFrozen = layer?.frozen === "statistics" || layer?.frozen === "all";
+  if (typeof name !== "string" || name === "" || isFrozen) return null;
   return { group: namedGroup(name, effects, ACTION), name };
 }
 

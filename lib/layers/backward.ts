@@ -12,6 +12,7 @@ import type { Backward } from "../epilogue.ts";
 import { batchNormInferBackward } from "../infer.ts";
 import { region } from "../ownership.ts";
 import type { Tensor } from "../tensor.ts";
+import { quote, shown } from "../words.ts";
 import type { FrozenResiduals, LayerResiduals } from "./apply.ts";
 import { type LayerEffects, namedGroup } from "./effects.ts";
 
@@ -57,18 +58,19 @@ export async function backwardLayer<A>(
       return batchNormBackward(residuals, gradOutput, { device });
     case "group": {
       const { processGroup: name, input } = residuals;
+      // Residuals of syncBatchNormForward have no name to look a group up by.
+      if (typeof name !== "string") break;
       const group = namedGroup(name, effects, action);
-      const label = `backwardLayer "${name}" C=${input?.shape?.[1]} ${input?.dtype}`;
+      const label = `backwardLayer ${quote(name)} C=${input?.shape?.[1]} ${input?.dtype}`;
       return await backwardOverGroup(residuals, gradOutput, { device, group }, options, label);
     }
     case "frozen":
       return frozenBackward(residuals, gradOutput, device);
-    default:
-      throw new TypeError(
-        `Cannot ${action} as residuals must be those of applyLayer: ` +
-          `current kind is ${JSON.stringify((residuals as { kind?: unknown } | undefined)?.kind)}`,
-      );
   }
+  throw new TypeError(
+    `Cannot ${action} as residuals must be those of applyLayer: ` +
+      `current kind is ${shown((residuals as { kind?: unknown } | undefined)?.kind)}`,
+  );
 }
 
 function frozenBackward<A>(

@@ -29,7 +29,9 @@ const RANKS: Readonly<Record<LayerKind, readonly [least: number, most: number, c
  * @returns whether its kind is one of the four, or it has the fields of a layer and another kind
  */
 export function claimsLayer(node: object): node is { readonly kind: LayerKind } {
-  return "kind" in node && (isKind(node.kind) || ("processGroup" in node && "state" in node));
+  // Not node.kind: a getter is not to be called.
+  const kind = Object.getOwnPropertyDescriptor(node, "kind")?.value;
+  return isKind(kind) || (kind !== undefined && "processGroup" in node && "state" in node);
 }
 
 /**
@@ -53,9 +55,12 @@ export function checkLayer<A>(
     );
   }
   checkSettings(layer, action);
-  if (layer.state === null) return checkLazy(layer.lazy, action);
-  checkStateRecord(layer.state, action);
-  if (layer.frozen !== undefined && layer.state.runningMean === null) {
+  if (layer.state === null) checkLazy(layer.lazy, action);
+  else checkStateRecord(layer.state, action);
+  const tracks = layer.state === null
+    ? layer.lazy.trackRunningStats !== false
+    : layer.state.runningMean !== null;
+  if (layer.frozen !== undefined && !tracks) {
     throw new TypeError(
       `Cannot ${action} as a frozen layer must have running statistics to normalize with: ` +
         `current state tracks none`,

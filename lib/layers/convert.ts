@@ -33,8 +33,8 @@ type Layer<A = unknown> = BatchNormLayer<A> | LazyBatchNormLayer;
  * @param model a tree of plain records and arrays with layers as of `initLayer` in it, or a single one; it is not changed
  * @param options `processGroup`: name of the group, `"world"` by default; `only`: which paths
  * @returns a tree of the same type, frozen where it is new; the given one where nothing changed
- * @throws TypeError or RangeError that names the path of a cycle, of a node with the `kind` of a layer that is none, of a
- * layer in another group than the one that was asked for, of a layer that stands at several paths of which `only` takes
+ * @throws TypeError or RangeError that names the path of a cycle, of a tree over 1,000 branches deep, of a node with the
+ * `kind` of a layer that is none, of a layer in another group than the one that was asked for, of a layer that stands at several paths of which `only` takes
  * some
  *
  * @example
@@ -120,8 +120,10 @@ function regroup<T>(
   action: string,
   groupOf: (layer: Layer, path: string) => string | null,
 ): T {
-  const replacements = new Map<Layer, Layer>();
-  for (const [layer, paths] of layersOf(model, action)) {
+  const layers = layersOf(model, action);
+  // A layer that stays is not looked into either: what is in its own fields is its own.
+  const replacements = new Map<Layer, Layer>([...layers.keys()].map((layer) => [layer, layer]));
+  for (const [layer, paths] of layers) {
     const meant = paths.filter((path) => only(path));
     if (meant.length === 0) continue;
     const processGroup = groupOf(layer, meant[0]);
@@ -154,9 +156,7 @@ function checkOptions(
   if (processGroup !== undefined && (typeof processGroup !== "string" || processGroup === "")) {
     throw new TypeError(
       `Cannot ${action} as processGroup must be the name of a group: ` +
-        `current value is ${
-          JSON.stringify(processGroup)
-        }; groups themselves go into effects.groups`,
+        `current value is ${shown(processGroup)}; groups themselves go into effects.groups`,
     );
   }
   if (typeof only !== "function") {

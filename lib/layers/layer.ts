@@ -51,7 +51,9 @@ export interface LazyBatchNormLayer extends LayerSettings {
 export type LazyOptions = Omit<BatchNormOptions, "weightInit" | "random">;
 
 /** A layer that was lazy, or may have been, with its state and all other fields. */
-export type MaterializedLayer<A, L> = Omit<L, "state" | "lazy"> & BatchNormLayer<A>;
+export type MaterializedLayer<A, L> = L extends LazyBatchNormLayer
+  ? Omit<L, "state" | "lazy"> & BatchNormLayer<A>
+  : L & BatchNormLayer<A>;
 
 /** Options of a new layer: its group and activation. */
 export type NewLayerOptions = Partial<Pick<LayerSettings, "processGroup" | "activation">>;

@@ -54,12 +54,14 @@ export function placesOf<N extends object>(
 ): readonly (readonly [node: N, path: string])[] {
   const places: (readonly [N, string])[] = [];
   const above = new Map<object, string>();
+  // A branch that stands many times is walked once where there is nothing to find.
+  const barren = new Set<object>();
   const visit = (value: object, path: string): void => {
     if (isNode(value)) {
       places.push([value, path]);
       return;
     }
-    if (!isBranch(value)) return;
+    if (barren.has(value) || !isBranch(value)) return;
     const start = above.get(value);
     if (start !== undefined) {
       throw new TypeError(
@@ -75,10 +77,12 @@ export function placesOf<N extends object>(
       );
     }
     above.set(value, path);
+    const before = places.length;
     for (const [key, child] of childrenOf(value)) {
       visit(child, path === "" ? key : `${path}.${key}`);
     }
     above.delete(value);
+    if (places.length === before) barren.add(value);
   };
   if (typeof model === "object" && model !== null) visit(model, "");
   return places;

@@ -226,7 +226,18 @@ export function conversionSuite<A>(kit: DeviceKit<A>): void {
     ]);
     assert.equal(converted.holder, holder);
     assert.equal(converted.list, model.list);
+    convertSyncBatchNorm({
+      get kind() {
+        throw new Error("a getter is called");
+      },
+    });
     assert.equal(asked, 0);
+    // Nor into a layer that a conversion leaves as it is, though another stands in a field of it.
+    const kept = { ...layer, processGroup: "world", own: [layer] as unknown[] };
+    kept.own.push(kept);
+    const both = convertSyncBatchNorm({ kept, layer });
+    assert.equal(both.kept, kept);
+    assert.equal(both.layer.processGroup, "world");
     assert.deepEqual(Reflect.ownKeys(converted), Reflect.ownKeys(model));
     for (const key of [hidden, symbol, "made"]) {
       const [is, was] = [converted, model].map((o) => Object.getOwnPropertyDescriptor(o, key));
@@ -319,6 +330,7 @@ export function conversionSuite<A>(kit: DeviceKit<A>): void {
       ],
       [options({ processGroup: "" }), TypeError, /processGroup must be the name of a group: .* ""/],
       [options({ processGroup: { worldSize: 2 } }), TypeError, /groups themselves go into effects/],
+      [options({ processGroup: 1n }), TypeError, /processGroup must be the name of a group: .* 1;/],
       [options({ only: "stem" }), TypeError, /only must be a function of a path/],
       [() => convertSyncBatchNorm(layer, "half" as never), TypeError, /options must be .* "half"/],
       [() => revertSyncBatchNorm(layer, null as never), TypeError, /options must be .* null/],

@@ -336,6 +336,8 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
       [{ kind: "batchNorm2d", processGroup: "world" }, batchOf(device, 4), /holds kind, process/],
       [{ ...layer, state: undefined }, batchOf(device, 4), /state must be a record/],
       [layer, null as unknown as Tensor<A>, /input/],
+      [{ ...layer, frozen: null }, batchOf(device, 4), /frozen must be "statistics", "all" or/],
+      [{ ...layer, kind: Symbol("kind") }, batchOf(device, 4), /kind must be "batchNorm1d", /],
     ];
     const before = await stateToHost(device, layer.state);
     for (const [other, input, text] of wrong) {
@@ -419,6 +421,15 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
       return failureOnAll(world, backwardLayer(named, input, effects));
     });
     assert.equal(same(failures).code, "disagreement");
+    await runRanks(2, async (world) => {
+      const input = batchOf(device, 2);
+      const { residuals } = await syncBatchNormForward(layer.state, input, {
+        device,
+        group: world,
+      });
+      const call = backwardLayer(residuals as never, input, { device, groups: { half: world } });
+      assert.match((await failureOf(call)).message, /must be those of applyLayer: .* "group"/);
+    });
     const residuals = { kind: "other" } as never;
     assert.match(
       (await failureOf(backwardLayer(residuals, batchOf(device, 2), { device }))).message,
@@ -539,6 +550,8 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
       (await failureOf(applyLayer(fixed, batchOf(device, 2), { device }))).message,
       text,
     );
+    const bare = initLazyLayer("batchNorm1d", { trackRunningStats: false });
+    assert.throws(() => checkModel({ ...bare, frozen: "all" }, { device }), text);
     const lazy = { ...initLazyLayer("batchNorm1d"), frozen: "all" } as const;
     assert.match(
       (await failureOf(applyLayer(lazy, batchOf(device, 2), { device }))).message,
@@ -689,6 +702,17 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
       const { layer: next, residuals } = await pending;
       assert.deepEqual([next.kind, next.processGroup, next.name], ["batchNorm1d", "world", "a"]);
       assert.equal(residuals.kind === "group" && residuals.processGroup, "world");
+      const gated = {
+        ...initLayer(device, "batchNorm1d", 3, { processGroup: "world" }),
+        rate: NaN,
+      };
+      const still = { updateRunningStats: false };
+      const effects = { device, groups: { world } };
+      assert.equal((await applyLayer(gated, batchOf(device, 2), effects, still)).layer, gated);
+      const waiting = applyLayer(gated, batchOf(device, 2), effects, still);
+      Object.assign(gated, { activation: "relu" });
+      const { layer: before } = await waiting;
+      assert.deepEqual([before.activation, Object.isFrozen(before)], [undefined, true]);
     });
   });
 

@@ -73,7 +73,9 @@ export function claimsNode(value: object): boolean {
 }
 
 function claimsTensor(value: object): boolean {
-  return isTensor(value) && typeof value.data === "object" && value.data !== null;
+  // Not value.data: a getter is not to be called.
+  const data = Object.getOwnPropertyDescriptor(value, "data")?.value;
+  return isTensor(value) && typeof data === "object" && data !== null;
 }
 
 function claimsState(value: object): value is BatchNormState<unknown> {
