@@ -7,7 +7,8 @@
 import type { CollectiveOptions, ProcessGroup, ReduceGroup } from "./collectives.ts";
 import type { Device, DeviceInfo } from "./device.ts";
 import { CollectiveError } from "./errors.ts";
-import { type BatchNormState, checkState } from "./state.ts";
+import { checkState } from "./check_state.ts";
+import type { BatchNormState } from "./state.ts";
 import { checkTensor, describe, type Describing, type Tensor } from "./tensor.ts";
 
 /**

@@ -4,7 +4,8 @@
  * @module
  */
 
-import { checkStateRecord, firstState } from "../state.ts";
+import { checkStateRecord } from "../check_state.ts";
+import { firstState } from "../state.ts";
 import { shown } from "../words.ts";
 import type {
   BatchNormLayer,

@@ -5,7 +5,7 @@
  */
 
 import { checkDevice } from "../checks.ts";
-import { checkState } from "../state.ts";
+import { checkState } from "../check_state.ts";
 import { layersOf } from "./convert.ts";
 import { type LayerEffects, namedGroup } from "./effects.ts";
 import { called } from "./model.ts";

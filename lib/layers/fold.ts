@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkHostState } from "../host_state.ts";
+import { checkHostState } from "../check_state.ts";
 import { invstd } from "../reference_kernels.ts";
 import type { BatchNormState } from "../state.ts";
 

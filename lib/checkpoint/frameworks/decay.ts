@@ -5,7 +5,7 @@
  * @module
  */
 
-import { checkHostState } from "../../host_state.ts";
+import { checkHostState } from "../../check_state.ts";
 import type { BatchNormState } from "../../state.ts";
 import type { Format } from "../../tensor.ts";
 import { quote, shown } from "../../words.ts";

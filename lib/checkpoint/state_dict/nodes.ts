@@ -14,7 +14,8 @@ import {
   withState,
 } from "../../layers/layer.ts";
 import { called, isRecord } from "../../layers/model.ts";
-import { type BatchNormState, checkState, firstState } from "../../state.ts";
+import { checkState } from "../../check_state.ts";
+import { type BatchNormState, firstState } from "../../state.ts";
 import { checkTensor, describe, type DType, type Format, type Tensor } from "../../tensor.ts";
 
 /** One array of a node. */

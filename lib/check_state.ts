@@ -1,0 +1,148 @@
+/**
+ * What a record must have to be a state: on a device, on the host, or wherever it lies.
+ *
+ * @module
+ */
+
+import type { BatchNormState } from "./state.ts";
+import { describe, type Describing } from "./tensor.ts";
+import { shown } from "./words.ts";
+
+/**
+ * Checks that a state is well-formed and lives on the device.
+ *
+ * @param device the device it must live on
+ * @param state the state to check
+ * @param action what the caller was about to do, for the message
+ * @throws TypeError or RangeError that says what does not fit
+ */
+export function checkState<A>(
+  device: Describing<A>,
+  state: BatchNormState<A>,
+  action: string,
+): void {
+  checkConfiguration(state, action);
+  checkVectors(state, (vector, name) => {
+    const { length, dtype } = describe(device, vector, action, name);
+    if (dtype === "float32") return length;
+    throw new TypeError(`Cannot ${action} as ${name} must be float32: current dtype is ${dtype}`);
+  }, action);
+}
+
+/**
+ * Checks that a state is well-formed as far as can be told without its device.
+ *
+ * @param state the state, on any device or on the host
+ * @param action what the caller was about to do, for the message
+ * @throws TypeError or RangeError that says what does not fit
+ */
+export function checkStateRecord<V>(state: BatchNormState<V>, action: string): void {
+  checkConfiguration(state, action);
+  checkVectors(state, (vector, name) => {
+    if (vector instanceof Float32Array) return vector.length;
+    if (typeof vector === "object") return state.numFeatures;
+    throw new TypeError(
+      `Cannot ${action} as ${name} must be an array of a device, a Float32Array or null: ` +
+        `current value is ${shown(vector)}`,
+    );
+  }, action);
+}
+
+/**
+ * Checks the numbers of a state.
+ *
+ * @param state the state
+ * @param action what the caller was about to do, for the message
+ * @throws TypeError or RangeError that says what does not fit
+ */
+export function checkConfiguration(
+  state: Pick<BatchNormState<unknown>, "numFeatures" | "eps" | "momentum" | "numBatchesTracked">,
+  action: string,
+): void {
+  if (typeof state !== "object" || state === null) {
+    throw new TypeError(
+      `Cannot ${action} as the state must be a record as of initBatchNorm: current value is ${
+        shown(state)
+      }`,
+    );
+  }
+  const { numFeatures, eps, momentum, numBatchesTracked } = state;
+  if (!Number.isSafeInteger(numFeatures) || numFeatures < 1) {
+    throw new RangeError(
+      `Cannot ${action} as numFeatures must be an integer >= 1: current value is ${
+        shown(numFeatures)
+      }`,
+    );
+  }
+  if (!Number.isFinite(eps) || eps < 0) {
+    throw new RangeError(
+      `Cannot ${action} as eps must be finite and >= 0: current value is ${shown(eps)}`,
+    );
+  }
+  if (momentum !== null && !(typeof momentum === "number" && momentum >= 0 && momentum <= 1)) {
+    throw new RangeError(
+      `Cannot ${action} as momentum must be in [0, 1], or null for a cumulative average: ` +
+        `current value is ${shown(momentum)}`,
+    );
+  }
+  if (!Number.isSafeInteger(numBatchesTracked) || numBatchesTracked < 0) {
+    throw new RangeError(
+      `Cannot ${action} as numBatchesTracked must be an integer >= 0: ` +
+        `current value is ${shown(numBatchesTracked)}`,
+    );
+  }
+}
+
+/**
+ * Checks which vectors a state has, and their lengths.
+ *
+ * @param state the state
+ * @param lengthOf tells the length of a vector; throws for what is none
+ * @param action what the caller was about to do, for the message
+ * @throws TypeError that says what does not fit
+ */
+export function checkVectors<V>(
+  state: BatchNormState<V>,
+  lengthOf: (vector: V, name: string) => number,
+  action: string,
+): void {
+  for (const name of ["weight", "bias", "runningMean", "runningVar"] as const) {
+    const vector = state[name];
+    if (vector === null) continue;
+    const length = lengthOf(vector, name);
+    if (length !== state.numFeatures) {
+      throw new TypeError(
+        `Cannot ${action} as the length of ${name} must be numFeatures: ` +
+          `current values are ${length} and ${state.numFeatures}`,
+      );
+    }
+  }
+  if ((state.runningMean === null) !== (state.runningVar === null)) {
+    const missing = state.runningMean === null ? "runningMean" : "runningVar";
+    throw new TypeError(
+      `Cannot ${action} as runningMean and runningVar must both be there or both be null: ` +
+        `current ${missing} is null`,
+    );
+  }
+}
+
+/**
+ * Checks that a state is well-formed and lies on the host.
+ *
+ * @param state the state to check
+ * @param action what the caller was about to do, for the message
+ * @throws TypeError or RangeError that says what does not fit
+ */
+export function checkHostState(state: BatchNormState<Float32Array>, action: string): void {
+  checkState(HOST, state, action);
+}
+
+const HOST: Describing<Float32Array> = {
+  describe(vector) {
+    if (vector instanceof Float32Array) return { length: vector.length, dtype: "float32" };
+    throw new TypeError(
+      `Cannot read the vector as it must be a Float32Array or null, as stateToHost copies it ` +
+        `from a device: current value is ${vector}`,
+    );
+  },
+};
