@@ -14,7 +14,8 @@
  * 5. {@linkcode allReduceGradients}, {@linkcode lossScale}, {@linkcode joinUneven}, {@linkcode broadcastState} and
  *    {@linkcode assertReplicated} keep the rest of a model equal on all replicas.
  * 6. {@linkcode withParameters} and {@linkcode addScaled} are an optimiser's step; {@linkcode region},
- *    {@linkcode batch} and {@linkcode release} say what lives how long on the device.
+ *    {@linkcode batch} and {@linkcode release} say what lives how long on the device, and `donate` in the options of
+ *    evaluation and backward that an array may be written over.
  * 7. In a model, a batch norm is a plain record too: {@linkcode initLayer} makes one, {@linkcode applyLayer},
  *    {@linkcode inferLayer} and {@linkcode backwardLayer} run any, {@linkcode convertSyncBatchNorm} synchronises all.
  *    The entry point `./checkpoint` takes whole models to files and back.
@@ -72,7 +73,12 @@ export {
   type SyncBackwardOptions,
   syncBatchNormBackward,
 } from "./lib/backward.ts";
-export { batchNormInfer, batchNormInferBackward, type InferOptions } from "./lib/infer.ts";
+export {
+  batchNormInfer,
+  batchNormInferBackward,
+  type InferBackwardOptions,
+  type InferOptions,
+} from "./lib/infer.ts";
 export {
   type BatchNormLayer,
   initLayer,

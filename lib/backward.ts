@@ -4,7 +4,15 @@
  * @module
  */
 
-import { checkAlike, checkDevice, checkGroup, checkSums, checkVector } from "./checks.ts";
+import {
+  checkAlike,
+  checkDevice,
+  checkGivenUp,
+  checkGroup,
+  checkSums,
+  checkVector,
+  isDonated,
+} from "./checks.ts";
 import type { CollectiveOptions, ReduceGroup } from "./collectives.ts";
 import type { Device, GradientSums, Statistics } from "./device.ts";
 import {
@@ -18,14 +26,20 @@ import {
 import { exchange } from "./exchange.ts";
 import type { GroupResiduals, LocalResiduals, Residuals } from "./forward.ts";
 import { sum } from "./moments.ts";
-import { batch, region } from "./ownership.ts";
+import { batch, launchAll, region } from "./ownership.ts";
 import { checkTensor, describe, type Tensor } from "./tensor.ts";
 
-/** Options of a local backward pass: none yet. */
-export type BackwardOptions = Readonly<Record<never, never>>;
+/** Options of a backward pass. */
+export interface BackwardOptions {
+  /**
+   * Gives gradOutput up: gradInput may be written over it, which saves a pass over memory, and its array is freed when
+   * the call succeeds, on every device. A call that throws leaves it the caller's. False by default.
+   */
+  readonly donate?: boolean;
+}
 
 /** Options of a synchronised backward pass. */
-export interface SyncBackwardOptions extends Pick<CollectiveOptions, "signal"> {}
+export interface SyncBackwardOptions extends BackwardOptions, Pick<CollectiveOptions, "signal"> {}
 
 const ACTION = "compute the gradients";
 
@@ -39,9 +53,10 @@ const ACTION = "compute the gradients";
  * @param residuals what forward returned; borrowed, and valid for another call
  * @param gradOutput gradient of forward's output, in its shape and dtype, any format
  * @param effects `device`: where everything lives
- * @param _options none yet
+ * @param options whether gradOutput is given up
  * @returns frozen gradients
- * @throws TypeError where residuals or gradOutput do not fit, or the arrays borrowed by the residuals were freed
+ * @throws TypeError where residuals or gradOutput do not fit, the arrays borrowed by the residuals were freed, or one of
+ * them is to be given up as gradOutput
  *
  * @example
  * ```ts
@@ -68,11 +83,12 @@ export function batchNormBackward<A>(
   residuals: LocalResiduals<A>,
   gradOutput: Tensor<A>,
   effects: { readonly device: Device<A> },
-  _options: BackwardOptions = {},
+  options: BackwardOptions = {},
 ): Backward<A> {
   const { device } = checkDevice(effects, ACTION);
   checkResiduals(residuals, "local", device, gradOutput);
-  return localBackward(residuals, gradOutput, device);
+  const donate = checkDonate(residuals, gradOutput, options?.donate);
+  return localBackward(residuals, gradOutput, device, donate);
 }
 
 /**
@@ -85,7 +101,7 @@ export function batchNormBackward<A>(
  * @param residuals what forward returned on this rank; borrowed, and valid for another call
  * @param gradOutput gradient of forward's output on this rank, in its shape and dtype, any format
  * @param effects `device`: where everything lives; `group`: the ranks of forward
- * @param options a signal to give up
+ * @param options whether gradOutput is given up, a signal to give up waiting for other ranks
  * @returns frozen gradients
  * @throws (rejects with) CollectiveError, the same on every rank, where a rank failed before the collective (`cause`: for
  * a wrong shape the TypeError of {@linkcode batchNormBackward}), did something else, or did not arrive. What fails after
@@ -145,7 +161,8 @@ export async function backwardOverGroup<A>(
   const { worldSize } = checkGroup(group, options, ACTION);
   if (worldSize === 1) {
     checkResiduals(residuals, "group", device, gradOutput, 1);
-    return localBackward(residuals, gradOutput, device);
+    const donate = checkDonate(residuals, gradOutput, options?.donate);
+    return localBackward(residuals, gradOutput, device, donate);
   }
   const launch = (scope: Device<A>) => {
     checkResiduals(residuals, "group", device, gradOutput, worldSize);
@@ -157,9 +174,10 @@ export async function backwardOverGroup<A>(
       output: output && tensorLike(output, output.data),
     };
     const dy = tensorLike(gradOutput, gradOutput.data);
+    const donated = checkDonate(saved, dy, options?.donate) ? dy.data : null;
     return batch(scope, (d) => {
-      const prepared = prepare(d, saved, dy);
-      return { saved, ...prepared, wire: d.sumsToWire(prepared.local) };
+      const prepared = prepare(d, saved, dy, donated !== null);
+      return { saved, donated, ...prepared, wire: d.sumsToWire(prepared.local) };
     });
   };
   return await region(device, async (scope) => {
@@ -167,12 +185,15 @@ export async function backwardOverGroup<A>(
       label,
       signal: options?.signal,
     });
-    const { saved, gated, local } = launched;
+    const { saved, donated, gated, local } = launched;
     checkSums(total, saved.input.shape[1], ACTION);
-    return batch(
+    const result = batch(
       scope,
       (d) => finish(d, saved, gated, { local, total: d.sumsFromWire(total) }),
     );
+    // At once: another call that has waited with this one must not read what may be overwritten.
+    if (donated !== null) device.free(donated);
+    return result;
   });
 }
 
@@ -180,21 +201,24 @@ function localBackward<A>(
   residuals: Residuals<A>,
   gradOutput: Tensor<A>,
   device: Device<A>,
+  donate: boolean,
 ): Backward<A> {
-  return region(device, (scope) =>
-    batch(scope, (d) => {
-      const { gated, local } = prepare(d, residuals, gradOutput);
-      return finish(d, residuals, gated, { local, total: local });
-    }));
+  const result = launchAll(device, (d) => {
+    const { gated, local } = prepare(d, residuals, gradOutput, donate);
+    return finish(d, residuals, gated, { local, total: local });
+  });
+  if (donate) device.free(gradOutput.data);
+  return result;
 }
 
 function prepare<A>(
   device: Device<A>,
   residuals: Residuals<A>,
   gradOutput: Tensor<A>,
+  overwrite: boolean,
 ): { readonly gated: Gated<A>; readonly local: A } {
   const { input, output, residualFormat } = residuals;
-  const gated = ungate(device, gradOutput, { output, residualFormat });
+  const gated = ungate(device, gradOutput, { output, residualFormat, overwrite });
   return { gated, local: gradientSums(device, input, statisticsOf(residuals), gated) };
 }
 
@@ -245,4 +269,17 @@ function checkResiduals<A>(
   }
   describe(device, moments, ACTION, "the residuals' moments");
   checkAlike(device, gradOutput, input, ACTION, "gradOutput");
+}
+
+/** Whether gradOutput is given up, which nothing may be that the residuals borrow. */
+function checkDonate<A>(
+  { input, output, moments, weight, bias }: Residuals<A>,
+  gradOutput: Tensor<A>,
+  option: unknown,
+): boolean {
+  const donate = isDonated(option, ACTION);
+  if (donate) {
+    checkGivenUp(gradOutput, { input, output, moments, weight, bias }, ACTION, "gradOutput");
+  }
+  return donate;
 }

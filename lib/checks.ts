@@ -10,6 +10,7 @@ import { CollectiveError } from "./errors.ts";
 import { checkState } from "./check_state.ts";
 import type { BatchNormState } from "./state.ts";
 import { checkTensor, describe, type Describing, type Tensor } from "./tensor.ts";
+import { shown } from "./words.ts";
 
 /**
  * Checks that the effects hold a device.
@@ -97,6 +98,64 @@ export function checkAlike<A>(
         `current values are ${tensor.dtype} and ${dtype}`,
     );
   }
+}
+
+/**
+ * Tells whether a caller gives an array up.
+ *
+ * @param donate the option of that name
+ * @param action what the caller was about to do, for the message
+ * @returns whether it does
+ * @throws TypeError for what is no boolean
+ */
+export function isDonated(donate: unknown, action: string): boolean {
+  if (donate === undefined || typeof donate === "boolean") return donate === true;
+  throw new TypeError(
+    `Cannot ${action} as donate must be true, false or left out: current value is ${shown(donate)}`,
+  );
+}
+
+/**
+ * Checks that what a caller gives up is nothing that the same call borrows.
+ *
+ * @param given the tensor that is given up
+ * @param borrowed the tensors and vectors that the call borrows, by their names
+ * @param action what the caller was about to do, for the message
+ * @param name what the caller calls the tensor, for the message
+ * @throws TypeError that says what it is
+ */
+export function checkGivenUp<A>(
+  given: Tensor<A>,
+  borrowed: Readonly<Record<string, Tensor<A> | A | null | undefined>>,
+  action: string,
+  name: string,
+): void {
+  for (const [other, value] of Object.entries(borrowed)) {
+    if (value !== given.data && (value as Tensor<A> | null | undefined)?.data !== given.data) {
+      continue;
+    }
+    throw new TypeError(
+      `Cannot ${action} as a donated ${name} must be nothing else that the call needs: ` +
+        `current array is that of the ${other} too`,
+    );
+  }
+}
+
+/**
+ * Checks that training is not told to give its input up.
+ *
+ * @param options those of the call, which have no such option
+ * @param action what the caller was about to do, for the message
+ * @throws TypeError that says what may be given up instead
+ */
+export function checkKept(options: object, action: string): void {
+  const { donate } = options as { readonly donate?: unknown };
+  if (donate === undefined || donate === false) return;
+  throw new TypeError(
+    `Cannot ${action} as training must keep its input, which backward needs: ` +
+      `current value of donate is ${shown(donate)}; donate gradOutput to backward, ` +
+      `or the input to evaluation`,
+  );
 }
 
 /**

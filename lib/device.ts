@@ -80,6 +80,11 @@ export interface Prologue<A> {
   readonly output: Tensor<A> | null;
   /** Memory order of the residual that was added, or null where none was. */
   readonly residualFormat: Format | null;
+  /**
+   * Whether `gradients` may write gradInput over gradOutput, whose array the caller frees next; {@linkcode Epilogue}
+   * says how. It means nothing to `gradientSums`, which leaves gradOutput as it is.
+   */
+  readonly overwrite: boolean;
 }
 
 /** What a fused normalization does after the affine map, in this order. */
@@ -88,16 +93,24 @@ export interface Epilogue<A> {
   readonly residual: Tensor<A> | null;
   /** Whether negative results become 0. */
   readonly relu: boolean;
+  /**
+   * Whether the result may be written over the input, whose array the caller frees next; a device is free not to. The
+   * result is a new array all the same: until the old one is freed the two share memory, which is free once both are.
+   * A launch that throws has written nothing, and memory that a device has adopted is not its own to keep a result in.
+   */
+  readonly overwrite: boolean;
 }
 
 /**
- * Everything the library asks of a machine. Functions take arrays and tensors of this device, never write or free
- * them, and return new arrays; what they cannot do they throw. Arrays are objects, since ownership goes by identity. Using
- * one of another device or one already freed is a TypeError that says so ("another device", "freed").
+ * Everything the library asks of a machine. Functions take arrays and tensors of this device, never free them, write to
+ * none but what a fused one is told to `overwrite`, and return new arrays; what they cannot do they throw. Arrays are
+ * objects, since ownership goes by identity. Using one of another device or one already freed is a TypeError that says so
+ * ("another device", "freed").
  *
  * Per channel, `mean` and `variance` (biased) are those of the {@linkcode Statistics};
  * `s = 1/sqrt(variance + eps)`, or 0 where variance + eps is 0; `xhat = (x - mean) * s`. A term whose gradient is 0 is
- * left out, not multiplied, so that an infinite x does not make it NaN.
+ * left out, not multiplied, so that an infinite x does not make it NaN. Arithmetic in float32 may take a variance + eps
+ * below 2^-126, the smallest normal float32, for 0; a negative one gives NaN.
  *
  * A tensor argument beside the input (gradOutput, residual, output) may have the other format; results have the
  * input's.
@@ -156,9 +169,12 @@ export interface Device<A> extends Describing<A> {
 
   /** `x + scale * y` element by element, in the dtype of x; both of one length. */
   readonly addScaled: (x: A, y: A, scale: number) => A;
-  /** `max(x, 0)` element by element; NaN stays NaN. */
+  /** `max(x, 0)` element by element; NaN stays NaN, -0 becomes 0. */
   readonly relu: (x: A) => A;
-  /** `dy` where `output > 0`, else 0 (a plain copy of dy where output is null), in memory order `format`. */
+  /**
+   * `dy` where `output > 0`, else 0, as where output is NaN (a plain copy of dy where output is null), in memory order
+   * `format`.
+   */
   readonly gate: (gradOutput: Tensor<A>, output: Tensor<A> | null, format: Format) => A;
 
   /**
@@ -180,7 +196,7 @@ export interface Device<A> extends Describing<A> {
 
 /** Operations in one pass over memory that a device may offer; the library does without where it does not. */
 export interface FusedOperations<A> {
-  /** `normalize`, then the epilogue. */
+  /** `normalize`, then the epilogue, which may be nothing but `overwrite`. */
   readonly normalize: (
     input: Tensor<A>,
     statistics: Statistics<A>,

@@ -45,13 +45,13 @@ export function normalize<A>(
   affine: Affine<A>,
   epilogue: Epilogue<A>,
 ): Tensor<A> {
-  const { residual, relu } = epilogue;
-  if (residual === null && !relu) {
-    return tensorLike(input, device.normalize(input, statistics, affine));
-  }
-  if (device.fused) {
+  const { residual, relu, overwrite } = epilogue;
+  const follows = residual !== null || relu;
+  // Only a fused operation is told that it may overwrite; without one the input is not written to.
+  if (device.fused && (follows || overwrite)) {
     return tensorLike(input, device.fused.normalize(input, statistics, affine, epilogue));
   }
+  if (!follows) return tensorLike(input, device.normalize(input, statistics, affine));
   return region(device, (scope) => {
     let data = scope.normalize(input, statistics, affine);
     if (residual !== null) {
@@ -76,7 +76,7 @@ export interface Gated<A> {
  *
  * @param device the device or a batch's handle on it
  * @param gradOutput gradient of the output
- * @param prologue forward's epilogue
+ * @param prologue forward's epilogue, and whether gradOutput is given up
  * @returns what {@linkcode gradientSums} and {@linkcode gradients} take
  */
 export function ungate<A>(
@@ -84,11 +84,10 @@ export function ungate<A>(
   gradOutput: Tensor<A>,
   prologue: Prologue<A>,
 ): Gated<A> {
-  const { output, residualFormat } = prologue;
-  if (output === null && residualFormat === null) {
-    return { gradOutput, prologue: null, gradResidual: null };
-  }
-  if (device.fused) return { gradOutput, prologue, gradResidual: null };
+  const { output, residualFormat, overwrite } = prologue;
+  const precedes = output !== null || residualFormat !== null;
+  if (device.fused && (precedes || overwrite)) return { gradOutput, prologue, gradResidual: null };
+  if (!precedes) return { gradOutput, prologue: null, gradResidual: null };
   const format = residualFormat ?? gradOutput.format;
   const data = device.gate(gradOutput, output, format);
   const gated = tensorLike({ ...gradOutput, format }, data);

@@ -5,12 +5,19 @@
  */
 
 import type { CollectiveOptions, ReduceGroup } from "./collectives.ts";
-import { checkCall, checkCount, checkDevice, checkGroup, checkMoments } from "./checks.ts";
+import {
+  checkCall,
+  checkCount,
+  checkDevice,
+  checkGroup,
+  checkKept,
+  checkMoments,
+} from "./checks.ts";
 import type { Device } from "./device.ts";
 import { normalize, tensorLike } from "./epilogue.ts";
 import { exchange } from "./exchange.ts";
 import { mergeMoments } from "./moments.ts";
-import { batch, region } from "./ownership.ts";
+import { batch, launchAll, region } from "./ownership.ts";
 import { advance } from "./running_stats.ts";
 import type { BatchNormState } from "./state.ts";
 import { extents, type Format, type Tensor } from "./tensor.ts";
@@ -122,17 +129,17 @@ export function batchNormForward<A>(
 ): LocalForward<A> {
   const { device } = checkDevice(effects, ACTION);
   checkCall(device, state, input, options, ACTION);
+  checkKept(options, ACTION);
   const { batch: samples, inner } = extents(input.shape);
   const count = samples * inner;
   checkCount(count, ACTION);
-  return region(device, (scope) =>
-    batch(scope, (d) => {
-      const { residuals, ...rest } = finish(d, state, input, d.moments(input), count, options);
-      return Object.freeze({
-        ...rest,
-        residuals: Object.freeze({ kind: "local" as const, ...residuals }),
-      });
-    }));
+  return launchAll(device, (d) => {
+    const { residuals, ...rest } = finish(d, state, input, d.moments(input), count, options);
+    return Object.freeze({
+      ...rest,
+      residuals: Object.freeze({ kind: "local" as const, ...residuals }),
+    });
+  });
 }
 
 /**
@@ -213,6 +220,7 @@ export async function forwardOverGroup<A>(
   const launch = (scope: Device<A>) => {
     const state = stateOf(scope);
     checkCall(device, state, input, options, ACTION);
+    checkKept(options, ACTION);
     // Snapshots: nobody may change what was checked while the collective is under way.
     const { residual } = options;
     const saved = {
@@ -256,7 +264,8 @@ function finish<A>(
   count: number,
   { activation, residual, updateRunningStats = true }: ForwardOptions<A>,
 ): Pick<LocalForward<A>, "output" | "state"> & { readonly residuals: Residuals<A> } {
-  const epilogue = { residual: residual ?? null, relu: activation === "relu" };
+  // Backward needs the input.
+  const epilogue = { residual: residual ?? null, relu: activation === "relu", overwrite: false };
   const output = normalize(device, input, { source: "batch", moments }, state, epilogue);
   return {
     output,

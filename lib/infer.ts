@@ -4,16 +4,34 @@
  * @module
  */
 
-import { checkAlike, checkCall, checkCount, checkDevice } from "./checks.ts";
-import type { Device, Statistics } from "./device.ts";
+import {
+  checkAlike,
+  checkCall,
+  checkCount,
+  checkDevice,
+  checkGivenUp,
+  isDonated,
+} from "./checks.ts";
+import type { BackwardOptions } from "./backward.ts";
+import type { Device, Epilogue, Statistics } from "./device.ts";
 import { type Backward, gradients, gradientSums, normalize, ungate } from "./epilogue.ts";
 import type { ForwardOptions } from "./forward.ts";
-import { batch, region } from "./ownership.ts";
+import { launchAll } from "./ownership.ts";
 import type { BatchNormState } from "./state.ts";
 import { extents, type Tensor } from "./tensor.ts";
 
 /** Options of evaluation. */
-export type InferOptions<A> = Pick<ForwardOptions<A>, "activation" | "residual">;
+export interface InferOptions<A> extends Pick<ForwardOptions<A>, "activation" | "residual"> {
+  /**
+   * Gives the input up: the result may be written over it, which saves a pass over memory, and its array is freed when
+   * the call succeeds, on every device. A call that throws leaves it the caller's. False by default.
+   */
+  readonly donate?: boolean;
+}
+
+/** Options of the gradients of evaluation. */
+export interface InferBackwardOptions<A>
+  extends Pick<ForwardOptions<A>, "activation" | "residual">, BackwardOptions {}
 
 /**
  * Normalizes a batch for evaluation: with the running statistics, or with this batch's own where the state tracks none.
@@ -24,10 +42,10 @@ export type InferOptions<A> = Pick<ForwardOptions<A>, "activation" | "residual">
  * @param state the state; evaluation never changes it
  * @param input the batch, logical shape (N, C, ...spatial); N may be 0
  * @param effects `device`: where everything lives
- * @param options activation and residual
+ * @param options activation, residual, whether the input is given up
  * @returns the normalized batch, in the input's shape, dtype and format
- * @throws TypeError where shapes, dtypes or devices do not fit or only one running statistic is there, RangeError for
- * one value per channel without running statistics
+ * @throws TypeError where shapes, dtypes or devices do not fit, only one running statistic is there or the input to give
+ * up is the residual or the state's too, RangeError for one value per channel without running statistics
  *
  * @example
  * ```ts
@@ -49,14 +67,15 @@ export function batchNormInfer<A>(
   const action = "evaluate the batch";
   const { device } = checkDevice(effects, action);
   checkInfer(device, state, input, options, action);
-  return region(
+  const donate = isDonated(options.donate, action);
+  if (donate) checkGivenUp(input, borrowed(state, options), action, "input");
+  const epilogue = toEpilogue(options, donate);
+  const output = launchAll(
     device,
-    (scope) =>
-      batch(
-        scope,
-        (d) => normalize(d, input, statisticsOf(d, state, input), state, toEpilogue(options)),
-      ),
+    (d) => normalize(d, input, statisticsOf(d, state, input), state, epilogue),
   );
+  if (donate) device.free(input.data);
+  return output;
 }
 
 /**
@@ -70,9 +89,10 @@ export function batchNormInfer<A>(
  * @param input the batch of the forward call
  * @param gradOutput gradient of its output, in its shape and dtype, any format
  * @param effects `device`: where everything lives
- * @param options activation and residual of the forward call
+ * @param options activation and residual of the forward call, whether gradOutput is given up
  * @returns frozen gradients
- * @throws what {@linkcode batchNormInfer} throws, and TypeError where gradOutput does not fit
+ * @throws what {@linkcode batchNormInfer} throws, and TypeError where gradOutput does not fit, or is to be given up and
+ * is the input, the residual or the state's too
  *
  * @example
  * ```ts
@@ -91,30 +111,38 @@ export function batchNormInferBackward<A>(
   input: Tensor<A>,
   gradOutput: Tensor<A>,
   effects: { readonly device: Device<A> },
-  options: InferOptions<A> = {},
+  options: InferBackwardOptions<A> = {},
 ): Backward<A> {
   const action = "compute the gradients of evaluation";
   const { device } = checkDevice(effects, action);
   checkInfer(device, state, input, options, action);
   checkAlike(device, gradOutput, input, action, "gradOutput");
-  return region(device, (scope) =>
-    batch(scope, (d) => {
-      const statistics = statisticsOf(d, state, input);
-      const epilogue = toEpilogue(options);
-      const output = epilogue.relu ? normalize(d, input, statistics, state, epilogue) : null;
-      const residualFormat = epilogue.residual?.format ?? null;
-      const gated = ungate(d, gradOutput, { output, residualFormat });
-      const local = gradientSums(d, input, statistics, gated);
-      const total = statistics.source === "batch" ? local : null;
-      return gradients(d, input, statistics, state, gated, { local, total });
-    }));
+  const donate = isDonated(options.donate, action);
+  if (donate) {
+    checkGivenUp(gradOutput, { input, ...borrowed(state, options) }, action, "gradOutput");
+  }
+  const result = launchAll(device, (d) => {
+    const statistics = statisticsOf(d, state, input);
+    const epilogue = toEpilogue(options, false);
+    const output = epilogue.relu ? normalize(d, input, statistics, state, epilogue) : null;
+    const residualFormat = epilogue.residual?.format ?? null;
+    const gated = ungate(d, gradOutput, { output, residualFormat, overwrite: donate });
+    const local = gradientSums(d, input, statistics, gated);
+    const total = statistics.source === "batch" ? local : null;
+    return gradients(d, input, statistics, state, gated, { local, total });
+  });
+  if (donate) device.free(gradOutput.data);
+  return result;
 }
+
+/** What follows the affine map. */
+type Beside<A> = Pick<ForwardOptions<A>, "activation" | "residual">;
 
 function checkInfer<A>(
   device: Device<A>,
   state: BatchNormState<A>,
   input: Tensor<A>,
-  options: InferOptions<A>,
+  options: Beside<A>,
   action: string,
 ): void {
   checkCall(device, state, input, options, action);
@@ -133,6 +161,14 @@ function statisticsOf<A>(
     : { source: "running", mean: runningMean, variance: runningVar };
 }
 
-function toEpilogue<A>({ activation, residual }: InferOptions<A>) {
-  return { residual: residual ?? null, relu: activation === "relu" };
+function toEpilogue<A>({ activation, residual }: Beside<A>, overwrite: boolean): Epilogue<A> {
+  return { residual: residual ?? null, relu: activation === "relu", overwrite };
+}
+
+/** What a call borrows beside its batch, by the names of messages. */
+function borrowed<A>(
+  { weight, bias, runningMean, runningVar }: BatchNormState<A>,
+  { residual }: Beside<A>,
+) {
+  return { residual, weight, bias, "running mean": runningMean, "running variance": runningVar };
 }

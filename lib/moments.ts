@@ -92,7 +92,8 @@ function merge(a: Float64Array, b: Float64Array, merged: Float64Array): void {
     const meanA = a[c];
     const m2 = a[channels + c] + b[channels + c];
     const delta = b[c] - meanA;
-    merged[c] = meanA + delta * countB / count;
+    // Beside an infinite mean there is no share of the way: the sum is that infinity, or NaN for two opposite ones.
+    merged[c] = Number.isFinite(delta) ? meanA + delta * countB / count : meanA + b[c];
     merged[channels + c] = m2 + delta * delta * countA * share;
   }
 }

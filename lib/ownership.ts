@@ -42,9 +42,8 @@ export function region<A, R>(device: Device<A>, body: (device: Device<A>) => R):
   const end = (result: unknown): void => {
     open = false;
     if (owned.size === 0) return;
-    for (const array of arraysIn(result, (value): value is A => owned.has(value as A))) {
-      owned.delete(array);
-    }
+    const isOwned = (value: unknown): value is A => owned.has(value as A);
+    for (const array of arraysIn(result, isOwned, owned.size)) owned.delete(array);
     freeAll(device, owned);
   };
   const scope = derive(device, {
@@ -120,6 +119,19 @@ export function batch<A, R>(device: Device<A>, body: (device: Device<A>) => R): 
 }
 
 /**
+ * Runs a body as a region that launches everything at once: what every synchronous function of the library does.
+ *
+ * @param device the device, or a region's or a batch's handle
+ * @param body what to launch; not asynchronous
+ * @returns the body's result
+ * @throws what the body throws, after everything it allocated is freed
+ */
+export function launchAll<A, R>(device: Device<A>, body: (device: Device<A>) => R): R {
+  // Without a batch of its own the device launches at once, and the region alone frees what is left.
+  return region(device, device.batch ? (scope) => batch(scope, body) : body);
+}
+
+/**
  * Frees the arrays of a tree, except those reachable from another.
  *
  * @param device the device; arrays of other devices and arrays already freed are left alone
@@ -183,8 +195,12 @@ function checkOpen(open: boolean, where: string): void {
   );
 }
 
-/** Arrays in a tree; descends into plain records, arrays and Maps only, and survives cycles. */
-function arraysIn<A>(tree: unknown, isArray: (value: unknown) => value is A): Set<A> {
+/** Arrays in a tree, `most` of them; descends into plain records, arrays and Maps only, and survives cycles. */
+function arraysIn<A>(
+  tree: unknown,
+  isArray: (value: unknown) => value is A,
+  most = Infinity,
+): Set<A> {
   const found = new Set<A>();
   const seen = new Set<unknown>();
   const pending: unknown[] = [];
@@ -195,7 +211,7 @@ function arraysIn<A>(tree: unknown, isArray: (value: unknown) => value is A): Se
     else pending.push(node);
   };
   visit(tree);
-  while (pending.length > 0) {
+  while (pending.length > 0 && found.size < most) {
     const node = pending.pop() as object;
     if (Array.isArray(node)) node.forEach(visit);
     else if (node instanceof Map) node.forEach(visit);

@@ -26,6 +26,10 @@ export interface ReferenceArray {
 
 type Input = Tensor<ReferenceArray>;
 
+// Nothing here is ever written over an argument.
+const NO_EPILOGUE = { residual: null, relu: false, overwrite: false };
+const NO_PROLOGUE = { output: null, residualFormat: null, overwrite: false };
+
 /**
  * Makes a device that computes with plain loops in float64 and stores float32 or float16.
  *
@@ -59,7 +63,7 @@ export function referenceDevice(): Device<ReferenceArray> {
     input: Input,
     statistics: Statistics<ReferenceArray>,
     { weight, bias, eps }: Affine<ReferenceArray>,
-    { residual, relu }: Epilogue<ReferenceArray> = { residual: null, relu: false },
+    { residual, relu }: Epilogue<ReferenceArray> = NO_EPILOGUE,
   ): ReferenceArray => {
     const affine = { weight: orNull(weight, read), bias: orNull(bias, read), eps };
     const output = like(input);
@@ -72,13 +76,13 @@ export function referenceDevice(): Device<ReferenceArray> {
     input: Input,
     gradOutput: Input,
     statistics: Statistics<ReferenceArray>,
-    prologue: Prologue<ReferenceArray> = { output: null, residualFormat: null },
+    { output }: Prologue<ReferenceArray> = NO_PROLOGUE,
   ): ReferenceArray =>
     own(kernels.gradientSums(
       view(input),
       view(gradOutput),
       channels(statistics),
-      orNull(prologue.output, view),
+      orNull(output, view),
     ));
 
   const gate = (gradOutput: Input, output: Input | null, format: Format): ReferenceArray => {
@@ -94,7 +98,7 @@ export function referenceDevice(): Device<ReferenceArray> {
     statistics: Statistics<ReferenceArray>,
     { local, total }: GradientSums<ReferenceArray>,
     { weight, bias, eps }: Affine<ReferenceArray>,
-    { output, residualFormat }: Prologue<ReferenceArray> = { output: null, residualFormat: null },
+    { output, residualFormat }: Prologue<ReferenceArray> = NO_PROLOGUE,
   ): FusedGradientArrays<ReferenceArray> => {
     const resolved = channels(statistics);
     const scale = { weight: orNull(weight, read), eps };

@@ -234,7 +234,15 @@ export function describe<A>(
   }
 }
 
-function checkLayout(
+/**
+ * Checks that a shape, a storage and a memory order can be a tensor's.
+ *
+ * @param layout the three
+ * @param action what the caller was about to do, for the message
+ * @param name what the caller calls the tensor, for the message
+ * @throws TypeError or RangeError that says what does not fit
+ */
+export function checkLayout(
   { shape, dtype, format }: Omit<Tensor<unknown>, "data">,
   action: string,
   name = "tensor",
@@ -272,6 +280,12 @@ function checkLayout(
   }
 }
 
-function elements(shape: readonly number[]): number {
+/**
+ * Counts the elements of a shape.
+ *
+ * @param shape extents
+ * @returns their product; 1 for none
+ */
+export function elements(shape: readonly number[]): number {
   return shape.reduce((product, extent) => product * extent, 1);
 }

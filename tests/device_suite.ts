@@ -1,11 +1,13 @@
 /** Everything that a device must pass, ours or somebody else's: call it in a test file with the device's kit. */
 
 import type { DeviceKit } from "./kit.ts";
+import { adversarialSuite } from "./suites/adversarial.ts";
 import { checkpointSuite } from "./suites/checkpoints.ts";
 import { conventionSuite } from "./suites/conventions.ts";
 import { conversionSuite } from "./suites/conversion.ts";
 import { dataParallelSuite } from "./suites/data_parallel.ts";
 import { derivativeSuite } from "./suites/derivatives.ts";
+import { donationSuite } from "./suites/donation.ts";
 import { effectSuite } from "./suites/effects.ts";
 import { errorSuite } from "./suites/errors.ts";
 import { goldenSuite } from "./suites/golden.ts";
@@ -18,8 +20,8 @@ import { stateSuite } from "./suites/states.ts";
 
 /**
  * Registers all tests of a device: the law, PyTorch's numbers, PyTorch's own tests, derivatives, where peers go wrong,
- * states, effects, data parallelism, layers, their conversion, checkpoints and folding,
- * ownership, errors.
+ * special values, states, effects, data parallelism, layers, their conversion, checkpoints and folding,
+ * ownership, donation, errors.
  *
  * @param kit how to open the device, and how exact it is
  */
@@ -29,6 +31,7 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
   pytorchSuite(kit);
   derivativeSuite(kit);
   peerSuite(kit);
+  adversarialSuite(kit);
   stateSuite(kit);
   effectSuite(kit);
   dataParallelSuite(kit);
@@ -37,5 +40,6 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
   checkpointSuite(kit);
   conventionSuite(kit);
   ownershipSuite(kit);
+  donationSuite(kit);
   errorSuite(kit);
 }

@@ -18,6 +18,13 @@ export interface DeviceKit<A> {
   readonly ulps: number;
   /** Whether NaN and infinities in a channel make its outputs NaN, as IEEE 754 has it; WGSL may assume there are none. */
   readonly nonFinite: boolean;
+  /** Whether subnormal numbers and the sign of 0 come through, as IEEE 754 has it; WGSL may take both for 0. */
+  readonly subnormals: boolean;
+  /**
+   * What it computes in. In float32 a variance + eps below 2^-126, the smallest normal number, counts as 0, and what is
+   * too large on the way to a result is infinite.
+   */
+  readonly arithmetic: "float32" | "float64";
   /** How many scenarios of the law to draw; 300 by default, fewer where a readback is slow. */
   readonly cases?: number;
 }
@@ -100,6 +107,7 @@ export function assertClose(
     if (Object.is(is, wanted) || (Number.isNaN(is) && Number.isNaN(wanted)) || is === wanted) {
       continue;
     }
+    if (!Number.isFinite(wanted)) throw new Error(`${what}[${i}]: ${is} instead of ${wanted}`);
     const slack = (typeof absolute === "number" ? absolute : absolute[i]) +
       Math.abs(wanted) * relative;
     if (!(Math.abs(is - wanted) <= slack)) {

@@ -3,6 +3,8 @@
  *
  * An array has no contents until the task that makes it has run; a task that reads one before that fails. So the suites
  * show that the library launches in order, reads back in time, and frees nothing that is still to be read.
+ *
+ * What it may overwrite is NaN from then on, so that whoever reads it after all shows it.
  */
 
 import {
@@ -74,6 +76,17 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
     return (): GradientSums<ReferenceArray> => ({ local: local(), total: total() });
   };
 
+  /** Where an array may be overwritten, what it loses its values by. */
+  const spoiler = (array: QueuedArray, overwrite: boolean): () => void => {
+    if (!overwrite) return () => {};
+    const slot = slotOf(array);
+    const { length, dtype } = slot;
+    return () => {
+      if (slot.contents) reference.free(slot.contents);
+      slot.contents = reference.upload(new Float32Array(length).fill(NaN), dtype);
+    };
+  };
+
   /** `launch` takes what computes, `afterwards` what only has to come after it. */
   function operations(
     launch: (task: () => void) => void,
@@ -112,8 +125,9 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
       statistics,
       sums,
       affine,
-      { output, residualFormat },
+      { output, residualFormat, overwrite },
     ) => {
+      const spoil = spoiler(dy.data, overwrite);
       const [x0, dy0, z0] = [tensorLater(x), tensorLater(dy), tensorOrNull(output)];
       const [stats, total, params] = [
         statisticsLater(statistics),
@@ -125,12 +139,13 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
       const [gradBias, dbias] = orNull(affine.bias !== null, perChannel(x, 1));
       const [gradResidual, dr] = orNull(residualFormat !== null, like(x));
       launch(() => {
-        const prologue = { output: z0(), residualFormat };
+        const prologue = { output: z0(), residualFormat, overwrite };
         const made = fused.gradients(x0(), dy0(), stats(), total(), params(), prologue);
         dx.contents = made.gradInput;
         if (dweight) dweight.contents = made.gradWeight ?? undefined;
         if (dbias) dbias.contents = made.gradBias ?? undefined;
         if (dr) dr.contents = made.gradResidual ?? undefined;
+        spoil();
       });
       return { gradInput, gradWeight, gradBias, gradResidual };
     };
@@ -208,7 +223,8 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
         const contents = reference.sumsFromWire(wire);
         return make(vector(wire.length), () => contents);
       },
-      gradients: (...args) => gradients(...args, { output: null, residualFormat: null }),
+      gradients: (...args) =>
+        gradients(...args, { output: null, residualFormat: null, overwrite: false }),
       addScaled: (x, y, scale) => {
         const [a, b] = [later(x), later(y)];
         return make(infoOf(x), () => reference.addScaled(a(), b(), scale));
@@ -235,20 +251,23 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
         return result;
       },
       fused: {
-        normalize: (x, statistics, affine, { residual, relu }) => {
+        normalize: (x, statistics, affine, { residual, relu, overwrite }) => {
+          const spoil = spoiler(x.data, overwrite);
           const [input, stats] = [tensorLater(x), statisticsLater(statistics)];
           const [parameters, added] = [affineLater(affine), tensorOrNull(residual)];
-          return make(
-            like(x),
-            () => fused.normalize(input(), stats(), parameters(), { residual: added(), relu }),
-          );
+          return make(like(x), () => {
+            const epilogue = { residual: added(), relu, overwrite };
+            const made = fused.normalize(input(), stats(), parameters(), epilogue);
+            spoil();
+            return made;
+          });
         },
-        gradientSums: (x, dy, statistics, { output, residualFormat }) => {
+        gradientSums: (x, dy, statistics, { output, ...prologue }) => {
           const [input, gradient] = [tensorLater(x), tensorLater(dy)];
           const [stats, z] = [statisticsLater(statistics), tensorOrNull(output)];
           return make(
             perChannel(x, 2),
-            () => fused.gradientSums(input(), gradient(), stats(), { output: z(), residualFormat }),
+            () => fused.gradientSums(input(), gradient(), stats(), { ...prologue, output: z() }),
           );
         },
         gradients,

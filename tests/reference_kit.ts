@@ -10,6 +10,8 @@ export const referenceKit: DeviceKit<ReferenceArray> = {
   open: () => Promise.resolve({ device: referenceDevice(), close: () => Promise.resolve() }),
   ulps: 1,
   nonFinite: true,
+  subnormals: true,
+  arithmetic: "float64",
 };
 
 /** A device with nothing but the required operations. */
@@ -30,6 +32,8 @@ export const queuedKit: DeviceKit<QueuedArray> = {
   open: () => Promise.resolve({ device: queuedDevice().device, close: () => Promise.resolve() }),
   ulps: 1,
   nonFinite: true,
+  subnormals: true,
+  arithmetic: "float64",
 };
 
 /** Ranks as tasks of one thread. */

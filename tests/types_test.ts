@@ -37,6 +37,8 @@ export function compileTime(
   batchNormForward(initBatchNorm(other, 2), x, { device });
   // @ts-expect-error A function that cannot communicate takes no group.
   batchNormForward(state, x, { device, group });
+  // @ts-expect-error Backward needs the input, so training cannot be given it.
+  batchNormForward(state, x, { device }, { donate: true });
   // @ts-expect-error A synchronised function needs one.
   syncBatchNormForward(state, x, { device });
   // @ts-expect-error States are immutable.

@@ -82,6 +82,8 @@ export function webgpuKit(gpu: GPU, opening: Opening): DeviceKit<WebGpuArray> {
     open: () => open(gpu, opening),
     ulps: ULPS,
     nonFinite: false,
+    subnormals: false,
+    arithmetic: "float32",
     cases: 60,
   };
 }

@@ -25,6 +25,8 @@ export interface ForwardOperations extends Pick<Device<A>, "moments" | "updateRu
   ) => A;
 }
 
+const NO_EPILOGUE: Epilogue<A> = { residual: null, relu: false, overwrite: false };
+
 /** Makes the operations of the way forward. */
 export function forwardOperations(operate: Operate): ForwardOperations {
   const moments = (input: Tensor<A>): A =>
@@ -55,7 +57,7 @@ export function forwardOperations(operate: Operate): ForwardOperations {
     input: Tensor<A>,
     statistics: Statistics<A>,
     affine: Affine<A>,
-    { residual, relu }: Epilogue<A> = { residual: null, relu: false },
+    { residual, relu }: Epilogue<A> = NO_EPILOGUE,
   ): A =>
     operate((bench) => {
       const x = bench.part(input);

@@ -39,7 +39,7 @@ export interface GradientOperations {
   ) => FusedGradientArrays<A>;
 }
 
-const NO_PROLOGUE: Prologue<A> = { output: null, residualFormat: null };
+const NO_PROLOGUE: Prologue<A> = { output: null, residualFormat: null, overwrite: false };
 
 /** Makes the operations of the way back. */
 export function gradientOperations(operate: Operate): GradientOperations {

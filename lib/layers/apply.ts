@@ -4,11 +4,12 @@
  * @module
  */
 
-import { checkDevice } from "../checks.ts";
+import { checkDevice, checkKept } from "../checks.ts";
 import type { ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import {
   batchNormForward,
+  type ForwardOptions,
   forwardOverGroup,
   type GroupResiduals,
   type LocalResiduals,
@@ -44,7 +45,7 @@ export interface FrozenResiduals<A> {
   /** The input of forward, borrowed. */
   readonly input: Tensor<A>;
   /** Activation and residual of forward, the latter borrowed. */
-  readonly options: InferOptions<A>;
+  readonly options: Pick<ForwardOptions<A>, "activation" | "residual">;
   /** Whether weight and bias have gradients. */
   readonly learnsAffine: boolean;
 }
@@ -166,6 +167,7 @@ function applyLocally<A>(
   const { signal: _, ...all } = withActivation(layer, options);
   if (layer.frozen !== undefined) {
     if (isLazy(layer)) throw lazyError(layer, ACTION);
+    checkKept(all, ACTION);
     const { activation, residual } = all;
     const chosen = Object.freeze({ activation, residual });
     const { state } = layer;
@@ -192,7 +194,7 @@ function applyLocally<A>(
  * @param layer the layer; evaluation never changes it
  * @param input the batch, logical shape (N, C, ...spatial) of a rank that the layer's kind takes
  * @param effects `device`: where everything lives
- * @param options activation (where the layer has none of its own) and residual
+ * @param options activation (where the layer has none of its own), residual, whether the input is given up
  * @returns the normalized batch, in the input's shape, dtype and format
  * @throws TypeError or RangeError for what is no layer, for a batch of a wrong rank or shape, for a lazy layer that has
  * seen no batch
@@ -254,7 +256,7 @@ function stateOrNew<A>(
   return initBatchNorm(device, input.shape[1], layer.lazy);
 }
 
-function withActivation<A, O extends InferOptions<A>>(
+function withActivation<A, O extends Pick<ForwardOptions<A>, "activation">>(
   { activation }: BatchNormLayer<A> | LazyBatchNormLayer,
   options: O,
 ): O {

@@ -4,9 +4,8 @@
  * @module
  */
 
-import { backwardOverGroup, batchNormBackward } from "../backward.ts";
+import { backwardOverGroup, batchNormBackward, type SyncBackwardOptions } from "../backward.ts";
 import { checkDevice } from "../checks.ts";
-import type { CollectiveOptions } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import type { Backward } from "../epilogue.ts";
 import { batchNormInferBackward } from "../infer.ts";
@@ -25,7 +24,7 @@ import { type LayerEffects, namedGroup } from "./effects.ts";
  * @param residuals what forward returned on this rank; borrowed, and valid for another call
  * @param gradOutput gradient of forward's output on this rank, in its shape and dtype, any format
  * @param effects `device`; `groups` with the group of forward, where there was one
- * @param options a signal to give up
+ * @param options whether gradOutput is given up, a signal to give up waiting for other ranks
  * @returns frozen gradients; those of weight and bias are this rank's own, and null where the layer is frozen with both
  * @throws (rejects with) what `batchNormBackward`, `syncBatchNormBackward` or `batchNormInferBackward` throws, TypeError
  * for a name that `effects.groups` lacks
@@ -49,13 +48,13 @@ export async function backwardLayer<A>(
   residuals: LayerResiduals<A>,
   gradOutput: Tensor<A>,
   effects: LayerEffects<A>,
-  options: Pick<CollectiveOptions, "signal"> = {},
+  options: SyncBackwardOptions = {},
 ): Promise<Backward<A>> {
   const action = "compute the layer's gradients";
   const { device } = checkDevice(effects, action);
   switch (residuals?.kind) {
     case "local":
-      return batchNormBackward(residuals, gradOutput, { device });
+      return batchNormBackward(residuals, gradOutput, { device }, options);
     case "group": {
       const { processGroup: name, input } = residuals;
       // Residuals of syncBatchNormForward have no name to look a group up by.
@@ -65,7 +64,7 @@ export async function backwardLayer<A>(
       return await backwardOverGroup(residuals, gradOutput, { device, group }, options, label);
     }
     case "frozen":
-      return frozenBackward(residuals, gradOutput, device);
+      return frozenBackward(residuals, gradOutput, device, options?.donate);
   }
   throw new TypeError(
     `Cannot ${action} as residuals must be those of applyLayer: ` +
@@ -77,9 +76,11 @@ function frozenBackward<A>(
   { state, input, options, learnsAffine }: FrozenResiduals<A>,
   gradOutput: Tensor<A>,
   device: Device<A>,
+  donate: boolean | undefined,
 ): Backward<A> {
   return region(device, (scope) => {
-    const all = batchNormInferBackward(state, input, gradOutput, { device: scope }, options);
+    const effects = { device: scope };
+    const all = batchNormInferBackward(state, input, gradOutput, effects, { ...options, donate });
     return learnsAffine ? all : Object.freeze({ ...all, gradWeight: null, gradBias: null });
   });
 }
