@@ -1,0 +1,148 @@
+/**
+ * Arrays of a Wasm device: opaque handles, and what stands behind them.
+ *
+ * @module
+ */
+
+import type { ArrayInfo, DType } from "../../lib/tensor.ts";
+import type { Memory } from "./memory.ts";
+
+/** An array of a Wasm device. Opaque: read it with the device's `download`, or look at it with `view`. */
+export interface WasmArray {
+  /** Sets it apart from the arrays of other kinds of device, for the type checker. */
+  readonly device: "wasm";
+  /** The elements where they lie, as long as the array is alive; see `view`. */
+  readonly elements: () => Float32Array | Float16Array;
+}
+
+/** Elements of a tensor or a vector. */
+export interface Elements {
+  readonly kind: "elements";
+  readonly length: number;
+  readonly dtype: DType;
+}
+
+/** Moments of a batch as they travel: float64 [count, mean C, m2 C]. */
+export interface Moments {
+  readonly kind: "moments";
+  readonly length: number;
+}
+
+/** Gradient sums of a batch as they travel: float64 [sumDy C, sumDyXmu C]. */
+export interface Sums {
+  readonly kind: "sums";
+  readonly length: number;
+}
+
+/** What an array holds. */
+export type Contents = Elements | Moments | Sums;
+
+/** A block of memory, which two arrays share while the older one is given up. */
+export interface Block {
+  readonly address: number;
+  owners: number;
+}
+
+/** What stands behind a live array. */
+export interface Slot<C extends Contents = Contents> {
+  readonly address: number;
+  readonly block: Block;
+  readonly contents: C;
+}
+
+/** The arrays of one device. */
+export interface Arrays {
+  /** Makes an array in a new block. */
+  readonly make: <C extends Contents>(
+    contents: C,
+  ) => { readonly array: WasmArray; readonly slot: Slot<C> };
+  /** Makes an array in the block of another, which is about to be freed. */
+  readonly over: (slot: Slot<Elements>, contents: Elements) => {
+    readonly array: WasmArray;
+    readonly slot: Slot<Elements>;
+  };
+  /** Looks an array up. */
+  readonly slot: <K extends Contents["kind"]>(
+    array: WasmArray,
+    kind: K,
+  ) => Slot<Extract<Contents, { readonly kind: K }>>;
+  readonly free: (...arrays: WasmArray[]) => void;
+  readonly owns: (value: unknown) => value is WasmArray;
+  readonly describe: (array: WasmArray) => ArrayInfo;
+}
+
+const KINDS: Record<Contents["kind"], string> = {
+  elements: "the elements of a tensor or a vector",
+  moments: "moments",
+  sums: "gradient sums",
+};
+
+/**
+ * Makes the registry of a device's arrays.
+ *
+ * @param memory where their blocks come from
+ * @param elementsOf makes a typed array of a slot's elements
+ * @returns the registry
+ */
+export function createArrays(
+  memory: Memory,
+  elementsOf: (slot: Slot<Elements>) => Float32Array | Float16Array,
+): Arrays {
+  /** null once freed. */
+  const slots = new WeakMap<WasmArray, Slot | null>();
+
+  const find = (array: WasmArray): Slot => {
+    const slot = slots.get(array);
+    if (slot) return slot;
+    throw new TypeError(
+      slot === null
+        ? "Cannot use the array as it was already freed"
+        : "Cannot use the array as it must be one of this device: it is another device's, or none",
+    );
+  };
+  const slot: Arrays["slot"] = <K extends Contents["kind"]>(array: WasmArray, kind: K) => {
+    const found = find(array);
+    if (found.contents.kind === kind) {
+      return found as Slot<Extract<Contents, { readonly kind: K }>>;
+    }
+    throw new TypeError(
+      `Cannot use the array as ${KINDS[kind]}: it holds ${KINDS[found.contents.kind]}`,
+    );
+  };
+  const own = <C extends Contents>(block: Block, contents: C) => {
+    const array: WasmArray = Object.freeze({
+      device: "wasm",
+      elements: () => elementsOf(slot(array, "elements")),
+    });
+    const made = { address: block.address, block, contents };
+    block.owners++;
+    slots.set(array, made);
+    return { array, slot: made };
+  };
+  return Object.freeze<Arrays>({
+    make: (contents) => own({ address: memory.allocate(bytesOf(contents)), owners: 0 }, contents),
+    over: ({ block }, contents) => own(block, contents),
+    slot,
+    free: (...arrays) => {
+      arrays.forEach(find);
+      for (const array of arrays) {
+        const slot = slots.get(array);
+        if (!slot) continue; // Named twice.
+        slots.set(array, null);
+        if (--slot.block.owners === 0) memory.release(slot.address);
+      }
+    },
+    owns: (value): value is WasmArray => Boolean(slots.get(value as WasmArray)),
+    describe: (array) => {
+      const { contents } = find(array);
+      const dtype = contents.kind === "elements" ? contents.dtype : "float32";
+      return { length: contents.length, dtype };
+    },
+  });
+}
+
+/** Bytes of what an array holds. */
+export function bytesOf(contents: Contents): number {
+  if (contents.kind !== "elements") return 8 * contents.length;
+  return (contents.dtype === "float16" ? 2 : 4) * contents.length;
+}

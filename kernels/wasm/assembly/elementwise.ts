@@ -1,0 +1,111 @@
+// Operations that know no channels, on elements [from, to), and the way between the two memory orders.
+
+import { address, MOST, narrow, readable } from "./storage";
+import { bytes, gated, loadRest, rectified, storeRest } from "./vectors";
+
+/** x + scale * y, in the storage of x. The arithmetic is float64 where a product must not be rounded first. */
+export function addScaled(
+  x: usize,
+  halfX: bool,
+  y: usize,
+  halfY: bool,
+  scale: f64,
+  result: usize,
+  from: u32,
+  to: u32,
+  scratch: usize,
+): void {
+  while (from < to) {
+    const length = min(to - from, MOST);
+    const augend = readable(x, from, length, halfX, scratch);
+    const addend = readable(y, from, length, halfY, scratch + bytes(MOST));
+    const output = halfX ? scratch : address(result, from, false);
+    for (let i: usize = 0; i < bytes(length); i += 4) {
+      const sum = <f64> load<f32>(augend + i) + scale * <f64> load<f32>(addend + i);
+      store<f32>(output + i, <f32> sum);
+    }
+    if (halfX) narrow(scratch, address(result, from, true), length);
+    from += length;
+  }
+}
+
+/** max(x, 0); NaN stays NaN, and -0 becomes 0. */
+export function relu(x: usize, result: usize, half: bool, from: u32, to: u32, scratch: usize): void {
+  while (from < to) {
+    const length = min(to - from, MOST);
+    const input = readable(x, from, length, half, scratch);
+    const output = half ? scratch : address(result, from, false);
+    const end = bytes(length & ~3);
+    for (let i: usize = 0; i < end; i += 16) v128.store(output + i, rectified(v128.load(input + i)));
+    const rest = length & 3;
+    if (rest > 0) storeRest(output + end, rectified(loadRest(input + end, rest)), rest);
+    if (half) narrow(scratch, address(result, from, true), length);
+    from += length;
+  }
+}
+
+/** dy where output > 0, else 0; all in one memory order. */
+export function gate(
+  dy: usize,
+  output: usize,
+  result: usize,
+  half: bool,
+  from: u32,
+  to: u32,
+  scratch: usize,
+): void {
+  while (from < to) {
+    const length = min(to - from, MOST);
+    const gradients = readable(dy, from, length, half, scratch);
+    const gates = readable(output, from, length, half, scratch + bytes(MOST));
+    const passed = half ? scratch : address(result, from, false);
+    const end = bytes(length & ~3);
+    for (let i: usize = 0; i < end; i += 16) {
+      v128.store(passed + i, gated(v128.load(gradients + i), v128.load(gates + i)));
+    }
+    const rest = length & 3;
+    if (rest > 0) {
+      storeRest(passed + end, gated(loadRest(gradients + end, rest), loadRest(gates + end, rest)), rest);
+    }
+    if (half) narrow(scratch, address(result, from, true), length);
+    from += length;
+  }
+}
+
+/** Elements of a square that is read row by row and written column by column out of the first-level cache. */
+const TILE: u32 = 32;
+
+/** Transposes samples [from, to), each a matrix of rows x columns, to columns x rows. */
+export function transpose(
+  x: usize,
+  result: usize,
+  half: bool,
+  rows: u32,
+  columns: u32,
+  from: u32,
+  to: u32,
+): void {
+  for (let n = from; n < to; n++) {
+    const sample = n * rows * columns;
+    for (let row: u32 = 0; row < rows; row += TILE) {
+      const lastRow = min(row + TILE, rows);
+      for (let column: u32 = 0; column < columns; column += TILE) {
+        const lastColumn = min(column + TILE, columns);
+        for (let r = row; r < lastRow; r++) {
+          for (let c = column; c < lastColumn; c++) {
+            const source = address(x, sample + r * columns + c, half);
+            const target = address(result, sample + c * rows + r, half);
+            if (half) store<u16>(target, load<u16>(source));
+            else store<u32>(target, load<u32>(source));
+          }
+        }
+      }
+    }
+  }
+}
+
+/** Copies elements [from, to). */
+export function copy(x: usize, result: usize, half: bool, from: u32, to: u32): void {
+  const source = address(x, from, half);
+  memory.copy(address(result, from, half), source, address(x, to, half) - source);
+}

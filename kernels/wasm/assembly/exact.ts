@@ -1,0 +1,77 @@
+// A channel once more, in float64 and by two passes, where its float32 sums were not finite: so NaN, infinities and numbers
+// whose squares float32 cannot hold give what float64 arithmetic gives. Strides are counted in elements.
+
+import { valueAt } from "./storage";
+
+/** Computes again the moments of every channel whose mean or m2 is not finite. */
+export function exactMoments(
+  x: usize,
+  half: bool,
+  batch: u32,
+  channels: u32,
+  inner: u32,
+  channelStride: u32,
+  innerStride: u32,
+  moments: usize,
+): void {
+  const count = load<f64>(moments);
+  const sample = channels * inner;
+  for (let c: u32 = 0; c < channels; c++) {
+    const means = moments + 8 + (<usize> c << 3);
+    const m2s = means + (<usize> channels << 3);
+    if (isFinite<f64>(load<f64>(means)) && isFinite<f64>(load<f64>(m2s))) continue;
+    let sum: f64 = 0;
+    for (let n: u32 = 0; n < batch; n++) {
+      let at = n * sample + c * channelStride;
+      for (let i: u32 = 0; i < inner; i++, at += innerStride) sum += valueAt(x, at, half);
+    }
+    const mean = sum / count;
+    let m2: f64 = 0;
+    for (let n: u32 = 0; n < batch; n++) {
+      let at = n * sample + c * channelStride;
+      for (let i: u32 = 0; i < inner; i++, at += innerStride) {
+        const deviation = valueAt(x, at, half) - mean;
+        m2 += deviation * deviation;
+      }
+    }
+    store<f64>(means, mean);
+    store<f64>(m2s, m2);
+  }
+}
+
+/**
+ * Computes again the gradient sums of every channel that has one that is not finite. A term whose dy is 0 is left out: x may be
+ * infinite where no gradient flows.
+ */
+export function exactSums(
+  x: usize,
+  dy: usize,
+  output: usize,
+  half: bool,
+  batch: u32,
+  channels: u32,
+  inner: u32,
+  channelStride: u32,
+  innerStride: u32,
+  statistics: usize,
+  sums: usize,
+): void {
+  const sample = channels * inner;
+  for (let c: u32 = 0; c < channels; c++) {
+    const dys = sums + (<usize> c << 3);
+    const products = dys + (<usize> channels << 3);
+    if (isFinite<f64>(load<f64>(dys)) && isFinite<f64>(load<f64>(products))) continue;
+    const mean = load<f64>(statistics + (<usize> c << 3));
+    let sum: f64 = 0, product: f64 = 0;
+    for (let n: u32 = 0; n < batch; n++) {
+      let at = n * sample + c * channelStride;
+      for (let i: u32 = 0; i < inner; i++, at += innerStride) {
+        const gradient = output && !(valueAt(output, at, half) > 0) ? 0 : valueAt(dy, at, half);
+        sum += gradient;
+        if (gradient != 0) product += gradient * (valueAt(x, at, half) - mean);
+      }
+    }
+    store<f64>(dys, sum);
+    store<f64>(products, product);
+  }
+}

@@ -1,0 +1,13 @@
+// Everything that the host calls. Addresses are bytes in the imported memory; a kernel with `from` and `to` may run on parts of
+// a tensor at once, each part with records and scratch memory of its own.
+
+export { gradientCoefficients, gradientsOfParameters, mergeMoments, mergeSums, normalizeCoefficients, resolve, spread, updateRunningStats } from "./channels";
+export { addScaled, copy, gate, relu, transpose } from "./elementwise";
+export { exactMoments, exactSums } from "./exact";
+export { gradients } from "./gradients";
+export { momentsOfColumns } from "./moments_columns";
+export { momentsOfRows } from "./moments_rows";
+export { normalizeColumns, normalizeRows } from "./normalize";
+export { narrow, widen } from "./storage";
+export { sumsOfColumns } from "./sums_columns";
+export { sumsOfRows } from "./sums_rows";

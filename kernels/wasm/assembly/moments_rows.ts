@@ -1,0 +1,215 @@
+// Moments where the elements of a channel lie side by side (channels first): a row is one channel of one sample.
+//
+// Memory is walked once, in ascending order; a large tensor in its two halves at once, since one ascending stream does not keep
+// a core's prefetcher busy (measured: 0.58 instead of 0.75 ms for 26 MB; streams near each other, or four, are slower than
+// one). Every channel has a record, one cache line, in which x - shift and its square
+// are summed in four float32 lanes; before the lanes lose digits, they are merged into float64 by Chan's formula, and the
+// running mean becomes the new shift. Sums about a shift near the mean do not cancel, wherever the mean lies.
+
+import { ChannelMoments, RECORD, settle } from "./moments";
+import { MOST, readable } from "./storage";
+import { bytes, keep, loadRest, madd, total, zeros } from "./vectors";
+
+/** Lanes are merged once a channel has this many elements in them, or this many rows. */
+const ENOUGH: u32 = 2048;
+const ENOUGH_ROWS: u32 = 16;
+/** Elements that come from memory rather than from a shared cache: 16 MiB. */
+export const LARGE: u32 = 1 << 22;
+
+/**
+ * Moments of elements [from, to) of a tensor (N, channels, inner), per channel.
+ *
+ * @param x first byte of the tensor
+ * @param half 1 for float16, 0 for float32
+ * @param records the result: a record per channel
+ * @param scratch room for MOST float32
+ */
+export function momentsOfRows(
+  x: usize,
+  half: bool,
+  channels: u32,
+  inner: u32,
+  from: u32,
+  to: u32,
+  records: usize,
+  scratch: usize,
+): void {
+  const last = records + <usize> channels * RECORD;
+  memory.fill(records, 0, last - records);
+  if (from == to) return;
+  const firstRow = (from + inner - 1) / inner;
+  const rows = to / inner > firstRow ? to / inner - firstRow : 0;
+  if (!half && rows * inner >= LARGE) {
+    const pairs = rows / 2;
+    addRows(x, half, channels, inner, from, firstRow * inner, records, scratch);
+    addPairs(x, channels, inner, firstRow, pairs, records);
+    from = (firstRow + 2 * pairs) * inner;
+  }
+  addRows(x, half, channels, inner, from, to, records, scratch);
+  for (let record = records; record < last; record += RECORD) {
+    const channel = changetype<ChannelMoments>(record);
+    if (channel.pending > 0) settle(channel);
+  }
+}
+
+/** Adds elements [from, to), row by row. */
+function addRows(
+  x: usize,
+  half: bool,
+  channels: u32,
+  inner: u32,
+  from: u32,
+  to: u32,
+  records: usize,
+  scratch: usize,
+): void {
+  const row = from / inner;
+  let rowEnd = (row + 1) * inner;
+  let c = row % channels;
+  while (from < to) {
+    const length = min(min(rowEnd, to) - from, MOST);
+    const run = readable(x, from, length, half, scratch);
+    const channel = channelOf(records, c);
+    prepare(channel, run, length);
+    add(channel, run, length);
+    finish(channel, inner);
+    from += length;
+    if (from == rowEnd) {
+      rowEnd += inner;
+      if (++c == channels) c = 0;
+    }
+  }
+}
+
+/** Adds rows [first, first + pairs) and the `pairs` rows after them, one of these and one of those at a time. */
+function addPairs(x: usize, channels: u32, inner: u32, first: u32, pairs: u32, records: usize): void {
+  const apart = bytes(pairs * inner);
+  let upper = first % channels;
+  let lower = (first + pairs) % channels;
+  let row = x + bytes(first * inner);
+  for (let pair: u32 = 0; pair < pairs; pair++) {
+    const a = channelOf(records, upper);
+    const b = channelOf(records, lower);
+    for (let done: u32 = 0; done < inner; done += MOST) {
+      const length = min(inner - done, MOST);
+      const run = row + bytes(done);
+      prepare(a, run, length);
+      prepare(b, run + apart, length);
+      addBoth(a, run, b, run + apart, length);
+      finish(a, inner);
+      finish(b, inner);
+    }
+    row += bytes(inner);
+    if (++upper == channels) upper = 0;
+    if (++lower == channels) lower = 0;
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function channelOf(records: usize, c: u32): ChannelMoments {
+  return changetype<ChannelMoments>(records + <usize> c * RECORD);
+}
+
+/** Gives a channel that has seen nothing the mean of its first run for a shift. */
+// @ts-ignore: decorator
+@inline
+function prepare(channel: ChannelMoments, run: usize, length: u32): void {
+  if (channel.count == 0 && channel.pending == 0) channel.shift = meanOf(run, length);
+}
+
+/** Merges the lanes of a channel that has enough in them. */
+// @ts-ignore: decorator
+@inline
+function finish(channel: ChannelMoments, inner: u32): void {
+  if (channel.pending >= min(ENOUGH, ENOUGH_ROWS * inner)) settle(channel);
+}
+
+/** Adds a run to the lanes of its channel. */
+// @ts-ignore: decorator
+@inline
+function add(channel: ChannelMoments, x: usize, length: u32): void {
+  const shift = f32x4.splat(channel.shift);
+  let s0 = zeros(), s1 = s0, s2 = s0, s3 = s0, q0 = s0, q1 = s0, q2 = s0, q3 = s0;
+  const vectors = x + bytes(length & ~3);
+  for (const end = x + bytes(length & ~15); x < end; x += 64) {
+    const d0 = f32x4.sub(v128.load(x), shift);
+    const d1 = f32x4.sub(v128.load(x, 16), shift);
+    const d2 = f32x4.sub(v128.load(x, 32), shift);
+    const d3 = f32x4.sub(v128.load(x, 48), shift);
+    s0 = f32x4.add(s0, d0);
+    q0 = madd(d0, d0, q0);
+    s1 = f32x4.add(s1, d1);
+    q1 = madd(d1, d1, q1);
+    s2 = f32x4.add(s2, d2);
+    q2 = madd(d2, d2, q2);
+    s3 = f32x4.add(s3, d3);
+    q3 = madd(d3, d3, q3);
+  }
+  for (; x < vectors; x += 16) {
+    const d = f32x4.sub(v128.load(x), shift);
+    s0 = f32x4.add(s0, d);
+    q0 = madd(d, d, q0);
+  }
+  const rest = length & 3;
+  if (rest > 0) {
+    const d = keep(f32x4.sub(loadRest(x, rest), shift), rest);
+    s1 = f32x4.add(s1, d);
+    q1 = madd(d, d, q1);
+  }
+  channel.sum = f32x4.add(channel.sum, f32x4.add(f32x4.add(s0, s1), f32x4.add(s2, s3)));
+  channel.squares = f32x4.add(channel.squares, f32x4.add(f32x4.add(q0, q1), f32x4.add(q2, q3)));
+  channel.pending += length;
+}
+
+/** Adds two runs of one length, which are far from each other. */
+// @ts-ignore: decorator
+@inline
+function addBoth(a: ChannelMoments, x: usize, b: ChannelMoments, y: usize, length: u32): void {
+  const shiftA = f32x4.splat(a.shift);
+  const shiftB = f32x4.splat(b.shift);
+  let s0 = zeros(), s1 = s0, t0 = s0, t1 = s0, q0 = s0, q1 = s0, r0 = s0, r1 = s0;
+  const vectors = length & ~7;
+  for (const end = x + bytes(vectors); x < end; x += 32, y += 32) {
+    const d0 = f32x4.sub(v128.load(x), shiftA);
+    const d1 = f32x4.sub(v128.load(x, 16), shiftA);
+    const e0 = f32x4.sub(v128.load(y), shiftB);
+    const e1 = f32x4.sub(v128.load(y, 16), shiftB);
+    s0 = f32x4.add(s0, d0);
+    q0 = madd(d0, d0, q0);
+    s1 = f32x4.add(s1, d1);
+    q1 = madd(d1, d1, q1);
+    t0 = f32x4.add(t0, e0);
+    r0 = madd(e0, e0, r0);
+    t1 = f32x4.add(t1, e1);
+    r1 = madd(e1, e1, r1);
+  }
+  a.sum = f32x4.add(a.sum, f32x4.add(s0, s1));
+  a.squares = f32x4.add(a.squares, f32x4.add(q0, q1));
+  a.pending += vectors;
+  b.sum = f32x4.add(b.sum, f32x4.add(t0, t1));
+  b.squares = f32x4.add(b.squares, f32x4.add(r0, r1));
+  b.pending += vectors;
+  if (vectors == length) return;
+  add(a, x, length - vectors);
+  add(b, y, length - vectors);
+}
+
+/** Mean of a run, about its first element: exactly that element where all are equal. */
+function meanOf(x: usize, length: u32): f32 {
+  const first = load<f32>(x);
+  const shift = f32x4.splat(first);
+  let s0 = zeros(), s1 = s0;
+  const vectors = x + bytes(length & ~3);
+  for (const end = x + bytes(length & ~7); x < end; x += 32) {
+    s0 = f32x4.add(s0, f32x4.sub(v128.load(x), shift));
+    s1 = f32x4.add(s1, f32x4.sub(v128.load(x, 16), shift));
+  }
+  if (x < vectors) {
+    s0 = f32x4.add(s0, f32x4.sub(v128.load(x), shift));
+    x += 16;
+  }
+  const rest = length & 3;
+  if (rest > 0) s1 = f32x4.add(s1, keep(f32x4.sub(loadRest(x, rest), shift), rest));
+  return <f32> (<f64> first + total(f32x4.add(s0, s1)) / <f64> length);
+}

@@ -1,0 +1,145 @@
+/**
+ * The composition root: memory, kernels, threads and arrays of one handle, given to each other.
+ *
+ * @module
+ */
+
+import { DeviceError } from "../../lib/errors.ts";
+import { createArrays, type Elements, type Slot } from "./arrays.ts";
+import { type Build, compile, runs } from "./binary.ts";
+import { elementwiseOperations } from "./elementwise_operations.ts";
+import { forwardOperations } from "./forward_operations.ts";
+import { gradientOperations } from "./gradient_operations.ts";
+import type { WasmDevice, WasmOptions } from "./handle.ts";
+import { WORTH_A_THREAD } from "./layout.ts";
+import { createMemory, type Memory, MOST_PAGES, PAGE } from "./memory.ts";
+import { createTeam, mayBlock, sharesMemory } from "./threads/team.ts";
+import { transfers } from "./transfers.ts";
+import { createBench, elements, type Kernels } from "./workbench.ts";
+
+/** What a handle may be told beside the caller's options. */
+export interface Circumstances {
+  /** For tests: stands between the device and its memory. */
+  readonly around?: (memory: Memory) => Memory;
+  /** For tests: this build, whatever the arithmetic and the runtime. */
+  readonly build?: Build;
+  /** For tests: elements that are worth a thread. */
+  readonly least?: number;
+}
+
+const DEFAULTS = {
+  threads: 1,
+  arithmetic: "fast",
+  initialBytes: 2 ** 20,
+  maximumBytes: MOST_PAGES * PAGE,
+  timeoutMs: 30_000,
+} as const;
+
+/**
+ * Makes a handle.
+ *
+ * @param options the caller's, checked
+ * @param circumstances what else to know
+ * @returns the handle
+ */
+export async function createDevice(
+  options: WasmOptions,
+  { around = (memory) => memory, build: forced, least = WORTH_A_THREAD }: Circumstances = {},
+): Promise<WasmDevice> {
+  const { arithmetic, initialBytes, maximumBytes, timeoutMs, ...wanted } = {
+    ...DEFAULTS,
+    ...options,
+  };
+  const build = forced ?? chooseBuild(arithmetic);
+  const threads = mayBlock() && sharesMemory() ? wanted.threads : 1;
+  const shared = threads > 1;
+  const wasmMemory = createWasmMemory(initialBytes, maximumBytes, shared);
+  const module = await compile(build, shared ? "shared" : "local");
+  const instance = await WebAssembly.instantiate(module, { env: { memory: wasmMemory } });
+  const kernels = instance.exports as unknown as Kernels;
+  const team = await createTeam({
+    module,
+    memory: wasmMemory,
+    exports: kernels,
+    threads,
+    timeoutMs,
+  });
+
+  let disposed = false;
+  const check = (): void => {
+    if (!disposed) return;
+    throw new DeviceError("Cannot use the device as it was disposed: open another one", "lost");
+  };
+  const memory = around(createMemory(wasmMemory));
+  const view = ({ address, contents: { length, dtype } }: Slot<Elements>) => {
+    check();
+    if (dtype === "float32") return new Float32Array(memory.buffer(), address, length);
+    if (typeof Float16Array === "function") {
+      return new Float16Array(memory.buffer(), address, length);
+    }
+    throw new DeviceError(
+      "Cannot view a float16 array as this runtime has no Float16Array: download it instead",
+      "unsupported",
+    );
+  };
+  const arrays = createArrays(memory, view);
+  const operate = createBench({ memory, arrays, kernels, team, least }, check);
+  const { describe, free, owns } = arrays;
+  const { normalize, ...forward } = forwardOperations(operate);
+  const { gradientSums, gradients } = gradientOperations(operate);
+  const dispose = (): void => {
+    disposed = true;
+    team.close();
+  };
+  return Object.freeze<WasmDevice>({
+    info: Object.freeze({
+      name: `Wasm SIMD (${build === "relaxed" ? "relaxed multiply-add" : "reproducible"}, ` +
+        `${threads} thread${threads > 1 ? "s" : ""})`,
+      float16: true,
+      threads,
+      arithmetic: build === "relaxed" ? "fast" : "reproducible",
+    }),
+    describe,
+    free,
+    owns,
+    allocate: (length, dtype) => operate(({ make }) => make(elements(length, dtype)).array),
+    ...transfers(operate),
+    ...forward,
+    normalize,
+    gradientSums,
+    gradients,
+    ...elementwiseOperations(operate),
+    fused: Object.freeze({ normalize, gradientSums, gradients }),
+    [Symbol.dispose]: dispose,
+    [Symbol.asyncDispose]: () => Promise.resolve(dispose()),
+  });
+}
+
+function chooseBuild(arithmetic: "fast" | "reproducible"): Build {
+  if (arithmetic === "fast" && runs("relaxed")) return "relaxed";
+  if (runs("simd128")) return "simd128";
+  throw new DeviceError(
+    "Cannot open the device as this runtime must have WebAssembly with SIMD: use a newer runtime, " +
+      "or referenceDevice()",
+    "unsupported",
+  );
+}
+
+function createWasmMemory(
+  initialBytes: number,
+  maximumBytes: number,
+  shared: boolean,
+): WebAssembly.Memory {
+  const initial = Math.ceil(initialBytes / PAGE);
+  const maximum = Math.ceil(maximumBytes / PAGE);
+  try {
+    return new WebAssembly.Memory({ initial, maximum, shared });
+  } catch (cause) {
+    throw new DeviceError(
+      `Cannot open the device as the machine must grant ${initialBytes} bytes of memory that may ` +
+        `grow to ${maximumBytes}: ask for less by initialBytes and maximumBytes`,
+      "outOfMemory",
+      { cause },
+    );
+  }
+}

@@ -1,0 +1,194 @@
+/**
+ * Gradient sums and gradients on Wasm.
+ *
+ * @module
+ */
+
+import type {
+  Affine,
+  FusedGradientArrays,
+  GradientSums,
+  Prologue,
+  Statistics,
+} from "../../lib/device.ts";
+import type { Tensor } from "../../lib/tensor.ts";
+import { bytesOf, type WasmArray } from "./arrays.ts";
+import { laneBytes, planes, resolve, spread } from "./channel_operations.ts";
+import { layoutOf, sameOrder } from "./layout.ts";
+import { type Bench, elements, grainOf, halfOf, MOST, type Operate, RECORD } from "./workbench.ts";
+
+type Input = Tensor<WasmArray>;
+
+/** Operations of a backward pass; both take a prologue too. */
+export interface GradientOperations {
+  readonly gradientSums: (
+    input: Input,
+    gradOutput: Input,
+    statistics: Statistics<WasmArray>,
+    prologue?: Prologue<WasmArray>,
+  ) => WasmArray;
+  readonly gradients: (
+    input: Input,
+    gradOutput: Input,
+    statistics: Statistics<WasmArray>,
+    sums: GradientSums<WasmArray>,
+    affine: Affine<WasmArray>,
+    prologue?: Prologue<WasmArray>,
+  ) => FusedGradientArrays<WasmArray>;
+}
+
+const PLAIN: Prologue<WasmArray> = { output: null, residualFormat: null, overwrite: false };
+
+/** Makes the operations of a backward pass. */
+export function gradientOperations(operate: Operate): GradientOperations {
+  return Object.freeze<GradientOperations>({
+    gradientSums: (input, gradOutput, statistics, { output } = PLAIN) =>
+      operate((bench) => gradientSums(bench, input, gradOutput, statistics, output)),
+    gradients: (input, gradOutput, statistics, sums, affine, prologue = PLAIN) =>
+      operate((bench) => gradients(bench, input, gradOutput, statistics, sums, affine, prologue)),
+  });
+}
+
+function gradientSums(
+  bench: Bench,
+  { data, shape, dtype, format }: Input,
+  gradOutput: Input,
+  statistics: Statistics<WasmArray>,
+  output: Input | null,
+): WasmArray {
+  const { address, kernels } = bench;
+  const layout = layoutOf(shape, format);
+  const { batch, channels, inner, period, laneInner, channelStride, innerStride } = layout;
+  const x = address(data);
+  const dy = bench.ordered(gradOutput, format);
+  const gates = bench.ordered(output, format);
+  const half = halfOf(dtype);
+  const parts = bench.parts(layout.elements, grainOf(layout));
+  const recordBytes = channels * RECORD;
+  const workBytes = (period === null ? 0 : planes(6, period, 4)) + planes(3, MOST, 4);
+  const [resolved, perChannel, perLane, records, work] = bench.areas(
+    planes(2, channels, 8),
+    planes(3, channels, 4),
+    laneBytes(1, layout),
+    recordBytes * parts.length,
+    workBytes * parts.length,
+  );
+  const { array, slot } = bench.make({ kind: "sums", length: 2 * channels });
+  resolve(bench, statistics, channels, 0, resolved);
+  // Of these coefficients only the first plane is used, the means.
+  kernels.normalizeCoefficients(resolved, 0, 0, channels, perChannel);
+  const his = spread(bench, 1, layout, { perChannel, perLane });
+  if (period === null) {
+    bench.run("sumsOfRows", parts, ({ from, to }, thread) => [
+      x,
+      dy,
+      gates,
+      half,
+      channels,
+      inner,
+      from,
+      to,
+      his,
+      records + thread * recordBytes,
+      work + thread * workBytes,
+    ]);
+  } else {
+    bench.run("sumsOfColumns", parts, ({ from, to }, thread) => [
+      x,
+      dy,
+      gates,
+      half,
+      channels,
+      laneInner,
+      period,
+      from,
+      to,
+      his,
+      records + thread * recordBytes,
+      work + thread * workBytes,
+    ]);
+  }
+  const sums = slot.address;
+  kernels.mergeSums(records, parts.length, channels, resolved, sums);
+  kernels.exactSums(
+    x,
+    dy,
+    gates,
+    half,
+    batch,
+    channels,
+    inner,
+    channelStride,
+    innerStride,
+    resolved,
+    sums,
+  );
+  return array;
+}
+
+function gradients(
+  bench: Bench,
+  { data, shape, dtype, format }: Input,
+  gradOutput: Input,
+  statistics: Statistics<WasmArray>,
+  { local, total }: GradientSums<WasmArray>,
+  { weight, bias, eps }: Affine<WasmArray>,
+  { output, residualFormat, overwrite }: Prologue<WasmArray>,
+): FusedGradientArrays<WasmArray> {
+  const { arrays, address, kernels } = bench;
+  const layout = layoutOf(shape, format);
+  const { channels, inner, period } = layout;
+  const dy = bench.ordered(gradOutput, format);
+  const gates = bench.ordered(output, format);
+  const half = halfOf(dtype);
+  const parts = bench.parts(layout.elements, grainOf(layout));
+  const scratchBytes = planes(4, MOST, 4);
+  const [resolved, perChannel, perLane, scratch] = bench.areas(
+    planes(2, channels, 8),
+    planes(4, channels, 4),
+    laneBytes(4, layout),
+    half * scratchBytes * parts.length,
+  );
+  const [x, weights] = [total === null ? 0 : address(data), address(weight)];
+  const sums = arrays.slot(local, "sums").address;
+  const totals = total === null ? 0 : arrays.slot(total, "sums").address;
+  const contents = elements(layout.elements, dtype);
+  const gradInput = bench.makeOver(overwrite ? gradOutput.data : null, contents);
+  const gradWeight = weight === null ? null : bench.make(elements(channels, "float32"));
+  const gradBias = bias === null ? null : bench.make(elements(channels, "float32"));
+  const gradResidual = residualFormat === null ? null : bench.make(contents);
+
+  const count = resolve(bench, statistics, channels, eps, resolved);
+  kernels.gradientCoefficients(resolved, totals, count, weights, channels, perChannel);
+  const coefficients = spread(bench, 4, layout, { perChannel, perLane });
+  const dx = gradInput.slot.address;
+  // The loop writes in the input's order; a residual in the other one is transposed afterwards.
+  const direct = residualFormat === null || sameOrder(shape, residualFormat, format);
+  const target = gradResidual ? gradResidual.slot.address : 0;
+  const passed = direct ? target : bench.borrow(bytesOf(contents));
+  bench.run("gradients", parts, ({ from, to }, thread) => [
+    x,
+    dy,
+    gates,
+    dx,
+    passed,
+    half,
+    period ?? channels,
+    period === null ? inner : 0,
+    from,
+    to,
+    coefficients,
+    scratch + thread * scratchBytes,
+  ]);
+  if (residualFormat !== null && !direct) {
+    bench.copy({ shape, dtype, format }, passed, target, residualFormat);
+  }
+  const parameters = [gradWeight, gradBias].map((made) => made ? made.slot.address : 0);
+  kernels.gradientsOfParameters(resolved, sums, channels, parameters[0], parameters[1]);
+  return {
+    gradInput: gradInput.array,
+    gradWeight: gradWeight && gradWeight.array,
+    gradBias: gradBias && gradBias.array,
+    gradResidual: gradResidual && gradResidual.array,
+  };
+}

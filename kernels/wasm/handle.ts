@@ -1,0 +1,45 @@
+/**
+ * The handle on a Wasm device that users hold, and its options. Types only.
+ *
+ * @module
+ */
+
+import type { Device, DeviceInfo } from "../../lib/device.ts";
+import type { DType } from "../../lib/tensor.ts";
+import type { WasmArray } from "./arrays.ts";
+
+/** What a Wasm device says of itself. */
+export interface WasmInfo extends DeviceInfo {
+  /** Threads that compute, the caller's included. */
+  readonly threads: number;
+  /** Whether products are added by one rounding or two; `"reproducible"` gives the same bits on every machine. */
+  readonly arithmetic: "fast" | "reproducible";
+}
+
+/** A device in a Wasm memory of its own. To dispose it ends its threads and gives its memory up. */
+export interface WasmDevice extends Device<WasmArray>, Disposable, AsyncDisposable {
+  /** What the device says of itself. */
+  readonly info: WasmInfo;
+  /** Makes an array whose elements are undefined until they are written through `view`. */
+  readonly allocate: (length: number, dtype: DType) => WasmArray;
+}
+
+/** Options of `wasmDevice`. */
+export interface WasmOptions {
+  /**
+   * Threads that compute, the caller's included: 1 by default, 16 at most. More than one need shared memory, and a caller
+   * that may wait: on the main thread of a browser the device has one, and `info.threads` says so.
+   */
+  readonly threads?: number;
+  /**
+   * `"fast"` (the default) adds products by fused multiply-add where the runtime has relaxed SIMD; `"reproducible"` rounds
+   * them first, which gives the same bits on every machine for the same number of threads.
+   */
+  readonly arithmetic?: "fast" | "reproducible";
+  /** Bytes of memory to begin with, which then need not grow; 1 MiB by default. */
+  readonly initialBytes?: number;
+  /** Bytes that the memory may grow to; 4 GiB by default, which is all that 32-bit addresses reach. */
+  readonly maximumBytes?: number;
+  /** Milliseconds that a thread is waited for before the device counts as lost; 30,000 by default. */
+  readonly timeoutMs?: number;
+}

@@ -1,0 +1,107 @@
+/**
+ * How the kernels see a tensor, and how its memory is shared out among threads: every number that decides a launch.
+ *
+ * @module
+ */
+
+import { extents, type Format } from "../../lib/tensor.ts";
+
+/** A tensor as the kernels walk it. Counts of elements. */
+export interface Layout {
+  readonly batch: number;
+  readonly channels: number;
+  /** Elements of a channel in one sample. */
+  readonly inner: number;
+  readonly elements: number;
+  /** Values per channel. */
+  readonly count: number;
+  readonly channelStride: number;
+  readonly innerStride: number;
+  /**
+   * Lanes of a row where memory is walked as a matrix whose lanes always belong to the same channel; null where it is walked
+   * as rows of one channel each.
+   */
+  readonly period: number | null;
+  /** Lane j of a period belongs to channel (j / laneInner) % channels. */
+  readonly laneInner: number;
+}
+
+/** Rows of fewer elements than this are walked as lanes of a matrix, if there are enough of them. */
+const SHORT_ROW = 16;
+const FEW_ROWS = 8;
+/** Lanes come in vectors of four float32, and a row of very few is not worth its loop. */
+const VECTOR = 4;
+const FEWEST_LANES = 64;
+
+/**
+ * Says how the kernels shall walk a tensor.
+ *
+ * @param shape its logical shape (N, C, ...spatial)
+ * @param format its memory order
+ * @returns the layout
+ */
+export function layoutOf(shape: readonly number[], format: Format): Layout {
+  const { batch, channels, inner } = extents(shape);
+  const last = format === "channelsLast" || inner === 1;
+  const short = inner < SHORT_ROW && batch >= FEW_ROWS;
+  const laneInner = last ? 1 : inner;
+  const elements = batch * channels * inner;
+  return {
+    batch,
+    channels,
+    inner,
+    elements,
+    count: batch * inner,
+    channelStride: last ? 1 : inner,
+    innerStride: last ? channels : 1,
+    period: elements > 0 && (last || short) ? periodOf(channels * laneInner) : null,
+    laneInner,
+  };
+}
+
+/** Says whether the elements of a shape lie the same way in both memory orders. */
+export function sameOrder(shape: readonly number[], a: Format, b: Format): boolean {
+  const { channels, inner } = extents(shape);
+  return a === b || channels === 1 || inner === 1;
+}
+
+/** The smallest multiple that fills whole vectors and is worth a loop. */
+function periodOf(lanes: number): number {
+  const vectors = lanes % 4 === 0 ? lanes : lanes % 2 === 0 ? 2 * lanes : VECTOR * lanes;
+  return vectors * Math.ceil(FEWEST_LANES / vectors);
+}
+
+/** Elements of a part below which another thread costs more than it saves. */
+export const WORTH_A_THREAD = 65_536;
+/** Parts begin at a cache line, in float16 too. */
+const ALIGNED = 32;
+
+/** Elements [from, to) of a tensor. */
+export interface Part {
+  readonly from: number;
+  readonly to: number;
+}
+
+/**
+ * Shares a tensor out among threads: contiguous parts, as many as are worth it, equal but for what does not divide.
+ *
+ * @param elements number of elements
+ * @param threads threads there are
+ * @param least elements that a part must have to be worth a thread
+ * @param multiple what every part but the last must be a multiple of
+ * @returns one part per thread that works, in order
+ */
+export function partsOf(
+  elements: number,
+  threads: number,
+  least: number,
+  multiple = ALIGNED,
+): readonly Part[] {
+  const worth = Math.min(threads, Math.floor(elements / Math.max(least, multiple)));
+  if (worth < 2) return [{ from: 0, to: elements }];
+  const grains = Math.ceil(elements / multiple);
+  return Array.from({ length: worth }, (_, i) => ({
+    from: Math.floor(grains * i / worth) * multiple,
+    to: Math.min(Math.floor(grains * (i + 1) / worth) * multiple, elements),
+  }));
+}

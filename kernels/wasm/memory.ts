@@ -1,0 +1,128 @@
+/**
+ * Blocks of a Wasm memory: given out, given back, used again.
+ *
+ * @module
+ */
+
+import { DeviceError } from "../../lib/errors.ts";
+
+/** Where blocks come from. Addresses and sizes are bytes. */
+export interface Memory {
+  /** Gives a block, aligned to a cache line; what is in it is undefined. */
+  readonly allocate: (bytes: number) => number;
+  /** Gives a block back, by its address. */
+  readonly release: (address: number) => void;
+  /** The memory as it is now: a local one is another buffer after it has grown. */
+  readonly buffer: () => ArrayBuffer;
+}
+
+/** Bytes of a page of Wasm memory. */
+export const PAGE = 65_536;
+/** Pages that 32-bit addresses reach: 4 GiB. */
+export const MOST_PAGES = 65_536;
+
+const LINE = 64;
+/** No array lies at address 0, which kernels take for "none". */
+const FIRST = LINE;
+
+interface Span {
+  address: number;
+  bytes: number;
+}
+
+/**
+ * Makes an allocator over a memory that nobody else writes.
+ *
+ * A block that is given back serves the next request of its size at once, so that a training step gets the blocks of the
+ * step before. Where there is none, neighbours are joined and the lowest span that suffices is split; only then the
+ * memory grows, which never moves what is in it.
+ *
+ * @param memory the memory
+ * @returns the allocator
+ */
+export function createMemory(memory: WebAssembly.Memory): Memory {
+  const sizes = new Map<number, number>(); // Blocks in use, by address.
+  const shelves = new Map<number, number[]>(); // Addresses of idle blocks, by size.
+  let spans: Span[] = []; // Idle memory that is no block any more, by address, neighbours joined.
+  let end = FIRST; // Everything from here on was never used.
+
+  /** Takes the blocks off their shelves and joins what touches. */
+  const join = (): void => {
+    const idle = [...spans];
+    for (const [bytes, addresses] of shelves) {
+      for (const address of addresses) idle.push({ address, bytes });
+    }
+    shelves.clear();
+    idle.sort((a, b) => a.address - b.address);
+    spans = [];
+    for (const span of idle) {
+      const before = spans.at(-1);
+      if (before && before.address + before.bytes === span.address) before.bytes += span.bytes;
+      else spans.push(span);
+    }
+    const last = spans.at(-1);
+    if (last && last.address + last.bytes === end) {
+      end = last.address;
+      spans.pop();
+    }
+  };
+  const split = (bytes: number): number | undefined => {
+    const at = spans.findIndex((span) => span.bytes >= bytes);
+    if (at < 0) return undefined;
+    const span = spans[at];
+    const { address } = span;
+    span.address += bytes;
+    span.bytes -= bytes;
+    if (span.bytes === 0) spans.splice(at, 1);
+    return address;
+  };
+  const extend = (bytes: number): number => {
+    const needed = Math.ceil((end + bytes - memory.buffer.byteLength) / PAGE);
+    if (needed > 0) grow(memory, needed, bytes);
+    const address = end;
+    end += bytes;
+    return address;
+  };
+
+  return Object.freeze<Memory>({
+    allocate: (bytes) => {
+      const wanted = Math.max(LINE, Math.ceil(bytes / LINE) * LINE);
+      let address = shelves.get(wanted)?.pop();
+      if (address === undefined) {
+        join();
+        address = split(wanted) ?? extend(wanted);
+      }
+      sizes.set(address, wanted);
+      return address;
+    },
+    release: (address) => {
+      const bytes = sizes.get(address);
+      if (bytes === undefined) throw new RangeError(`Cannot release address ${address}: no block`);
+      sizes.delete(address);
+      const shelf = shelves.get(bytes);
+      if (shelf) shelf.push(address);
+      else shelves.set(bytes, [address]);
+    },
+    // The type of a shared memory's buffer is another; typed arrays read both.
+    buffer: () => memory.buffer as ArrayBuffer,
+  });
+}
+
+/** Grows the memory by an eighth or by what is needed, whichever is more, or else by what is needed. */
+function grow(memory: WebAssembly.Memory, needed: number, bytes: number): void {
+  const before = memory.buffer.byteLength;
+  for (const pages of [Math.max(needed, Math.ceil(before / PAGE / 8)), needed]) {
+    try {
+      memory.grow(pages);
+      return;
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+    }
+  }
+  throw new DeviceError(
+    `Cannot make an array of ${bytes} bytes as this device's memory must not grow past its ` +
+      `maximum, or the machine has no more: current size is ${before} bytes; free arrays, use ` +
+      "smaller batches, or open the device with a larger maximumBytes (at most 4 GiB)",
+    "outOfMemory",
+  );
+}

@@ -1,0 +1,55 @@
+/**
+ * What may befall a team, in words. All of it ends the team.
+ *
+ * @module
+ */
+
+import { DeviceError } from "../../../lib/errors.ts";
+
+/** A kernel threw on a thread; `cause` where that was the caller's. */
+export function trapped(
+  kernel: string,
+  thread: number,
+  text: string,
+  cause?: unknown,
+): DeviceError {
+  return new DeviceError(
+    `Cannot finish ${kernel} as it must not trap: current value is "${text}" on thread ${thread}`,
+    "lost",
+    cause === undefined ? undefined : { cause },
+  );
+}
+
+/** A thread has not come to an end of its part: it is dead, still at work, or never got a core. */
+export function unfinished(kernel: string, thread: number, timeoutMs: number): DeviceError {
+  return new DeviceError(
+    `Cannot finish ${kernel} as every thread must be done ${timeoutMs} ms after the caller: ` +
+      `current value is that thread ${thread} is not`,
+    "lost",
+  );
+}
+
+/** A thread ended by itself, or somebody terminated it. */
+export function dead(thread: number, reason: string): DeviceError {
+  return new DeviceError(
+    `Cannot run kernels as thread ${thread} must be alive: current value is "${reason}"`,
+    "lost",
+  );
+}
+
+/** Not all threads have started. */
+export function notStarted(reason: string, cause?: unknown): DeviceError {
+  return new DeviceError(
+    `Cannot start a team as all its threads must become ready: current value is "${reason}"`,
+    "lost",
+    cause === undefined ? undefined : { cause },
+  );
+}
+
+/** The team's owner has closed it. */
+export function closed(): DeviceError {
+  return new DeviceError(
+    "Cannot run a kernel as its team must be open: current value is closed",
+    "lost",
+  );
+}

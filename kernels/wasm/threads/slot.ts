@@ -1,0 +1,106 @@
+/**
+ * The caller's side of a helper's slot: hand over a call, wait until it has ended, read how.
+ *
+ * @module
+ */
+
+import { LAYOUT } from "./protocol.ts";
+
+/** How the caller hands work to one helper. */
+export interface Slot {
+  /** Hands over a call; the one before it must have ended. */
+  readonly hand: (kernel: number, values: readonly number[]) => void;
+  /** Waits until the call has ended, at most until `deadline` as performance.now() counts; false where it has not. */
+  readonly await: (deadline: number) => boolean;
+  /** What the helper's kernel threw; null where nothing. */
+  readonly failure: () => string | null;
+  /** Tells the helper to end as soon as it looks. */
+  readonly stop: () => void;
+}
+
+/**
+ * For how long the caller spins before it sleeps, in ms. At most about what sleeping and waking costs, so that it loses at
+ * most twice what it had to; half of that each time it was in vain, since then the helper may need this very core, and the
+ * whole again now and then, since the next helper may not.
+ */
+const SPIN_MS = { least: 0.005, most: 0.05, retry: 16 } as const;
+const LOOKS_BETWEEN_CLOCKS = 64;
+/** How long the caller sleeps at a stretch, in ms. */
+const SLICE_MS = 50;
+
+/**
+ * Makes the buffer of the control words.
+ *
+ * @param slots how many helpers there are
+ * @returns zeros: no call was handed over, none has failed
+ */
+export function controlBuffer(slots: number): SharedArrayBuffer {
+  return new SharedArrayBuffer(slots * LAYOUT.slotBytes);
+}
+
+/**
+ * Opens the slot of a helper.
+ *
+ * @param control the buffer of the control words
+ * @param index which slot, >= 0
+ * @returns functions for the one thread that calls
+ */
+export function openSlot(control: SharedArrayBuffer, index: number): Slot {
+  const at = index * LAYOUT.slotBytes;
+  const words = new Int32Array(control, at, LAYOUT.slotBytes / 4);
+  const numbers = new Float64Array(control, at + LAYOUT.argumentBytes, LAYOUT.mostArguments);
+  const letters = new Uint16Array(control, at + LAYOUT.textBytes, LAYOUT.mostLetters);
+  const { epoch, done } = LAYOUT;
+  let handed = 0;
+  let spinMs: number = SPIN_MS.most;
+  let vain = 0;
+
+  const hasEnded = () => Atomics.load(words, done) === handed;
+  const call = (kernel: number): void => {
+    words[LAYOUT.kernel] = kernel;
+    handed = (handed + 1) | 0;
+    Atomics.store(words, epoch, handed);
+    if (Atomics.load(words, LAYOUT.helperSleeps) === 1) Atomics.notify(words, epoch);
+  };
+  const hand = (kernel: number, values: readonly number[]): void => {
+    words[LAYOUT.count] = values.length;
+    for (let i = 0; i < values.length; i++) numbers[i] = values[i];
+    call(kernel);
+  };
+  // Leaves the arguments alone: a helper that is late may be about to read them.
+  const stop = (): void => call(LAYOUT.stop);
+  const spun = (): boolean => {
+    const full = vain > 0 && vain % SPIN_MS.retry === 0;
+    const end = performance.now() + (full ? SPIN_MS.most : spinMs);
+    do {
+      for (let look = 0; look < LOOKS_BETWEEN_CLOCKS; look++) {
+        if (!hasEnded()) continue;
+        vain = 0;
+        spinMs = Math.min(SPIN_MS.most, 2 * spinMs);
+        return true;
+      }
+    } while (performance.now() < end);
+    vain++;
+    spinMs = Math.max(SPIN_MS.least, spinMs / 2);
+    return false;
+  };
+  const wait = (deadline: number): boolean => {
+    if (hasEnded() || spun()) return true;
+    Atomics.store(words, LAYOUT.callerSleeps, 1);
+    try {
+      while (!hasEnded()) {
+        const leftMs = deadline - performance.now();
+        if (leftMs <= 0) return false;
+        Atomics.wait(words, done, (handed - 1) | 0, Math.min(SLICE_MS, leftMs));
+      }
+      return true;
+    } finally {
+      Atomics.store(words, LAYOUT.callerSleeps, 0);
+    }
+  };
+  const failure = (): string | null =>
+    words[LAYOUT.failed] === 0
+      ? null
+      : String.fromCharCode(...letters.subarray(0, words[LAYOUT.failed]));
+  return Object.freeze({ hand, await: wait, failure, stop });
+}

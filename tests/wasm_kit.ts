@@ -1,0 +1,120 @@
+/** Wasm devices as the suites see them: every block between guard zones, and full of NaN wherever nobody has written. */
+
+import type { DeviceKit } from "./kit.ts";
+import type { WasmArray, WasmDevice, WasmOptions } from "../kernels/wasm_device.ts";
+import type { Build } from "../kernels/wasm/binary.ts";
+import { createDevice } from "../kernels/wasm/device.ts";
+import type { Memory } from "../kernels/wasm/memory.ts";
+
+/** Bytes before and after every block that nobody may touch; as float32 a number that spoils every sum. */
+const GUARD = 256;
+const GUARD_BYTE = 0xfe;
+/** As float32, float16 and float64 a NaN. */
+const POISON = 0xff;
+
+/** What a guarded memory knows. */
+export interface Guarded {
+  /** Throws where a guard zone was written, and says whose. */
+  readonly check: () => void;
+  /** Bytes in use, without guard zones. */
+  readonly inUse: () => number;
+}
+
+/** Puts guard zones around every block of a memory, and NaN into it whenever it is given out or given back. */
+export function guard(memory: Memory): { readonly memory: Memory; readonly guarded: Guarded } {
+  const blocks = new Map<number, number>();
+  const fill = (address: number, bytes: number, byte: number): void => {
+    new Uint8Array(memory.buffer(), address, bytes).fill(byte);
+  };
+  const checkZone = (address: number, block: number): void => {
+    const zone = new Uint8Array(memory.buffer(), address, GUARD);
+    const at = zone.findIndex((byte) => byte !== GUARD_BYTE);
+    if (at >= 0) {
+      throw new Error(
+        `byte ${address + at - block} of a block of ${blocks.get(block)} was written`,
+      );
+    }
+  };
+  const checkBlock = (block: number): void => {
+    checkZone(block - GUARD, block);
+    checkZone(block + blocks.get(block)!, block);
+  };
+  return {
+    memory: {
+      buffer: memory.buffer,
+      allocate: (bytes) => {
+        const block = memory.allocate(bytes + 2 * GUARD) + GUARD;
+        blocks.set(block, bytes);
+        fill(block - GUARD, GUARD, GUARD_BYTE);
+        fill(block, bytes, POISON);
+        fill(block + bytes, GUARD, GUARD_BYTE);
+        return block;
+      },
+      release: (block) => {
+        checkBlock(block);
+        fill(block, blocks.get(block)!, POISON);
+        blocks.delete(block);
+        memory.release(block - GUARD);
+      },
+    },
+    guarded: {
+      check: () => [...blocks.keys()].forEach(checkBlock),
+      inUse: () => [...blocks.values()].reduce((total, bytes) => total + bytes, 0),
+    },
+  };
+}
+
+/** How to open a handle for a test. */
+export interface Opening {
+  readonly options?: WasmOptions;
+  readonly build?: Build;
+  /** Elements that are worth a thread: as many as make a part, so that small tensors are shared out too. */
+  readonly least?: number;
+}
+
+/** Opens a handle on guarded memory; `close` checks every zone that is left. */
+export async function openWasm({ options = {}, build, least }: Opening): Promise<{
+  readonly device: WasmDevice;
+  readonly guarded: Guarded;
+  readonly close: () => Promise<void>;
+}> {
+  let guarded: Guarded | undefined;
+  const device = await createDevice(options, {
+    ...(build && { build }),
+    ...(least && { least }),
+    around: (inner) => {
+      const made = guard(inner);
+      guarded = made.guarded;
+      return made.memory;
+    },
+  });
+  const close = async (): Promise<void> => {
+    await device[Symbol.asyncDispose]();
+    guarded!.check();
+  };
+  return { device, guarded: guarded!, close };
+}
+
+/** A kit of such handles. */
+export function wasmKit(name: string, opening: Opening): DeviceKit<WasmArray> {
+  return {
+    name,
+    open: () => openWasm(opening),
+    // Statistics are exact; of the roundings of a result, those of a difference, two products and two sums remain.
+    ulps: 4,
+    nonFinite: true,
+    subnormals: true,
+    arithmetic: "float32",
+    cases: 100,
+  };
+}
+
+/** A kit of one handle for all tests, where starting threads takes a while; `close` belongs to the last of them. */
+export async function sharedWasmKit(name: string, opening: Opening): Promise<{
+  readonly kit: DeviceKit<WasmArray>;
+  readonly close: () => Promise<void>;
+}> {
+  const { device, guarded, close } = await openWasm(opening);
+  const opened = { device, close: () => Promise.resolve(guarded.check()) };
+  return { kit: { ...wasmKit(name, opening), open: () => Promise.resolve(opened) }, close };
+}
