@@ -51,7 +51,7 @@ export async function createDevice(
     ...options,
   };
   const build = forced ?? chooseBuild(arithmetic);
-  const threads = mayBlock() && sharesMemory() ? wanted.threads : 1;
+  const threads = sharesMemory() && mayBlock() ? wanted.threads : 1;
   const shared = threads > 1;
   const wasmMemory = createWasmMemory(initialBytes, maximumBytes, shared);
   const module = await compile(build, shared ? "shared" : "local");

@@ -3,7 +3,7 @@
 import { address, MOST, narrow, readable } from "./storage";
 import { bytes, gated, loadRest, rectified, storeRest } from "./vectors";
 
-/** x + scale * y, in the storage of x. The arithmetic is float64 where a product must not be rounded first. */
+/** x + scale * y, in the storage of x; in float64, so that the product is not rounded before the sum. */
 export function addScaled(
   x: usize,
   halfX: bool,
@@ -20,9 +20,17 @@ export function addScaled(
     const augend = readable(x, from, length, halfX, scratch);
     const addend = readable(y, from, length, halfY, scratch + bytes(MOST));
     const output = halfX ? scratch : address(result, from, false);
-    for (let i: usize = 0; i < bytes(length); i += 4) {
-      const sum = <f64> load<f32>(augend + i) + scale * <f64> load<f32>(addend + i);
-      store<f32>(output + i, <f32> sum);
+    const factor = f64x2.splat(scale);
+    const end = bytes(length & ~1);
+    for (let i: usize = 0; i < end; i += 8) {
+      const a = f64x2.promote_low_f32x4(v128.load64_zero(augend + i));
+      const b = f64x2.promote_low_f32x4(v128.load64_zero(addend + i));
+      const sum = f32x4.demote_f64x2_zero(f64x2.add(a, f64x2.mul(factor, b)));
+      v128.store64_lane(output + i, sum, 0);
+    }
+    if (length & 1) {
+      const sum = <f64> load<f32>(augend + end) + scale * <f64> load<f32>(addend + end);
+      store<f32>(output + end, <f32> sum);
     }
     if (halfX) narrow(scratch, address(result, from, true), length);
     from += length;

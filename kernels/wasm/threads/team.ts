@@ -86,8 +86,11 @@ export async function createTeam(
   const kernels = new Map(
     names.map((name, number): [string, Kernel] => [name, { number, call: exports[name] }]),
   );
-  const control = controlBuffer(threads - 1);
-  const slots = Array.from({ length: threads - 1 }, (_, index) => openSlot(control, index));
+  // One thread must do without shared memory: not every page has it.
+  const control = threads === 1 ? null : controlBuffer(threads - 1);
+  const slots = control === null
+    ? []
+    : Array.from({ length: threads - 1 }, (_, index) => openSlot(control, index));
   const helpers: Thread[] = [];
   let ended: DeviceError | undefined;
 
@@ -100,7 +103,7 @@ export async function createTeam(
   };
   let timer: ReturnType<typeof setTimeout> | undefined;
   const started = new Promise<void>((resolve, reject) => {
-    if (slots.length === 0) return resolve();
+    if (control === null) return resolve();
     const late = () => reject(end(notStarted(`it took more than ${timeoutMs} ms`)));
     timer = setTimeout(late, timeoutMs);
     let ready = 0;
