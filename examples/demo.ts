@@ -6,7 +6,7 @@
 
 import { planRuns } from "./compare.ts";
 import { demonstrate } from "./demonstrate.ts";
-import { noAdapter, onLayers, openGpu } from "./devices.ts";
+import { noAdapter, openPlace } from "./devices.ts";
 import { type Digits, readDigits } from "./digits.ts";
 import { HELP, parseFlags, type RunCommand } from "./flags.ts";
 import { startedRanks, startRanks } from "./mpi_launch.ts";
@@ -47,13 +47,13 @@ async function runHere(command: RunCommand, digits: Digits): Promise<number> {
   await dropMpi();
   const inWorkers = group === "workers";
   if (inWorkers) await checkWorkers();
-  await using gpu = await openGpu(device);
-  if (device === "webgpu" && gpu === null) throw noAdapter();
-  return await onLayers(gpu, (layers) => {
+  await using place = await openPlace(device);
+  if (place === null) throw noAdapter();
+  return await place.onLayers((layers) => {
     const one = inProcessRunner(layers, digits);
-    const replicas = inWorkers ? workerRunner(gpu ? "webgpu" : "cpu", digits) : one;
+    const replicas = inWorkers ? workerRunner(place.device, digits) : one;
     return demonstrate({ one, replicas }, {
-      ...{ digits, group, device: layers.device.info.name },
+      ...{ digits, group, device: place.title },
       ...(inWorkers && { replicas: "workers" }),
       plan: planRuns(digits.training.count, options),
       bar: progress === "auto" ? Deno.stdout.isTerminal() : progress === "bar",

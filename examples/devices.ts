@@ -4,47 +4,102 @@
  * @module
  */
 
+import { requestDevice } from "../kernels/request_device.ts";
+import { type WasmDevice, wasmDevice } from "../kernels/wasm_device.ts";
 import { type OwnedWebGpuDevice, requestWebGpuDevice } from "../kernels/webgpu_device.ts";
 import { DeviceError, referenceDevice } from "../mod.ts";
-import type { DeviceName } from "./flags.ts";
+import type { ChosenDevice, DeviceName } from "./flags.ts";
 import { hostLayers } from "./host_layers.ts";
 import type { Layers } from "./layers.ts";
 import { startError } from "./start_error.ts";
 import { webgpuLayers } from "./webgpu_layers.ts";
 
+/** A device that was opened, and the layers beside it. To dispose it ends the device. */
+export interface Place extends AsyncDisposable {
+  /** Which device it is. */
+  readonly device: ChosenDevice;
+  /** What computes, for people; and why, where the demo chose. */
+  readonly title: string;
+  /** Makes the layers for as long as a body takes, and returns what the body returns. */
+  readonly onLayers: <R>(body: <V, A>(layers: Layers<V, A>) => Promise<R>) => Promise<R>;
+}
+
 /**
- * Opens the GPU that was chosen.
+ * Opens a device.
  *
- * @param name any adapter's, with `"auto"` a hardware one's, with `"cpu"` none
- * @returns the device, for the caller to dispose, or null where there is none
+ * @param name which one; with `"auto"` a hardware GPU, or else Wasm
+ * @returns where to compute, for the caller to dispose, or null where `"webgpu"` finds no adapter
  */
-export async function openGpu(name: DeviceName): Promise<OwnedWebGpuDevice | null> {
-  if (name === "cpu") return null;
+export async function openPlace(name: DeviceName): Promise<Place | null> {
+  switch (name) {
+    case "reference":
+      return onReference();
+    case "wasm":
+      return onWasm(await wasmDevice());
+    case "webgpu": {
+      const gpu = await openAdapter();
+      return gpu && onGpu(gpu);
+    }
+    case "auto": {
+      const { kind, handle, reason } = await requestDevice();
+      return kind === "webgpu" ? onGpu(handle, reason) : onWasm(handle, reason);
+    }
+  }
+}
+
+/**
+ * Opens Wasm where the demo chose it although this process has a GPU.
+ *
+ * @param reason why, as a clause
+ * @returns where to compute, for the caller to dispose
+ */
+export async function openWasm(reason: string): Promise<Place> {
+  return onWasm(await wasmDevice(), reason);
+}
+
+/** Any adapter, a software one too. */
+async function openAdapter(): Promise<OwnedWebGpuDevice | null> {
   try {
-    const gpu = await requestWebGpuDevice();
-    if (name === "webgpu" || !gpu.info.isFallbackAdapter) return gpu;
-    await gpu[Symbol.asyncDispose]();
-    return null;
+    return await requestWebGpuDevice();
   } catch (error) {
     if (error instanceof DeviceError && error.code === "unsupported") return null;
     throw error;
   }
 }
 
-/**
- * Makes the layers on a GPU, or on the CPU, for as long as a body takes.
- *
- * @param gpu the GPU, or null for the CPU
- * @param body what to do on them
- * @returns what the body returns
- */
-export async function onLayers<R>(
-  gpu: OwnedWebGpuDevice | null,
-  body: <V, A>(layers: Layers<V, A>) => Promise<R>,
-): Promise<R> {
-  if (gpu === null) return await body(hostLayers(referenceDevice()));
-  using layers = webgpuLayers(gpu);
-  return await body(layers);
+function onReference(): Place {
+  const device = referenceDevice();
+  return Object.freeze<Place>({
+    device: "reference",
+    title: device.info.name,
+    onLayers: (body) => body(hostLayers(device)),
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  });
+}
+
+function onWasm(device: WasmDevice, reason?: string): Place {
+  return Object.freeze<Place>({
+    device: "wasm",
+    title: titleOf(device.info.name, reason),
+    onLayers: (body) => body(hostLayers(device)),
+    [Symbol.asyncDispose]: device[Symbol.asyncDispose],
+  });
+}
+
+function onGpu(device: OwnedWebGpuDevice, reason?: string): Place {
+  return Object.freeze<Place>({
+    device: "webgpu",
+    title: titleOf(device.info.name, reason),
+    onLayers: async (body) => {
+      using layers = webgpuLayers(device);
+      return await body(layers);
+    },
+    [Symbol.asyncDispose]: device[Symbol.asyncDispose],
+  });
+}
+
+function titleOf(name: string, reason?: string): string {
+  return reason === undefined ? name : `${name}, as ${reason}`;
 }
 
 /**

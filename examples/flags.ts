@@ -8,8 +8,11 @@ import { parseArgs } from "node:util";
 import { SMALLEST_BATCH } from "./batches.ts";
 import type { CompareOptions } from "./compare.ts";
 
-/** Where to compute: on a hardware GPU or else the CPU, on any WebGPU adapter, on the CPU. */
-export type DeviceName = "auto" | "webgpu" | "cpu";
+/** Where to compute: on any WebGPU adapter, on the CPU by Wasm, on the CPU by plain loops. */
+export type ChosenDevice = "webgpu" | "wasm" | "reference";
+
+/** The same, or on a hardware GPU and else by Wasm. */
+export type DeviceName = "auto" | ChosenDevice;
 
 /** Where the replicas are: tasks of one thread, workers, processes. */
 export type GroupName = "in-process" | "workers" | "mpi";
@@ -48,7 +51,8 @@ Usage: deno task demo [flags]
   --batch N        images per replica and step, 1 to 1437 (2)
   --epochs N       how often every image is seen (6)
   --steps N        stop each run after N steps (all)
-  --device NAME    auto, webgpu or cpu (auto: a hardware GPU, else the CPU)
+  --device NAME    auto, webgpu, wasm or reference: any GPU, software too, or the CPU, by Wasm or by
+                   plain loops (auto: a hardware GPU, else Wasm)
   --group NAME     in-process, workers or mpi: replicas are tasks of one thread, threads, or
                    processes; each thread and process has its own device (in-process)
   --mpi NAME       openmpi or mpich: whose mpirun starts the processes (the first that is there)
@@ -71,7 +75,7 @@ const NUMBERS = {
   steps: { smallest: 1, largest: 1_000_000, usual: Infinity },
   seed: { smallest: 0, largest: 2 ** 31 - 1, usual: 1 },
 } as const;
-const DEVICES: readonly DeviceName[] = ["auto", "webgpu", "cpu"];
+const DEVICES: readonly DeviceName[] = ["auto", "webgpu", "wasm", "reference"];
 const GROUPS: readonly GroupName[] = ["in-process", "workers", "mpi"];
 const MPIS: readonly MpiName[] = ["openmpi", "mpich"];
 const PROGRESSES: readonly ProgressName[] = ["auto", "bar", "lines"];

@@ -7,7 +7,7 @@
 import { type MpiGroup, mpiGroup } from "../lib/groups/mpi.ts";
 import { planRuns } from "./compare.ts";
 import { demonstrate } from "./demonstrate.ts";
-import { noAdapter, onLayers, openGpu } from "./devices.ts";
+import { noAdapter, openPlace, openWasm, type Place } from "./devices.ts";
 import type { Digits } from "./digits.ts";
 import type { DeviceName, RunCommand } from "./flags.ts";
 import { inProcessRunner, rankRunner } from "./runners.ts";
@@ -53,14 +53,14 @@ async function takePart(
   { device, options, progress }: RunCommand,
   digits: Digits,
 ): Promise<number> {
-  await using gpu = await openEverywhere(group, device);
+  await using place = await openEverywhere(group, device);
   const plan = planRuns(digits.training.count, options);
-  return await onLayers(gpu, async (layers) => {
+  return await place.onLayers(async (layers) => {
     const replicas = rankRunner(layers, digits, group);
     if (group.rank === 0) {
       const one = inProcessRunner(layers, digits);
       return await demonstrate({ one, replicas }, {
-        ...{ digits, plan, device: layers.device.info.name },
+        ...{ digits, plan, device: place.title },
         ...{ group: "mpi", replicas: `processes (${group.library})` },
         bar: progress === "bar",
       });
@@ -72,15 +72,21 @@ async function takePart(
   });
 }
 
-/** A GPU on every rank, or on none. */
-async function openEverywhere(group: MpiGroup, device: DeviceName) {
-  const gpu = await openGpu(device);
-  const found = await group.allGather(Float64Array.of(gpu ? 1 : 0), { label: "devices" });
+/** What was asked for; with `"auto"` a GPU on every rank, or on none. */
+async function openEverywhere(group: MpiGroup, device: DeviceName): Promise<Place> {
+  const place = await openPlace(device);
+  const found = await group.allGather(
+    Float64Array.of(place?.device === "webgpu" ? 1 : 0),
+    { label: "devices" },
+  );
   const without = found.findIndex(([one]) => one === 0);
-  if (without < 0) return gpu;
-  await gpu?.[Symbol.asyncDispose]();
-  if (device !== "webgpu") return null;
-  // Rank 0 says it for all, and ends them.
-  if (group.rank > 0) await group.barrier({ label: "the end" });
-  throw noAdapter(`rank ${without}`);
+  if (place === null || (device === "webgpu" && without >= 0)) {
+    await place?.[Symbol.asyncDispose]();
+    // Rank 0 says it for all, and ends them.
+    if (group.rank > 0) await group.barrier({ label: "the end" });
+    throw noAdapter(`rank ${without}`);
+  }
+  if (place.device !== "webgpu" || without < 0) return place;
+  await place[Symbol.asyncDispose]();
+  return await openWasm(`rank ${without} has no hardware GPU`);
 }

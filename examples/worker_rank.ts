@@ -5,13 +5,14 @@
  */
 
 import { serveRank } from "../lib/groups/workers.ts";
-import { noAdapter, onLayers, openGpu } from "./devices.ts";
+import { noAdapter, openPlace } from "./devices.ts";
 import type { Digits } from "./digits.ts";
+import type { ChosenDevice } from "./flags.ts";
 import { type Exam, type OnStep, type Task, train, withStored } from "./train.ts";
 
 /** What a worker is given: plain data. */
 export interface RankOrder {
-  readonly device: "webgpu" | "cpu";
+  readonly device: ChosenDevice;
   readonly digits: Digits;
   readonly task: Task;
 }
@@ -25,13 +26,12 @@ export interface FromRank {
 const scope = globalThis as unknown as { readonly postMessage: (message: FromRank) => void };
 
 serveRank(async (group, { device, digits, task }: RankOrder) => {
-  await using gpu = await openGpu(device);
-  if (device === "webgpu" && gpu === null) throw noAdapter(`rank ${group.rank}`);
+  await using place = await openPlace(device);
+  if (place === null) throw noAdapter(`rank ${group.rank}`);
   const onStep: OnStep = (step, exam) => {
     if (step < task.batches.length) scope.postMessage({ step, exam });
   };
-  return await onLayers(
-    gpu,
-    (layers) => withStored(layers, digits, (stored) => train(layers, stored, group, task, onStep)),
+  return await place.onLayers((layers) =>
+    withStored(layers, digits, (stored) => train(layers, stored, group, task, onStep))
   );
 });

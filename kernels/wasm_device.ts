@@ -27,7 +27,7 @@ export type { WasmArray, WasmDevice, WasmInfo, WasmOptions };
 
 const MOST_BYTES = MOST_PAGES * PAGE;
 const MOST_THREADS = 16;
-/** What setTimeout() and Atomics.wait() can tell from "at once" and "never". */
+/** The longest that setTimeout() and Atomics.wait() wait; anything more is at once, or never. */
 const MOST_TIMEOUT_MS = 2 ** 31 - 1;
 
 /**

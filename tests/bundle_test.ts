@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 
 const root = new URL("../", import.meta.url);
 const text = new TextDecoder();
+/** How a WebAssembly module begins, in base64. */
+const WASM = "AGFzbQEAAA";
 
 async function versionOfNode(): Promise<string | null> {
   try {
@@ -25,6 +27,7 @@ Deno.test({
       assert(bundle.success, text.decode(bundle.stderr));
       const source = await Deno.readTextFile(`${folder}/syncbn.mjs`);
       assert.doesNotMatch(source, /\b(Deno|navigator|process|require)\b/);
+      assert(!source.includes(WASM), "kernels come with their entry points alone");
       await Deno.writeTextFile(
         `${folder}/main.mjs`,
         `import * as bn from "./syncbn.mjs";
@@ -119,6 +122,53 @@ Deno.test({
         text.decode(node.stdout).trim(),
         "true norm.num_batches_tracked,norm.bias,norm.running_mean,norm.running_var,norm.weight",
       );
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  },
+});
+
+Deno.test({
+  name: "a bundle with the Wasm device computes outside Deno, on one thread and on two",
+  ignore: await versionOfNode() === null,
+  fn: async () => {
+    const folder = await Deno.makeTempDir();
+    try {
+      await Deno.writeTextFile(
+        `${folder}/app.ts`,
+        `import { batchNormForward, initBatchNorm, tensor } from "${new URL("mod.ts", root)}";
+         import { requestDevice } from "${new URL("kernels/request_device.ts", root)}";
+         import { view, wasmDevice } from "${new URL("kernels/wasm_device.ts", root)}";
+         // Two parts that are worth a thread each; their mean is 0.5 and their deviation too.
+         const values = Float32Array.from({ length: 2 ** 18 }, (_, i) => i % 2);
+         const shown: unknown[] = [];
+         for (const threads of [1, 2]) {
+           const device = await wasmDevice({ threads });
+           const x = tensor(device, values, [1, 1, values.length]);
+           const state = initBatchNorm(device, 1, { eps: 0 });
+           const y = view(batchNormForward(state, x, { device }).output);
+           shown.push([device.info.threads, y[0], y[1], y[y.length - 2], y[y.length - 1]]);
+           await device[Symbol.asyncDispose]();
+         }
+         const device = await requestDevice();
+         console.log(JSON.stringify([...shown, device.kind, device.reason]));
+         await device[Symbol.asyncDispose]();`,
+      );
+      const bundle = await new Deno.Command(Deno.execPath(), {
+        args: ["bundle", "--quiet", "--platform=browser", "-o", `${folder}/app.mjs`, "app.ts"],
+        cwd: folder,
+      }).output();
+      assert(bundle.success, text.decode(bundle.stderr));
+      const source = await Deno.readTextFile(`${folder}/app.mjs`);
+      assert(source.includes(WASM));
+      const node = await new Deno.Command("node", { args: ["app.mjs"], cwd: folder }).output();
+      assert(node.success, text.decode(node.stderr));
+      assert.deepEqual(JSON.parse(text.decode(node.stdout)), [
+        [1, -1, 1, -1, 1],
+        [2, -1, 1, -1, 1],
+        "wasm",
+        "this runtime has no WebGPU",
+      ]);
     } finally {
       await Deno.remove(folder, { recursive: true });
     }

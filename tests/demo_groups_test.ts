@@ -23,7 +23,7 @@ Deno.test("the demo's workers learn what tasks of one thread learn, bit for bit"
     ...{ replicas: 3, batch: 2, epochs: 1, stopAfter: 3, seed: 3 },
   });
   const here = inProcessRunner(hostLayers(referenceDevice()), digits);
-  const there = workerRunner("cpu", digits);
+  const there = workerRunner("reference", digits);
   for (const { task } of [runs.sync, runs.local, runs.none]) {
     assert(task);
     const seen: number[] = [];
@@ -36,7 +36,7 @@ Deno.test("the demo's workers learn what tasks of one thread learn, bit for bit"
 });
 
 Deno.test("the demo on workers shows what it shows on one thread", async () => {
-  const flags = ["--steps", "2", "--replicas", "2", "--device", "cpu"];
+  const flags = ["--steps", "2", "--replicas", "2", "--device", "wasm"];
   const [here, there] = [
     await demo(flags, { permissions }),
     await demo([...flags, "--group", "workers"], { permissions }),
@@ -133,7 +133,7 @@ for (const [family, name] of [["Open MPI", "openmpi"], ["MPICH", "mpich"]] as co
 
   await mpiTest(family, `the demo starts processes of ${family} that equal one`, async () => {
     const { code, stdout, stderr } = await demo(
-      [...flags, "--steps", "3", "--device", "cpu"],
+      [...flags, "--steps", "3", "--device", "wasm"],
       { permissions },
     );
     assert.equal(code, 0, stderr.join("\n"));
@@ -159,7 +159,7 @@ for (const [family, name] of [["Open MPI", "openmpi"], ["MPICH", "mpich"]] as co
   await mpiTest(family, `a signal to the demo ends its processes of ${family}`, async () => {
     // To be found by: no other process has it.
     const seed = `${2 ** 30 + Math.floor(Math.random() * 2 ** 30)}`;
-    const { code } = await demo([...flags, "--device", "cpu", "--seed", seed], {
+    const { code } = await demo([...flags, "--device", "reference", "--seed", seed], {
       permissions,
       meanwhile: async (child) => {
         for (let i = 0; i < 400 && (await processesWith(seed)).length < 4; i++) await pause(50);

@@ -3,6 +3,7 @@ import { referenceDevice } from "../mod.ts";
 import { share } from "../examples/batches.ts";
 import { chart } from "../examples/chart.ts";
 import { compare, type CompareOptions, planRuns } from "../examples/compare.ts";
+import { openPlace, type Place } from "../examples/devices.ts";
 import { hostLayers } from "../examples/host_layers.ts";
 import { judge, LARGEST_DIFFERENCE, table } from "../examples/report.ts";
 import { inProcessRunner } from "../examples/runners.ts";
@@ -72,7 +73,7 @@ Deno.test("the demo answers a wrong flag with one line and exit code 2", async (
     [["--replicas", "0"], /--replicas must be an integer from 1 to 64: current value is "0"/],
     [["--batch", "two"], /--batch must be an integer/],
     [["--epochs"], /--epochs must be an integer.*it has none/],
-    [["--device", "tpu"], /--device must be auto, webgpu or cpu: current value is "tpu"/],
+    [["--device", "tpu"], /--device must be auto, webgpu, wasm or reference: .*"tpu"/],
     [["--seed", "-1"], /--seed/],
     [["--steps", "0"], /--steps must be an integer from 1 to 1000000: current value is "0"/],
     [["--replica", "4"], /--replica is none of --replicas/],
@@ -97,9 +98,35 @@ Deno.test("the demo says in one line that there is no adapter for --device webgp
   assert.equal(stdout, "");
 });
 
-Deno.test("the demo takes the CPU by itself where there is no hardware GPU", async () => {
+Deno.test("the demo takes Wasm by itself where there is no hardware GPU, and says so", async () => {
   const { code, stdout } = await demo(["--steps", "1"], { env: NO_ADAPTER });
   assert.equal(code, 0);
-  assert.match(stdout, /^Device: reference/m);
+  assert.match(stdout, /^Device: Wasm SIMD \(.*\), as there is no adapter$/m);
   assert.match(stdout, /equal one process\.\n.*within the first 1 step: /);
+});
+
+Deno.test("the demo computes where it is told to, with the same numbers to rounding", async () => {
+  const options = { replicas: 2, batch: 4, epochs: 1, stopAfter: 5, seed: 3 };
+  const { runs } = planRuns(digits.training.count, options);
+  assert(runs.sync.task);
+  const { task } = runs.sync;
+  const expected = await run(task);
+  const [wasm, reference] = [await openPlace("wasm"), await openPlace("reference")];
+  assert(wasm && reference);
+  await using _places = { [Symbol.asyncDispose]: wasm[Symbol.asyncDispose] };
+  assert.match(wasm.title, /^Wasm SIMD [^,]*, 1 thread\)$/);
+  assert.match(reference.title, /^reference/);
+  const learn = ({ onLayers }: Place) =>
+    onLayers((layers) => inProcessRunner(layers, digits)(task));
+  assert.deepEqual((await learn(reference)).snapshots, expected.snapshots);
+  const { snapshots } = await learn(wasm);
+  assert.equal(snapshots.size, 5);
+  for (const [step, parameters] of snapshots) {
+    const other = expected.snapshots.get(step);
+    // What the demo allows replicas: the arithmetic differs by rounding alone.
+    assert(
+      other && parameters.every((value, i) => Math.abs(value - other[i]) <= LARGEST_DIFFERENCE),
+      `step ${step}`,
+    );
+  }
 });

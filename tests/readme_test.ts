@@ -19,6 +19,12 @@ Deno.test("the README's examples run as printed, with no permission, and print w
     (shown: unknown) =>
       assert.deepEqual(shown, ["stem.norm.running_mean", "stem.norm.running_var"]),
     is(undefined),
+    is(24_576),
+    (shown: unknown) => {
+      assert(Array.isArray(shown) && shown.length === 2);
+      // An inverse root and a division of WGSL, as in the device suite's kit of WebGPU: 8 units.
+      assert(shown.every((value, i) => Math.abs(value - [-1, 1][i]) <= 8 * 2 ** -23), `${shown}`);
+    },
     is(undefined),
   ];
   assert.equal(examples.length, checks.length);
