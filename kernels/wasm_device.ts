@@ -114,7 +114,7 @@ export function emptyTensor(
  * ```
  */
 export function view(of: Tensor<WasmArray> | WasmArray): Float32Array | Float16Array {
-  const array = of && "data" in of ? of.data : of;
+  const array = Object(of) === of && "data" in of ? of.data : of as WasmArray;
   if (array?.device === "wasm") return array.elements();
   throw new TypeError(
     `Cannot view the tensor as it must be one of a Wasm device: current value is ${shown(of)}`,

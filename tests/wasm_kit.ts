@@ -18,6 +18,8 @@ export interface Guarded {
   readonly check: () => void;
   /** Bytes in use, without guard zones. */
   readonly inUse: () => number;
+  /** Blocks in use: those of arrays, and one of scratch memory once an operation has needed any. */
+  readonly blocks: () => number;
 }
 
 /** Puts guard zones around every block of a memory, and NaN into it whenever it is given out or given back. */
@@ -60,6 +62,7 @@ export function guard(memory: Memory): { readonly memory: Memory; readonly guard
     guarded: {
       check: () => [...blocks.keys()].forEach(checkBlock),
       inUse: () => [...blocks.values()].reduce((total, bytes) => total + bytes, 0),
+      blocks: () => blocks.size,
     },
   };
 }
@@ -70,10 +73,17 @@ export interface Opening {
   readonly build?: Build;
   /** Elements that are worth a thread: as many as make a part, so that small tensors are shared out too. */
   readonly least?: number;
+  /** Stands between the guard and the memory, as a memory that fails does. */
+  readonly beneath?: (memory: Memory) => Memory;
+  /** Stands between the device and the guard, as a device that asks for too little does. */
+  readonly beyond?: (memory: Memory) => Memory;
 }
 
 /** Opens a handle on guarded memory; `close` checks every zone that is left. */
-export async function openWasm({ options = {}, build, least }: Opening): Promise<{
+export async function openWasm(
+  { options = {}, build, least, beneath = (memory) => memory, beyond = (memory) => memory }:
+    Opening,
+): Promise<{
   readonly device: WasmDevice;
   readonly guarded: Guarded;
   readonly close: () => Promise<void>;
@@ -83,9 +93,9 @@ export async function openWasm({ options = {}, build, least }: Opening): Promise
     ...(build && { build }),
     ...(least && { least }),
     around: (inner) => {
-      const made = guard(inner);
+      const made = guard(beneath(inner));
       guarded = made.guarded;
-      return made.memory;
+      return beyond(made.memory);
     },
   });
   const close = async (): Promise<void> => {

@@ -5,6 +5,8 @@
  */
 
 import { DeviceError } from "../../lib/errors.ts";
+import type { DType } from "../../lib/tensor.ts";
+import { shown } from "../../lib/words.ts";
 import { createArrays, type Elements, type Slot } from "./arrays.ts";
 import { type Build, compile, runs } from "./binary.ts";
 import { elementwiseOperations } from "./elementwise_operations.ts";
@@ -27,13 +29,8 @@ export interface Circumstances {
   readonly least?: number;
 }
 
-const DEFAULTS = {
-  threads: 1,
-  arithmetic: "fast",
-  initialBytes: 2 ** 20,
-  maximumBytes: MOST_PAGES * PAGE,
-  timeoutMs: 30_000,
-} as const;
+const INITIAL_BYTES = 2 ** 20;
+const TIMEOUT_MS = 30_000;
 
 /**
  * Makes a handle.
@@ -46,12 +43,10 @@ export async function createDevice(
   options: WasmOptions,
   { around = (memory) => memory, build: forced, least = WORTH_A_THREAD }: Circumstances = {},
 ): Promise<WasmDevice> {
-  const { arithmetic, initialBytes, maximumBytes, timeoutMs, ...wanted } = {
-    ...DEFAULTS,
-    ...options,
-  };
+  const { arithmetic = "fast", maximumBytes = MOST_PAGES * PAGE, timeoutMs = TIMEOUT_MS } = options;
+  const { initialBytes = Math.min(INITIAL_BYTES, maximumBytes) } = options;
   const build = forced ?? chooseBuild(arithmetic);
-  const threads = sharesMemory() && mayBlock() ? wanted.threads : 1;
+  const threads = sharesMemory() && mayBlock() ? options.threads ?? 1 : 1;
   const shared = threads > 1;
   const wasmMemory = createWasmMemory(initialBytes, maximumBytes, shared);
   const module = await compile(build, shared ? "shared" : "local");
@@ -102,7 +97,11 @@ export async function createDevice(
     describe,
     free,
     owns,
-    allocate: (length, dtype) => operate(({ make }) => make(elements(length, dtype)).array),
+    allocate: (length, dtype) =>
+      operate(({ make }) => {
+        checkElements(length, dtype);
+        return make(elements(length, dtype)).array;
+      }),
     ...transfers(operate),
     ...forward,
     normalize,
@@ -113,6 +112,22 @@ export async function createDevice(
     [Symbol.dispose]: dispose,
     [Symbol.asyncDispose]: () => Promise.resolve(dispose()),
   });
+}
+
+function checkElements(length: number, dtype: DType): void {
+  const action = "make the array";
+  if (!Number.isSafeInteger(length) || length < 0) {
+    throw new RangeError(
+      `Cannot ${action} as length must be a non-negative integer: current value is ${
+        shown(length)
+      }`,
+    );
+  }
+  if (dtype !== "float32" && dtype !== "float16") {
+    throw new TypeError(
+      `Cannot ${action} as dtype must be "float32" or "float16": current value is ${shown(dtype)}`,
+    );
+  }
 }
 
 function chooseBuild(arithmetic: "fast" | "reproducible"): Build {

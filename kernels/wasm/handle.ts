@@ -16,7 +16,8 @@ export interface WasmInfo extends DeviceInfo {
   readonly arithmetic: "fast" | "reproducible";
 }
 
-/** A device in a Wasm memory of its own. To dispose it ends its threads and gives its memory up. */
+/** A device in a Wasm memory of its own. To dispose it ends its threads; the memory goes when nobody holds the handle
+ * or an array any more. */
 export interface WasmDevice extends Device<WasmArray>, Disposable, AsyncDisposable {
   /** What the device says of itself. */
   readonly info: WasmInfo;

@@ -24,6 +24,8 @@ export const MOST_PAGES = 65_536;
 const LINE = 64;
 /** No array lies at address 0, which kernels take for "none". */
 const FIRST = LINE;
+/** No block ends where the address after it would be 2^32, which is 0: kernels compare with it. */
+const LAST = MOST_PAGES * PAGE - LINE;
 
 interface Span {
   address: number;
@@ -77,6 +79,7 @@ export function createMemory(memory: WebAssembly.Memory): Memory {
     return address;
   };
   const extend = (bytes: number): number => {
+    if (end + bytes > LAST) throw outOfMemory(memory, bytes);
     const needed = Math.ceil((end + bytes - memory.buffer.byteLength) / PAGE);
     if (needed > 0) grow(memory, needed, bytes);
     const address = end;
@@ -119,10 +122,14 @@ function grow(memory: WebAssembly.Memory, needed: number, bytes: number): void {
       if (!(error instanceof RangeError)) throw error;
     }
   }
-  throw new DeviceError(
+  throw outOfMemory(memory, bytes);
+}
+
+function outOfMemory({ buffer }: WebAssembly.Memory, bytes: number): DeviceError {
+  return new DeviceError(
     `Cannot make an array of ${bytes} bytes as this device's memory must not grow past its ` +
-      `maximum, or the machine has no more: current size is ${before} bytes; free arrays, use ` +
-      "smaller batches, or open the device with a larger maximumBytes (at most 4 GiB)",
+      `maximum, or the machine has no more: current size is ${buffer.byteLength} bytes; free ` +
+      "arrays, use smaller batches, or open the device with a larger maximumBytes (at most 4 GiB)",
     "outOfMemory",
   );
 }

@@ -72,6 +72,8 @@ export function transfers(operate: Operate): Transfers {
 function upload(bench: Bench, values: Float32Array, dtype: "float32" | "float16"): WasmArray {
   const { areas, kernels, make, memory } = bench;
   const { length } = values;
+  // A view of this memory would be empty once the memory has grown.
+  if (values.buffer === memory.buffer()) return upload(bench, values.slice(), dtype);
   const { array, slot } = make(elements(length, dtype));
   if (dtype === "float32") {
     new Float32Array(memory.buffer(), slot.address, length).set(values);

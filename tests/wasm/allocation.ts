@@ -1,0 +1,212 @@
+/** Blocks of a Wasm memory: given out, given back, used again, up to the last address. */
+
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { batchNormBackward, batchNormForward, DeviceError, initBatchNorm } from "../../mod.ts";
+import { release, tensor } from "../../mod.ts";
+import { createDevice } from "../../kernels/wasm/device.ts";
+import { createMemory, type Memory } from "../../kernels/wasm/memory.ts";
+import type { WasmArray, WasmDevice } from "../../kernels/wasm_device.ts";
+import { normalArray } from "../random.ts";
+
+const PAGE = 65_536;
+const LINE = 64;
+
+function open(initial: number, maximum: number) {
+  const wasm = new WebAssembly.Memory({ initial, maximum });
+  return { wasm, memory: createMemory(wasm) };
+}
+
+function outOfMemory(error: unknown): boolean {
+  assert(error instanceof DeviceError);
+  assert.equal(error.code, "outOfMemory");
+  return true;
+}
+
+/** Whether this machine lets a Wasm memory grow to all that 32 bits address; pages that nobody touches cost nothing. */
+function grantsAll(): boolean {
+  try {
+    new WebAssembly.Memory({ initial: 1, maximum: PAGE }).grow(PAGE - 1);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** A device that tells of its blocks. */
+async function openWatched() {
+  const blocks = new Map<number, number>();
+  let inner: Memory | undefined;
+  const device = await createDevice({}, {
+    build: "simd128",
+    around: (memory) => {
+      inner = memory;
+      return {
+        ...memory,
+        allocate: (bytes) => {
+          const address = memory.allocate(bytes);
+          blocks.set(address, bytes);
+          return address;
+        },
+        release: (address) => {
+          memory.release(address);
+          blocks.delete(address);
+        },
+      };
+    },
+  });
+  return { device, blocks, bytes: () => inner!.buffer().byteLength };
+}
+
+/** Uploads values to the highest addresses that are given out, without the last ones where there is no room. */
+function uploadHighest(device: WasmDevice, values: Float32Array): WasmArray {
+  try {
+    return device.upload(values);
+  } catch (error) {
+    outOfMemory(error);
+    return device.upload(values.subarray(0, values.length - LINE / 4));
+  }
+}
+
+/** Registers the tests. */
+export function allocationTests(): void {
+  Deno.test("wasm: any order of giving out and back keeps blocks apart, aligned and as they were", () => {
+    const command = fc.record({ release: fc.boolean(), which: fc.nat(50), bytes: fc.nat(9000) });
+    fc.assert(
+      fc.property(fc.array(command, { maxLength: 120 }), (commands) => {
+        const { memory, wasm } = open(1, 64);
+        const live: { address: number; bytes: number; mark: number }[] = [];
+        commands.forEach(({ release, which, bytes }, i) => {
+          if (release && live.length > 0) {
+            const [{ address }] = live.splice(which % live.length, 1);
+            memory.release(address);
+          } else {
+            const address = memory.allocate(bytes);
+            assert(address > 0 && address % 64 === 0, `a block at ${address}`);
+            new Uint8Array(memory.buffer(), address, bytes).fill(i % 251 + 1);
+            live.push({ address, bytes, mark: i % 251 + 1 });
+          }
+        });
+        const all = new Uint8Array(wasm.buffer);
+        for (const { address, bytes, mark } of live) {
+          const wrong = all.subarray(address, address + bytes).findIndex((byte) => byte !== mark);
+          assert.equal(wrong, -1, "a block was given out twice, or lost what it held");
+        }
+        // What was given back is there again, for one block of all that the memory holds.
+        for (const { address } of live) memory.release(address);
+        const before = wasm.buffer.byteLength;
+        assert.equal(memory.allocate(before - 64), 64);
+        assert.equal(wasm.buffer.byteLength, before);
+      }),
+      { numRuns: 60, seed: 8 },
+    );
+  });
+
+  Deno.test("wasm: a block that was given back serves the next of its size, and neighbours join", () => {
+    const { memory, wasm } = open(16, 16);
+    const blocks = [1, 2, 3, 4].map((pages) => memory.allocate(pages * PAGE));
+    memory.release(blocks[1]);
+    assert.equal(memory.allocate(2 * PAGE), blocks[1]);
+    // Of two gaps that suffice the lower one is split.
+    memory.release(blocks[0]);
+    memory.release(blocks[2]);
+    assert.equal(memory.allocate(PAGE / 2), blocks[0]);
+    assert.equal(memory.allocate(2 * PAGE), blocks[2]);
+    assert.equal(memory.allocate(PAGE / 2), blocks[0] + PAGE / 2);
+    assert.equal(memory.allocate(PAGE), blocks[2] + 2 * PAGE);
+    // Beside the end everything is one.
+    memory.release(blocks[3]);
+    assert.equal(memory.allocate(9 * PAGE), blocks[3]);
+    assert.equal(wasm.buffer.byteLength, 16 * PAGE);
+    assert.throws(() => memory.allocate(PAGE), outOfMemory);
+    assert.throws(() => memory.release(64 + 1), /Cannot release address 65/);
+    memory.release(blocks[1]);
+    assert.throws(() => memory.release(blocks[1]), /no block/);
+  });
+
+  Deno.test("wasm: a memory grows by an eighth, near its maximum by what is needed, and no further", () => {
+    const { memory, wasm } = open(80, 100);
+    memory.allocate(80 * PAGE - 64);
+    memory.allocate(64);
+    assert.equal(wasm.buffer.byteLength, 90 * PAGE);
+    memory.allocate(9 * PAGE); // To 89 pages and one line: an eighth is not needed.
+    assert.equal(wasm.buffer.byteLength, 90 * PAGE);
+    memory.allocate(2 * PAGE);
+    assert.equal(wasm.buffer.byteLength, 92 * PAGE, "an eighth would be past the maximum");
+    for (const bytes of [9 * PAGE, 2 ** 31, 2 ** 32, 2 ** 40, 2 ** 50, 2 ** 53]) {
+      assert.throws(() => memory.allocate(bytes), outOfMemory, `${bytes} bytes`);
+    }
+    assert.equal(wasm.buffer.byteLength, 92 * PAGE);
+    memory.allocate(PAGE / 2);
+  });
+
+  Deno.test("wasm: 10,000 training steps need no more memory than ten", async () => {
+    const { device, blocks, bytes } = await openWatched();
+    const state = initBatchNorm(device, 3);
+    const [x, dy] = [1, 2].map((seed) => tensor(device, normalArray(60, seed), [4, 3, 5]));
+    const step = () => {
+      const forward = batchNormForward(state, x, { device });
+      const back = batchNormBackward(forward.residuals, dy, { device });
+      release(device, [forward, back], { keep: [state, x] });
+    };
+    for (let i = 0; i < 10; i++) step();
+    const [before, held] = [bytes(), [...blocks]];
+    for (let i = 0; i < 10_000; i++) step();
+    assert.equal(bytes(), before);
+    assert.deepEqual([...blocks].sort(), held.sort(), "the same blocks are in use");
+    device[Symbol.dispose]();
+  });
+
+  Deno.test({
+    name: "wasm: arrays above 2 GiB and up to the last address give the same bits",
+    // Untouched pages cost nothing, but some machines do not even grant addresses.
+    ignore: !grantsAll(),
+    fn: async () => {
+      const { device, blocks } = await openWatched();
+      const shape = [16, 4, 16];
+      const values = [normalArray(1024, 1, 1e3), normalArray(1024, 2)];
+      const state = initBatchNorm(device, 4);
+      const bits = async (dtype: "float32" | "float16", least: number) => {
+        const [x, dy] = values.map((values) => tensor(device, values, shape, { dtype }));
+        const { residuals, output } = batchNormForward(state, x, { device }, {
+          activation: "relu",
+        });
+        const back = batchNormBackward(residuals, dy, { device });
+        const first = { ...x, shape: [64, 16] };
+        const columns = batchNormForward(initBatchNorm(device, 16), first, { device }).output;
+        const arrays = [output.data, back.gradInput.data, columns.data, device.relu(x.data)];
+        const addresses = [...blocks.keys()].slice(-4);
+        assert(addresses.every((address) => address >= least), `blocks at ${addresses}`);
+        return await device.downloadAll!(arrays);
+      };
+      const low = [await bits("float32", 0), await bits("float16", 0)];
+      const end = () =>
+        Math.max(...[...blocks].map(([at, size]) => at + Math.ceil(size / 64) * 64));
+      device.allocate(2 ** 29, "float32");
+      assert(end() > 2 ** 31);
+      assert.deepEqual([await bits("float32", 2 ** 31), await bits("float16", 2 ** 31)], low);
+      // All but 8 KiB, then two arrays of 4 KiB. Where the last one ended, the address behind it would be 2^32, which is 0.
+      const momentsOf = (data: WasmArray) => {
+        const shape = [1, 1, device.describe(data).length];
+        const row = { data, shape, dtype: "float32", format: "channelsFirst" } as const;
+        return device.momentsToWire(device.moments(row));
+      };
+      const spare = [values[1], values[1].subarray(0, 1024 - LINE / 4)].map((v) =>
+        device.upload(v)
+      );
+      const expected = await Promise.all(spare.map(momentsOf));
+      const left = 2 ** 32 - 8192 - end();
+      const half = Math.floor(left / 128) * 64;
+      for (const bytes of [half, left - half]) device.allocate(bytes / 4, "float32");
+      device.upload(values[0]);
+      assert.equal(end(), 2 ** 32 - 4096);
+      const highest = uploadHighest(device, values[1]);
+      assert(end() >= 2 ** 32 - LINE);
+      device.free(...spare); // Makes room for moments.
+      const { length } = device.describe(highest);
+      assert.deepEqual(await momentsOf(highest), expected[length === 1024 ? 0 : 1]);
+      assert.throws(() => device.allocate(2 ** 30, "float32"), outOfMemory);
+      device[Symbol.dispose]();
+    },
+  });
+}
