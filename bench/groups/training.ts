@@ -88,7 +88,7 @@ export async function measureSteps(options: TrainingOptions): Promise<Steps> {
   const layers = hostLayers(referenceDevice());
   const inOneThread = await stepTimes(inProcessRunner(layers, digits), digits, options);
   steps.push({ group: "one thread", ranks, ...inOneThread });
-  const onWorkers = await stepTimes(workerRunner("cpu", digits), digits, options);
+  const onWorkers = await stepTimes(workerRunner("reference", digits), digits, options);
   steps.push({ group: "workers", ranks, ...onWorkers });
   for (const [family, group] of [["openmpi", "Open MPI"], ["mpich", "MPICH"]] as const) {
     try {

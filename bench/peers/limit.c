@@ -1,0 +1,806 @@
+/*
+ * The limit: batch normalization as our Wasm kernels do it, in C, as fast as we know how to write it.
+ *
+ * Forward: a pass for the sums of x - k and (x - k)^2 about a shift k near the mean, and a pass that writes y. Backward: a
+ * pass for the sums of dy and dy * (x - mean), and a pass that writes dx. Both walk memory in ascending order; float32
+ * lanes within a row, float64 per channel from there on. Threads share the samples (channels last: the rows), each with
+ * channel sums of its own, and meet at a spinning barrier.
+ *
+ * A child process that says what compiled it, and then is asked over stdin and answers on stdout; one line each, float32
+ * follow where it says so:
+ *
+ *   prepare channelsFirst|channelsLast N C INNER [H W]  + x, dy, weight, bias    ->  ready
+ *   run forward|both|copy THREADS plain|streaming CALLS                         ->  NANOSECONDS (of all calls), or none
+ *   results THREADS plain|streaming                                             ->  ready, + y, dx, dweight, dbias
+ *   free                                                                        ->  ready
+ *
+ * Vectors are GCC's; AVX-512 adds masks for the ends of rows, a transposing sum, and stores that bypass the caches.
+ */
+#define _GNU_SOURCE
+#include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#ifdef __x86_64__
+#include <immintrin.h>
+#define pause_spinning() _mm_pause()
+#else
+#define pause_spinning() ((void)0)
+#endif
+
+#define LANES 16         /* float32 of a vector: 64 bytes, a cache line; GCC splits it where registers are narrower */
+/* Channels last: rows whose lanes are summed before they go to float64; more where rows are short, as long as their block
+ * stays in the first-level cache. */
+#define FEW_ROWS 8
+#define MANY_ROWS 64
+#define SHORT 256        /* elements of a row */
+#define PIECE 8192       /* elements of a row whose lanes are summed before they go to float64 */
+#define MAX_THREADS 16
+#define ALONE (1 << 16)  /* elements below which one thread is faster than two and their barrier */
+#define EPS 1e-5
+
+typedef float vector __attribute__((vector_size(4 * LANES)));
+/* The same without alignment, and as part of an array of float. */
+typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+static inline vector load(const float *p) { return *(const loose *)p; }
+static inline void store(float *p, vector v) { *(loose *)p = v; }
+static inline vector all(float value) { return (vector){} + value; }
+
+#ifdef __AVX512F__
+static inline __mmask16 first(size_t n) { return (__mmask16)((1u << n) - 1); }
+static inline vector load_part(const float *p, size_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
+static inline vector keep_part(vector v, size_t n) { return _mm512_maskz_mov_ps(first(n), v); }
+static inline void store_part(float *p, vector v, size_t n) { _mm512_mask_storeu_ps(p, first(n), v); }
+static inline void store_past(float *p, vector v) { _mm512_stream_ps(p, v); }
+static inline void fence(void) { _mm_sfence(); }
+enum { CAN_STREAM = 1 };
+#else
+static inline vector load_part(const float *p, size_t n) {
+  vector v = {};
+  for (size_t i = 0; i < n; i++) v[i] = p[i];
+  return v;
+}
+static inline vector keep_part(vector v, size_t n) {
+  for (size_t i = n; i < LANES; i++) v[i] = 0;
+  return v;
+}
+static inline void store_part(float *p, vector v, size_t n) {
+  for (size_t i = 0; i < n; i++) p[i] = v[i];
+}
+static inline void store_past(float *p, vector v) { store(p, v); }
+static inline void fence(void) {}
+enum { CAN_STREAM = 0 };
+#endif
+
+/* The batch, and what is made of it. */
+static size_t samples, channels, inner;
+static int last;             /* channels last */
+static size_t period, folds; /* channels last: the rows are taken `folds` at a time, so that they are whole vectors */
+static float *x, *dy, *weight, *bias, *y, *dx, *dweight, *dbias;
+
+/* Sums of one thread, per channel (channels last: per element of a period). */
+struct sums {
+  double *a, *b; /* of x - k and (x - k)^2; of dy and dy * (x - mean) */
+  float *k;      /* the shift */
+  size_t count;  /* values per channel */
+} part[MAX_THREADS];
+
+/* What a pass multiplies by, one set per thread: y = (x - mean) * a + b; dx = dy * a + (x - mean) * b + c. */
+struct factors {
+  float *mean, *a, *b, *c;
+} factors[MAX_THREADS];
+static double *means, *invstds; /* by thread 0, for backward */
+
+/* --- threads --------------------------------------------------------------------------------------------------- */
+
+enum kind { FORWARD, BOTH, COPY };
+static struct {
+  enum kind kind;
+  int threads, streaming;
+  long calls;
+} job;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+static unsigned long jobs; /* under the lock: helpers sleep between jobs, so that they take no core from others */
+static _Alignas(64) atomic_uint arrived;
+static _Alignas(64) atomic_uint generation;
+static _Alignas(64) atomic_int busy; /* helpers that still read the job */
+
+static void meet(void) {
+  if (job.threads == 1) return;
+  unsigned now = atomic_load_explicit(&generation, memory_order_acquire);
+  if (atomic_fetch_add_explicit(&arrived, 1, memory_order_acq_rel) + 1 == (unsigned)job.threads) {
+    atomic_store_explicit(&arrived, 0, memory_order_relaxed);
+    atomic_store_explicit(&generation, now + 1, memory_order_release);
+  } else {
+    /* Whoever is waited for may need this core. */
+    for (unsigned spins = 1; atomic_load_explicit(&generation, memory_order_acquire) == now; spins++) {
+      if (spins % (1 << 10)) pause_spinning();
+      else sched_yield();
+    }
+  }
+}
+
+/* Where a thread's share of n begins. */
+static size_t from(size_t n, int thread) { return n * thread / job.threads; }
+
+/* --- sums: channels first -------------------------------------------------------------------------------------- */
+
+/* Lane i of the result is the sum of the lanes of rows[i]. */
+static inline vector transposed_sum(vector rows[LANES]) {
+#ifdef __AVX512F__
+  for (int i = 0; i < 16; i += 2) {
+    vector low = _mm512_unpacklo_ps(rows[i], rows[i + 1]), high = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+    rows[i / 2] = low + high;
+  }
+  for (int i = 0; i < 8; i += 2) {
+    __m512d p = _mm512_castps_pd(rows[i]), q = _mm512_castps_pd(rows[i + 1]);
+    vector low = _mm512_castpd_ps(_mm512_unpacklo_pd(p, q)), high = _mm512_castpd_ps(_mm512_unpackhi_pd(p, q));
+    rows[i / 2] = low + high;
+  }
+  /* Each quarter of rows[g] holds sums of the rows 4g .. 4g + 3: two rounds over quarters are left. */
+  for (int i = 0; i < 4; i += 2) {
+    vector low = _mm512_shuffle_f32x4(rows[i], rows[i + 1], 0x88), high = _mm512_shuffle_f32x4(rows[i], rows[i + 1], 0xdd);
+    rows[i / 2] = low + high;
+  }
+  return _mm512_shuffle_f32x4(rows[0], rows[1], 0x88) + (vector)_mm512_shuffle_f32x4(rows[0], rows[1], 0xdd);
+#else
+  vector total;
+  for (int i = 0; i < LANES; i++) {
+    float sum = 0;
+    for (int j = 0; j < LANES; j++) sum += rows[i][j];
+    total[i] = sum;
+  }
+  return total;
+#endif
+}
+
+/* Adds the lane sums of `count` rows to as many channels. */
+static inline void add_rows(double *to, vector rows[LANES], size_t count) {
+  vector sum = transposed_sum(rows);
+  for (size_t i = 0; i < count; i++) to[i] += sum[i];
+}
+static inline void add_block(double *to, vector rows[LANES]) {
+  vector sum = transposed_sum(rows);
+  for (size_t i = 0; i < LANES; i++) to[i] += sum[i];
+}
+
+static inline void widen(double *to, vector v) {
+  for (int i = 0; i < LANES; i++) to[i] += v[i];
+}
+
+static inline void narrow(vector *to, const double *from) {
+  for (int i = 0; i < LANES; i++) (*to)[i] = from[i];
+}
+
+static float mean_of(const float *row, size_t n, size_t stride) {
+  double sum = 0;
+  for (size_t i = 0; i < n; i++) sum += row[i * stride];
+  return sum / n;
+}
+
+static inline void piece_moments(const float *row, size_t length, vector k, vector *sum, vector *square) {
+  vector s[4] = {}, q[4] = {};
+  size_t i = 0;
+  for (; i + 4 * LANES <= length; i += 4 * LANES)
+    for (int j = 0; j < 4; j++) {
+      vector d = load(row + i + j * LANES) - k;
+      s[j] += d;
+      q[j] += d * d;
+    }
+  for (; i + LANES <= length; i += LANES) {
+    vector d = load(row + i) - k;
+    s[1] += d;
+    q[1] += d * d;
+  }
+  if (i < length) {
+    vector d = keep_part(load_part(row + i, length - i) - k, length - i);
+    s[2] += d;
+    q[2] += d * d;
+  }
+  *sum = (s[0] + s[1]) + (s[2] + s[3]);
+  *square = (q[0] + q[1]) + (q[2] + q[3]);
+}
+
+/* A row; the lanes of a long one are summed piece by piece, so that they keep their digits. */
+static inline void row_moments(const float *row, vector k, vector *sum, vector *square) {
+  if (inner <= PIECE) {
+    piece_moments(row, inner, k, sum, square);
+    return;
+  }
+  double s[LANES] = {}, q[LANES] = {};
+  for (size_t i = 0; i < inner; i += PIECE) {
+    piece_moments(row + i, inner - i < PIECE ? inner - i : PIECE, k, sum, square);
+    widen(s, *sum);
+    widen(q, *square);
+  }
+  narrow(sum, s);
+  narrow(square, q);
+}
+
+static inline void piece_products(const float *g, const float *row, size_t length, vector mean, vector *sum, vector *product) {
+  vector s[4] = {}, q[4] = {};
+  size_t i = 0;
+  for (; i + 4 * LANES <= length; i += 4 * LANES)
+    for (int j = 0; j < 4; j++) {
+      vector d = load(g + i + j * LANES);
+      s[j] += d;
+      q[j] += d * (load(row + i + j * LANES) - mean);
+    }
+  for (; i + LANES <= length; i += LANES) {
+    vector d = load(g + i);
+    s[1] += d;
+    q[1] += d * (load(row + i) - mean);
+  }
+  if (i < length) {
+    vector d = load_part(g + i, length - i);
+    s[2] += d;
+    q[2] += d * (load_part(row + i, length - i) - mean);
+  }
+  *sum = (s[0] + s[1]) + (s[2] + s[3]);
+  *product = (q[0] + q[1]) + (q[2] + q[3]);
+}
+
+static inline void row_products(const float *g, const float *row, vector mean, vector *sum, vector *product) {
+  if (inner <= PIECE) {
+    piece_products(g, row, inner, mean, sum, product);
+    return;
+  }
+  double s[LANES] = {}, q[LANES] = {};
+  for (size_t i = 0; i < inner; i += PIECE) {
+    piece_products(g + i, row + i, inner - i < PIECE ? inner - i : PIECE, mean, sum, product);
+    widen(s, *sum);
+    widen(q, *product);
+  }
+  narrow(sum, s);
+  narrow(product, q);
+}
+
+static void clear(struct sums *sums, size_t n) {
+  memset(sums->a, 0, n * sizeof(double));
+  memset(sums->b, 0, n * sizeof(double));
+}
+
+static void moments_first(int thread) {
+  struct sums *sums = &part[thread];
+  size_t begin = from(samples, thread), end = from(samples, thread + 1);
+  clear(sums, channels);
+  sums->count = (end - begin) * inner;
+  if (begin == end) return;
+  size_t sampled = inner < 1024 ? inner : 1024; /* enough for a shift: it must be near the mean, not be it */
+  for (size_t n = begin; n < end; n++)
+    for (size_t c = 0; c < channels; c += LANES) {
+      size_t count = channels - c < LANES ? channels - c : LANES;
+      vector s[LANES] = {}, q[LANES] = {};
+      for (size_t j = 0; j < count; j++) {
+        const float *row = x + (n * channels + c + j) * inner;
+        if (n == begin) sums->k[c + j] = mean_of(row, sampled, 1);
+        row_moments(row, all(sums->k[c + j]), &s[j], &q[j]);
+      }
+      if (count == LANES) {
+        add_block(sums->a + c, s);
+        add_block(sums->b + c, q);
+      } else {
+        add_rows(sums->a + c, s, count);
+        add_rows(sums->b + c, q, count);
+      }
+    }
+}
+
+static void products_first(int thread) {
+  struct sums *sums = &part[thread];
+  const float *mean = factors[thread].mean;
+  clear(sums, channels);
+  for (size_t n = from(samples, thread), end = from(samples, thread + 1); n < end; n++)
+    for (size_t c = 0; c < channels; c += LANES) {
+      size_t count = channels - c < LANES ? channels - c : LANES;
+      vector s[LANES] = {}, q[LANES] = {};
+      for (size_t j = 0; j < count; j++) {
+        size_t at = (n * channels + c + j) * inner;
+        row_products(dy + at, x + at, all(mean[c + j]), &s[j], &q[j]);
+      }
+      if (count == LANES) {
+        add_block(sums->a + c, s);
+        add_block(sums->b + c, q);
+      } else {
+        add_rows(sums->a + c, s, count);
+        add_rows(sums->b + c, q, count);
+      }
+    }
+}
+
+/* --- sums: channels last --------------------------------------------------------------------------------------- */
+
+/* Elements past the last whole period belong to the last thread. */
+static void ends(int thread, size_t *begin, size_t *end, size_t *rest) {
+  size_t rows = samples * inner / folds;
+  *begin = from(rows, thread);
+  *end = from(rows, thread + 1);
+  *rest = thread == job.threads - 1 ? samples * inner * channels - rows * period : 0;
+}
+
+/* Calls a function that is inlined with a constant number of vectors, so that those of a short row stay in registers. */
+#define FOR_VECTORS(call)        \
+  switch (period / LANES) {      \
+    case 1: call(1); break;      \
+    case 2: call(2); break;      \
+    case 3: call(3); break;      \
+    case 4: call(4); break;      \
+    case 5: call(5); break;      \
+    case 6: call(6); break;      \
+    case 7: call(7); break;      \
+    case 8: call(8); break;      \
+    default: call(0);            \
+  }
+
+/* A block of short rows, in the order of memory. */
+static inline void moments_short(const float *row, struct sums *sums, size_t vectors) {
+  vector s[8] = {}, q[8] = {};
+  for (size_t r = 0; r < MANY_ROWS; r++)
+    for (size_t v = 0; v < vectors; v++) {
+      vector d = load(row + (r * vectors + v) * LANES) - *(vector *)(sums->k + v * LANES);
+      s[v] += d;
+      q[v] += d * d;
+    }
+  for (size_t v = 0; v < vectors; v++) {
+    widen(sums->a + v * LANES, s[v]);
+    widen(sums->b + v * LANES, q[v]);
+  }
+}
+
+/* A block of rows of any length, vector by vector; inlined with a constant number of rows. */
+static inline void moments_rows(const float *row, struct sums *sums, size_t rows) {
+  for (size_t v = 0; v < period; v += LANES) {
+    vector k = *(vector *)(sums->k + v), s = {}, q = {};
+    for (size_t r = 0; r < rows; r++) {
+      vector d = load(row + r * period + v) - k;
+      s += d;
+      q += d * d;
+    }
+    widen(sums->a + v, s);
+    widen(sums->b + v, q);
+  }
+}
+
+static void moments_last(int thread) {
+  struct sums *sums = &part[thread];
+  size_t begin, end, rest, r;
+  ends(thread, &begin, &end, &rest);
+  clear(sums, period);
+  sums->count = (end - begin) * folds + rest / channels;
+  if (sums->count == 0) return;
+  const float *at = x + begin * period;
+  size_t sampled = sums->count < FEW_ROWS ? sums->count : FEW_ROWS;
+  for (size_t c = 0; c < channels; c++) sums->k[c] = 0;
+  for (size_t i = 0; i < sampled; i++)
+    for (size_t c = 0; c < channels; c++) sums->k[c] += at[i * channels + c];
+  for (size_t c = 0; c < channels; c++) sums->k[c] /= sampled;
+  for (size_t c = channels; c < period; c++) sums->k[c] = sums->k[c - channels];
+  r = begin;
+#define BLOCKS(vectors) \
+  if (vectors) for (; r + MANY_ROWS <= end; r += MANY_ROWS) moments_short(x + r * period, sums, vectors)
+  FOR_VECTORS(BLOCKS)
+#undef BLOCKS
+  if (period <= SHORT)
+    for (; r + MANY_ROWS <= end; r += MANY_ROWS) moments_rows(x + r * period, sums, MANY_ROWS);
+  for (; r + FEW_ROWS <= end; r += FEW_ROWS) moments_rows(x + r * period, sums, FEW_ROWS);
+  for (; r < end; r++) moments_rows(x + r * period, sums, 1);
+  for (size_t i = 0; i < rest; i++) {
+    float d = x[end * period + i] - sums->k[i];
+    sums->a[i] += d;
+    sums->b[i] += (double)d * d;
+  }
+}
+
+static inline void products_short(const float *g, const float *row, const float *mean, struct sums *sums, size_t vectors) {
+  vector s[8] = {}, q[8] = {};
+  for (size_t r = 0; r < MANY_ROWS; r++)
+    for (size_t v = 0; v < vectors; v++) {
+      size_t p = (r * vectors + v) * LANES;
+      vector d = load(g + p);
+      s[v] += d;
+      q[v] += d * (load(row + p) - *(vector *)(mean + v * LANES));
+    }
+  for (size_t v = 0; v < vectors; v++) {
+    widen(sums->a + v * LANES, s[v]);
+    widen(sums->b + v * LANES, q[v]);
+  }
+}
+
+static inline void products_rows(const float *g, const float *row, const float *mean, struct sums *sums, size_t rows) {
+  for (size_t v = 0; v < period; v += LANES) {
+    vector m = *(vector *)(mean + v), s = {}, q = {};
+    for (size_t r = 0; r < rows; r++) {
+      vector d = load(g + r * period + v);
+      s += d;
+      q += d * (load(row + r * period + v) - m);
+    }
+    widen(sums->a + v, s);
+    widen(sums->b + v, q);
+  }
+}
+
+static void products_last(int thread) {
+  struct sums *sums = &part[thread];
+  const float *mean = factors[thread].mean;
+  size_t begin, end, rest, r;
+  ends(thread, &begin, &end, &rest);
+  clear(sums, period);
+  r = begin;
+#define BLOCKS(vectors) \
+  if (vectors) for (; r + MANY_ROWS <= end; r += MANY_ROWS) products_short(dy + r * period, x + r * period, mean, sums, vectors)
+  FOR_VECTORS(BLOCKS)
+#undef BLOCKS
+  if (period <= SHORT)
+    for (; r + MANY_ROWS <= end; r += MANY_ROWS) products_rows(dy + r * period, x + r * period, mean, sums, MANY_ROWS);
+  for (; r + FEW_ROWS <= end; r += FEW_ROWS) products_rows(dy + r * period, x + r * period, mean, sums, FEW_ROWS);
+  for (; r < end; r++) products_rows(dy + r * period, x + r * period, mean, sums, 1);
+  for (size_t i = 0; i < rest; i++) {
+    float g = dy[end * period + i];
+    sums->a[i] += g;
+    sums->b[i] += (double)g * (x[end * period + i] - mean[i]);
+  }
+}
+
+/* --- what the sums give ---------------------------------------------------------------------------------------- */
+
+/* Sums of a period become those of channels. */
+static void fold(struct sums *sums) {
+  for (size_t c = channels; c < period; c++) {
+    sums->a[c % channels] += sums->a[c];
+    sums->b[c % channels] += sums->b[c];
+  }
+}
+
+static void repeat(float *values) {
+  for (size_t c = channels; c < period; c++) values[c] = values[c - channels];
+}
+
+/* Every thread merges for itself: it costs less than another meeting. */
+static void forward_factors(int thread) {
+  struct factors f = factors[thread];
+  double total = (double)samples * inner, inverse[MAX_THREADS];
+  for (int t = 0; t < job.threads; t++) inverse[t] = part[t].count ? 1 / (double)part[t].count : 0;
+  for (size_t c = 0; c < channels; c++) {
+    double count = part[0].count, shifted = part[0].a[c] * inverse[0];
+    double mean = part[0].k[c] + shifted, m2 = part[0].b[c] - part[0].a[c] * shifted;
+    for (int t = 1; t < job.threads; t++) {
+      double n = part[t].count, s = part[t].a[c] * inverse[t], delta = part[t].k[c] + s - mean;
+      double share = n / (count + n);
+      m2 += part[t].b[c] - part[t].a[c] * s + delta * delta * count * share;
+      mean += delta * share;
+      count += n;
+    }
+    double invstd = 1 / sqrt(m2 / total + EPS), a = weight[c] * invstd;
+    f.mean[c] = mean;
+    f.a[c] = a;
+    f.b[c] = bias[c] - (mean - f.mean[c]) * a;
+    if (thread == 0) {
+      means[c] = mean;
+      invstds[c] = invstd;
+    }
+  }
+}
+
+static void backward_factors(int thread) {
+  struct factors f = factors[thread];
+  double inverse = 1 / ((double)samples * inner);
+  for (size_t c = 0; c < channels; c++) {
+    double sum = 0, product = 0, low = means[c] - f.mean[c], s = invstds[c];
+    for (int t = 0; t < job.threads; t++) {
+      sum += part[t].a[c];
+      product += part[t].b[c];
+    }
+    product -= low * sum;
+    double a = weight[c] * s, b = -a * s * s * product * inverse;
+    f.a[c] = a;
+    f.b[c] = b;
+    f.c[c] = -a * sum * inverse - b * low;
+    if (thread == 0) {
+      dweight[c] = product * s;
+      dbias[c] = sum;
+    }
+  }
+}
+
+/* --- what is written ------------------------------------------------------------------------------------------- */
+
+#define PUT(to, v)                        \
+  do {                                    \
+    if (streaming) store_past(to, v);     \
+    else store(to, v);                    \
+  } while (0)
+
+static inline void normalize_first(int thread, int streaming) {
+  struct factors f = factors[thread];
+  for (size_t n = from(samples, thread), end = from(samples, thread + 1); n < end; n++)
+    for (size_t c = 0; c < channels; c++) {
+      const float *row = x + (n * channels + c) * inner;
+      float *to = y + (n * channels + c) * inner;
+      vector mean = all(f.mean[c]), a = all(f.a[c]), b = all(f.b[c]);
+      size_t i = 0;
+      for (; i + 4 * LANES <= inner; i += 4 * LANES)
+        for (int j = 0; j < 4; j++) PUT(to + i + j * LANES, (load(row + i + j * LANES) - mean) * a + b);
+      for (; i + LANES <= inner; i += LANES) PUT(to + i, (load(row + i) - mean) * a + b);
+      if (i < inner) store_part(to + i, (load_part(row + i, inner - i) - mean) * a + b, inner - i);
+    }
+}
+
+static inline void gradient_first(int thread, int streaming) {
+  struct factors f = factors[thread];
+  for (size_t n = from(samples, thread), end = from(samples, thread + 1); n < end; n++)
+    for (size_t ch = 0; ch < channels; ch++) {
+      size_t at = (n * channels + ch) * inner;
+      const float *row = x + at, *g = dy + at;
+      float *to = dx + at;
+      vector mean = all(f.mean[ch]), a = all(f.a[ch]), b = all(f.b[ch]), c = all(f.c[ch]);
+      size_t i = 0;
+      for (; i + 4 * LANES <= inner; i += 4 * LANES)
+        for (int j = 0; j < 4; j++) {
+          size_t p = i + j * LANES;
+          PUT(to + p, load(g + p) * a + ((load(row + p) - mean) * b + c));
+        }
+      for (; i + LANES <= inner; i += LANES) PUT(to + i, load(g + i) * a + ((load(row + i) - mean) * b + c));
+      if (i < inner) {
+        size_t n = inner - i;
+        store_part(to + i, load_part(g + i, n) * a + ((load_part(row + i, n) - mean) * b + c), n);
+      }
+    }
+}
+
+static inline void normalize_rows(struct factors f, size_t begin, size_t end, size_t vectors, int streaming) {
+  for (size_t r = begin; r < end; r++)
+    for (size_t v = 0; v < vectors; v++) {
+      size_t c = v * LANES, p = r * vectors * LANES + c;
+      PUT(y + p, (load(x + p) - *(vector *)(f.mean + c)) * *(vector *)(f.a + c) + *(vector *)(f.b + c));
+    }
+}
+
+static inline void normalize_last(int thread, int streaming) {
+  struct factors f = factors[thread];
+  size_t begin, end, rest;
+  ends(thread, &begin, &end, &rest);
+#define ROWS(vectors) normalize_rows(f, begin, end, vectors ? vectors : period / LANES, streaming)
+  FOR_VECTORS(ROWS)
+#undef ROWS
+  for (size_t i = 0; i < rest; i++) y[end * period + i] = (x[end * period + i] - f.mean[i]) * f.a[i] + f.b[i];
+}
+
+static inline void gradient_rows(struct factors f, size_t begin, size_t end, size_t vectors, int streaming) {
+  for (size_t r = begin; r < end; r++)
+    for (size_t v = 0; v < vectors; v++) {
+      size_t c = v * LANES, p = r * vectors * LANES + c;
+      vector d = load(x + p) - *(vector *)(f.mean + c);
+      PUT(dx + p, load(dy + p) * *(vector *)(f.a + c) + (d * *(vector *)(f.b + c) + *(vector *)(f.c + c)));
+    }
+}
+
+static inline void gradient_last(int thread, int streaming) {
+  struct factors f = factors[thread];
+  size_t begin, end, rest;
+  ends(thread, &begin, &end, &rest);
+#define ROWS(vectors) gradient_rows(f, begin, end, vectors ? vectors : period / LANES, streaming)
+  FOR_VECTORS(ROWS)
+#undef ROWS
+  for (size_t i = 0; i < rest; i++) {
+    size_t p = end * period + i;
+    dx[p] = dy[p] * f.a[i] + ((x[p] - f.mean[i]) * f.b[i] + f.c[i]);
+  }
+}
+
+/* --- calls ----------------------------------------------------------------------------------------------------- */
+
+static void forward(int thread) {
+  if (last) {
+    moments_last(thread);
+    fold(&part[thread]);
+  } else {
+    moments_first(thread);
+  }
+  meet();
+  forward_factors(thread);
+  if (last) {
+    repeat(factors[thread].mean);
+    repeat(factors[thread].a);
+    repeat(factors[thread].b);
+    if (job.streaming) normalize_last(thread, 1);
+    else normalize_last(thread, 0);
+  } else if (job.streaming) {
+    normalize_first(thread, 1);
+  } else {
+    normalize_first(thread, 0);
+  }
+  if (job.streaming) fence();
+  meet();
+}
+
+static void backward(int thread) {
+  if (last) {
+    products_last(thread);
+    fold(&part[thread]);
+  } else {
+    products_first(thread);
+  }
+  meet();
+  backward_factors(thread);
+  if (last) {
+    repeat(factors[thread].a);
+    repeat(factors[thread].b);
+    repeat(factors[thread].c);
+    if (job.streaming) gradient_last(thread, 1);
+    else gradient_last(thread, 0);
+  } else if (job.streaming) {
+    gradient_first(thread, 1);
+  } else {
+    gradient_first(thread, 0);
+  }
+  if (job.streaming) fence();
+  meet();
+}
+
+static inline void copy_part(int thread, int streaming) {
+  size_t vectors = samples * channels * inner / LANES;
+  for (size_t i = from(vectors, thread), end = from(vectors, thread + 1); i < end; i++)
+    PUT(y + i * LANES, load(x + i * LANES));
+}
+
+static void copy(int thread) {
+  if (job.streaming) {
+    copy_part(thread, 1);
+    fence();
+  } else {
+    copy_part(thread, 0);
+  }
+  meet();
+}
+
+static void work(int thread) {
+  for (long i = 0; i < job.calls; i++) {
+    if (job.kind == COPY) copy(thread);
+    else forward(thread);
+    if (job.kind == BOTH) backward(thread);
+  }
+}
+
+static void *helper(void *argument) {
+  int thread = (int)(intptr_t)argument;
+  for (unsigned long seen = 0;;) {
+    pthread_mutex_lock(&lock);
+    while (jobs == seen) pthread_cond_wait(&wake, &lock);
+    seen = jobs;
+    int mine = thread < job.threads;
+    pthread_mutex_unlock(&lock);
+    if (mine) {
+      meet(); /* The clock starts when all are awake. */
+      work(thread);
+      atomic_fetch_sub_explicit(&busy, 1, memory_order_release);
+    }
+  }
+  return NULL;
+}
+
+/* Nanoseconds of all calls. */
+static long long run(enum kind kind, int threads, int streaming, long calls) {
+  static int helpers = 0;
+  struct timespec start, stop;
+  pthread_mutex_lock(&lock);
+  job.kind = kind;
+  job.threads = samples * channels * inner < ALONE ? 1 : threads;
+  job.streaming = streaming;
+  job.calls = calls;
+  atomic_store(&busy, job.threads - 1);
+  jobs++;
+  pthread_cond_broadcast(&wake);
+  pthread_mutex_unlock(&lock);
+  for (; helpers + 1 < job.threads; helpers++) {
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, helper, (void *)(intptr_t)(helpers + 1))) exit(3);
+  }
+  meet();
+  clock_gettime(CLOCK_MONOTONIC, &start);
+  work(0);
+  clock_gettime(CLOCK_MONOTONIC, &stop);
+  while (atomic_load_explicit(&busy, memory_order_acquire)) pause_spinning();
+  return (stop.tv_sec - start.tv_sec) * 1000000000LL + (stop.tv_nsec - start.tv_nsec);
+}
+
+/* --- memory and messages --------------------------------------------------------------------------------------- */
+
+static void *make(size_t count, size_t size) {
+  size_t bytes = (count * size + 4095) / 4096 * 4096;
+  void *memory = aligned_alloc(4096, bytes ? bytes : 4096);
+  if (!memory) exit(2);
+  memset(memory, 0, bytes);
+  return memory;
+}
+
+static float *receive(size_t count) {
+  float *values = make(count, sizeof(float));
+  if (fread(values, sizeof(float), count, stdin) != count) exit(1);
+  return values;
+}
+
+static size_t common(size_t a, size_t b) { return b ? common(b, a % b) : a; }
+
+static void prepare(void) {
+  size_t elements = samples * channels * inner;
+  if (inner == 1) last = 1; /* The same memory, and rows of whole vectors. */
+  folds = last ? LANES / common(channels, LANES) : 1;
+  period = channels * folds;
+  x = receive(elements);
+  dy = receive(elements);
+  weight = receive(channels);
+  bias = receive(channels);
+  y = make(elements, sizeof(float));
+  dx = make(elements, sizeof(float));
+  dweight = make(channels, sizeof(float));
+  dbias = make(channels, sizeof(float));
+  means = make(channels, sizeof(double));
+  invstds = make(channels, sizeof(double));
+  for (int t = 0; t < MAX_THREADS; t++) {
+    part[t] = (struct sums){make(period, sizeof(double)), make(period, sizeof(double)), make(period, sizeof(float)), 0};
+    float *values[4];
+    for (int i = 0; i < 4; i++) values[i] = make(period, sizeof(float));
+    factors[t] = (struct factors){values[0], values[1], values[2], values[3]};
+  }
+}
+
+static void release(void) {
+  void *all[] = {x, dy, weight, bias, y, dx, dweight, dbias, means, invstds};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+  for (int t = 0; t < MAX_THREADS; t++) {
+    free(part[t].a);
+    free(part[t].b);
+    free(part[t].k);
+    free(factors[t].mean);
+    free(factors[t].a);
+    free(factors[t].b);
+    free(factors[t].c);
+  }
+}
+
+static void send(const float *values, size_t count) { fwrite(values, sizeof(float), count, stdout); }
+
+int main(void) {
+  char line[256], format[32], kind[32], stores[32];
+  puts("GCC " __VERSION__);
+  fflush(stdout);
+  while (fgets(line, sizeof line, stdin)) {
+    int threads;
+    long calls;
+    if (sscanf(line, "prepare %31s %zu %zu %zu", format, &samples, &channels, &inner) == 4) {
+      last = !strcmp(format, "channelsLast");
+      prepare();
+      puts("ready");
+    } else if (sscanf(line, "run %31s %d %31s %ld", kind, &threads, stores, &calls) == 4) {
+      int streaming = !strcmp(stores, "streaming");
+      enum kind what = !strcmp(kind, "copy") ? COPY : !strcmp(kind, "both") ? BOTH : FORWARD;
+      /* Such stores need whole cache lines. */
+      if (streaming && (!CAN_STREAM || (!last && inner % LANES))) puts("none");
+      else printf("%lld\n", run(what, threads, streaming, calls));
+    } else if (sscanf(line, "results %d %31s", &threads, stores) == 2) {
+      size_t elements = samples * channels * inner;
+      memset(y, 0, elements * sizeof(float));
+      memset(dx, 0, elements * sizeof(float));
+      run(BOTH, threads, !strcmp(stores, "streaming"), 1);
+      puts("ready");
+      send(y, elements);
+      send(dx, elements);
+      send(dweight, channels);
+      send(dbias, channels);
+    } else if (!strncmp(line, "free", 4)) {
+      release();
+      puts("ready");
+    } else {
+      return 1;
+    }
+    fflush(stdout);
+  }
+  return 0;
+}

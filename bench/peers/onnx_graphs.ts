@@ -1,0 +1,173 @@
+/**
+ * Batch normalization in training as ONNX graphs. Inputs x, g and b (scale and bias), for backward dy; outputs y, dx, dg
+ * and db.
+ *
+ * @module
+ */
+
+import { type Constant, float, type Graph, type Node, type Port } from "./onnx.ts";
+import { EPS, MOMENTUM, type plainLayout } from "./subject.ts";
+
+type Layout = ReturnType<typeof plainLayout>;
+
+const node = (
+  op: string,
+  inputs: string,
+  outputs: string,
+  attributes?: Node["attributes"],
+): Node => ({ op, inputs: inputs.split(" "), outputs: outputs.split(" "), attributes });
+
+const scalar = (name: string, value: number): Constant => ({
+  name,
+  dims: [1],
+  values: Float32Array.of(value),
+});
+
+const list = (name: string, values: readonly number[]): Constant => ({
+  name,
+  dims: [values.length],
+  values: BigInt64Array.from(values, BigInt),
+});
+
+const filled = (name: string, length: number, value: number): Constant => ({
+  name,
+  dims: [length],
+  values: new Float32Array(length).fill(value),
+});
+
+const product = (dims: readonly number[]) => dims.reduce((total, extent) => total * extent, 1);
+
+/** The ports that every graph has, with scale and bias in the shape that the graph wants them. */
+function ports({ dims }: Layout, vector: readonly number[], backward: boolean) {
+  const port = (name: string, dims: readonly number[]): Port => ({ name, dims });
+  const [x, y, dy, dx] = ["x", "y", "dy", "dx"].map((name) => port(name, dims));
+  const [g, b, dg, db] = ["g", "b", "dg", "db"].map((name) => port(name, vector));
+  return backward
+    ? { inputs: [x, g, b, dy], outputs: [y, dx, dg, db] }
+    : { inputs: [x, g, b], outputs: [y] };
+}
+
+/** Running mean and variance. As constants they would not do: the operator writes the new ones over them. */
+function statistics(channels: number): Port[] {
+  return ["rm", "rv"].map((name) => ({ name, dims: [channels] }));
+}
+
+/** Forward by the operator itself, which updates running statistics too. */
+export function operatorForward(layout: Layout): Graph {
+  const channels = product(layout.vector);
+  const { inputs, outputs } = ports(layout, [channels], false);
+  return {
+    nodes: [node("BatchNormalization", "x g b rm rv", "y rm2 rv2", {
+      epsilon: float(EPS),
+      momentum: float(1 - MOMENTUM), // ONNX's is the weight of the old statistics.
+      training_mode: 1,
+    })],
+    constants: [],
+    inputs: [...inputs, ...statistics(channels)],
+    outputs: [...outputs, { name: "rm2", dims: [channels] }, { name: "rv2", dims: [channels] }],
+  };
+}
+
+/**
+ * Forward by the operator, and backward with as few passes as there are operators for: with momentum 0 the running
+ * statistics that come out are the batch's, and the operator for inference serves as x -> x * scale + offset per channel.
+ */
+export function operatorBoth(layout: Layout): Graph {
+  const { dims, axes, vector } = layout;
+  const channels = product(vector);
+  const count = product(dims) / channels;
+  const { inputs, outputs } = ports(layout, [channels], true);
+  return {
+    nodes: [
+      node("BatchNormalization", "x g b rm rv", "y mean variance", {
+        epsilon: float(EPS),
+        momentum: float(0),
+        training_mode: 1,
+      }),
+      node("Add", "variance eps", "shifted"),
+      node("Sqrt", "shifted", "std"),
+      node("Reciprocal", "std", "invstd"),
+      node("Reshape", "mean vector", "meanLike"),
+      node("Sub", "x meanLike", "xmu"),
+      node("Mul", "dy xmu", "dyXmu"),
+      node("ReduceSum", "dyXmu axes", "sumDyXmu", { keepdims: 0 }),
+      node("ReduceSum", "dy axes", "db", { keepdims: 0 }),
+      node("Mul", "sumDyXmu invstd", "dg"),
+      node("Mul", "g invstd", "a"),
+      // (x - mean) * slope + offset, where slope is -a * invstd * dg / count and offset -a * db / count.
+      node("Mul", "a invstd", "aInvstd"),
+      node("Mul", "aInvstd dg", "slopeCount"),
+      node("Mul", "slopeCount minusInverse", "slope"),
+      node("Mul", "a db", "offsetCount"),
+      node("Mul", "offsetCount minusInverse", "offset"),
+      // Of x - mean: of x itself it would fold the mean into the offset, which costs digits and saves nothing.
+      node("BatchNormalization", "xmu slope offset zeros ones", "line", { epsilon: float(0) }),
+      node("Reshape", "a vector", "aLike"),
+      node("Mul", "dy aLike", "scaled"),
+      node("Add", "scaled line", "dx"),
+    ],
+    constants: [
+      scalar("eps", EPS),
+      scalar("minusInverse", -1 / count),
+      filled("zeros", channels, 0),
+      filled("ones", channels, 1),
+      list("axes", axes),
+      list("vector", vector),
+    ],
+    inputs: [...inputs, ...statistics(channels)],
+    outputs,
+  };
+}
+
+/** Mean and variance by two passes, from operators that know nothing of batch normalization. */
+function normalized({ axes }: Layout): Node[] {
+  return [
+    node("ReduceMean", "x", "mean", { axes, keepdims: 1 }),
+    node("Sub", "x mean", "xmu"),
+    node("Mul", "xmu xmu", "squares"),
+    node("ReduceMean", "squares", "variance", { axes, keepdims: 1 }),
+    node("Add", "variance eps", "shifted"),
+    node("Sqrt", "shifted", "std"),
+    node("Div", "g std", "a"),
+    node("Mul", "xmu a", "scaled"),
+    node("Add", "scaled b", "y"),
+  ];
+}
+
+/** Forward from primitive operators. */
+export function primitiveForward(layout: Layout): Graph {
+  return {
+    nodes: normalized(layout),
+    constants: [scalar("eps", EPS)],
+    ...ports(layout, layout.vector, false),
+  };
+}
+
+/** Forward and backward from primitive operators. */
+export function primitiveBoth(layout: Layout): Graph {
+  const { dims, axes, vector } = layout;
+  const count = product(dims) / product(vector);
+  return {
+    nodes: [
+      ...normalized(layout),
+      node("Mul", "dy xmu", "dyXmu"),
+      node("ReduceSum", "dyXmu axes", "sumDyXmu", { keepdims: 1 }),
+      node("ReduceSum", "dy axes", "db", { keepdims: 1 }),
+      node("Div", "sumDyXmu std", "dg"),
+      node("Mul", "db inverse", "meanDy"),
+      node("Mul", "shifted count", "shiftedCount"),
+      node("Div", "sumDyXmu shiftedCount", "slope"),
+      node("Mul", "xmu slope", "line"),
+      node("Sub", "dy meanDy", "centred"),
+      node("Sub", "centred line", "difference"),
+      node("Mul", "difference a", "dx"),
+    ],
+    constants: [
+      scalar("eps", EPS),
+      scalar("count", count),
+      scalar("inverse", 1 / count),
+      list("axes", axes),
+    ],
+    ...ports(layout, vector, true),
+  };
+}

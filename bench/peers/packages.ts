@@ -1,0 +1,77 @@
+/**
+ * The peers that come from npm: pinned in `npm/`, installed there on first use and used by nothing else.
+ *
+ * @module
+ */
+
+import { createRequire } from "node:module";
+
+/** Installed packages. */
+export interface Packages {
+  /** Loads a CommonJS module by its name, or its path within a package. */
+  readonly load: (name: string) => unknown;
+  /** Where a file of a package is. */
+  readonly url: (path: string) => URL;
+  /** The pinned version of each direct dependency. */
+  readonly versions: Readonly<Record<string, string>>;
+  /** Why something of theirs is not measured, in one line. */
+  readonly reason: (error: unknown) => string;
+}
+
+const FOLDER = new URL("npm/", import.meta.url);
+const INSTALLED = new URL("node_modules/.package-lock.json", FOLDER);
+
+/**
+ * Installs the packages unless they are there, and says so.
+ *
+ * @param options `install`: whether it may; without it, what is not there is not measured
+ * @returns how to load them
+ */
+export async function openPackages(
+  { install }: { readonly install: boolean },
+): Promise<Packages> {
+  const pinned: { readonly dependencies: Readonly<Record<string, string>> } = JSON.parse(
+    await Deno.readTextFile(new URL("package.json", FOLDER)),
+  );
+  const absence = await isThere(INSTALLED) || !install ? "not installed" : await npmCi();
+  const require = createRequire(new URL("package.json", FOLDER));
+  return {
+    load: (name) => require(name),
+    url: (path) => new URL(`node_modules/${path}`, FOLDER),
+    versions: pinned.dependencies,
+    reason: (error) => {
+      const { code, message } = error as { readonly code?: string; readonly message?: string };
+      if (code === "MODULE_NOT_FOUND" || code === "ERR_MODULE_NOT_FOUND") return absence;
+      return String(message ?? error).split("\n")[0];
+    },
+  };
+}
+
+/** Runs npm; no package's own scripts run, which would download more. */
+async function npmCi(): Promise<string> {
+  const command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"];
+  console.error(`Installing the peers, pinned, into bench/peers/npm: ${command.join(" ")}`);
+  try {
+    const { success, stderr } = await new Deno.Command(command[0], {
+      args: command.slice(1),
+      cwd: FOLDER,
+      stdout: "null",
+      stderr: "piped",
+    }).output();
+    if (success) return "not among what npm installed";
+    return `npm failed: ${new TextDecoder().decode(stderr).trim().split("\n")[0]}`;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return "there is no npm";
+    throw error;
+  }
+}
+
+async function isThere(url: URL): Promise<boolean> {
+  try {
+    await Deno.stat(url);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
+}

@@ -1,0 +1,237 @@
+/**
+ * The loop: everybody takes a turn, round by round, so that a disturbance of the machine meets all of them, and gets the
+ * median over the rounds. Whoever computes something else than batch normalization is not timed.
+ *
+ * @module
+ */
+
+import { type BatchShape, elementsOf } from "../batches.ts";
+import { FAR, NEAR } from "./cases.ts";
+import type { Absent, Contender, Numbers, Opened, Subject, Work } from "./subject.ts";
+import { type Errors, truthOf } from "./truth.ts";
+
+/** How long one kind of work takes. */
+export interface Row {
+  readonly name: string;
+  readonly threads: number;
+  readonly work: Work;
+  /** Milliseconds per call over the rounds. */
+  readonly median: number;
+  readonly fastest: number;
+}
+
+/** How exact a contender is. */
+export interface Checked {
+  readonly name: string;
+  readonly threads: number;
+  readonly errors: Errors;
+}
+
+/** Everything about one batch. */
+export interface Measurement {
+  readonly shape: BatchShape;
+  readonly rows: readonly Row[];
+  readonly checks: readonly Checked[];
+  readonly absent: readonly Absent[];
+}
+
+/** How much is done. */
+export interface Effort {
+  /** Turns of everybody. */
+  readonly rounds: number;
+  /** Milliseconds that a turn takes at least: calls are repeated. */
+  readonly turn: number;
+  /** Milliseconds that every kind of work is warmed up. */
+  readonly warmUp: number;
+}
+
+/** Bytes of a tensor from which only one subject's batch is in memory at a time, put there anew for every turn. */
+const LARGE = 2 ** 28;
+/** Milliseconds of a call from which only every third round is taken part in. */
+const SLOW = 400;
+/** Milliseconds between turns: time for the threads of whoever was last to stop spinning. */
+const PAUSE = 10;
+/** Distance from float64 that no rounding explains, for values about 1. */
+const WRONG = 1e-2;
+
+/** One kind of work of one contender, over the rounds. */
+interface Entry {
+  calls: number;
+  readonly samples: number[];
+}
+
+/** Who was absent so far. */
+interface Roll {
+  readonly absent: Absent[];
+  readonly miss: (who: Pick<Absent, "name" | "threads">, error: unknown) => void;
+  readonly isAbsent: (who: Pick<Absent, "name" | "threads">) => boolean;
+}
+
+function newRoll(): Roll {
+  const absent: Absent[] = [];
+  return {
+    absent,
+    miss: ({ name, threads }, error) => {
+      const message = error instanceof Error ? error.message : String(error);
+      absent.push({ name, threads, missing: message.split("\n")[0].replace(/\.$/, "") });
+    },
+    isAbsent: ({ name, threads }) =>
+      absent.some((one) => one.name === name && one.threads === threads),
+  };
+}
+
+/**
+ * Measures one batch.
+ *
+ * @param subjects who takes turns
+ * @param shape the batch
+ * @param numbersOf makes its values for a mean of x
+ * @param effort how many turns
+ * @returns medians, errors, and who was absent
+ */
+export async function measureCase(
+  subjects: readonly Subject[],
+  shape: BatchShape,
+  numbersOf: (mean: number) => Numbers,
+  effort: Effort,
+): Promise<Measurement> {
+  const roll = newRoll();
+  const checks = await measureErrors(subjects, shape, numbersOf(FAR), roll);
+  const rows = await measureTimes(subjects, shape, numbersOf(NEAR), effort, roll);
+  return { shape, rows, checks, absent: roll.absent };
+}
+
+/** Looks how exact everybody is, one after the other. */
+async function measureErrors(
+  subjects: readonly Subject[],
+  shape: BatchShape,
+  numbers: Numbers,
+  roll: Roll,
+): Promise<Checked[]> {
+  const truth = truthOf(shape, numbers);
+  const checks: Checked[] = [];
+  for (const subject of subjects) {
+    try {
+      await using opened = await subject.open(shape, numbers);
+      for (const { name, threads, results } of opened.contenders) {
+        if (!results) continue;
+        try {
+          checks.push({ name, threads, errors: truth.errors(await results()) });
+        } catch (error) {
+          roll.miss({ name, threads }, error);
+        }
+      }
+    } catch (error) {
+      roll.miss(subject, error);
+    }
+  }
+  return checks;
+}
+
+/** Checks everybody once more, on data that nobody finds hard, and times them. */
+async function measureTimes(
+  subjects: readonly Subject[],
+  shape: BatchShape,
+  numbers: Numbers,
+  { rounds, turn, warmUp }: Effort,
+  roll: Roll,
+): Promise<Row[]> {
+  const large = elementsOf(shape) * Float32Array.BYTES_PER_ELEMENT >= LARGE;
+  const truth = truthOf(shape, numbers);
+  const entries = new Map<string, Entry>();
+  const kept = new Map<Subject, Opened>();
+  await using stack = new AsyncDisposableStack();
+
+  const first = async (contender: Contender): Promise<void> => {
+    const { works, time, results } = contender;
+    if (results) {
+      const { y, dx, sums } = truth.errors(await results());
+      if (!(Math.max(y, dx, sums) <= WRONG)) {
+        throw new RangeError(`wrong: y is off by ${y}, dx by ${dx}, their sums by ${sums}`);
+      }
+    }
+    for (const work of works) {
+      entries.set(keyOf(contender, work), {
+        calls: large ? 1 : await enough((calls) => time(work, calls), turn, warmUp),
+        samples: [],
+      });
+    }
+  };
+  const take = async (contender: Contender, round: number): Promise<void> => {
+    for (const work of contender.works) {
+      const entry = entries.get(keyOf(contender, work));
+      if (!entry || round % 3 > 0 && Math.min(...entry.samples) > SLOW) continue;
+      const { calls, samples } = entry;
+      await sleep(PAUSE);
+      await contender.time(work, 1); // Caches hold what the one before left in them.
+      samples.push(await contender.time(work, calls) / calls);
+    }
+  };
+  const visit = async ({ contenders }: Opened, round: number): Promise<void> => {
+    for (const contender of contenders) {
+      if (roll.isAbsent(contender)) continue;
+      try {
+        if (round === 0) await first(contender);
+        await take(contender, round);
+      } catch (error) {
+        roll.miss(contender, error);
+      }
+    }
+  };
+  const openOnce = async (subject: Subject): Promise<Opened> => {
+    const opened = kept.get(subject) ?? stack.use(await subject.open(shape, numbers));
+    kept.set(subject, opened);
+    return opened;
+  };
+
+  for (let round = 0; round < rounds; round++) {
+    const ends = subjects.length > 0 ? round % subjects.length : 0;
+    for (const subject of [...subjects.slice(ends), ...subjects.slice(0, ends)]) {
+      if (roll.isAbsent(subject)) continue;
+      try {
+        const opened = large ? await subject.open(shape, numbers) : await openOnce(subject);
+        try {
+          await visit(opened, round);
+        } finally {
+          if (large) await opened[Symbol.asyncDispose]();
+        }
+      } catch (error) {
+        roll.miss(subject, error);
+      }
+    }
+  }
+  return [...entries].flatMap(([key, { samples }]): Row[] => {
+    const [name, threads, work] = JSON.parse(key);
+    if (samples.length === 0 || roll.isAbsent({ name, threads })) return [];
+    const sorted = samples.toSorted((a, b) => a - b);
+    return [{ name, threads, work, median: middle(sorted), fastest: sorted[0] }];
+  });
+}
+
+function keyOf({ name, threads }: Contender, work: Work): string {
+  return JSON.stringify([name, threads, work]);
+}
+
+/** Doubles the calls until a turn is long enough, and goes on until everything is warm. */
+async function enough(
+  time: (calls: number) => Promise<number>,
+  turn: number,
+  warmUp: number,
+): Promise<number> {
+  let [calls, spent, last] = [1, 0, 0];
+  for (;;) {
+    last = await time(calls);
+    spent += last;
+    if (last < turn) calls *= 2;
+    else if (spent >= warmUp) return calls;
+  }
+}
+
+function middle(sorted: readonly number[]): number {
+  const half = Math.floor(sorted.length / 2);
+  return sorted.length % 2 === 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+}
+
+function sleep(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}

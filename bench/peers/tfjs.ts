@@ -1,0 +1,158 @@
+/**
+ * TensorFlow.js on its Wasm backend.
+ *
+ * @module
+ */
+
+import type { Packages } from "./packages.ts";
+import { type Candidate, EPS, plainLayout, type Results, timeCalls, type Work } from "./subject.ts";
+
+const NAME = "tfjs wasm";
+/** It switches its own threads off where it finds Node's `process`, as in Deno. */
+const THREADS = 1;
+
+interface TfTensor {
+  readonly data: () => Promise<Float32Array>;
+  readonly dispose: () => void;
+}
+
+interface Gradients {
+  readonly value: TfTensor;
+  readonly grads: readonly [TfTensor, TfTensor, TfTensor];
+}
+
+/** The part of its interface that is used here, with that of its backend. */
+interface Tf {
+  readonly setWasmPaths: (folder: string) => void;
+  readonly setBackend: (name: "wasm") => Promise<boolean>;
+  readonly tensor: (values: Float32Array, dims: readonly number[]) => TfTensor;
+  readonly moments: (x: TfTensor, axes: readonly number[], keepDims: boolean) => {
+    readonly mean: TfTensor;
+    readonly variance: TfTensor;
+  };
+  readonly batchNorm: (
+    x: TfTensor,
+    mean: TfTensor,
+    variance: TfTensor,
+    offset: TfTensor,
+    scale: TfTensor,
+    eps: number,
+  ) => TfTensor;
+  readonly sub: (a: TfTensor, b: TfTensor) => TfTensor;
+  readonly add: (a: TfTensor, b: TfTensor | number) => TfTensor;
+  readonly mul: (a: TfTensor, b: TfTensor) => TfTensor;
+  readonly rsqrt: (x: TfTensor) => TfTensor;
+  readonly tidy: <R>(body: () => R) => R;
+  readonly valueAndGrads: (
+    body: (x: TfTensor, weight: TfTensor, bias: TfTensor) => TfTensor,
+  ) => (args: readonly TfTensor[], dy: TfTensor) => Gradients;
+}
+
+interface Esbuild {
+  readonly build: (options: object) => Promise<unknown>;
+  readonly stop: () => Promise<void>;
+}
+
+/**
+ * Bundles it, since its gradients register only in a bundle, and loads it.
+ *
+ * @param packages where it is installed
+ * @param options `folder`: where the bundle goes
+ * @returns the subject, or why there is none
+ */
+export async function tfjsSubject(
+  packages: Packages,
+  { folder }: { readonly folder: URL },
+): Promise<Candidate> {
+  try {
+    const bundle = new URL("tfjs.cjs", folder);
+    await buildBundle(packages, bundle);
+    const tf = packages.load(decodeURIComponent(bundle.pathname)) as Tf;
+    tf.setWasmPaths(
+      decodeURIComponent(packages.url("@tensorflow/tfjs-backend-wasm/dist/").pathname),
+    );
+    if (!await tf.setBackend("wasm")) throw new Error("its wasm backend does not start");
+    return {
+      name: NAME,
+      threads: THREADS,
+      version: `tfjs ${packages.versions["@tensorflow/tfjs-core"]}`,
+      open: (shape, { x: values, dy: gradient, weight: scale, bias: offset }) => {
+        const { dims, axes, vector } = plainLayout(shape);
+        const place = (numbers: Float32Array, dims: readonly number[]) => tf.tensor(numbers, dims);
+        const [x, dy] = [place(values, dims), place(gradient, dims)];
+        const last = dims.length === 2;
+        const plain = last ? [scale.length] : vector;
+        const [weight, bias] = [place(scale, plain), place(offset, plain)];
+        // Its fused operator is channels last only.
+        const normalize = last
+          ? (x: TfTensor, weight: TfTensor, bias: TfTensor) => {
+            const { mean, variance } = tf.moments(x, axes, false);
+            return tf.batchNorm(x, mean, variance, bias, weight, EPS);
+          }
+          : (x: TfTensor, weight: TfTensor, bias: TfTensor) => {
+            const { mean, variance } = tf.moments(x, axes, true);
+            const a = tf.mul(tf.rsqrt(tf.add(variance, EPS)), weight);
+            return tf.add(tf.mul(tf.sub(x, mean), a), bias);
+          };
+        const gradients = tf.valueAndGrads(normalize);
+        const launch = () => tf.tidy(() => gradients([x, weight, bias], dy));
+        const dispose = ({ value, grads }: Gradients) => {
+          for (const tensor of [value, ...grads]) tensor.dispose();
+        };
+        const calls = {
+          forward: () => tf.tidy(() => normalize(x, weight, bias)).dispose(),
+          both: () => dispose(launch()),
+        };
+        return Promise.resolve({
+          contenders: [{
+            name: NAME,
+            threads: THREADS,
+            works: ["forward", "both"],
+            time: (work: Work, count: number) =>
+              timeCalls(calls[work as keyof typeof calls], count),
+            results: async (): Promise<Results> => {
+              const made = launch();
+              const tensors = [made.value, ...made.grads];
+              const [y, dx, gradWeight, gradBias] = await Promise.all(
+                tensors.map((tensor) => tensor.data()),
+              );
+              dispose(made);
+              return { y, dx, gradWeight, gradBias };
+            },
+          }],
+          [Symbol.asyncDispose]: () => {
+            for (const tensor of [x, dy, weight, bias]) tensor.dispose();
+            return Promise.resolve();
+          },
+        });
+      },
+      [Symbol.asyncDispose]: () => Promise.resolve(),
+    };
+  } catch (error) {
+    return { name: NAME, threads: THREADS, missing: packages.reason(error) };
+  }
+}
+
+async function buildBundle(packages: Packages, bundle: URL): Promise<void> {
+  const { build, stop } = packages.load("esbuild") as Esbuild;
+  const contents = [
+    `export * from "@tensorflow/tfjs-core";`,
+    `export { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";`,
+    `import "@tensorflow/tfjs-core/dist/register_all_gradients";`,
+  ].join("\n");
+  const path = (url: URL) => decodeURIComponent(url.pathname);
+  try {
+    await build({
+      stdin: { contents, resolveDir: path(packages.url("..")) },
+      bundle: true,
+      // It asks for Node's modules where it finds Node's `process`.
+      format: "cjs",
+      platform: "node",
+      mainFields: ["module", "main"],
+      outfile: path(bundle),
+      logLevel: "silent",
+    });
+  } finally {
+    await stop();
+  }
+}

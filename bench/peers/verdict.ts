@@ -1,0 +1,173 @@
+/**
+ * The goals, and whether a run reached them: computed from its figures alone.
+ *
+ * @module
+ */
+
+import { type BatchShape, titleOf } from "../batches.ts";
+import { CASES, SMALLEST } from "./cases.ts";
+import { LIMIT } from "./limit.ts";
+import { caseOf, checkedOf, type Measured, OURS, rowOf } from "./measured.ts";
+import { ONNX } from "./onnxruntime.ts";
+import type { Measurement } from "./rounds.ts";
+import { TORCH } from "./torch.ts";
+
+/** A goal, and what was measured. */
+export interface Verdict {
+  readonly goal: string;
+  /** Whether it was reached; null where it was not measured, or where there is nothing to reach. */
+  readonly met: boolean | null;
+  /** The figure that decides, with where it was seen. */
+  readonly figure: string;
+  /** Every figure that misses the goal, the worst first. */
+  readonly misses: readonly string[];
+}
+
+/** A figure and where it was seen. */
+interface Seen {
+  readonly value: number;
+  readonly where: string;
+}
+
+const THREADS = [1, 2] as const;
+const WORKS = ["forward", "both"] as const;
+const WORDS = { forward: "forward", both: "forward and backward" } as const;
+
+/** The two shapes that onnxruntime is held against. */
+const TWO: readonly BatchShape[] = [
+  { shape: [32, 64, 56, 56], format: "channelsFirst" },
+  { shape: [32, 256, 14, 14], format: "channelsFirst" },
+];
+const MATRIX: BatchShape = { shape: [256, 128], format: "channelsFirst" };
+/** Where speed counts. */
+const ALL = CASES.filter((shape) => shape !== SMALLEST);
+
+/**
+ * Judges a run.
+ *
+ * @param measured the run
+ * @returns every goal of the issue, in its order
+ */
+export function verdicts(measured: Measured): Verdict[] {
+  const against = (
+    peers: (name: string) => boolean,
+    shapes: readonly BatchShape[],
+    works: readonly ("forward" | "both")[],
+    threads: readonly number[],
+  ) =>
+    shapes.flatMap((shape) =>
+      works.flatMap((work) =>
+        threads.flatMap((count) => ratio(caseOf(measured, shape), peers, work, count))
+      )
+    );
+  const onnx = (name: string) => name.startsWith(ONNX);
+  const limit = (name: string) => name === LIMIT;
+  const torch = (name: string) => name === TORCH;
+  const errors = ALL.flatMap((shape) => errorsOf(caseOf(measured, shape)));
+  const micro = (shape: BatchShape, work: "forward" | "both", threads = 1): Seen[] => {
+    const found = caseOf(measured, shape);
+    const row = found && rowOf(found, { name: OURS, threads }, work);
+    return row ? [{ value: 1e3 * row.median, where: WORDS[work] }] : [];
+  };
+  return [
+    atLeast(
+      "forward at least 2.4 times as fast as onnxruntime-node at equal threads, first two shapes",
+      against(onnx, TWO, ["forward"], THREADS),
+      2.4,
+    ),
+    atLeast(
+      "forward and backward at least 5 times as fast as onnxruntime-node at equal threads, first two shapes",
+      against(onnx, TWO, ["both"], THREADS),
+      5,
+    ),
+    atLeast(
+      "faster than PyTorch on the CPU on every shape, at equal threads",
+      against(torch, ALL, WORKS, THREADS),
+      1,
+    ),
+    atLeast(
+      "at least 0.90 of the C program's speed with one thread",
+      against(limit, ALL, WORKS, [1]),
+      0.9,
+    ),
+    atLeast("at least 0.85 of it with two", against(limit, ALL, WORKS, [2]), 0.85),
+    atMost("y and dx within 1e-6 of float64 at mean 1e3, std 1", errors, 1e-6, ""),
+    atMost("[256,128] forward within 10 us", micro(MATRIX, "forward"), 10, " us"),
+    stated("what a call costs on [2,16]", WORKS.flatMap((work) => micro(SMALLEST, work))),
+  ];
+}
+
+/** How many times as fast as the fastest of the peers ours is. */
+function ratio(
+  measurement: Measurement | undefined,
+  peers: (name: string) => boolean,
+  work: "forward" | "both",
+  threads: number,
+): Seen[] {
+  if (!measurement) return [];
+  const ours = rowOf(measurement, { name: OURS, threads }, work);
+  const theirs = measurement.rows
+    .filter((row) => peers(row.name) && row.threads === threads && row.work === work)
+    .map(({ median }) => median);
+  if (!ours || theirs.length === 0) return [];
+  const where = `${titleOf(measurement.shape)}, ${WORDS[work]}, ${plural(threads)}`;
+  return [{ value: Math.min(...theirs) / ours.median, where }];
+}
+
+function errorsOf(measurement: Measurement | undefined): Seen[] {
+  if (!measurement) return [];
+  return THREADS.flatMap((threads) => {
+    const errors = checkedOf(measurement, { name: OURS, threads })?.errors;
+    const where = `${titleOf(measurement.shape)}, ${plural(threads)}`;
+    return errors
+      ? [{ value: errors.y, where: `y of ${where}` }, { value: errors.dx, where: `dx of ${where}` }]
+      : [];
+  });
+}
+
+/** A goal that no figure decides. */
+const undecided = (goal: string, figure = "not measured"): Verdict => ({
+  goal,
+  met: null,
+  figure,
+  misses: [],
+});
+
+function atLeast(goal: string, seen: readonly Seen[], bound: number): Verdict {
+  if (seen.length === 0) return undecided(goal);
+  const ordered = seen.toSorted((a, b) => a.value - b.value);
+  const missed = ordered.filter(({ value }) => !(value >= bound));
+  const worst = `${ordered[0].value.toFixed(2)} at worst`;
+  return {
+    goal,
+    met: missed.length === 0,
+    figure: `${worst}, reached in ${seen.length - missed.length} of ${seen.length}`,
+    misses: missed.map(({ value, where }) => `${value.toFixed(2)} (${where})`),
+  };
+}
+
+function atMost(goal: string, seen: readonly Seen[], bound: number, unit: string): Verdict {
+  if (seen.length === 0) return undecided(goal);
+  const shown = (value: number) =>
+    `${bound < 1e-3 ? value.toExponential(1) : value.toFixed(2)}${unit}`;
+  const ordered = seen.toSorted((a, b) => b.value - a.value);
+  const missed = ordered.filter(({ value }) => !(value <= bound));
+  return {
+    goal,
+    met: missed.length === 0,
+    figure: `${shown(ordered[0].value)} at worst, reached in ${
+      seen.length - missed.length
+    } of ${seen.length}`,
+    misses: missed.map(({ value, where }) => `${shown(value)} (${where})`),
+  };
+}
+
+function stated(goal: string, seen: readonly Seen[]): Verdict {
+  if (seen.length === 0) return undecided(goal);
+  const figures = seen.map(({ value, where }) => `${value.toFixed(2)} us ${where}`);
+  return undecided(goal, figures.join(", "));
+}
+
+function plural(threads: number): string {
+  return threads === 1 ? "1 thread" : `${threads} threads`;
+}
