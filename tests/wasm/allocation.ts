@@ -140,6 +140,17 @@ export function allocationTests(): void {
     memory.allocate(PAGE / 2);
   });
 
+  Deno.test("wasm: scratch memory that an operation outgrows is given back", async () => {
+    const { device, blocks } = await openWatched();
+    // More channels, more records: each of these needs more scratch memory than the one before.
+    for (const channels of [4, 400, 4000]) {
+      const x = tensor(device, normalArray(2 * channels, channels), [2, channels]);
+      device.free(device.moments(x), x.data);
+      assert.equal(blocks.size, 1, `blocks left after ${channels} channels`);
+    }
+    device[Symbol.dispose]();
+  });
+
   Deno.test("wasm: 10,000 training steps need no more memory than ten", async () => {
     const { device, blocks, bytes } = await openWatched();
     const state = initBatchNorm(device, 3);
