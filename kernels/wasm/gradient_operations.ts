@@ -166,20 +166,36 @@ function gradients(
   const direct = residualFormat === null || sameOrder(shape, residualFormat, format);
   const target = gradResidual ? gradResidual.slot.address : 0;
   const passed = direct ? target : bench.borrow(bytesOf(contents));
-  bench.run("gradients", parts, ({ from, to }, thread) => [
-    x,
-    dy,
-    gates,
-    dx,
-    passed,
-    half,
-    period ?? channels,
-    period === null ? inner : 0,
-    from,
-    to,
-    coefficients,
-    scratch + thread * scratchBytes,
-  ]);
+  if (period === null) {
+    bench.run("gradientsOfRows", parts, ({ from, to }, thread) => [
+      x,
+      dy,
+      gates,
+      dx,
+      passed,
+      half,
+      channels,
+      inner,
+      from,
+      to,
+      coefficients,
+      scratch + thread * scratchBytes,
+    ]);
+  } else {
+    bench.run("gradientsOfColumns", parts, ({ from, to }, thread) => [
+      x,
+      dy,
+      gates,
+      dx,
+      passed,
+      half,
+      period,
+      from,
+      to,
+      coefficients,
+      scratch + thread * scratchBytes,
+    ]);
+  }
   if (residualFormat !== null && !direct) {
     bench.copy({ shape, dtype, format }, passed, target, residualFormat);
   }

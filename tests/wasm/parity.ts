@@ -225,9 +225,23 @@ export function parityTests(): void {
         });
         await assertParity(devices, { ...PLAIN, shape: [3, 70_001], dtype });
         await assertParity(devices, { ...PLAIN, ...last, shape: [35, 1030], dtype });
-        // More than the second-level cache holds: two rows at a time instead of eight.
-        const residual = "channelsLast";
-        await assertParity(devices, { ...PLAIN, ...last, shape: [65, 4100], dtype, residual });
+      }
+    }));
+
+  Deno.test("wasm: rows two at a time, as more than a MiB is walked, equal the reference device", () =>
+    withDevices(builds, async (devices) => {
+      const last = { format: "channelsLast", gradFormat: "channelsLast" } as const;
+      const batches = [
+        // Rows half the matrix apart: 1031 of 1028 lanes; 580 of 2060 lanes and one that is not whole.
+        { shape: [1, 1028, 1031], residual: "channelsLast", relu: true },
+        { shape: [9, 1030, 129], relu: true },
+        // Neighbours: an even number of rows of 64 lanes, an odd one of 72 and one that is not whole.
+        { shape: [2, 64, 8256], residual: "channelsLast" },
+        { shape: [1, 3, 350_003] },
+      ] as const;
+      for (const batch of batches) {
+        assert(lengthOf(batch) > 1 << 20, "too many elements for strips");
+        await assertParity(devices, { ...PLAIN, ...last, ...batch, dtype: "float32", mean: 1e3 });
       }
     }));
 

@@ -4,7 +4,8 @@
 export { gradientCoefficients, gradientsOfParameters, mergeMoments, mergeSums, normalizeCoefficients, resolve, spread, updateRunningStats } from "./channels";
 export { addScaled, copy, gate, relu, transpose } from "./elementwise";
 export { exactMoments, exactSums } from "./exact";
-export { gradients } from "./gradients";
+export { gradientsOfColumns } from "./gradients_columns";
+export { gradientsOfRows } from "./gradients_rows";
 export { momentsOfColumns } from "./moments_columns";
 export { momentsOfRows } from "./moments_rows";
 export { normalizeColumns, normalizeRows } from "./normalize";

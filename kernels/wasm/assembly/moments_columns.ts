@@ -1,25 +1,17 @@
 // Moments where the channels lie side by side (channels last, or rows of few elements per channel): memory is a matrix whose
 // rows hold `period` lanes, each of which always belongs to the same channel.
 //
-// Memory is walked once, in ascending order, a few rows at a time; a large tensor in its two halves at once, as in
-// moments_rows.ts. Every lane sums x - shift and its square in float32; after
-// a tile of rows they are merged into float64 by Chan's formula, and the running mean becomes the new shift. At the end
-// the lanes of a channel are merged.
+// Memory is walked once, in strips as columns.ts says, or else two rows at once that lie half the matrix apart. Every lane
+// sums x - shift and its square in float32; after a tile of rows they are merged into float64 by Chan's formula, and the
+// running mean becomes the new shift. At the end the lanes of a channel are merged.
 
+import { BLOCK, inStrips, STRIP } from "./columns";
 import { ChannelMoments, merge, RECORD } from "./moments";
-import { LARGE } from "./moments_rows";
 import { address, MOST, readable, valueAt } from "./storage";
-import { bytes, madd, zeros } from "./vectors";
+import { bytes, increase, madd, zeros } from "./vectors";
 
-/**
- * Rows that are summed at once: eight save loads and stores of the sums, but are more streams than the prefetcher follows,
- * so two where memory, not the cache, delivers them.
- */
-const ROWS: u32 = 2;
-const ROWS_IN_CACHE: u32 = 8;
-const CACHED: u32 = 1 << 18;
-/** Lanes of some rows that are widened at once. */
-const WIDENED: u32 = MOST / ROWS_IN_CACHE;
+/** Lanes of a block of rows that are widened at once. */
+const WIDENED: u32 = MOST / BLOCK;
 /** Rows of a tile at most, and of the first one, whose shift is the mean of a few rows. */
 const TILE: u32 = 256;
 const FIRST_TILE: u32 = 16;
@@ -54,89 +46,127 @@ export function momentsOfColumns(
   const widened = squares + plane;
   const rows = (to - from) / period;
   memory.fill(mean, 0, 7 * plane);
-  const step = to - from <= CACHED ? ROWS_IN_CACHE : ROWS;
-  const large = !half && to - from >= LARGE;
-  const pairs = large ? rows / 2 : 0;
-  // A row of the other half, or the next one.
-  const stride = half ? bytes(WIDENED) : large ? bytes(pairs * period) : plane;
-  const wholeRows = from + rows * period;
+  const inBlocks = half || inStrips(to - from, 1);
+  const step: u32 = inBlocks ? BLOCK : 2;
+  const distance = inBlocks ? 1 : rows / 2;
   let settled: u32 = 0;
   while (settled < rows) {
     const tile = min(rows - settled, min(max(4 * settled, FIRST_TILE), TILE));
-    for (let done: u32 = 0; done < tile; done += step) {
-      const group = min(step, tile - done);
-      if (large && group == 1) from = wholeRows - period; // The halves are done; one row is left.
-      for (let lane: u32 = 0; lane < period;) {
-        const lanes = half ? min(WIDENED, period - lane) : period;
-        let block = address(x, from + lane, false);
-        if (half) {
-          for (let r: u32 = 0; r < group; r++) {
-            readable(x, from + r * period + lane, lanes, true, widened + <usize> r * stride);
-          }
-          block = widened;
-        }
-        const at = bytes(lane);
-        if (settled + done == 0) meanOf(block, stride, group, shift + at, lanes);
-        add(block, stride, group, shift + at, sum + at, squares + at, lanes);
-        lane += lanes;
-      }
-      from += large ? period : group * period;
+    for (let done = settled; done < settled + tile; done += step) {
+      const group = min(step, settled + tile - done);
+      const pair = !inBlocks && group == 2;
+      const first = from + (pair ? done / 2 : done) * period;
+      if (half) addHalves(x, first, period, group, done == 0, shift, sum, squares, widened);
+      else addFloats(x + bytes(first), bytes(distance * period), group, pair, done == 0, shift, sum, squares, period);
     }
     settle(period, <f64> settled, <f64> tile, shift, sum, squares, mean, m2);
     settled += tile;
   }
-  addPartialRow(x, half, wholeRows, to - wholeRows, <f64> rows, mean, m2);
-  collect(period, <f64> rows, to - wholeRows, mean, m2, channels, inner, records);
+  const whole = rows * period;
+  addPartialRow(x, half, from + whole, to - from - whole, <f64> rows, mean, m2);
+  collect(period, <f64> rows, to - from - whole, mean, m2, channels, inner, records);
 }
 
-/** Adds a group of rows to the sums of their lanes. */
+/** Adds a block of rows, a few lanes of it widened at a time. */
+function addHalves(
+  x: usize,
+  first: u32,
+  period: u32,
+  rows: u32,
+  isFirst: bool,
+  shifts: usize,
+  sums: usize,
+  squares: usize,
+  widened: usize,
+): void {
+  const stride = bytes(WIDENED);
+  for (let lane: u32 = 0; lane < period; lane += WIDENED) {
+    const lanes = min(WIDENED, period - lane);
+    const at = bytes(lane);
+    for (let r: u32 = 0; r < rows; r++) {
+      readable(x, first + r * period + lane, lanes, true, widened + <usize> r * stride);
+    }
+    addFloats(widened, stride, rows, false, isFirst, shifts + at, sums + at, squares + at, lanes);
+  }
+}
+
+/** Adds a block of rows to the sums of their lanes; of the first block the mean is the shift of all. */
+function addFloats(
+  x: usize,
+  stride: usize,
+  rows: u32,
+  pair: bool,
+  isFirst: bool,
+  shifts: usize,
+  sums: usize,
+  squares: usize,
+  lanes: u32,
+): void {
+  if (isFirst) meanOf(x, stride, rows, shifts, lanes);
+  if (pair) addPair(x, stride, shifts, sums, squares, lanes);
+  else addStrips(x, stride, rows, shifts, sums, squares, lanes);
+}
+
 // @ts-ignore: decorator
 @inline
-function add(x: usize, stride: usize, rows: u32, shifts: usize, sums: usize, squares: usize, lanes: u32): void {
-  const end = bytes(lanes);
-  if (rows == ROWS_IN_CACHE) {
-    const x1 = x + stride, x2 = x1 + stride, x3 = x2 + stride, x4 = x3 + stride, x5 = x4 + stride;
-    const x6 = x5 + stride, x7 = x6 + stride;
-    for (let j: usize = 0; j < end; j += 16) {
-      const shift = v128.load(shifts + j);
-      const d0 = f32x4.sub(v128.load(x + j), shift);
-      const d1 = f32x4.sub(v128.load(x1 + j), shift);
-      const d2 = f32x4.sub(v128.load(x2 + j), shift);
-      const d3 = f32x4.sub(v128.load(x3 + j), shift);
-      let sum = f32x4.add(f32x4.add(d0, d1), f32x4.add(d2, d3));
-      let even = madd(d0, d0, f32x4.mul(d1, d1));
-      let odd = madd(d2, d2, f32x4.mul(d3, d3));
-      const d4 = f32x4.sub(v128.load(x4 + j), shift);
-      const d5 = f32x4.sub(v128.load(x5 + j), shift);
-      const d6 = f32x4.sub(v128.load(x6 + j), shift);
-      const d7 = f32x4.sub(v128.load(x7 + j), shift);
-      sum = f32x4.add(sum, f32x4.add(f32x4.add(d4, d5), f32x4.add(d6, d7)));
-      even = madd(d4, d4, even);
-      odd = madd(d5, d5, odd);
-      even = madd(d6, d6, even);
-      odd = madd(d7, d7, odd);
-      v128.store(sums + j, f32x4.add(v128.load(sums + j), sum));
-      v128.store(squares + j, f32x4.add(v128.load(squares + j), f32x4.add(even, odd)));
-    }
-    return;
+function addPair(x: usize, below: usize, shifts: usize, sums: usize, squares: usize, lanes: u32): void {
+  const x1 = x + below;
+  for (let j: usize = 0; j < bytes(lanes); j += 16) {
+    const shift = v128.load(shifts + j);
+    const d0 = f32x4.sub(v128.load(x + j), shift);
+    const d1 = f32x4.sub(v128.load(x1 + j), shift);
+    v128.store(sums + j, f32x4.add(v128.load(sums + j), f32x4.add(d0, d1)));
+    v128.store(squares + j, f32x4.add(v128.load(squares + j), madd(d1, d1, f32x4.mul(d0, d0))));
   }
-  if (rows == ROWS) {
-    const x1 = x + stride;
-    for (let j: usize = 0; j < end; j += 16) {
-      const shift = v128.load(shifts + j);
-      const d0 = f32x4.sub(v128.load(x + j), shift);
-      const d1 = f32x4.sub(v128.load(x1 + j), shift);
-      v128.store(sums + j, f32x4.add(v128.load(sums + j), f32x4.add(d0, d1)));
-      v128.store(squares + j, madd(d1, d1, madd(d0, d0, v128.load(squares + j))));
+}
+
+/** Strip by strip: the block has sums of its own, in registers, so that digits are lost once a block, not once a row. */
+// @ts-ignore: decorator
+@inline
+function addStrips(
+  x: usize,
+  stride: usize,
+  rows: u32,
+  shifts: usize,
+  sums: usize,
+  squares: usize,
+  lanes: u32,
+): void {
+  const height = <usize> rows * stride;
+  let j: usize = 0;
+  for (const whole = bytes(lanes & ~(STRIP - 1)); j < whole; j += bytes(STRIP)) {
+    const k0 = v128.load(shifts + j), k1 = v128.load(shifts + j, 16);
+    const k2 = v128.load(shifts + j, 32), k3 = v128.load(shifts + j, 48);
+    let s0 = zeros(), s1 = zeros(), s2 = zeros(), s3 = zeros();
+    let q0 = zeros(), q1 = zeros(), q2 = zeros(), q3 = zeros();
+    let row = x + j;
+    for (const end = row + height; row < end; row += stride) {
+      const d0 = f32x4.sub(v128.load(row), k0);
+      s0 = f32x4.add(s0, d0);
+      q0 = madd(d0, d0, q0);
+      const d1 = f32x4.sub(v128.load(row, 16), k1);
+      s1 = f32x4.add(s1, d1);
+      q1 = madd(d1, d1, q1);
+      const d2 = f32x4.sub(v128.load(row, 32), k2);
+      s2 = f32x4.add(s2, d2);
+      q2 = madd(d2, d2, q2);
+      const d3 = f32x4.sub(v128.load(row, 48), k3);
+      s3 = f32x4.add(s3, d3);
+      q3 = madd(d3, d3, q3);
     }
-    return;
+    increase(sums + j, s0, s1, s2, s3);
+    increase(squares + j, q0, q1, q2, q3);
   }
-  for (let r: u32 = 0; r < rows; r++, x += stride) {
-    for (let j: usize = 0; j < end; j += 16) {
-      const d = f32x4.sub(v128.load(x + j), v128.load(shifts + j));
-      v128.store(sums + j, f32x4.add(v128.load(sums + j), d));
-      v128.store(squares + j, madd(d, d, v128.load(squares + j)));
+  for (; j < bytes(lanes); j += 16) {
+    const shift = v128.load(shifts + j);
+    let sum = zeros(), square = zeros();
+    for (let k = j; k < j + height; k += stride) {
+      const d = f32x4.sub(v128.load(x + k), shift);
+      sum = f32x4.add(sum, d);
+      square = madd(d, d, square);
     }
+    v128.store(sums + j, f32x4.add(v128.load(sums + j), sum));
+    v128.store(squares + j, f32x4.add(v128.load(squares + j), square));
   }
 }
 

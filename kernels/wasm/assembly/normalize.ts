@@ -3,7 +3,8 @@
 // mean = hi + lo, and lo is part of the offset: y = (x - hi) * scale + offset. The difference comes first, so that nothing
 // is lost where |mean| is much larger than the deviation. Output and input may be the same memory.
 
-import { address, MOST, narrow, readable } from "./storage";
+import { BLOCK, distanceOfPairs, inStrips, rowOfPair, STRIP } from "./columns";
+import { address, further, MOST, narrow, readable } from "./storage";
 import { bytes, loadRest, madd, rectified, storeRest } from "./vectors";
 
 /** One vector of y. */
@@ -12,7 +13,8 @@ import { bytes, loadRest, madd, rectified, storeRest } from "./vectors";
 function one(x: v128, residual: v128, hi: v128, scale: v128, offset: v128, add: bool, relu: bool): v128 {
   let y = madd(f32x4.sub(x, hi), scale, offset);
   if (add) y = f32x4.add(y, residual);
-  return relu ? rectified(y) : y;
+  if (relu) y = rectified(y);
+  return y;
 }
 
 /** A run of one channel. */
@@ -42,7 +44,7 @@ function run(x: usize, r: usize, y: usize, length: u32, h: f32, s: f32, o: f32, 
   storeRest(y, one(loadRest(x, rest), residual, hi, scale, offset, add, relu), rest);
 }
 
-/** Elements that lie as the lanes do, each with coefficients of its own; of two rows at once, if `below` is not 0. */
+/** Elements of a row, each with coefficients of its own; of two rows at once, if `below` is not 0. */
 // @ts-ignore: decorator
 @inline
 function across(
@@ -85,6 +87,71 @@ function across(
   const scale = loadRest(scales + end, rest);
   const value = one(loadRest(x + end, rest), residual, hi, scale, loadRest(offsets + end, rest), add, relu);
   storeRest(y + end, value, rest);
+}
+
+/** A block of rows, strip by strip. */
+// @ts-ignore: decorator
+@inline
+function strips(
+  x: usize,
+  r: usize,
+  y: usize,
+  rows: u32,
+  his: usize,
+  plane: usize,
+  add: bool,
+  relu: bool,
+): void {
+  const scales = his + plane;
+  const offsets = scales + plane;
+  const height = <usize> rows * plane;
+  let j: usize = 0;
+  for (const whole = plane & ~(bytes(STRIP) - 1); j < whole; j += bytes(STRIP)) {
+    const h0 = v128.load(his + j), s0 = v128.load(scales + j), o0 = v128.load(offsets + j);
+    const h1 = v128.load(his + j, 16), s1 = v128.load(scales + j, 16), o1 = v128.load(offsets + j, 16);
+    const h2 = v128.load(his + j, 32), s2 = v128.load(scales + j, 32), o2 = v128.load(offsets + j, 32);
+    const h3 = v128.load(his + j, 48), s3 = v128.load(scales + j, 48), o3 = v128.load(offsets + j, 48);
+    let input = x + j, residual = r + j, output = y + j;
+    for (const end = input + height; input < end; input += plane, residual += plane, output += plane) {
+      v128.store(output, one(v128.load(input), add ? v128.load(residual) : h0, h0, s0, o0, add, relu));
+      v128.store(output, one(v128.load(input, 16), add ? v128.load(residual, 16) : h1, h1, s1, o1, add, relu), 16);
+      v128.store(output, one(v128.load(input, 32), add ? v128.load(residual, 32) : h2, h2, s2, o2, add, relu), 32);
+      v128.store(output, one(v128.load(input, 48), add ? v128.load(residual, 48) : h3, h3, s3, o3, add, relu), 48);
+    }
+  }
+  for (; j < plane; j += 16) {
+    const hi = v128.load(his + j), scale = v128.load(scales + j), offset = v128.load(offsets + j);
+    for (let k = j; k < height; k += plane) {
+      v128.store(y + k, one(v128.load(x + k), add ? v128.load(r + k) : hi, hi, scale, offset, add, relu));
+    }
+  }
+}
+
+/** Elements of a row or two, by what is done with them. */
+function anyAcross(
+  x: usize,
+  r: usize,
+  y: usize,
+  length: u32,
+  below: usize,
+  at: usize,
+  plane: usize,
+  relu: bool,
+): void {
+  if (r) {
+    if (relu) across(x, r, y, length, below, at, plane, true, true);
+    else across(x, r, y, length, below, at, plane, true, false);
+  } else if (relu) across(x, 0, y, length, below, at, plane, false, true);
+  else across(x, 0, y, length, below, at, plane, false, false);
+}
+
+/** A block of rows, by what is done with them. */
+function anyStrips(x: usize, r: usize, y: usize, rows: u32, at: usize, plane: usize, relu: bool): void {
+  if (r) {
+    if (relu) strips(x, r, y, rows, at, plane, true, true);
+    else strips(x, r, y, rows, at, plane, true, false);
+  } else if (relu) strips(x, 0, y, rows, at, plane, false, true);
+  else strips(x, 0, y, rows, at, plane, false, false);
 }
 
 /**
@@ -159,26 +226,66 @@ export function normalizeColumns(
   relu: bool,
   scratch: usize,
 ): void {
+  if (half) return halvesOfColumns(x, residual, y, period, from, to, coefficients, relu, scratch);
+  const first = bytes(from);
+  floatsOfColumns(x + first, further(residual, first), y + first, period, to - from, coefficients, relu);
+}
+
+function floatsOfColumns(
+  x: usize,
+  residual: usize,
+  y: usize,
+  period: u32,
+  elements: u32,
+  at: usize,
+  relu: bool,
+): void {
   const plane = bytes(period);
+  const rows = elements / period;
+  let done: u32 = 0;
+  if (inStrips(elements, 2)) {
+    for (; done < rows; done += BLOCK) {
+      const to = bytes(done * period);
+      anyStrips(x + to, further(residual, to), y + to, min(BLOCK, rows - done), at, plane, relu);
+    }
+    done = rows;
+  } else {
+    const distance = distanceOfPairs(rows, period);
+    const below = bytes(distance * period);
+    for (; done + 1 < rows; done += 2) {
+      const to = bytes(rowOfPair(done / 2, distance) * period);
+      anyAcross(x + to, further(residual, to), y + to, period, below, at, plane, relu);
+    }
+  }
+  // A row without a partner, and the elements of a last one that is not whole.
+  for (let rest = elements - done * period; rest > 0; done++) {
+    const to = bytes(done * period);
+    const length = min(rest, period);
+    anyAcross(x + to, further(residual, to), y + to, length, 0, at, plane, relu);
+    rest -= length;
+  }
+}
+
+function halvesOfColumns(
+  x: usize,
+  residual: usize,
+  y: usize,
+  period: u32,
+  from: u32,
+  to: u32,
+  coefficients: usize,
+  relu: bool,
+  scratch: usize,
+): void {
   let lane: u32 = 0;
   while (from < to) {
-    const length = min(period - lane, to - from);
-    const part = half ? min(length, MOST) : length;
-    const two = !half && to - from >= 2 * period;
-    const below = two ? plane : 0;
-    const input = readable(x, from, part, half, scratch);
-    const added = residual ? readable(residual, from, part, half, scratch + bytes(MOST)) : 0;
-    const output = half ? scratch : address(y, from, false);
-    const at = coefficients + bytes(lane);
-    if (residual) {
-      if (relu) across(input, added, output, part, below, at, plane, true, true);
-      else across(input, added, output, part, below, at, plane, true, false);
-    } else if (relu) across(input, 0, output, part, below, at, plane, false, true);
-    else across(input, 0, output, part, below, at, plane, false, false);
-    if (half) narrow(scratch, address(y, from, true), part);
-    if (two) from += period;
-    from += part;
-    lane += part;
+    const length = min(min(period - lane, to - from), MOST);
+    const input = readable(x, from, length, true, scratch);
+    const added = residual ? readable(residual, from, length, true, scratch + bytes(MOST)) : 0;
+    anyAcross(input, added, scratch, length, 0, coefficients + bytes(lane), bytes(period), relu);
+    narrow(scratch, address(y, from, true), length);
+    from += length;
+    lane += length;
     if (lane == period) lane = 0;
   }
 }

@@ -12,6 +12,13 @@ export function address(tensor: usize, element: u32, half: bool): usize {
   return tensor + (<usize> element << (half ? 1 : 2));
 }
 
+/** An address that many bytes further on; nothing, 0, stays nothing. */
+// @ts-ignore: decorator
+@inline
+export function further(at: usize, distance: usize): usize {
+  return at ? at + distance : 0;
+}
+
 /** Where float32 elements of a run can be read: in place, or widened into scratch memory. */
 // @ts-ignore: decorator
 @inline

@@ -1,18 +1,17 @@
 // sum dy and sum dy * (x - mean) per channel where the channels lie side by side: memory is a matrix whose rows hold `period`
 // lanes, each of which always belongs to the same channel.
 //
-// Memory is walked once, in ascending order, a few rows at a time; sums stand in float32 for a tile of rows, then in float64.
+// Memory is walked once, as columns.ts says; sums stand in float32 for a tile of rows, then in float64.
 
+import { BLOCK, distanceOfPairs, inStrips, rowOfPair, STRIP } from "./columns";
 import { RECORD } from "./moments";
-import { MOST, readable, valueAt } from "./storage";
+import { further, MOST, readable, valueAt } from "./storage";
 import { ChannelSums } from "./sums";
-import { bytes, gated, madd } from "./vectors";
+import { bytes, increase, loadGated, madd, zeros } from "./vectors";
 
-/** Rows that are summed at once. */
-const ROWS: u32 = 2;
-/** Lanes of ROWS rows that are widened at once. */
-const WIDENED: u32 = MOST / ROWS;
-/** Rows of a tile. */
+/** Lanes of a block of rows that are widened at once. */
+const WIDENED: u32 = MOST / BLOCK;
+/** Rows of a tile, a multiple of BLOCK. */
 const TILE: u32 = 256;
 
 /**
@@ -50,58 +49,108 @@ export function sumsOfColumns(
   const widened = productLanes + plane;
   memory.fill(dys, 0, 6 * plane);
   const rows = (to - from) / period;
+  const inBlocks = half || inStrips(to - from, 2);
+  const step = inBlocks ? BLOCK : 2;
+  const distance = distanceOfPairs(rows, period);
   for (let settled: u32 = 0; settled < rows; settled += TILE) {
-    const tile = min(rows - settled, TILE);
-    for (let done: u32 = 0; done < tile; done += ROWS) {
-      const group = min(ROWS, tile - done);
-      if (!half) {
-        const gates = output ? output + bytes(from) : 0;
-        addGroup(x + bytes(from), dy + bytes(from), gates, plane, group, his, dyLanes, productLanes, period);
+    const end = min(rows, settled + TILE);
+    for (let done = settled; done < end; done += step) {
+      const group = min(step, end - done);
+      const pair = !inBlocks && group == 2;
+      const first = from + (pair ? rowOfPair(done / 2, distance) : done) * period;
+      if (half) {
+        addHalves(x, dy, output, first, period, group, his, dyLanes, productLanes, widened);
       } else {
-        for (let lane: u32 = 0; lane < period; lane += WIDENED) {
-          const lanes = min(WIDENED, period - lane);
-          const at = bytes(lane);
-          const stride = bytes(WIDENED);
-          const gradients = widened + bytes(MOST);
-          const gates = output ? gradients + bytes(MOST) : 0;
-          for (let r: u32 = 0; r < group; r++) {
-            const first = from + r * period + lane;
-            readable(x, first, lanes, true, widened + <usize> r * stride);
-            readable(dy, first, lanes, true, gradients + <usize> r * stride);
-            if (output) readable(output, first, lanes, true, gates + <usize> r * stride);
-          }
-          addGroup(widened, gradients, gates, stride, group, his + at, dyLanes + at, productLanes + at, lanes);
-        }
+        const at = bytes(first);
+        const gates = further(output, at);
+        const below = pair ? bytes(distance * period) : 0;
+        addFloats(x + at, dy + at, gates, plane, group, below, his, dyLanes, productLanes, period);
       }
-      from += group * period;
     }
     settle(period, dyLanes, productLanes, dys, products);
   }
-  addPartialRow(x, dy, output, half, from, to - from, his, dys, products);
+  addPartialRow(x, dy, output, half, from + rows * period, to - from - rows * period, his, dys, products);
   collect(period, dys, products, channels, inner, records);
 }
 
-/** Adds a group of rows to the sums of their lanes. */
-// @ts-ignore: decorator
-@inline
-function addGroup(
+/** Adds a block of rows, a few lanes of it widened at a time. */
+function addHalves(
+  x: usize,
+  dy: usize,
+  output: usize,
+  first: u32,
+  period: u32,
+  rows: u32,
+  his: usize,
+  dyLanes: usize,
+  productLanes: usize,
+  widened: usize,
+): void {
+  const stride = bytes(WIDENED);
+  const gradients = widened + bytes(MOST);
+  const gates = output ? gradients + bytes(MOST) : 0;
+  for (let lane: u32 = 0; lane < period; lane += WIDENED) {
+    const lanes = min(WIDENED, period - lane);
+    const at = bytes(lane);
+    for (let r: u32 = 0; r < rows; r++) {
+      const element = first + r * period + lane;
+      const row = <usize> r * stride;
+      readable(x, element, lanes, true, widened + row);
+      readable(dy, element, lanes, true, gradients + row);
+      if (output) readable(output, element, lanes, true, gates + row);
+    }
+    addFloats(widened, gradients, gates, stride, rows, 0, his + at, dyLanes + at, productLanes + at, lanes);
+  }
+}
+
+/** Adds a block of rows to the sums of their lanes; or two rows, `below` bytes apart. */
+function addFloats(
   x: usize,
   g: usize,
   gate: usize,
   stride: usize,
   rows: u32,
+  below: usize,
   his: usize,
   dys: usize,
   products: usize,
   lanes: u32,
 ): void {
-  if (gate) add(x, g, gate, stride, rows, his, dys, products, lanes, true);
-  else add(x, g, 0, stride, rows, his, dys, products, lanes, false);
+  if (below && gate) addPair(x, g, gate, below, his, dys, products, lanes, true);
+  else if (below) addPair(x, g, 0, below, his, dys, products, lanes, false);
+  else if (gate) addStrips(x, g, gate, stride, rows, his, dys, products, lanes, true);
+  else addStrips(x, g, 0, stride, rows, his, dys, products, lanes, false);
 }
 
 // @ts-ignore: decorator
 @inline
-function add(
+function addPair(
+  x: usize,
+  g: usize,
+  gate: usize,
+  below: usize,
+  his: usize,
+  dys: usize,
+  products: usize,
+  lanes: u32,
+  hasGate: bool,
+): void {
+  const x1 = x + below, y1 = g + below, z1 = gate + below;
+  for (let j: usize = 0; j < bytes(lanes); j += 16) {
+    const hi = v128.load(his + j);
+    const g0 = loadGated(g + j, gate + j, hasGate);
+    const g1 = loadGated(y1 + j, z1 + j, hasGate);
+    const d0 = f32x4.sub(v128.load(x + j), hi);
+    const d1 = f32x4.sub(v128.load(x1 + j), hi);
+    v128.store(dys + j, f32x4.add(v128.load(dys + j), f32x4.add(g0, g1)));
+    v128.store(products + j, f32x4.add(v128.load(products + j), madd(g1, d1, f32x4.mul(g0, d0))));
+  }
+}
+
+/** Strip by strip: the block has sums of its own, in registers, so that digits are lost once a block, not once a row. */
+// @ts-ignore: decorator
+@inline
+function addStrips(
   x: usize,
   g: usize,
   gate: usize,
@@ -113,27 +162,41 @@ function add(
   lanes: u32,
   hasGate: bool,
 ): void {
-  const end = bytes(lanes);
-  if (rows == ROWS) {
-    const x1 = x + stride, y1 = g + stride, z1 = gate + stride;
-    for (let j: usize = 0; j < end; j += 16) {
-      const hi = v128.load(his + j);
-      const g0 = hasGate ? gated(v128.load(g + j), v128.load(gate + j)) : v128.load(g + j);
-      const g1 = hasGate ? gated(v128.load(y1 + j), v128.load(z1 + j)) : v128.load(y1 + j);
-      const d0 = f32x4.sub(v128.load(x + j), hi);
-      const d1 = f32x4.sub(v128.load(x1 + j), hi);
-      v128.store(dys + j, f32x4.add(v128.load(dys + j), f32x4.add(g0, g1)));
-      v128.store(products + j, madd(g1, d1, madd(g0, d0, v128.load(products + j))));
+  const height = <usize> rows * stride;
+  let j: usize = 0;
+  for (const whole = bytes(lanes & ~(STRIP - 1)); j < whole; j += bytes(STRIP)) {
+    const h0 = v128.load(his + j), h1 = v128.load(his + j, 16);
+    const h2 = v128.load(his + j, 32), h3 = v128.load(his + j, 48);
+    let s0 = zeros(), s1 = zeros(), s2 = zeros(), s3 = zeros();
+    let p0 = zeros(), p1 = zeros(), p2 = zeros(), p3 = zeros();
+    let input = x + j, gradient = g + j, output = gate + j;
+    for (const end = input + height; input < end; input += stride, gradient += stride, output += stride) {
+      const g0 = loadGated(gradient, output, hasGate);
+      s0 = f32x4.add(s0, g0);
+      p0 = madd(f32x4.sub(v128.load(input), h0), g0, p0);
+      const g1 = loadGated(gradient + 16, output + 16, hasGate);
+      s1 = f32x4.add(s1, g1);
+      p1 = madd(f32x4.sub(v128.load(input, 16), h1), g1, p1);
+      const g2 = loadGated(gradient + 32, output + 32, hasGate);
+      s2 = f32x4.add(s2, g2);
+      p2 = madd(f32x4.sub(v128.load(input, 32), h2), g2, p2);
+      const g3 = loadGated(gradient + 48, output + 48, hasGate);
+      s3 = f32x4.add(s3, g3);
+      p3 = madd(f32x4.sub(v128.load(input, 48), h3), g3, p3);
     }
-    return;
+    increase(dys + j, s0, s1, s2, s3);
+    increase(products + j, p0, p1, p2, p3);
   }
-  for (let r: u32 = 0; r < rows; r++, x += stride, g += stride, gate += stride) {
-    for (let j: usize = 0; j < end; j += 16) {
-      const gradient = hasGate ? gated(v128.load(g + j), v128.load(gate + j)) : v128.load(g + j);
-      const deviation = f32x4.sub(v128.load(x + j), v128.load(his + j));
-      v128.store(dys + j, f32x4.add(v128.load(dys + j), gradient));
-      v128.store(products + j, madd(gradient, deviation, v128.load(products + j)));
+  for (; j < bytes(lanes); j += 16) {
+    const hi = v128.load(his + j);
+    let sum = zeros(), product = zeros();
+    for (let k = j; k < j + height; k += stride) {
+      const gradient = loadGated(g + k, gate + k, hasGate);
+      sum = f32x4.add(sum, gradient);
+      product = madd(f32x4.sub(v128.load(x + k), hi), gradient, product);
     }
+    v128.store(dys + j, f32x4.add(v128.load(dys + j), sum));
+    v128.store(products + j, f32x4.add(v128.load(products + j), product));
   }
 }
 

@@ -4,9 +4,10 @@
 // forward's output was not positive, if there was a ReLU.
 
 import { RECORD } from "./moments";
-import { MOST, readable } from "./storage";
+import { RUN } from "./moments_rows";
+import { readable } from "./storage";
 import { ChannelSums, settleSums } from "./sums";
-import { bytes, gated, loadRest, madd, zeros } from "./vectors";
+import { bytes, gated, loadGated, loadRest, madd, zeros } from "./vectors";
 
 /** Lanes are added once a channel has this many elements in them, or this many rows. */
 const ENOUGH: u32 = 2048;
@@ -21,7 +22,7 @@ const ENOUGH_ROWS: u32 = 16;
  * @param half 1 for float16, 0 for float32
  * @param his means as float32, per channel
  * @param records the result: a record per channel
- * @param scratch room for 3 x MOST float32
+ * @param scratch room for 3 x RUN float32
  */
 export function sumsOfRows(
   x: usize,
@@ -47,12 +48,12 @@ export function sumsOfRows(
   let rowEnd = (row + 1) * inner;
   let record = records + <usize> (row % channels) * RECORD;
   while (from < to) {
-    const length = min(min(rowEnd, to) - from, MOST);
+    const length = min(min(rowEnd, to) - from, RUN);
     const inputs = readable(x, from, length, half, scratch);
-    const gradients = readable(dy, from, length, half, scratch + bytes(MOST));
+    const gradients = readable(dy, from, length, half, scratch + bytes(RUN));
     const channel = changetype<ChannelSums>(record);
     if (output) {
-      const gates = readable(output, from, length, half, scratch + 2 * bytes(MOST));
+      const gates = readable(output, from, length, half, scratch + 2 * bytes(RUN));
       add(channel, inputs, gradients, gates, length, true);
     } else add(channel, inputs, gradients, 0, length, false);
     if (channel.pending >= enough) settleSums(channel);
@@ -77,10 +78,10 @@ function add(channel: ChannelSums, x: usize, g: usize, gate: usize, length: u32,
   let s0 = zeros(), s1 = s0, s2 = s0, s3 = s0, q0 = s0, q1 = s0, q2 = s0, q3 = s0;
   const vectors = x + bytes(length & ~3);
   for (const end = x + bytes(length & ~15); x < end; x += 64, g += 64, gate += 64) {
-    const g0 = hasGate ? gated(v128.load(g), v128.load(gate)) : v128.load(g);
-    const g1 = hasGate ? gated(v128.load(g, 16), v128.load(gate, 16)) : v128.load(g, 16);
-    const g2 = hasGate ? gated(v128.load(g, 32), v128.load(gate, 32)) : v128.load(g, 32);
-    const g3 = hasGate ? gated(v128.load(g, 48), v128.load(gate, 48)) : v128.load(g, 48);
+    const g0 = loadGated(g, gate, hasGate);
+    const g1 = loadGated(g + 16, gate + 16, hasGate);
+    const g2 = loadGated(g + 32, gate + 32, hasGate);
+    const g3 = loadGated(g + 48, gate + 48, hasGate);
     s0 = f32x4.add(s0, g0);
     q0 = madd(g0, f32x4.sub(v128.load(x), shift), q0);
     s1 = f32x4.add(s1, g1);
@@ -91,7 +92,7 @@ function add(channel: ChannelSums, x: usize, g: usize, gate: usize, length: u32,
     q3 = madd(g3, f32x4.sub(v128.load(x, 48), shift), q3);
   }
   for (; x < vectors; x += 16, g += 16, gate += 16) {
-    const gradient = hasGate ? gated(v128.load(g), v128.load(gate)) : v128.load(g);
+    const gradient = loadGated(g, gate, hasGate);
     s0 = f32x4.add(s0, gradient);
     q0 = madd(gradient, f32x4.sub(v128.load(x), shift), q0);
   }

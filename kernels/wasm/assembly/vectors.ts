@@ -56,11 +56,28 @@ export function gated(v: v128, gate: v128): v128 {
   return v128.and(v, f32x4.gt(gate, zeros()));
 }
 
+/** A vector of dy, behind the gate if there is one. */
+// @ts-ignore: decorator
+@inline
+export function loadGated(dy: usize, gate: usize, hasGate: bool): v128 {
+  return hasGate ? gated(v128.load(dy), v128.load(gate)) : v128.load(dy);
+}
+
 /** max(v, 0): NaN stays NaN, and -0 becomes 0. */
 // @ts-ignore: decorator
 @inline
 export function rectified(v: v128): v128 {
   return v128.andnot(v, f32x4.le(v, zeros()));
+}
+
+/** Adds four vectors to those that lie side by side in memory. */
+// @ts-ignore: decorator
+@inline
+export function increase(at: usize, a: v128, b: v128, c: v128, d: v128): void {
+  v128.store(at, f32x4.add(v128.load(at), a));
+  v128.store(at, f32x4.add(v128.load(at, 16), b), 16);
+  v128.store(at, f32x4.add(v128.load(at, 32), c), 32);
+  v128.store(at, f32x4.add(v128.load(at, 48), d), 48);
 }
 
 /** Bytes of so many float32. */
