@@ -203,24 +203,24 @@ function arraysIn<A>(
 ): Set<A> {
   const found = new Set<A>();
   const seen = new Set<unknown>();
-  const pending: unknown[] = [];
-  const visit = (node: unknown): void => {
-    if (typeof node !== "object" || node === null || seen.has(node)) return;
-    seen.add(node);
-    if (isArray(node)) found.add(node);
-    else pending.push(node);
-  };
-  visit(tree);
+  const pending = [tree];
   while (pending.length > 0 && found.size < most) {
-    const node = pending.pop() as object;
-    if (Array.isArray(node)) node.forEach(visit);
-    else if (node instanceof Map) node.forEach(visit);
-    else if (isPlain(node)) Object.values(node).forEach(visit);
+    const node = pending.pop();
+    if (typeof node !== "object" || node === null) continue;
+    if (isArray(node)) {
+      found.add(node);
+      continue;
+    }
+    if (seen.has(node)) continue;
+    seen.add(node);
+    if (Array.isArray(node)) { for (const value of node) pending.push(value); }
+    else if (node instanceof Map) { for (const value of node.values()) pending.push(value); }
+    else if (isPlain(node)) { for (const key of Object.keys(node)) pending.push(node[key]); }
   }
   return found;
 }
 
-function isPlain(node: object): boolean {
+function isPlain(node: object): node is Record<string, unknown> {
   const prototype = Object.getPrototypeOf(node);
   return prototype === Object.prototype || prototype === null;
 }

@@ -33,7 +33,9 @@
 #define pause_spinning() ((void)0)
 #endif
 
+#ifndef LANES
 #define LANES 16         /* float32 of a vector: 64 bytes, a cache line; GCC splits it where registers are narrower */
+#endif
 /* Channels last: rows whose lanes are summed before they go to float64; more where rows are short, as long as their block
  * stays in the first-level cache. */
 #define FEW_ROWS 8

@@ -1,6 +1,6 @@
 /**
  * The limit, in C: compiled for this machine, with ordinary stores and with such as bypass the caches, which Wasm cannot
- * say; and a plain copy by the same program.
+ * say; a plain copy by the same program; and the program with vectors as short as those of Wasm.
  *
  * @module
  */
@@ -10,30 +10,41 @@ import type { Candidate, Contender, Opened, Work } from "./subject.ts";
 
 /** The name of the row that ours is held against. */
 export const LIMIT = "C";
+/** The name of the row of the program that has no longer vectors than Wasm. */
+export const NARROW = "C, vectors of 128 bits";
 /** The name of the row of the copy. */
 export const COPY = "plain copy in C";
 
 const STORES = { plain: LIMIT, streaming: "C, stores past the caches" } as const;
 /** `-fno-math-errno` lets the compiler take eight square roots at a time. */
 export const FLAGS = ["-O3", "-march=native", "-fno-math-errno"] as const;
+/** Four lanes, with the instructions of AVX and FMA, as engines compile SIMD128. */
+const NARROW_FLAGS = [...FLAGS, "-mno-avx512f", "-DLANES=4"] as const;
 
 /**
  * Compiles the program and starts it.
  *
- * @param options `folder`: where the binary goes; `threads`: the numbers of threads to measure
+ * @param options `folder`: where the binary goes; `threads`: the numbers of threads to measure; `narrow`: with vectors of
+ * 128 bits, instead of the longest of this machine
  * @returns the subject, or why there is none
  */
 export async function limitSubject(
-  { folder, threads }: { readonly folder: URL; readonly threads: readonly number[] },
+  { folder, threads, narrow = false }: {
+    readonly folder: URL;
+    readonly threads: readonly number[];
+    readonly narrow?: boolean;
+  },
 ): Promise<Candidate> {
   await Deno.mkdir(folder, { recursive: true });
   const path = (url: URL) => decodeURIComponent(url.pathname);
-  const [source, program] = [new URL("limit.c", import.meta.url), new URL("limit", folder)].map(
-    path,
-  );
-  const absent = (missing: string) => ({ name: LIMIT, threads: 0, missing });
+  const [source, program] = [
+    new URL("limit.c", import.meta.url),
+    new URL(narrow ? "limit128" : "limit", folder),
+  ].map(path);
+  const subject = narrow ? NARROW : LIMIT;
+  const absent = (missing: string) => ({ name: subject, threads: 0, missing });
   try {
-    const args = [...FLAGS, "-o", program, source, "-lm", "-pthread"];
+    const args = [...narrow ? NARROW_FLAGS : FLAGS, "-o", program, source, "-lm", "-pthread"];
     const { success, stderr } = await new Deno.Command("gcc", { args }).output();
     if (!success) return absent(`gcc failed: ${new TextDecoder().decode(stderr).split("\n")[0]}`);
   } catch (error) {
@@ -42,20 +53,20 @@ export async function limitSubject(
   }
   const child = await startChild([program]);
   return {
-    name: LIMIT,
+    name: subject,
     threads: 0,
     version: child.greeting,
     open: async (shape, numbers): Promise<Opened> => {
       await child.prepare(shape, numbers);
       const contenders: Contender[] = [];
       for (const count of threads) {
-        for (const [stores, name] of Object.entries(STORES)) {
+        for (const [stores, name] of Object.entries(narrow ? { plain: NARROW } : STORES)) {
           if (await child.run(`forward ${count} ${stores} 1`) === null) continue;
           const time = async (work: Work, calls: number) =>
             await child.run(`${work} ${count} ${stores} ${calls}`) ?? NaN;
           const results = () => child.results(`${count} ${stores}`, shape);
           contenders.push({ name, threads: count, works: ["forward", "both"], time, results });
-          if (stores === "plain") {
+          if (name === LIMIT) {
             contenders.push({ name: COPY, threads: count, works: ["copy"], time });
           }
         }

@@ -105,6 +105,7 @@ async function candidates(): Promise<Candidate[]> {
   return [
     ...ours,
     await limitSubject({ folder: BUILT, threads: THREADS }),
+    await limitSubject({ folder: BUILT, threads: THREADS, narrow: true }),
     await torchSubject({ python: values.python, threads: THREADS }),
     ...THREADS.flatMap((threads) =>
       KINDS.map((kind) => onnxruntimeSubject(packages, { kind, threads }))

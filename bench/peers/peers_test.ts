@@ -3,7 +3,7 @@ import type { BatchShape } from "../batches.ts";
 import { referenceDevice } from "../../mod.ts";
 import { CASES, numberSource } from "./cases.ts";
 import { chart } from "./chart.ts";
-import { LIMIT, limitSubject } from "./limit.ts";
+import { LIMIT, limitSubject, NARROW } from "./limit.ts";
 import { type Measured, OURS } from "./measured.ts";
 import { ONNX } from "./onnxruntime.ts";
 import { ourSubject } from "./ours.ts";
@@ -38,38 +38,42 @@ async function hasGcc(): Promise<boolean> {
   }
 }
 
-Deno.test({
-  name: "the C program computes what float64 does, in both formats, with any number of threads",
-  ignore: !await hasGcc(),
-  fn: async () => {
-    const folder = new URL(`file://${await Deno.makeTempDir()}/`);
-    try {
-      const limit = await limitSubject({ folder, threads: [1, 2, 3] });
-      assert("open" in limit, "missing" in limit ? limit.missing : "");
-      await using subject = limit;
-      for (const extents of SHAPES) {
-        for (const format of ["channelsFirst", "channelsLast"] as const) {
-          const shape = shapeOf(extents, format);
-          const numbers = numbersOf(shape, 100);
-          await using opened = await subject.open(shape, numbers);
-          const checked = opened.contenders.filter(({ results }) => results);
-          assert(checked.length >= 3);
-          for (const { name, threads, results, time } of checked) {
-            const { y, dx, sums } = truthOf(shape, numbers).errors(await results!());
-            const worst = Math.max(y, dx, sums);
-            assert(
-              worst < ROUNDING,
-              `${name} ${threads} [${extents}] ${format}: off by ${y}, ${dx}, ${sums}`,
-            );
-            assert(await time("both", 3) > 0);
+for (const narrow of [false, true]) {
+  Deno.test({
+    name: `the C program computes what float64 does, in both formats, with any number of threads${
+      narrow ? ", with vectors of 128 bits" : ""
+    }`,
+    ignore: !await hasGcc(),
+    fn: async () => {
+      const folder = new URL(`file://${await Deno.makeTempDir()}/`);
+      try {
+        const limit = await limitSubject({ folder, threads: [1, 2, 3], narrow });
+        assert("open" in limit, "missing" in limit ? limit.missing : "");
+        await using subject = limit;
+        for (const extents of SHAPES) {
+          for (const format of ["channelsFirst", "channelsLast"] as const) {
+            const shape = shapeOf(extents, format);
+            const numbers = numbersOf(shape, 100);
+            await using opened = await subject.open(shape, numbers);
+            const checked = opened.contenders.filter(({ results }) => results);
+            assert(checked.length >= 3);
+            for (const { name, threads, results, time } of checked) {
+              const { y, dx, sums } = truthOf(shape, numbers).errors(await results!());
+              const worst = Math.max(y, dx, sums);
+              assert(
+                worst < ROUNDING,
+                `${name} ${threads} [${extents}] ${format}: off by ${y}, ${dx}, ${sums}`,
+              );
+              assert(await time("both", 3) > 0);
+            }
           }
         }
+      } finally {
+        await Deno.remove(folder, { recursive: true });
       }
-    } finally {
-      await Deno.remove(folder, { recursive: true });
-    }
-  },
-});
+    },
+  });
+}
 
 Deno.test("measureCase() times who is right, and says who is not and why", async () => {
   const shape = shapeOf([4, 3, 5], "channelsLast");
@@ -142,14 +146,26 @@ function runOf(times: Readonly<Record<string, number>>, error: number): Measured
 
 Deno.test("verdicts() are met and missed by the figures of a run alone", () => {
   const metBy = (measured: Measured) => verdicts(measured).map(({ met }) => met);
-  const peers = { [`${ONNX}, a`]: 6, [`${ONNX}, b`]: 9, PyTorch: 1.5, [LIMIT]: 0.95 };
+  const limits = { [LIMIT]: 0.95, [NARROW]: 0.86 };
+  const peers = { [`${ONNX}, a`]: 6, [`${ONNX}, b`]: 9, PyTorch: 1.5, ...limits };
   const fast = runOf({ [OURS]: 1, ...peers }, 1e-6);
-  assert.deepEqual(metBy(fast), [true, true, true, true, true, true, false, null]);
+  assert.deepEqual(metBy(fast), [true, true, true, true, true, false, true, true, false, null]);
   // The fastest of a library's rows counts.
   const slower = runOf({ [OURS]: 1, ...peers, [`${ONNX}, b`]: 4.9, [LIMIT]: 0.87 }, 1.1e-6);
-  assert.deepEqual(metBy(slower), [true, false, true, false, true, false, false, null]);
+  assert.deepEqual(metBy(slower), [
+    true,
+    false,
+    true,
+    false,
+    true,
+    false,
+    true,
+    false,
+    false,
+    null,
+  ]);
   const tiny = runOf({ [OURS]: 0.009 }, 0);
-  assert.deepEqual(metBy(tiny), [null, null, null, null, null, true, true, null]);
+  assert.deepEqual(metBy(tiny), [null, null, null, null, null, null, null, true, true, null]);
   const [, both] = verdicts(slower);
   assert.match(both.figure, /^4\.90 at worst, reached in 0 of 4$/);
   assert.equal(both.misses.length, 4);

@@ -6,7 +6,7 @@
 
 import { type BatchShape, titleOf } from "../batches.ts";
 import { CASES, SMALLEST } from "./cases.ts";
-import { LIMIT } from "./limit.ts";
+import { LIMIT, NARROW } from "./limit.ts";
 import { caseOf, checkedOf, type Measured, OURS, rowOf } from "./measured.ts";
 import { ONNX } from "./onnxruntime.ts";
 import type { Measurement } from "./rounds.ts";
@@ -62,6 +62,7 @@ export function verdicts(measured: Measured): Verdict[] {
     );
   const onnx = (name: string) => name.startsWith(ONNX);
   const limit = (name: string) => name === LIMIT;
+  const narrow = (name: string) => name === NARROW;
   const torch = (name: string) => name === TORCH;
   const errors = ALL.flatMap((shape) => errorsOf(caseOf(measured, shape)));
   const micro = (shape: BatchShape, work: "forward" | "both", threads = 1): Seen[] => {
@@ -91,6 +92,12 @@ export function verdicts(measured: Measured): Verdict[] {
       0.9,
     ),
     atLeast("at least 0.85 of it with two", against(limit, ALL, WORKS, [2]), 0.85),
+    atLeast(
+      "at least 0.90 of the C program with vectors of 128 bits, as Wasm has, with one thread",
+      against(narrow, ALL, WORKS, [1]),
+      0.9,
+    ),
+    atLeast("at least 0.85 of that with two", against(narrow, ALL, WORKS, [2]), 0.85),
     atMost("y and dx within 1e-6 of float64 at mean 1e3, std 1", errors, 1e-6, ""),
     atMost("[256,128] forward within 10 us", micro(MATRIX, "forward"), 10, " us"),
     stated("what a call costs on [2,16]", WORKS.flatMap((work) => micro(SMALLEST, work))),

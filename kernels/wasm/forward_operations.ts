@@ -8,7 +8,7 @@ import type { Affine, Device, Epilogue, Statistics } from "../../lib/device.ts";
 import type { Tensor } from "../../lib/tensor.ts";
 import type { WasmArray } from "./arrays.ts";
 import { laneBytes, planes, resolve, spread } from "./channel_operations.ts";
-import { layoutOf } from "./layout.ts";
+import { inStrips, layoutOf } from "./layout.ts";
 import { type Bench, elements, grainOf, halfOf, MOST, type Operate, RECORD } from "./workbench.ts";
 
 type Input = Tensor<WasmArray>;
@@ -75,9 +75,11 @@ function moments(bench: Bench, { data, shape, dtype, format }: Input): WasmArray
       work + thread * workBytes,
     ]);
   } else {
+    const strips = inStrips(layout, 1);
     bench.run("momentsOfColumns", parts, ({ from, to }, thread) => [
       x,
       half,
+      strips,
       channels,
       laneInner,
       period,
@@ -135,11 +137,13 @@ function normalize(
       scratch + thread * scratchBytes,
     ]);
   } else {
+    const strips = inStrips(layout, 2);
     bench.run("normalizeColumns", parts, ({ from, to }, thread) => [
       x,
       added,
       y,
       half,
+      strips,
       period,
       from,
       to,

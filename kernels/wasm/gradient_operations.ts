@@ -14,7 +14,7 @@ import type {
 import type { Tensor } from "../../lib/tensor.ts";
 import { bytesOf, type WasmArray } from "./arrays.ts";
 import { laneBytes, planes, resolve, spread } from "./channel_operations.ts";
-import { layoutOf, sameOrder } from "./layout.ts";
+import { inStrips, layoutOf, sameOrder } from "./layout.ts";
 import { type Bench, elements, grainOf, halfOf, MOST, type Operate, RECORD } from "./workbench.ts";
 
 type Input = Tensor<WasmArray>;
@@ -93,11 +93,13 @@ function gradientSums(
       work + thread * workBytes,
     ]);
   } else {
+    const strips = inStrips(layout, 2);
     bench.run("sumsOfColumns", parts, ({ from, to }, thread) => [
       x,
       dy,
       gates,
       half,
+      strips,
       channels,
       laneInner,
       period,
@@ -182,6 +184,7 @@ function gradients(
       scratch + thread * scratchBytes,
     ]);
   } else {
+    const strips = inStrips(layout, 3);
     bench.run("gradientsOfColumns", parts, ({ from, to }, thread) => [
       x,
       dy,
@@ -189,6 +192,7 @@ function gradients(
       dx,
       passed,
       half,
+      strips,
       period,
       from,
       to,

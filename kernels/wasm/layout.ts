@@ -71,6 +71,21 @@ function periodOf(lanes: number): number {
   return vectors * Math.ceil(FEWEST_LANES / vectors);
 }
 
+/** Elements of a tensor up to which caches deliver it to a kernel: 4 MiB of it where there are more, 8 where it is alone. */
+const CACHED = 1 << 20;
+const CACHED_ALONE = 1 << 21;
+
+/**
+ * Says whether a kernel walks columns in strips, which caches like and memory does not (`assembly/columns.ts`).
+ *
+ * @param layout the whole tensor's, of which threads walk parts at the same time
+ * @param tensors how many of them the kernel reads and writes
+ * @returns 1 for strips, as kernels take it
+ */
+export function inStrips({ elements }: Layout, tensors: number): 0 | 1 {
+  return elements <= (tensors === 1 ? CACHED_ALONE : CACHED) ? 1 : 0;
+}
+
 /** Elements of a part below which another thread costs more than it saves. */
 export const WORTH_A_THREAD = 65_536;
 /** Parts begin at a cache line, in float16 too. */

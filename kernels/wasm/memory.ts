@@ -24,6 +24,13 @@ export const MOST_PAGES = 65_536;
 const LINE = 64;
 /** No array lies at address 0, which kernels take for "none". */
 const FIRST = LINE;
+/**
+ * Kernels walk several tensors at once. Those that begin at the same line of a page are in each other's way: a cache keeps
+ * few lines of one offset. (8 rows of [392, 2048]: 0.61 instead of 0.47 ms for a training step.)
+ */
+const COLOURS = 4096;
+/** By how much a block is shifted against the one before: 13 lines, so that a page has room for 64 colours. */
+const SHIFT = 13 * LINE;
 /** No block ends where the address after it would be 2^32, which is 0: kernels compare with it. */
 const LAST = MOST_PAGES * PAGE - LINE;
 
@@ -47,6 +54,7 @@ export function createMemory(memory: WebAssembly.Memory): Memory {
   const shelves = new Map<number, number[]>(); // Addresses of idle blocks, by size.
   let spans: Span[] = []; // Idle memory that is no block any more, by address, neighbours joined.
   let end = FIRST; // Everything from here on was never used.
+  let colour = FIRST; // Where in a page the next large block should begin.
 
   /** Takes the blocks off their shelves and joins what touches. */
   const join = (): void => {
@@ -78,10 +86,27 @@ export function createMemory(memory: WebAssembly.Memory): Memory {
     if (span.bytes === 0) spans.splice(at, 1);
     return address;
   };
-  const extend = (bytes: number): number => {
-    if (end + bytes > LAST) throw outOfMemory(memory, bytes);
-    const needed = Math.ceil((end + bytes - memory.buffer.byteLength) / PAGE);
+  const reach = (address: number, bytes: number): void => {
+    if (address > LAST) throw outOfMemory(memory, bytes);
+    const needed = Math.ceil((address - memory.buffer.byteLength) / PAGE);
     if (needed > 0) grow(memory, needed, bytes);
+  };
+  /** Skips some lines, which small blocks may have, so that a large block begins elsewhere in its page than the last. */
+  const shift = (bytes: number): void => {
+    const gap = (colour - end % COLOURS + COLOURS) % COLOURS;
+    colour = (colour + SHIFT) % COLOURS;
+    if (gap === 0) return;
+    try {
+      reach(end + gap + bytes, bytes);
+    } catch {
+      return; // Where memory is that short, every line counts.
+    }
+    spans.push({ address: end, bytes: gap });
+    end += gap;
+  };
+  const extend = (bytes: number): number => {
+    if (bytes >= PAGE) shift(bytes);
+    reach(end + bytes, bytes);
     const address = end;
     end += bytes;
     return address;

@@ -1,7 +1,7 @@
 // How a matrix is walked whose rows hold lanes of many channels. Every lane has numbers of its own (sums, coefficients), which
 // take more loads and stores than the elements do; so some rows share them.
 //
-// Where caches deliver the elements: a block of a few rows, one strip of a cache line after another, the strip's numbers in
+// Where caches deliver the elements, which is for the host to know: a block of a few rows, one strip of a cache line after another, the strip's numbers in
 // registers ([256, 128]: 2.3 instead of 4.1 us to normalize). Memory wants ascending streams instead: two rows that lie so
 // close that they are one stream, or else two rows half the matrix apart. (Two neighbours of 1 KiB: 2.8 ms where one row at
 // a time takes 1.2; strips: 4.)
@@ -15,18 +15,8 @@ export const HALF_STRIP: u32 = 8;
 /** Rows of a block at most. */
 export const BLOCK: u32 = 8;
 
-/** Elements of a tensor up to which strips pay where there are two or more: 4 MiB each. */
-const CACHED: u32 = 1 << 20;
-
 /** Bytes of a row up to which it and the next one are one stream. */
 const NARROW: usize = 512;
-
-/** Whether blocks of rows are walked in strips, in a kernel of so many tensors. */
-// @ts-ignore: decorator
-@inline
-export function inStrips(elements: u32, tensors: u32): bool {
-  return (tensors == 1 ? elements / 2 : elements) <= CACHED;
-}
 
 /** How many rows further the second row of a pair lies. */
 // @ts-ignore: decorator

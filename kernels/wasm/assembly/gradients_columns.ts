@@ -1,7 +1,7 @@
 // Gradients where the channels lie side by side: memory is a matrix whose rows hold `period` lanes, each with coefficients of
 // its own, walked as columns.ts says.
 
-import { BLOCK, distanceOfPairs, HALF_STRIP, inStrips, rowOfPair } from "./columns";
+import { BLOCK, distanceOfPairs, HALF_STRIP, rowOfPair } from "./columns";
 import { dxOf } from "./gradients";
 import { address, further, MOST, narrow, readable } from "./storage";
 import { bytes, gated, loadGated, loadRest, storeRest } from "./vectors";
@@ -12,6 +12,7 @@ const GRADIENT_BLOCK: u32 = BLOCK / 2;
 /**
  * Gradient of elements [from, to) of an input, and of the residual.
  *
+ * @param inStrips whether rows are walked in strips, as columns.ts says
  * @param period lanes of a row; `from` is a multiple of it
  * @param coefficients planes of `period` float32: hi, scale, slope, offset
  * The other parameters are those of gradientsOfRows.
@@ -23,6 +24,7 @@ export function gradientsOfColumns(
   dx: usize,
   passed: usize,
   half: bool,
+  inStrips: bool,
   period: u32,
   from: u32,
   to: u32,
@@ -34,7 +36,7 @@ export function gradientsOfColumns(
   x = further(x, first);
   output = further(output, first);
   passed = further(passed, first);
-  floatsOfColumns(x, dy + first, output, dx + first, passed, period, to - from, coefficients);
+  floatsOfColumns(x, dy + first, output, dx + first, passed, inStrips, period, to - from, coefficients);
 }
 
 function floatsOfColumns(
@@ -43,6 +45,7 @@ function floatsOfColumns(
   output: usize,
   dx: usize,
   passed: usize,
+  inStrips: bool,
   period: u32,
   elements: u32,
   at: usize,
@@ -50,7 +53,7 @@ function floatsOfColumns(
   const plane = bytes(period);
   const rows = elements / period;
   let done: u32 = 0;
-  if (x && inStrips(elements, 3)) {
+  if (x && inStrips) {
     for (; done < rows; done += GRADIENT_BLOCK) {
       const to = bytes(done * period);
       const block = min(GRADIENT_BLOCK, rows - done);

@@ -5,7 +5,7 @@
 // sums x - shift and its square in float32; after a tile of rows they are merged into float64 by Chan's formula, and the
 // running mean becomes the new shift. At the end the lanes of a channel are merged.
 
-import { BLOCK, inStrips, STRIP } from "./columns";
+import { BLOCK, STRIP } from "./columns";
 import { ChannelMoments, merge, RECORD } from "./moments";
 import { address, MOST, readable, valueAt } from "./storage";
 import { bytes, increase, madd, zeros } from "./vectors";
@@ -21,6 +21,7 @@ const FIRST_TILE: u32 = 16;
  *
  * @param x first byte of the tensor
  * @param half 1 for float16, 0 for float32
+ * @param inStrips whether rows of float32 are walked in strips, as columns.ts says; rows of float16 are
  * @param period lanes of a row, a multiple of 4; lane j belongs to channel (j / inner) % channels; `from` is a multiple of it
  * @param records the result: a record per channel
  * @param scratch room for period x 28 bytes, and MOST float32
@@ -28,6 +29,7 @@ const FIRST_TILE: u32 = 16;
 export function momentsOfColumns(
   x: usize,
   half: bool,
+  inStrips: bool,
   channels: u32,
   inner: u32,
   period: u32,
@@ -46,7 +48,7 @@ export function momentsOfColumns(
   const widened = squares + plane;
   const rows = (to - from) / period;
   memory.fill(mean, 0, 7 * plane);
-  const inBlocks = half || inStrips(to - from, 1);
+  const inBlocks = half || inStrips;
   const step: u32 = inBlocks ? BLOCK : 2;
   const distance = inBlocks ? 1 : rows / 2;
   let settled: u32 = 0;

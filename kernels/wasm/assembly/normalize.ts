@@ -3,7 +3,7 @@
 // mean = hi + lo, and lo is part of the offset: y = (x - hi) * scale + offset. The difference comes first, so that nothing
 // is lost where |mean| is much larger than the deviation. Output and input may be the same memory.
 
-import { BLOCK, distanceOfPairs, inStrips, rowOfPair, STRIP } from "./columns";
+import { BLOCK, distanceOfPairs, rowOfPair, STRIP } from "./columns";
 import { address, further, MOST, narrow, readable } from "./storage";
 import { bytes, loadRest, madd, rectified, storeRest } from "./vectors";
 
@@ -210,6 +210,7 @@ export function normalizeRows(
 /**
  * Normalizes elements [from, to) of a tensor whose rows hold `period` lanes, each with coefficients of its own.
  *
+ * @param inStrips whether rows are walked in strips, as columns.ts says
  * @param period lanes of a row; `from` is a multiple of it
  * @param coefficients planes of `period` float32: hi, scale, offset
  * The other parameters are those of normalizeRows.
@@ -219,6 +220,7 @@ export function normalizeColumns(
   residual: usize,
   y: usize,
   half: bool,
+  inStrips: bool,
   period: u32,
   from: u32,
   to: u32,
@@ -228,13 +230,14 @@ export function normalizeColumns(
 ): void {
   if (half) return halvesOfColumns(x, residual, y, period, from, to, coefficients, relu, scratch);
   const first = bytes(from);
-  floatsOfColumns(x + first, further(residual, first), y + first, period, to - from, coefficients, relu);
+  floatsOfColumns(x + first, further(residual, first), y + first, inStrips, period, to - from, coefficients, relu);
 }
 
 function floatsOfColumns(
   x: usize,
   residual: usize,
   y: usize,
+  inStrips: bool,
   period: u32,
   elements: u32,
   at: usize,
@@ -243,7 +246,7 @@ function floatsOfColumns(
   const plane = bytes(period);
   const rows = elements / period;
   let done: u32 = 0;
-  if (inStrips(elements, 2)) {
+  if (inStrips) {
     for (; done < rows; done += BLOCK) {
       const to = bytes(done * period);
       anyStrips(x + to, further(residual, to), y + to, min(BLOCK, rows - done), at, plane, relu);

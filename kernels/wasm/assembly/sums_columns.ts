@@ -3,7 +3,7 @@
 //
 // Memory is walked once, as columns.ts says; sums stand in float32 for a tile of rows, then in float64.
 
-import { BLOCK, distanceOfPairs, inStrips, rowOfPair, STRIP } from "./columns";
+import { BLOCK, distanceOfPairs, rowOfPair, STRIP } from "./columns";
 import { RECORD } from "./moments";
 import { further, MOST, readable, valueAt } from "./storage";
 import { ChannelSums } from "./sums";
@@ -21,6 +21,7 @@ const TILE: u32 = 256;
  * @param dy first byte of the gradient of its output
  * @param output first byte of its output, where dy counts only if that is positive; 0 where dy always counts
  * @param half 1 for float16, 0 for float32
+ * @param inStrips whether rows of float32 are walked in strips, as columns.ts says; rows of float16 are
  * @param period lanes of a row, a multiple of 4; lane j belongs to channel (j / inner) % channels; `from` is a multiple of it
  * @param his means as float32, per lane
  * @param records the result: a record per channel
@@ -31,6 +32,7 @@ export function sumsOfColumns(
   dy: usize,
   output: usize,
   half: bool,
+  inStrips: bool,
   channels: u32,
   inner: u32,
   period: u32,
@@ -49,7 +51,7 @@ export function sumsOfColumns(
   const widened = productLanes + plane;
   memory.fill(dys, 0, 6 * plane);
   const rows = (to - from) / period;
-  const inBlocks = half || inStrips(to - from, 2);
+  const inBlocks = half || inStrips;
   const step = inBlocks ? BLOCK : 2;
   const distance = distanceOfPairs(rows, period);
   for (let settled: u32 = 0; settled < rows; settled += TILE) {
