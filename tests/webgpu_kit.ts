@@ -26,8 +26,6 @@ export interface Opening {
   readonly everything: boolean;
   readonly options?: WebGpuOptions;
   readonly onBlock?: (gpuDevice: GPUDevice) => OnBlock;
-  /** Invocations of a workgroup; what the plan gives the adapter by default. */
-  readonly workgroup?: number;
 }
 
 /** An open handle. */
@@ -48,7 +46,7 @@ export async function open(
   gpu: GPU,
   opening: Omit<Opening, "name">,
 ): Promise<Opened> {
-  const { everything, options = {}, onBlock, workgroup } = opening;
+  const { everything, options = {}, onBlock } = opening;
   const adapter = await gpu.requestAdapter();
   if (!adapter) throw new Error("this machine has no WebGPU adapter");
   const { maxStorageBuffersPerShaderStage } = adapter.limits;
@@ -65,7 +63,6 @@ export async function open(
   const { gpuDevice } = recording;
   const { device, settled } = createDevice(gpuDevice, options, {
     ...(onBlock && { onBlock: onBlock(gpuDevice) }),
-    ...(workgroup && { workgroup }),
   });
   const close = async () => {
     device[Symbol.dispose]();

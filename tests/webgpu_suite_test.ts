@@ -11,7 +11,7 @@ if (await testsWebgpu()) {
   deviceSuite(webgpuKit(gpu, { name: "webgpu", everything: true }));
   deviceSuite(webgpuKit(gpu, {
     ...{ name: "webgpu, smallest limits, poisoned", everything: false },
-    ...{ options: { maxBindingBytes: 2 ** 20 }, onBlock: poison, workgroup: 256 },
+    ...{ options: { maxBindingBytes: 2 ** 20, plan: { workgroup: 256 } }, onBlock: poison },
   }));
 } else {
   Deno.test.ignore("webgpu: the device suite (no adapter)", () => {});

@@ -12,7 +12,7 @@ import { createLaunches, type Recorder } from "./launches.ts";
 import type { WebGpuDevice, WebGpuInfo, WebGpuOptions } from "./handle.ts";
 import { createMemory, type OnBlock } from "./memory.ts";
 import { operations } from "./operations.ts";
-import { workgroupOf } from "./plan.ts";
+import { choicesFor } from "./plan.ts";
 import { createBindGroups, createKernels } from "./programs.ts";
 
 /** A binding must hold at least this much: the statistics of one channel, in slices, beside a useful part of a tensor. */
@@ -24,8 +24,6 @@ export interface Circumstances {
   readonly adapterInfo?: GPUAdapterInfo;
   /** For tests: called for every block of memory that is handed out or given back. */
   readonly onBlock?: OnBlock;
-  /** For tests: invocations of a workgroup, instead of what the plan gives the adapter. */
-  readonly workgroup?: number;
 }
 
 /**
@@ -39,7 +37,7 @@ export interface Circumstances {
 export function createDevice(
   gpuDevice: GPUDevice,
   options: WebGpuOptions,
-  { adapterInfo = gpuDevice.adapterInfo, onBlock, workgroup }: Circumstances = {},
+  { adapterInfo = gpuDevice.adapterInfo, onBlock }: Circumstances = {},
 ): { readonly device: WebGpuDevice; readonly settled: () => Promise<void> } {
   const { limits: granted, features } = gpuDevice;
   const float16 = features.has("shader-f16") && typeof Float16Array === "function";
@@ -51,7 +49,7 @@ export function createDevice(
     ),
     alignment: granted.minStorageBufferOffsetAlignment,
     storageBuffers: granted.maxStorageBuffersPerShaderStage,
-    workgroup: workgroup ?? workgroupOf(info.isFallbackAdapter),
+    choices: { ...choicesFor(info.isFallbackAdapter), ...options.plan },
   });
   const failures = createFailures(gpuDevice);
   const groups = createBindGroups(gpuDevice);

@@ -7,7 +7,6 @@
 import type { Device } from "../../lib/device.ts";
 import { addScaledKernel, gateKernel, reluKernel } from "../wgsl/elementwise.ts";
 import type { Elements, Slot, WebGpuArray } from "./arrays.ts";
-import { shares } from "./plan.ts";
 import type { Bench, Operate, Tiled } from "./workbench.ts";
 
 /** Operations without statistics. */
@@ -41,7 +40,7 @@ export function elementwiseOperations(operate: Operate): ElementwiseOperations {
         if (slot.contents.length === 0) return array;
         // The tensor that is written comes first: its channels decide who writes what.
         const over = bench.plan(gradOutput.shape, { passed: { slot, format }, ...given }, {});
-        const { tile, boxes } = over;
+        const { tile } = over;
         over.launch(bench.recorder, {
           kernel: bench.kernel(gateKernel, {
             ...tile,
@@ -49,7 +48,7 @@ export function elementwiseOperations(operate: Operate): ElementwiseOperations {
             gated: output !== null,
           }),
           arrays: {},
-          slices: shares(boxes[0], tile, 1),
+          slices: over.shares(1),
         });
         return array;
       }),
@@ -72,7 +71,7 @@ function overElements(
   over.launch(bench.recorder, {
     kernel: kernel(over.tile),
     arrays: {},
-    slices: shares(over.boxes[0], over.tile, 1),
+    slices: over.shares(1),
     also: () => ({ parameters }),
   });
 }

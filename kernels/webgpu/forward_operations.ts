@@ -10,7 +10,6 @@ import { momentsKernel } from "../wgsl/moments.ts";
 import { normalizeKernel } from "../wgsl/normalize.ts";
 import { runningStatsKernel } from "../wgsl/statistics.ts";
 import type { WebGpuArray } from "./arrays.ts";
-import { shares, slicesOf } from "./plan.ts";
 import type { Operate } from "./workbench.ts";
 
 type A = WebGpuArray;
@@ -38,11 +37,10 @@ export function forwardOperations(operate: Operate): ForwardOperations {
         const contents = { kind: "moments", channels, slices: 1, count } as const;
         return bench.fill(contents, () => new Float32Array(4 * channels));
       }
-      const { cells, tile } = bench.plan(input.shape, { x }, {});
-      const slices = slicesOf({ samples: batch, channels, inner }, cells, tile);
+      const { cells, tile, slices } = bench.plan(input.shape, { x }, {}, 1);
       const total = slices * cells;
       const [array, parts] = bench.room({ kind: "moments", channels, slices: total, count });
-      bench.plan(input.shape, { x }, { parts }).launch(bench.recorder, {
+      bench.plan(input.shape, { x }, { parts }, 1).launch(bench.recorder, {
         kernel: bench.kernel(momentsKernel, { ...tile, dtype: input.dtype }),
         arrays: { parts },
         slices,
@@ -71,7 +69,8 @@ export function forwardOperations(operate: Operate): ForwardOperations {
       const [array, slot] = bench.room(x.slot.contents);
       if (slot.contents.length === 0) return array;
       const y = { slot, format: input.format };
-      const over = bench.plan(input.shape, { x, residual: added, y }, beside);
+      const reread = stats.source === "batch" ? 1 : 0;
+      const over = bench.plan(input.shape, { x, residual: added, y }, beside, reread);
       const { dtype } = input;
       const { tile } = over;
       over.launch(bench.recorder, {
@@ -82,7 +81,7 @@ export function forwardOperations(operate: Operate): ForwardOperations {
           residual: added !== null,
         }),
         arrays: beside,
-        slices: shares(over.boxes[0], tile, stats.slices),
+        slices: over.shares(stats.slices),
         also: () => ({ parameters: { zero: 0, momentsSlices: stats.slices, eps: affine.eps } }),
       });
       return array;

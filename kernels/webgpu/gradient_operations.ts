@@ -15,7 +15,6 @@ import { extents, type Tensor } from "../../lib/tensor.ts";
 import { gradientSumsKernel, HEADER, restatedSumsKernel } from "../wgsl/gradient_sums.ts";
 import { gradientsKernel, gradParametersKernel } from "../wgsl/gradients.ts";
 import type { Slot, Sums, WebGpuArray } from "./arrays.ts";
-import { shares, slicesOf } from "./plan.ts";
 import type { Tensors } from "./walks.ts";
 import type { Bench, Looked, Operate } from "./workbench.ts";
 
@@ -62,13 +61,13 @@ export function gradientOperations(operate: Operate): GradientOperations {
         const zeros = () => new Float32Array(2 * (HEADER + 1) * channels);
         return bench.fill({ ...contents, slices: 1, empty: true }, zeros);
       }
-      const { cells, tile } = bench.plan(input.shape, tensors, {});
-      const slices = slicesOf({ samples: batch, channels, inner }, cells, tile);
+      const reread = output ? 3 : 2;
+      const { cells, tile, slices } = bench.plan(input.shape, tensors, {}, reread);
       const partsSlices = slices * cells;
       const [array, parts] = bench.room({ ...contents, slices: partsSlices });
       const beside = { ...slots, parts };
       const { dtype } = input;
-      bench.plan(input.shape, tensors, beside).launch(bench.recorder, {
+      bench.plan(input.shape, tensors, beside, reread).launch(bench.recorder, {
         kernel: bench.kernel(gradientSumsKernel, {
           ...tile,
           dtype,
@@ -126,8 +125,8 @@ export function gradientOperations(operate: Operate): GradientOperations {
       // One dispatch for everything, if a kernel may bind so many buffers and so large ones.
       const together = pair !== null && bound < bench.limits.storageBuffers &&
         pair.range.size <= bench.limits.bindingBytes;
-      const over = bench.plan(input.shape, tensors, beside);
-      const { tile, boxes } = over;
+      const over = bench.plan(input.shape, tensors, beside, total ? (output ? 3 : 2) : 0);
+      const { tile } = over;
       const { dtype } = input;
       const localSlices = local.contents.slices;
       over.launch(bench.recorder, {
@@ -136,7 +135,7 @@ export function gradientOperations(operate: Operate): GradientOperations {
           ...{ weight: scale !== null, gated: output !== null, residual: dr !== null },
         }),
         arrays: beside,
-        slices: shares(boxes[0], tile, localSlices),
+        slices: over.shares(localSlices),
         also: ({ channel, cell }) => ({
           parameters: {
             ...{ eps, localSlices },

@@ -6,6 +6,7 @@
 
 import type { Device, DeviceInfo } from "../../lib/device.ts";
 import type { WebGpuArray } from "./arrays.ts";
+import type { Choices as PlanChoices } from "./plan.ts";
 
 /** What a WebGPU device says of itself. */
 export interface WebGpuInfo extends DeviceInfo {
@@ -30,4 +31,6 @@ export interface WebGpuOptions {
    * processed in windows.
    */
   readonly maxBindingBytes?: number;
+  /** What is planned otherwise than by default, such as what `deno task tune` found for an adapter; see `explain`. */
+  readonly plan?: Partial<PlanChoices>;
 }

@@ -6,23 +6,61 @@
  */
 
 import { extents, type Format } from "../../lib/tensor.ts";
-import { HELD, type Tile } from "../wgsl/tiles.ts";
+import { channelsOfLane, elementsOf, type Pack, type Tile } from "../wgsl/tiles.ts";
 
-/** Workgroups that a reduction over a large tensor should have, so that few channels fill a GPU too. */
-const WORKGROUPS = 4096;
+/** What may be chosen otherwise: for experiments, or because another choice was measured to be faster on an adapter. */
+export interface Choices {
+  /** Whether four neighbours in memory are taken at once where shape, format and address allow it; true by default. */
+  readonly packs: boolean;
+  /**
+   * Whether invocations of a subgroup merge in registers: `"declared"` for compilers that want `enable subgroups;` (Tint),
+   * `"implied"` for those that do not know it (naga). Needs the feature `subgroups`; `"none"` by default, and what was found
+   * to work by default of `requestWebGpuDevice`.
+   */
+  readonly subgroups: Tile["subgroups"];
+  /** Invocations of a workgroup, a power of two from 64 to 256; 256 by default, 64 on software. */
+  readonly workgroup: number;
+  /** Workgroups that a reduction over a large tensor should have, so that few channels fill a GPU too; 4,096 by default. */
+  readonly workgroups: number;
+  /** Packs that an invocation loads before it uses the first, 1 to 8; 4 by default. */
+  readonly ahead: number;
+  /** Packs that an invocation of an elementwise kernel walks at least; 4 by default. */
+  readonly walked: number;
+  /**
+   * Bytes of the GPU's last-level cache. Tensors larger than 0.4 of it are worked on in groups of channels, so that the
+   * second read of each comes from the cache; 0, no groups, by default: WebGPU does not tell.
+   */
+  readonly cacheBytes: number;
+}
+
+/** The choices for an adapter about which nothing else is known. */
+export function choicesFor(isFallbackAdapter: boolean): Choices {
+  return {
+    packs: true,
+    subgroups: "none",
+    workgroup: isFallbackAdapter ? 64 : 256, // Software pays for each of them.
+    workgroups: 4096,
+    ahead: 4,
+    walked: 4,
+    cacheBytes: 0,
+  };
+}
+
 /** Slices that one invocation merges when the array is read; and slices per channel at most, windows aside. */
 const SLICES_PER_ROW = 8;
 const MOST_SLICES = 1024;
-/** Positions that an invocation of an elementwise kernel walks. */
-const WALKED = 16;
-/** Channels of a workgroup at most: 64 float32 are two lines of most caches. */
-const MOST_LANES = 64;
-/** Channels of a workgroup that walks no tensor. */
+/** Lanes of a workgroup at most: 64 float32, or 16 packs of four, are two lines of most caches. */
+const MOST_LANES = { none: 64, places: 64, channels: 16 } as const;
+/** Packs of channels have four times the statistics, and the memory of a workgroup is 16 KiB. */
+const MOST_INVOCATIONS = { none: 256, places: 256, channels: 128 } as const;
+/** Lanes of a workgroup that walks no tensor. */
 const MERGED_LANES = 32;
-/** Invocations of a workgroup: what WebGPU grants everywhere, and fewer where software pays for each of them. */
-const WORKGROUP = { hardware: 256, software: 64 } as const;
+/** Bytes of memory that are read at once: channels last a group must have them all. */
+const LINE = 128;
+/** The part of a cache that a group of channels may take. */
+const CACHE_SHARE = 0.4;
 
-/** A tensor's extents as the kernels see them. */
+/** A tensor's extents as the kernels see them; one of them counts packs. */
 export interface Geometry {
   readonly samples: number;
   readonly channels: number;
@@ -43,20 +81,35 @@ export interface Box extends Geometry {
   readonly place: number;
   /** Which of the boxes that share its channels it is. */
   readonly cell: number;
+  /** Which of the parts of the channels it has. */
+  readonly group: number;
+}
+
+/** How the memory of a walk's tensors lies. */
+export interface Ground {
+  readonly geometry: Geometry;
+  /** Of each tensor. */
+  readonly strides: readonly Strides[];
+  /** Whether neighbours in memory are neighbouring channels of the first. */
+  readonly channelsLast: boolean;
+  /** What is taken at a time: the unit of geometry and strides. */
+  readonly pack: Pack;
 }
 
 /**
  * Merges samples and places where every tensor's memory allows, so that a kernel walks one long row: with one channel,
- * and channels last.
+ * and channels last. Takes four neighbours as one where they are of one kind in every tensor.
  *
  * @param shape logical shape of the tensors
  * @param formats memory order of each
- * @returns the geometry, the strides of each, and whether neighbours in memory are neighbouring channels of the first
+ * @param packs whether neighbours may be packed
+ * @returns the ground
  */
 export function layOut(
   shape: readonly number[],
   formats: readonly Format[],
-): { geometry: Geometry; strides: readonly Strides[]; channelsLast: boolean } {
+  packs: boolean,
+): Ground {
   const { batch, channels, inner } = extents(shape);
   // Without spatial extents the two formats are one.
   const last = (format: Format) => channels > 1 && (format === "channelsLast" || inner === 1);
@@ -69,24 +122,64 @@ export function layOut(
     channel: last(format) ? 1 : geometry.inner,
     place: last(format) ? channels : 1,
   }));
-  return { geometry, strides, channelsLast: last(formats[0]) };
+  const channelsLast = last(formats[0]);
+  if (packs && !formats.some(last) && geometry.inner % 4 === 0) {
+    const packed = strides.map(({ sample, channel }) => ({
+      ...{ sample: sample / 4, channel: channel / 4, place: 1 },
+    }));
+    const inner = geometry.inner / 4;
+    return { geometry: { ...geometry, inner }, strides: packed, channelsLast, pack: "places" };
+  }
+  if (packs && formats.every(last) && channels % 4 === 0) {
+    const packed = strides.map(({ sample, place }) => ({
+      ...{ sample: sample / 4, channel: 1, place: place / 4 },
+    }));
+    const lanes = channels / 4;
+    return {
+      ...{ geometry: { ...geometry, channels: lanes }, strides: packed },
+      ...{ channelsLast, pack: "channels" },
+    };
+  }
+  return { geometry, strides, channelsLast, pack: "none" };
 }
 
-/** Invocations of a workgroup on an adapter. */
-export function workgroupOf(isFallbackAdapter: boolean): number {
-  return WORKGROUP[isFallbackAdapter ? "software" : "hardware"];
-}
-
-/** One channel per workgroup where a channel's places are neighbours, else as many as lie side by side. */
-export function tileOf(channels: number, channelsLast: boolean, workgroup: number): Tile {
+/** One lane per workgroup where a channel's places are neighbours, else as many as lie side by side. */
+export function tileOf(
+  { geometry: { samples, channels }, channelsLast, pack }: Ground,
+  choices: Choices,
+): Tile {
   let lanes = 1;
-  while (channelsLast && lanes < MOST_LANES && lanes < channels) lanes *= 2;
-  return { lanes, workgroup };
+  while (channelsLast && lanes < MOST_LANES[pack] && lanes < channels) lanes *= 2;
+  const workgroup = Math.min(choices.workgroup, MOST_INVOCATIONS[pack]);
+  const subgroups = lanes === 1 ? choices.subgroups : "none";
+  // A pack of one element is a quarter of the others.
+  const ahead = pack === "none" ? 2 * choices.ahead : choices.ahead;
+  return { lanes, workgroup, pack, flat: samples === 1, subgroups, ahead };
 }
 
 /** How workgroups are made up that walk no tensor. */
-export function channelTile(workgroup: number): Tile {
-  return { lanes: MERGED_LANES, workgroup };
+export function channelTile({ workgroup }: Choices): Tile {
+  return {
+    ...{ lanes: MERGED_LANES, workgroup, pack: "none", flat: true },
+    ...{ subgroups: "none", ahead: 1 },
+  };
+}
+
+/**
+ * Channels (or packs of them) of a group that fits the cache; all of them where the cache is not known, holds the tensors, or
+ * not even the least part of them.
+ */
+function channelsInCache(
+  { geometry: { samples, channels, inner }, channelsLast }: Ground,
+  { lanes }: Tile,
+  packBytes: number,
+  { cacheBytes }: Choices,
+): number {
+  const column = samples * inner * packBytes;
+  const room = CACHE_SHARE * cacheBytes;
+  const fit = Math.floor(room / column / lanes) * lanes;
+  if (cacheBytes === 0 || column * channels <= room || fit === 0) return channels;
+  return channelsLast && fit * packBytes < LINE ? channels : fit;
 }
 
 /**
@@ -95,8 +188,8 @@ export function channelTile(workgroup: number): Tile {
  *
  * @param geometry what to cut; not empty
  * @param strides of every tensor
- * @param mostElements how many elements of a tensor a binding holds
- * @param mostChannels how many channels of the arrays per channel a binding holds
+ * @param mostElements how many packs of a tensor a binding holds
+ * @param mostChannels how many channels, or packs of them, a box may have at most
  * @returns the boxes, and the number of cells that each channel is cut into
  */
 export function cut(
@@ -129,7 +222,7 @@ export function cut(
     for (let place = 0; place < inner; place += di, cell++) {
       for (let channel = 0; channel < channels; channel += dc) {
         boxes.push({
-          ...{ sample, channel, place, cell },
+          ...{ sample, channel, place, cell, group: channel / dc },
           samples: Math.min(dn, samples - sample),
           channels: Math.min(dc, channels - channel),
           inner: Math.min(di, inner - place),
@@ -142,13 +235,15 @@ export function cut(
 
 /** Slices per cell of a reduction: enough to fill a GPU, few enough to be merged by whoever reads them. */
 export function slicesOf(
-  { samples, channels, inner }: Geometry,
+  { samples, inner }: Geometry,
+  { channels }: Pick<Geometry, "channels">,
   cells: number,
-  { lanes, workgroup }: Tile,
+  { lanes, workgroup, ahead }: Tile,
+  { workgroups }: Choices,
 ): number {
   const rows = workgroup / lanes;
-  const wanted = Math.ceil(WORKGROUPS / (Math.ceil(channels / lanes) * cells));
-  const useful = Math.ceil(samples * inner / cells / (rows * HELD));
+  const wanted = Math.ceil(workgroups / (Math.ceil(channels / lanes) * cells));
+  const useful = Math.ceil(samples * inner / cells / (rows * ahead));
   const cheap = Math.floor(Math.min(MOST_SLICES, SLICES_PER_ROW * rows) / cells);
   return Math.max(1, Math.min(wanted, useful, cheap));
 }
@@ -156,11 +251,13 @@ export function slicesOf(
 /** Slices of an elementwise kernel: more work for each workgroup the more statistics it has to merge first. */
 export function shares(
   { samples, inner }: Geometry,
-  { lanes, workgroup }: Tile,
+  { lanes, workgroup, pack }: Tile,
   merged: number,
+  { walked }: Choices,
 ): number {
   const rows = workgroup / lanes;
-  return Math.ceil(samples * inner / (rows * Math.max(WALKED, 4 * Math.ceil(merged / rows))));
+  const least = walked * 4 / elementsOf(pack);
+  return Math.ceil(samples * inner / (rows * Math.max(least, 4 * Math.ceil(merged / rows))));
 }
 
 /** A box's tile parameters, in so many slices of equal length, and its number of workgroups. */
@@ -170,5 +267,76 @@ export function tiling(box: Geometry, { lanes }: Tile, slices: number) {
   return {
     workgroups: Math.ceil(box.channels / lanes) * slices,
     parameters: { channels: box.channels, positions, inner: box.inner, span, slices },
+  };
+}
+
+/** What a device allows. */
+export interface Limits {
+  /** Bytes of a storage binding at most. */
+  readonly bindingBytes: number;
+  /** Bytes that the offset of a binding is a multiple of. */
+  readonly alignment: number;
+  /** Storage buffers of a kernel at most. */
+  readonly storageBuffers: number;
+  /** What the plan is made with. */
+  readonly choices: Choices;
+}
+
+/** The tensors of a walk. */
+export interface Walked {
+  /** Their logical shape; not empty. */
+  readonly shape: readonly number[];
+  /** The memory order of each; the first decides how channels lie. */
+  readonly formats: readonly Format[];
+  /** Bytes of an element, of each. */
+  readonly bytes: readonly number[];
+  /** Whether each begins at a multiple of four elements: what others have wrapped may begin anywhere. */
+  readonly aligned: boolean;
+  /** How many of them a second walk reads again: those should still be in the cache then. */
+  readonly reread: number;
+}
+
+/** How tensors are walked. */
+export interface WalkPlan extends Ground {
+  readonly tile: Tile;
+  readonly boxes: readonly Box[];
+  /** Cells that each channel is cut into. */
+  readonly cells: number;
+  /** Slices of each box for a reduction, and for an elementwise kernel that merges so many slices first. */
+  readonly slices: number;
+  readonly shares: (merged: number) => number;
+}
+
+/**
+ * Plans a walk: everything that decides how kernels run over tensors.
+ *
+ * @param walked the tensors
+ * @param recordBytes bytes per channel of the largest array that is bound beside them
+ * @param limits what the device allows, and choices
+ * @returns the plan
+ */
+export function planWalk(walked: Walked, recordBytes: number, limits: Limits): WalkPlan {
+  const { shape, formats, bytes, aligned, reread } = walked;
+  const { choices } = limits;
+  const ground = layOut(shape, formats, choices.packs && aligned);
+  const { geometry, strides, pack } = ground;
+  const tile = tileOf(ground, choices);
+  const packBytes = Math.max(...bytes) * elementsOf(pack);
+  const room = limits.bindingBytes - limits.alignment;
+  const most = Math.floor(room / recordBytes / channelsOfLane(pack));
+  const group = reread === 0
+    ? geometry.channels
+    : channelsInCache(ground, tile, reread * packBytes, choices);
+  const { boxes, cells } = cut(
+    geometry,
+    strides,
+    Math.floor(room / packBytes),
+    Math.min(most, group),
+  );
+  return {
+    ...ground,
+    ...{ tile, boxes, cells },
+    slices: slicesOf(geometry, boxes[0], cells, tile, choices),
+    shares: (merged) => shares(boxes[0], tile, merged, choices),
   };
 }

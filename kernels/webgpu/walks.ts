@@ -6,23 +6,11 @@
 
 import type { Format } from "../../lib/tensor.ts";
 import type { Kernel, Parameters } from "../wgsl/kernel.ts";
-import type { Tile } from "../wgsl/tiles.ts";
+import { channelsOfLane, elementsOf } from "../wgsl/tiles.ts";
 import { bytesOf, bytesPerChannel, type Elements, padded, type Slot } from "./arrays.ts";
 import type { Recorder } from "./launches.ts";
-import { type Box, cut, layOut, tileOf, tiling } from "./plan.ts";
+import { type Box, type Limits, planWalk, tiling, type WalkPlan } from "./plan.ts";
 import type { Range } from "./programs.ts";
-
-/** What a device allows. */
-export interface Limits {
-  /** Bytes of a storage binding at most. */
-  readonly bindingBytes: number;
-  /** Bytes that the offset of a binding is a multiple of. */
-  readonly alignment: number;
-  /** Storage buffers of a kernel at most. */
-  readonly storageBuffers: number;
-  /** Invocations of a workgroup. */
-  readonly workgroup: number;
-}
 
 /** The tensors of a walk: one shape, each with its memory order; the first decides how channels lie. */
 export type Tensors = Readonly<
@@ -30,11 +18,7 @@ export type Tensors = Readonly<
 >;
 
 /** A walk that is planned. */
-export interface Walk {
-  readonly boxes: readonly Box[];
-  /** Cells that each channel is cut into. */
-  readonly cells: number;
-  readonly tile: Tile;
+export interface Walk extends WalkPlan {
   /** Launches a kernel over every box. */
   readonly launch: (recorder: Recorder, launch: WalkLaunch) => void;
 }
@@ -46,7 +30,7 @@ export interface WalkLaunch {
   readonly arrays: Readonly<Record<string, Slot | null>>;
   /** Slices of each box. */
   readonly slices: number;
-  /** The kernel's own parameters, and arrays that it binds as a whole. */
+  /** The kernel's own parameters, and arrays that it binds as a whole; a box here counts channels, not packs of them. */
   readonly also?: (box: Box) => {
     readonly parameters: Parameters;
     readonly ranges?: Readonly<Record<string, Range>>;
@@ -59,6 +43,7 @@ export interface WalkLaunch {
  * @param shape logical shape of the tensors; not empty
  * @param tensors by the kernels' names
  * @param recordBytes bytes per channel of the largest array that is bound beside them
+ * @param reread how many of the tensors the walk before or after this one reads too
  * @param limits what the device allows
  * @returns the walk
  */
@@ -66,20 +51,30 @@ export function walk(
   shape: readonly number[],
   tensors: Tensors,
   recordBytes: number,
+  reread: number,
   limits: Limits,
 ): Walk {
-  const named = Object.entries(tensors).flatMap(([name, tensor]) =>
+  const given = Object.entries(tensors).flatMap(([name, tensor]) =>
     tensor ? [{ name, ...tensor, bytes: bytesOf(tensor.slot.contents.dtype) }] : []
   );
-  const { geometry, strides, channelsLast } = layOut(shape, named.map(({ format }) => format));
-  const room = limits.bindingBytes - limits.alignment;
-  const most = Math.floor(room / Math.max(...named.map(({ bytes }) => bytes)));
-  const { boxes, cells } = cut(geometry, strides, most, Math.floor(room / recordBytes));
-  const tile = tileOf(geometry.channels, channelsLast, limits.workgroup);
+  const plan = planWalk(
+    {
+      ...{ shape, reread },
+      formats: given.map(({ format }) => format),
+      bytes: given.map(({ bytes }) => bytes),
+      aligned: given.every(({ slot, bytes }) => slot.offset % (4 * bytes) === 0),
+    },
+    recordBytes,
+    limits,
+  );
+  const { strides, boxes, tile, pack } = plan;
+  const wide = channelsOfLane(pack);
+  const named = given.map((tensor) => ({ ...tensor, bytes: tensor.bytes * elementsOf(pack) }));
 
   const launch = (recorder: Recorder, { kernel, arrays, slices, also }: WalkLaunch): void => {
     for (const box of boxes) {
-      const { parameters, ranges = {} } = also?.(box) ?? { parameters: {} };
+      const real = { ...box, channel: box.channel * wide, channels: box.channels * wide };
+      const { parameters, ranges = {} } = also?.(real) ?? { parameters: {} };
       const { workgroups, parameters: counts } = tiling(box, tile, slices);
       const bound: Record<string, Range> = { ...ranges };
       const values: Record<string, number | readonly number[]> = { ...counts, ...parameters };
@@ -94,14 +89,14 @@ export function walk(
       });
       for (const [name, slot] of Object.entries(arrays)) {
         if (!slot) continue;
-        const part = channelsOf(slot, box, limits);
+        const part = channelsOf(slot, real, limits);
         bound[name] = part.range;
         values[`${name}At`] = part.at;
       }
       recorder.dispatch(kernel, bound, values, workgroups);
     }
   };
-  return Object.freeze({ boxes, cells, tile, launch });
+  return { ...plan, launch };
 }
 
 /** The records of a box's channels. */

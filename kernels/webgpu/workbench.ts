@@ -24,9 +24,9 @@ import {
 import type { Failures } from "./failures.ts";
 import type { Recorder } from "./launches.ts";
 import type { Memory } from "./memory.ts";
-import { channelTile, tiling } from "./plan.ts";
+import { channelTile, type Limits, tiling } from "./plan.ts";
 import type { Kernels, Range } from "./programs.ts";
-import { channelsOf, type Limits, type Tensors, type Walk, walk } from "./walks.ts";
+import { channelsOf, type Tensors, type Walk, walk } from "./walks.ts";
 
 type A = WebGpuArray;
 
@@ -86,8 +86,16 @@ export interface Bench {
   readonly pair: (channels: number) => Pair;
   /** An array with contents from the host, which are made once there is room for them. */
   readonly fill: (contents: Contents, make: () => ArrayBufferView<ArrayBuffer>) => A;
-  /** Plans a walk over tensors, with arrays per channel beside them. */
-  readonly plan: (shape: readonly number[], tensors: Tensors, beside: Beside) => Walk;
+  /**
+   * Plans a walk over tensors, with arrays per channel beside them; `reread` of the tensors are read by two walks, of which
+   * this is one, and should stay in the cache meanwhile.
+   */
+  readonly plan: (
+    shape: readonly number[],
+    tensors: Tensors,
+    beside: Beside,
+    reread?: number,
+  ) => Walk;
   /** Launches a kernel that walks no tensor over all channels, in parts that can be bound. */
   readonly overChannels: (
     kernel: Tiled,
@@ -200,12 +208,12 @@ function benchFor(machine: Machine, recorder: Recorder, made: A[]): Bench {
       }
       return array;
     },
-    plan: (shape, tensors, beside) =>
-      walk(shape, tensors, recordsBound(Object.values(beside)), limits),
+    plan: (shape, tensors, beside, reread = 0) =>
+      walk(shape, tensors, recordsBound(Object.values(beside)), reread, limits),
     overChannels: (kernel, channels, beside, parameters) => {
       const room = limits.bindingBytes - limits.alignment;
       const most = Math.floor(room / recordsBound(Object.values(beside)));
-      const tile = channelTile(limits.workgroup);
+      const tile = channelTile(limits.choices);
       const made = kernel(tile);
       for (let channel = 0; channel < channels; channel += most) {
         const box = { channel, channels: Math.min(most, channels - channel) };

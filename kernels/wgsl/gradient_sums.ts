@@ -10,42 +10,83 @@
 import type { DType } from "../../lib/tensor.ts";
 import { channels, channelsResult, type Kernel, kernel, tensor } from "./kernel.ts";
 import { type Source, statistics, STATISTICS_PARAMETERS, statisticsStorage } from "./statistics.ts";
-import { entry, HELD, PARTS_PARAMETERS, type Tile, TILE_PARAMETERS, tiles } from "./tiles.ts";
+import {
+  entry,
+  members,
+  PARTS_PARAMETERS,
+  storedAs,
+  stroll,
+  type Tile,
+  TILE_PARAMETERS,
+  tiles,
+  toChannels,
+} from "./tiles.ts";
 
 /** vec2f per channel before the slices. */
 export const HEADER = 2;
 
 /**
- * WGSL: adds up the vec4f in `sums` over the rows of each lane, of which the first `rows` have any; `sums[lane]` has the
- * result. Needs `tiles`.
+ * WGSL: `Sums`, and `addUp`, which adds what invocations have over the rows of each lane, of which the first `rows` have any,
+ * and gives all of a lane the result. To be called by all invocations. Needs `tiles`.
  */
-export function addUp({ workgroup }: Tile): string {
-  return `
-var<workgroup> sums: array<vec4f, ${workgroup}>;
+export function addUp(tile: Tile): string {
+  const { taken } = members(tile);
+  const head = `
+struct Sums {
+  dy: Statistic,
+  product: Statistic, // of dy * (x - mean)
+}
 
-fn addUp(thread: u32, rows: u32) {
+var<workgroup> sums: array<Sums, ${tile.workgroup}>;
+
+fn plus(a: Sums, b: Sums) -> Sums {
+  return Sums(a.dy + b.dy, a.product + b.product);
+}
+
+fn addUp(thread: u32, rows: u32, mine: Sums${taken}) -> Sums {`;
+  if (tile.subgroups !== "none") {
+    return `${head}
+  var sum = mine;
+  for (var step = 1u; step < members; step *= 2u) {
+    let other = Sums(subgroupShuffleXor(sum.dy, step), subgroupShuffleXor(sum.product, step));
+    sum = plus(sum, other);
+  }
+  workgroupBarrier(); // Whoever reads the sums of before has done so.
+  if (member == 0u) { sums[thread / members] = sum; }
+  workgroupBarrier();
+  sum = sums[0];
+  for (var k = 1u; k * members < ${tile.workgroup}u; k++) { sum = plus(sum, sums[k]); }
+  return sum;
+}
+`;
+  }
+  return `${head}
+  workgroupBarrier(); // Whoever reads the sums of before has done so.
+  sums[thread] = mine;
   workgroupBarrier();
   for (var half = ROWS / 2u; half > 0u; half /= 2u) {
     if (half >= rows) { continue; }
-    if (thread < half * LANES) { sums[thread] += sums[thread + half * LANES]; }
+    if (thread < half * LANES) { sums[thread] = plus(sums[thread], sums[thread + half * LANES]); }
     workgroupBarrier();
   }
+  return sums[thread % LANES];
 }
 `;
 }
 
-/** WGSL: the gradient at a position, as far as an activation lets it through. */
-export function gradient(gated: boolean): string {
-  return `
-fn gradient(channel: u32, position: u32) -> f32 {
-  let dy = f32(gradOutput[offset(p.gradOutput, channel, position)]);
-  ${
-    gated
-      ? "return select(0.0, dy, output[offset(p.output, channel, position)] > 0.0);"
-      : "return dy;"
-  }
+/** What the gradients of a position are made of, by name and WGSL. */
+export function gradientLoads(gated: boolean): (at: string) => Record<string, string> {
+  const of = (name: string, at: string) =>
+    `Values(${name}[offset(p.${name}, place.channel, ${at})])`;
+  return (at) => ({
+    dy: of("gradOutput", at),
+    ...(gated && { gate: of("output", at) }),
+  });
 }
-`;
+
+/** WGSL: the gradient at a position, as far as an activation lets it through. */
+export function passed({ dy, gate }: Readonly<Record<string, string>>): string {
+  return gate ? `select(Values(0.0), ${dy}, ${gate} > Values(0.0))` : dy;
 }
 
 const PARAMETERS = {
@@ -67,76 +108,105 @@ export function gradientSumsKernel(
     readonly gated: boolean;
   },
 ): Kernel {
-  const { dtype, source, gated } = options;
+  const { dtype, pack, source, gated, subgroups } = options;
+  const stored = storedAs(dtype, pack);
+  const { given } = members(options);
+  const add = (names: Readonly<Record<string, string>>) =>
+    `{
+      let dy = ${passed(names)};
+      // Left out rather than multiplied: x may be infinite where no gradient flows.
+      few += select(dy * (${names.x} - stats.mean), Values(0.0), dy == Values(0.0));
+      through += dy;
+    }`;
+  // A few terms at a time: rounding grows with the length of a chain of additions.
+  const summed = (loads: readonly Readonly<Record<string, string>>[]) =>
+    `var few = Values(0.0);
+    var through = Values(0.0);
+    ${loads.map(add).join("\n    ")}
+    total = plus(total, Sums(across(through), across(few)));`;
   return kernel({
     name: "gradientSums",
     options,
     storage: {
-      x: tensor(dtype),
-      gradOutput: tensor(dtype),
-      output: gated ? tensor(dtype) : null,
+      x: tensor(stored),
+      gradOutput: tensor(stored),
+      output: gated ? tensor(stored) : null,
       ...statisticsStorage(source),
       parts: channelsResult("vec2f"),
     },
     parameters: PARAMETERS,
-    body: `${tiles(options)}${statistics(source, options)}${gradient(gated)}${addUp(options)}
-const HELD = ${HELD}u;
-
+    subgroups: subgroups === "declared",
+    body: `${tiles(options)}${statistics(source, options)}${addUp(options)}
 ${entry(options)} {
   let place = locate(group, grid, thread);
-  let c = place.channel;
-  let stats = statistics(place, thread);
-  var total = vec2f(0.0);
-  // A few terms at a time: rounding grows with the length of a chain of additions.
-  for (var first = place.begin; first < place.end; first += ROWS * HELD) {
-    var few = vec2f(0.0);
-    let last = min(place.end, first + ROWS * HELD);
-    for (var position = first; position < last; position += ROWS) {
-      let dy = gradient(c, position);
-      // Left out rather than multiplied: x may be infinite where no gradient flows.
-      let product = select(dy * (f32(x[offset(p.x, c, position)]) - stats.x), 0.0, dy == 0.0);
-      few += vec2f(dy, product);
+  let stats = statistics(place, thread${given});
+  var total = Sums(Statistic(0.0), Statistic(0.0));
+  ${
+      stroll(
+        options,
+        (at) => ({
+          ...gradientLoads(gated)(at),
+          x: `Values(x[offset(p.x, place.channel, ${at})])`,
+        }),
+        (_, names) => summed([names]),
+        summed,
+      )
     }
-    total += few;
-  }
-  sums[thread] = vec4f(total, 0.0, 0.0);
-  addUp(thread, p.span);
-  if (place.row > 0u || c >= p.channels) { return; }
-  let sum = sums[thread].xy;
-  let at = p.partsAt + c * (p.partsSlices + ${HEADER}u);
+  let whole = addUp(thread, p.span, total${given});
+  if (place.row > 0u || !exists(place)) { return; }
+  let c = place.channel;
   let slice = p.firstSlice + place.slice;
-  parts[at + ${HEADER}u + slice] = vec2f(sum.x, sum.y - stats.y * sum.x);
-  if (slice == 0u) {
-    parts[at] = stats.xy;
-    parts[at + 1u] = stats.zw;
-  }
+  // The mean is stats.mean and what that is short of.
+  let product = whole.product - stats.short * whole.dy;
+  ${
+      toChannels(options, (channel, i) =>
+        `parts[p.partsAt + ${channel} * (p.partsSlices + ${HEADER}u) + ${HEADER}u + slice] = vec2f(whole.dy${i}, product${i});`)
+    }
+  if (slice > 0u) { return; }
+  ${writeHeader(options, "parts", "p.partsSlices")}
 }
 `,
   });
 }
 
-/** WGSL: the sums of a channel over all slices of `local`, and of `total` where that is another array. Needs `addUp`. */
-export function gatherSums(total: boolean): string {
+/** WGSL: writes a lane's statistics before its sums. */
+function writeHeader(tile: Tile, name: string, slices: string): string {
+  return toChannels(tile, (channel, i) => {
+    const at = `p.${name}At + ${channel} * (${slices} + ${HEADER}u)`;
+    return `${name}[${at}] = vec2f(stats.mean${i}, stats.short${i});
+    ${name}[${at} + 1u] = vec2f(stats.m2${i}, stats.count);`;
+  });
+}
+
+/** WGSL: `gatherNAME`, the sums of a lane over all slices of an array of them. Needs `addUp`. */
+export function gatherSums(tile: Tile, name: "local" | "total"): string {
+  const { given, taken } = members(tile);
+  const gather = `gather${name === "local" ? "Local" : "Total"}`;
   return `
-fn gatherSums(place: Place, thread: u32) -> vec4f {
-  var mine = vec4f(0.0);
-  if (place.channel < p.channels) {
-    let at = p.localAt + place.channel * (p.localSlices + ${HEADER}u) + ${HEADER}u;
-    for (var k = place.row; k < p.localSlices; k += ROWS) {
-      mine += vec4f(local[at + k], 0.0, 0.0);
+fn ${name}Slice(channel: u32, k: u32) -> Sums {
+  let record = p.${name}Slices + ${HEADER}u;
+  let first = p.${name}At + channel * record + ${HEADER}u + k;
+  let a = ${name}[first];
+${
+    tile.pack === "channels"
+      ? `  let b = ${name}[first + record];
+  let c = ${name}[first + 2u * record];
+  let d = ${name}[first + 3u * record];
+  return Sums(vec4f(a.x, b.x, c.x, d.x), vec4f(a.y, b.y, c.y, d.y));`
+      : "  return Sums(a.x, a.y);"
+  }
+}
+
+fn ${gather}(place: Place, thread: u32${taken}) -> Sums {
+  // Beyond the last channel the last one's are as good as any.
+  if (p.${name}Slices == 1u) { return ${name}Slice(min(place.channel, (p.channels - 1u) * WIDE), 0u); }
+  var mine = Sums(Statistic(0.0), Statistic(0.0));
+  if (exists(place)) {
+    for (var k = place.row; k < p.${name}Slices; k += ROWS) {
+      mine = plus(mine, ${name}Slice(place.channel, k));
     }
-    ${
-    total
-      ? `let begin = p.totalAt + place.channel * (p.totalSlices + ${HEADER}u) + ${HEADER}u;
-    for (var k = place.row; k < p.totalSlices; k += ROWS) {
-      mine += vec4f(0.0, 0.0, total[begin + k]);
-    }`
-      : ""
   }
-  }
-  sums[thread] = mine;
-  addUp(thread, ${total ? "max(p.localSlices, p.totalSlices)" : "p.localSlices"});
-  return sums[place.lane];
+  return addUp(thread, p.${name}Slices, mine${given});
 }
 `;
 }
@@ -162,13 +232,12 @@ export function mergedSumsKernel(options: Tile): Kernel {
     options,
     storage: { local: channels("vec2f"), merged: channelsResult("vec2f") },
     parameters: { ...TILE_PARAMETERS, ...SUMS_PARAMETERS },
-    body: `${tiles(options)}${addUp(options)}${gatherSums(false)}
+    body: `${tiles(options)}${addUp(options)}${gatherSums(options, "local")}
 ${entry(options)} {
   let place = locate(group, grid, thread);
-  let whole = gatherSums(place, thread);
-  if (place.row == 0u && place.channel < p.channels) {
-    merged[p.mergedAt + place.channel * ${HEADER + 1}u + ${HEADER}u] = whole.xy;
-  }
+  let whole = gatherLocal(place, thread${members(options).given});
+  if (place.row > 0u || !exists(place)) { return; }
+  merged[p.mergedAt + place.channel * ${HEADER + 1}u + ${HEADER}u] = vec2f(whole.dy, whole.product);
 }
 `,
   });
@@ -193,17 +262,16 @@ export function restatedSumsKernel(
     },
     parameters: { ...TILE_PARAMETERS, ...STATISTICS_PARAMETERS, ...SUMS_PARAMETERS },
     body: `${tiles(options)}${statistics(options.source, options)}${addUp(options)}${
-      gatherSums(false)
+      gatherSums(options, "local")
     }
 ${entry(options)} {
   let place = locate(group, grid, thread);
-  let stats = statistics(place, thread);
-  let whole = gatherSums(place, thread);
-  if (place.row > 0u || place.channel >= p.channels) { return; }
-  let at = p.restatedAt + place.channel * ${HEADER + 1}u;
-  restated[at] = stats.xy;
-  restated[at + 1u] = stats.zw;
-  restated[at + ${HEADER}u] = whole.xy;
+  let stats = statistics(place, thread${members(options).given});
+  let whole = gatherLocal(place, thread${members(options).given});
+  if (place.row > 0u || !exists(place)) { return; }
+  let c = place.channel;
+  ${writeHeader(options, "restated", "1u")}
+  restated[p.restatedAt + c * ${HEADER + 1}u + ${HEADER}u] = vec2f(whole.dy, whole.product);
 }
 `,
   });

@@ -8,30 +8,47 @@ import type { DType } from "../../lib/tensor.ts";
 import {
   addUp,
   gatherSums,
-  gradient,
+  gradientLoads,
   HEADER,
+  passed,
   SUMS_PARAMETERS,
   TOTAL_PARAMETERS,
 } from "./gradient_sums.ts";
-import {
-  channels,
-  channelsResult,
-  elementOf,
-  type Kernel,
-  kernel,
-  result,
-  tensor,
-} from "./kernel.ts";
+import { channels, channelsResult, type Kernel, kernel, result, tensor } from "./kernel.ts";
 import { INVSTD } from "./moments_algebra.ts";
-import { entry, type Tile, TILE_PARAMETERS, tiles } from "./tiles.ts";
+import {
+  entry,
+  members,
+  ofChannels,
+  storedAs,
+  stroll,
+  type Tile,
+  TILE_PARAMETERS,
+  tiles,
+  toChannels,
+} from "./tiles.ts";
 
-/** WGSL: the statistics that stand before the sums. */
-const STATED = `
-fn stated(channel: u32) -> vec4f {
-  let at = p.localAt + channel * (p.localSlices + ${HEADER}u);
-  return vec4f(local[at], local[at + 1u]);
+/** WGSL: `stated`, the statistics that stand before the sums. */
+function stated(tile: Tile): string {
+  const of = (offset: string, component: string) =>
+    ofChannels(tile, (channel) => `local[at(${channel})${offset}].${component}`);
+  return `
+struct Stated {
+  mean: Statistic,
+  short: Statistic,
+  m2: Statistic,
+  count: f32,
+}
+
+fn at(channel: u32) -> u32 {
+  return p.localAt + channel * (p.localSlices + ${HEADER}u);
+}
+
+fn stated(c: u32) -> Stated {
+  return Stated(${of("", "x")}, ${of("", "y")}, ${of(" + 1u", "x")}, local[at(c) + 1u].y);
 }
 `;
+}
 
 /** Parameters of the kernels' that write the gradients of weight and bias into one buffer. */
 const PAIR_PARAMETERS = {
@@ -62,21 +79,24 @@ export interface GradientsOptions extends Tile {
  * @returns the kernel: x, gradOutput, output?, local, total?, weight? -> gradInput, gradResidual?, gradParameters?
  */
 export function gradientsKernel(options: GradientsOptions): Kernel {
-  const { dtype, total, weight, gated, residual, parameters } = options;
-  const element = elementOf(dtype);
+  const { dtype, pack, total, weight, gated, residual, parameters, subgroups } = options;
+  const stored = storedAs(dtype, pack);
   const training = total !== "none";
+  const { given } = members(options);
+  const write = (name: string, at: string, value: string) =>
+    `${name}[offset(p.${name}, place.channel, ${at})] = ${stored}(${value});`;
   return kernel({
     name: "gradients",
     options,
     storage: {
-      x: training ? tensor(dtype) : null,
-      gradOutput: tensor(dtype),
-      output: gated ? tensor(dtype) : null,
+      x: training ? tensor(stored) : null,
+      gradOutput: tensor(stored),
+      output: gated ? tensor(stored) : null,
       local: channels("vec2f"),
       total: total === "other" ? channels("vec2f") : null,
       weight: weight ? channels("f32") : null,
-      gradInput: result(dtype),
-      gradResidual: residual ? result(dtype) : null,
+      gradInput: result(stored),
+      gradResidual: residual ? result(stored) : null,
       gradParameters: parameters ? { access: "read_write", element: "f32", holds: "whole" } : null,
     },
     parameters: {
@@ -86,41 +106,59 @@ export function gradientsKernel(options: GradientsOptions): Kernel {
       ...(parameters && PAIR_PARAMETERS),
       eps: "f32",
     },
-    body: `${tiles(options)}${INVSTD}${STATED}${gradient(gated)}${addUp(options)}${
-      gatherSums(total === "other")
-    }
+    subgroups: subgroups === "declared",
+    body: `${tiles(options)}${INVSTD}${stated(options)}${addUp(options)}${
+      gatherSums(options, "local")
+    }${total === "other" ? gatherSums(options, "total") : ""}
 ${entry(options)} {
   let place = locate(group, grid, thread);
+  let own = gatherLocal(place, thread${given});
+  ${total === "other" ? `let whole = gatherTotal(place, thread${given});` : "let whole = own;"}
+  if (!exists(place)) { return; }
   let c = place.channel;
   let stats = stated(c);
-  let s = invstd(stats);
-  let sum = gatherSums(place, thread);
-  let scale = s${weight ? " * weight[p.weightAt + c]" : ""};
+  let s = invstd(stats.m2, stats.count);
+  var scale = s;
+  ${weight ? `scale *= ${ofChannels(options, (c) => `weight[p.weightAt + ${c}]`)};` : ""}
   ${
       training
-        ? `let whole = ${total === "other" ? "sum.zw" : "sum.xy"};
-  let slope = s * s * (whole.y / stats.w);
-  let level = whole.x / stats.w - stats.y * slope;`
+        ? `let slope = s * s * (whole.product / stats.count);
+  let level = whole.dy / stats.count - stats.short * slope;`
         : ""
     }
   ${
       parameters
-        ? `if (p.writesParameters == 1u && place.slice == 0u && place.row == 0u && c < p.channels) {
-    gradParameters[p.gradWeightAt + c] = s * sum.y;
-    gradParameters[p.gradBiasAt + c] = sum.x;
+        ? `if (p.writesParameters == 1u && place.slice == 0u && place.row == 0u) {
+    let gradWeight = s * own.product;
+    ${
+          toChannels(options, (channel, i) =>
+            `gradParameters[p.gradWeightAt + ${channel}] = gradWeight${i};
+    gradParameters[p.gradBiasAt + ${channel}] = own.dy${i};`)
+        }
   }`
         : ""
     }
-  for (var position = place.begin; position < place.end; position += ROWS) {
-    let dy = gradient(c, position);
-    ${residual ? `gradResidual[offset(p.gradResidual, c, position)] = ${element}(dy);` : ""}
-    let value = ${
-      training
-        ? "(dy - level - (f32(x[offset(p.x, c, position)]) - stats.x) * slope) * scale"
-        : "dy * scale"
-    };
-    gradInput[offset(p.gradInput, c, position)] = ${element}(value);
-  }
+  ${
+      stroll(
+        options,
+        (at) => ({
+          ...gradientLoads(gated)(at),
+          ...(training && { x: `Values(x[offset(p.x, place.channel, ${at})])` }),
+        }),
+        (at, names) =>
+          `let through = ${passed(names)};
+    ${residual ? write("gradResidual", at, "through") : ""}
+    ${
+            write(
+              "gradInput",
+              at,
+              training
+                ? `(through - level - (${names.x} - stats.mean) * slope) * scale`
+                : "through * scale",
+            )
+          }`,
+      )
+    }
 }
 `,
   });
@@ -142,14 +180,17 @@ export function gradParametersKernel(options: Tile): Kernel {
       gradBias: channelsResult("f32"),
     },
     parameters: { ...TILE_PARAMETERS, ...SUMS_PARAMETERS, eps: "f32" },
-    body: `${tiles(options)}${INVSTD}${STATED}${addUp(options)}${gatherSums(false)}
+    body: `${tiles(options)}${INVSTD}${stated(options)}${addUp(options)}${
+      gatherSums(options, "local")
+    }
 ${entry(options)} {
   let place = locate(group, grid, thread);
+  let own = gatherLocal(place, thread${members(options).given});
+  if (place.row > 0u || !exists(place)) { return; }
   let c = place.channel;
-  let sum = gatherSums(place, thread);
-  if (place.row > 0u || c >= p.channels) { return; }
-  gradWeight[p.gradWeightAt + c] = invstd(stated(c)) * sum.y;
-  gradBias[p.gradBiasAt + c] = sum.x;
+  let stats = stated(c);
+  gradWeight[p.gradWeightAt + c] = invstd(stats.m2, stats.count) * own.product;
+  gradBias[p.gradBiasAt + c] = own.dy;
 }
 `,
   });

@@ -52,6 +52,8 @@ export interface KernelParts {
   readonly storage: Readonly<Record<string, Storage | null>>;
   /** Scalars of the uniform `p`, beside those that come with the storage buffers. */
   readonly parameters: Readonly<Record<string, Scalar>>;
+  /** Whether `enable subgroups;` is wanted: the specification's compilers insist on it, naga does not know it. */
+  readonly subgroups?: boolean;
   /** Everything after the declarations. */
   readonly body: string;
 }
@@ -72,8 +74,11 @@ export function kernel(parts: KernelParts): Kernel {
   for (const [name, { holds }] of named) if (holds === "channels") fields[`${name}At`] = "u32";
   Object.assign(fields, parts.parameters);
 
-  const half = named.some(([, { element }]) => element === "f16");
-  const code = `${half ? "enable f16;\n" : ""}
+  const enabled = [
+    ...(named.some(([, { element }]) => element.includes("f16")) ? ["f16"] : []),
+    ...(parts.subgroups ? ["subgroups"] : []),
+  ];
+  const code = `${enabled.map((name) => `enable ${name};\n`).join("")}
 struct Parameters {
 ${Object.entries(fields).map(([name, type]) => `  ${name}: ${type},`).join("\n")}
 }
@@ -89,14 +94,14 @@ ${parts.body}`;
   return Object.freeze({ name, code, storage, pack: packer(name, fields) });
 }
 
-/** A tensor that is read. */
-export function tensor(dtype: DType): Storage {
-  return { access: "read", element: elementOf(dtype), holds: "tensor" };
+/** A tensor that is read, as an array of such elements (see `storedAs`). */
+export function tensor(element: string): Storage {
+  return { access: "read", element, holds: "tensor" };
 }
 
 /** A tensor that is written. */
-export function result(dtype: DType): Storage {
-  return { access: "read_write", element: elementOf(dtype), holds: "tensor" };
+export function result(element: string): Storage {
+  return { access: "read_write", element, holds: "tensor" };
 }
 
 /** An array with a record per channel that is read. */

@@ -9,8 +9,17 @@
 
 import type { DType } from "../../lib/tensor.ts";
 import { channelsResult, type Kernel, kernel, tensor } from "./kernel.ts";
-import { ALGEBRA_PARAMETERS, climb, MERGE } from "./moments_algebra.ts";
-import { entry, HELD, PARTS_PARAMETERS, type Tile, TILE_PARAMETERS, tiles } from "./tiles.ts";
+import { algebra, ALGEBRA_PARAMETERS, climb, writeMoments } from "./moments_algebra.ts";
+import {
+  entry,
+  members,
+  PARTS_PARAMETERS,
+  storedAs,
+  stroll,
+  type Tile,
+  TILE_PARAMETERS,
+  tiles,
+} from "./tiles.ts";
 
 const PARAMETERS = {
   ...TILE_PARAMETERS,
@@ -21,53 +30,68 @@ const PARAMETERS = {
 /**
  * Moments of every slice of the box.
  *
- * @param options storage of x; channels per workgroup
+ * @param options storage of x; how workgroups are made up
  * @returns the kernel: x -> parts
  */
 export function momentsKernel(
   options: Tile & { readonly dtype: DType },
 ): Kernel {
+  const { dtype, pack, subgroups } = options;
   return kernel({
     name: "moments",
     options,
-    storage: { x: tensor(options.dtype), parts: channelsResult("vec4f") },
+    storage: { x: tensor(storedAs(dtype, pack)), parts: channelsResult("vec4f") },
     parameters: PARAMETERS,
-    body: `${tiles(options)}${MERGE}${climb(options)}
-const HELD = ${HELD}u;
-
+    subgroups: subgroups === "declared",
+    body: `${tiles(options)}${algebra(options)}${climb(options)}
 ${entry(options)} {
   let place = locate(group, grid, thread);
-  var mine = vec4f(0.0);
-  for (var first = place.begin; first < place.end; first += ROWS * HELD) {
-    var held: array<f32, HELD>;
-    var n = 0u;
-    for (var position = first; n < HELD && position < place.end; position += ROWS) {
-      held[n] = f32(x[offset(p.x, place.channel, position)]);
-      n++;
+  var mine = nothing();
+  ${
+      stroll(
+        options,
+        (at) => ({ x: `Values(x[offset(p.x, place.channel, ${at})])` }),
+        (_, { x }) => merged([x], pack),
+        (loads) => merged(loads.map(({ x }) => x), pack),
+      )
     }
-    // The first pass finds a mean, measured from one of the values, so that equal values have exactly that mean. The
-    // second corrects it: what it started from may have been an outlier.
-    var shift = 0.0;
-    for (var j = 1u; j < n; j++) { shift += held[j] - held[0]; }
-    let rough = held[0] + shift / f32(n);
-    var sum = 0.0;
-    var squares = 0.0;
-    for (var j = 0u; j < n; j++) {
-      let deviation = held[j] - rough;
-      sum += deviation;
-      squares += deviation * deviation;
-    }
-    let correction = sum / f32(n);
-    let m2 = max(squares - sum * correction, 0.0);
-    mine = merge(mine, vec4f(twoSum(rough, correction), m2, f32(n)));
-  }
-  tree[thread] = mine;
-  climb(thread, p.span);
-  if (place.row == 0u && place.channel < p.channels) {
+  let whole = climb(thread, p.span, mine${members(options).given});
+  if (place.row == 0u && exists(place)) {
+    let c = place.channel;
     let slice = p.firstSlice + place.slice;
-    parts[p.partsAt + place.channel * p.partsSlices + slice] = tree[thread];
+    ${
+      writeMoments(
+        options,
+        "parts",
+        (channel) => `p.partsAt + ${channel} * p.partsSlices + slice`,
+      )
+    }
   }
 }
 `,
   });
+}
+
+/**
+ * WGSL: merges the moments of some values into `mine`. The first pass finds a mean, measured from one of the values, so that
+ * equal values have exactly that mean. The second corrects it: what it started from may have been an outlier.
+ */
+function merged(values: readonly string[], pack: Tile["pack"]): string {
+  const count = values.length * (pack === "places" ? 4 : 1);
+  const [first] = values;
+  if (count === 1) {
+    return `mine = merge(mine, Moments(${first}, Statistic(0.0), Statistic(0.0), 1.0));`;
+  }
+  const sum = (terms: readonly string[]) => `across(${terms.join(" + ")})`;
+  const deviations = values.map((_, i) => `deviation${i}`);
+  return `{
+      let origin = ${pack === "places" ? `${first}.x` : first};
+      let rough = origin + ${sum(values.map((value) => `(${value} - origin)`))} / ${count}.0;
+      ${values.map((value, i) => `let ${deviations[i]} = ${value} - rough;`).join(" ")}
+      let sum = ${sum(deviations)};
+      let squares = ${sum(deviations.map((name) => `${name} * ${name}`))};
+      let correction = sum / ${count}.0;
+      let m2 = max(squares - sum * correction, Statistic(0.0));
+      mine = merge(mine, about(rough, correction, m2, ${count}.0));
+    }`;
 }

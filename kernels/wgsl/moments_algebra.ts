@@ -1,13 +1,13 @@
 /**
  * The algebra of moments in WGSL, and its tree over a workgroup.
  *
- * Moments are a vec4f: x + y is the mean, as the sum of a float32 and what it is short of; z is m2, w the count. An
- * array of moments has `slices` of them per channel, side by side.
+ * In memory moments are a vec4f: x + y is the mean, as the sum of a float32 and what it is short of; z is m2, w the count. An
+ * array of moments has `slices` of them per channel, side by side. A lane has `Moments`, of one channel or of four.
  *
  * @module
  */
 
-import type { Tile } from "./tiles.ts";
+import { members, type Tile, toChannels } from "./tiles.ts";
 
 /** Parameters of every kernel that uses the algebra. */
 export const ALGEBRA_PARAMETERS = {
@@ -16,76 +16,147 @@ export const ALGEBRA_PARAMETERS = {
 } as const;
 
 /**
- * WGSL: `merge` of two moments by Chan, Golub, LeVeque 1983, eq. 2.1.
+ * WGSL: `Moments`, and `merge` of two of them by Chan, Golub, LeVeque 1983, eq. 2.1. Needs `tiles`.
  *
  * The difference of equal means is exactly 0, so that a constant channel keeps its value and m2 = 0 whatever the order.
  */
-export const MERGE = `
-// The bits of x, which fast arithmetic cannot simplify away: a two-sum is 0 for whoever believes in real numbers.
-fn exact(x: f32) -> f32 {
-  return bitcast<f32>(bitcast<u32>(x) ^ p.zero);
+export function algebra({ pack }: Pick<Tile, "pack">): string {
+  const bits = pack === "channels" ? "vec4u" : "u32";
+  return `
+struct Moments {
+  mean: Statistic,
+  short: Statistic, // what the mean is short of
+  m2: Statistic,
+  count: f32,
 }
 
-// a + b, and what that is short of (Knuth, TAOCP 4.2.2, theorem B).
-fn twoSum(a: f32, b: f32) -> vec2f {
+// The bits of x, which fast arithmetic cannot simplify away: a two-sum is 0 for whoever believes in real numbers.
+fn exact(x: Statistic) -> Statistic {
+  return bitcast<Statistic>(bitcast<${bits}>(x) ^ ${bits}(p.zero));
+}
+
+// Moments whose mean is a + b (what a float32 of it is short of: Knuth, TAOCP 4.2.2, theorem B).
+fn about(a: Statistic, b: Statistic, m2: Statistic, count: f32) -> Moments {
   let sum = exact(a + b);
   let part = exact(sum - a);
-  return vec2f(sum, (a - exact(sum - part)) + (b - part));
+  return Moments(sum, (a - exact(sum - part)) + (b - part), m2, count);
 }
 
-fn merge(a: vec4f, b: vec4f) -> vec4f {
-  if (a.w == 0.0) { return b; }
-  if (b.w == 0.0) { return a; }
-  let count = a.w + b.w;
-  let share = b.w / count;
-  let delta = (b.x - a.x) + (b.y - a.y);
-  let mean = twoSum(a.x, a.y + delta * share);
-  return vec4f(mean, a.z + b.z + delta * delta * (a.w * share), count);
+fn merge(a: Moments, b: Moments) -> Moments {
+  if (a.count == 0.0) { return b; }
+  if (b.count == 0.0) { return a; }
+  let count = a.count + b.count;
+  let share = b.count / count;
+  let delta = (b.mean - a.mean) + (b.short - a.short);
+  let m2 = a.m2 + b.m2 + delta * delta * (a.count * share);
+  return about(a.mean, a.short + delta * share, m2, count);
+}
+
+fn nothing() -> Moments {
+  return Moments(Statistic(0.0), Statistic(0.0), Statistic(0.0), 0.0);
 }
 `;
+}
 
 /**
- * WGSL: merges the moments in `tree` over the rows of each lane, of which the first `rows` have any; `tree[lane]` has the
- * result. Needs `tiles`.
+ * WGSL: `climb` merges what invocations have over the rows of each lane, of which the first `rows` have any, and gives all of
+ * a lane the result. To be called by all invocations. Needs `tiles` and `algebra`.
  */
-export function climb({ workgroup }: Tile): string {
-  return `
-var<workgroup> tree: array<vec4f, ${workgroup}>;
+export function climb(tile: Tile): string {
+  const { taken } = members(tile);
+  if (tile.subgroups !== "none") {
+    return `
+var<workgroup> tree: array<Moments, ${tile.workgroup}>;
 
-fn climb(thread: u32, rows: u32) {
+// Subgroups are of neighbours, whatever their size is: they merge in registers, and leave one record each to all.
+fn climb(thread: u32, rows: u32, mine: Moments${taken}) -> Moments {
+  var sum = mine;
+  for (var step = 1u; step < members; step *= 2u) {
+    let other = Moments(
+      subgroupShuffleXor(sum.mean, step),
+      subgroupShuffleXor(sum.short, step),
+      subgroupShuffleXor(sum.m2, step),
+      subgroupShuffleXor(sum.count, step),
+    );
+    sum = merge(sum, other);
+  }
+  workgroupBarrier(); // Whoever reads the tree of before has done so.
+  if (member == 0u) { tree[thread / members] = sum; }
+  workgroupBarrier();
+  sum = tree[0];
+  for (var k = 1u; k * members < ${tile.workgroup}u; k++) { sum = merge(sum, tree[k]); }
+  return sum;
+}
+`;
+  }
+  return `
+var<workgroup> tree: array<Moments, ${tile.workgroup}>;
+
+fn climb(thread: u32, rows: u32, mine: Moments) -> Moments {
+  workgroupBarrier(); // Whoever reads the tree of before has done so.
+  tree[thread] = mine;
   workgroupBarrier();
   for (var half = ROWS / 2u; half > 0u; half /= 2u) {
     if (half >= rows) { continue; }
-    if (thread < half * LANES) {
-      tree[thread] = merge(tree[thread], tree[thread + half * LANES]);
-    }
+    if (thread < half * LANES) { tree[thread] = merge(tree[thread], tree[thread + half * LANES]); }
     workgroupBarrier();
   }
+  return tree[thread % LANES];
 }
 `;
 }
 
-/** WGSL: the moments of a channel from all slices of \`moments\`, for all invocations of its lane. */
-export const GATHER = `
-fn gather(place: Place, thread: u32) -> vec4f {
-  let first = p.momentsAt + place.channel * p.momentsSlices;
-  if (p.momentsSlices == 1u) { return moments[first]; }
-  var mine = vec4f(0.0);
-  if (place.channel < p.channels) {
+/** WGSL: `gather`, the moments of a lane from all slices of \`moments\`, for all of its invocations. */
+export function gather(tile: Tile): string {
+  const { given, taken } = members(tile);
+  return `
+fn slice(channel: u32, k: u32) -> Moments {
+  let first = p.momentsAt + channel * p.momentsSlices + k;
+  let a = moments[first];
+${
+    tile.pack === "channels"
+      ? `  let b = moments[first + p.momentsSlices];
+  let c = moments[first + 2u * p.momentsSlices];
+  let d = moments[first + 3u * p.momentsSlices];
+  return Moments(
+    vec4f(a.x, b.x, c.x, d.x),
+    vec4f(a.y, b.y, c.y, d.y),
+    vec4f(a.z, b.z, c.z, d.z),
+    a.w,
+  );`
+      : "  return Moments(a.x, a.y, a.z, a.w);"
+  }
+}
+
+fn gather(place: Place, thread: u32${taken}) -> Moments {
+  // Beyond the last channel the last one's are as good as any.
+  if (p.momentsSlices == 1u) { return slice(min(place.channel, (p.channels - 1u) * WIDE), 0u); }
+  var mine = nothing();
+  if (exists(place)) {
     for (var k = place.row; k < p.momentsSlices; k += ROWS) {
-      mine = merge(mine, moments[first + k]);
+      mine = merge(mine, slice(place.channel, k));
     }
   }
-  tree[thread] = mine;
-  climb(thread, p.momentsSlices);
-  return tree[place.lane];
+  return climb(thread, p.momentsSlices, mine${given});
 }
 `;
+}
+
+/** WGSL: writes a lane's \`Moments\` to where \`at\` says a channel's are. */
+export function writeMoments(tile: Tile, name: string, at: (channel: string) => string): string {
+  return toChannels(
+    tile,
+    (channel, i) =>
+      `${name}[${
+        at(channel)
+      }] = vec4f(whole.mean${i}, whole.short${i}, whole.m2${i}, whole.count);`,
+  );
+}
 
 /** WGSL: 1/sqrt(variance + eps), 0 for a constant channel without eps; the smallest normal float32 is the least variance. */
 export const INVSTD = `
-fn invstd(moments: vec4f) -> f32 {
-  let variance = select(moments.z / moments.w, 0.0, moments.w == 0.0) + p.eps;
-  return select(inverseSqrt(variance), 0.0, variance < 1.17549435e-38);
+fn invstd(m2: Statistic, count: f32) -> Statistic {
+  let variance = select(m2 / count, Statistic(0.0), count == 0.0) + p.eps;
+  return select(inverseSqrt(variance), Statistic(0.0), variance < Statistic(1.17549435e-38));
 }
 `;

@@ -5,10 +5,19 @@
  */
 
 import type { DType } from "../../lib/tensor.ts";
-import { channels, elementOf, type Kernel, kernel, result, tensor } from "./kernel.ts";
+import { channels, type Kernel, kernel, result, tensor } from "./kernel.ts";
 import { INVSTD } from "./moments_algebra.ts";
 import { type Source, statistics, STATISTICS_PARAMETERS, statisticsStorage } from "./statistics.ts";
-import { entry, type Tile, TILE_PARAMETERS, tiles } from "./tiles.ts";
+import {
+  entry,
+  members,
+  ofChannels,
+  storedAs,
+  stroll,
+  type Tile,
+  TILE_PARAMETERS,
+  tiles,
+} from "./tiles.ts";
 
 /** What a normalization is made of. */
 export interface NormalizeOptions extends Tile {
@@ -23,38 +32,49 @@ export interface NormalizeOptions extends Tile {
 /**
  * Each workgroup merges the slices of its channels' moments, then normalizes its slice of their positions.
  *
- * @param options storage, channels per workgroup, statistics, affine map, epilogue
+ * @param options storage, how workgroups are made up, statistics, affine map, epilogue
  * @returns the kernel: x, statistics, weight?, bias?, residual? -> y
  */
 export function normalizeKernel(options: NormalizeOptions): Kernel {
-  const { dtype, source, weight, bias, residual, relu } = options;
-  const element = elementOf(dtype);
+  const { dtype, pack, source, weight, bias, residual, relu, subgroups } = options;
+  const stored = storedAs(dtype, pack);
+  const of = (name: string, at: string) =>
+    `Values(${name}[offset(p.${name}, place.channel, ${at})])`;
   return kernel({
     name: "normalize",
     options,
     storage: {
-      x: tensor(dtype),
+      x: tensor(stored),
       ...statisticsStorage(source),
       weight: weight ? channels("f32") : null,
       bias: bias ? channels("f32") : null,
-      residual: residual ? tensor(dtype) : null,
-      y: result(dtype),
+      residual: residual ? tensor(stored) : null,
+      y: result(stored),
     },
     parameters: { ...TILE_PARAMETERS, ...STATISTICS_PARAMETERS, eps: "f32" },
+    subgroups: subgroups === "declared",
     body: `${tiles(options)}${statistics(source, options)}${INVSTD}
 ${entry(options)} {
   let place = locate(group, grid, thread);
+  let stats = statistics(place, thread${members(options).given});
+  if (!exists(place)) { return; }
   let c = place.channel;
-  let stats = statistics(place, thread);
-  let scale = invstd(stats)${weight ? " * weight[p.weightAt + c]" : ""};
+  var scale = invstd(stats.m2, stats.count);
+  ${weight ? `scale *= ${ofChannels(options, (c) => `weight[p.weightAt + ${c}]`)};` : ""}
   // What the mean is short of goes into the offset: x - mean loses no digits, however large the mean.
-  let shift = ${bias ? "bias[p.biasAt + c]" : "0.0"} - stats.y * scale;
-  for (var position = place.begin; position < place.end; position += ROWS) {
-    var value = (f32(x[offset(p.x, c, position)]) - stats.x) * scale + shift;
-    ${residual ? "value += f32(residual[offset(p.residual, c, position)]);" : ""}
-    ${relu ? "value = select(value, 0.0, value <= 0.0);" : ""}
-    y[offset(p.y, c, position)] = ${element}(value);
-  }
+  var shift = -stats.short * scale;
+  ${bias ? `shift += ${ofChannels(options, (c) => `bias[p.biasAt + ${c}]`)};` : ""}
+  ${
+      stroll(
+        options,
+        (at) => ({ x: of("x", at), ...(residual && { added: of("residual", at) }) }),
+        (at, { x, added }) =>
+          `var value = (${x} - stats.mean) * scale + shift;
+    ${added ? `value += ${added};` : ""}
+    ${relu ? "value = select(value, Values(0.0), value <= Values(0.0));" : ""}
+    y[offset(p.y, place.channel, ${at})] = ${stored}(value);`,
+      )
+    }
 }
 `,
   });

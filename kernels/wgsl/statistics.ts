@@ -5,8 +5,8 @@
  */
 
 import { channels, channelsResult, type Kernel, kernel, type Storage } from "./kernel.ts";
-import { ALGEBRA_PARAMETERS, climb, GATHER, MERGE } from "./moments_algebra.ts";
-import { entry, type Tile, TILE_PARAMETERS, tiles } from "./tiles.ts";
+import { algebra, ALGEBRA_PARAMETERS, climb, gather, writeMoments } from "./moments_algebra.ts";
+import { entry, members, ofChannels, type Tile, TILE_PARAMETERS, tiles } from "./tiles.ts";
 
 /** Moments of a batch, or a state's mean and variance. */
 export type Source = "batch" | "running";
@@ -28,19 +28,21 @@ export function statisticsStorage(source: Source): Record<string, Storage | null
   };
 }
 
-/** WGSL: `statistics`, the moments of an invocation's channel; running ones are those of one value with that m2. */
+/** WGSL: `statistics`, the moments of an invocation's lane; running ones are those of one value with that m2. */
 export function statistics(source: Source, tile: Tile): string {
+  const { given, taken } = members(tile);
   if (source === "batch") {
-    return `${MERGE}${climb(tile)}${GATHER}
-fn statistics(place: Place, thread: u32) -> vec4f {
-  return gather(place, thread);
+    return `${algebra(tile)}${climb(tile)}${gather(tile)}
+fn statistics(place: Place, thread: u32${taken}) -> Moments {
+  return gather(place, thread${given});
 }
 `;
   }
-  return `
-fn statistics(place: Place, thread: u32) -> vec4f {
+  const of = (name: string) => ofChannels(tile, (channel) => `${name}[p.${name}At + ${channel}]`);
+  return `${algebra(tile)}
+fn statistics(place: Place, thread: u32${taken}) -> Moments {
   let c = place.channel;
-  return vec4f(mean[p.meanAt + c], 0.0, variance[p.varianceAt + c], 1.0);
+  return Moments(${of("mean")}, Statistic(0.0), ${of("variance")}, 1.0);
 }
 `;
 }
@@ -60,9 +62,10 @@ export function mergedMomentsKernel(options: Tile): Kernel {
     body: `${tiles(options)}${statistics("batch", options)}
 ${entry(options)} {
   let place = locate(group, grid, thread);
-  let whole = statistics(place, thread);
-  if (place.row == 0u && place.channel < p.channels) {
-    merged[p.mergedAt + place.channel] = whole;
+  let whole = statistics(place, thread${members(options).given});
+  if (place.row == 0u && exists(place)) {
+    let c = place.channel;
+    ${writeMoments(options, "merged", (channel) => `p.mergedAt + ${channel}`)}
   }
 }
 `,
@@ -100,10 +103,10 @@ export function runningStatsKernel(options: Tile): Kernel {
 ${entry(options)} {
   let place = locate(group, grid, thread);
   let batch = statistics(place, thread);
-  if (place.row > 0u || place.channel >= p.channels) { return; }
+  if (place.row > 0u || !exists(place)) { return; }
   let c = place.channel;
-  let unbiased = batch.z / (batch.w - 1.0);
-  newMean[p.newMeanAt + c] = p.keep * oldMean[p.oldMeanAt + c] + p.factor * batch.x + p.factor * batch.y;
+  let unbiased = batch.m2 / (batch.count - 1.0);
+  newMean[p.newMeanAt + c] = p.keep * oldMean[p.oldMeanAt + c] + p.factor * batch.mean + p.factor * batch.short;
   newVar[p.newVarAt + c] = p.keep * oldVar[p.oldVarAt + c] + p.factor * unbiased;
 }
 `,

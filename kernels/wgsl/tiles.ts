@@ -2,21 +2,53 @@
  * How a tensor is shared out among workgroups: the skeleton of every kernel that walks one.
  *
  * A job is one workgroup: a tile of `lanes` neighbouring channels, and one slice of the positions (sample, then place
- * within it). Within the workgroup an invocation stays with one channel and takes every `ROWS`-th position. With one lane
+ * within it). Within the workgroup an invocation stays with its channels and takes every `ROWS`-th position. With one lane
  * neighbouring invocations read neighbouring positions, which are neighbours in memory channels first; with many lanes
  * neighbouring channels, which are neighbours channels last. So one text serves both: the strides are parameters.
+ *
+ * Where four neighbours in memory are of one kind, an invocation takes them at once, as a pack: four places of a channel, or
+ * four channels of a place. A pack is then the element of every count and stride here, and lanes are packs of channels.
  *
  * A dispatch covers a box of the tensor (see `webgpu/plan.ts`): all counts below are the box's.
  *
  * @module
  */
 
+import type { DType } from "../../lib/tensor.ts";
+import { elementOf } from "./kernel.ts";
+
+/** What an invocation takes at a time: an element, or four neighbouring places or channels. */
+export type Pack = "none" | "places" | "channels";
+
 /** How a workgroup is made up. */
 export interface Tile {
-  /** Channels that it sees, a power of two up to `workgroup`. */
+  /** Channels (with packs of channels: packs) that it sees, a power of two up to `workgroup`. */
   readonly lanes: number;
   /** Its invocations, a power of two; 256 are granted everywhere. */
   readonly workgroup: number;
+  /** What an invocation takes at a time. */
+  readonly pack: Pack;
+  /** Whether there is one sample only, so that no position has to be divided. */
+  readonly flat: boolean;
+  /** Whether invocations of a subgroup merge among themselves; only with one lane that is no pack of channels. */
+  readonly subgroups: "none" | "declared" | "implied";
+  /** Packs that an invocation loads before it uses the first of them. */
+  readonly ahead: number;
+}
+
+/** Elements of a pack. */
+export function elementsOf(pack: Pack): number {
+  return pack === "none" ? 1 : 4;
+}
+
+/** Channels of a lane. */
+export function channelsOfLane(pack: Pack): number {
+  return pack === "channels" ? 4 : 1;
+}
+
+/** WGSL's name of what a tensor's buffer is an array of. */
+export function storedAs(dtype: DType, pack: Pack): string {
+  return pack === "none" ? elementOf(dtype) : `vec4<${elementOf(dtype)}>`;
 }
 
 /** Parameters of every kernel that walks a tensor. */
@@ -41,28 +73,30 @@ export const PARTS_PARAMETERS = {
   firstSlice: "u32",
 } as const;
 
-/** Positions that an invocation takes at a time: values in registers, or terms of a short sum. */
-export const HELD = 8;
-
 /**
  * WGSL: where an invocation stands (`Place`), and where an element lies (`offset`, which takes a tensor's first element
- * and its strides per sample, channel and place).
+ * and its strides per sample, channel and place). `Values` is what a load gives, `Statistic` a number of each channel of a
+ * lane, and `across` adds up the values of a load that belong to one channel.
  *
  * @param tile how workgroups are made up
  * @returns declarations
  */
-export function tiles({ lanes, workgroup }: Tile): string {
+export function tiles({ lanes, workgroup, pack, flat }: Tile): string {
   return `
+alias Values = ${pack === "none" ? "f32" : "vec4f"};
+alias Statistic = ${pack === "channels" ? "vec4f" : "f32"};
+
 const LANES = ${lanes}u;
 const ROWS = ${workgroup / lanes}u;
+const WIDE = ${channelsOfLane(pack)}u; // channels of a lane
 
 struct Place {
-  channel: u32,
+  channel: u32, // the lane's first
   lane: u32,
   row: u32,
   slice: u32,
-  begin: u32, // this invocation's first position
-  end: u32,   // the slice's end; 0 where there is no such channel
+  begin: u32,   // this invocation's first position
+  end: u32,     // the slice's end; 0 where there is no such channel
 }
 
 fn locate(group: vec3u, grid: vec3u, thread: u32) -> Place {
@@ -73,23 +107,102 @@ fn locate(group: vec3u, grid: vec3u, thread: u32) -> Place {
   let channel = (job / p.slices) * LANES + lane;
   let begin = slice * p.span;
   let to = select(0u, min(begin + p.span, p.positions), channel < p.channels);
-  return Place(channel, lane, row, slice, begin + row, to);
+  return Place(channel * WIDE, lane, row, slice, begin + row, to);
+}
+
+// Whether an invocation's lane has channels.
+fn exists(place: Place) -> bool {
+  return place.channel < p.channels * WIDE;
 }
 
 fn offset(strides: vec4u, channel: u32, position: u32) -> u32 {
-  let sample = position / p.inner;
+${
+    flat
+      ? "  return strides.x + (channel / WIDE) * strides.z + position * strides.w;"
+      : `  let sample = position / p.inner;
   let place = position - sample * p.inner;
-  return strides.x + sample * strides.y + channel * strides.z + place * strides.w;
+  return strides.x + sample * strides.y + (channel / WIDE) * strides.z + place * strides.w;`
+  }
+}
+
+fn across(values: Values) -> Statistic {
+  return ${pack === "places" ? "dot(values, vec4f(1.0))" : "values"};
 }
 `;
 }
 
+/** WGSL: a number of each channel of a lane, from an array with one element per channel. */
+export function ofChannels({ pack }: Pick<Tile, "pack">, element: (channel: string) => string) {
+  if (pack !== "channels") return element("c");
+  return `vec4f(${["c", "c + 1u", "c + 2u", "c + 3u"].map(element).join(", ")})`;
+}
+
+/** WGSL: writes a number of each channel of a lane, one by one. */
+export function toChannels(
+  { pack }: Pick<Tile, "pack">,
+  write: (channel: string, component: string) => string,
+): string {
+  if (pack !== "channels") return write("c", "");
+  return ["x", "y", "z", "w"].map((component, i) => write(`(c + ${i}u)`, `.${component}`)).join(
+    "\n    ",
+  );
+}
+
+/**
+ * WGSL: a walk over an invocation's positions. As long as there are `ahead` of them, it loads all before it uses the first:
+ * a GPU waits for memory less often the more it has asked for.
+ *
+ * @param tile how workgroups are made up
+ * @param load what is loaded at a position: names and WGSL of values
+ * @param one what is done with the values of a position
+ * @param many the same for \`ahead\` of them at once, from the names with a number behind; one after the other by default
+ * @returns statements
+ */
+export function stroll(
+  { ahead }: Pick<Tile, "ahead">,
+  load: (at: string) => Readonly<Record<string, string>>,
+  one: (at: string, names: Readonly<Record<string, string>>) => string,
+  many?: (names: readonly Readonly<Record<string, string>>[]) => string,
+): string {
+  const numbered = (i: number) =>
+    Object.fromEntries(Object.keys(load("")).map((name) => [name, `${name}${i}`]));
+  const loads = (at: string, names: Readonly<Record<string, string>>) =>
+    Object.entries(load(at)).map(([name, wgsl]) => `let ${names[name]} = ${wgsl};`);
+  const steps = Array.from({ length: ahead }, (_, i) => i);
+  const at = (i: number) => `at${i}`;
+  const all = [
+    ...steps.map((i) => `let ${at(i)} = position + ${i}u * ROWS;`),
+    ...steps.flatMap((i) => loads(at(i), numbered(i))),
+    ...(many ? [many(steps.map(numbered))] : steps.map((i) => `{ ${one(at(i), numbered(i))} }`)),
+  ];
+  const plain = Object.fromEntries(Object.keys(load("")).map((name) => [name, name]));
+  return `
+  var position = place.begin;
+  for (; position + ${ahead - 1}u * ROWS < place.end; position += ${ahead}u * ROWS) {
+    ${all.join("\n    ")}
+  }
+  for (; position < place.end; position += ROWS) {
+    ${[...loads("position", plain), one("position", plain)].join("\n    ")}
+  }`;
+}
+
 /** WGSL: the head of every entry point. */
-export function entry({ workgroup }: Tile): string {
+export function entry({ workgroup, subgroups }: Tile): string {
   return `@compute @workgroup_size(${workgroup})
 fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) grid: vec3u,
-  @builtin(local_invocation_index) thread: u32,
+  @builtin(local_invocation_index) thread: u32,${
+    subgroups === "none" ? "" : `
+  @builtin(subgroup_invocation_id) member: u32,
+  @builtin(subgroup_size) members: u32,`
+  }
 )`;
+}
+
+/** WGSL: what \`entry\` gives of subgroups, behind other arguments; and the same as parameters. */
+export function members({ subgroups }: Tile): { readonly given: string; readonly taken: string } {
+  return subgroups === "none"
+    ? { given: "", taken: "" }
+    : { given: ", member, members", taken: ", member: u32, members: u32" };
 }

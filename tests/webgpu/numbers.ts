@@ -22,7 +22,8 @@ import { assertClose, EPSILON } from "../kit.ts";
 import * as oracle from "../oracle.ts";
 import { normalArray, normals } from "../random.ts";
 import { type Opener, poison } from "../webgpu_kit.ts";
-import { cut, layOut, slicesOf, tileOf } from "../../kernels/webgpu/plan.ts";
+import { choicesFor, cut, layOut, slicesOf, tileOf } from "../../kernels/webgpu/plan.ts";
+import { elementsOf } from "../../kernels/wgsl/tiles.ts";
 import { unwrap, type WebGpuArray, wrap } from "../../kernels/webgpu_device.ts";
 
 /** One batch and what is done with it. */
@@ -336,9 +337,11 @@ export function numberTests(
         }),
         elements: fc.integer({ min: 41, max: 500 }),
         channels: fc.integer({ min: 1, max: 50 }),
+        packs: fc.boolean(),
       });
-      fc.assert(fc.property(any, ({ shape, formats, elements, channels }) => {
-        const { geometry, strides } = layOut(shape, formats);
+      fc.assert(fc.property(any, ({ shape, formats, elements, channels, packs }) => {
+        const ground = layOut(shape, formats, packs);
+        const { geometry, strides, pack } = ground;
         const { boxes, cells } = cut(geometry, strides, elements, channels);
         const seen = new Map<string, number>();
         for (const box of boxes) {
@@ -358,9 +361,10 @@ export function numberTests(
             }
           }
         }
-        assert.equal(seen.size, shape[0] * shape[1] * shape[2]);
-        const tile = tileOf(geometry.channels, formats[0] === "channelsLast", 64);
-        const slices = slicesOf(geometry, cells, tile);
+        assert.equal(seen.size * elementsOf(pack), shape[0] * shape[1] * shape[2]);
+        const choices = choicesFor(true);
+        const tile = tileOf(ground, choices);
+        const slices = slicesOf(geometry, boxes[0], cells, tile, choices);
         assert(slices >= 1 && (slices === 1 || slices * cells <= 1024));
       }));
       assert.throws(() => cut({ samples: 1, channels: 2, inner: 3 }, [], 100, 0), RangeError);

@@ -13,7 +13,8 @@ import { momentsKernel } from "../../kernels/wgsl/moments.ts";
 import { normalizeKernel } from "../../kernels/wgsl/normalize.ts";
 import { mergedMomentsKernel, runningStatsKernel } from "../../kernels/wgsl/statistics.ts";
 import type { Tile } from "../../kernels/wgsl/tiles.ts";
-import type { DType } from "../../lib/tensor.ts";
+import type { DType, Format } from "../../lib/tensor.ts";
+import { channelTile, type Choices, choicesFor, layOut, tileOf } from "../../kernels/webgpu/plan.ts";
 import { createFailures } from "../../kernels/webgpu/failures.ts";
 import { createPrograms } from "../../kernels/webgpu/programs.ts";
 import type { Opener } from "../webgpu_kit.ts";
@@ -36,37 +37,52 @@ function* combinations<T extends Record<string, readonly unknown[]>>(
 
 const YES_NO = [false, true] as const;
 
-/** Every kernel that the device may launch. */
-function allKernels(
-  dtypes: readonly DType[],
-  tiles: readonly (readonly [number, number])[],
-): Kernel[] {
-  return tiles.flatMap(([lanes, workgroup]) => kernelsOf(dtypes, { lanes, workgroup }));
+/** Ways in which workgroups may be made up: every pack, one sample and many, one lane and many; with subgroups if granted. */
+function tilesOf(choices: Choices): Tile[] {
+  const shapes: readonly (readonly [readonly number[], readonly Format[]])[] = [
+    [[1, 5, 99], ["channelsFirst"]], // One sample, and many; nothing to pack.
+    [[3, 5, 99], ["channelsFirst"]],
+    [[3, 33, 99], ["channelsLast"]],
+    [[3, 33, 99], ["channelsLast", "channelsFirst"]],
+    [[1, 5, 64], ["channelsFirst"]], // Packs of places,
+    [[3, 5, 64], ["channelsFirst"]],
+    [[3, 4, 99], ["channelsLast"]], // and of channels.
+    [[3, 64, 99], ["channelsLast"]],
+  ];
+  return shapes.map(([shape, formats]) => tileOf(layOut(shape, formats, true), choices));
 }
 
+/** Every kernel that the device may launch with a tile. */
 function kernelsOf(dtypes: readonly DType[], tile: Tile): Kernel[] {
-  const same = { lanes: [tile.lanes], workgroup: [tile.workgroup] };
+  const same = Object.fromEntries(
+    Object.entries(tile).map(([name, value]) => [name, [value]]),
+  ) as unknown as { readonly [K in keyof Tile]: readonly Tile[K][] };
   const each = { dtype: dtypes, ...same };
   const sources = { source: ["batch", "running"] as const };
   return [
     ...combinations(each).map(momentsKernel),
-    mergedMomentsKernel(tile),
-    runningStatsKernel(tile),
     ...combinations({
       ...{ ...each, ...sources, weight: YES_NO, bias: YES_NO },
       ...{ residual: YES_NO, relu: YES_NO },
     }).map(normalizeKernel),
     ...combinations({ ...each, ...sources, gated: YES_NO }).map(gradientSumsKernel),
-    mergedSumsKernel(tile),
-    ...combinations({ ...sources, ...same }).map(restatedSumsKernel),
     ...combinations({
       ...{ ...each, total: ["local", "other", "none"] as const, weight: YES_NO },
       ...{ gated: YES_NO, residual: YES_NO, parameters: YES_NO },
     }).map(gradientsKernel),
-    gradParametersKernel(tile),
     ...combinations({ x: dtypes, y: dtypes, ...same }).map(addScaledKernel),
     ...combinations(each).map(reluKernel),
     ...combinations({ ...each, gated: YES_NO }).map(gateKernel),
+  ];
+}
+
+/** Every kernel that walks no tensor. */
+function mergersOf(tile: Tile): Kernel[] {
+  return [
+    ...[mergedMomentsKernel, runningStatsKernel, mergedSumsKernel, gradParametersKernel].map(
+      (make) => make(tile),
+    ),
+    ...(["batch", "running"] as const).map((source) => restatedSumsKernel({ ...tile, source })),
   ];
 }
 
@@ -76,7 +92,11 @@ export function shaderTests({ test, heavy }: Opener): void {
     everything: true,
   }, async ({ device: { gpuDevice, info } }) => {
     const dtypes: DType[] = info.float16 ? ["float32", "float16"] : ["float32"];
-    const kernels = allKernels(dtypes, heavy ? [[1, 256], [4, 64], [64, 64]] : [[1, 64]]);
+    const choices = choicesFor(!heavy);
+    const kernels = [
+      ...tilesOf(choices).flatMap((tile) => kernelsOf(dtypes, tile)),
+      ...mergersOf(channelTile(choices)),
+    ];
     const codes = new Map<string, string>();
     const failures = createFailures(gpuDevice);
     const programs = createPrograms(gpuDevice, failures);
