@@ -24,10 +24,14 @@ import { DeviceError } from "../lib/errors.ts";
 import { adoptTensor, type Tensor, type TensorOptions } from "../lib/tensor.ts";
 import type { GpuBinding, WebGpuArray } from "./webgpu/arrays.ts";
 import { checkOptions, createDevice } from "./webgpu/device.ts";
+import type { ExplainOptions, KernelPlan, Plan } from "./webgpu/explain.ts";
 
 import type { WebGpuDevice, WebGpuInfo, WebGpuOptions } from "./webgpu/handle.ts";
+import type { Choices } from "./webgpu/plan.ts";
+import { probeSubgroups } from "./webgpu/subgroups.ts";
 
 export type { GpuBinding, WebGpuArray, WebGpuDevice, WebGpuInfo, WebGpuOptions };
+export type { Choices, ExplainOptions, KernelPlan, Plan };
 
 /** A device that owns its `GPUDevice`, which ends with it; `await using` waits until everything has. */
 export interface OwnedWebGpuDevice extends WebGpuDevice, AsyncDisposable {
@@ -46,7 +50,7 @@ export interface RequestWebGpuOptions extends WebGpuOptions {
 }
 
 /** Features that are asked for where the adapter has them. */
-const USEFUL_FEATURES = ["shader-f16"] as const;
+const USEFUL_FEATURES = ["shader-f16", "subgroups"] as const;
 /** Limits that are raised to the adapter's: how large, how many, how wide. */
 const LIMITS = [
   "maxBufferSize",
@@ -95,7 +99,7 @@ export function webgpuDevice(gpuDevice: GPUDevice, options: WebGpuOptions = {}):
 }
 
 /**
- * Requests an adapter and a `GPUDevice` with its limits, and shader-f16 if it has it, and makes a device on it.
+ * Requests an adapter and a `GPUDevice` with its limits, and shader-f16 and subgroups if it has them, and makes a device on it.
  *
  * @param options another implementation of WebGPU, preferences, features for kernels of your own
  * @returns the device; to dispose it (`await using`) destroys the GPUDevice too
@@ -143,12 +147,13 @@ export async function requestWebGpuDevice(
       "unsupported",
     );
   }
-  const useful = USEFUL_FEATURES.filter((feature) => adapter.features.has(feature));
-  const gpuDevice = await adapter.requestDevice({
-    requiredFeatures: [...new Set([...requiredFeatures, ...useful])],
-    requiredLimits: Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]])),
-  });
-  const { device, settled } = createDevice(gpuDevice, options, { adapterInfo: adapter.info });
+  const gpuDevice = await requestFrom(gpu, adapter, powerPreference, requiredFeatures);
+  const subgroups = await probeSubgroups(gpuDevice);
+  const { device, settled } = createDevice(
+    gpuDevice,
+    { ...options, plan: { subgroups, ...options.plan } },
+    { adapterInfo: adapter.info },
+  );
   const dispose = (): void => {
     device[Symbol.dispose]();
     gpuDevice.destroy();
@@ -162,6 +167,59 @@ export async function requestWebGpuDevice(
       await settled();
     },
   });
+}
+
+/** Requests a GPUDevice with all that is useful. */
+async function requestFrom(
+  gpu: GPU,
+  adapter: GPUAdapter,
+  powerPreference: GPUPowerPreference,
+  requiredFeatures: readonly GPUFeatureName[],
+): Promise<GPUDevice> {
+  const useful = USEFUL_FEATURES.filter((feature) => adapter.features.has(feature));
+  const descriptor = {
+    requiredFeatures: [...new Set([...requiredFeatures, ...useful])],
+    requiredLimits: Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]])),
+  };
+  // Deno's own adapters do not list subgroups, and grant them all the same where they have them.
+  const hidden = "Deno" in globalThis && gpu === globalThis.navigator?.gpu &&
+    !adapter.features.has("subgroups");
+  if (!hidden) return await adapter.requestDevice(descriptor);
+  try {
+    const all = [...descriptor.requiredFeatures, "subgroups" as GPUFeatureName];
+    return await adapter.requestDevice({ ...descriptor, requiredFeatures: all });
+  } catch {
+    const another = await gpu.requestAdapter({ powerPreference }) ?? adapter;
+    return await another.requestDevice(descriptor);
+  }
+}
+
+/**
+ * Tells how a device would work on tensors of a shape: what each kernel takes at a time, how workgroups share it out, how
+ * often memory is read. Nothing is launched; print it with `console.log`, and override parts of it by the option `plan`.
+ *
+ * @param device a WebGPU device's handle
+ * @param shape logical shape (N, C, ...spatial)
+ * @param options storage, memory order, activation
+ * @returns the plan, frozen
+ * @throws TypeError or RangeError for what can be no tensor's, RangeError for an empty one
+ *
+ * @example
+ * ```ts
+ * import { explain, requestWebGpuDevice } from "@syncbn/syncbn/webgpu";
+ *
+ * if (await navigator.gpu?.requestAdapter()) {
+ *   await using device = await requestWebGpuDevice();
+ *   console.log(explain(device, [32, 64, 56, 56], { activation: true }));
+ * }
+ * ```
+ */
+export function explain(
+  device: Pick<WebGpuDevice, "explain">,
+  shape: readonly number[],
+  options: ExplainOptions = {},
+): Plan {
+  return device.explain(shape, options);
 }
 
 /**

@@ -6,14 +6,16 @@
  * the runtime's own.
  */
 
+import assert from "node:assert/strict";
 import { deviceSuite } from "./device_suite.ts";
 import { bindingTests } from "./webgpu/bindings.ts";
 import { gpuEffectTests } from "./webgpu/effects.ts";
 import { failureTests } from "./webgpu/failures.ts";
 import { numberTests } from "./webgpu/numbers.ts";
+import { planTests } from "./webgpu/plans.ts";
 import { shaderTests } from "./webgpu/shaders.ts";
 import { demanded } from "./demanded.ts";
-import { opener, sharedKit } from "./webgpu_kit.ts";
+import { opener, sharedKit, spellingOf } from "./webgpu_kit.ts";
 
 const NAME = "webgpu (Dawn)";
 
@@ -32,12 +34,24 @@ async function loadDawn(): Promise<GPU | null> {
 
 const dawn = await loadDawn();
 if (dawn) {
-  const { kit, closing } = await sharedKit(dawn, { name: NAME, everything: true, cases: 20 });
+  const subgroups = await spellingOf(dawn);
+  const { kit, closing } = await sharedKit(dawn, {
+    ...{ name: NAME, everything: true, cases: 20 },
+    features: subgroups === "none" ? [] : ["subgroups" as GPUFeatureName],
+    options: { plan: { subgroups } },
+  });
   deviceSuite(kit);
   Deno.test(`${NAME}: the handle closes`, closing);
+  Deno.test({
+    name: `${NAME}: subgroups are granted, and compiled by one of the spellings`,
+    ignore: subgroups === "none" && !demanded("dawn"), // SwiftShader has them.
+    fn: () => assert.notEqual(subgroups, "none"),
+  });
   const opens = opener(dawn, NAME, false);
-  for (const tests of [shaderTests, gpuEffectTests, failureTests, bindingTests, numberTests]) {
-    tests(opens);
+  for (
+    const tests of [shaderTests, gpuEffectTests, failureTests, bindingTests, numberTests, planTests]
+  ) {
+    await tests(opens);
   }
 } else if (demanded("dawn")) {
   Deno.test(`${NAME}: everything`, () => {

@@ -7,12 +7,13 @@
 import type { Device } from "../../lib/device.ts";
 import { DeviceError } from "../../lib/errors.ts";
 import { checkBinding, createArrays, float16Missing, type WebGpuArray } from "./arrays.ts";
+import { type ExplainOptions, explainPlan } from "./explain.ts";
 import { createFailures } from "./failures.ts";
 import { createLaunches, type Recorder } from "./launches.ts";
 import type { WebGpuDevice, WebGpuInfo, WebGpuOptions } from "./handle.ts";
 import { createMemory, type OnBlock } from "./memory.ts";
 import { operations } from "./operations.ts";
-import { choicesFor } from "./plan.ts";
+import { checkChoices, choicesFor } from "./plan.ts";
 import { createBindGroups, createKernels } from "./programs.ts";
 
 /** A binding must hold at least this much: the statistics of one channel, in slices, beside a useful part of a tensor. */
@@ -49,7 +50,7 @@ export function createDevice(
     ),
     alignment: granted.minStorageBufferOffsetAlignment,
     storageBuffers: granted.maxStorageBuffersPerShaderStage,
-    choices: { ...choicesFor(info.isFallbackAdapter), ...options.plan },
+    choices: choicesFor(info.isFallbackAdapter, options.plan),
   });
   const failures = createFailures(gpuDevice);
   const groups = createBindGroups(gpuDevice);
@@ -100,6 +101,8 @@ export function createDevice(
     ...common,
     ...operations({ ...machine, record }),
     batch,
+    explain: (shape: readonly number[], options?: ExplainOptions) =>
+      explainPlan(limits, shape, options),
     gpuDevice,
     [Symbol.dispose]: dispose,
   });
@@ -125,12 +128,16 @@ function infoOf(
  * Checks the caller's options.
  *
  * @param options the options
- * @throws RangeError for an impossible size of bindings
+ * @throws RangeError for an impossible size of bindings or an impossible plan
  */
-export function checkOptions({ maxBindingBytes = SMALLEST_BINDING }: WebGpuOptions): void {
-  if (Number.isInteger(maxBindingBytes) && maxBindingBytes >= SMALLEST_BINDING) return;
-  throw new RangeError(
-    `Cannot make the device as maxBindingBytes must be an integer of ${SMALLEST_BINDING} or more: ` +
-      `current value is ${maxBindingBytes}`,
-  );
+export function checkOptions(
+  { maxBindingBytes = SMALLEST_BINDING, plan = {} }: WebGpuOptions,
+): void {
+  if (!Number.isInteger(maxBindingBytes) || maxBindingBytes < SMALLEST_BINDING) {
+    throw new RangeError(
+      `Cannot make the device as maxBindingBytes must be an integer of ${SMALLEST_BINDING} or more: ` +
+        `current value is ${maxBindingBytes}`,
+    );
+  }
+  checkChoices(plan);
 }

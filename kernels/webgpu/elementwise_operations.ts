@@ -6,6 +6,7 @@
 
 import type { Device } from "../../lib/device.ts";
 import { addScaledKernel, gateKernel, reluKernel } from "../wgsl/elementwise.ts";
+import type { Tile } from "../wgsl/tiles.ts";
 import type { Elements, Slot, WebGpuArray } from "./arrays.ts";
 import type { Bench, Operate, Tiled } from "./workbench.ts";
 
@@ -40,10 +41,9 @@ export function elementwiseOperations(operate: Operate): ElementwiseOperations {
         if (slot.contents.length === 0) return array;
         // The tensor that is written comes first: its channels decide who writes what.
         const over = bench.plan(gradOutput.shape, { passed: { slot, format }, ...given }, {});
-        const { tile } = over;
         over.launch(bench.recorder, {
           kernel: bench.kernel(gateKernel, {
-            ...tile,
+            ...alone(over.tile),
             dtype: gradOutput.dtype,
             gated: output !== null,
           }),
@@ -69,9 +69,14 @@ function overElements(
   );
   const over = bench.plan([1, 1, length], tensors, {});
   over.launch(bench.recorder, {
-    kernel: kernel(over.tile),
+    kernel: kernel(alone(over.tile)),
     arrays: {},
     slices: over.shares(1),
     also: () => ({ parameters }),
   });
+}
+
+/** A tile of invocations that have nothing to merge. */
+function alone(tile: Tile): Tile {
+  return { ...tile, subgroups: "none" };
 }

@@ -6,7 +6,8 @@
 
 import type { Device, DeviceInfo } from "../../lib/device.ts";
 import type { WebGpuArray } from "./arrays.ts";
-import type { Choices as PlanChoices } from "./plan.ts";
+import type { ExplainOptions, Plan } from "./explain.ts";
+import type { Choices } from "./plan.ts";
 
 /** What a WebGPU device says of itself. */
 export interface WebGpuInfo extends DeviceInfo {
@@ -20,6 +21,8 @@ export interface WebGpuInfo extends DeviceInfo {
 export interface WebGpuDevice extends Device<WebGpuArray>, Disposable {
   /** What the device says of itself. */
   readonly info: WebGpuInfo;
+  /** Tells how tensors of a shape would be worked on; `explain` does the same. */
+  readonly explain: (shape: readonly number[], options?: ExplainOptions) => Plan;
   /** Where kernels of your own can share its buffers and its queue. */
   readonly gpuDevice: GPUDevice;
 }
@@ -32,5 +35,5 @@ export interface WebGpuOptions {
    */
   readonly maxBindingBytes?: number;
   /** What is planned otherwise than by default, such as what `deno task tune` found for an adapter; see `explain`. */
-  readonly plan?: Partial<PlanChoices>;
+  readonly plan?: Partial<Choices>;
 }

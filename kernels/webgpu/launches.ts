@@ -7,6 +7,7 @@
 import { type Kernel, PARAMETER_BYTES, type Parameters } from "../wgsl/kernel.ts";
 import type { Failures } from "./failures.ts";
 import type { Block, Memory } from "./memory.ts";
+import { inGroups, type Ordered } from "./order.ts";
 import { type BindGroups, createPrograms, type Range } from "./programs.ts";
 
 /** A batch, for the arrays that it makes: they outlive it, so it must hold nothing else. */
@@ -19,12 +20,16 @@ export interface Batch {
 export interface Recorder {
   /** The batch. */
   readonly batch: Batch;
-  /** Launches a kernel: a range for each of its storage buffers, its parameters, a number of workgroups. */
+  /**
+   * Launches a kernel: a range for each of its storage buffers, its parameters, a number of workgroups; and which box of a
+   * walk it works on, if it is one.
+   */
   readonly dispatch: (
     kernel: Kernel,
     ranges: Readonly<Record<string, Range>>,
     parameters: Parameters,
     workgroups: number,
+    box?: Pick<Ordered, "walk" | "channels">,
   ) => void;
   /** Reads the bytes of all ranges back, side by side, once everything before has been computed. */
   readonly readBack: (...ranges: Range[]) => Promise<ArrayBuffer>;
@@ -38,7 +43,7 @@ export interface Launches {
   readonly idle: () => Promise<void>;
 }
 
-interface Dispatch {
+interface Dispatch extends Ordered {
   readonly kernel: Kernel;
   readonly ranges: readonly Range[];
   readonly parameters: Uint32Array<ArrayBuffer>;
@@ -50,6 +55,8 @@ interface Copy {
   readonly to: Block;
   readonly launched: PromiseWithResolvers<void>;
 }
+
+const NO_WALK = { walk: null, channels: [0, 0] } as const;
 
 /** GPUMapMode.READ, by number like the usages. */
 const MAP_READ = 0x1;
@@ -145,10 +152,15 @@ export function createLaunches(
     const letGo = memory.hold();
     const recorder: Recorder = Object.freeze<Recorder>({
       batch,
-      dispatch: (kernel, ranges, parameters, workgroups) => {
-        const bound = Object.keys(kernel.storage).map((name) => ranges[name]);
-        const packed = kernel.pack(parameters);
-        dispatches.push({ kernel, ranges: bound, parameters: packed, workgroups });
+      dispatch: (kernel, named, values, workgroups, { walk, channels } = NO_WALK) => {
+        const storage = Object.entries(kernel.storage);
+        const ranges = storage.map(([name]) => named[name]);
+        const bound = storage.map(([, { access }], i) => ({
+          block: ranges[i].block,
+          written: access === "read_write",
+        }));
+        const parameters = kernel.pack(values);
+        dispatches.push({ kernel, ranges, parameters, workgroups, walk, channels, bound });
       },
       readBack: (...ranges) => {
         const bytes = ranges.reduce((total, { size }) => total + size, 0);
@@ -165,7 +177,7 @@ export function createLaunches(
     try {
       const result = body(recorder);
       batch.open = false;
-      submit(dispatches, copies);
+      submit(inGroups(dispatches), copies);
       for (const { launched } of copies) launched.resolve();
       return result;
     } catch (error) {

@@ -33,9 +33,18 @@ export interface Choices {
   readonly cacheBytes: number;
 }
 
-/** The choices for an adapter about which nothing else is known. */
-export function choicesFor(isFallbackAdapter: boolean): Choices {
-  return {
+/**
+ * The choices for an adapter.
+ *
+ * @param isFallbackAdapter whether it is software
+ * @param plan what the caller chose otherwise
+ * @returns all of them
+ */
+export function choicesFor(isFallbackAdapter: boolean, plan: Partial<Choices> = {}): Choices {
+  const chosen = Object.fromEntries(
+    Object.entries(plan).filter(([, value]) => value !== undefined),
+  );
+  return Object.freeze({
     packs: true,
     subgroups: "none",
     workgroup: isFallbackAdapter ? 64 : 256, // Software pays for each of them.
@@ -43,7 +52,49 @@ export function choicesFor(isFallbackAdapter: boolean): Choices {
     ahead: 4,
     walked: 4,
     cacheBytes: 0,
+    ...chosen,
+  });
+}
+
+/** What a choice may be, and in words. */
+const POSSIBLE: { readonly [K in keyof Choices]: readonly [(value: unknown) => boolean, string] } =
+  {
+    packs: [(value) => typeof value === "boolean", "true or false"],
+    subgroups: [
+      (value) => ["none", "declared", "implied"].includes(value as string),
+      '"none", "declared" or "implied"',
+    ],
+    workgroup: [(value) => [64, 128, 256].includes(value as number), "64, 128 or 256"],
+    workgroups: [whole(1, 2 ** 20), "an integer from 1 to 2^20"],
+    ahead: [whole(1, 8), "an integer from 1 to 8"],
+    walked: [whole(1, 2 ** 16), "an integer from 1 to 2^16"],
+    cacheBytes: [whole(0, 2 ** 40), "an integer of 0 or more bytes"],
   };
+
+function whole(least: number, most: number): (value: unknown) => boolean {
+  return (value) => Number.isInteger(value) && Number(value) >= least && Number(value) <= most;
+}
+
+/**
+ * Checks choices that a caller made.
+ *
+ * @param choices some of them
+ * @throws RangeError for one that there is not, or a value that it cannot have
+ */
+export function checkChoices(choices: Partial<Choices>): void {
+  for (const [name, value] of Object.entries(choices)) {
+    const [possible, words] = POSSIBLE[name as keyof Choices] ?? [];
+    if (possible === undefined) {
+      throw new RangeError(
+        `Cannot make the device as a plan has ${Object.keys(POSSIBLE).join(", ")}: ` +
+          `current one has ${name}`,
+      );
+    }
+    if (value === undefined || possible(value)) continue;
+    throw new RangeError(
+      `Cannot make the device as the plan's ${name} must be ${words}: current value is ${value}`,
+    );
+  }
 }
 
 /** Slices that one invocation merges when the array is read; and slices per channel at most, windows aside. */

@@ -72,6 +72,7 @@ export function walk(
   const named = given.map((tensor) => ({ ...tensor, bytes: tensor.bytes * elementsOf(pack) }));
 
   const launch = (recorder: Recorder, { kernel, arrays, slices, also }: WalkLaunch): void => {
+    const one = {};
     for (const box of boxes) {
       const real = { ...box, channel: box.channel * wide, channels: box.channels * wide };
       const { parameters, ranges = {} } = also?.(real) ?? { parameters: {} };
@@ -93,7 +94,11 @@ export function walk(
         bound[name] = part.range;
         values[`${name}At`] = part.at;
       }
-      recorder.dispatch(kernel, bound, values, workgroups);
+      const { channel, channels } = real;
+      recorder.dispatch(kernel, bound, values, workgroups, {
+        walk: one,
+        channels: [channel, channel + channels],
+      });
     }
   };
   return { ...plan, launch };

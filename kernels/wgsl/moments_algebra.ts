@@ -106,7 +106,7 @@ fn climb(thread: u32, rows: u32, mine: Moments) -> Moments {
 `;
 }
 
-/** WGSL: `gather`, the moments of a lane from all slices of \`moments\`, for all of its invocations. */
+/** WGSL: `gather`, the moments of a lane from all slices of `moments`, for all of its invocations. */
 export function gather(tile: Tile): string {
   const { given, taken } = members(tile);
   return `
@@ -142,7 +142,7 @@ fn gather(place: Place, thread: u32${taken}) -> Moments {
 `;
 }
 
-/** WGSL: writes a lane's \`Moments\` to where \`at\` says a channel's are. */
+/** WGSL: writes a lane's `Moments` to where `at` says a channel's are. */
 export function writeMoments(tile: Tile, name: string, at: (channel: string) => string): string {
   return toChannels(
     tile,

@@ -155,7 +155,7 @@ export function toChannels(
  * @param tile how workgroups are made up
  * @param load what is loaded at a position: names and WGSL of values
  * @param one what is done with the values of a position
- * @param many the same for \`ahead\` of them at once, from the names with a number behind; one after the other by default
+ * @param many the same for `ahead` of them at once, from the names with a number behind; one after the other by default
  * @returns statements
  */
 export function stroll(
@@ -200,7 +200,7 @@ fn main(
 )`;
 }
 
-/** WGSL: what \`entry\` gives of subgroups, behind other arguments; and the same as parameters. */
+/** WGSL: what `entry` gives of subgroups, behind other arguments; and the same as parameters. */
 export function members({ subgroups }: Tile): { readonly given: string; readonly taken: string } {
   return subgroups === "none"
     ? { given: "", taken: "" }

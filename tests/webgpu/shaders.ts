@@ -14,10 +14,16 @@ import { normalizeKernel } from "../../kernels/wgsl/normalize.ts";
 import { mergedMomentsKernel, runningStatsKernel } from "../../kernels/wgsl/statistics.ts";
 import type { Tile } from "../../kernels/wgsl/tiles.ts";
 import type { DType, Format } from "../../lib/tensor.ts";
-import { channelTile, type Choices, choicesFor, layOut, tileOf } from "../../kernels/webgpu/plan.ts";
+import {
+  channelTile,
+  type Choices,
+  choicesFor,
+  layOut,
+  tileOf,
+} from "../../kernels/webgpu/plan.ts";
 import { createFailures } from "../../kernels/webgpu/failures.ts";
 import { createPrograms } from "../../kernels/webgpu/programs.ts";
-import type { Opener } from "../webgpu_kit.ts";
+import { type Opener, spellingOf } from "../webgpu_kit.ts";
 
 /** Every combination of the given values. */
 function* combinations<T extends Record<string, readonly unknown[]>>(
@@ -58,6 +64,7 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile): Kernel[] {
     Object.entries(tile).map(([name, value]) => [name, [value]]),
   ) as unknown as { readonly [K in keyof Tile]: readonly Tile[K][] };
   const each = { dtype: dtypes, ...same };
+  const alone = { ...same, subgroups: ["none"] as const };
   const sources = { source: ["batch", "running"] as const };
   return [
     ...combinations(each).map(momentsKernel),
@@ -70,9 +77,9 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile): Kernel[] {
       ...{ ...each, total: ["local", "other", "none"] as const, weight: YES_NO },
       ...{ gated: YES_NO, residual: YES_NO, parameters: YES_NO },
     }).map(gradientsKernel),
-    ...combinations({ x: dtypes, y: dtypes, ...same }).map(addScaledKernel),
-    ...combinations(each).map(reluKernel),
-    ...combinations({ ...each, gated: YES_NO }).map(gateKernel),
+    ...combinations({ x: dtypes, y: dtypes, ...alone }).map(addScaledKernel),
+    ...combinations({ ...alone, dtype: dtypes }).map(reluKernel),
+    ...combinations({ ...alone, dtype: dtypes, gated: YES_NO }).map(gateKernel),
   ];
 }
 
@@ -87,12 +94,14 @@ function mergersOf(tile: Tile): Kernel[] {
 }
 
 /** Registers the test of shaders. */
-export function shaderTests({ test, heavy }: Opener): void {
+export async function shaderTests({ gpu, test, heavy }: Opener): Promise<void> {
+  const spelling = await spellingOf(gpu);
+  const features = spelling === "none" ? [] : ["subgroups" as GPUFeatureName];
   test("every kernel in every option compiles, and two of one name are one", {
-    everything: true,
+    ...{ everything: true, features },
   }, async ({ device: { gpuDevice, info } }) => {
     const dtypes: DType[] = info.float16 ? ["float32", "float16"] : ["float32"];
-    const choices = choicesFor(!heavy);
+    const choices = choicesFor(!heavy, { subgroups: spelling });
     const kernels = [
       ...tilesOf(choices).flatMap((tile) => kernelsOf(dtypes, tile)),
       ...mergersOf(channelTile(choices)),

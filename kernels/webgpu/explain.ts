@@ -1,0 +1,134 @@
+/**
+ * A plan in words that can be printed: how a device would work on tensors of a shape, without doing it.
+ *
+ * @module
+ */
+
+import { checkLayout, type DType, elements, type Format } from "../../lib/tensor.ts";
+import type { Pack, Tile } from "../wgsl/tiles.ts";
+import { bytesOf } from "./arrays.ts";
+import { type Choices, type Limits, planWalk, tiling, type WalkPlan } from "./plan.ts";
+
+/** What is asked about, beside a shape. */
+export interface ExplainOptions {
+  /** Storage of the elements; `"float32"` by default. */
+  readonly dtype?: DType;
+  /** Memory order; `"channelsFirst"` by default. */
+  readonly format?: Format;
+  /** Whether backward is gated by an activation, and so reads the output too; false by default. */
+  readonly activation?: boolean;
+}
+
+/** How one kernel runs over the tensors. */
+export interface KernelPlan {
+  /** Launches: one, or one per window or group of channels. */
+  readonly launches: number;
+  /** Workgroups of all of them, and invocations of each. */
+  readonly workgroups: number;
+  readonly invocations: number;
+  /** Channels that a workgroup sees. */
+  readonly channels: number;
+  /** Parts that the values of a channel are cut into. */
+  readonly slices: number;
+}
+
+/** A plan. */
+export interface Plan {
+  readonly shape: readonly number[];
+  readonly dtype: DType;
+  readonly format: Format;
+  /** What an invocation takes at a time: one element, or four neighbouring places or channels. */
+  readonly pack: Pack;
+  /** Packs that it loads before it uses the first. */
+  readonly ahead: number;
+  /** How invocations of a subgroup merge: in registers, or, with `"none"`, in the workgroup's memory. */
+  readonly subgroups: Tile["subgroups"];
+  /** Groups of channels that go through both kernels of a direction before the next group begins, forward and backward. */
+  readonly groups: { readonly forward: number; readonly backward: number };
+  /** How often a direction moves a tensor of this size from or to memory, with statistics of the batch. */
+  readonly passes: { readonly forward: number; readonly backward: number };
+  /** Windows that each channel is cut into, where a tensor is larger than a binding may be. */
+  readonly windows: number;
+  readonly moments: KernelPlan;
+  readonly normalize: KernelPlan;
+  readonly gradientSums: KernelPlan;
+  readonly gradients: KernelPlan;
+  /** What was planned with. */
+  readonly choices: Choices;
+}
+
+/** Bytes of a channel's moments, and of its gradient sums before the slices and per slice: what is bound beside tensors. */
+const MOMENTS_BYTES = 16;
+const SUMS_BYTES = { before: 16, slice: 8 } as const;
+
+/**
+ * Explains how tensors of a shape would be worked on.
+ *
+ * @param limits what the device allows, and choices
+ * @param shape logical shape (N, C, ...spatial), not empty
+ * @param options storage, memory order, activation
+ * @returns the plan, frozen
+ * @throws TypeError or RangeError for what can be no tensor's, RangeError for an empty one
+ */
+export function explainPlan(
+  limits: Limits,
+  shape: readonly number[],
+  { dtype = "float32", format = "channelsFirst", activation = false }: ExplainOptions = {},
+): Plan {
+  checkLayout({ shape, dtype, format }, "explain the plan");
+  if (elements(shape) === 0) {
+    throw new RangeError(
+      `Cannot explain the plan as the shape must have elements: current shape is (${
+        shape.join(", ")
+      })`,
+    );
+  }
+  const plan = (tensors: number, recordBytes: number, reread: number) =>
+    planWalk(
+      {
+        ...{ shape, reread, aligned: true },
+        formats: Array.from({ length: tensors }, () => format),
+        bytes: Array.from({ length: tensors }, () => bytesOf(dtype)),
+      },
+      recordBytes,
+      limits,
+    );
+  const read = activation ? 3 : 2;
+  const moments = plan(1, MOMENTS_BYTES, 1);
+  const parts = moments.slices * moments.cells;
+  const normalize = plan(2, MOMENTS_BYTES * parts, 1);
+  const sums = plan(read, SUMS_BYTES.before, read);
+  const sumParts = sums.slices * sums.cells;
+  const gradients = plan(read + 1, SUMS_BYTES.before + SUMS_BYTES.slice * sumParts, read);
+  const groups = { forward: groupsOf(moments), backward: groupsOf(sums) };
+  const { pack, tile: { ahead, subgroups }, cells } = moments;
+  return Object.freeze<Plan>({
+    shape: Object.freeze([...shape]),
+    ...{ dtype, format, pack, ahead, subgroups },
+    groups: Object.freeze(groups),
+    passes: Object.freeze({
+      forward: groups.forward > 1 ? 2 : 3,
+      backward: groups.backward > 1 ? read + 1 : 2 * read + 1,
+    }),
+    windows: cells,
+    moments: kernelPlan(moments, moments.slices),
+    normalize: kernelPlan(normalize, normalize.shares(parts)),
+    gradientSums: kernelPlan(sums, sums.slices),
+    gradients: kernelPlan(gradients, gradients.shares(sumParts)),
+    choices: Object.freeze({ ...limits.choices }),
+  });
+}
+
+function groupsOf({ boxes }: WalkPlan): number {
+  return 1 + Math.max(...boxes.map(({ group }) => group));
+}
+
+function kernelPlan({ boxes, tile, pack, cells }: WalkPlan, slices: number): KernelPlan {
+  return Object.freeze<KernelPlan>({
+    launches: boxes.length,
+    workgroups: boxes.reduce((sum, box) => sum + tiling(box, tile, slices).workgroups, 0),
+    invocations: tile.workgroup,
+    channels: tile.lanes * (pack === "channels" ? 4 : 1),
+    slices: slices * cells,
+  });
+}
