@@ -1,0 +1,82 @@
+/**
+ * What is measured on a GPU: batches, storages, with and without what is fused, and how many bytes each work moves.
+ *
+ * @module
+ */
+
+import type { DType } from "../../mod.ts";
+import { type BatchShape, elementsOf, titleOf } from "../batches.ts";
+
+/** What is timed. */
+export type Work = "inference" | "forward" | "backward";
+
+/** All of them. */
+export const WORKS: readonly Work[] = ["inference", "forward", "backward"];
+
+/** One batch in one storage. */
+export interface Case {
+  readonly batch: BatchShape;
+  readonly dtype: DType;
+  /** Whether a residual and ReLU are fused. */
+  readonly fused: boolean;
+}
+
+/** The shapes of the issue: those that CPUs are measured at, and larger ones; 5-D too. */
+const SHAPES: readonly (readonly number[])[] = [
+  [256, 128],
+  [8, 2048, 7, 7],
+  [32, 256, 14, 14],
+  [32, 2048, 7, 7],
+  [32, 64, 56, 56],
+  [64, 3, 224, 224],
+  [4, 80, 500, 500],
+  [256, 64, 112, 112],
+  [16, 32, 32, 64, 64],
+];
+/** Enough to run everything where a GPU is software. */
+const SOFTWARE_SHAPES: readonly (readonly number[])[] = [[64, 16], [4, 8, 6, 6], [3, 5, 7]];
+
+/**
+ * Lists what is measured.
+ *
+ * @param software whether the adapter is software, whose speed says nothing: small batches, in every variant
+ * @param dtypes the storages that the adapter has
+ * @returns every shape in both memory orders where they differ, every storage, plain and fused
+ */
+export function casesFor(software: boolean, dtypes: readonly DType[]): readonly Case[] {
+  return (software ? SOFTWARE_SHAPES : SHAPES).flatMap((shape) => {
+    const formats = shape.length === 2
+      ? ["channelsFirst"] as const
+      : ["channelsFirst", "channelsLast"] as const;
+    return formats.flatMap((format) =>
+      dtypes.flatMap((dtype) =>
+        [false, true].map((fused): Case => ({ batch: { shape, format }, dtype, fused }))
+      )
+    );
+  });
+}
+
+/** Bytes of a case's tensor. */
+export function bytesOf({ batch, dtype }: Case): number {
+  return elementsOf(batch) * (dtype === "float16" ? 2 : 4);
+}
+
+/**
+ * Tensors that a work reads or writes if nothing stays in cache: forward reads x twice and writes y; backward reads x and dy
+ * twice and writes dx; fused, forward reads the residual, and backward reads the output twice and writes the residual's gradient.
+ */
+export function passesOf(work: Work, fused: boolean): number {
+  const plain = { inference: 2, forward: 3, backward: 5 }[work];
+  const more = { inference: 1, forward: 1, backward: 3 }[work];
+  return fused ? plain + more : plain;
+}
+
+/** Effective GB/s of a work that takes so many milliseconds. */
+export function speedOf(one: Case, work: Work, milliseconds: number): number {
+  return passesOf(work, one.fused) * bytesOf(one) / milliseconds / 1e6;
+}
+
+/** A case in words. */
+export function titleOfCase({ batch, dtype, fused }: Case): string {
+  return `${titleOf(batch)}${dtype === "float16" ? " float16" : ""}${fused ? " fused" : ""}`;
+}

@@ -1,0 +1,159 @@
+/**
+ * `deno task bench:gpu`: ours on a GPU against a plain copy by the same GPU and, where a Python has PyTorch with CUDA, against
+ * SyncBatchNorm's kernels and F.batch_norm; checked against float64 first.
+ *
+ * ```sh
+ * deno task bench:gpu [--dawn] [--python PATH] [--device NAME] [--quick ROUNDS] [--plan JSON] [--write] [SHAPE...]
+ * ```
+ *
+ * - `--dawn`: Dawn (npm:webgpu) instead of the runtime's own WebGPU
+ * - `--python`: a Python that may have PyTorch with CUDA; `python3` by default
+ * - `--device`: what the adapter is called, where it does not say
+ * - `--quick`: so many rounds
+ * - `--plan`: choices of the plan, as `deno task tune` prints them
+ * - `--write`: what it prints goes to bench/README.md, and a chart of it to `gpu.svg`
+ * - SHAPE: only these, such as `[32,64,56,56]`
+ *
+ * @module
+ */
+
+import { parseArgs } from "node:util";
+import config from "../../deno.json" with { type: "json" };
+import {
+  DeviceError,
+  region,
+  runRanks,
+  syncBatchNormBackward,
+  syncBatchNormForward,
+} from "../../mod.ts";
+import { requestWebGpuDevice, type WebGpuDevice } from "../../kernels/webgpu_device.ts";
+import { type BatchShape, elementsOf, place } from "../batches.ts";
+import { replaceSection } from "../groups/scale.ts";
+import { workTimes } from "../measure.ts";
+import { casesFor, titleOfCase } from "./cases.ts";
+import { chart } from "./chart.ts";
+import { measureOurs } from "./ours.ts";
+import {
+  MARKERS,
+  type MeasuredCase,
+  type MeasuredGpu,
+  type MeasuredRanks,
+  section,
+} from "./section.ts";
+import { startTorch } from "./torch.ts";
+import { verdicts } from "./verdict.ts";
+
+const README = new URL("../README.md", import.meta.url);
+const ROUNDS = 7;
+/** Batches of the rows with collectives. */
+const GROUP_SHAPES: readonly (readonly number[])[] = [[32, 64, 56, 56], [32, 256, 14, 14]];
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    dawn: { type: "boolean", default: false },
+    python: { type: "string", default: "python3" },
+    device: { type: "string" },
+    quick: { type: "string" },
+    plan: { type: "string", default: "{}" },
+    write: { type: "boolean", default: false },
+  },
+});
+const rounds = values.quick === undefined ? ROUNDS : Number(values.quick);
+if (!(Number.isInteger(rounds) && rounds > 0)) {
+  throw new RangeError(
+    `Cannot measure as --quick must be a number of rounds: current value is ${values.quick}`,
+  );
+}
+if (values.write) replaceSection(await Deno.readTextFile(README), "", MARKERS);
+
+/** Opens the device, with the GPU's clock if it has one. */
+async function openDevice() {
+  const gpu: GPU = values.dawn ? (await import("webgpu")).create([]) : navigator.gpu;
+  const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
+  const clock = "timestamp-query";
+  const requiredFeatures = adapter?.features.has(clock) ? [clock] as const : [];
+  return await requestWebGpuDevice({ gpu, requiredFeatures, plan: JSON.parse(values.plan) });
+}
+
+/** Two ranks of this thread on one device, half of the batch each. */
+async function measureRanks(device: WebGpuDevice, shape: BatchShape): Promise<number> {
+  const ranks = [0, 1].map((rank) => place(device, shape, rank, 2));
+  const run = () =>
+    region(device, async (scope) => {
+      await runRanks(2, async (group) => {
+        const { state, x, dy } = ranks[group.rank];
+        const { residuals } = await syncBatchNormForward(state, x, { device: scope, group });
+        await syncBatchNormBackward(residuals, dy, { device: scope, group });
+      });
+    });
+  const [time] = await workTimes([{
+    run,
+    settle: () => device.gpuDevice.queue.onSubmittedWorkDone(),
+  }], rounds);
+  device.free(...ranks.flatMap(({ x, dy }) => [x.data, dy.data]));
+  return time;
+}
+
+async function run(): Promise<MeasuredGpu> {
+  await using device = await openDevice();
+  await using torch = await startTorch(values.python);
+  const { name, isFallbackAdapter: software, float16 } = device.info;
+  const dtypes = float16 ? ["float32", "float16"] as const : ["float32"] as const;
+  const cases = casesFor(software, dtypes).filter(({ batch: { shape } }) =>
+    positionals.length === 0 || positionals.includes(`[${shape}]`)
+  );
+  const absent = [
+    ...(torch.missing === null ? [] : [`PyTorch is not measured: ${torch.missing}`]),
+    ...(device.gpuDevice.features.has("timestamp-query")
+      ? []
+      : ["The GPU's own clock is not measured: the adapter has no timestamp-query"]),
+    "jax-js and tfjs-webgpu are not measured: they were not tried on a GPU yet",
+  ];
+  const measured: MeasuredCase[] = [];
+  for (const [i, one] of cases.entries()) {
+    try {
+      const ours = await measureOurs(device, one, rounds);
+      measured.push({ ours, torch: await torch.measure(one, rounds) });
+      console.error(`${i + 1} of ${cases.length}: ${titleOfCase(one)}`);
+    } catch (error) {
+      const expected = error instanceof RangeError ||
+        error instanceof DeviceError && error.code === "outOfMemory";
+      if (!expected) throw error;
+      absent.push(`${titleOfCase(one)} is not measured: ${error.message}`);
+      console.error(absent.at(-1));
+    }
+  }
+  const ranks: MeasuredRanks[] = [];
+  for (const shape of software ? [[4, 8, 6, 6]] : GROUP_SHAPES) {
+    const batch = { shape, format: "channelsFirst" } as const;
+    if (elementsOf(batch) === 0 || positionals.length > 0) continue;
+    ranks.push({
+      shape,
+      ours: await measureRanks(device, batch),
+      torch: software ? null : await torch.ranks(shape),
+    });
+  }
+  const implementation = values.dawn ? `Dawn ${config.imports.webgpu}` : "Deno's own WebGPU";
+  const versions = [`Deno ${Deno.version.deno}`, implementation, torch.version];
+  return {
+    date: new Date().toISOString().slice(0, 10),
+    adapter: values.device ?? name,
+    ...{ software, rounds, cases: measured, ranks, absent },
+    versions: versions.filter((version) => version !== ""),
+    command: `deno task bench:gpu${values.dawn ? " --dawn" : ""} --python python3 --write`,
+  };
+}
+
+const measured = await run();
+const text = section(measured);
+console.log(text);
+for (const { goal, met } of verdicts(measured)) {
+  console.error(`${met === null ? "not measured" : met ? "met" : "missed"}: ${goal}`);
+}
+if (values.write) {
+  const page = await Deno.readTextFile(README); // Somebody may have written to it meanwhile.
+  await Deno.writeTextFile(README, replaceSection(page, text, MARKERS));
+  await Deno.writeTextFile(new URL("gpu.svg", import.meta.url), chart(measured));
+}
+Deno.exit(); // Dawn would keep the process alive.
