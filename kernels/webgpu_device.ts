@@ -29,9 +29,10 @@ import type { ExplainOptions, KernelPlan, Plan } from "./webgpu/explain.ts";
 import type { WebGpuDevice, WebGpuInfo, WebGpuOptions } from "./webgpu/handle.ts";
 import type { Choices } from "./webgpu/plan.ts";
 import { probeSubgroups } from "./webgpu/subgroups.ts";
+import type { Pack, Subgroups } from "./wgsl/tiles.ts";
 
 export type { GpuBinding, WebGpuArray, WebGpuDevice, WebGpuInfo, WebGpuOptions };
-export type { Choices, ExplainOptions, KernelPlan, Plan };
+export type { Choices, ExplainOptions, KernelPlan, Pack, Plan, Subgroups };
 
 /** A device that owns its `GPUDevice`, which ends with it; `await using` waits until everything has. */
 export interface OwnedWebGpuDevice extends WebGpuDevice, AsyncDisposable {

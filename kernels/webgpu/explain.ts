@@ -5,7 +5,7 @@
  */
 
 import { checkLayout, type DType, elements, type Format } from "../../lib/tensor.ts";
-import type { Pack, Tile } from "../wgsl/tiles.ts";
+import type { Pack, Subgroups } from "../wgsl/tiles.ts";
 import { bytesOf } from "./arrays.ts";
 import { type Choices, type Limits, planWalk, tiling, type WalkPlan } from "./plan.ts";
 
@@ -23,8 +23,9 @@ export interface ExplainOptions {
 export interface KernelPlan {
   /** Launches: one, or one per window or group of channels. */
   readonly launches: number;
-  /** Workgroups of all of them, and invocations of each. */
+  /** Workgroups of all launches. */
   readonly workgroups: number;
+  /** Invocations of each workgroup. */
   readonly invocations: number;
   /** Channels that a workgroup sees. */
   readonly channels: number;
@@ -34,24 +35,31 @@ export interface KernelPlan {
 
 /** A plan. */
 export interface Plan {
+  /** What was asked about: the logical shape, */
   readonly shape: readonly number[];
+  /** the storage of the elements, */
   readonly dtype: DType;
+  /** and their memory order. */
   readonly format: Format;
   /** What an invocation takes at a time: one element, or four neighbouring places or channels. */
   readonly pack: Pack;
   /** Packs that it loads before it uses the first. */
   readonly ahead: number;
   /** How invocations of a subgroup merge: in registers, or, with `"none"`, in the workgroup's memory. */
-  readonly subgroups: Tile["subgroups"];
+  readonly subgroups: Subgroups;
   /** Groups of channels that go through both kernels of a direction before the next group begins, forward and backward. */
   readonly groups: { readonly forward: number; readonly backward: number };
   /** How often a direction moves a tensor of this size from or to memory, with statistics of the batch. */
   readonly passes: { readonly forward: number; readonly backward: number };
   /** Windows that each channel is cut into, where a tensor is larger than a binding may be. */
   readonly windows: number;
+  /** Forward's reduction. */
   readonly moments: KernelPlan;
+  /** Forward's second kernel. */
   readonly normalize: KernelPlan;
+  /** Backward's reduction. */
   readonly gradientSums: KernelPlan;
+  /** Backward's second kernel. */
   readonly gradients: KernelPlan;
   /** What was planned with. */
   readonly choices: Choices;

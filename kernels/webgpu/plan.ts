@@ -6,7 +6,7 @@
  */
 
 import { extents, type Format } from "../../lib/tensor.ts";
-import { channelsOfLane, elementsOf, type Pack, type Tile } from "../wgsl/tiles.ts";
+import { channelsOfLane, elementsOf, type Pack, type Subgroups, type Tile } from "../wgsl/tiles.ts";
 
 /** What may be chosen otherwise: for experiments, or because another choice was measured to be faster on an adapter. */
 export interface Choices {
@@ -17,7 +17,7 @@ export interface Choices {
    * `"implied"` for those that do not know it (naga). Needs the feature `subgroups`; `"none"` by default, and what was found
    * to work by default of `requestWebGpuDevice`.
    */
-  readonly subgroups: Tile["subgroups"];
+  readonly subgroups: Subgroups;
   /** Invocations of a workgroup, a power of two from 64 to 256; 256 by default, 64 on software. */
   readonly workgroup: number;
   /** Workgroups that a reduction over a large tensor should have, so that few channels fill a GPU too; 4,096 by default. */

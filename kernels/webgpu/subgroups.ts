@@ -7,7 +7,7 @@
  * @module
  */
 
-import type { Tile } from "../wgsl/tiles.ts";
+import type { Subgroups } from "../wgsl/tiles.ts";
 import { USAGE } from "./memory.ts";
 
 const INVOCATIONS = 256;
@@ -38,7 +38,7 @@ fn main(
  * @param gpuDevice the device; nothing is tried without its feature `subgroups`
  * @returns the spelling that works, or "none"
  */
-export async function probeSubgroups(gpuDevice: GPUDevice): Promise<Tile["subgroups"]> {
+export async function probeSubgroups(gpuDevice: GPUDevice): Promise<Subgroups> {
   if (!gpuDevice.features.has("subgroups")) return "none";
   for (const spelling of ["declared", "implied"] as const) {
     const code = spelling === "declared" ? `enable subgroups;\n${PROBE}` : PROBE;

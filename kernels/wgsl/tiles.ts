@@ -20,6 +20,12 @@ import { elementOf } from "./kernel.ts";
 /** What an invocation takes at a time: an element, or four neighbouring places or channels. */
 export type Pack = "none" | "places" | "channels";
 
+/**
+ * How invocations of a subgroup merge: in registers, with `enable subgroups;` (which Tint wants) or without (naga does not know
+ * it); or, with `"none"`, in the workgroup's memory.
+ */
+export type Subgroups = "none" | "declared" | "implied";
+
 /** How a workgroup is made up. */
 export interface Tile {
   /** Channels (with packs of channels: packs) that it sees, a power of two up to `workgroup`. */
@@ -31,7 +37,7 @@ export interface Tile {
   /** Whether there is one sample only, so that no position has to be divided. */
   readonly flat: boolean;
   /** Whether invocations of a subgroup merge among themselves; only with one lane that is no pack of channels. */
-  readonly subgroups: "none" | "declared" | "implied";
+  readonly subgroups: Subgroups;
   /** Packs that an invocation loads before it uses the first of them. */
   readonly ahead: number;
 }
