@@ -38,7 +38,7 @@ if (dawn) {
   const { kit, closing } = await sharedKit(dawn, {
     ...{ name: NAME, everything: true, cases: 20 },
     features: subgroups === "none" ? [] : ["subgroups" as GPUFeatureName],
-    options: { plan: { subgroups } },
+    options: { plan: { subgroups, workgroup: 128 } }, // Enough for subgroups of any size.
   });
   deviceSuite(kit);
   Deno.test(`${NAME}: the handle closes`, closing);

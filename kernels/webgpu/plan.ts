@@ -104,6 +104,8 @@ const MOST_SLICES = 1024;
 const MOST_LANES = { none: 64, places: 64, channels: 16 } as const;
 /** Packs of channels have four times the statistics, and the memory of a workgroup is 16 KiB. */
 const MOST_INVOCATIONS = { none: 256, places: 256, channels: 128 } as const;
+/** Invocations of the largest subgroups there are: smaller workgroups would leave some of them empty. */
+const MOST_MEMBERS = 128;
 /** Lanes of a workgroup that walks no tensor. */
 const MERGED_LANES = 32;
 /** Bytes of memory that are read at once: channels last a group must have them all. */
@@ -202,7 +204,7 @@ export function tileOf(
   let lanes = 1;
   while (channelsLast && lanes < MOST_LANES[pack] && lanes < channels) lanes *= 2;
   const workgroup = Math.min(choices.workgroup, MOST_INVOCATIONS[pack]);
-  const subgroups = lanes === 1 ? choices.subgroups : "none";
+  const subgroups = lanes === 1 && workgroup >= MOST_MEMBERS ? choices.subgroups : "none";
   // A pack of one element is a quarter of the others.
   const ahead = pack === "none" ? 2 * choices.ahead : choices.ahead;
   return { lanes, workgroup, pack, flat: samples === 1, subgroups, ahead };

@@ -101,7 +101,7 @@ export async function shaderTests({ gpu, test, heavy }: Opener): Promise<void> {
     ...{ everything: true, features },
   }, async ({ device: { gpuDevice, info } }) => {
     const dtypes: DType[] = info.float16 ? ["float32", "float16"] : ["float32"];
-    const choices = choicesFor(!heavy, { subgroups: spelling });
+    const choices = choicesFor(!heavy, { subgroups: spelling, workgroup: heavy ? 256 : 128 });
     const kernels = [
       ...tilesOf(choices).flatMap((tile) => kernelsOf(dtypes, tile)),
       ...mergersOf(channelTile(choices)),
