@@ -57,13 +57,15 @@ export function section(measured: MeasuredGpu): string {
     ...(software
       ? [paragraph(
         "**Not measured on a GPU yet.** The rows below are a software adapter's: they show that everything runs and is " +
-          `right; their times mean nothing. What is left to run where there is a GPU: \`${command}\`.`,
+          "right; their times mean nothing. What is left to run where there is a GPU:",
       )]
       : []),
+    // In a block of its own: the formatter breaks a line within a command that stands in a paragraph.
+    ["```sh", command, "```"].join("\n"),
     paragraph(
       `Measured on ${adapter}; ${
         versions.join(", ")
-      }; ${date}; \`${command}\`. Median of ${rounds} rounds, ms per call ` +
+      }; ${date}. Median of ${rounds} rounds, ms per call ` +
         `${clock}. In parentheses: effective GB/s, the tensors that a work reads and writes if nothing stays in cache ` +
         "divided by its time (forward 3, backward 5, inference 2; fused 4, 8 and 3), and the share of the faster plain " +
         "copy of as many bytes. Errors are the greatest distances from float64, at mean 1e3 (float16: 1).",
