@@ -10,7 +10,8 @@
  *    from the entry point `./workers`, processes from `./mpi`, or any function that reduces an array over them.
  * 4. {@linkcode syncBatchNormForward} and {@linkcode syncBatchNormBackward} train over a group;
  *    {@linkcode batchNormForward} and {@linkcode batchNormBackward} without one; {@linkcode batchNormInfer} evaluates.
- *    Forward takes a state and returns a new one.
+ *    Forward takes a state and returns a new one. {@linkcode syncBatchNormForwardAll} and
+ *    {@linkcode syncBatchNormBackwardAll} do several that are ready together, in one collective.
  * 5. {@linkcode allReduceGradients}, {@linkcode lossScale}, {@linkcode joinUneven}, {@linkcode broadcastState} and
  *    {@linkcode assertReplicated} keep the rest of a model equal on all replicas.
  * 6. {@linkcode withParameters} and {@linkcode addScaled} are an optimiser's step; {@linkcode region},
@@ -73,6 +74,12 @@ export {
   type SyncBackwardOptions,
   syncBatchNormBackward,
 } from "./lib/backward.ts";
+export {
+  type BackwardBranch,
+  type ForwardBranch,
+  syncBatchNormBackwardAll,
+  syncBatchNormForwardAll,
+} from "./lib/branches.ts";
 export {
   batchNormInfer,
   batchNormInferBackward,

@@ -9,7 +9,6 @@ import {
   checkDevice,
   checkGivenUp,
   checkGroup,
-  checkSums,
   checkVector,
   isDonated,
 } from "./checks.ts";
@@ -23,7 +22,7 @@ import {
   tensorLike,
   ungate,
 } from "./epilogue.ts";
-import { exchange } from "./exchange.ts";
+import { apart, exchange, sideBySide } from "./exchange.ts";
 import type { GroupResiduals, LocalResiduals, Residuals } from "./forward.ts";
 import { sum } from "./moments.ts";
 import { batch, launchAll, region } from "./ownership.ts";
@@ -86,9 +85,10 @@ export function batchNormBackward<A>(
   options: BackwardOptions = {},
 ): Backward<A> {
   const { device } = checkDevice(effects, ACTION);
-  checkResiduals(residuals, "local", device, gradOutput);
-  const donate = checkDonate(residuals, gradOutput, options?.donate);
-  return localBackward(residuals, gradOutput, device, donate);
+  const call = { residuals, gradOutput, donate: options?.donate, action: ACTION };
+  checkResiduals(call, "local", device);
+  checkDonated([call]);
+  return localBackward([call], device)[0];
 }
 
 /**
@@ -138,87 +138,104 @@ export async function syncBatchNormBackward<A>(
   checkDevice(effects, ACTION);
   const { shape, dtype } = residuals?.input ?? {};
   const label = `syncBatchNormBackward C=${shape?.[1]} ${dtype}`;
-  return await backwardOverGroup(residuals, gradOutput, effects, options, label);
+  const call = { residuals, gradOutput, donate: options?.donate, action: ACTION };
+  const [backward] = await backwardOverGroup([call], effects, { label, signal: options?.signal });
+  return backward;
+}
+
+/** One batch norm of a backward pass. */
+export interface BackwardCall<A, R extends Residuals<A> = GroupResiduals<A>> {
+  /** What forward returned on this rank. */
+  readonly residuals: R;
+  /** Gradient of forward's output on this rank. */
+  readonly gradOutput: Tensor<A>;
+  /** Whether it is given up. */
+  readonly donate: boolean | undefined;
+  /** What is about to be done, for messages. */
+  readonly action: string;
 }
 
 /**
- * Does the work of {@linkcode syncBatchNormBackward}.
+ * Does the work of {@linkcode syncBatchNormBackward} for batch norms that are ready together: one readback, one collective.
  *
- * @param residuals what forward returned on this rank
- * @param gradOutput gradient of forward's output on this rank
+ * @param calls the batch norms
  * @param effects device and group
- * @param options those of the call
- * @param label what the caller does, for the other ranks
- * @returns frozen gradients
+ * @param options a signal to give up, and what the caller does, for the other ranks
+ * @returns gradients of each, frozen
  */
 export async function backwardOverGroup<A>(
-  residuals: GroupResiduals<A>,
-  gradOutput: Tensor<A>,
+  calls: readonly BackwardCall<A>[],
   { device, group }: { readonly device: Device<A>; readonly group: ReduceGroup },
-  options: SyncBackwardOptions,
-  label: string,
-): Promise<Backward<A>> {
+  options: CollectiveOptions,
+): Promise<readonly Backward<A>[]> {
   const { worldSize } = checkGroup(group, options, ACTION);
   if (worldSize === 1) {
-    checkResiduals(residuals, "group", device, gradOutput, 1);
-    const donate = checkDonate(residuals, gradOutput, options?.donate);
-    return localBackward(residuals, gradOutput, device, donate);
+    for (const call of calls) checkResiduals(call, "group", device, 1);
+    checkDonated(calls);
+    return localBackward(calls, device);
   }
   const launch = (scope: Device<A>) => {
-    checkResiduals(residuals, "group", device, gradOutput, worldSize);
-    // Snapshots: nobody may change what was checked while the collective is under way.
-    const { input, output } = residuals;
-    const saved = {
-      ...residuals,
-      input: tensorLike(input, input.data),
-      output: output && tensorLike(output, output.data),
-    };
-    const dy = tensorLike(gradOutput, gradOutput.data);
-    const donated = checkDonate(saved, dy, options?.donate) ? dy.data : null;
+    for (const call of calls) checkResiduals(call, "group", device, worldSize);
+    const saved = calls.map(snapshot);
+    checkDonated(saved);
     return batch(scope, (d) => {
-      const prepared = prepare(d, saved, dy, donated !== null);
-      return { saved, donated, ...prepared, wire: d.sumsToWire(prepared.local) };
+      const prepared = saved.map((call) => ({ ...call, ...prepare(d, call) }));
+      return { prepared, wire: sideBySide(prepared.map(({ local }) => d.sumsToWire(local))) };
     });
   };
   return await region(device, async (scope) => {
-    const { total, launched } = await exchange(group, () => launch(scope), sum, {
-      label,
-      signal: options?.signal,
-    });
-    const { saved, donated, gated, local } = launched;
-    checkSums(total, saved.input.shape[1], ACTION);
-    const result = batch(
+    const { total, launched } = await exchange(group, () => launch(scope), sum, options);
+    const { prepared } = launched;
+    const lengths = prepared.map(({ residuals: { input } }) => 2 * input.shape[1]);
+    const wires = apart(total, lengths, ACTION);
+    const results = batch(
       scope,
-      (d) => finish(d, saved, gated, { local, total: d.sumsFromWire(total) }),
+      (d) =>
+        prepared.map(({ residuals, gated, local }, i) =>
+          finish(d, residuals, gated, { local, total: d.sumsFromWire(wires[i]) })
+        ),
     );
     // At once: another call that has waited with this one must not read what may be overwritten.
-    if (donated !== null) device.free(donated);
-    return result;
+    device.free(...donatedOf(prepared));
+    return results;
   });
 }
 
+/** Nobody may change what was checked while the collective is under way. */
+function snapshot<A>(call: BackwardCall<A>): BackwardCall<A> {
+  const { residuals, gradOutput } = call;
+  const { input, output } = residuals;
+  return {
+    ...call,
+    residuals: {
+      ...residuals,
+      input: tensorLike(input, input.data),
+      output: output && tensorLike(output, output.data),
+    },
+    gradOutput: tensorLike(gradOutput, gradOutput.data),
+  };
+}
+
+/** A backward pass whose sums are this rank's own. */
 function localBackward<A>(
-  residuals: Residuals<A>,
-  gradOutput: Tensor<A>,
+  calls: readonly BackwardCall<A, Residuals<A>>[],
   device: Device<A>,
-  donate: boolean,
-): Backward<A> {
-  const result = launchAll(device, (d) => {
-    const { gated, local } = prepare(d, residuals, gradOutput, donate);
-    return finish(d, residuals, gated, { local, total: local });
-  });
-  if (donate) device.free(gradOutput.data);
-  return result;
+): readonly Backward<A>[] {
+  const results = launchAll(device, (d) =>
+    calls.map((call) => {
+      const { gated, local } = prepare(d, call);
+      return finish(d, call.residuals, gated, { local, total: local });
+    }));
+  device.free(...donatedOf(calls));
+  return results;
 }
 
 function prepare<A>(
   device: Device<A>,
-  residuals: Residuals<A>,
-  gradOutput: Tensor<A>,
-  overwrite: boolean,
+  { residuals, gradOutput, donate }: BackwardCall<A, Residuals<A>>,
 ): { readonly gated: Gated<A>; readonly local: A } {
   const { input, output, residualFormat } = residuals;
-  const gated = ungate(device, gradOutput, { output, residualFormat, overwrite });
+  const gated = ungate(device, gradOutput, { output, residualFormat, overwrite: donate === true });
   return { gated, local: gradientSums(device, input, statisticsOf(residuals), gated) };
 }
 
@@ -237,10 +254,12 @@ function statisticsOf<A>({ moments }: Residuals<A>): Statistics<A> {
 
 /** Checks everything that backward borrows: it may have been freed since forward. */
 function checkResiduals<A>(
-  residuals: Residuals<A> & { readonly kind: string; readonly worldSize?: number },
+  { residuals, gradOutput, action }: BackwardCall<
+    A,
+    Residuals<A> & { readonly kind: string; readonly worldSize?: number }
+  >,
   kind: "local" | "group",
   device: Device<A>,
-  gradOutput: Tensor<A>,
   worldSize?: number,
 ): void {
   if (residuals?.kind !== kind) {
@@ -248,38 +267,43 @@ function checkResiduals<A>(
       ? ["batchNormBackward", "batchNormForward"]
       : ["syncBatchNormBackward", "syncBatchNormForward"];
     throw new TypeError(
-      `Cannot ${ACTION} as ${here} takes the residuals of ${there}: ` +
+      `Cannot ${action} as ${here} takes the residuals of ${there}: ` +
         `current kind is ${JSON.stringify(residuals?.kind)}`,
     );
   }
   if (residuals.worldSize !== worldSize) {
     throw new RangeError(
-      `Cannot ${ACTION} as the group must be that of forward: ` +
+      `Cannot ${action} as the group must be that of forward: ` +
         `current numbers of ranks are ${worldSize} and, in forward, ${residuals.worldSize}`,
     );
   }
   const { input, output, moments, weight, bias } = residuals;
-  checkTensor(device, input, ACTION, "residuals' input");
-  if (output !== null) checkAlike(device, output, input, ACTION, "residuals' output");
+  checkTensor(device, input, action, "residuals' input");
+  if (output !== null) checkAlike(device, output, input, action, "residuals' output");
   if (weight !== null) {
-    checkVector(device, weight, input.shape[1], ACTION, "the residuals' weight");
+    checkVector(device, weight, input.shape[1], action, "the residuals' weight");
   }
   if (bias !== null) {
-    checkVector(device, bias, input.shape[1], ACTION, "the residuals' bias");
+    checkVector(device, bias, input.shape[1], action, "the residuals' bias");
   }
-  describe(device, moments, ACTION, "the residuals' moments");
-  checkAlike(device, gradOutput, input, ACTION, "gradOutput");
+  describe(device, moments, action, "the residuals' moments");
+  checkAlike(device, gradOutput, input, action, "gradOutput");
 }
 
-/** Whether gradOutput is given up, which nothing may be that the residuals borrow. */
-function checkDonate<A>(
-  { input, output, moments, weight, bias }: Residuals<A>,
-  gradOutput: Tensor<A>,
-  option: unknown,
-): boolean {
-  const donate = isDonated(option, ACTION);
-  if (donate) {
-    checkGivenUp(gradOutput, { input, output, moments, weight, bias }, ACTION, "gradOutput");
+/** Checks that a gradOutput that is given up is nothing that any of the calls borrows. */
+function checkDonated<A>(calls: readonly BackwardCall<A, Residuals<A>>[]): void {
+  for (const call of calls) {
+    const { gradOutput: given, donate, action } = call;
+    if (!isDonated(donate, action)) continue;
+    for (const other of calls) {
+      const { input, output, moments, weight, bias } = other.residuals;
+      const gradOutput = other === call ? null : other.gradOutput;
+      const borrowed = { input, output, moments, weight, bias, gradOutput };
+      checkGivenUp(given, borrowed, action, "gradOutput");
+    }
   }
-  return donate;
+}
+
+function donatedOf<A>(calls: readonly BackwardCall<A, Residuals<A>>[]): A[] {
+  return calls.filter(({ donate }) => donate === true).map(({ gradOutput }) => gradOutput.data);
 }

@@ -261,18 +261,6 @@ export function checkMoments(wire: Float64Array, channels: number, action: strin
 }
 
 /**
- * Checks gradient sums [sumDy C, sumDyXmu C] as a collective returned them.
- *
- * @param wire the array from the collective
- * @param channels number of channels C
- * @param action what the caller was about to do, for the message
- * @throws TypeError for another kind or length
- */
-export function checkSums(wire: Float64Array, channels: number, action: string): void {
-  checkWire(wire, 2 * channels, action);
-}
-
-/**
  * Checks an array as a collective returned it.
  *
  * @param wire the array from the collective

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { checkWire } from "./checks.ts";
 import type { CollectiveOptions, Combine, ReduceGroup } from "./collectives.ts";
 
 /**
@@ -55,4 +56,62 @@ export async function exchangeBy<T extends Launched, R>(
 async function start<T extends Launched>(launch: () => T) {
   const launched = launch();
   return { launched, values: await launched.wire };
+}
+
+/**
+ * Puts readbacks side by side, so that they travel in one collective.
+ *
+ * @param wires the readbacks
+ * @returns the one of them, or all
+ */
+export async function sideBySide(wires: readonly Promise<Float64Array>[]): Promise<Float64Array> {
+  const read = await Promise.all(wires);
+  if (read.length === 1) return read[0];
+  const all = new Float64Array(read.reduce((total, { length }) => total + length, 0));
+  let at = 0;
+  for (const wire of read) {
+    all.set(wire, at);
+    at += wire.length;
+  }
+  return all;
+}
+
+/**
+ * Makes the combine of wires that lie side by side.
+ *
+ * @param combine that of one
+ * @param lengths how long each is
+ * @returns the combine itself for one wire, for others one that folds each with it
+ */
+export function combineEach(combine: Combine, lengths: readonly number[]): Combine {
+  if (lengths.length === 1) return combine;
+  return (a, b) => {
+    const [left, right] = [a, b].map((all) => apart(all, lengths, "combine the wires"));
+    const folded = new Float64Array(a.length);
+    let at = 0;
+    left.forEach((wire, i) => {
+      folded.set(combine(wire, right[i]), at);
+      at += wire.length;
+    });
+    return folded;
+  };
+}
+
+/**
+ * Takes wires apart again that lie side by side.
+ *
+ * @param all an array from a collective
+ * @param lengths how long each is
+ * @param action what the caller was about to do, for the message
+ * @returns views of each
+ * @throws TypeError for an array of another kind or length
+ */
+export function apart(
+  all: Float64Array,
+  lengths: readonly number[],
+  action: string,
+): readonly Float64Array[] {
+  checkWire(all, lengths.reduce((total, length) => total + length, 0), action);
+  let at = 0;
+  return lengths.map((length) => all.subarray(at, at += length));
 }

@@ -15,7 +15,7 @@ import {
 } from "./checks.ts";
 import type { Device } from "./device.ts";
 import { normalize, tensorLike } from "./epilogue.ts";
-import { exchange } from "./exchange.ts";
+import { apart, combineEach, exchange, sideBySide } from "./exchange.ts";
 import { mergeMoments } from "./moments.ts";
 import { batch, launchAll, region } from "./ownership.ts";
 import { advance } from "./running_stats.ts";
@@ -128,17 +128,10 @@ export function batchNormForward<A>(
   options: ForwardOptions<A> = {},
 ): LocalForward<A> {
   const { device } = checkDevice(effects, ACTION);
-  checkCall(device, state, input, options, ACTION);
-  checkKept(options, ACTION);
-  const { batch: samples, inner } = extents(input.shape);
-  const count = samples * inner;
-  checkCount(count, ACTION);
-  return launchAll(device, (d) => {
-    const { residuals, ...rest } = finish(d, state, input, d.moments(input), count, options);
-    return Object.freeze({
-      ...rest,
-      residuals: Object.freeze({ kind: "local" as const, ...residuals }),
-    });
+  const { residuals, ...rest } = forwardAlone(device, state, input, options, ACTION);
+  return Object.freeze({
+    ...rest,
+    residuals: Object.freeze({ kind: "local" as const, ...residuals }),
   });
 }
 
@@ -189,68 +182,108 @@ export async function syncBatchNormForward<A>(
 ): Promise<GroupForward<A>> {
   checkDevice(effects, ACTION);
   const label = `syncBatchNormForward C=${state?.numFeatures} ${input?.dtype}`;
-  return await forwardOverGroup(() => state, input, effects, options, label);
+  const branch = { stateOf: () => state, input, options, action: ACTION };
+  const [forward] = await forwardOverGroup([branch], effects, { label, signal: options?.signal });
+  return forward;
+}
+
+/** One batch norm of a forward pass over a group. */
+export interface ForwardCall<A> {
+  /**
+   * Finds or makes the state, on the handle that it is given, in the turn of the call: what it throws is this rank's failure
+   * on every rank.
+   */
+  readonly stateOf: (device: Device<A>) => BatchNormState<A>;
+  /** This rank's part of the batch. */
+  readonly input: Tensor<A>;
+  /** Activation, residual, whether running statistics are updated. */
+  readonly options: ForwardOptions<A>;
+  /** What is about to be done, for messages. */
+  readonly action: string;
 }
 
 /**
- * Does the work of {@linkcode syncBatchNormForward}, with a state that is found, or found to be unfit, in the turn of this
- * call: what `stateOf` throws is this rank's failure on every rank.
+ * Does the work of {@linkcode syncBatchNormForward} for batch norms that are ready together: one readback, one collective.
  *
- * @param stateOf finds or makes the state, on the handle that it is given
- * @param input this rank's part of the batch
+ * @param calls the batch norms
  * @param effects device and group
- * @param options those of the call
- * @param label what the caller does, for the other ranks
- * @returns output, new state and residuals, all frozen
+ * @param options a signal to give up, and what the caller does, for the other ranks
+ * @returns output, new state and residuals of each, all frozen
  */
 export async function forwardOverGroup<A>(
-  stateOf: (device: Device<A>) => BatchNormState<A>,
-  input: Tensor<A>,
+  calls: readonly ForwardCall<A>[],
   { device, group }: { readonly device: Device<A>; readonly group: ReduceGroup },
-  options: SyncForwardOptions<A>,
-  label: string,
-): Promise<GroupForward<A>> {
+  options: CollectiveOptions,
+): Promise<readonly GroupForward<A>[]> {
   const { worldSize } = checkGroup(group, options, ACTION);
   if (worldSize === 1) {
-    return region(
+    return launchAll(
       device,
-      (scope) => asGroup(batchNormForward(stateOf(scope), input, { device: scope }, options), 1),
+      (d) =>
+        calls.map(({ stateOf, input, options, action }) =>
+          asGroup(forwardAlone(d, stateOf(d), input, options, action), 1)
+        ),
     );
   }
+  const lengths = calls.map(({ input }) => 1 + 2 * input?.shape?.[1]);
   const launch = (scope: Device<A>) => {
-    const state = stateOf(scope);
-    checkCall(device, state, input, options, ACTION);
-    checkKept(options, ACTION);
-    // Snapshots: nobody may change what was checked while the collective is under way.
-    const { residual } = options;
-    const saved = {
-      state,
-      before: { ...state },
-      input: tensorLike(input, input.data),
-      options: { ...options, residual: residual && tensorLike(residual, residual.data) },
-    };
-    return batch(scope, (d) => ({ ...saved, wire: d.momentsToWire(d.moments(input)) }));
+    const checked = calls.map((call) => checkedCall(scope, call));
+    return batch(scope, (d) => ({
+      checked,
+      wire: sideBySide(checked.map(({ input }) => d.momentsToWire(d.moments(input)))),
+    }));
   };
   return await region(device, async (scope) => {
-    const { total, launched } = await exchange(group, () => launch(scope), mergeMoments, {
-      label,
-      signal: options?.signal,
-    });
-    const { state, before, ...saved } = launched;
-    const count = checkMoments(total, before.numFeatures, ACTION);
-    return batch(scope, (d) => {
-      const moments = d.momentsFromWire(total);
-      const forward = finish(d, before, saved.input, moments, count, saved.options);
-      const next = forward.state === before ? state : forward.state;
-      return asGroup({ ...forward, state: next }, worldSize);
-    });
+    const combine = combineEach(mergeMoments, lengths);
+    const { total, launched } = await exchange(group, () => launch(scope), combine, options);
+    const wires = apart(total, lengths, ACTION);
+    const counts = calls.map(({ action }, i) =>
+      checkMoments(wires[i], (lengths[i] - 1) / 2, action)
+    );
+    return batch(scope, (d) =>
+      launched.checked.map(({ state, before, input, options }, i) => {
+        const moments = d.momentsFromWire(wires[i]);
+        const forward = finish(d, before, input, moments, counts[i], options);
+        const next = forward.state === before ? state : forward.state;
+        return asGroup({ ...forward, state: next }, worldSize);
+      }));
   });
 }
 
-function asGroup<A>(
-  forward: Pick<LocalForward<A>, "output" | "state"> & { readonly residuals: Residuals<A> },
-  worldSize: number,
-): GroupForward<A> {
+/** A forward pass whose statistics are this rank's own. */
+function forwardAlone<A>(
+  device: Device<A>,
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  options: ForwardOptions<A>,
+  action: string,
+): Finished<A> {
+  checkCall(device, state, input, options, action);
+  checkKept(options, action);
+  const { batch: samples, inner } = extents(input.shape);
+  const count = samples * inner;
+  checkCount(count, action);
+  return launchAll(device, (d) => finish(d, state, input, d.moments(input), count, options));
+}
+
+/** Checks a call, and takes snapshots: nobody may change what was checked while the collective is under way. */
+function checkedCall<A>(device: Device<A>, { stateOf, input, options, action }: ForwardCall<A>) {
+  const state = stateOf(device);
+  checkCall(device, state, input, options, action);
+  checkKept(options, action);
+  const { residual } = options;
+  return {
+    state,
+    before: { ...state },
+    input: tensorLike(input, input.data),
+    options: { ...options, residual: residual && tensorLike(residual, residual.data) },
+  };
+}
+
+/** A forward pass that is yet to be called local or synchronised. */
+type Finished<A> = Pick<LocalForward<A>, "output" | "state"> & { readonly residuals: Residuals<A> };
+
+function asGroup<A>(forward: Finished<A>, worldSize: number): GroupForward<A> {
   const residuals = Object.freeze({ ...forward.residuals, kind: "group" as const, worldSize });
   return Object.freeze({ ...forward, residuals });
 }
@@ -263,7 +296,7 @@ function finish<A>(
   moments: A,
   count: number,
   { activation, residual, updateRunningStats = true }: ForwardOptions<A>,
-): Pick<LocalForward<A>, "output" | "state"> & { readonly residuals: Residuals<A> } {
+): Finished<A> {
   // Backward needs the input.
   const epilogue = { residual: residual ?? null, relu: activation === "relu", overwrite: false };
   const output = normalize(device, input, { source: "batch", moments }, state, epilogue);

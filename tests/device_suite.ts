@@ -2,6 +2,7 @@
 
 import type { DeviceKit } from "./kit.ts";
 import { adversarialSuite } from "./suites/adversarial.ts";
+import { branchSuite } from "./suites/branches.ts";
 import { checkpointSuite } from "./suites/checkpoints.ts";
 import { conventionSuite } from "./suites/conventions.ts";
 import { conversionSuite } from "./suites/conversion.ts";
@@ -20,7 +21,7 @@ import { stateSuite } from "./suites/states.ts";
 
 /**
  * Registers all tests of a device: the law, PyTorch's numbers, PyTorch's own tests, derivatives, where peers go wrong,
- * special values, states, effects, data parallelism, layers, their conversion, checkpoints and folding,
+ * special values, states, effects, parallel branches, data parallelism, layers, their conversion, checkpoints and folding,
  * ownership, donation, errors.
  *
  * @param kit how to open the device, and how exact it is
@@ -34,6 +35,7 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
   adversarialSuite(kit);
   stateSuite(kit);
   effectSuite(kit);
+  branchSuite(kit);
   dataParallelSuite(kit);
   layerSuite(kit);
   conversionSuite(kit);

@@ -50,13 +50,20 @@ interface Dispatch extends Ordered {
   readonly workgroups: number;
 }
 
+/** Ranges that are read back together: mapping a buffer takes as long whatever its size. */
 interface Copy {
-  readonly ranges: readonly Range[];
-  readonly to: Block;
-  readonly launched: PromiseWithResolvers<void>;
+  readonly ranges: Range[];
+  bytes: number;
+  /** Settles when the copy is on the queue, with where it goes, or when it never will be. */
+  readonly launched: PromiseWithResolvers<Block>;
+  /** The bytes of all ranges, side by side. */
+  readonly read: Promise<ArrayBuffer>;
 }
 
 const NO_WALK = { walk: null, channels: [0, 0] } as const;
+
+/** Readbacks of a batch share one buffer up to this size: all of what goes to a wire, and no large tensors. */
+const SHARED_BYTES = 1 << 20;
 
 /** GPUMapMode.READ, by number like the usages. */
 const MAP_READ = 0x1;
@@ -114,9 +121,12 @@ export function createLaunches(
     failures.guard("run the launched kernels", [], () => {
       const encoder = gpuDevice.createCommandEncoder();
       const parameters = dispatches.length > 0 ? upload(dispatches) : null;
+      const targets: Block[] = [];
       try {
         if (parameters) encode(encoder, dispatches, parameters);
-        for (const { ranges, to } of copies) {
+        for (const { ranges, bytes } of copies) {
+          const to = memory.allocate(bytes, "readback");
+          targets.push(to);
           let at = 0;
           for (const { block, offset, size } of ranges) {
             encoder.copyBufferToBuffer(block.buffer, offset, to.buffer, at, size);
@@ -124,17 +134,21 @@ export function createLaunches(
           }
         }
         queue.submit([encoder.finish()]);
+        copies.forEach(({ launched }, i) => launched.resolve(targets[i]));
+      } catch (error) {
+        for (const to of targets) memory.release(to);
+        throw error;
       } finally {
         if (parameters) memory.release(parameters);
       }
     });
   };
 
-  /** Maps what was copied; `launched` settles when the copy is on the queue, or when it never will be. */
-  const map = async (to: Block, size: number, launched: Promise<void>): Promise<ArrayBuffer> => {
+  /** Maps what was copied. */
+  const map = async (copy: Promise<Block>, bytesOf: () => number): Promise<ArrayBuffer> => {
+    const to = await copy;
     try {
-      await launched;
-      const bytes = await mapped(to.buffer, size).catch(async (cause) => {
+      const bytes = await mapped(to.buffer, bytesOf()).catch(async (cause) => {
         throw await failures.explain(cause);
       });
       await failures.reported();
@@ -143,6 +157,16 @@ export function createLaunches(
     } finally {
       memory.release(to);
     }
+  };
+  const newCopy = (): Copy => {
+    const launched = Promise.withResolvers<Block>();
+    const copy: Copy = {
+      ...{ ranges: [], bytes: 0, launched },
+      read: map(launched.promise, () => copy.bytes),
+    };
+    const over: Promise<unknown> = copy.read.catch(() => {}).then(() => reading.delete(over));
+    reading.add(over);
+    return copy;
   };
 
   const record = <T>(body: (recorder: Recorder) => T): T => {
@@ -164,21 +188,23 @@ export function createLaunches(
       },
       readBack: (...ranges) => {
         const bytes = ranges.reduce((total, { size }) => total + size, 0);
-        const to = memory.allocate(bytes, "readback");
-        const launched = Promise.withResolvers<void>();
-        copies.push({ ranges, to, launched });
-        const read = map(to, bytes, launched.promise);
+        let copy = copies.at(-1);
+        if (!copy || copy.bytes + bytes > SHARED_BYTES) copies.push(copy = newCopy());
+        const from = copy.bytes;
+        copy.ranges.push(...ranges);
+        copy.bytes += bytes;
+        const part = copy.read.then((all) =>
+          all.byteLength === bytes ? all : all.slice(from, from + bytes)
+        );
         // The caller hears of a failure where it awaits; one that never does must not crash.
-        const over: Promise<unknown> = read.catch(() => {}).then(() => reading.delete(over));
-        reading.add(over);
-        return read;
+        part.catch(() => {});
+        return part;
       },
     });
     try {
       const result = body(recorder);
       batch.open = false;
       submit(inGroups(dispatches), copies);
-      for (const { launched } of copies) launched.resolve();
       return result;
     } catch (error) {
       for (const { launched } of copies) launched.reject(error);

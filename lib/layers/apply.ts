@@ -135,14 +135,15 @@ export async function applyLayer<A>(
     checkCall(own, input);
     return stateOrNew(own, input, scope);
   };
-  const { output, state, residuals } = await forwardOverGroup(
-    stateOf,
-    input,
+  const { signal, ...all } = withActivation(own, options);
+  const call = { stateOf, input, options: all, action: "normalize the batch" };
+  const label = `applyLayer ${text(own.kind)} ${quote(name)} C=${text(input?.shape?.[1])} ${
+    text(input?.dtype)
+  }`;
+  const [{ output, state, residuals }] = await forwardOverGroup(
+    [call],
     { device, group },
-    withActivation(own, options),
-    `applyLayer ${text(own.kind)} ${quote(name)} C=${text(input?.shape?.[1])} ${
-      text(input?.dtype)
-    }`,
+    { label, signal },
   );
   // The given layer where nothing changed: not in the call, and not while it waited.
   const fields = layer as unknown as Readonly<Record<string, unknown>>;

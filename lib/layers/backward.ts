@@ -61,7 +61,17 @@ export async function backwardLayer<A>(
       if (typeof name !== "string") break;
       const group = namedGroup(name, effects, action);
       const label = `backwardLayer ${quote(name)} C=${input?.shape?.[1]} ${input?.dtype}`;
-      return await backwardOverGroup(residuals, gradOutput, { device, group }, options, label);
+      const call = {
+        residuals,
+        gradOutput,
+        donate: options?.donate,
+        action: "compute the gradients",
+      };
+      const [backward] = await backwardOverGroup([call], { device, group }, {
+        label,
+        signal: options?.signal,
+      });
+      return backward;
     }
     case "frozen":
       return frozenBackward(residuals, gradOutput, device, options?.donate);

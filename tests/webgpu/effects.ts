@@ -14,7 +14,9 @@ import {
   release,
   runRanks,
   syncBatchNormBackward,
+  syncBatchNormBackwardAll,
   syncBatchNormForward,
+  syncBatchNormForwardAll,
   tensor,
   toArray,
 } from "../../mod.ts";
@@ -83,6 +85,40 @@ export function gpuEffectTests({ test, heavy }: Opener): void {
         assert.deepEqual([counts.maps, counts.copies, counts.submits], [1, 1, 2]);
       }
     }
+  });
+
+  test("parallel branches: 1 map and at most 2 submits per direction, however many", {
+    everything: true,
+  }, async ({ device, recording }) => {
+    const branches = [3, 1, 300].map((channels) => ({
+      state: initBatchNorm(device, channels),
+      input: tensor(device, normalArray(4 * channels, channels), [4, channels]),
+    }));
+    const start = recording.counts();
+    const forward = await syncBatchNormForwardAll(branches, { device, group });
+    const half = recording.counts();
+    await syncBatchNormBackwardAll(
+      forward.map(({ residuals }, i) => ({ residuals, gradOutput: branches[i].input })),
+      { device, group },
+    );
+    const end = recording.counts();
+    for (const counts of [difference(half, start), difference(end, half)]) {
+      assert.deepEqual([counts.maps, counts.copies, counts.submits], [1, 3, 2]);
+    }
+  });
+
+  test("large readbacks of one batch have buffers of their own", {
+    everything: true,
+  }, async ({ device, recording }) => {
+    const lengths = [5, 300_000, 7, 200_000, 100_000];
+    const arrays = lengths.map((length, i) => normalArray(length, i));
+    const start = recording.counts();
+    const { reads } = batch(device, (d) => ({
+      reads: arrays.map((values) => d.download(d.upload(values))),
+    }));
+    assert.deepEqual(await Promise.all(reads), arrays);
+    const { maps, submits } = difference(recording.counts(), start);
+    assert.deepEqual([maps, submits], [4, 1]); // 1 MiB: the 7 and the 200,000 are together.
   });
 
   test("gradients of a whole tree: 1 map, 1 submit", {

@@ -3,18 +3,22 @@
 import assert from "node:assert/strict";
 import {
   batch,
+  batchNormBackward,
   batchNormForward,
+  type BatchNormState,
   CollectiveError,
   type Device,
   DeviceError,
   type DeviceErrorCode,
   initBatchNorm,
   runRanks,
+  stateFromHost,
+  stateToHost,
   syncBatchNormForward,
   tensor,
   toArray,
 } from "../../mod.ts";
-import { webgpuDevice, wrap } from "../../kernels/webgpu_device.ts";
+import { type WebGpuArray, webgpuDevice, wrap } from "../../kernels/webgpu_device.ts";
 import type { Opened, Opener } from "../webgpu_kit.ts";
 
 const coded = (code: DeviceErrorCode, text: RegExp) => (error: unknown) => {
@@ -113,6 +117,43 @@ export function failureTests({ test, gpu }: Opener): void {
       },
     );
   }
+
+  test(
+    "a device lost in the middle of a step: a fresh one goes on from the last copy of the state",
+    {
+      everything: true,
+    },
+    async (opened) => {
+      const { device } = opened;
+      const step = async (device: typeof opened.device, state: BatchNormState<WebGpuArray>) => {
+        const x = input(device);
+        const { state: next, residuals } = batchNormForward(state, x, { device });
+        const { gradInput } = batchNormBackward(residuals, x, { device });
+        return { next, gradient: await toArray(device, gradInput) };
+      };
+      const first = await step(device, initBatchNorm(device, 2));
+      const copy = await stateToHost(device, first.next);
+      const expected = await step(device, first.next);
+      const expectedState = await stateToHost(device, expected.next);
+
+      const { residuals } = batchNormForward(first.next, input(device), { device });
+      device.gpuDevice.destroy();
+      await assert.rejects(async () => {
+        const { gradInput } = batchNormBackward(residuals, residuals.input, { device });
+        await toArray(device, gradInput);
+      }, coded("lost", /lost.*go on from the last state that was read back/));
+      assert.equal(first.next.numBatchesTracked, 1);
+
+      const fresh = await opened.again();
+      try {
+        const again = await step(fresh.device, stateFromHost(fresh.device, copy));
+        assert.deepEqual(again.gradient, expected.gradient);
+        assert.deepEqual(await stateToHost(fresh.device, again.next), expectedState);
+      } finally {
+        await fresh.close();
+      }
+    },
+  );
 
   test("a number is not believed before everything about it is reported", {
     everything: true,

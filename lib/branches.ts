@@ -1,0 +1,169 @@
+/**
+ * Parallel branches: batch norms that are ready together share one readback and one collective per direction.
+ *
+ * A sequential network has none: layer k + 1 needs layer k. Branches that read the same input, towers, and several models in
+ * one step do.
+ *
+ * @module
+ */
+
+import { type BackwardOptions, backwardOverGroup } from "./backward.ts";
+import { checkDevice } from "./checks.ts";
+import type { CollectiveOptions, ReduceGroup } from "./collectives.ts";
+import type { Device } from "./device.ts";
+import type { Backward } from "./epilogue.ts";
+import {
+  type ForwardOptions,
+  forwardOverGroup,
+  type GroupForward,
+  type GroupResiduals,
+} from "./forward.ts";
+import type { BatchNormState } from "./state.ts";
+import type { Tensor } from "./tensor.ts";
+import { shown } from "./words.ts";
+
+/** What {@linkcode syncBatchNormForward} takes, for one of several branches. */
+export interface ForwardBranch<A> {
+  /** This rank's replica of the branch's state before this batch; it is not changed. */
+  readonly state: BatchNormState<A>;
+  /** This rank's part of the branch's batch, logical shape (N, C, ...spatial); N may be 0. */
+  readonly input: Tensor<A>;
+  /** Activation, residual, whether running statistics are updated. */
+  readonly options?: ForwardOptions<A>;
+}
+
+/** What {@linkcode syncBatchNormBackward} takes, for one of several branches. */
+export interface BackwardBranch<A> {
+  /** What forward returned on this rank; borrowed, and valid for another call. */
+  readonly residuals: GroupResiduals<A>;
+  /** Gradient of forward's output on this rank, in its shape and dtype, any format. */
+  readonly gradOutput: Tensor<A>;
+  /** Whether gradOutput is given up; it must then be nothing that any of the branches needs. */
+  readonly options?: BackwardOptions;
+}
+
+/** Effects of both functions. */
+interface Effects<A> {
+  readonly device: Device<A>;
+  readonly group: ReduceGroup;
+}
+
+/**
+ * Does what `syncBatchNormForward` does for each of several branches, in one readback and one collective.
+ *
+ * Each branch gets the bits that a call of its own would give it. Every rank must come with the same branches in the same
+ * order; channels and extents may differ among branches. No branches are a collective too.
+ *
+ * @param branches states, batches and options
+ * @param effects `device`: where everything lives; `group`: the ranks to share statistics with
+ * @param options a signal to give up waiting for other ranks
+ * @returns output, new state and residuals of each branch, in their order, all frozen
+ * @throws (rejects with) what `syncBatchNormForward` does; what is wrong with a branch names it and fails all of them, and no
+ * state changes
+ *
+ * @example Two branches, two replicas
+ * ```ts
+ * import {
+ *   initBatchNorm,
+ *   referenceDevice,
+ *   runRanks,
+ *   syncBatchNormForwardAll,
+ *   tensor,
+ *   toArray,
+ * } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const state = initBatchNorm(device, 1, { eps: 0 });
+ * const outputs = await runRanks(2, async (group) => {
+ *   const x = group.rank === 0 ? 1 : 3;
+ *   const branches = [x, -x].map((value) => ({ state, input: tensor(device, [value], [1, 1]) }));
+ *   const both = await syncBatchNormForwardAll(branches, { device, group });
+ *   return await Promise.all(both.map(async ({ output }) => (await toArray(device, output))[0]));
+ * });
+ * assert.deepEqual(outputs, [[-1, 1], [1, -1]]);
+ * ```
+ */
+export async function syncBatchNormForwardAll<A>(
+  branches: readonly ForwardBranch<A>[],
+  effects: Effects<A>,
+  options: Pick<CollectiveOptions, "signal"> = {},
+): Promise<readonly GroupForward<A>[]> {
+  const action = "normalize the batches";
+  checkDevice(effects, action);
+  checkBranches(branches, action, "state, input");
+  const calls = branches.map((branch, i) => ({
+    stateOf: () => branch?.state,
+    input: branch?.input,
+    options: branch?.options ?? {},
+    action: `normalize the batch of branch ${i}`,
+  }));
+  const label = `syncBatchNormForwardAll ${namesOf(calls.map(({ input }) => input))}`;
+  return Object.freeze(await forwardOverGroup(calls, effects, { label, signal: options?.signal }));
+}
+
+/**
+ * Does what `syncBatchNormBackward` does for each of several branches, in one readback and one collective.
+ *
+ * @param branches what forward returned, gradients of its outputs, and options; those of `syncBatchNormForward` will do too
+ * @param effects `device`: where everything lives; `group`: the ranks of forward
+ * @param options a signal to give up waiting for other ranks
+ * @returns gradients of each branch, in their order, all frozen
+ * @throws (rejects with) what `syncBatchNormBackward` does; what is wrong with a branch names it and fails all of them, and no
+ * gradOutput is given up
+ *
+ * @example
+ * ```ts
+ * import {
+ *   initBatchNorm,
+ *   referenceDevice,
+ *   runRanks,
+ *   syncBatchNormBackwardAll,
+ *   syncBatchNormForwardAll,
+ *   tensor,
+ * } from "@syncbn/syncbn";
+ *
+ * const device = referenceDevice();
+ * const state = initBatchNorm(device, 2);
+ * await runRanks(2, async (group) => {
+ *   const input = tensor(device, [group.rank, 1, 2, 3], [2, 2]);
+ *   const gradOutput = tensor(device, [1, 0, 0, 1], [2, 2]);
+ *   const forward = await syncBatchNormForwardAll([{ state, input }, { state, input }], { device, group });
+ *   const branches = forward.map(({ residuals }) => ({ residuals, gradOutput }));
+ *   const backward = await syncBatchNormBackwardAll(branches, { device, group });
+ *   console.assert(backward.length === 2);
+ * });
+ * ```
+ */
+export async function syncBatchNormBackwardAll<A>(
+  branches: readonly BackwardBranch<A>[],
+  effects: Effects<A>,
+  options: Pick<CollectiveOptions, "signal"> = {},
+): Promise<readonly Backward<A>[]> {
+  const action = "compute the gradients of the branches";
+  checkDevice(effects, action);
+  checkBranches(branches, action, "residuals, gradOutput");
+  const calls = branches.map((branch, i) => ({
+    residuals: branch?.residuals,
+    gradOutput: branch?.gradOutput,
+    donate: branch?.options?.donate,
+    action: `compute the gradients of branch ${i}`,
+  }));
+  const names = namesOf(calls.map(({ residuals }) => residuals?.input));
+  const label = `syncBatchNormBackwardAll ${names}`;
+  return Object.freeze(await backwardOverGroup(calls, effects, { label, signal: options?.signal }));
+}
+
+function checkBranches(branches: unknown, action: string, fields: string): void {
+  if (Array.isArray(branches)) return;
+  throw new TypeError(
+    `Cannot ${action} as branches must be an array of { ${fields} }: current value is ${
+      shown(branches)
+    }`,
+  );
+}
+
+/** What the ranks compare: channels and dtype of every branch. */
+function namesOf(inputs: readonly (Tensor<unknown> | undefined)[]): string {
+  return `[${inputs.map((input) => `C=${input?.shape?.[1]} ${input?.dtype}`).join(", ")}]`;
+}
