@@ -27,7 +27,7 @@ import { checkOptions, createDevice } from "./webgpu/device.ts";
 import type { ExplainOptions, KernelPlan, Plan } from "./webgpu/explain.ts";
 
 import type { WebGpuDevice, WebGpuInfo, WebGpuOptions } from "./webgpu/handle.ts";
-import type { Choices } from "./webgpu/plan.ts";
+import type { Choices } from "./webgpu/choices.ts";
 import { probeSubgroups } from "./webgpu/subgroups.ts";
 import type { Pack, Subgroups } from "./wgsl/tiles.ts";
 

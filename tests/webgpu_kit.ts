@@ -5,7 +5,7 @@ import type { DeviceKit } from "./kit.ts";
 import { recordGpu, type RecordingGpu } from "./recording_gpu.ts";
 import { createDevice } from "../kernels/webgpu/device.ts";
 import type { OnBlock } from "../kernels/webgpu/memory.ts";
-import type { Choices } from "../kernels/webgpu/plan.ts";
+import type { Choices } from "../kernels/webgpu/choices.ts";
 import { probeSubgroups } from "../kernels/webgpu/subgroups.ts";
 import type { WebGpuArray, WebGpuDevice, WebGpuOptions } from "../kernels/webgpu_device.ts";
 

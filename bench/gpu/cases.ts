@@ -63,11 +63,12 @@ export function bytesOf({ batch, dtype }: Case): number {
 
 /**
  * Tensors that a work reads or writes if nothing stays in cache: forward reads x twice and writes y; backward reads x and dy
- * twice and writes dx; fused, forward reads the residual, and backward reads the output twice and writes the residual's gradient.
+ * twice and writes dx; fused, forward reads the residual, and backward writes its gradient. What tells backward where ReLU was
+ * open is not counted: a bit per element where four neighbours are of one kind, the output itself where they are not.
  */
 export function passesOf(work: Work, fused: boolean): number {
   const plain = { inference: 2, forward: 3, backward: 5 }[work];
-  const more = { inference: 1, forward: 1, backward: 3 }[work];
+  const more = { inference: 1, forward: 1, backward: 1 }[work];
   return fused ? plain + more : plain;
 }
 

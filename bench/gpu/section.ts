@@ -67,7 +67,7 @@ export function section(measured: MeasuredGpu): string {
         versions.join(", ")
       }; ${date}. Median of ${rounds} rounds, ms per call ` +
         `${clock}. In parentheses: effective GB/s, the tensors that a work reads and writes if nothing stays in cache ` +
-        "divided by its time (forward 3, backward 5, inference 2; fused 4, 8 and 3), and the share of the faster plain " +
+        "divided by its time (forward 3, backward 5, inference 2; fused 4, 6 and 3), and the share of the faster plain " +
         "copy of as many bytes. Errors are the greatest distances from float64, at mean 1e3 (float16: 1).",
     ),
     "### Goals on a GPU",

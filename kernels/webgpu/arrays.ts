@@ -5,8 +5,9 @@
  */
 
 import { DeviceError } from "../../lib/errors.ts";
-import type { ArrayInfo, DType } from "../../lib/tensor.ts";
+import type { ArrayInfo, DType, Format } from "../../lib/tensor.ts";
 import { HEADER } from "../wgsl/gradient_sums.ts";
+import type { MaskPlan } from "../wgsl/mask.ts";
 import type { Batch } from "./launches.ts";
 import { type Memory, USAGE } from "./memory.ts";
 import type { Range } from "./programs.ts";
@@ -65,9 +66,19 @@ export type Kind = Contents["kind"];
 /** The contents of a kind. */
 export type ContentsOf<K extends Kind> = Extract<Contents, { readonly kind: K }>;
 
+/** Where an output is positive, as the kernel that wrote the output found it. */
+export interface Mask extends MaskPlan {
+  readonly range: Range;
+  /** What the output is a tensor of: its bits lie by channels and positions. */
+  readonly shape: readonly number[];
+  readonly format: Format;
+}
+
 /** A live array. */
 export interface Slot<C extends Contents = Contents> extends Range {
   readonly contents: C;
+  /** Belongs to the array, and goes with it. */
+  readonly mask?: Mask;
   /** The batch that makes it; null for what was there before. */
   readonly batch: Batch | null;
 }
@@ -82,6 +93,8 @@ export interface Arrays {
     kind: K,
     batch: Batch | null,
   ) => Slot<ContentsOf<K>>;
+  /** Gives an array a mask. */
+  readonly attach: (array: WebGpuArray, mask: Mask) => void;
   readonly free: (...arrays: WebGpuArray[]) => void;
   readonly owns: (value: unknown) => value is WebGpuArray;
   readonly describe: (array: WebGpuArray) => ArrayInfo;
@@ -145,12 +158,14 @@ export function createArrays(memory: Memory): Arrays {
       return array;
     },
     slot,
+    attach: (array, mask) => void live.set(array, { ...find(array), mask }),
     free: (...arrays) => {
       arrays.forEach(find);
       for (const array of new Set(arrays)) {
-        const { block } = find(array);
+        const { block, mask } = find(array);
         live.delete(array);
         freed.add(array);
+        if (mask) memory.release(mask.range.block);
         if (--block.owners === 0) memory.release(block);
       }
     },

@@ -13,7 +13,7 @@ import { createLaunches, type Recorder } from "./launches.ts";
 import type { WebGpuDevice, WebGpuInfo, WebGpuOptions } from "./handle.ts";
 import { createMemory, type OnBlock } from "./memory.ts";
 import { operations } from "./operations.ts";
-import { checkChoices, choicesFor } from "./plan.ts";
+import { checkChoices, choicesFor } from "./choices.ts";
 import { createBindGroups, createKernels } from "./programs.ts";
 
 /** A binding must hold at least this much: the statistics of one channel, in slices, beside a useful part of a tensor. */

@@ -5,9 +5,10 @@
  */
 
 import { checkLayout, type DType, elements, type Format } from "../../lib/tensor.ts";
-import type { Pack, Subgroups } from "../wgsl/tiles.ts";
+import { elementsOf, type Pack, type Subgroups } from "../wgsl/tiles.ts";
 import { bytesOf } from "./arrays.ts";
-import { type Choices, type Limits, planWalk, tiling, type WalkPlan } from "./plan.ts";
+import type { Choices } from "./choices.ts";
+import { type Limits, maskOf, planWalk, tiling, type WalkPlan } from "./plan.ts";
 
 /** What is asked about, beside a shape. */
 export interface ExplainOptions {
@@ -15,7 +16,7 @@ export interface ExplainOptions {
   readonly dtype?: DType;
   /** Memory order; `"channelsFirst"` by default. */
   readonly format?: Format;
-  /** Whether backward is gated by an activation, and so reads the output too; false by default. */
+  /** Whether there is an activation, whose gate backward reads; false by default. */
   readonly activation?: boolean;
 }
 
@@ -49,8 +50,10 @@ export interface Plan {
   readonly subgroups: Subgroups;
   /** Groups of channels that go through both kernels of a direction before the next group begins, forward and backward. */
   readonly groups: { readonly forward: number; readonly backward: number };
-  /** How often a direction moves a tensor of this size from or to memory, with statistics of the batch. */
+  /** How often a direction moves a tensor of this size from or to memory, with statistics of the batch; masks aside. */
   readonly passes: { readonly forward: number; readonly backward: number };
+  /** What tells backward where ReLU was open: a mask of a bit per element, or the output read again; null without one. */
+  readonly gate: "mask" | "output" | null;
   /** Windows that each channel is cut into, where a tensor is larger than a binding may be. */
   readonly windows: number;
   /** Forward's reduction. */
@@ -101,10 +104,12 @@ export function explainPlan(
       recordBytes,
       limits,
     );
-  const read = activation ? 3 : 2;
   const moments = plan(1, MOMENTS_BYTES, 1);
   const parts = moments.slices * moments.cells;
   const normalize = plan(2, MOMENTS_BYTES * parts, 1);
+  const mask = maskOf(normalize, bytesOf(dtype) * elementsOf(normalize.pack), limits);
+  const gate = activation ? mask ? "mask" : "output" : null;
+  const read = gate === "output" ? 3 : 2;
   const sums = plan(read, SUMS_BYTES.before, read);
   const sumParts = sums.slices * sums.cells;
   const gradients = plan(read + 1, SUMS_BYTES.before + SUMS_BYTES.slice * sumParts, read);
@@ -118,6 +123,7 @@ export function explainPlan(
       forward: groups.forward > 1 ? 2 : 3,
       backward: groups.backward > 1 ? read + 1 : 2 * read + 1,
     }),
+    gate,
     windows: cells,
     moments: kernelPlan(moments, moments.slices),
     normalize: kernelPlan(normalize, normalize.shares(parts)),

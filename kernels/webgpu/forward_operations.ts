@@ -6,10 +6,13 @@
 
 import type { Affine, Device, Epilogue, Statistics } from "../../lib/device.ts";
 import { extents, type Tensor } from "../../lib/tensor.ts";
+import { PACKS_OF_A_WORD } from "../wgsl/mask.ts";
 import { momentsKernel } from "../wgsl/moments.ts";
 import { normalizeKernel } from "../wgsl/normalize.ts";
 import { runningStatsKernel } from "../wgsl/statistics.ts";
-import type { WebGpuArray } from "./arrays.ts";
+import { elementsOf } from "../wgsl/tiles.ts";
+import { bytesOf, type WebGpuArray } from "./arrays.ts";
+import { maskOf } from "./plan.ts";
 import type { Operate } from "./workbench.ts";
 
 type A = WebGpuArray;
@@ -72,17 +75,29 @@ export function forwardOperations(operate: Operate): ForwardOperations {
       const reread = stats.source === "batch" ? 1 : 0;
       const over = bench.plan(input.shape, { x, residual: added, y }, beside, reread);
       const { dtype } = input;
-      const { tile } = over;
+      const plan = relu && stats.source === "batch"
+        ? maskOf(over, bytesOf(dtype) * elementsOf(over.pack), bench.limits)
+        : null;
+      const mask = plan && bench.roomForMask({ ...input, data: array }, plan);
+      const tile = mask ? { ...over.tile, ahead: PACKS_OF_A_WORD } : over.tile;
       over.launch(bench.recorder, {
         kernel: bench.kernel(normalizeKernel, {
           ...{ ...tile, dtype, source: stats.source, relu },
           weight: beside.weight !== null,
           bias: beside.bias !== null,
           residual: added !== null,
+          mask: mask !== null,
         }),
         arrays: beside,
         slices: over.shares(stats.slices),
-        also: () => ({ parameters: { zero: 0, momentsSlices: stats.slices, eps: affine.eps } }),
+        unit: mask ? PACKS_OF_A_WORD * mask.rows : 1,
+        also: ({ channel }) => ({
+          parameters: {
+            ...{ zero: 0, momentsSlices: stats.slices, eps: affine.eps },
+            ...(mask && { maskWords: mask.words, maskChannel: channel }),
+          },
+          ...(mask && { ranges: { mask: mask.range } }),
+        }),
       });
       return array;
     });

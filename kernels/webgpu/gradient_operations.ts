@@ -14,6 +14,7 @@ import type {
 import { extents, type Tensor } from "../../lib/tensor.ts";
 import { gradientSumsKernel, HEADER, restatedSumsKernel } from "../wgsl/gradient_sums.ts";
 import { gradientsKernel, gradParametersKernel } from "../wgsl/gradients.ts";
+import { maskGate, plainGate } from "../wgsl/mask.ts";
 import type { Slot, Sums, WebGpuArray } from "./arrays.ts";
 import type { Tensors } from "./walks.ts";
 import type { Bench, Looked, Operate } from "./workbench.ts";
@@ -49,11 +50,7 @@ export function gradientOperations(operate: Operate): GradientOperations {
     { output } = NO_PROLOGUE,
   ) =>
     operate((bench) => {
-      const tensors = {
-        x: bench.part(input),
-        gradOutput: bench.part(gradOutput),
-        output: bench.partOrNull(output),
-      };
+      const { mask, gate, reread, ...tensors } = read(bench, input, gradOutput, output);
       const { source, handles, slots, slices: momentsSlices } = bench.look(statistics);
       const { batch, channels, inner } = extents(input.shape);
       const contents = { kind: "sums", channels, empty: false, statistics: handles } as const;
@@ -61,7 +58,6 @@ export function gradientOperations(operate: Operate): GradientOperations {
         const zeros = () => new Float32Array(2 * (HEADER + 1) * channels);
         return bench.fill({ ...contents, slices: 1, empty: true }, zeros);
       }
-      const reread = output ? 3 : 2;
       const { cells, tile, slices } = bench.plan(input.shape, tensors, {}, reread);
       const partsSlices = slices * cells;
       const [array, parts] = bench.room({ ...contents, slices: partsSlices });
@@ -70,14 +66,18 @@ export function gradientOperations(operate: Operate): GradientOperations {
       bench.plan(input.shape, tensors, beside, reread).launch(bench.recorder, {
         kernel: bench.kernel(gradientSumsKernel, {
           ...tile,
+          ...gate,
           dtype,
           source,
-          gated: output !== null,
         }),
         arrays: beside,
         slices,
-        also: ({ cell }) => ({
-          parameters: { zero: 0, momentsSlices, partsSlices, firstSlice: cell * slices },
+        also: ({ cell, channel }) => ({
+          parameters: {
+            ...{ zero: 0, momentsSlices, partsSlices, firstSlice: cell * slices },
+            ...(mask && { maskWords: mask.words, maskChannel: channel }),
+          },
+          ...(mask && { ranges: { mask: mask.range } }),
         }),
       });
       return array;
@@ -92,11 +92,7 @@ export function gradientOperations(operate: Operate): GradientOperations {
     { output, residualFormat } = NO_PROLOGUE,
   ) =>
     operate((bench) => {
-      const given = {
-        x: bench.part(input),
-        gradOutput: bench.part(gradOutput),
-        output: bench.partOrNull(output),
-      };
+      const { mask, gate, reread, ...given } = read(bench, input, gradOutput, output);
       const scale = bench.elementsOrNull(weight);
       bench.elementsOrNull(bias);
       const stats = bench.look(statistics);
@@ -121,18 +117,19 @@ export function gradientOperations(operate: Operate): GradientOperations {
         gradResidual: dr && residualFormat ? { slot: dr, format: residualFormat } : null,
       };
       const beside = { local, total: kind === "other" ? total : null, weight: scale };
-      const bound = [...Object.values(tensors), ...Object.values(beside)].filter(Boolean).length;
+      const bound =
+        [...Object.values(tensors), ...Object.values(beside), mask].filter(Boolean).length;
       // One dispatch for everything, if a kernel may bind so many buffers and so large ones.
       const together = pair !== null && bound < bench.limits.storageBuffers &&
         pair.range.size <= bench.limits.bindingBytes;
-      const over = bench.plan(input.shape, tensors, beside, total ? (output ? 3 : 2) : 0);
+      const over = bench.plan(input.shape, tensors, beside, total ? reread : 0);
       const { tile } = over;
       const { dtype } = input;
       const localSlices = local.contents.slices;
       over.launch(bench.recorder, {
         kernel: bench.kernel(gradientsKernel, {
           ...{ ...tile, dtype, total: kind, parameters: together },
-          ...{ weight: scale !== null, gated: output !== null, residual: dr !== null },
+          ...{ ...gate, weight: scale !== null, residual: dr !== null },
         }),
         arrays: beside,
         slices: over.shares(localSlices),
@@ -140,13 +137,17 @@ export function gradientOperations(operate: Operate): GradientOperations {
           parameters: {
             ...{ eps, localSlices },
             ...(total && { totalSlices: total.contents.slices }),
+            ...(mask && { maskWords: mask.words, maskChannel: channel }),
             ...(together && {
               gradWeightAt: channel,
               gradBiasAt: pair.stride + channel,
               writesParameters: cell === 0 ? 1 : 0,
             }),
           },
-          ...(together && { ranges: { gradParameters: pair.range } }),
+          ranges: {
+            ...(together && { gradParameters: pair.range }),
+            ...(mask && { mask: mask.range }),
+          },
         }),
       });
       if (pair && !together) {
@@ -167,6 +168,26 @@ export function gradientOperations(operate: Operate): GradientOperations {
     });
 
   return Object.freeze({ gradientSums, gradients });
+}
+
+/** What both directions of a walk back read: the mask of an output, where it has one, instead of the output. */
+function read(
+  bench: Bench,
+  input: Tensor<A>,
+  gradOutput: Tensor<A>,
+  output: Tensor<A> | null,
+) {
+  const [x, dy, y] = [bench.part(input), bench.part(gradOutput), bench.partOrNull(output)];
+  const mask = bench.maskOf(output);
+  const gate = mask ? maskGate(mask) : plainGate(output !== null);
+  return {
+    x,
+    gradOutput: dy,
+    output: mask ? null : y,
+    mask,
+    gate,
+    reread: output && !mask ? 3 : 2,
+  };
 }
 
 /** Gradients of the parameters of an empty batch. */

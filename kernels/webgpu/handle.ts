@@ -7,7 +7,7 @@
 import type { Device, DeviceInfo } from "../../lib/device.ts";
 import type { WebGpuArray } from "./arrays.ts";
 import type { ExplainOptions, Plan } from "./explain.ts";
-import type { Choices } from "./plan.ts";
+import type { Choices } from "./choices.ts";
 
 /** What a WebGPU device says of itself. */
 export interface WebGpuInfo extends DeviceInfo {

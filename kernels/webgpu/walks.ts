@@ -28,8 +28,9 @@ export interface WalkLaunch {
   readonly kernel: Kernel;
   /** Arrays with a record per channel, by the kernel's names. */
   readonly arrays: Readonly<Record<string, Slot | null>>;
-  /** Slices of each box. */
+  /** Slices of each box, and the number of positions that each begins at a multiple of; 1 by default. */
   readonly slices: number;
+  readonly unit?: number;
   /** The kernel's own parameters, and arrays that it binds as a whole; a box here counts channels, not packs of them. */
   readonly also?: (box: Box) => {
     readonly parameters: Parameters;
@@ -71,12 +72,12 @@ export function walk(
   const wide = channelsOfLane(pack);
   const named = given.map((tensor) => ({ ...tensor, bytes: tensor.bytes * elementsOf(pack) }));
 
-  const launch = (recorder: Recorder, { kernel, arrays, slices, also }: WalkLaunch): void => {
+  const launch = (recorder: Recorder, { kernel, arrays, slices, unit, also }: WalkLaunch): void => {
     const one = {};
     for (const box of boxes) {
       const real = { ...box, channel: box.channel * wide, channels: box.channels * wide };
       const { parameters, ranges = {} } = also?.(real) ?? { parameters: {} };
-      const { workgroups, parameters: counts } = tiling(box, tile, slices);
+      const { workgroups, parameters: counts } = tiling(box, tile, slices, unit);
       const bound: Record<string, Range> = { ...ranges };
       const values: Record<string, number | readonly number[]> = { ...counts, ...parameters };
       named.forEach(({ name, slot, bytes }, i) => {

@@ -7,6 +7,7 @@
 import type { Statistics } from "../../lib/device.ts";
 import type { Format, Tensor } from "../../lib/tensor.ts";
 import type { Kernel } from "../wgsl/kernel.ts";
+import type { MaskPlan } from "../wgsl/mask.ts";
 import type { Source } from "../wgsl/statistics.ts";
 import type { Tile } from "../wgsl/tiles.ts";
 import {
@@ -15,6 +16,7 @@ import {
   type Contents,
   type Elements,
   float16Missing,
+  type Mask,
   type Moments,
   padded,
   type Slot,
@@ -78,6 +80,10 @@ export interface Bench {
   readonly moments: (array: A) => Slot<Moments>;
   readonly sums: (array: A) => Slot<Sums>;
   readonly part: (tensor: Tensor<A>) => Part;
+  /** The mask of an output, where forward wrote one for a tensor of this shape and order. */
+  readonly maskOf: (output: Tensor<A> | null) => Mask | null;
+  /** Room for the mask of an output. */
+  readonly roomForMask: (output: Tensor<A>, plan: MaskPlan) => Mask;
   readonly partOrNull: (tensor: Tensor<A> | null) => Part | null;
   readonly look: (statistics: Statistics<A>) => Looked;
   /** Room for an array; its contents come with what is launched. */
@@ -172,6 +178,21 @@ function benchFor(machine: Machine, recorder: Recorder, made: A[]): Bench {
     sums: (array) => arrays.slot(array, "sums", recorder.batch),
     part,
     partOrNull: (tensor) => tensor && part(tensor),
+    maskOf: (output) => {
+      if (output === null) return null;
+      const { mask } = elements(output.data);
+      const { shape, format } = output;
+      const same = mask?.format === format && mask.shape.length === shape.length &&
+        mask.shape.every((extent, i) => extent === shape[i]);
+      return same ? mask : null;
+    },
+    roomForMask: ({ data, shape, format }, plan) => {
+      const block = memory.allocate(plan.bytes, "storage");
+      const range = { block, offset: 0, size: plan.bytes };
+      const mask = { ...plan, range, shape: [...shape], format };
+      arrays.attach(data, mask);
+      return mask;
+    },
     look: (statistics) => {
       if (statistics.source === "running") {
         const { mean, variance } = statistics;

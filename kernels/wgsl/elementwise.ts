@@ -7,6 +7,7 @@
 import type { DType } from "../../lib/tensor.ts";
 import { gradientLoads, passed } from "./gradient_sums.ts";
 import { type Kernel, kernel, result, tensor } from "./kernel.ts";
+import { plainGate } from "./mask.ts";
 import { entry, storedAs, stroll, type Tile, TILE_PARAMETERS, tiles } from "./tiles.ts";
 
 /**
@@ -99,7 +100,7 @@ ${entry(options)} {
   ${
       stroll(
         options,
-        gradientLoads(gated),
+        gradientLoads(plainGate(gated)),
         (at, names) =>
           `passed[offset(p.passed, place.channel, ${at})] = ${stored}(${passed(names)});`,
       )

@@ -9,6 +9,7 @@
 
 import type { DType } from "../../lib/tensor.ts";
 import { channels, channelsResult, type Kernel, kernel, tensor } from "./kernel.ts";
+import { type Gate, MASK_PARAMETERS, maskReader, maskStorage } from "./mask.ts";
 import { type Source, statistics, STATISTICS_PARAMETERS, statisticsStorage } from "./statistics.ts";
 import {
   entry,
@@ -75,18 +76,20 @@ fn addUp(thread: u32, rows: u32, mine: Sums${taken}) -> Sums {`;
 }
 
 /** What the gradients of a position are made of, by name and WGSL. */
-export function gradientLoads(gated: boolean): (at: string) => Record<string, string> {
+export function gradientLoads({ gate }: Gate): (at: string) => Record<string, string> {
   const of = (name: string, at: string) =>
     `Values(${name}[offset(p.${name}, place.channel, ${at})])`;
   return (at) => ({
     dy: of("gradOutput", at),
-    ...(gated && { gate: of("output", at) }),
+    ...(gate === "output" && { output: of("output", at) }),
+    ...(gate === "mask" && { isOpen: `isOpen(place.channel, ${at})` }),
   });
 }
 
 /** WGSL: the gradient at a position, as far as an activation lets it through. */
-export function passed({ dy, gate }: Readonly<Record<string, string>>): string {
-  return gate ? `select(Values(0.0), ${dy}, ${gate} > Values(0.0))` : dy;
+export function passed({ dy, output, isOpen }: Readonly<Record<string, string>>): string {
+  const open = output ? `${output} > Values(0.0)` : isOpen;
+  return open ? `select(Values(0.0), ${dy}, ${open})` : dy;
 }
 
 const PARAMETERS = {
@@ -98,17 +101,16 @@ const PARAMETERS = {
 /**
  * Gradient sums of every slice of the box; its first slice writes the statistics.
  *
- * @param options storage; channels per workgroup; statistics; whether dy counts only where an output is positive
- * @returns the kernel: x, gradOutput, output?, statistics -> parts
+ * @param options storage; channels per workgroup; statistics; what says where dy counts
+ * @returns the kernel: x, gradOutput, output or mask?, statistics -> parts
  */
 export function gradientSumsKernel(
-  options: Tile & {
+  options: Tile & Gate & {
     readonly dtype: DType;
     readonly source: Source;
-    readonly gated: boolean;
   },
 ): Kernel {
-  const { dtype, pack, source, gated, subgroups } = options;
+  const { dtype, pack, source, gate, subgroups } = options;
   const stored = storedAs(dtype, pack);
   const { given } = members(options);
   const add = (names: Readonly<Record<string, string>>) =>
@@ -130,13 +132,16 @@ export function gradientSumsKernel(
     storage: {
       x: tensor(stored),
       gradOutput: tensor(stored),
-      output: gated ? tensor(stored) : null,
+      output: gate === "output" ? tensor(stored) : null,
+      mask: gate === "mask" ? maskStorage("read") : null,
       ...statisticsStorage(source),
       parts: channelsResult("vec2f"),
     },
-    parameters: PARAMETERS,
+    parameters: { ...PARAMETERS, ...(gate === "mask" && MASK_PARAMETERS) },
     subgroups: subgroups === "declared",
-    body: `${tiles(options)}${statistics(source, options)}${addUp(options)}
+    body: `${tiles(options)}${statistics(source, options)}${addUp(options)}${
+      maskReader(options, options)
+    }
 ${entry(options)} {
   let place = locate(group, grid, thread);
   let stats = statistics(place, thread${given});
@@ -145,7 +150,7 @@ ${entry(options)} {
       stroll(
         options,
         (at) => ({
-          ...gradientLoads(gated)(at),
+          ...gradientLoads(options)(at),
           x: `Values(x[offset(p.x, place.channel, ${at})])`,
         }),
         (_, names) => summed([names]),

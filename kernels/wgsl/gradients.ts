@@ -15,6 +15,7 @@ import {
   TOTAL_PARAMETERS,
 } from "./gradient_sums.ts";
 import { channels, channelsResult, type Kernel, kernel, result, tensor } from "./kernel.ts";
+import { type Gate, MASK_PARAMETERS, maskReader, maskStorage } from "./mask.ts";
 import { INVSTD } from "./moments_algebra.ts";
 import {
   entry,
@@ -60,12 +61,11 @@ const PAIR_PARAMETERS = {
 } as const;
 
 /** What the gradients of a pass are made of. */
-export interface GradientsOptions extends Tile {
+export interface GradientsOptions extends Tile, Gate {
   readonly dtype: DType;
   /** The sums over the group: the local ones, others, or none in evaluation. */
   readonly total: "local" | "other" | "none";
   readonly weight: boolean;
-  readonly gated: boolean;
   readonly residual: boolean;
   /** Whether the same dispatch writes the gradients of the parameters. */
   readonly parameters: boolean;
@@ -76,10 +76,10 @@ export interface GradientsOptions extends Tile {
  * gradResidual = dy; gradWeight = s * sumDyXmu and gradBias = sumDy from the local sums.
  *
  * @param options storage, channels per workgroup, what there is
- * @returns the kernel: x, gradOutput, output?, local, total?, weight? -> gradInput, gradResidual?, gradParameters?
+ * @returns the kernel: x, gradOutput, output or mask?, local, total?, weight? -> gradInput, gradResidual?, gradParameters?
  */
 export function gradientsKernel(options: GradientsOptions): Kernel {
-  const { dtype, pack, total, weight, gated, residual, parameters, subgroups } = options;
+  const { dtype, pack, total, weight, gate, residual, parameters, subgroups } = options;
   const stored = storedAs(dtype, pack);
   const training = total !== "none";
   const { given } = members(options);
@@ -91,7 +91,8 @@ export function gradientsKernel(options: GradientsOptions): Kernel {
     storage: {
       x: training ? tensor(stored) : null,
       gradOutput: tensor(stored),
-      output: gated ? tensor(stored) : null,
+      output: gate === "output" ? tensor(stored) : null,
+      mask: gate === "mask" ? maskStorage("read") : null,
       local: channels("vec2f"),
       total: total === "other" ? channels("vec2f") : null,
       weight: weight ? channels("f32") : null,
@@ -104,12 +105,13 @@ export function gradientsKernel(options: GradientsOptions): Kernel {
       ...SUMS_PARAMETERS,
       ...(total === "other" && TOTAL_PARAMETERS),
       ...(parameters && PAIR_PARAMETERS),
+      ...(gate === "mask" && MASK_PARAMETERS),
       eps: "f32",
     },
     subgroups: subgroups === "declared",
     body: `${tiles(options)}${INVSTD}${stated(options)}${addUp(options)}${
       gatherSums(options, "local")
-    }${total === "other" ? gatherSums(options, "total") : ""}
+    }${total === "other" ? gatherSums(options, "total") : ""}${maskReader(options, options)}
 ${entry(options)} {
   let place = locate(group, grid, thread);
   let own = gatherLocal(place, thread${given});
@@ -142,7 +144,7 @@ ${entry(options)} {
       stroll(
         options,
         (at) => ({
-          ...gradientLoads(gated)(at),
+          ...gradientLoads(options)(at),
           ...(training && { x: `Values(x[offset(p.x, place.channel, ${at})])` }),
         }),
         (at, names) =>

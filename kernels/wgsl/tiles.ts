@@ -161,14 +161,14 @@ export function toChannels(
  * @param tile how workgroups are made up
  * @param load what is loaded at a position: names and WGSL of values
  * @param one what is done with the values of a position
- * @param many the same for `ahead` of them at once, from the names with a number behind; one after the other by default
+ * @param many the same for `ahead` of them at once, from the names with a number behind, and from where; one after the other by default
  * @returns statements
  */
 export function stroll(
   { ahead }: Pick<Tile, "ahead">,
   load: (at: string) => Readonly<Record<string, string>>,
   one: (at: string, names: Readonly<Record<string, string>>) => string,
-  many?: (names: readonly Readonly<Record<string, string>>[]) => string,
+  many?: (names: readonly Readonly<Record<string, string>>[], at: readonly string[]) => string,
 ): string {
   const numbered = (i: number) =>
     Object.fromEntries(Object.keys(load("")).map((name) => [name, `${name}${i}`]));
@@ -179,7 +179,9 @@ export function stroll(
   const all = [
     ...steps.map((i) => `let ${at(i)} = position + ${i}u * ROWS;`),
     ...steps.flatMap((i) => loads(at(i), numbered(i))),
-    ...(many ? [many(steps.map(numbered))] : steps.map((i) => `{ ${one(at(i), numbered(i))} }`)),
+    ...(many
+      ? [many(steps.map(numbered), steps.map(at))]
+      : steps.map((i) => `{ ${one(at(i), numbered(i))} }`)),
   ];
   const plain = Object.fromEntries(Object.keys(load("")).map((name) => [name, name]));
   return `

@@ -22,7 +22,8 @@ import { assertClose, EPSILON } from "../kit.ts";
 import * as oracle from "../oracle.ts";
 import { normalArray, normals } from "../random.ts";
 import { type Opener, poison } from "../webgpu_kit.ts";
-import { choicesFor, cut, layOut, slicesOf, tileOf } from "../../kernels/webgpu/plan.ts";
+import { choicesFor } from "../../kernels/webgpu/choices.ts";
+import { cut, layOut, slicesOf, tileOf } from "../../kernels/webgpu/plan.ts";
 import { elementsOf } from "../../kernels/wgsl/tiles.ts";
 import { unwrap, type WebGpuArray, wrap } from "../../kernels/webgpu_device.ts";
 

@@ -9,18 +9,14 @@ import {
 } from "../../kernels/wgsl/gradient_sums.ts";
 import { gradientsKernel, gradParametersKernel } from "../../kernels/wgsl/gradients.ts";
 import type { Kernel } from "../../kernels/wgsl/kernel.ts";
+import { maskGate, PACKS_OF_A_WORD, plainGate } from "../../kernels/wgsl/mask.ts";
 import { momentsKernel } from "../../kernels/wgsl/moments.ts";
 import { normalizeKernel } from "../../kernels/wgsl/normalize.ts";
 import { mergedMomentsKernel, runningStatsKernel } from "../../kernels/wgsl/statistics.ts";
 import type { Tile } from "../../kernels/wgsl/tiles.ts";
 import type { DType, Format } from "../../lib/tensor.ts";
-import {
-  channelTile,
-  type Choices,
-  choicesFor,
-  layOut,
-  tileOf,
-} from "../../kernels/webgpu/plan.ts";
+import { type Choices, choicesFor } from "../../kernels/webgpu/choices.ts";
+import { channelTile, layOut, tileOf } from "../../kernels/webgpu/plan.ts";
 import { createFailures } from "../../kernels/webgpu/failures.ts";
 import { createPrograms } from "../../kernels/webgpu/programs.ts";
 import { type Opener, spellingOf } from "../webgpu_kit.ts";
@@ -65,18 +61,32 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile): Kernel[] {
   ) as unknown as { readonly [K in keyof Tile]: readonly Tile[K][] };
   const each = { dtype: dtypes, ...same };
   const alone = { ...same, subgroups: ["none"] as const };
+  // Masks lie as the tile of another walk has it, whose packs are this one's, or elements that this one takes by one.
+  const layouts = (tile.pack === "none" ? ["places", "channels"] as const : [tile.pack]).map(
+    (pack) => ({ pack, rows: 16 }),
+  );
+  const gates = [plainGate(false), plainGate(true), ...layouts.map(maskGate)];
   const sources = { source: ["batch", "running"] as const };
+  const masks = tile.pack === "none" ? [] : [...combinations({
+    ...{ ...each, ...sources, weight: YES_NO, bias: YES_NO },
+    ...{ residual: YES_NO, relu: [true], mask: [true], ahead: [PACKS_OF_A_WORD] },
+  })];
   return [
     ...combinations(each).map(momentsKernel),
     ...combinations({
       ...{ ...each, ...sources, weight: YES_NO, bias: YES_NO },
-      ...{ residual: YES_NO, relu: YES_NO },
+      ...{ residual: YES_NO, relu: YES_NO, mask: [false] },
     }).map(normalizeKernel),
-    ...combinations({ ...each, ...sources, gated: YES_NO }).map(gradientSumsKernel),
-    ...combinations({
-      ...{ ...each, total: ["local", "other", "none"] as const, weight: YES_NO },
-      ...{ gated: YES_NO, residual: YES_NO, parameters: YES_NO },
-    }).map(gradientsKernel),
+    ...masks.map(normalizeKernel),
+    ...gates.flatMap((gate) => [
+      ...[...combinations({ ...each, ...sources })].map((one) =>
+        gradientSumsKernel({ ...one, ...gate })
+      ),
+      ...[...combinations({
+        ...{ ...each, total: ["local", "other", "none"] as const, weight: YES_NO },
+        ...{ residual: YES_NO, parameters: YES_NO },
+      })].map((one) => gradientsKernel({ ...one, ...gate })),
+    ]),
     ...combinations({ x: dtypes, y: dtypes, ...alone }).map(addScaledKernel),
     ...combinations({ ...alone, dtype: dtypes }).map(reluKernel),
     ...combinations({ ...alone, dtype: dtypes, gated: YES_NO }).map(gateKernel),

@@ -113,7 +113,7 @@ const bodies: Record<string, (group: ProcessGroup) => unknown> = {
   combineSlowly: async ({ rank, allReduce }) => {
     if (rank === 1) await pause(50);
     const slow = (a: Float64Array) => {
-      for (const end = performance.now() + 600; performance.now() < end;);
+      for (const end = performance.now() + 2_400; performance.now() < end;);
       return a;
     };
     return await seen(allReduce(one, slow));

@@ -1,0 +1,107 @@
+/**
+ * ReLU's mask: a bit per element that says where the output is positive, so that backward need not read the output again.
+ *
+ * A word belongs to one lane (see `tiles.ts`) and to eight packs of it that lie as far apart as a workgroup has rows: those that
+ * one invocation of the walk that wrote it had loaded together. So nobody has to wait for a neighbour's bits, and whoever reads
+ * finds neighbouring words for neighbouring packs, whatever the workgroups of its own walk are.
+ *
+ * @module
+ */
+
+import type { Storage } from "./kernel.ts";
+import type { Pack, Tile } from "./tiles.ts";
+
+/** Packs whose signs share a word. */
+export const PACKS_OF_A_WORD = 8;
+
+/** How the walk that wrote a mask was made up: what a reader's shader has to know. */
+export interface MaskLayout {
+  /** What an invocation took at a time; never `"none"`. */
+  readonly pack: Pack;
+  /** Invocations of a workgroup that shared a lane. */
+  readonly rows: number;
+}
+
+/** A mask of a certain size. */
+export interface MaskPlan extends MaskLayout {
+  /** Words per lane. */
+  readonly words: number;
+  /** Bytes in all. */
+  readonly bytes: number;
+}
+
+/** What tells a kernel where ReLU was open: nothing where there was none, the output, or a mask. */
+export interface Gate {
+  readonly gate: "none" | "output" | "mask";
+  /** The mask's layout; `"none"` and 0 without one. */
+  readonly maskPack: Pack;
+  readonly maskRows: number;
+}
+
+/** Options of a kernel without a mask. */
+export function plainGate(output: boolean): Gate {
+  return { gate: output ? "output" : "none", maskPack: "none", maskRows: 0 };
+}
+
+/** Options of a kernel that reads a mask. */
+export function maskGate({ pack, rows }: MaskLayout): Gate {
+  return { gate: "mask", maskPack: pack, maskRows: rows };
+}
+
+/** The mask's buffer, which is bound as a whole. */
+export function maskStorage(access: Storage["access"]): Storage {
+  return { access, element: "u32", holds: "whole" };
+}
+
+/** Parameters of every kernel with a mask. */
+export const MASK_PARAMETERS = {
+  /** Words per lane. */
+  maskWords: "u32",
+  /** The box's first channel. */
+  maskChannel: "u32",
+} as const;
+
+/** WGSL: which word has the bits of a pack; positions count packs of the mask. */
+function wordAt(pack: Pack, rows: string): string {
+  return `
+fn wordAt(channel: u32, position: u32) -> u32 {
+  let lane = (p.maskChannel + channel) / ${pack === "channels" ? 4 : 1}u;
+  return lane * p.maskWords + position / (${PACKS_OF_A_WORD}u * ${rows}) * ${rows} + position % ${rows};
+}
+`;
+}
+
+/** WGSL: `wordAt`, and `bitsOf`, the four bits of a pack's values. Needs `tiles`. */
+export function maskWriter({ pack }: Tile): string {
+  return `${wordAt(pack, "ROWS")}
+fn bitsOf(values: Values) -> u32 {
+  return dot(select(vec4u(0u), vec4u(1u, 2u, 4u, 8u), values > Values(0.0)), vec4u(1u));
+}
+`;
+}
+
+/** WGSL: `isOpen`, whether the output was positive, for each of a pack's values. Needs `tiles`. */
+export function maskReader({ pack }: Tile, { gate, maskPack, maskRows }: Gate): string {
+  if (gate !== "mask") return "";
+  const bits = (position: string) =>
+    `mask[wordAt(channel, ${position})] >> ((${position} / ${maskRows}u) % ${PACKS_OF_A_WORD}u * 4u)`;
+  if (pack !== "none") {
+    return `${wordAt(maskPack, `${maskRows}u`)}
+fn isOpen(channel: u32, position: u32) -> vec4<bool> {
+  let bits = ${bits("position")};
+  return (vec4u(bits) & vec4u(1u, 2u, 4u, 8u)) != vec4u(0u);
+}
+`;
+  }
+  // Single elements of what was written in packs.
+  const [at, component] = maskPack === "places"
+    ? ["position / 4u", "position % 4u"]
+    : ["position", "(p.maskChannel + channel) % 4u"];
+  return `${wordAt(maskPack, `${maskRows}u`)}
+fn isOpen(channel: u32, position: u32) -> bool {
+  let at = ${at};
+  let bits = ${bits("at")};
+  return ((bits >> (${component})) & 1u) == 1u;
+}
+`;
+}
