@@ -54,21 +54,29 @@ function tilesOf(choices: Choices): Tile[] {
   return shapes.map(([shape, formats]) => tileOf(layOut(shape, formats, true), choices));
 }
 
-/** Every kernel that the device may launch with a tile. */
-function kernelsOf(dtypes: readonly DType[], tile: Tile): Kernel[] {
+/** Kernels that the device may launch with a tile: every one, or each option with and without, where compiling takes long. */
+function kernelsOf(dtypes: readonly DType[], tile: Tile, every: boolean): Kernel[] {
   const same = Object.fromEntries(
     Object.entries(tile).map(([name, value]) => [name, [value]]),
   ) as unknown as { readonly [K in keyof Tile]: readonly Tile[K][] };
   const each = { dtype: dtypes, ...same };
   const alone = { ...same, subgroups: ["none"] as const };
+  const sources = { source: ["batch", "running"] as const };
   // Masks lie as the tile of another walk has it, whose packs are this one's, or elements that this one takes by one.
   const layouts = (tile.pack === "none" ? ["places", "channels"] as const : [tile.pack]).map(
     (pack) => ({ pack, rows: 16 }),
   );
-  const gates = [plainGate(false), plainGate(true), ...layouts.map(maskGate)];
-  const sources = { source: ["batch", "running"] as const };
+  // Only batches' own statistics have masks; what they have to do with weight, bias and dispatches is nothing.
+  const gates = [
+    ...[false, true].map((output) => ({ ...plainGate(output), ...sources, weight: YES_NO })),
+    ...layouts.map((layout) => ({
+      ...maskGate(layout),
+      source: ["batch"] as const,
+      weight: [true],
+    })),
+  ];
   const masks = tile.pack === "none" ? [] : [...combinations({
-    ...{ ...each, ...sources, weight: YES_NO, bias: YES_NO },
+    ...{ ...each, source: ["batch"] as const, weight: [true], bias: [true] },
     ...{ residual: YES_NO, relu: [true], mask: [true], ahead: [PACKS_OF_A_WORD] },
   })];
   return [
@@ -76,16 +84,18 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile): Kernel[] {
     ...combinations({
       ...{ ...each, ...sources, weight: YES_NO, bias: YES_NO },
       ...{ residual: YES_NO, relu: YES_NO, mask: [false] },
-    }).map(normalizeKernel),
+    }).filter(({ weight, bias }) => every || weight === bias).map(normalizeKernel),
     ...masks.map(normalizeKernel),
-    ...gates.flatMap((gate) => [
-      ...[...combinations({ ...each, ...sources })].map((one) =>
+    ...gates.flatMap(({ source, weight, ...gate }) => [
+      ...[...combinations({ ...each, source })].map((one) =>
         gradientSumsKernel({ ...one, ...gate })
       ),
       ...[...combinations({
-        ...{ ...each, total: ["local", "other", "none"] as const, weight: YES_NO },
+        ...{ ...each, total: ["local", "other", "none"] as const, weight },
         ...{ residual: YES_NO, parameters: YES_NO },
-      })].map((one) => gradientsKernel({ ...one, ...gate })),
+      })].filter(({ weight, residual }) => every || weight || !residual).map((one) =>
+        gradientsKernel({ ...one, ...gate })
+      ),
     ]),
     ...combinations({ x: dtypes, y: dtypes, ...alone }).map(addScaledKernel),
     ...combinations({ ...alone, dtype: dtypes }).map(reluKernel),
@@ -113,7 +123,7 @@ export async function shaderTests({ gpu, test, heavy }: Opener): Promise<void> {
     const dtypes: DType[] = info.float16 ? ["float32", "float16"] : ["float32"];
     const choices = choicesFor(!heavy, { subgroups: spelling, workgroup: heavy ? 256 : 128 });
     const kernels = [
-      ...tilesOf(choices).flatMap((tile) => kernelsOf(dtypes, tile)),
+      ...tilesOf(choices).flatMap((tile) => kernelsOf(dtypes, tile, heavy)),
       ...mergersOf(channelTile(choices)),
     ];
     const codes = new Map<string, string>();
