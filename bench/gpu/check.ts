@@ -8,11 +8,11 @@ import type { Case } from "./cases.ts";
 
 /** A batch on the host, in the memory order of its case, rounded to its storage. */
 export interface Numbers {
-  readonly x: Float32Array;
-  readonly dy: Float32Array;
-  readonly residual: Float32Array;
-  readonly weight: Float32Array;
-  readonly bias: Float32Array;
+  readonly x: Float32Array<ArrayBuffer>;
+  readonly dy: Float32Array<ArrayBuffer>;
+  readonly residual: Float32Array<ArrayBuffer>;
+  readonly weight: Float32Array<ArrayBuffer>;
+  readonly bias: Float32Array<ArrayBuffer>;
 }
 
 /** What a device gave. */

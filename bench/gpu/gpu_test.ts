@@ -28,12 +28,17 @@ function runOf(share: number, pytorch: number, error: number, software = false):
     const theirs = { forward: works.forward * pytorch, backward: works.backward * pytorch };
     return {
       ours: { case: one, errors: { y: error, dx: error / 2 }, wall: gpu, gpu },
+      peers: fused ? {} : { "a peer": { forward: 4, both: 8, errors: { y: 1e-4, dx: 1e-3 } } },
       torch: fused ? null : { "SyncBatchNorm's kernels": theirs, "F.batch_norm": theirs },
     };
   });
   return {
     ...{ date: "2026-11-24", adapter: "a GPU", software, versions: ["v"], command: "c", rounds: 3 },
-    ...{ cases, ranks: [{ shape: [4, 64], ours: 1, torch: null }], absent: ["nobody"] },
+    ...{
+      cases,
+      ranks: [{ shape: [4, 64], thread: 1, workers: 2, torch: null }],
+      absent: ["nobody"],
+    },
   };
 }
 
@@ -59,6 +64,8 @@ Deno.test("bench:gpu: section and chart say what was measured, and what was not"
   assert.match(text, /\| \[4,64,3,5\] +\| 100 +\| [\d.]+ \(90\.0, 90 %\)/);
   assert.match(text, /\| \[4,64,3,5\] +\| F\.batch_norm +\| +\| [\d.]+ \(1\.60\)/);
   assert.doesNotMatch(text, /NaN|undefined|Infinity|software/);
+  assert.match(text, /a peer \| 4\.00 \(7812\.5\) \| 8\.00 .* 1\.0e-4 .* 1\.0e-3/);
+  assert.match(text, /\[4,64\] \| 1\.00 +\| 2\.00/);
   assert.match(section(runOf(0.9, 1.6, 1e-6, true)), /Not measured on a GPU yet/);
   const child = new Deno.Command(Deno.execPath(), {
     args: ["fmt", "--quiet", "--ext=md", "-"],

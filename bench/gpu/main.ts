@@ -1,6 +1,6 @@
 /**
- * `deno task bench:gpu`: ours on a GPU against a plain copy by the same GPU and, where a Python has PyTorch with CUDA, against
- * SyncBatchNorm's kernels and F.batch_norm; checked against float64 first.
+ * `deno task bench:gpu`: ours on a GPU against a plain copy by the same GPU, against jax-js and TensorFlow.js where they run on it and,
+ * where a Python has PyTorch with CUDA, against SyncBatchNorm's kernels and F.batch_norm; checked against float64 first.
  *
  * ```sh
  * deno task bench:gpu [--dawn] [--python PATH] [--device NAME] [--quick ROUNDS] [--plan JSON] [--write] [SHAPE...]
@@ -19,20 +19,14 @@
 
 import { parseArgs } from "node:util";
 import config from "../../deno.json" with { type: "json" };
-import {
-  DeviceError,
-  region,
-  runRanks,
-  syncBatchNormBackward,
-  syncBatchNormForward,
-} from "../../mod.ts";
-import { requestWebGpuDevice, type WebGpuDevice } from "../../kernels/webgpu_device.ts";
-import { type BatchShape, elementsOf, place } from "../batches.ts";
+import { DeviceError } from "../../mod.ts";
+import { requestWebGpuDevice } from "../../kernels/webgpu_device.ts";
 import { replaceSection } from "../groups/scale.ts";
-import { workTimes } from "../measure.ts";
-import { casesFor, titleOfCase } from "./cases.ts";
+import { openPackages } from "../peers/packages.ts";
+import { type Case, casesFor, titleOfCase } from "./cases.ts";
 import { chart } from "./chart.ts";
 import { measureOurs } from "./ours.ts";
+import { openPeers, type Peer, type PeerTimes } from "./peers.ts";
 import {
   MARKERS,
   type MeasuredCase,
@@ -40,10 +34,13 @@ import {
   type MeasuredRanks,
   section,
 } from "./section.ts";
+import { gpuAtHand, ranksInWorkers, ranksOfThread } from "./ranks.ts";
 import { startTorch } from "./torch.ts";
 import { verdicts } from "./verdict.ts";
 
 const README = new URL("../README.md", import.meta.url);
+/** Where a bundle of a peer goes; ignored by git. */
+const BUILT = new URL("../../out/gpu/", import.meta.url);
 const ROUNDS = 7;
 /** Batches of the rows with collectives. */
 const GROUP_SHAPES: readonly (readonly number[])[] = [[32, 64, 56, 56], [32, 256, 14, 14]];
@@ -67,37 +64,37 @@ if (!(Number.isInteger(rounds) && rounds > 0)) {
 }
 if (values.write) replaceSection(await Deno.readTextFile(README), "", MARKERS);
 
+/** Every peer that can compute a case; why one cannot goes to the absent. */
+async function measurePeers(peers: readonly Peer[], one: Case, absent: string[]) {
+  const times: Record<string, PeerTimes> = {};
+  for (const { name, missing, measure } of peers) {
+    if (missing !== null) continue;
+    try {
+      times[name] = await measure(one, rounds);
+    } catch (error) {
+      const [reason] = String((error as Error)?.message ?? error).split("\n");
+      absent.push(`${name} is not measured on ${titleOfCase(one)}: ${reason}`);
+      console.error(absent.at(-1));
+    }
+  }
+  return times;
+}
+
 /** Opens the device, with the GPU's clock if it has one. */
 async function openDevice() {
-  const gpu: GPU = values.dawn ? (await import("webgpu")).create([]) : navigator.gpu;
+  const gpu = await gpuAtHand(values.dawn);
   const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
   const clock = "timestamp-query";
   const requiredFeatures = adapter?.features.has(clock) ? [clock] as const : [];
   return await requestWebGpuDevice({ gpu, requiredFeatures, plan: JSON.parse(values.plan) });
 }
 
-/** Two ranks of this thread on one device, half of the batch each. */
-async function measureRanks(device: WebGpuDevice, shape: BatchShape): Promise<number> {
-  const ranks = [0, 1].map((rank) => place(device, shape, rank, 2));
-  const run = () =>
-    region(device, async (scope) => {
-      await runRanks(2, async (group) => {
-        const { state, x, dy } = ranks[group.rank];
-        const { residuals } = await syncBatchNormForward(state, x, { device: scope, group });
-        await syncBatchNormBackward(residuals, dy, { device: scope, group });
-      });
-    });
-  const [time] = await workTimes([{
-    run,
-    settle: () => device.gpuDevice.queue.onSubmittedWorkDone(),
-  }], rounds);
-  device.free(...ranks.flatMap(({ x, dy }) => [x.data, dy.data]));
-  return time;
-}
-
 async function run(): Promise<MeasuredGpu> {
   await using device = await openDevice();
   await using torch = await startTorch(values.python);
+  // Ours first: both look for the GPU in `navigator`.
+  if (values.dawn) Object.defineProperty(navigator, "gpu", { value: await gpuAtHand(values.dawn) });
+  const peers = await openPeers(await openPackages({ install: true }), BUILT);
   const { name, isFallbackAdapter: software, float16 } = device.info;
   const dtypes = float16 ? ["float32", "float16"] as const : ["float32"] as const;
   const cases = casesFor(software, dtypes).filter(({ batch: { shape } }) =>
@@ -108,13 +105,20 @@ async function run(): Promise<MeasuredGpu> {
     ...(device.gpuDevice.features.has("timestamp-query")
       ? []
       : ["The GPU's own clock is not measured: the adapter has no timestamp-query"]),
-    "jax-js and tfjs-webgpu are not measured: they were not tried on a GPU yet",
+    ...peers.flatMap(({ name, missing }) =>
+      missing === null ? [] : [`${name} is not measured: ${missing}`]
+    ),
   ];
   const measured: MeasuredCase[] = [];
   for (const [i, one] of cases.entries()) {
     try {
       const ours = await measureOurs(device, one, rounds);
-      measured.push({ ours, torch: await torch.measure(one, rounds) });
+      const plain = one.dtype === "float32" && !one.fused;
+      measured.push({
+        ours,
+        torch: await torch.measure(one, rounds),
+        peers: plain ? await measurePeers(peers, one, absent) : {},
+      });
       console.error(`${i + 1} of ${cases.length}: ${titleOfCase(one)}`);
     } catch (error) {
       const expected = error instanceof RangeError ||
@@ -126,16 +130,20 @@ async function run(): Promise<MeasuredGpu> {
   }
   const ranks: MeasuredRanks[] = [];
   for (const shape of software ? [[4, 8, 6, 6]] : GROUP_SHAPES) {
-    const batch = { shape, format: "channelsFirst" } as const;
-    if (elementsOf(batch) === 0 || positionals.length > 0) continue;
+    if (positionals.length > 0) continue;
+    const options = { shape, dawn: values.dawn, rounds };
     ranks.push({
       shape,
-      ours: await measureRanks(device, batch),
+      thread: await ranksOfThread(device, options),
+      workers: await ranksInWorkers(options),
       torch: software ? null : await torch.ranks(shape),
     });
   }
   const implementation = values.dawn ? `Dawn ${config.imports.webgpu}` : "Deno's own WebGPU";
-  const versions = [`Deno ${Deno.version.deno}`, implementation, torch.version];
+  const versions = [
+    ...[`Deno ${Deno.version.deno}`, implementation, torch.version],
+    ...peers.map(({ version }) => version),
+  ];
   return {
     date: new Date().toISOString().slice(0, 10),
     adapter: values.device ?? name,

@@ -24,7 +24,8 @@ import { bytesOf, type Case, type Work, WORKS } from "./cases.ts";
 import { type Errors, errorsOf, type Numbers, WRONG } from "./check.ts";
 import { gpuMilliseconds } from "./timestamps.ts";
 
-const EPS = 1e-5;
+/** eps of everything that is measured. */
+export const EPS = 1e-5;
 /** Mean of x: sums of squares in float32 have no digit left there; float16 has few digits of its own. */
 const MEAN = { float32: 1e3, float16: 1 } as const;
 /** How many numbers are drawn; a prime, so that channels of larger batches repeat each other at other places. */

@@ -7,6 +7,7 @@
 import { figure, paragraph, table } from "../groups/markdown.ts";
 import { speedOf, titleOfCase, type Work, WORKS } from "./cases.ts";
 import type { CaseTimes } from "./ours.ts";
+import type { PeerTimes } from "./peers.ts";
 import { TORCH_ROWS, type TorchTimes } from "./torch.ts";
 import { copySpeed, timesOf, verdicts } from "./verdict.ts";
 
@@ -17,12 +18,17 @@ export const MARKERS = ["<!-- gpu:begin -->", "<!-- gpu:end -->"] as const;
 export interface MeasuredCase {
   readonly ours: CaseTimes;
   readonly torch: TorchTimes | null;
+  /** Of the plain float32 cases, by name. */
+  readonly peers: Readonly<Record<string, PeerTimes>>;
 }
 
 /** Two ranks on one GPU, ms of a forward and backward. */
 export interface MeasuredRanks {
   readonly shape: readonly number[];
-  readonly ours: number;
+  /** Ours: two ranks of a thread on one device, and two workers with a device each. */
+  readonly thread: number;
+  readonly workers: number;
+  /** SyncBatchNorm over gloo; null where it was not measured. */
   readonly torch: number | null;
 }
 
@@ -84,6 +90,7 @@ export function section(measured: MeasuredGpu): string {
       ...cases.map(lineOf),
     ]),
     ...torchTable(cases),
+    ...peersTable(cases),
     ...ranksTable(measured),
     ...(absent.length === 0 ? [] : [
       absent.map((line) => paragraph(`${line}.`, "- ")).join("\n"),
@@ -129,18 +136,48 @@ function torchTable(cases: readonly MeasuredCase[]): string[] {
   ];
 }
 
+/** Times of jax-js and tfjs, and how many times ours they are: all by the wall clock, since they have no other here. */
+function peersTable(cases: readonly MeasuredCase[]): string[] {
+  const lines = cases.flatMap(({ ours, peers }) =>
+    Object.entries(peers).map(([name, { forward, both, errors }]) => {
+      const { wall } = ours;
+      const times = (theirs: number, mine: number) =>
+        `${time(theirs)} (${(theirs / mine).toFixed(1)})`;
+      return [
+        ...[titleOfCase(ours.case), name],
+        ...[times(forward, wall.forward), times(both, wall.forward + wall.backward)],
+        ...[errors.y.toExponential(1), errors.dx.toExponential(1)],
+      ];
+    })
+  );
+  if (lines.length === 0) return [];
+  return [
+    "### jax-js and TensorFlow.js on the same adapter",
+    "By the wall clock, ms per call; in parentheses: how many times ours.",
+    table([
+      ["batch", "who", "forward", "forward and backward", "error of y", "error of dx"],
+      ...lines,
+    ]),
+  ];
+}
+
 function ranksTable({ ranks }: MeasuredGpu): string[] {
   if (ranks.length === 0) return [];
   return [
     "### Two ranks on one GPU, with collectives",
     paragraph(
       "Forward and backward in ms by the wall clock, half of the batch each: ours as two ranks of one thread on one " +
-        "device, `torch.nn.SyncBatchNorm` as two processes over gloo.",
+        "device and as two workers with a device each, `torch.nn.SyncBatchNorm` as two processes over gloo.",
     ),
     table([
-      ["batch", "ours", "SyncBatchNorm over gloo"],
-      ...ranks.map(({ shape, ours, torch }) => [
-        ...[`[${shape}]`, time(ours), torch === null ? "not measured" : time(torch)],
+      ["batch", "ours, one thread", "ours, two workers", "SyncBatchNorm over gloo"],
+      ...ranks.map(({ shape, thread, workers, torch }) => [
+        ...[
+          `[${shape}]`,
+          time(thread),
+          time(workers),
+          torch === null ? "not measured" : time(torch),
+        ],
       ]),
     ]),
   ];

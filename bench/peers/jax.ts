@@ -1,14 +1,16 @@
 /**
- * jax-js on its Wasm backend.
+ * jax-js, on its Wasm backend here and on its WebGPU backend in `../gpu/`.
  *
  * @module
  */
 
+import type { BatchShape } from "../batches.ts";
 import type { Packages } from "./packages.ts";
 import {
   type Candidate,
   EPS,
   extentsOf,
+  type Numbers,
   plainLayout,
   type Subject,
   timeCalls,
@@ -18,7 +20,7 @@ import {
 const NAME = "jax-js wasm";
 
 /** An array; operators consume their operands, and `ref` is another reference to the same. */
-interface Jax {
+export interface Jax {
   readonly ref: Jax;
   readonly add: (other: Jax | number) => Jax;
   readonly sub: (other: Jax) => Jax;
@@ -32,10 +34,13 @@ interface Reduction {
   (x: Jax, axes: readonly number[], options: { readonly keepdims: boolean }): Jax;
 }
 
+/** Where it computes. */
+type JaxBackend = "wasm" | "webgpu";
+
 /** The part of its interface that is used here. */
-interface JaxModule {
-  readonly init: (device: "wasm") => Promise<readonly string[]>;
-  readonly defaultDevice: (device: "wasm") => void;
+export interface JaxModule {
+  readonly init: (device: JaxBackend) => Promise<readonly string[]>;
+  readonly defaultDevice: (device: JaxBackend) => void;
   readonly jit: <F>(body: F) => F;
   readonly blockUntilReady: (arrays: Jax | readonly Jax[]) => Promise<unknown>;
   readonly numpy: {
@@ -75,56 +80,84 @@ export async function jaxSubject(packages: Packages, threads: 1 | 2): Promise<Ca
   }
 }
 
+/** Its batch norm on a batch that is in place; everything returned is the caller's to dispose. */
+export interface JaxCalls {
+  readonly forward: () => Jax;
+  /** y, dx, dweight, dbias. */
+  readonly both: () => readonly Jax[];
+  readonly dispose: () => void;
+}
+
+/**
+ * Puts a batch in place.
+ *
+ * @param jax the module, on the backend that is its default
+ * @param shape shape and format of the batch
+ * @param numbers its numbers
+ * @returns what launches
+ */
+export function jaxCalls(
+  { jit, numpy: np }: JaxModule,
+  shape: BatchShape,
+  numbers: Numbers,
+): JaxCalls {
+  const { dims, axes, vector } = plainLayout(shape);
+  const { samples, inner } = extentsOf(shape);
+  const inverse = 1 / (samples * inner);
+  const keepdims = { keepdims: true };
+
+  const centre = (x: Jax) => {
+    const mean = np.mean(x.ref, axes, keepdims);
+    return x.sub(mean);
+  };
+  const invert = (xmu: Jax) => {
+    const variance = np.mean(np.square(xmu), axes, keepdims);
+    return np.reciprocal(np.sqrt(variance.add(EPS)));
+  };
+  const forward = jit((x: Jax, weight: Jax, bias: Jax) => {
+    const xmu = centre(x);
+    const invstd = invert(xmu.ref);
+    return xmu.mul(invstd.mul(weight)).add(bias);
+  });
+  // By hand in one jit: its own vjp of forward takes longer.
+  const both = jit((x: Jax, weight: Jax, bias: Jax, dy: Jax) => {
+    const xmu = centre(x);
+    const invstd = invert(xmu.ref);
+    const xhat = xmu.mul(invstd.ref);
+    const y = xhat.ref.mul(weight.ref).add(bias);
+    const gradBias = np.sum(dy.ref, axes, keepdims);
+    const gradWeight = np.sum(dy.ref.mul(xhat.ref), axes, keepdims);
+    const centred = dy.sub(gradBias.ref.mul(inverse));
+    const dx = centred.sub(xhat.mul(gradWeight.ref.mul(inverse))).mul(weight.mul(invstd));
+    return [y, dx, gradWeight, gradBias];
+  });
+
+  const place = (values: Float32Array, dims: readonly number[]) => np.array(values).reshape(dims);
+  const [x, dy] = [place(numbers.x, dims), place(numbers.dy, dims)];
+  const [weight, bias] = [place(numbers.weight, vector), place(numbers.bias, vector)];
+  return {
+    forward: () => forward(x.ref, weight.ref, bias.ref),
+    both: () => both(x.ref, weight.ref, bias.ref, dy.ref),
+    dispose: () => {
+      for (const array of [x, dy, weight, bias]) array.dispose();
+    },
+  };
+}
+
 function subjectOf(jax: JaxModule, threads: number): Omit<Subject, "version"> {
-  const { numpy: np, jit } = jax;
   return {
     name: NAME,
     threads,
     open: (shape, numbers) => {
-      const { dims, axes, vector } = plainLayout(shape);
-      const { samples, inner } = extentsOf(shape);
-      const inverse = 1 / (samples * inner);
-      const keepdims = { keepdims: true };
-
-      const centre = (x: Jax) => {
-        const mean = np.mean(x.ref, axes, keepdims);
-        return x.sub(mean);
-      };
-      const invert = (xmu: Jax) => {
-        const variance = np.mean(np.square(xmu), axes, keepdims);
-        return np.reciprocal(np.sqrt(variance.add(EPS)));
-      };
-      const forward = jit((x: Jax, weight: Jax, bias: Jax) => {
-        const xmu = centre(x);
-        const invstd = invert(xmu.ref);
-        return xmu.mul(invstd.mul(weight)).add(bias);
-      });
-      // By hand in one jit: its own vjp of forward takes longer.
-      const both = jit((x: Jax, weight: Jax, bias: Jax, dy: Jax) => {
-        const xmu = centre(x);
-        const invstd = invert(xmu.ref);
-        const xhat = xmu.mul(invstd.ref);
-        const y = xhat.ref.mul(weight.ref).add(bias);
-        const gradBias = np.sum(dy.ref, axes, keepdims);
-        const gradWeight = np.sum(dy.ref.mul(xhat.ref), axes, keepdims);
-        const centred = dy.sub(gradBias.ref.mul(inverse));
-        const dx = centred.sub(xhat.mul(gradWeight.ref.mul(inverse))).mul(weight.mul(invstd));
-        return [y, dx, gradWeight, gradBias];
-      });
-
-      const place = (values: Float32Array, dims: readonly number[]) =>
-        np.array(values).reshape(dims);
-      const [x, dy] = [place(numbers.x, dims), place(numbers.dy, dims)];
-      const [weight, bias] = [place(numbers.weight, vector), place(numbers.bias, vector)];
-      const launch = () => both(x.ref, weight.ref, bias.ref, dy.ref);
+      const { forward, both, dispose } = jaxCalls(jax, shape, numbers);
       const calls = {
         forward: async () => {
-          const y = forward(x.ref, weight.ref, bias.ref);
+          const y = forward();
           await jax.blockUntilReady(y);
           y.dispose();
         },
         both: async () => {
-          const made = launch();
+          const made = both();
           await jax.blockUntilReady(made);
           for (const array of made) array.dispose();
         },
@@ -137,15 +170,12 @@ function subjectOf(jax: JaxModule, threads: number): Omit<Subject, "version"> {
           time: (work: Work, count: number) => timeCalls(calls[work as keyof typeof calls], count),
           results: async () => {
             const [y, dx, gradWeight, gradBias] = await Promise.all(
-              launch().map((array) => array.data()), // Which consumes it.
+              both().map((array) => array.data()), // Which consumes it.
             );
             return { y, dx, gradWeight, gradBias };
           },
         }],
-        [Symbol.asyncDispose]: () => {
-          for (const array of [x, dy, weight, bias]) array.dispose();
-          return Promise.resolve();
-        },
+        [Symbol.asyncDispose]: () => Promise.resolve(dispose()),
       });
     },
     [Symbol.asyncDispose]: () => Promise.resolve(),

@@ -1,30 +1,42 @@
 /**
- * TensorFlow.js on its Wasm backend.
+ * TensorFlow.js, on its Wasm backend here and on its WebGPU backend in `../gpu/`.
  *
  * @module
  */
 
+import type { BatchShape } from "../batches.ts";
 import type { Packages } from "./packages.ts";
-import { type Candidate, EPS, plainLayout, type Results, timeCalls, type Work } from "./subject.ts";
+import {
+  type Candidate,
+  EPS,
+  type Numbers,
+  plainLayout,
+  type Results,
+  timeCalls,
+  type Work,
+} from "./subject.ts";
 
 const NAME = "tfjs wasm";
 /** It switches its own threads off where it finds Node's `process`, as in Deno. */
 const THREADS = 1;
 
-interface TfTensor {
+export interface TfTensor {
   readonly data: () => Promise<Float32Array>;
   readonly dispose: () => void;
 }
 
-interface Gradients {
+export interface Gradients {
   readonly value: TfTensor;
   readonly grads: readonly [TfTensor, TfTensor, TfTensor];
 }
 
+/** Where it computes. */
+type TfBackend = "wasm" | "webgpu";
+
 /** The part of its interface that is used here, with that of its backend. */
-interface Tf {
+export interface Tf {
   readonly setWasmPaths: (folder: string) => void;
-  readonly setBackend: (name: "wasm") => Promise<boolean>;
+  readonly setBackend: (name: TfBackend) => Promise<boolean>;
   readonly tensor: (values: Float32Array, dims: readonly number[]) => TfTensor;
   readonly moments: (x: TfTensor, axes: readonly number[], keepDims: boolean) => {
     readonly mean: TfTensor;
@@ -66,7 +78,8 @@ export async function tfjsSubject(
 ): Promise<Candidate> {
   try {
     const bundle = new URL("tfjs.cjs", folder);
-    await buildBundle(packages, bundle);
+    const exports = `export { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";`;
+    await buildBundle(packages, bundle, { exports });
     const tf = packages.load(decodeURIComponent(bundle.pathname)) as Tf;
     tf.setWasmPaths(
       decodeURIComponent(packages.url("@tensorflow/tfjs-backend-wasm/dist/").pathname),
@@ -76,32 +89,11 @@ export async function tfjsSubject(
       name: NAME,
       threads: THREADS,
       version: `tfjs ${packages.versions["@tensorflow/tfjs-core"]}`,
-      open: (shape, { x: values, dy: gradient, weight: scale, bias: offset }) => {
-        const { dims, axes, vector } = plainLayout(shape);
-        const place = (numbers: Float32Array, dims: readonly number[]) => tf.tensor(numbers, dims);
-        const [x, dy] = [place(values, dims), place(gradient, dims)];
-        const last = dims.length === 2;
-        const plain = last ? [scale.length] : vector;
-        const [weight, bias] = [place(scale, plain), place(offset, plain)];
-        // Its fused operator is channels last only.
-        const normalize = last
-          ? (x: TfTensor, weight: TfTensor, bias: TfTensor) => {
-            const { mean, variance } = tf.moments(x, axes, false);
-            return tf.batchNorm(x, mean, variance, bias, weight, EPS);
-          }
-          : (x: TfTensor, weight: TfTensor, bias: TfTensor) => {
-            const { mean, variance } = tf.moments(x, axes, true);
-            const a = tf.mul(tf.rsqrt(tf.add(variance, EPS)), weight);
-            return tf.add(tf.mul(tf.sub(x, mean), a), bias);
-          };
-        const gradients = tf.valueAndGrads(normalize);
-        const launch = () => tf.tidy(() => gradients([x, weight, bias], dy));
-        const dispose = ({ value, grads }: Gradients) => {
-          for (const tensor of [value, ...grads]) tensor.dispose();
-        };
+      open: (shape, numbers) => {
+        const { forward, both, dispose } = tfjsCalls(tf, shape, numbers);
         const calls = {
-          forward: () => tf.tidy(() => normalize(x, weight, bias)).dispose(),
-          both: () => dispose(launch()),
+          forward: () => forward().dispose(),
+          both: () => disposeAll(both()),
         };
         return Promise.resolve({
           contenders: [{
@@ -111,19 +103,16 @@ export async function tfjsSubject(
             time: (work: Work, count: number) =>
               timeCalls(calls[work as keyof typeof calls], count),
             results: async (): Promise<Results> => {
-              const made = launch();
+              const made = both();
               const tensors = [made.value, ...made.grads];
               const [y, dx, gradWeight, gradBias] = await Promise.all(
                 tensors.map((tensor) => tensor.data()),
               );
-              dispose(made);
+              disposeAll(made);
               return { y, dx, gradWeight, gradBias };
             },
           }],
-          [Symbol.asyncDispose]: () => {
-            for (const tensor of [x, dy, weight, bias]) tensor.dispose();
-            return Promise.resolve();
-          },
+          [Symbol.asyncDispose]: () => Promise.resolve(dispose()),
         });
       },
       [Symbol.asyncDispose]: () => Promise.resolve(),
@@ -133,11 +122,74 @@ export async function tfjsSubject(
   }
 }
 
-async function buildBundle(packages: Packages, bundle: URL): Promise<void> {
+/** Its batch norm on a batch that is in place; everything returned is the caller's to dispose. */
+export interface TfjsCalls {
+  readonly forward: () => TfTensor;
+  readonly both: () => Gradients;
+  readonly dispose: () => void;
+}
+
+/**
+ * Puts a batch in place.
+ *
+ * @param tf the module, on the backend that is set
+ * @param shape shape and format of the batch
+ * @param numbers its numbers
+ * @returns what launches
+ */
+export function tfjsCalls(
+  tf: Tf,
+  shape: BatchShape,
+  { x: values, dy: gradient, weight: scale, bias: offset }: Numbers,
+): TfjsCalls {
+  const { dims, axes, vector } = plainLayout(shape);
+  const place = (numbers: Float32Array, dims: readonly number[]) => tf.tensor(numbers, dims);
+  const [x, dy] = [place(values, dims), place(gradient, dims)];
+  const last = dims.length === 2;
+  const plain = last ? [scale.length] : vector;
+  const [weight, bias] = [place(scale, plain), place(offset, plain)];
+  // Its fused operator is channels last only.
+  const normalize = last
+    ? (x: TfTensor, weight: TfTensor, bias: TfTensor) => {
+      const { mean, variance } = tf.moments(x, axes, false);
+      return tf.batchNorm(x, mean, variance, bias, weight, EPS);
+    }
+    : (x: TfTensor, weight: TfTensor, bias: TfTensor) => {
+      const { mean, variance } = tf.moments(x, axes, true);
+      const a = tf.mul(tf.rsqrt(tf.add(variance, EPS)), weight);
+      return tf.add(tf.mul(tf.sub(x, mean), a), bias);
+    };
+  const gradients = tf.valueAndGrads(normalize);
+  return {
+    forward: () => tf.tidy(() => normalize(x, weight, bias)),
+    both: () => tf.tidy(() => gradients([x, weight, bias], dy)),
+    dispose: () => {
+      for (const tensor of [x, dy, weight, bias]) tensor.dispose();
+    },
+  };
+}
+
+/** Disposes y and all gradients. */
+export function disposeAll({ value, grads }: Gradients): void {
+  for (const tensor of [value, ...grads]) tensor.dispose();
+}
+
+/**
+ * Bundles it with a backend.
+ *
+ * @param packages where it is installed
+ * @param bundle the file to write, CommonJS
+ * @param backend the backend's exports, and what stands before everything
+ */
+export async function buildBundle(
+  packages: Packages,
+  bundle: URL,
+  { exports, banner = "" }: { readonly exports: string; readonly banner?: string },
+): Promise<void> {
   const { build, stop } = packages.load("esbuild") as Esbuild;
   const contents = [
     `export * from "@tensorflow/tfjs-core";`,
-    `export { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";`,
+    exports,
     `import "@tensorflow/tfjs-core/dist/register_all_gradients";`,
   ].join("\n");
   const path = (url: URL) => decodeURIComponent(url.pathname);
@@ -149,6 +201,7 @@ async function buildBundle(packages: Packages, bundle: URL): Promise<void> {
       format: "cjs",
       platform: "node",
       mainFields: ["module", "main"],
+      banner: { js: banner },
       outfile: path(bundle),
       logLevel: "silent",
     });
