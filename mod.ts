@@ -140,6 +140,8 @@ export type {
   FusedOperations,
   GradientArrays,
   GradientSums,
+  InParts,
+  OverlappedOperations,
   Prologue,
   RunningStats,
   Statistics,

@@ -22,7 +22,7 @@ import {
   tensorLike,
   ungate,
 } from "./epilogue.ts";
-import { apart, exchange, sideBySide } from "./exchange.ts";
+import { apart, exchangeAll, partsOf, sideBySide } from "./exchange.ts";
 import type { GroupResiduals, LocalResiduals, Residuals } from "./forward.ts";
 import { sum } from "./moments.ts";
 import { batch, launchAll, region } from "./ownership.ts";
@@ -174,17 +174,37 @@ export async function backwardOverGroup<A>(
     checkDonated(calls);
     return localBackward(calls, device);
   }
+  const parts = partsOf(device, calls);
   const launch = (scope: Device<A>) => {
     for (const call of calls) checkResiduals(call, "group", device, worldSize);
     const saved = calls.map(snapshot);
     checkDonated(saved);
+    const { overlapped } = scope;
+    if (overlapped && parts > 1) {
+      const [call] = saved;
+      const { residuals: { input }, residuals } = call;
+      const gated = gate(scope, call);
+      const { gradOutput, prologue } = gated;
+      const { array: local, wires } = overlapped.gradientSums(
+        input,
+        gradOutput,
+        statisticsOf(residuals),
+        prologue,
+      );
+      return { prepared: [{ ...call, gated, local }], wires };
+    }
     return batch(scope, (d) => {
       const prepared = saved.map((call) => ({ ...call, ...prepare(d, call) }));
-      return { prepared, wire: sideBySide(prepared.map(({ local }) => d.sumsToWire(local))) };
+      return { prepared, wires: [sideBySide(prepared.map(({ local }) => d.sumsToWire(local)))] };
     });
   };
   return await region(device, async (scope) => {
-    const { total, launched } = await exchange(group, () => launch(scope), sum, options);
+    const { total, launched } = await exchangeAll(
+      group,
+      () => launch(scope),
+      { parts, combine: sum, head: 0, action: ACTION },
+      options,
+    );
     const { prepared } = launched;
     const lengths = prepared.map(({ residuals: { input } }) => 2 * input.shape[1]);
     const wires = apart(total, lengths, ACTION);
@@ -232,11 +252,18 @@ function localBackward<A>(
 
 function prepare<A>(
   device: Device<A>,
-  { residuals, gradOutput, donate }: BackwardCall<A, Residuals<A>>,
+  call: BackwardCall<A, Residuals<A>>,
 ): { readonly gated: Gated<A>; readonly local: A } {
-  const { input, output, residualFormat } = residuals;
-  const gated = ungate(device, gradOutput, { output, residualFormat, overwrite: donate === true });
-  return { gated, local: gradientSums(device, input, statisticsOf(residuals), gated) };
+  const gated = gate(device, call);
+  const { residuals } = call;
+  return { gated, local: gradientSums(device, residuals.input, statisticsOf(residuals), gated) };
+}
+
+function gate<A>(
+  device: Device<A>,
+  { residuals: { output, residualFormat }, gradOutput, donate }: BackwardCall<A, Residuals<A>>,
+): Gated<A> {
+  return ungate(device, gradOutput, { output, residualFormat, overwrite: donate === true });
 }
 
 function finish<A>(

@@ -42,12 +42,6 @@ export interface BackwardBranch<A> {
   readonly options?: BackwardOptions;
 }
 
-/** Effects of both functions. */
-interface Effects<A> {
-  readonly device: Device<A>;
-  readonly group: ReduceGroup;
-}
-
 /**
  * Does what `syncBatchNormForward` does for each of several branches, in one readback and one collective.
  *
@@ -86,7 +80,7 @@ interface Effects<A> {
  */
 export async function syncBatchNormForwardAll<A>(
   branches: readonly ForwardBranch<A>[],
-  effects: Effects<A>,
+  effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: Pick<CollectiveOptions, "signal"> = {},
 ): Promise<readonly GroupForward<A>[]> {
   const action = "normalize the batches";
@@ -137,7 +131,7 @@ export async function syncBatchNormForwardAll<A>(
  */
 export async function syncBatchNormBackwardAll<A>(
   branches: readonly BackwardBranch<A>[],
-  effects: Effects<A>,
+  effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: Pick<CollectiveOptions, "signal"> = {},
 ): Promise<readonly Backward<A>[]> {
   const action = "compute the gradients of the branches";

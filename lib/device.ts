@@ -192,6 +192,34 @@ export interface Device<A> extends Describing<A> {
   readonly downloadAll?: (arrays: readonly A[]) => Promise<Float32Array<ArrayBuffer>>;
   /** Operations in one pass that the ones above need several for. */
   readonly fused?: FusedOperations<A>;
+  /** Reductions whose parts are on their way to other ranks while the next ones are computed. */
+  readonly overlapped?: OverlappedOperations<A>;
+}
+
+/**
+ * Reductions in parts of the channels, for synchronised calls: each part has a readback and a collective of its own, which
+ * overlap with the statistics of the next. Worth it only where a readback takes less than the statistics do.
+ */
+export interface OverlappedOperations<A> {
+  /** Number of parts, the same for every tensor, since ranks match collectives one by one; some may have no channels. */
+  readonly parts: number;
+  /** `moments`, and the wire of each part's channels. */
+  readonly moments: (input: Tensor<A>) => InParts<A>;
+  /** `gradientSums`, with dy as a prologue leaves it where there is one, and the wire of each part's channels. */
+  readonly gradientSums: (
+    input: Tensor<A>,
+    gradOutput: Tensor<A>,
+    statistics: Statistics<A>,
+    prologue: Prologue<A> | null,
+  ) => InParts<A>;
+}
+
+/** A reduction in parts. */
+export interface InParts<A> {
+  /** All of it. */
+  readonly array: A;
+  /** The wires of the parts, whose channels follow each other. */
+  readonly wires: readonly Promise<Float64Array<ArrayBuffer>>[];
 }
 
 /** Operations in one pass over memory that a device may offer; the library does without where it does not. */

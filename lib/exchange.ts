@@ -6,6 +6,7 @@
 
 import { checkWire } from "./checks.ts";
 import type { CollectiveOptions, Combine, ReduceGroup } from "./collectives.ts";
+import type { Device } from "./device.ts";
 
 /**
  * Launches this rank's part and reduces it over the group, in one readback and one collective.
@@ -26,6 +27,76 @@ export function exchange<T extends Launched>(
   options: CollectiveOptions,
 ): Promise<{ readonly total: Float64Array; readonly launched: T }> {
   return exchangeBy(launch, (sending) => group.allReduce(sending, combine, options));
+}
+
+/** How an exchange in parts is folded. */
+interface Folding {
+  /** Number of parts, on every rank, whatever the launch does. */
+  readonly parts: number;
+  /** Folds the wires of two ranks. */
+  readonly combine: Combine;
+  /** Numbers that stand before those of the channels in the wire of a part. */
+  readonly head: 0 | 1;
+  /** What the caller was about to do, for messages. */
+  readonly action: string;
+}
+
+/**
+ * The same in parts of the channels, each with a collective of its own: all are called before the first await, in order, while
+ * the readbacks of later parts are still to come. One part is {@linkcode exchange}.
+ *
+ * @param group the ranks
+ * @param launch checks and launches; `wires` are the readbacks of the parts
+ * @param folding how many parts there are, and how they are folded
+ * @param options label and signal of the collectives
+ * @returns the reduced wire of all channels, and what was launched
+ */
+export async function exchangeAll<T extends { readonly wires: readonly Promise<Float64Array>[] }>(
+  group: ReduceGroup,
+  launch: () => T,
+  { parts, combine, head, action }: Folding,
+  options: CollectiveOptions,
+): Promise<{ readonly total: Float64Array; readonly launched: T }> {
+  const launching = new Promise<T>((resolve) => resolve(launch())); // At once.
+  const totals = Array.from({ length: parts }, async (_, part) => {
+    const wire = launching.then(({ wires }) => wires[part]);
+    const label = parts === 1 ? options.label : `${options.label} part ${part + 1} of ${parts}`;
+    const collective = (sending: Promise<Float64Array>) =>
+      group.allReduce(sending, combine, { ...options, label });
+    const { total } = await exchangeBy(() => ({ wire }), collective);
+    if (parts > 1) checkWire(total, (await wire).length, action);
+    return total;
+  });
+  const all = await Promise.all(totals);
+  return { total: parts === 1 ? all[0] : joinParts(all, head), launched: await launching };
+}
+
+/**
+ * How many parts an exchange has.
+ *
+ * @param device what may overlap parts with each other
+ * @param calls what is exchanged together; branches already share what parts would take apart
+ * @returns 1 without overlap
+ */
+export function partsOf<A>({ overlapped }: Device<A>, { length }: readonly unknown[]): number {
+  return length === 1 && overlapped ? overlapped.parts : 1;
+}
+
+/**
+ * Puts the wires of parts of the channels together: what they begin with (the count of moments), then the first numbers of all
+ * channels, then the second.
+ *
+ * @param wires [head, first C, second C] of each part
+ * @param head how many numbers stand before: the same in all parts
+ * @returns the wire of all channels
+ */
+function joinParts(wires: readonly Float64Array[], head: 0 | 1): Float64Array {
+  const halves = wires.map((wire) => {
+    const channels = (wire.length - head) / 2;
+    return [wire.subarray(head, head + channels), wire.subarray(head + channels)];
+  });
+  const numbers = [0, 1].flatMap((half) => halves.flatMap((both) => [...both[half]]));
+  return Float64Array.of(...wires[0].subarray(0, head), ...numbers);
 }
 
 /** What was launched, with its readback. */

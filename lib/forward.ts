@@ -15,7 +15,7 @@ import {
 } from "./checks.ts";
 import type { Device } from "./device.ts";
 import { normalize, tensorLike } from "./epilogue.ts";
-import { apart, combineEach, exchange, sideBySide } from "./exchange.ts";
+import { apart, combineEach, exchangeAll, partsOf, sideBySide } from "./exchange.ts";
 import { mergeMoments } from "./moments.ts";
 import { batch, launchAll, region } from "./ownership.ts";
 import { advance } from "./running_stats.ts";
@@ -226,16 +226,25 @@ export async function forwardOverGroup<A>(
     );
   }
   const lengths = calls.map(({ input }) => 1 + 2 * input?.shape?.[1]);
+  const parts = partsOf(device, calls);
   const launch = (scope: Device<A>) => {
     const checked = calls.map((call) => checkedCall(scope, call));
+    if (scope.overlapped && parts > 1) {
+      return { checked, wires: scope.overlapped.moments(checked[0].input).wires };
+    }
     return batch(scope, (d) => ({
       checked,
-      wire: sideBySide(checked.map(({ input }) => d.momentsToWire(d.moments(input)))),
+      wires: [sideBySide(checked.map(({ input }) => d.momentsToWire(d.moments(input))))],
     }));
   };
   return await region(device, async (scope) => {
     const combine = combineEach(mergeMoments, lengths);
-    const { total, launched } = await exchange(group, () => launch(scope), combine, options);
+    const { total, launched } = await exchangeAll(
+      group,
+      () => launch(scope),
+      { parts, combine, head: 1, action: ACTION },
+      options,
+    );
     const wires = apart(total, lengths, ACTION);
     const counts = calls.map(({ action }, i) =>
       checkMoments(wires[i], (lengths[i] - 1) / 2, action)

@@ -7,7 +7,7 @@
  * @module
  */
 
-import type { Device, FusedOperations } from "./device.ts";
+import type { Device, FusedOperations, InParts } from "./device.ts";
 
 /**
  * Runs a body and frees what it allocated and did not return.
@@ -253,7 +253,13 @@ function derive<A>(device: Device<A>, owner: Owner<A>): Device<A> {
     check();
     return read();
   };
-  const { fused, batch, adopt, downloadAll } = device;
+  const inParts = (launch: () => InParts<A>): InParts<A> => {
+    check();
+    const made = launch();
+    own(made.array);
+    return made;
+  };
+  const { fused, overlapped, batch, adopt, downloadAll } = device;
   const derived: Device<A> = {
     ...device,
     upload: (...args) => one(() => device.upload(...args)),
@@ -281,6 +287,13 @@ function derive<A>(device: Device<A>, owner: Owner<A>): Device<A> {
     ...(downloadAll && { downloadAll: (arrays) => checked(() => downloadAll(arrays)) }),
     ...(adopt && { adopt: (...args) => one(() => adopt(...args)) }),
     ...(fused && { fused: deriveFused(fused, one, several) }),
+    ...(overlapped && {
+      overlapped: {
+        parts: overlapped.parts,
+        moments: (...args) => inParts(() => overlapped.moments(...args)),
+        gradientSums: (...args) => inParts(() => overlapped.gradientSums(...args)),
+      },
+    }),
   };
   return Object.freeze(derived);
 }

@@ -12,6 +12,7 @@ import { bindingTests } from "./webgpu/bindings.ts";
 import { gpuEffectTests } from "./webgpu/effects.ts";
 import { failureTests } from "./webgpu/failures.ts";
 import { numberTests } from "./webgpu/numbers.ts";
+import { overlapTests } from "./webgpu/overlap.ts";
 import { planTests } from "./webgpu/plans.ts";
 import { shaderTests } from "./webgpu/shaders.ts";
 import { demanded } from "./demanded.ts";
@@ -49,7 +50,15 @@ if (dawn) {
   });
   const opens = opener(dawn, NAME, false);
   for (
-    const tests of [shaderTests, gpuEffectTests, failureTests, bindingTests, numberTests, planTests]
+    const tests of [
+      shaderTests,
+      gpuEffectTests,
+      failureTests,
+      bindingTests,
+      numberTests,
+      planTests,
+      overlapTests,
+    ]
   ) {
     await tests(opens);
   }

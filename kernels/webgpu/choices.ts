@@ -27,6 +27,12 @@ export interface Choices {
    * again; true by default.
    */
   readonly masks: boolean;
+  /**
+   * Parts of the channels whose statistics a synchronised call reduces over the group one by one, each while the next is
+   * computed, 1 to 64; the same on all ranks. 1, all at once, by default: every part costs a readback and a collective of its
+   * own, so that a readback must take less than a millisecond, as in Dawn.
+   */
+  readonly overlap: number;
   /** Packs that an invocation of an elementwise kernel walks at least; 4 by default. */
   readonly walked: number;
   /**
@@ -54,6 +60,7 @@ export function choicesFor(isFallbackAdapter: boolean, plan: Partial<Choices> = 
     workgroups: 4096,
     ahead: 4,
     masks: true,
+    overlap: 1,
     walked: 4,
     cacheBytes: 0,
     ...chosen,
@@ -72,6 +79,7 @@ const POSSIBLE: { readonly [K in keyof Choices]: readonly [(value: unknown) => b
     workgroups: [whole(1, 2 ** 20), "an integer from 1 to 2^20"],
     ahead: [whole(1, 8), "an integer from 1 to 8"],
     masks: [(value) => typeof value === "boolean", "true or false"],
+    overlap: [whole(1, 64), "an integer from 1 to 64"],
     walked: [whole(1, 2 ** 16), "an integer from 1 to 2^16"],
     cacheBytes: [whole(0, 2 ** 40), "an integer of 0 or more bytes"],
   };

@@ -64,6 +64,8 @@ export interface Plan {
   readonly gradientSums: KernelPlan;
   /** Backward's second kernel. */
   readonly gradients: KernelPlan;
+  /** Parts of the channels that a synchronised call reduces over the group one by one; 1 where they do not overlap. */
+  readonly overlap: number;
   /** What was planned with. */
   readonly choices: Choices;
 }
@@ -129,6 +131,7 @@ export function explainPlan(
     normalize: kernelPlan(normalize, normalize.shares(parts)),
     gradientSums: kernelPlan(sums, sums.slices),
     gradients: kernelPlan(gradients, gradients.shares(sumParts)),
+    overlap: limits.choices.overlap,
     choices: Object.freeze({ ...limits.choices }),
   });
 }

@@ -11,9 +11,9 @@ import { momentsKernel } from "../wgsl/moments.ts";
 import { normalizeKernel } from "../wgsl/normalize.ts";
 import { runningStatsKernel } from "../wgsl/statistics.ts";
 import { elementsOf } from "../wgsl/tiles.ts";
-import { bytesOf, type WebGpuArray } from "./arrays.ts";
+import { bytesOf, type Moments, type Slot, type WebGpuArray } from "./arrays.ts";
 import { maskOf } from "./plan.ts";
-import type { Operate } from "./workbench.ts";
+import type { Bench, Operate } from "./workbench.ts";
 
 type A = WebGpuArray;
 
@@ -27,30 +27,48 @@ export interface ForwardOperations extends Pick<Device<A>, "moments" | "updateRu
   ) => A;
 }
 
+/** Room for the moments of a batch; zeros for an empty one. */
+export function roomForMoments(bench: Bench, input: Tensor<A>): A {
+  const x = bench.part(input);
+  const { batch, channels, inner } = extents(input.shape);
+  const count = batch * inner;
+  if (count === 0) {
+    const contents = { kind: "moments", channels, slices: 1, count } as const;
+    return bench.fill(contents, () => new Float32Array(4 * channels));
+  }
+  const { cells, slices } = bench.plan(input.shape, { x }, {}, 1);
+  return bench.room({ kind: "moments", channels, slices: slices * cells, count })[0];
+}
+
+/** Launches the statistics of a batch, or of some of its channels, into the room for all. */
+export function launchMoments(
+  bench: Bench,
+  input: Tensor<A>,
+  parts: Slot<Moments>,
+  channels?: readonly [from: number, to: number],
+): void {
+  const { count, slices: total } = parts.contents;
+  if (count === 0) return;
+  const over = bench.plan(input.shape, { x: bench.part(input) }, { parts }, 1);
+  const slices = total / over.cells;
+  over.launch(bench.recorder, {
+    kernel: bench.kernel(momentsKernel, { ...over.tile, dtype: input.dtype }),
+    arrays: { parts },
+    ...{ slices, channels },
+    also: ({ cell }) => ({
+      parameters: { zero: 0, partsSlices: total, firstSlice: cell * slices },
+    }),
+  });
+}
+
 const NO_EPILOGUE: Epilogue<A> = { residual: null, relu: false, overwrite: false };
 
 /** Makes the operations of the way forward. */
 export function forwardOperations(operate: Operate): ForwardOperations {
   const moments = (input: Tensor<A>): A =>
     operate((bench) => {
-      const x = bench.part(input);
-      const { batch, channels, inner } = extents(input.shape);
-      const count = batch * inner;
-      if (count === 0) {
-        const contents = { kind: "moments", channels, slices: 1, count } as const;
-        return bench.fill(contents, () => new Float32Array(4 * channels));
-      }
-      const { cells, tile, slices } = bench.plan(input.shape, { x }, {}, 1);
-      const total = slices * cells;
-      const [array, parts] = bench.room({ kind: "moments", channels, slices: total, count });
-      bench.plan(input.shape, { x }, { parts }, 1).launch(bench.recorder, {
-        kernel: bench.kernel(momentsKernel, { ...tile, dtype: input.dtype }),
-        arrays: { parts },
-        slices,
-        also: ({ cell }) => ({
-          parameters: { zero: 0, partsSlices: total, firstSlice: cell * slices },
-        }),
-      });
+      const array = roomForMoments(bench, input);
+      launchMoments(bench, input, bench.moments(array));
       return array;
     });
 

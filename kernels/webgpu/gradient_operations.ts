@@ -50,36 +50,8 @@ export function gradientOperations(operate: Operate): GradientOperations {
     { output } = NO_PROLOGUE,
   ) =>
     operate((bench) => {
-      const { mask, gate, reread, ...tensors } = read(bench, input, gradOutput, output);
-      const { source, handles, slots, slices: momentsSlices } = bench.look(statistics);
-      const { batch, channels, inner } = extents(input.shape);
-      const contents = { kind: "sums", channels, empty: false, statistics: handles } as const;
-      if (batch * inner === 0) {
-        const zeros = () => new Float32Array(2 * (HEADER + 1) * channels);
-        return bench.fill({ ...contents, slices: 1, empty: true }, zeros);
-      }
-      const { cells, tile, slices } = bench.plan(input.shape, tensors, {}, reread);
-      const partsSlices = slices * cells;
-      const [array, parts] = bench.room({ ...contents, slices: partsSlices });
-      const beside = { ...slots, parts };
-      const { dtype } = input;
-      bench.plan(input.shape, tensors, beside, reread).launch(bench.recorder, {
-        kernel: bench.kernel(gradientSumsKernel, {
-          ...tile,
-          ...gate,
-          dtype,
-          source,
-        }),
-        arrays: beside,
-        slices,
-        also: ({ cell, channel }) => ({
-          parameters: {
-            ...{ zero: 0, momentsSlices, partsSlices, firstSlice: cell * slices },
-            ...(mask && { maskWords: mask.words, maskChannel: channel }),
-          },
-          ...(mask && { ranges: { mask: mask.range } }),
-        }),
-      });
+      const array = roomForSums(bench, input, gradOutput, statistics, output);
+      launchSums(bench, input, gradOutput, statistics, output, bench.sums(array));
       return array;
     });
 
@@ -168,6 +140,58 @@ export function gradientOperations(operate: Operate): GradientOperations {
     });
 
   return Object.freeze({ gradientSums, gradients });
+}
+
+/** Room for the gradient sums of a batch; zeros for an empty one. */
+export function roomForSums(
+  bench: Bench,
+  input: Tensor<A>,
+  gradOutput: Tensor<A>,
+  statistics: Statistics<A>,
+  output: Tensor<A> | null,
+): A {
+  const { mask: _mask, gate: _gate, reread, ...tensors } = read(bench, input, gradOutput, output);
+  const { handles } = bench.look(statistics);
+  const { batch, channels, inner } = extents(input.shape);
+  const contents = { kind: "sums", channels, empty: false, statistics: handles } as const;
+  if (batch * inner === 0) {
+    const zeros = () => new Float32Array(2 * (HEADER + 1) * channels);
+    return bench.fill({ ...contents, slices: 1, empty: true }, zeros);
+  }
+  const { cells, slices } = bench.plan(input.shape, tensors, {}, reread);
+  return bench.room({ ...contents, slices: slices * cells })[0];
+}
+
+/** Launches the gradient sums of a batch, or of some of its channels, into the room for all. */
+export function launchSums(
+  bench: Bench,
+  input: Tensor<A>,
+  gradOutput: Tensor<A>,
+  statistics: Statistics<A>,
+  output: Tensor<A> | null,
+  parts: Slot<Sums>,
+  channels?: readonly [from: number, to: number],
+): void {
+  const { empty, slices: partsSlices } = parts.contents;
+  if (empty) return;
+  const { mask, gate, reread, ...tensors } = read(bench, input, gradOutput, output);
+  const { source, slots, slices: momentsSlices } = bench.look(statistics);
+  const beside = { ...slots, parts };
+  const over = bench.plan(input.shape, tensors, beside, reread);
+  const slices = partsSlices / over.cells;
+  const { dtype } = input;
+  over.launch(bench.recorder, {
+    kernel: bench.kernel(gradientSumsKernel, { ...over.tile, ...gate, dtype, source }),
+    arrays: beside,
+    ...{ slices, channels },
+    also: ({ cell, channel }) => ({
+      parameters: {
+        ...{ zero: 0, momentsSlices, partsSlices, firstSlice: cell * slices },
+        ...(mask && { maskWords: mask.words, maskChannel: channel }),
+      },
+      ...(mask && { ranges: { mask: mask.range } }),
+    }),
+  });
 }
 
 /** What both directions of a walk back read: the mask of an output, where it has one, instead of the output. */

@@ -9,6 +9,7 @@ import type { WebGpuArray } from "./arrays.ts";
 import { elementwiseOperations } from "./elementwise_operations.ts";
 import { forwardOperations } from "./forward_operations.ts";
 import { gradientOperations } from "./gradient_operations.ts";
+import { overlappedOperations } from "./overlapped_operations.ts";
 import { transfers } from "./transfers.ts";
 import { type Machine, workshop } from "./workbench.ts";
 
@@ -29,6 +30,7 @@ export function operations(machine: Machine): Operations {
   const forward = forwardOperations(operate);
   const { gradientSums, gradients } = gradientOperations(operate);
   const { normalize } = forward;
+  const overlapped = overlappedOperations(operate, machine.limits.choices.overlap);
   return Object.freeze<Operations>({
     ...transfers(operate),
     ...elementwiseOperations(operate),
@@ -36,5 +38,6 @@ export function operations(machine: Machine): Operations {
     gradientSums,
     gradients,
     fused: Object.freeze({ normalize, gradientSums, gradients }),
+    ...(overlapped && { overlapped }),
   });
 }

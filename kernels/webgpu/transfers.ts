@@ -8,7 +8,15 @@ import type { Device } from "../../lib/device.ts";
 import type { ArrayInfo } from "../../lib/tensor.ts";
 import { HEADER, mergedSumsKernel } from "../wgsl/gradient_sums.ts";
 import { mergedMomentsKernel } from "../wgsl/statistics.ts";
-import { bytesOf, type Elements, padded, type Slot, type WebGpuArray } from "./arrays.ts";
+import {
+  bytesOf,
+  type Elements,
+  type Moments,
+  padded,
+  type Slot,
+  type Sums,
+  type WebGpuArray,
+} from "./arrays.ts";
 import { USAGE } from "./memory.ts";
 import type { Range } from "./programs.ts";
 import type { Bench, Operate } from "./workbench.ts";
@@ -31,15 +39,8 @@ const SUMS = 2 * (HEADER + 1);
 
 /** Makes the operations between host and device. */
 export function transfers(operate: Operate): Transfers {
-  /** Operates, and reads back: what throws rejects; what nobody awaits crashes nobody. */
-  const reading = <T>(body: (bench: Bench) => Promise<T>): Promise<T> => {
-    const result = new Promise<T>((resolve) => resolve(operate(body)));
-    result.catch(() => {});
-    return result;
-  };
-
   const collect = (arrays: readonly WebGpuArray[]): Promise<Float32Array<ArrayBuffer>> =>
-    reading(async ({ elements, limits, recorder, settled }) => {
+    reading(operate, async ({ elements, limits, recorder, settled }) => {
       const parts = arrays.map(elements).filter(({ contents }) => contents.length > 0).map(located);
       if (parts.length === 0) await settled();
       const reads = portions(parts, limits.bindingBytes).map((portion) => ({
@@ -76,32 +77,7 @@ export function transfers(operate: Operate): Transfers {
     download: (array) => collect([array]),
     downloadAll: collect,
 
-    momentsToWire: (array) =>
-      reading(async ({ moments, room, kernel, overChannels, recorder, free, settled }) => {
-        const slot = moments(array);
-        const { channels, count, slices } = slot.contents;
-        const wire = new Float64Array(1 + 2 * channels);
-        if (count === 0) {
-          await settled();
-          return wire;
-        }
-        const [scratch, merged] = slices > 1 ? room({ ...slot.contents, slices: 1 }) : [null, slot];
-        if (scratch) {
-          const parameters = { zero: 0, momentsSlices: slices };
-          const beside = { moments: slot, merged };
-          overChannels((tile) => kernel(mergedMomentsKernel, tile), channels, beside, parameters);
-        }
-        const bytes = recorder.readBack(merged);
-        if (scratch) free(scratch);
-        const records = new Float32Array(await bytes);
-        wire[0] = count;
-        for (let c = 0; c < channels; c++) {
-          const [mean, short, m2] = records.subarray(MOMENTS * c);
-          wire[1 + c] = mean + short;
-          wire[1 + channels + c] = m2;
-        }
-        return wire;
-      }),
+    momentsToWire: (array) => reading(operate, (bench) => readMoments(bench, bench.moments(array))),
     momentsFromWire: (wire) =>
       operate(({ fill }) => {
         const channels = (wire.length - 1) / 2;
@@ -117,31 +93,7 @@ export function transfers(operate: Operate): Transfers {
           return records;
         });
       }),
-    sumsToWire: (array) =>
-      reading(async ({ sums, room, kernel, overChannels, recorder, free, settled }) => {
-        const slot = sums(array);
-        const { channels, slices, empty } = slot.contents;
-        const wire = new Float64Array(2 * channels);
-        if (empty) {
-          await settled();
-          return wire;
-        }
-        const [scratch, merged] = slices > 1 ? room({ ...slot.contents, slices: 1 }) : [null, slot];
-        if (scratch) {
-          const parameters = { localSlices: slices };
-          const beside = { local: slot, merged };
-          overChannels((tile) => kernel(mergedSumsKernel, tile), channels, beside, parameters);
-        }
-        const bytes = recorder.readBack(merged);
-        if (scratch) free(scratch);
-        const records = new Float32Array(await bytes);
-        for (let c = 0; c < channels; c++) {
-          const [sumDy, sumDyXmu] = records.subarray(SUMS * c + 2 * HEADER);
-          wire[c] = sumDy;
-          wire[channels + c] = sumDyXmu;
-        }
-        return wire;
-      }),
+    sumsToWire: (array) => reading(operate, (bench) => readSums(bench, bench.sums(array))),
     sumsFromWire: (wire) =>
       operate(({ fill }) => {
         const channels = wire.length / 2;
@@ -155,6 +107,70 @@ export function transfers(operate: Operate): Transfers {
         });
       }),
   });
+}
+
+/** Operates, and reads back: what throws rejects; what nobody awaits crashes nobody. */
+export function reading<T>(operate: Operate, body: (bench: Bench) => Promise<T>): Promise<T> {
+  const result = new Promise<T>((resolve) => resolve(operate(body)));
+  result.catch(() => {});
+  return result;
+}
+
+/** Reads moments, or those of some channels, as their wire. */
+export async function readMoments(
+  { room, kernel, overChannels, recorder, free, settled }: Bench,
+  slot: Slot<Moments>,
+): Promise<Float64Array<ArrayBuffer>> {
+  const { channels, count, slices } = slot.contents;
+  const wire = new Float64Array(1 + 2 * channels);
+  wire[0] = count;
+  if (count === 0 || channels === 0) {
+    await settled();
+    return wire;
+  }
+  const [scratch, merged] = slices > 1 ? room({ ...slot.contents, slices: 1 }) : [null, slot];
+  if (scratch) {
+    const parameters = { zero: 0, momentsSlices: slices };
+    const beside = { moments: slot, merged };
+    overChannels((tile) => kernel(mergedMomentsKernel, tile), channels, beside, parameters);
+  }
+  const bytes = recorder.readBack(merged);
+  if (scratch) free(scratch);
+  const records = new Float32Array(await bytes);
+  for (let c = 0; c < channels; c++) {
+    const [mean, short, m2] = records.subarray(MOMENTS * c);
+    wire[1 + c] = mean + short;
+    wire[1 + channels + c] = m2;
+  }
+  return wire;
+}
+
+/** Reads gradient sums, or those of some channels, as their wire. */
+export async function readSums(
+  { room, kernel, overChannels, recorder, free, settled }: Bench,
+  slot: Slot<Sums>,
+): Promise<Float64Array<ArrayBuffer>> {
+  const { channels, slices, empty } = slot.contents;
+  const wire = new Float64Array(2 * channels);
+  if (empty || channels === 0) {
+    await settled();
+    return wire;
+  }
+  const [scratch, merged] = slices > 1 ? room({ ...slot.contents, slices: 1 }) : [null, slot];
+  if (scratch) {
+    const parameters = { localSlices: slices };
+    const beside = { local: slot, merged };
+    overChannels((tile) => kernel(mergedSumsKernel, tile), channels, beside, parameters);
+  }
+  const bytes = recorder.readBack(merged);
+  if (scratch) free(scratch);
+  const records = new Float32Array(await bytes);
+  for (let c = 0; c < channels; c++) {
+    const [sumDy, sumDyXmu] = records.subarray(SUMS * c + 2 * HEADER);
+    wire[c] = sumDy;
+    wire[channels + c] = sumDyXmu;
+  }
+  return wire;
 }
 
 /** A wrapped buffer may be one that cannot be copied from. */

@@ -7,7 +7,15 @@
 import type { Format } from "../../lib/tensor.ts";
 import type { Kernel, Parameters } from "../wgsl/kernel.ts";
 import { channelsOfLane, elementsOf } from "../wgsl/tiles.ts";
-import { bytesOf, bytesPerChannel, type Elements, padded, type Slot } from "./arrays.ts";
+import {
+  bytesOf,
+  bytesPerChannel,
+  type Elements,
+  type Moments,
+  padded,
+  type Slot,
+  type Sums,
+} from "./arrays.ts";
 import type { Recorder } from "./launches.ts";
 import { type Box, type Limits, planWalk, tiling, type WalkPlan } from "./plan.ts";
 import type { Range } from "./programs.ts";
@@ -31,6 +39,8 @@ export interface WalkLaunch {
   /** Slices of each box, and the number of positions that each begins at a multiple of; 1 by default. */
   readonly slices: number;
   readonly unit?: number;
+  /** Channels [from, to) that are walked, where it is not all of them. */
+  readonly channels?: readonly [from: number, to: number];
   /** The kernel's own parameters, and arrays that it binds as a whole; a box here counts channels, not packs of them. */
   readonly also?: (box: Box) => {
     readonly parameters: Parameters;
@@ -72,9 +82,12 @@ export function walk(
   const wide = channelsOfLane(pack);
   const named = given.map((tensor) => ({ ...tensor, bytes: tensor.bytes * elementsOf(pack) }));
 
-  const launch = (recorder: Recorder, { kernel, arrays, slices, unit, also }: WalkLaunch): void => {
+  const launch = (
+    recorder: Recorder,
+    { kernel, arrays, slices, unit, channels: only, also }: WalkLaunch,
+  ): void => {
     const one = {};
-    for (const box of boxes) {
+    for (const box of only ? clipped(boxes, only.map((channel) => channel / wide)) : boxes) {
       const real = { ...box, channel: box.channel * wide, channels: box.channels * wide };
       const { parameters, ranges = {} } = also?.(real) ?? { parameters: {} };
       const { workgroups, parameters: counts } = tiling(box, tile, slices, unit);
@@ -103,6 +116,29 @@ export function walk(
     }
   };
   return { ...plan, launch };
+}
+
+/** What boxes have of some channels, counted in packs of them. */
+function clipped(boxes: readonly Box[], [from, to]: readonly number[]): readonly Box[] {
+  return boxes.flatMap((box) => {
+    const channel = Math.max(box.channel, from);
+    const channels = Math.min(box.channel + box.channels, to) - channel;
+    return channels > 0 ? [{ ...box, channel, channels }] : [];
+  });
+}
+
+/** The records of some channels, as an array of their own. */
+export function ofChannels<C extends Moments | Sums>(
+  slot: Slot<C>,
+  [from, to]: readonly [from: number, to: number],
+): Slot<C> {
+  const record = bytesPerChannel(slot.contents);
+  return {
+    ...slot,
+    offset: slot.offset + from * record,
+    size: (to - from) * record,
+    contents: { ...slot.contents, channels: to - from },
+  };
 }
 
 /** The records of a box's channels. */

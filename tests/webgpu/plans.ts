@@ -129,6 +129,7 @@ export function planTests({ test, heavy }: Opener): void {
       [{ ahead: 0 }, /ahead must be an integer from 1 to 8/],
       [{ packs: 1 }, /packs must be true or false/],
       [{ masks: "bits" }, /masks must be true or false/],
+      [{ overlap: 0 }, /overlap must be an integer from 1 to 64: current value is 0/],
       [{ subgroups: true }, /subgroups must be "none", "declared" or "implied"/],
       [{ cacheBytes: -1 }, /cacheBytes must be an integer of 0 or more/],
       [{ workGroup: 64 }, /a plan has packs, .*: current one has workGroup/],
