@@ -8,13 +8,7 @@
 
 import assert from "node:assert/strict";
 import { deviceSuite } from "./device_suite.ts";
-import { bindingTests } from "./webgpu/bindings.ts";
-import { gpuEffectTests } from "./webgpu/effects.ts";
-import { failureTests } from "./webgpu/failures.ts";
-import { numberTests } from "./webgpu/numbers.ts";
-import { overlapTests } from "./webgpu/overlap.ts";
-import { planTests } from "./webgpu/plans.ts";
-import { shaderTests } from "./webgpu/shaders.ts";
+import { webgpuTests } from "./webgpu/all.ts";
 import { demanded } from "./demanded.ts";
 import { opener, sharedKit, spellingOf } from "./webgpu_kit.ts";
 
@@ -48,20 +42,7 @@ if (dawn) {
     ignore: subgroups === "none" && !demanded("dawn"), // SwiftShader has them.
     fn: () => assert.notEqual(subgroups, "none"),
   });
-  const opens = opener(dawn, NAME, false);
-  for (
-    const tests of [
-      shaderTests,
-      gpuEffectTests,
-      failureTests,
-      bindingTests,
-      numberTests,
-      planTests,
-      overlapTests,
-    ]
-  ) {
-    await tests(opens);
-  }
+  await webgpuTests(opener(dawn, NAME, false));
 } else if (demanded("dawn")) {
   Deno.test(`${NAME}: everything`, () => {
     throw new Error("this run demands Dawn, which could not be loaded or has no adapter");

@@ -1,0 +1,21 @@
+/** What is WebGPU's own, all together: for every implementation of it. */
+
+import type { Opener } from "../webgpu_kit.ts";
+import { bindingTests } from "./bindings.ts";
+import { gpuEffectTests } from "./effects.ts";
+import { failureTests } from "./failures.ts";
+import { numberTests } from "./numbers.ts";
+import { overlapTests } from "./overlap.ts";
+import { planTests } from "./plans.ts";
+import { shaderTests } from "./shaders.ts";
+
+/** Registers the tests. */
+export async function webgpuTests(opener: Opener): Promise<void> {
+  await shaderTests(opener);
+  gpuEffectTests(opener);
+  failureTests(opener);
+  bindingTests(opener);
+  numberTests(opener);
+  planTests(opener);
+  overlapTests(opener);
+}
