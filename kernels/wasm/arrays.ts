@@ -78,6 +78,40 @@ const KINDS: Record<Contents["kind"], string> = {
 };
 
 /**
+ * An array with what stands behind it inside: to look that up in a WeakMap is slower, and each of its entries is work for the
+ * garbage collector.
+ */
+class Handle implements WasmArray {
+  readonly device = "wasm";
+  readonly elements: () => Float32Array | Float16Array;
+  readonly #registry: object;
+  /** null once freed. */
+  #slot: Slot | null;
+
+  constructor(
+    registry: object,
+    slot: Slot,
+    elements: (array: Handle) => ReturnType<WasmArray["elements"]>,
+  ) {
+    this.elements = () => elements(this);
+    this.#registry = registry;
+    this.#slot = slot;
+    Object.freeze(this);
+  }
+
+  /** What stands behind a value; null behind a freed array, undefined behind what is none of the registry's. */
+  static slot(value: unknown, registry: object): Slot | null | undefined {
+    if (typeof value !== "object" || value === null || !(#slot in value)) return undefined;
+    return value.#registry === registry ? value.#slot : undefined;
+  }
+
+  /** Forgets what stands behind an array. */
+  static end(array: WasmArray): void {
+    if (#slot in array) array.#slot = null;
+  }
+}
+
+/**
  * Makes the registry of a device's arrays.
  *
  * @param memory where their blocks come from
@@ -88,11 +122,9 @@ export function createArrays(
   memory: Memory,
   elementsOf: (slot: Slot<Elements>) => Float32Array | Float16Array,
 ): Arrays {
-  /** null once freed. */
-  const slots = new WeakMap<WasmArray, Slot | null>();
-
+  const registry = {};
   const find = (array: WasmArray): Slot => {
-    const slot = slots.get(array);
+    const slot = Handle.slot(array, registry);
     if (slot) return slot;
     throw new TypeError(
       slot === null
@@ -109,15 +141,11 @@ export function createArrays(
       `Cannot use the array as ${KINDS[kind]}: it holds ${KINDS[found.contents.kind]}`,
     );
   };
+  const viewOf = (array: WasmArray) => elementsOf(slot(array, "elements"));
   const own = <C extends Contents>(block: Block, contents: C) => {
-    const array: WasmArray = Object.freeze({
-      device: "wasm",
-      elements: () => elementsOf(slot(array, "elements")),
-    });
     const made = { address: block.address, block, contents };
     block.owners++;
-    slots.set(array, made);
-    return { array, slot: made };
+    return { array: new Handle(registry, made, viewOf), slot: made };
   };
   return Object.freeze<Arrays>({
     make: (contents) => own({ address: memory.allocate(bytesOf(contents)), owners: 0 }, contents),
@@ -126,13 +154,13 @@ export function createArrays(
     free: (...arrays) => {
       arrays.forEach(find);
       for (const array of arrays) {
-        const slot = slots.get(array);
+        const slot = Handle.slot(array, registry);
         if (!slot) continue; // Named twice.
-        slots.set(array, null);
+        Handle.end(array);
         if (--slot.block.owners === 0) memory.release(slot.address);
       }
     },
-    owns: (value): value is WasmArray => Boolean(slots.get(value as WasmArray)),
+    owns: (value): value is WasmArray => Boolean(Handle.slot(value, registry)),
     describe: (array) => {
       const { contents } = find(array);
       const dtype = contents.kind === "elements" ? contents.dtype : "float32";
