@@ -42,9 +42,9 @@ export function region<A, R>(device: Device<A>, body: (device: Device<A>) => R):
   const end = (result: unknown): void => {
     open = false;
     if (owned.size === 0) return;
-    const isOwned = (value: unknown): value is A => owned.has(value as A);
-    for (const array of arraysIn(result, isOwned, owned.size)) owned.delete(array);
-    freeAll(device, owned);
+    // What is reachable is the caller's from here on; once that is everything, there is nothing left to look for.
+    walkTree(result, (node) => owned.delete(node as A), () => owned.size > 0);
+    if (owned.size > 0) freeAll(device, owned);
   };
   const scope = derive(device, {
     check: () => checkOpen(open, "in the region"),
@@ -195,29 +195,42 @@ function checkOpen(open: boolean, where: string): void {
   );
 }
 
-/** Arrays in a tree, `most` of them; descends into plain records, arrays and Maps only, and survives cycles. */
-function arraysIn<A>(
-  tree: unknown,
-  isArray: (value: unknown) => value is A,
-  most = Infinity,
-): Set<A> {
+/** Arrays in a tree. */
+function arraysIn<A>(tree: unknown, isArray: (value: unknown) => value is A): Set<A> {
   const found = new Set<A>();
-  const seen = new Set<unknown>();
-  const pending = [tree];
-  while (pending.length > 0 && found.size < most) {
-    const node = pending.pop();
-    if (typeof node !== "object" || node === null) continue;
-    if (isArray(node)) {
-      found.add(node);
-      continue;
-    }
-    if (seen.has(node)) continue;
-    seen.add(node);
-    if (Array.isArray(node)) { for (const value of node) pending.push(value); }
-    else if (node instanceof Map) { for (const value of node.values()) pending.push(value); }
-    else if (isPlain(node)) { for (const key of Object.keys(node)) pending.push(node[key]); }
-  }
+  walkTree(tree, (node) => isArray(node) && found.add(node) !== undefined, () => true);
   return found;
+}
+
+/**
+ * Walks a tree; descends into plain records, arrays and Maps only, and survives cycles.
+ *
+ * @param tree the tree
+ * @param take whether an object is a leaf
+ * @param more whether to go on
+ */
+function walkTree(tree: unknown, take: (node: object) => boolean, more: () => boolean): void {
+  if (!isObject(tree)) return;
+  const seen = new Set<object>();
+  const pending: object[] = [tree];
+  while (pending.length > 0 && more()) {
+    const node = pending.pop()!;
+    if (take(node) || seen.has(node)) continue;
+    seen.add(node);
+    if (Array.isArray(node)) { for (const value of node) if (isObject(value)) pending.push(value); }
+    else if (node instanceof Map) {
+      for (const value of node.values()) if (isObject(value)) pending.push(value);
+    } else if (isPlain(node)) {
+      for (const key of Object.keys(node)) {
+        const value = node[key];
+        if (isObject(value)) pending.push(value);
+      }
+    }
+  }
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === "object" && value !== null;
 }
 
 function isPlain(node: object): node is Record<string, unknown> {
