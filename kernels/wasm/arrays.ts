@@ -77,26 +77,26 @@ const KINDS: Record<Contents["kind"], string> = {
   sums: "gradient sums",
 };
 
+/** Gives the private fields of a class to an object that is there already. */
+class Given {
+  constructor(object: object) {
+    return object;
+  }
+}
+
 /**
- * An array with what stands behind it inside: to look that up in a WeakMap is slower, and each of its entries is work for the
- * garbage collector.
+ * What stands behind an array, inside it: to look that up in a WeakMap is slower, and each of its entries is work for the garbage
+ * collector. The array stays the plain record that those who walk trees take it for.
  */
-class Handle implements WasmArray {
-  readonly device = "wasm";
-  readonly elements: () => Float32Array | Float16Array;
+class Inside extends Given {
   readonly #registry: object;
   /** null once freed. */
   #slot: Slot | null;
 
-  constructor(
-    registry: object,
-    slot: Slot,
-    elements: (array: Handle) => ReturnType<WasmArray["elements"]>,
-  ) {
-    this.elements = () => elements(this);
+  constructor(array: WasmArray, registry: object, slot: Slot) {
+    super(array);
     this.#registry = registry;
     this.#slot = slot;
-    Object.freeze(this);
   }
 
   /** What stands behind a value; null behind a freed array, undefined behind what is none of the registry's. */
@@ -124,7 +124,7 @@ export function createArrays(
 ): Arrays {
   const registry = {};
   const find = (array: WasmArray): Slot => {
-    const slot = Handle.slot(array, registry);
+    const slot = Inside.slot(array, registry);
     if (slot) return slot;
     throw new TypeError(
       slot === null
@@ -141,11 +141,15 @@ export function createArrays(
       `Cannot use the array as ${KINDS[kind]}: it holds ${KINDS[found.contents.kind]}`,
     );
   };
-  const viewOf = (array: WasmArray) => elementsOf(slot(array, "elements"));
   const own = <C extends Contents>(block: Block, contents: C) => {
     const made = { address: block.address, block, contents };
     block.owners++;
-    return { array: new Handle(registry, made, viewOf), slot: made };
+    const array: WasmArray = {
+      device: "wasm",
+      elements: () => elementsOf(slot(array, "elements")),
+    };
+    new Inside(array, registry, made);
+    return { array: Object.freeze(array), slot: made };
   };
   return Object.freeze<Arrays>({
     make: (contents) => own({ address: memory.allocate(bytesOf(contents)), owners: 0 }, contents),
@@ -154,13 +158,13 @@ export function createArrays(
     free: (...arrays) => {
       arrays.forEach(find);
       for (const array of arrays) {
-        const slot = Handle.slot(array, registry);
+        const slot = Inside.slot(array, registry);
         if (!slot) continue; // Named twice.
-        Handle.end(array);
+        Inside.end(array);
         if (--slot.block.owners === 0) memory.release(slot.address);
       }
     },
-    owns: (value): value is WasmArray => Boolean(Handle.slot(value, registry)),
+    owns: (value): value is WasmArray => Boolean(Inside.slot(value, registry)),
     describe: (array) => {
       const { contents } = find(array);
       const dtype = contents.kind === "elements" ? contents.dtype : "float32";
