@@ -40,7 +40,7 @@ function* combinations<T extends Record<string, readonly unknown[]>>(
 const YES_NO = [false, true] as const;
 
 /** Ways in which workgroups may be made up: every pack, one sample and many, one lane and many; with subgroups if granted. */
-function tilesOf(choices: Choices): Tile[] {
+function tilesOf(choices: Choices, every: boolean): Tile[] {
   const shapes: readonly (readonly [readonly number[], readonly Format[]])[] = [
     [[1, 5, 99], ["channelsFirst"]], // One sample, and many; nothing to pack.
     [[3, 5, 99], ["channelsFirst"]],
@@ -51,7 +51,10 @@ function tilesOf(choices: Choices): Tile[] {
     [[3, 4, 99], ["channelsLast"]], // and of channels.
     [[3, 64, 99], ["channelsLast"]],
   ];
-  return shapes.map(([shape, formats]) => tileOf(layOut(shape, formats, true), choices));
+  // One sample differs from many in nothing but how a position is found.
+  return shapes.filter(([[samples]]) => every || samples > 1).map(([shape, formats]) =>
+    tileOf(layOut(shape, formats, true), choices)
+  );
 }
 
 /** Kernels that the device may launch with a tile: every one, or each option with and without, where compiling takes long. */
@@ -123,7 +126,7 @@ export async function shaderTests({ gpu, test, heavy }: Opener): Promise<void> {
     const dtypes: DType[] = info.float16 ? ["float32", "float16"] : ["float32"];
     const choices = choicesFor(!heavy, { subgroups: spelling, workgroup: heavy ? 256 : 128 });
     const kernels = [
-      ...tilesOf(choices).flatMap((tile) => kernelsOf(dtypes, tile, heavy)),
+      ...tilesOf(choices, heavy).flatMap((tile) => kernelsOf(dtypes, tile, heavy)),
       ...mergersOf(channelTile(choices)),
     ];
     const codes = new Map<string, string>();
