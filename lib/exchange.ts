@@ -91,12 +91,18 @@ export function partsOf<A>({ overlapped }: Device<A>, { length }: readonly unkno
  * @returns the wire of all channels
  */
 function joinParts(wires: readonly Float64Array[], head: 0 | 1): Float64Array {
-  const halves = wires.map((wire) => {
-    const channels = (wire.length - head) / 2;
-    return [wire.subarray(head, head + channels), wire.subarray(head + channels)];
-  });
-  const numbers = [0, 1].flatMap((half) => halves.flatMap((both) => [...both[half]]));
-  return Float64Array.of(...wires[0].subarray(0, head), ...numbers);
+  const channelsOf = ({ length }: Float64Array) => (length - head) / 2;
+  const channels = wires.reduce((sum, wire) => sum + channelsOf(wire), 0);
+  const all = new Float64Array(head + 2 * channels);
+  all.set(wires[0].subarray(0, head));
+  let at = head;
+  for (const wire of wires) {
+    const [first, end] = [head, head + channelsOf(wire)];
+    all.set(wire.subarray(first, end), at);
+    all.set(wire.subarray(end), at + channels);
+    at += channelsOf(wire);
+  }
+  return all;
 }
 
 /** What was launched, with its readback. */

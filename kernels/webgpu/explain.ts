@@ -8,7 +8,7 @@ import { checkLayout, type DType, elements, type Format } from "../../lib/tensor
 import { elementsOf, type Pack, type Subgroups } from "../wgsl/tiles.ts";
 import { bytesOf } from "./arrays.ts";
 import type { Choices } from "./choices.ts";
-import { type Limits, maskOf, planWalk, tiling, type WalkPlan } from "./plan.ts";
+import { type Limits, planMask, planWalk, tiling, type WalkPlan } from "./plan.ts";
 
 /** What is asked about, beside a shape. */
 export interface ExplainOptions {
@@ -109,7 +109,7 @@ export function explainPlan(
   const moments = plan(1, MOMENTS_BYTES, 1);
   const parts = moments.slices * moments.cells;
   const normalize = plan(2, MOMENTS_BYTES * parts, 1);
-  const mask = maskOf(normalize, bytesOf(dtype) * elementsOf(normalize.pack), limits);
+  const mask = planMask(normalize, bytesOf(dtype) * elementsOf(normalize.pack), limits);
   const gate = activation ? mask ? "mask" : "output" : null;
   const read = gate === "output" ? 3 : 2;
   const sums = plan(read, SUMS_BYTES.before, read);

@@ -12,7 +12,8 @@ import { normalizeKernel } from "../wgsl/normalize.ts";
 import { runningStatsKernel } from "../wgsl/statistics.ts";
 import { elementsOf } from "../wgsl/tiles.ts";
 import { bytesOf, type Moments, type Slot, type WebGpuArray } from "./arrays.ts";
-import { maskOf } from "./plan.ts";
+import { planMask } from "./plan.ts";
+import { bindMask } from "./walks.ts";
 import type { Bench, Operate } from "./workbench.ts";
 
 type A = WebGpuArray;
@@ -94,7 +95,7 @@ export function forwardOperations(operate: Operate): ForwardOperations {
       const over = bench.plan(input.shape, { x, residual: added, y }, beside, reread);
       const { dtype } = input;
       const plan = relu && stats.source === "batch"
-        ? maskOf(over, bytesOf(dtype) * elementsOf(over.pack), bench.limits)
+        ? planMask(over, bytesOf(dtype) * elementsOf(over.pack), bench.limits)
         : null;
       const mask = plan && bench.roomForMask({ ...input, data: array }, plan);
       const tile = mask ? { ...over.tile, ahead: PACKS_OF_A_WORD } : over.tile;
@@ -109,13 +110,11 @@ export function forwardOperations(operate: Operate): ForwardOperations {
         arrays: beside,
         slices: over.shares(stats.slices),
         unit: mask ? PACKS_OF_A_WORD * mask.rows : 1,
-        also: ({ channel }) => ({
-          parameters: {
-            ...{ zero: 0, momentsSlices: stats.slices, eps: affine.eps },
-            ...(mask && { maskWords: mask.words, maskChannel: channel }),
-          },
-          ...(mask && { ranges: { mask: mask.range } }),
-        }),
+        also: ({ channel }) => {
+          const { parameters, ranges } = bindMask(mask, channel);
+          const { slices: momentsSlices } = stats;
+          return { parameters: { zero: 0, momentsSlices, eps: affine.eps, ...parameters }, ranges };
+        },
       });
       return array;
     });

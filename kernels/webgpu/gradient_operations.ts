@@ -16,7 +16,7 @@ import { gradientSumsKernel, HEADER, restatedSumsKernel } from "../wgsl/gradient
 import { gradientsKernel, gradParametersKernel } from "../wgsl/gradients.ts";
 import { maskGate, plainGate } from "../wgsl/mask.ts";
 import type { Slot, Sums, WebGpuArray } from "./arrays.ts";
-import type { Tensors } from "./walks.ts";
+import { bindMask, type Tensors } from "./walks.ts";
 import type { Bench, Looked, Operate } from "./workbench.ts";
 
 type A = WebGpuArray;
@@ -64,7 +64,7 @@ export function gradientOperations(operate: Operate): GradientOperations {
     { output, residualFormat } = NO_PROLOGUE,
   ) =>
     operate((bench) => {
-      const { mask, gate, reread, ...given } = read(bench, input, gradOutput, output);
+      const { mask, gate, reread, tensors: given } = read(bench, input, gradOutput, output);
       const scale = bench.elementsOrNull(weight);
       bench.elementsOrNull(bias);
       const stats = bench.look(statistics);
@@ -109,7 +109,7 @@ export function gradientOperations(operate: Operate): GradientOperations {
           parameters: {
             ...{ eps, localSlices },
             ...(total && { totalSlices: total.contents.slices }),
-            ...(mask && { maskWords: mask.words, maskChannel: channel }),
+            ...bindMask(mask, channel).parameters,
             ...(together && {
               gradWeightAt: channel,
               gradBiasAt: pair.stride + channel,
@@ -118,7 +118,7 @@ export function gradientOperations(operate: Operate): GradientOperations {
           },
           ranges: {
             ...(together && { gradParameters: pair.range }),
-            ...(mask && { mask: mask.range }),
+            ...bindMask(mask, channel).ranges,
           },
         }),
       });
@@ -150,7 +150,7 @@ export function roomForSums(
   statistics: Statistics<A>,
   output: Tensor<A> | null,
 ): A {
-  const { mask: _mask, gate: _gate, reread, ...tensors } = read(bench, input, gradOutput, output);
+  const { reread, tensors } = read(bench, input, gradOutput, output);
   const { handles } = bench.look(statistics);
   const { batch, channels, inner } = extents(input.shape);
   const contents = { kind: "sums", channels, empty: false, statistics: handles } as const;
@@ -174,7 +174,7 @@ export function launchSums(
 ): void {
   const { empty, slices: partsSlices } = parts.contents;
   if (empty) return;
-  const { mask, gate, reread, ...tensors } = read(bench, input, gradOutput, output);
+  const { mask, gate, reread, tensors } = read(bench, input, gradOutput, output);
   const { source, slots, slices: momentsSlices } = bench.look(statistics);
   const beside = { ...slots, parts };
   const over = bench.plan(input.shape, tensors, beside, reread);
@@ -184,13 +184,14 @@ export function launchSums(
     kernel: bench.kernel(gradientSumsKernel, { ...over.tile, ...gate, dtype, source }),
     arrays: beside,
     ...{ slices, channels },
-    also: ({ cell, channel }) => ({
-      parameters: {
-        ...{ zero: 0, momentsSlices, partsSlices, firstSlice: cell * slices },
-        ...(mask && { maskWords: mask.words, maskChannel: channel }),
-      },
-      ...(mask && { ranges: { mask: mask.range } }),
-    }),
+    also: ({ cell, channel }) => {
+      const { parameters, ranges } = bindMask(mask, channel);
+      const firstSlice = cell * slices;
+      return {
+        parameters: { zero: 0, momentsSlices, partsSlices, firstSlice, ...parameters },
+        ranges,
+      };
+    },
   });
 }
 
@@ -204,14 +205,8 @@ function read(
   const [x, dy, y] = [bench.part(input), bench.part(gradOutput), bench.partOrNull(output)];
   const mask = bench.maskOf(output);
   const gate = mask ? maskGate(mask) : plainGate(output !== null);
-  return {
-    x,
-    gradOutput: dy,
-    output: mask ? null : y,
-    mask,
-    gate,
-    reread: output && !mask ? 3 : 2,
-  };
+  const tensors = { x, gradOutput: dy, output: mask ? null : y };
+  return { tensors, mask, gate, reread: tensors.output ? 3 : 2 };
 }
 
 /** Gradients of the parameters of an empty batch. */

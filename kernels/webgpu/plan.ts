@@ -230,7 +230,7 @@ export function shares(
  * The mask of a walk that writes an output, by the lanes and rows of its workgroups; null without packs, or where the output or
  * the mask fits no binding, since a mask knows nothing of windows.
  */
-export function maskOf(
+export function planMask(
   { geometry: { samples, channels, inner }, tile, pack }: WalkPlan,
   packBytes: number,
   { choices: { masks }, bindingBytes, alignment }: Limits,

@@ -8,6 +8,7 @@ import type { Device } from "../../lib/device.ts";
 import type { ArrayInfo } from "../../lib/tensor.ts";
 import { HEADER, mergedSumsKernel } from "../wgsl/gradient_sums.ts";
 import { mergedMomentsKernel } from "../wgsl/statistics.ts";
+import type { Tile } from "../wgsl/tiles.ts";
 import {
   bytesOf,
   type Elements,
@@ -19,7 +20,7 @@ import {
 } from "./arrays.ts";
 import { USAGE } from "./memory.ts";
 import type { Range } from "./programs.ts";
-import type { Bench, Operate } from "./workbench.ts";
+import type { Bench, Operate, Tiled } from "./workbench.ts";
 
 /** Operations between host and device. */
 export type Transfers = Pick<
@@ -118,25 +119,21 @@ export function reading<T>(operate: Operate, body: (bench: Bench) => Promise<T>)
 
 /** Reads moments, or those of some channels, as their wire. */
 export async function readMoments(
-  { room, kernel, overChannels, recorder, free, settled }: Bench,
+  bench: Bench,
   slot: Slot<Moments>,
 ): Promise<Float64Array<ArrayBuffer>> {
   const { channels, count, slices } = slot.contents;
   const wire = new Float64Array(1 + 2 * channels);
   wire[0] = count;
   if (count === 0 || channels === 0) {
-    await settled();
+    await bench.settled();
     return wire;
   }
-  const [scratch, merged] = slices > 1 ? room({ ...slot.contents, slices: 1 }) : [null, slot];
-  if (scratch) {
-    const parameters = { zero: 0, momentsSlices: slices };
-    const beside = { moments: slot, merged };
-    overChannels((tile) => kernel(mergedMomentsKernel, tile), channels, beside, parameters);
-  }
-  const bytes = recorder.readBack(merged);
-  if (scratch) free(scratch);
-  const records = new Float32Array(await bytes);
+  const merger = (tile: Tile) => bench.kernel(mergedMomentsKernel, tile);
+  const records = await readMerged(bench, slot, merger, "moments", {
+    zero: 0,
+    momentsSlices: slices,
+  });
   for (let c = 0; c < channels; c++) {
     const [mean, short, m2] = records.subarray(MOMENTS * c);
     wire[1 + c] = mean + short;
@@ -147,30 +144,39 @@ export async function readMoments(
 
 /** Reads gradient sums, or those of some channels, as their wire. */
 export async function readSums(
-  { room, kernel, overChannels, recorder, free, settled }: Bench,
+  bench: Bench,
   slot: Slot<Sums>,
 ): Promise<Float64Array<ArrayBuffer>> {
   const { channels, slices, empty } = slot.contents;
   const wire = new Float64Array(2 * channels);
   if (empty || channels === 0) {
-    await settled();
+    await bench.settled();
     return wire;
   }
-  const [scratch, merged] = slices > 1 ? room({ ...slot.contents, slices: 1 }) : [null, slot];
-  if (scratch) {
-    const parameters = { localSlices: slices };
-    const beside = { local: slot, merged };
-    overChannels((tile) => kernel(mergedSumsKernel, tile), channels, beside, parameters);
-  }
-  const bytes = recorder.readBack(merged);
-  if (scratch) free(scratch);
-  const records = new Float32Array(await bytes);
+  const merger = (tile: Tile) => bench.kernel(mergedSumsKernel, tile);
+  const records = await readMerged(bench, slot, merger, "local", { localSlices: slices });
   for (let c = 0; c < channels; c++) {
     const [sumDy, sumDyXmu] = records.subarray(SUMS * c + 2 * HEADER);
     wire[c] = sumDy;
     wire[channels + c] = sumDyXmu;
   }
   return wire;
+}
+
+/** Reads the records of a slot, merged into one slice each where they have several. */
+async function readMerged(
+  { room, overChannels, recorder, free }: Bench,
+  slot: Slot<Moments | Sums>,
+  merger: Tiled,
+  name: "moments" | "local",
+  parameters: Readonly<Record<string, number>>,
+): Promise<Float32Array<ArrayBuffer>> {
+  const { channels, slices } = slot.contents;
+  const [scratch, merged] = slices > 1 ? room({ ...slot.contents, slices: 1 }) : [null, slot];
+  if (scratch) overChannels(merger, channels, { [name]: slot, merged }, parameters);
+  const bytes = recorder.readBack(merged);
+  if (scratch) free(scratch);
+  return new Float32Array(await bytes);
 }
 
 /** A wrapped buffer may be one that cannot be copied from. */

@@ -11,6 +11,7 @@ import {
   bytesOf,
   bytesPerChannel,
   type Elements,
+  type Mask,
   type Moments,
   padded,
   type Slot,
@@ -116,6 +117,17 @@ export function walk(
     }
   };
   return { ...plan, launch };
+}
+
+/** A mask as a kernel takes it, for a box that begins at a channel; nothing without one. */
+export function bindMask(
+  mask: Mask | null,
+  channel: number,
+): { readonly parameters: Parameters; readonly ranges: Readonly<Record<string, Range>> } {
+  return {
+    parameters: mask ? { maskWords: mask.words, maskChannel: channel } : {},
+    ranges: mask ? { mask: mask.range } : {},
+  };
 }
 
 /** What boxes have of some channels, counted in packs of them. */

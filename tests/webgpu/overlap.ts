@@ -35,9 +35,10 @@ export function overlapTests({ test }: Opener): void {
         [[40, 64, 25], "channelsLast"],
         [[40, 64, 25], "channelsFirst"],
         [[7, 1], "channelsFirst"],
+        [[2, 140_000], "channelsFirst"], // More numbers than a call may have arguments.
       ] as const
     ) {
-      for (const { plan, ...rest } of options) {
+      for (const { plan, ...rest } of shape[1] < 1_000 ? options : options.slice(0, 1)) {
         using whole = webgpuDevice(gpuDevice, { plan, ...rest });
         using parts = webgpuDevice(gpuDevice, { plan: { ...plan, overlap: 3 }, ...rest });
         assert.equal(whole.overlapped, undefined);
@@ -54,7 +55,7 @@ export function overlapTests({ test }: Opener): void {
 
   test("each part is read back and reduced by itself, in order, before the first await", {
     everything: true,
-  }, async ({ device: { gpuDevice }, recording }) => {
+  }, async ({ recording }) => {
     using device = webgpuDevice(recording.gpuDevice, { plan: { overlap: 3 } });
     const labels: string[] = [];
     const lengths: number[] = [];
@@ -79,7 +80,6 @@ export function overlapTests({ test }: Opener): void {
     for (const counts of [difference(half, start), difference(end, half)]) {
       assert.deepEqual([counts.maps, counts.submits], [3, 4]);
     }
-    assert(gpuDevice);
   });
 
   test("a rank that fails, or has another plan, is an error on all, and the group goes on", {
