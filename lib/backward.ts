@@ -19,13 +19,14 @@ import {
   type Gated,
   gradients,
   gradientSums,
+  scratchOf,
   tensorLike,
   ungate,
 } from "./epilogue.ts";
 import { apart, exchangeAll, partsOf, sideBySide } from "./exchange.ts";
 import type { GroupResiduals, LocalResiduals, Residuals } from "./forward.ts";
 import { sum } from "./moments.ts";
-import { batch, launchAll, region } from "./ownership.ts";
+import { batch, region } from "./ownership.ts";
 import { checkTensor, describe, type Tensor } from "./tensor.ts";
 
 /** Options of a backward pass. */
@@ -241,12 +242,14 @@ function localBackward<A>(
   calls: readonly BackwardCall<A, Residuals<A>>[],
   device: Device<A>,
 ): readonly Backward<A>[] {
-  const results = launchAll(device, (d) =>
+  const scratch = donatedOf(calls);
+  const results = batch(device, (d) =>
     calls.map((call) => {
       const { gated, local } = prepare(d, call);
+      scratch.push(local, ...scratchOf(gated, call.gradOutput));
       return finish(d, call.residuals, gated, { local, total: local });
     }));
-  device.free(...donatedOf(calls));
+  device.free(...scratch);
   return results;
 }
 

@@ -95,6 +95,20 @@ export function ungate<A>(
 }
 
 /**
+ * Says what a pass back through the epilogue has made beside its results.
+ *
+ * @param gated what {@linkcode ungate} returned
+ * @param given the gradient that it was given
+ * @returns arrays to free once the gradients are computed
+ */
+export function scratchOf<A>(
+  { gradOutput: { data }, gradResidual }: Gated<A>,
+  given: Tensor<A>,
+): A[] {
+  return data === given.data || data === gradResidual?.data ? [] : [data];
+}
+
+/**
  * Sums what the gradient of the input needs over this rank's batch.
  *
  * @param device the device or a batch's handle on it
@@ -174,5 +188,6 @@ function backwardOf<A>(
  * @returns a frozen tensor
  */
 export function tensorLike<A>({ shape, dtype, format }: Tensor<A>, data: A): Tensor<A> {
-  return Object.freeze({ data, shape: Object.freeze([...shape]), dtype, format });
+  const own = Object.isFrozen(shape) ? shape : Object.freeze([...shape]);
+  return Object.freeze({ data, shape: own, dtype, format });
 }

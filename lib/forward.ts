@@ -17,7 +17,7 @@ import type { Device } from "./device.ts";
 import { normalize, tensorLike } from "./epilogue.ts";
 import { apart, combineEach, exchangeAll, partsOf, sideBySide } from "./exchange.ts";
 import { mergeMoments } from "./moments.ts";
-import { batch, launchAll, region } from "./ownership.ts";
+import { batch, region } from "./ownership.ts";
 import { advance } from "./running_stats.ts";
 import type { BatchNormState } from "./state.ts";
 import { extents, type Format, type Tensor } from "./tensor.ts";
@@ -128,9 +128,10 @@ export function batchNormForward<A>(
   options: ForwardOptions<A> = {},
 ): LocalForward<A> {
   const { device } = checkDevice(effects, ACTION);
-  const { residuals, ...rest } = forwardAlone(device, state, input, options, ACTION);
+  const { output, state: next, residuals } = forwardAlone(device, state, input, options, ACTION);
   return Object.freeze({
-    ...rest,
+    output,
+    state: next,
     residuals: Object.freeze({ kind: "local" as const, ...residuals }),
   });
 }
@@ -217,7 +218,7 @@ export async function forwardOverGroup<A>(
 ): Promise<readonly GroupForward<A>[]> {
   const { worldSize } = checkGroup(group, options, ACTION);
   if (worldSize === 1) {
-    return launchAll(
+    return batch(
       device,
       (d) =>
         calls.map(({ stateOf, input, options, action }) =>
@@ -272,7 +273,7 @@ function forwardAlone<A>(
   const { batch: samples, inner } = extents(input.shape);
   const count = samples * inner;
   checkCount(count, action);
-  return launchAll(device, (d) => finish(d, state, input, d.moments(input), count, options));
+  return batch(device, (d) => finish(d, state, input, d.moments(input), count, options));
 }
 
 /** Checks a call, and takes snapshots: nobody may change what was checked while the collective is under way. */

@@ -14,9 +14,16 @@ import {
 } from "./checks.ts";
 import type { BackwardOptions } from "./backward.ts";
 import type { Device, Epilogue, Statistics } from "./device.ts";
-import { type Backward, gradients, gradientSums, normalize, ungate } from "./epilogue.ts";
+import {
+  type Backward,
+  gradients,
+  gradientSums,
+  normalize,
+  scratchOf,
+  ungate,
+} from "./epilogue.ts";
 import type { ForwardOptions } from "./forward.ts";
-import { launchAll } from "./ownership.ts";
+import { batch } from "./ownership.ts";
 import type { BatchNormState } from "./state.ts";
 import { extents, type Tensor } from "./tensor.ts";
 
@@ -70,11 +77,13 @@ export function batchNormInfer<A>(
   const donate = isDonated(options.donate, action);
   if (donate) checkGivenUp(input, borrowed(state, options), action, "input");
   const epilogue = toEpilogue(options, donate);
-  const output = launchAll(
-    device,
-    (d) => normalize(d, input, statisticsOf(d, state, input), state, epilogue),
-  );
-  if (donate) device.free(input.data);
+  const scratch = donate ? [input.data] : [];
+  const output = batch(device, (d) => {
+    const statistics = statisticsOf(d, state, input);
+    scratch.push(...momentsIn(statistics));
+    return normalize(d, input, statistics, state, epilogue);
+  });
+  if (scratch.length > 0) device.free(...scratch);
   return output;
 }
 
@@ -121,7 +130,8 @@ export function batchNormInferBackward<A>(
   if (donate) {
     checkGivenUp(gradOutput, { input, ...borrowed(state, options) }, action, "gradOutput");
   }
-  const result = launchAll(device, (d) => {
+  const scratch = donate ? [gradOutput.data] : [];
+  const result = batch(device, (d) => {
     const statistics = statisticsOf(d, state, input);
     const epilogue = toEpilogue(options, false);
     const output = epilogue.relu ? normalize(d, input, statistics, state, epilogue) : null;
@@ -129,9 +139,11 @@ export function batchNormInferBackward<A>(
     const gated = ungate(d, gradOutput, { output, residualFormat, overwrite: donate });
     const local = gradientSums(d, input, statistics, gated);
     const total = statistics.source === "batch" ? local : null;
+    scratch.push(local, ...scratchOf(gated, gradOutput), ...momentsIn(statistics));
+    if (output !== null) scratch.push(output.data);
     return gradients(d, input, statistics, state, gated, { local, total });
   });
-  if (donate) device.free(gradOutput.data);
+  device.free(...scratch);
   return result;
 }
 
@@ -159,6 +171,11 @@ function statisticsOf<A>(
   return runningMean === null || runningVar === null
     ? { source: "batch", moments: device.moments(input) }
     : { source: "running", mean: runningMean, variance: runningVar };
+}
+
+/** Moments that were made for a call, and are nobody's after it. */
+function momentsIn<A>(statistics: Statistics<A>): A[] {
+  return statistics.source === "batch" ? [statistics.moments] : [];
 }
 
 function toEpilogue<A>({ activation, residual }: Beside<A>, overwrite: boolean): Epilogue<A> {

@@ -93,12 +93,12 @@ export function region<A, R>(device: Device<A>, body: (device: Device<A>) => R):
  */
 export function batch<A, R>(device: Device<A>, body: (device: Device<A>) => R): R {
   const synchronous = (inner: Device<A>): R => {
-    const made = new Set<A>();
+    const made: A[] = []; // What the body frees itself stays in it, and is left alone.
     let open = true;
     const scope = derive(inner, {
       check: () => checkOpen(open, "in the batch"),
-      own: (array) => made.add(array),
-      disown: (array) => made.delete(array),
+      own: (array) => void made.push(array),
+      disown: () => {},
     });
     try {
       const result = body(scope);
@@ -116,19 +116,6 @@ export function batch<A, R>(device: Device<A>, body: (device: Device<A>) => R): 
     }
   };
   return device.batch ? device.batch(synchronous) : synchronous(device);
-}
-
-/**
- * Runs a body as a region that launches everything at once: what every synchronous function of the library does.
- *
- * @param device the device, or a region's or a batch's handle
- * @param body what to launch; not asynchronous
- * @returns the body's result
- * @throws what the body throws, after everything it allocated is freed
- */
-export function launchAll<A, R>(device: Device<A>, body: (device: Device<A>) => R): R {
-  // Without a batch of its own the device launches at once, and the region alone frees what is left.
-  return region(device, device.batch ? (scope) => batch(scope, body) : body);
 }
 
 /**
@@ -202,6 +189,9 @@ function arraysIn<A>(tree: unknown, isArray: (value: unknown) => value is A): Se
   return found;
 }
 
+/** Nodes that are walked before they are remembered: most trees are small, and only a cycle has no end. */
+const SMALL_TREE = 64;
+
 /**
  * Walks a tree; descends into plain records, arrays and Maps only, and survives cycles.
  *
@@ -211,12 +201,17 @@ function arraysIn<A>(tree: unknown, isArray: (value: unknown) => value is A): Se
  */
 function walkTree(tree: unknown, take: (node: object) => boolean, more: () => boolean): void {
   if (!isObject(tree)) return;
-  const seen = new Set<object>();
+  let seen: Set<object> | undefined;
+  let walked = 0;
   const pending: object[] = [tree];
   while (pending.length > 0 && more()) {
     const node = pending.pop()!;
-    if (take(node) || seen.has(node)) continue;
-    seen.add(node);
+    if (take(node)) continue;
+    if (++walked > SMALL_TREE) {
+      seen ??= new Set();
+      if (seen.has(node)) continue;
+      seen.add(node);
+    }
     if (Array.isArray(node)) { for (const value of node) if (isObject(value)) pending.push(value); }
     else if (node instanceof Map) {
       for (const value of node.values()) if (isObject(value)) pending.push(value);

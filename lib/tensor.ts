@@ -169,8 +169,9 @@ export async function toArray<A>(
  * @returns samples, channels and the product of the spatial extents
  */
 export function extents(shape: readonly number[]): Extents {
-  const [batch, channels, ...spatial] = shape;
-  return { batch, channels, inner: elements(spatial) };
+  let inner = 1;
+  for (let i = 2; i < shape.length; i++) inner *= shape[i];
+  return { batch: shape[0], channels: shape[1], inner };
 }
 
 /**
@@ -253,8 +254,7 @@ export function checkLayout(
         `current shape is ${Array.isArray(shape) ? `(${shape.join(", ")})` : shape}`,
     );
   }
-  // Array.from: every() skips the holes of a sparse array.
-  if (!Array.from(shape).every((extent) => Number.isSafeInteger(extent) && extent >= 0)) {
+  if (!areExtents(shape)) {
     throw new RangeError(
       `Cannot ${action} as every extent of the ${name} must be an integer >= 0: ` +
         `current shape is (${shape.join(", ")})`,
@@ -280,6 +280,14 @@ export function checkLayout(
   }
 }
 
+/** Looks at holes of a sparse array too, which every() skips. */
+function areExtents(shape: readonly unknown[]): boolean {
+  for (let i = 0; i < shape.length; i++) {
+    if (!Number.isSafeInteger(shape[i]) || (shape[i] as number) < 0) return false;
+  }
+  return true;
+}
+
 /**
  * Counts the elements of a shape.
  *
@@ -287,5 +295,7 @@ export function checkLayout(
  * @returns their product; 1 for none
  */
 export function elements(shape: readonly number[]): number {
-  return shape.reduce((product, extent) => product * extent, 1);
+  let product = 1;
+  for (let i = 0; i < shape.length; i++) product *= shape[i];
+  return product;
 }
