@@ -14,22 +14,14 @@ export function planes(count: number, channels: number, bytes: 4 | 8): number {
   return count * channels * bytes;
 }
 
-/** Writes (mean, s) per channel, float64, to an address, and says of how many values they are. */
-export function resolve(
-  { arrays, address, kernels, memory }: Bench,
+/** Addresses of (moments, running mean, running variance), as kernels take statistics: of either the first or the others. */
+export function addressesOf(
+  { arrays, address }: Bench,
   statistics: Statistics<WasmArray>,
-  channels: number,
-  eps: number,
-  to: number,
-): number {
-  if (statistics.source === "running") {
-    const { mean, variance } = statistics;
-    kernels.resolve(0, address(mean), address(variance), channels, eps, to);
-    return 0;
-  }
-  const { address: moments } = arrays.slot(statistics.moments, "moments");
-  kernels.resolve(moments, 0, 0, channels, eps, to);
-  return new Float64Array(memory.buffer(), moments, 1)[0];
+): readonly [number, number, number] {
+  return statistics.source === "batch"
+    ? [arrays.slot(statistics.moments, "moments").address, 0, 0]
+    : [0, address(statistics.mean), address(statistics.variance)];
 }
 
 /** Numbers per lane of a layout: planes per channel, and where they are repeated for every lane of a row. */

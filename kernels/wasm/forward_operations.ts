@@ -7,7 +7,7 @@
 import type { Affine, Device, Epilogue, Statistics } from "../../lib/device.ts";
 import type { Tensor } from "../../lib/tensor.ts";
 import type { WasmArray } from "./arrays.ts";
-import { laneBytes, planes, resolve, spread } from "./channel_operations.ts";
+import { addressesOf, laneBytes, planes, spread } from "./channel_operations.ts";
 import { inStrips, layoutOf } from "./layout.ts";
 import { type Bench, elements, grainOf, halfOf, MOST, type Operate, RECORD } from "./workbench.ts";
 
@@ -59,10 +59,19 @@ function moments(bench: Bench, { data, shape, dtype, format }: Input): WasmArray
   const x = address(data);
   const half = halfOf(dtype);
   const parts = bench.parts(layout.elements, grainOf(layout));
-  const recordBytes = channels * RECORD;
-  const workBytes = (period === null ? 0 : planes(7, period, 4)) + planes(1, MOST, 4);
-  const [records, work] = bench.areas(recordBytes * parts.length, workBytes * parts.length);
+  const workBytes = (period === null ? channels * RECORD : planes(7, period, 4)) +
+    planes(1, MOST, 4);
+  const [counts, others, work] = bench.areas(
+    planes(1, channels, 8),
+    planes(3, channels, 8) * (parts.length - 1),
+    workBytes * parts.length,
+  );
   const { array, slot } = bench.make({ kind: "moments", length: 1 + 2 * channels });
+  // The first thread writes its mean and m2 where the result is to be.
+  const meanOf = (thread: number) =>
+    thread === 0 ? slot.address + 8 : others + planes(3, channels, 8) * (thread - 1);
+  const countsOf = (thread: number) =>
+    thread === 0 ? counts : meanOf(thread) + planes(2, channels, 8);
   if (period === null) {
     bench.run("momentsOfRows", parts, ({ from, to }, thread) => [
       x,
@@ -71,7 +80,8 @@ function moments(bench: Bench, { data, shape, dtype, format }: Input): WasmArray
       inner,
       from,
       to,
-      records + thread * recordBytes,
+      meanOf(thread),
+      countsOf(thread),
       work + thread * workBytes,
     ]);
   } else {
@@ -85,12 +95,13 @@ function moments(bench: Bench, { data, shape, dtype, format }: Input): WasmArray
       period,
       from,
       to,
-      records + thread * recordBytes,
+      meanOf(thread),
+      countsOf(thread),
       work + thread * workBytes,
     ]);
   }
   const { channelStride, innerStride } = layout;
-  kernels.mergeMoments(records, parts.length, channels, count, slot.address);
+  kernels.mergeMoments(counts, others, parts.length - 1, channels, count, slot.address);
   kernels.exactMoments(x, half, batch, channels, inner, channelStride, innerStride, slot.address);
   return array;
 }
@@ -110,16 +121,24 @@ function normalize(
   const half = halfOf(dtype);
   const parts = bench.parts(layout.elements, grainOf(layout));
   const scratchBytes = planes(2, MOST, 4);
-  const [resolved, perChannel, perLane, scratch] = bench.areas(
-    planes(2, channels, 8),
+  const [perChannel, perLane, scratch] = bench.areas(
     planes(3, channels, 4),
     laneBytes(3, layout),
     half * scratchBytes * parts.length,
   );
+  const [moments, means, variances] = addressesOf(bench, statistics);
   const [weights, biases] = [address(weight), address(bias)];
   const { array, slot } = bench.makeOver(overwrite ? data : null, elements(layout.elements, dtype));
-  resolve(bench, statistics, channels, eps, resolved);
-  kernels.normalizeCoefficients(resolved, weights, biases, channels, perChannel);
+  kernels.normalizeCoefficients(
+    moments,
+    means,
+    variances,
+    eps,
+    weights,
+    biases,
+    channels,
+    perChannel,
+  );
   const coefficients = spread(bench, 3, layout, { perChannel, perLane });
   const y = slot.address;
   if (period === null) {

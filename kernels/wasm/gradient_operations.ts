@@ -13,7 +13,7 @@ import type {
 } from "../../lib/device.ts";
 import type { Tensor } from "../../lib/tensor.ts";
 import { bytesOf, type WasmArray } from "./arrays.ts";
-import { laneBytes, planes, resolve, spread } from "./channel_operations.ts";
+import { addressesOf, laneBytes, planes, spread } from "./channel_operations.ts";
 import { inStrips, layoutOf, sameOrder } from "./layout.ts";
 import { type Bench, elements, grainOf, halfOf, MOST, type Operate, RECORD } from "./workbench.ts";
 
@@ -64,19 +64,20 @@ function gradientSums(
   const gates = bench.ordered(output, format);
   const half = halfOf(dtype);
   const parts = bench.parts(layout.elements, grainOf(layout));
-  const recordBytes = channels * RECORD;
-  const workBytes = (period === null ? 0 : planes(6, period, 4)) + planes(3, MOST, 4);
-  const [resolved, perChannel, perLane, records, work] = bench.areas(
-    planes(2, channels, 8),
-    planes(3, channels, 4),
+  const workBytes = (period === null ? channels * RECORD : planes(6, period, 4)) +
+    planes(3, MOST, 4);
+  const sumsBytes = planes(2, channels, 8);
+  const [perChannel, perLane, others, work] = bench.areas(
+    planes(1, channels, 4),
     laneBytes(1, layout),
-    recordBytes * parts.length,
+    sumsBytes * (parts.length - 1),
     workBytes * parts.length,
   );
+  const [moments, means] = addressesOf(bench, statistics);
   const { array, slot } = bench.make({ kind: "sums", length: 2 * channels });
-  resolve(bench, statistics, channels, 0, resolved);
-  // Of these coefficients only the first plane is used, the means.
-  kernels.normalizeCoefficients(resolved, 0, 0, channels, perChannel);
+  const sums = slot.address;
+  const sumsOf = (thread: number) => thread === 0 ? sums : others + sumsBytes * (thread - 1);
+  kernels.means(moments, means, channels, perChannel);
   const his = spread(bench, 1, layout, { perChannel, perLane });
   if (period === null) {
     bench.run("sumsOfRows", parts, ({ from, to }, thread) => [
@@ -89,7 +90,7 @@ function gradientSums(
       from,
       to,
       his,
-      records + thread * recordBytes,
+      sumsOf(thread),
       work + thread * workBytes,
     ]);
   } else {
@@ -106,12 +107,11 @@ function gradientSums(
       from,
       to,
       his,
-      records + thread * recordBytes,
+      sumsOf(thread),
       work + thread * workBytes,
     ]);
   }
-  const sums = slot.address;
-  kernels.mergeSums(records, parts.length, channels, resolved, sums);
+  kernels.mergeSums(others, parts.length - 1, channels, moments, sums);
   kernels.exactSums(
     x,
     dy,
@@ -122,7 +122,8 @@ function gradientSums(
     inner,
     channelStride,
     innerStride,
-    resolved,
+    moments,
+    means,
     sums,
   );
   return array;
@@ -145,13 +146,13 @@ function gradients(
   const half = halfOf(dtype);
   const parts = bench.parts(layout.elements, grainOf(layout));
   const scratchBytes = planes(4, MOST, 4);
-  const [resolved, perChannel, perLane, scratch] = bench.areas(
-    planes(2, channels, 8),
+  const [perChannel, perLane, scratch] = bench.areas(
     planes(4, channels, 4),
     laneBytes(4, layout),
     half * scratchBytes * parts.length,
   );
   const [x, weights] = [total === null ? 0 : address(data), address(weight)];
+  const [moments, means, variances] = addressesOf(bench, statistics);
   const sums = arrays.slot(local, "sums").address;
   const totals = total === null ? 0 : arrays.slot(total, "sums").address;
   const contents = elements(layout.elements, dtype);
@@ -160,8 +161,19 @@ function gradients(
   const gradBias = bias === null ? null : bench.make(elements(channels, "float32"));
   const gradResidual = residualFormat === null ? null : bench.make(contents);
 
-  const count = resolve(bench, statistics, channels, eps, resolved);
-  kernels.gradientCoefficients(resolved, totals, count, weights, channels, perChannel);
+  kernels.gradientCoefficients(
+    moments,
+    means,
+    variances,
+    eps,
+    sums,
+    totals,
+    weights,
+    channels,
+    perChannel,
+    gradWeight ? gradWeight.slot.address : 0,
+    gradBias ? gradBias.slot.address : 0,
+  );
   const coefficients = spread(bench, 4, layout, { perChannel, perLane });
   const dx = gradInput.slot.address;
   // The loop writes in the input's order; a residual in the other one is transposed afterwards.
@@ -203,8 +215,6 @@ function gradients(
   if (residualFormat !== null && !direct) {
     bench.copy({ shape, dtype, format }, passed, target, residualFormat);
   }
-  const parameters = [gradWeight, gradBias].map((made) => made ? made.slot.address : 0);
-  kernels.gradientsOfParameters(resolved, sums, channels, parameters[0], parameters[1]);
   return {
     gradInput: gradInput.array,
     gradWeight: gradWeight && gradWeight.array,

@@ -1,8 +1,9 @@
-// What is computed once per channel, in float64: statistics, the coefficients of the loops, running statistics.
+// What is computed once per channel, in float64: two channels at a time, and a last one alone.
+//
+// Statistics are those of a batch, its moments [count, mean C, m2 C], or those of a state, its running mean and variance;
+// `moments` is 0 for the latter.
 
-import { ChannelMoments, merge, RECORD } from "./moments";
-import { ChannelSums } from "./sums";
-import { bytes } from "./vectors";
+import { bytes, zeros } from "./vectors";
 
 /** The smallest normal float32. A variance below it, which float32 squares cannot carry, counts as 0. */
 const SMALLEST_NORMAL: f64 = 1.1754943508222875e-38;
@@ -10,192 +11,316 @@ const SMALLEST_NORMAL: f64 = 1.1754943508222875e-38;
 /** Position of channel c's number in a plane of float64. */
 // @ts-ignore: decorator
 @inline
-function wide(plane: usize, c: u32): usize {
+export function wide(plane: usize, c: u32): usize {
   return plane + (<usize> c << 3);
 }
 
-/** 1/sqrt(variance + eps), or 0 for a constant channel without eps; NaN for what is negative. */
+/** Two float64, or one. */
 // @ts-ignore: decorator
 @inline
-function invstd(variance: f64, eps: f64): f64 {
-  const under = variance + eps;
-  return under >= 0 && under < SMALLEST_NORMAL ? 0 : 1 / Math.sqrt(under);
+function load64(at: usize, alone: bool): v128 {
+  return alone ? v128.load64_zero(at) : v128.load(at);
 }
 
-/** What a mean is more than its float32; 0 for an infinite one, which has no such part. */
 // @ts-ignore: decorator
 @inline
-function lowPart(mean: f64): f64 {
-  const hi = <f64> (<f32> mean);
-  return isFinite(hi) ? mean - hi : 0;
+function store64(at: usize, v: v128, alone: bool): void {
+  if (alone) v128.store64_lane(at, v, 0);
+  else v128.store(at, v);
 }
 
-/** A weight per channel; 1 where there is none. */
+/** Two float32 as float64, or one. */
 // @ts-ignore: decorator
 @inline
-function weightOf(weight: usize, c: u32): f64 {
-  return weight ? <f64> load<f32>(weight + bytes(c)) : 1;
+function load32(at: usize, alone: bool): v128 {
+  return f64x2.promote_low_f32x4(alone ? v128.load32_zero(at) : v128.load64_zero(at));
 }
 
-/**
- * Merges the records of all threads, in order, into moments.
- *
- * @param records a record per channel and thread
- * @param count values per channel
- * @param moments the result: float64 [count, mean C, m2 C]
- */
-export function mergeMoments(records: usize, threads: u32, channels: u32, count: f64, moments: usize): void {
-  store<f64>(moments, count);
-  const means = moments + 8;
-  const m2s = wide(means, channels);
-  for (let c: u32 = 0; c < channels; c++) {
-    const channel = changetype<ChannelMoments>(records + <usize> c * RECORD);
-    for (let t: u32 = 1; t < threads; t++) {
-      const other = changetype<ChannelMoments>(records + <usize> (t * channels + c) * RECORD);
-      merge(channel, other.count, other.mean, other.m2);
-    }
-    store<f64>(wide(means, c), channel.mean);
-    store<f64>(wide(m2s, c), channel.m2);
-  }
+/** Two float64 rounded to float32, or one. */
+// @ts-ignore: decorator
+@inline
+function store32(at: usize, v: v128, alone: bool): void {
+  const rounded = f32x4.demote_f64x2_zero(v);
+  if (alone) v128.store32_lane(at, rounded, 0);
+  else v128.store64_lane(at, rounded, 0);
 }
 
-/**
- * Adds the records of all threads, in order, to gradient sums.
- *
- * @param records a record per channel and thread
- * @param statistics planes of float64: mean, s
- * @param sums the result: float64 [sumDy C, sumDyXmu C]
- */
-export function mergeSums(records: usize, threads: u32, channels: u32, statistics: usize, sums: usize): void {
-  const products = wide(sums, channels);
-  for (let c: u32 = 0; c < channels; c++) {
-    let dy: f64 = 0, product: f64 = 0;
-    for (let t: u32 = 0; t < threads; t++) {
-      const part = changetype<ChannelSums>(records + <usize> (t * channels + c) * RECORD);
-      dy += part.dy;
-      product += part.products;
-    }
-    store<f64>(wide(sums, c), dy);
-    store<f64>(wide(products, c), product - lowPart(load<f64>(wide(statistics, c))) * dy);
-  }
+// @ts-ignore: decorator
+@inline
+function both(value: f64): v128 {
+  return f64x2.splat(value);
 }
 
-/**
- * Statistics of a batch, or of a state.
- *
- * @param moments float64 [count, mean C, m2 C]; 0 for those of a state
- * @param runningMean float32 per channel, where there are no moments
- * @param runningVar the same
- * @param eps added to the variance
- * @param statistics the result, planes of float64: mean, s
- */
-export function resolve(
+/** A mean as float32, and in float64 again. */
+// @ts-ignore: decorator
+@inline
+function highPart(mean: v128): v128 {
+  return f64x2.promote_low_f32x4(f32x4.demote_f64x2_zero(mean));
+}
+
+/** What a mean is more than its float32; 0 for one that is not finite there, and has no such part. */
+// @ts-ignore: decorator
+@inline
+function lowPart(mean: v128): v128 {
+  const hi = highPart(mean);
+  return v128.and(f64x2.sub(mean, hi), f64x2.eq(f64x2.sub(hi, hi), zeros()));
+}
+
+// @ts-ignore: decorator
+@inline
+function meanOf(moments: usize, runningMean: usize, c: u32, alone: bool): v128 {
+  return moments ? load64(wide(moments + 8, c), alone) : load32(runningMean + bytes(c), alone);
+}
+
+/** 1/sqrt(variance + eps), or 0 for a constant channel without eps; NaN for what is negative. `share` is 1/count. */
+// @ts-ignore: decorator
+@inline
+function invstdOf(
   moments: usize,
-  runningMean: usize,
   runningVar: usize,
   channels: u32,
+  c: u32,
+  share: f64,
   eps: f64,
-  statistics: usize,
-): void {
+  alone: bool,
+): v128 {
+  const variance = moments
+    ? f64x2.mul(load64(wide(moments + 8, channels + c), alone), both(share))
+    : load32(runningVar + bytes(c), alone);
+  const under = f64x2.add(variance, both(eps));
+  const none = v128.and(f64x2.ge(under, zeros()), f64x2.lt(under, both(SMALLEST_NORMAL)));
+  return v128.andnot(f64x2.div(both(1), f64x2.sqrt(under)), none);
+}
+
+/** 1/count of moments; 0 for an empty batch, and where there are none. */
+// @ts-ignore: decorator
+@inline
+function shareOf(moments: usize): f64 {
   const count = moments ? load<f64>(moments) : 0;
-  const share = count == 0 ? 0 : 1 / count;
-  const means = moments + 8;
-  const m2s = wide(means, channels);
-  const deviations = wide(statistics, channels);
-  for (let c: u32 = 0; c < channels; c++) {
-    let mean: f64, variance: f64;
-    if (moments) {
-      mean = load<f64>(wide(means, c));
-      variance = load<f64>(wide(m2s, c)) * share;
-    } else {
-      mean = <f64> load<f32>(runningMean + bytes(c));
-      variance = <f64> load<f32>(runningVar + bytes(c));
-    }
-    store<f64>(wide(statistics, c), mean);
-    store<f64>(wide(deviations, c), invstd(variance, eps));
+  return count == 0 ? 0 : 1 / count;
+}
+
+/** A weight or a bias per channel; `none` where there is none. */
+// @ts-ignore: decorator
+@inline
+function parameter(plane: usize, none: f64, c: u32, alone: bool): v128 {
+  return plane ? load32(plane + bytes(c), alone) : both(none);
+}
+
+/**
+ * Merges the moments of the other threads into those of the first, in order, by Chan's formula (Chan, Golub and LeVeque 1979). An
+ * empty side changes nothing, not even the last bit.
+ *
+ * @param counts float64 per channel, of the first thread; they are overwritten
+ * @param others of every other thread, planes of float64: mean, m2, count
+ * @param threads how many others there are
+ * @param count values per channel of them all
+ * @param moments float64 [count, mean C, m2 C], where the first thread has left its mean and m2
+ */
+export function mergeMoments(
+  counts: usize,
+  others: usize,
+  threads: u32,
+  channels: u32,
+  count: f64,
+  moments: usize,
+): void {
+  store<f64>(moments, count);
+  for (let t: u32 = 0; t < threads; t++, others = wide(others, 3 * channels)) {
+    let c: u32 = 0;
+    for (; c + 1 < channels; c += 2) mergeAt(counts, others, channels, c, moments, false);
+    if (c < channels) mergeAt(counts, others, channels, c, moments, true);
   }
+}
+
+// @ts-ignore: decorator
+@inline
+function mergeAt(counts: usize, other: usize, channels: u32, c: u32, moments: usize, alone: bool): void {
+  const toMean = wide(moments + 8, c), toM2 = wide(toMean, channels), toCount = wide(counts, c);
+  const fromMean = wide(other, c), fromM2 = wide(fromMean, channels), fromCount = wide(fromM2, channels);
+  const before = load64(toCount, alone), more = load64(fromCount, alone);
+  const mean = load64(toMean, alone), m2 = load64(toM2, alone);
+  const otherMean = load64(fromMean, alone), otherM2 = load64(fromM2, alone);
+  const total = f64x2.add(before, more);
+  const share = f64x2.div(more, total);
+  const delta = f64x2.sub(otherMean, mean);
+  const between = f64x2.mul(f64x2.mul(delta, delta), f64x2.mul(before, share));
+  const wasEmpty = f64x2.eq(before, zeros()), isEmpty = f64x2.eq(more, zeros());
+  const mergedMean = v128.bitselect(otherMean, f64x2.add(mean, f64x2.mul(delta, share)), wasEmpty);
+  const mergedM2 = v128.bitselect(otherM2, f64x2.add(m2, f64x2.add(otherM2, between)), wasEmpty);
+  store64(toMean, v128.bitselect(mean, mergedMean, isEmpty), alone);
+  store64(toM2, v128.bitselect(m2, mergedM2, isEmpty), alone);
+  store64(toCount, total, alone);
+}
+
+/**
+ * Adds the gradient sums of the other threads to those of the first, in order, and puts the part of the mean into them that the
+ * loops do not know.
+ *
+ * @param others of every other thread, float64 [sumDy C, sumDyXmu C]
+ * @param threads how many others there are
+ * @param moments those that the loops had their means from; 0 where they were float32, which have no other part
+ * @param sums float64 [sumDy C, sumDyXmu C], where the first thread has left its own
+ */
+export function mergeSums(others: usize, threads: u32, channels: u32, moments: usize, sums: usize): void {
+  for (let t: u32 = 0; t < threads; t++, others = wide(others, 2 * channels)) {
+    let i: u32 = 0;
+    for (; i < 2 * channels; i += 2) v128.store(wide(sums, i), f64x2.add(v128.load(wide(sums, i)), v128.load(wide(others, i))));
+  }
+  if (!moments) return;
+  let c: u32 = 0;
+  for (; c + 1 < channels; c += 2) centreAt(channels, c, moments, sums, false);
+  if (c < channels) centreAt(channels, c, moments, sums, true);
+}
+
+// @ts-ignore: decorator
+@inline
+function centreAt(channels: u32, c: u32, moments: usize, sums: usize, alone: bool): void {
+  const low = lowPart(load64(wide(moments + 8, c), alone));
+  const products = wide(sums, channels + c);
+  store64(products, f64x2.sub(load64(products, alone), f64x2.mul(low, load64(wide(sums, c), alone))), alone);
+}
+
+/** Means as float32, which the loops of gradient sums take. */
+export function means(moments: usize, runningMean: usize, channels: u32, his: usize): void {
+  let c: u32 = 0;
+  for (; c + 1 < channels; c += 2) store32(his + bytes(c), meanOf(moments, runningMean, c, false), false);
+  if (c < channels) store32(his + bytes(c), meanOf(moments, runningMean, c, true), true);
 }
 
 /**
  * Coefficients of normalization.
  *
- * @param statistics planes of float64: mean, s
+ * @param eps added to the variance
  * @param weight float32 per channel, or 0
  * @param bias float32 per channel, or 0
  * @param coefficients the result, planes of float32: hi, scale, offset
  */
 export function normalizeCoefficients(
-  statistics: usize,
+  moments: usize,
+  runningMean: usize,
+  runningVar: usize,
+  eps: f64,
   weight: usize,
   bias: usize,
   channels: u32,
   coefficients: usize,
 ): void {
-  const deviations = wide(statistics, channels);
-  const plane = bytes(channels);
-  for (let c: u32 = 0; c < channels; c++) {
-    const mean = load<f64>(wide(statistics, c));
-    const scale = weightOf(weight, c) * load<f64>(wide(deviations, c));
-    const offset = bias ? <f64> load<f32>(bias + bytes(c)) : 0;
-    const at = coefficients + bytes(c);
-    store<f32>(at, <f32> mean);
-    store<f32>(at + plane, <f32> scale);
-    store<f32>(at + 2 * plane, <f32> (offset - lowPart(mean) * scale));
+  const share = shareOf(moments);
+  let c: u32 = 0;
+  for (; c + 1 < channels; c += 2) {
+    normalizeAt(moments, runningMean, runningVar, share, eps, weight, bias, channels, c, coefficients, false);
   }
+  if (c < channels) {
+    normalizeAt(moments, runningMean, runningVar, share, eps, weight, bias, channels, c, coefficients, true);
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function normalizeAt(
+  moments: usize,
+  runningMean: usize,
+  runningVar: usize,
+  share: f64,
+  eps: f64,
+  weight: usize,
+  bias: usize,
+  channels: u32,
+  c: u32,
+  coefficients: usize,
+  alone: bool,
+): void {
+  const mean = meanOf(moments, runningMean, c, alone);
+  const s = invstdOf(moments, runningVar, channels, c, share, eps, alone);
+  const scale = f64x2.mul(parameter(weight, 1, c, alone), s);
+  const offset = f64x2.sub(parameter(bias, 0, c, alone), f64x2.mul(lowPart(mean), scale));
+  const at = coefficients + bytes(c);
+  store32(at, mean, alone);
+  store32(at + bytes(channels), scale, alone);
+  store32(at + 2 * bytes(channels), offset, alone);
 }
 
 /**
- * Coefficients of the gradient of the input.
+ * Coefficients of the gradient of the input, and the gradients of the parameters: gradWeight = s * sumDyXmu, gradBias = sumDy.
  *
- * @param statistics planes of float64: mean, s
- * @param sums float64 [sumDy C, sumDyXmu C] over the whole group; 0 in evaluation
- * @param count values per channel over the whole group
+ * @param eps added to the variance
+ * @param local float64 [sumDy C, sumDyXmu C] of this rank
+ * @param totals the same over the whole group; 0 in evaluation
  * @param weight float32 per channel, or 0
  * @param coefficients the result, planes of float32: hi, scale, slope, offset
+ * @param gradWeight float32 per channel, or 0 where it is not wanted
+ * @param gradBias the same
  */
 export function gradientCoefficients(
-  statistics: usize,
-  sums: usize,
-  count: f64,
+  moments: usize,
+  runningMean: usize,
+  runningVar: usize,
+  eps: f64,
+  local: usize,
+  totals: usize,
   weight: usize,
   channels: u32,
   coefficients: usize,
-): void {
-  const share = 1 / count;
-  const deviations = wide(statistics, channels);
-  const products = wide(sums, channels);
-  const plane = bytes(channels);
-  for (let c: u32 = 0; c < channels; c++) {
-    const mean = load<f64>(wide(statistics, c));
-    const s = load<f64>(wide(deviations, c));
-    let slope: f64 = 0, offset: f64 = 0;
-    if (sums) {
-      slope = -s * s * load<f64>(wide(products, c)) * share;
-      offset = -load<f64>(wide(sums, c)) * share - slope * lowPart(mean);
-    }
-    const at = coefficients + bytes(c);
-    store<f32>(at, <f32> mean);
-    store<f32>(at + plane, <f32> (weightOf(weight, c) * s));
-    store<f32>(at + 2 * plane, <f32> slope);
-    store<f32>(at + 3 * plane, <f32> offset);
-  }
-}
-
-/** gradWeight = s * sumDyXmu and gradBias = sumDy, float32, from this rank's sums; 0 for one that is not wanted. */
-export function gradientsOfParameters(
-  statistics: usize,
-  sums: usize,
-  channels: u32,
   gradWeight: usize,
   gradBias: usize,
 ): void {
-  const deviations = wide(statistics, channels);
-  const products = wide(sums, channels);
-  for (let c: u32 = 0; c < channels; c++) {
-    const s = load<f64>(wide(deviations, c));
-    if (gradWeight) store<f32>(gradWeight + bytes(c), <f32> (s * load<f64>(wide(products, c))));
-    if (gradBias) store<f32>(gradBias + bytes(c), <f32> load<f64>(wide(sums, c)));
+  const share = shareOf(moments);
+  let c: u32 = 0;
+  for (; c + 1 < channels; c += 2) {
+    const s = invstdOf(moments, runningVar, channels, c, share, eps, false);
+    gradientAt(moments, runningMean, share, s, totals, weight, channels, c, coefficients, false);
+    parametersAt(s, local, channels, c, gradWeight, gradBias, false);
   }
+  if (c < channels) {
+    const s = invstdOf(moments, runningVar, channels, c, share, eps, true);
+    gradientAt(moments, runningMean, share, s, totals, weight, channels, c, coefficients, true);
+    parametersAt(s, local, channels, c, gradWeight, gradBias, true);
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function gradientAt(
+  moments: usize,
+  runningMean: usize,
+  share: f64,
+  s: v128,
+  totals: usize,
+  weight: usize,
+  channels: u32,
+  c: u32,
+  coefficients: usize,
+  alone: bool,
+): void {
+  const mean = meanOf(moments, runningMean, c, alone);
+  let slope = zeros(), offset = zeros();
+  if (totals) {
+    const dy = f64x2.mul(load64(wide(totals, c), alone), both(share));
+    const product = f64x2.mul(load64(wide(totals, channels + c), alone), both(share));
+    slope = f64x2.neg(f64x2.mul(f64x2.mul(s, s), product));
+    offset = f64x2.neg(f64x2.add(dy, f64x2.mul(slope, lowPart(mean))));
+  }
+  const at = coefficients + bytes(c);
+  store32(at, mean, alone);
+  store32(at + bytes(channels), f64x2.mul(parameter(weight, 1, c, alone), s), alone);
+  store32(at + 2 * bytes(channels), slope, alone);
+  store32(at + 3 * bytes(channels), offset, alone);
+}
+
+// @ts-ignore: decorator
+@inline
+function parametersAt(
+  s: v128,
+  local: usize,
+  channels: u32,
+  c: u32,
+  gradWeight: usize,
+  gradBias: usize,
+  alone: bool,
+): void {
+  if (gradWeight) store32(gradWeight + bytes(c), f64x2.mul(s, load64(wide(local, channels + c), alone)), alone);
+  if (gradBias) store32(gradBias + bytes(c), load64(wide(local, c), alone), alone);
 }
 
 /**
@@ -214,15 +339,40 @@ export function updateRunningStats(
   newVariance: usize,
 ): void {
   const degrees = load<f64>(moments) - 1;
-  const means = moments + 8;
-  const m2s = wide(means, channels);
-  for (let c: u32 = 0; c < channels; c++) {
-    const at = bytes(c);
-    const unbiased = load<f64>(wide(m2s, c)) / degrees;
-    const oldMean = <f64> load<f32>(mean + at), oldVariance = <f64> load<f32>(variance + at);
-    store<f32>(newMean + at, <f32> ((1 - factor) * oldMean + factor * load<f64>(wide(means, c))));
-    store<f32>(newVariance + at, <f32> ((1 - factor) * oldVariance + factor * unbiased));
+  let c: u32 = 0;
+  for (; c + 1 < channels; c += 2) {
+    advanceAt(moments, degrees, factor, channels, c, mean, variance, newMean, newVariance, false);
   }
+  if (c < channels) {
+    advanceAt(moments, degrees, factor, channels, c, mean, variance, newMean, newVariance, true);
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function advanceAt(
+  moments: usize,
+  degrees: f64,
+  factor: f64,
+  channels: u32,
+  c: u32,
+  mean: usize,
+  variance: usize,
+  newMean: usize,
+  newVariance: usize,
+  alone: bool,
+): void {
+  const at = bytes(c);
+  const observed = load64(wide(moments + 8, c), alone);
+  const unbiased = f64x2.div(load64(wide(moments + 8, channels + c), alone), both(degrees));
+  store32(newMean + at, mixed(load32(mean + at, alone), observed, factor), alone);
+  store32(newVariance + at, mixed(load32(variance + at, alone), unbiased, factor), alone);
+}
+
+// @ts-ignore: decorator
+@inline
+function mixed(old: v128, observed: v128, factor: f64): v128 {
+  return f64x2.add(f64x2.mul(both(1 - factor), old), f64x2.mul(both(factor), observed));
 }
 
 /** Repeats planes of a number per channel for rows of `period` lanes: lane j gets that of channel (j / inner) % channels. */

@@ -2,6 +2,17 @@
 // whose squares float32 cannot hold give what float64 arithmetic gives. Strides are counted in elements.
 
 import { valueAt } from "./storage";
+import { zeros } from "./vectors";
+
+/** Whether so many pairs of float64 are finite, all of them. */
+function areFinite(at: usize, pairs: u32): bool {
+  let differs = zeros();
+  for (const end = at + (<usize> pairs << 4); at < end; at += 16) {
+    const v = v128.load(at);
+    differs = v128.or(differs, f64x2.ne(f64x2.sub(v, v), zeros()));
+  }
+  return !v128.any_true(differs);
+}
 
 /** Computes again the moments of every channel whose mean or m2 is not finite. */
 export function exactMoments(
@@ -14,6 +25,7 @@ export function exactMoments(
   innerStride: u32,
   moments: usize,
 ): void {
+  if (areFinite(moments + 8, channels)) return;
   const count = load<f64>(moments);
   const sample = channels * inner;
   for (let c: u32 = 0; c < channels; c++) {
@@ -40,8 +52,8 @@ export function exactMoments(
 }
 
 /**
- * Computes again the gradient sums of every channel that has one that is not finite. A term whose dy is 0 is left out: x may be
- * infinite where no gradient flows.
+ * Computes again the gradient sums of every channel that has one that is not finite, with means as channels.ts has them. A term
+ * whose dy is 0 is left out: x may be infinite where no gradient flows.
  */
 export function exactSums(
   x: usize,
@@ -53,15 +65,19 @@ export function exactSums(
   inner: u32,
   channelStride: u32,
   innerStride: u32,
-  statistics: usize,
+  moments: usize,
+  runningMean: usize,
   sums: usize,
 ): void {
+  if (areFinite(sums, channels)) return;
   const sample = channels * inner;
   for (let c: u32 = 0; c < channels; c++) {
     const dys = sums + (<usize> c << 3);
     const products = dys + (<usize> channels << 3);
     if (isFinite<f64>(load<f64>(dys)) && isFinite<f64>(load<f64>(products))) continue;
-    const mean = load<f64>(statistics + (<usize> c << 3));
+    const mean = moments
+      ? load<f64>(moments + 8 + (<usize> c << 3))
+      : <f64> load<f32>(runningMean + (<usize> c << 2));
     let sum: f64 = 0, product: f64 = 0;
     for (let n: u32 = 0; n < batch; n++) {
       let at = n * sample + c * channelStride;

@@ -1,13 +1,10 @@
 // Gradients where the channels lie side by side: memory is a matrix whose rows hold `period` lanes, each with coefficients of
 // its own, walked as columns.ts says.
 
-import { BLOCK, distanceOfPairs, HALF_STRIP, rowOfPair } from "./columns";
+import { distanceOfPairs, HALF_STRIP, rowOfPair, rowsOfBlock } from "./columns";
 import { dxOf } from "./gradients";
 import { address, further, MOST, narrow, readable } from "./storage";
 import { bytes, gated, loadGated, loadRest, storeRest } from "./vectors";
-
-/** Rows of a block at most: x, dy and dx are three. */
-const GRADIENT_BLOCK: u32 = BLOCK / 2;
 
 /**
  * Gradient of elements [from, to) of an input, and of the residual.
@@ -54,10 +51,11 @@ function floatsOfColumns(
   const rows = elements / period;
   let done: u32 = 0;
   if (x && inStrips) {
-    for (; done < rows; done += GRADIENT_BLOCK) {
+    const block = rowsOfBlock(period) / 2; // x, dy and dx are three.
+    for (; done < rows; done += block) {
       const to = bytes(done * period);
-      const block = min(GRADIENT_BLOCK, rows - done);
-      anyStrips(x + to, dy + to, further(output, to), dx + to, further(passed, to), block, at, plane);
+      const height = min(block, rows - done);
+      anyStrips(x + to, dy + to, further(output, to), dx + to, further(passed, to), height, at, plane);
     }
     done = rows;
   } else {

@@ -1,7 +1,7 @@
 // Everything that the host calls. Addresses are bytes in the imported memory; a kernel with `from` and `to` may run on parts of
-// a tensor at once, each part with records and scratch memory of its own.
+// a tensor at once, each part with results and scratch memory of its own.
 
-export { gradientCoefficients, gradientsOfParameters, mergeMoments, mergeSums, normalizeCoefficients, resolve, spread, updateRunningStats } from "./channels";
+export { gradientCoefficients, means, mergeMoments, mergeSums, normalizeCoefficients, spread, updateRunningStats } from "./channels";
 export { addScaled, copy, gate, relu, transpose } from "./elementwise";
 export { exactMoments, exactSums } from "./exact";
 export { gradientsOfColumns } from "./gradients_columns";

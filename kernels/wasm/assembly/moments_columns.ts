@@ -5,13 +5,15 @@
 // sums x - shift and its square in float32; after a tile of rows they are merged into float64 by Chan's formula, and the
 // running mean becomes the new shift. At the end the lanes of a channel are merged.
 
-import { BLOCK, STRIP } from "./columns";
-import { ChannelMoments, merge, RECORD } from "./moments";
+import { rowsOfBlock, STRIP } from "./columns";
+import { wide } from "./channels";
+import { mergeInto } from "./moments";
 import { address, MOST, readable, valueAt } from "./storage";
 import { bytes, increase, madd, zeros } from "./vectors";
 
-/** Lanes of a block of rows that are widened at once. */
-const WIDENED: u32 = MOST / BLOCK;
+/** Rows of float16 that are widened at once, and how many of their lanes. */
+const HALF_ROWS: u32 = 8;
+const WIDENED: u32 = MOST / HALF_ROWS;
 /** Rows of a tile at most, and of the first one, whose shift is the mean of a few rows. */
 const TILE: u32 = 256;
 const FIRST_TILE: u32 = 16;
@@ -23,7 +25,8 @@ const FIRST_TILE: u32 = 16;
  * @param half 1 for float16, 0 for float32
  * @param inStrips whether rows of float32 are walked in strips, as columns.ts says; rows of float16 are
  * @param period lanes of a row, a multiple of 4; lane j belongs to channel (j / inner) % channels; `from` is a multiple of it
- * @param records the result: a record per channel
+ * @param result planes of float64 per channel: mean, m2
+ * @param counts likewise: how many values they are of
  * @param scratch room for period x 28 bytes, and MOST float32
  */
 export function momentsOfColumns(
@@ -35,21 +38,23 @@ export function momentsOfColumns(
   period: u32,
   from: u32,
   to: u32,
-  records: usize,
+  result: usize,
+  counts: usize,
   scratch: usize,
 ): void {
-  memory.fill(records, 0, <usize> channels * RECORD);
   const plane = bytes(period);
-  const mean = scratch;
+  const isChannel = period == channels; // Every lane: its moments are the result.
+  const mean = isChannel ? result : scratch;
   const m2 = mean + 2 * plane;
-  const shift = m2 + 2 * plane;
+  const shift = scratch + 4 * plane;
   const sum = shift + plane;
   const squares = sum + plane;
   const widened = squares + plane;
   const rows = (to - from) / period;
-  memory.fill(mean, 0, 7 * plane);
+  memory.fill(mean, 0, 4 * plane);
+  memory.fill(sum, 0, 2 * plane);
   const inBlocks = half || inStrips;
-  const step: u32 = inBlocks ? BLOCK : 2;
+  const step: u32 = half ? HALF_ROWS : inStrips ? rowsOfBlock(period) : 2;
   const distance = inBlocks ? 1 : rows / 2;
   let settled: u32 = 0;
   while (settled < rows) {
@@ -66,7 +71,14 @@ export function momentsOfColumns(
   }
   const whole = rows * period;
   addPartialRow(x, half, from + whole, to - from - whole, <f64> rows, mean, m2);
-  collect(period, <f64> rows, to - from - whole, mean, m2, channels, inner, records);
+  const more = to - from - whole; // So many lanes have one row more.
+  if (isChannel) {
+    for (let c: u32 = 0; c < channels; c++) store<f64>(wide(counts, c), <f64> (c < more ? rows + 1 : rows));
+    return;
+  }
+  memory.fill(result, 0, wide(0, 2 * channels));
+  memory.fill(counts, 0, wide(0, channels));
+  collect(period, <f64> rows, more, mean, m2, channels, inner, result, counts);
 }
 
 /** Adds a block of rows, a few lanes of it widened at a time. */
@@ -229,7 +241,7 @@ function addPartialRow(x: usize, half: bool, from: u32, lanes: u32, rows: f64, m
   }
 }
 
-/** Merges the lanes of every channel into its record. The first lanes have one row more. */
+/** Merges the lanes of every channel. The first lanes have one row more. */
 function collect(
   period: u32,
   rows: f64,
@@ -238,15 +250,15 @@ function collect(
   m2s: usize,
   channels: u32,
   inner: u32,
-  records: usize,
+  result: usize,
+  counts: usize,
 ): void {
   let lane: u32 = 0;
   while (lane < period) {
     for (let c: u32 = 0; c < channels; c++) {
-      const channel = changetype<ChannelMoments>(records + <usize> c * RECORD);
       for (let i: u32 = 0; i < inner; i++, lane++) {
-        const at = <usize> lane << 3;
-        merge(channel, lane < more ? rows + 1 : rows, load<f64>(means + at), load<f64>(m2s + at));
+        const count = lane < more ? rows + 1 : rows;
+        mergeInto(channels, c, result, counts, count, load<f64>(wide(means, lane)), load<f64>(wide(m2s, lane)));
       }
     }
   }

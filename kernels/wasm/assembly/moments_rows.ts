@@ -6,7 +6,7 @@
 // are summed in four float32 lanes; before the lanes lose digits, they are merged into float64 by Chan's formula, and the
 // running mean becomes the new shift. Sums about a shift near the mean do not cancel, wherever the mean lies.
 
-import { ChannelMoments, RECORD, settle } from "./moments";
+import { ChannelMoments, leave, RECORD, settle } from "./moments";
 import { readable } from "./storage";
 import { bytes, keep, loadRest, madd, total, zeros } from "./vectors";
 
@@ -26,10 +26,34 @@ const LARGE: u32 = 1 << 22;
  *
  * @param x first byte of the tensor
  * @param half 1 for float16, 0 for float32
- * @param records the result: a record per channel
- * @param scratch room for RUN float32
+ * @param result planes of float64 per channel: mean, m2
+ * @param counts likewise: how many values they are of
+ * @param scratch room for a record per channel and RUN float32
  */
 export function momentsOfRows(
+  x: usize,
+  half: bool,
+  channels: u32,
+  inner: u32,
+  from: u32,
+  to: u32,
+  result: usize,
+  counts: usize,
+  scratch: usize,
+): void {
+  const records = scratch;
+  const room = records + <usize> channels * RECORD;
+  memory.fill(records, 0, room - records);
+  if (from < to) addPart(x, half, channels, inner, from, to, records, room);
+  for (let c: u32 = 0; c < channels; c++) {
+    const channel = channelOf(records, c);
+    if (channel.pending > 0) settle(channel);
+    leave(channel, channels, c, result, counts);
+  }
+}
+
+/** Adds elements [from, to), a large part in its two halves at once. */
+function addPart(
   x: usize,
   half: bool,
   channels: u32,
@@ -39,9 +63,6 @@ export function momentsOfRows(
   records: usize,
   scratch: usize,
 ): void {
-  const last = records + <usize> channels * RECORD;
-  memory.fill(records, 0, last - records);
-  if (from == to) return;
   const firstRow = (from + inner - 1) / inner;
   const rows = to / inner > firstRow ? to / inner - firstRow : 0;
   if (!half && rows * inner >= LARGE) {
@@ -51,10 +72,6 @@ export function momentsOfRows(
     from = (firstRow + 2 * pairs) * inner;
   }
   addRows(x, half, channels, inner, from, to, records, scratch);
-  for (let record = records; record < last; record += RECORD) {
-    const channel = changetype<ChannelMoments>(record);
-    if (channel.pending > 0) settle(channel);
-  }
 }
 
 /** Adds elements [from, to), row by row. */

@@ -3,7 +3,7 @@
 // mean = hi + lo, and lo is part of the offset: y = (x - hi) * scale + offset. The difference comes first, so that nothing
 // is lost where |mean| is much larger than the deviation. Output and input may be the same memory.
 
-import { BLOCK, distanceOfPairs, rowOfPair, STRIP } from "./columns";
+import { distanceOfPairs, rowOfPair, rowsOfBlock, STRIP } from "./columns";
 import { address, further, MOST, narrow, readable } from "./storage";
 import { bytes, loadRest, madd, rectified, storeRest } from "./vectors";
 
@@ -247,9 +247,10 @@ function floatsOfColumns(
   const rows = elements / period;
   let done: u32 = 0;
   if (inStrips) {
-    for (; done < rows; done += BLOCK) {
+    const block = rowsOfBlock(period);
+    for (; done < rows; done += block) {
       const to = bytes(done * period);
-      anyStrips(x + to, further(residual, to), y + to, min(BLOCK, rows - done), at, plane, relu);
+      anyStrips(x + to, further(residual, to), y + to, min(block, rows - done), at, plane, relu);
     }
     done = rows;
   } else {

@@ -3,15 +3,15 @@
 //
 // Memory is walked once, as columns.ts says; sums stand in float32 for a tile of rows, then in float64.
 
-import { BLOCK, distanceOfPairs, rowOfPair, STRIP } from "./columns";
-import { RECORD } from "./moments";
+import { wide } from "./channels";
+import { distanceOfPairs, rowOfPair, rowsOfBlock, STRIP } from "./columns";
 import { further, MOST, readable, valueAt } from "./storage";
-import { ChannelSums } from "./sums";
 import { bytes, increase, loadGated, madd, zeros } from "./vectors";
 
-/** Lanes of a block of rows that are widened at once. */
-const WIDENED: u32 = MOST / BLOCK;
-/** Rows of a tile, a multiple of BLOCK. */
+/** Rows of float16 that are widened at once, and how many of their lanes. */
+const HALF_ROWS: u32 = 8;
+const WIDENED: u32 = MOST / HALF_ROWS;
+/** Rows of a tile, a multiple of those of any block. */
 const TILE: u32 = 256;
 
 /**
@@ -24,7 +24,7 @@ const TILE: u32 = 256;
  * @param inStrips whether rows of float32 are walked in strips, as columns.ts says; rows of float16 are
  * @param period lanes of a row, a multiple of 4; lane j belongs to channel (j / inner) % channels; `from` is a multiple of it
  * @param his means as float32, per lane
- * @param records the result: a record per channel
+ * @param result planes of float64 per channel: sum of dy, of dy * (x - mean)
  * @param scratch room for period x 24 bytes, and 3 x MOST float32
  */
 export function sumsOfColumns(
@@ -39,20 +39,21 @@ export function sumsOfColumns(
   from: u32,
   to: u32,
   his: usize,
-  records: usize,
+  result: usize,
   scratch: usize,
 ): void {
-  memory.fill(records, 0, <usize> channels * RECORD);
   const plane = bytes(period);
-  const dys = scratch;
+  const isChannel = period == channels; // Every lane: its sums are the result.
+  const dys = isChannel ? result : scratch;
   const products = dys + 2 * plane;
-  const dyLanes = products + 2 * plane;
+  const dyLanes = scratch + 4 * plane;
   const productLanes = dyLanes + plane;
   const widened = productLanes + plane;
-  memory.fill(dys, 0, 6 * plane);
+  memory.fill(dys, 0, 4 * plane);
+  memory.fill(dyLanes, 0, 2 * plane);
   const rows = (to - from) / period;
   const inBlocks = half || inStrips;
-  const step = inBlocks ? BLOCK : 2;
+  const step: u32 = half ? HALF_ROWS : inStrips ? rowsOfBlock(period) : 2;
   const distance = distanceOfPairs(rows, period);
   for (let settled: u32 = 0; settled < rows; settled += TILE) {
     const end = min(rows, settled + TILE);
@@ -72,7 +73,9 @@ export function sumsOfColumns(
     settle(period, dyLanes, productLanes, dys, products);
   }
   addPartialRow(x, dy, output, half, from + rows * period, to - from - rows * period, his, dys, products);
-  collect(period, dys, products, channels, inner, records);
+  if (isChannel) return;
+  memory.fill(result, 0, wide(0, 2 * channels));
+  collect(period, dys, products, channels, inner, result);
 }
 
 /** Adds a block of rows, a few lanes of it widened at a time. */
@@ -235,23 +238,22 @@ function addPartialRow(
   }
 }
 
-/** Adds the lanes of every channel into its record. */
+/** Adds the lanes of every channel. */
 function collect(
   period: u32,
   dys: usize,
   products: usize,
   channels: u32,
   inner: u32,
-  records: usize,
+  result: usize,
 ): void {
-  let lane: usize = 0;
-  const end = <usize> period << 3;
-  while (lane < end) {
+  let lane: u32 = 0;
+  while (lane < period) {
     for (let c: u32 = 0; c < channels; c++) {
-      const channel = changetype<ChannelSums>(records + <usize> c * RECORD);
-      for (let i: u32 = 0; i < inner; i++, lane += 8) {
-        channel.dy += load<f64>(dys + lane);
-        channel.products += load<f64>(products + lane);
+      const dy = wide(result, c), product = wide(result, channels + c);
+      for (let i: u32 = 0; i < inner; i++, lane++) {
+        store<f64>(dy, load<f64>(dy) + load<f64>(wide(dys, lane)));
+        store<f64>(product, load<f64>(product) + load<f64>(wide(products, lane)));
       }
     }
   }

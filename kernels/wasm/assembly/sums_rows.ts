@@ -3,6 +3,7 @@
 // Memory is walked once, in ascending order; sums stand in float32 lanes for a while, then in float64. dy counts as 0 where
 // forward's output was not positive, if there was a ReLU.
 
+import { wide } from "./channels";
 import { RECORD } from "./moments";
 import { RUN } from "./moments_rows";
 import { readable } from "./storage";
@@ -21,8 +22,8 @@ const ENOUGH_ROWS: u32 = 16;
  * @param output first byte of its output, where dy counts only if that is positive; 0 where dy always counts
  * @param half 1 for float16, 0 for float32
  * @param his means as float32, per channel
- * @param records the result: a record per channel
- * @param scratch room for 3 x RUN float32
+ * @param result planes of float64 per channel: sum of dy, of dy * (x - mean)
+ * @param scratch room for a record per channel and 3 x RUN float32
  */
 export function sumsOfRows(
   x: usize,
@@ -34,16 +35,39 @@ export function sumsOfRows(
   from: u32,
   to: u32,
   his: usize,
-  records: usize,
+  result: usize,
   scratch: usize,
 ): void {
+  const records = scratch;
   const last = records + <usize> channels * RECORD;
   memory.fill(records, 0, last - records);
   for (let c: u32 = 0; c < channels; c++) {
     changetype<ChannelSums>(records + <usize> c * RECORD).shift = load<f32>(his + bytes(c));
   }
-  if (from == to) return;
+  if (from < to) addPart(x, dy, output, half, channels, inner, from, to, records, last);
+  for (let c: u32 = 0; c < channels; c++) {
+    const channel = changetype<ChannelSums>(records + <usize> c * RECORD);
+    if (channel.pending > 0) settleSums(channel);
+    store<f64>(wide(result, c), channel.dy);
+    store<f64>(wide(result, channels + c), channel.products);
+  }
+}
+
+/** Adds elements [from, to), row by row. */
+function addPart(
+  x: usize,
+  dy: usize,
+  output: usize,
+  half: bool,
+  channels: u32,
+  inner: u32,
+  from: u32,
+  to: u32,
+  records: usize,
+  scratch: usize,
+): void {
   const enough = min(ENOUGH, ENOUGH_ROWS * inner);
+  const last = records + <usize> channels * RECORD;
   const row = from / inner;
   let rowEnd = (row + 1) * inner;
   let record = records + <usize> (row % channels) * RECORD;
@@ -63,10 +87,6 @@ export function sumsOfRows(
       record += RECORD;
       if (record == last) record = records;
     }
-  }
-  for (record = records; record < last; record += RECORD) {
-    const channel = changetype<ChannelSums>(record);
-    if (channel.pending > 0) settleSums(channel);
   }
 }
 
