@@ -52,9 +52,10 @@ export function forwardOperations(operate: Operate): ForwardOperations {
   });
 }
 
-function moments(bench: Bench, { data, shape, dtype, format }: Input): WasmArray {
+function moments(bench: Bench, input: Input): WasmArray {
   const { address, kernels } = bench;
-  const layout = layoutOf(shape, format);
+  const { data, dtype } = input;
+  const layout = layoutOf(input);
   const { batch, channels, inner, count, period, laneInner } = layout;
   const x = address(data);
   const half = halfOf(dtype);
@@ -108,13 +109,14 @@ function moments(bench: Bench, { data, shape, dtype, format }: Input): WasmArray
 
 function normalize(
   bench: Bench,
-  { data, shape, dtype, format }: Input,
+  input: Input,
   statistics: Statistics<WasmArray>,
   { weight, bias, eps }: Affine<WasmArray>,
   { residual, relu, overwrite }: Epilogue<WasmArray>,
 ): WasmArray {
   const { address, kernels } = bench;
-  const layout = layoutOf(shape, format);
+  const { data, dtype, format } = input;
+  const layout = layoutOf(input);
   const { channels, inner, period } = layout;
   const x = address(data);
   const added = bench.ordered(residual, format);

@@ -51,13 +51,14 @@ export function gradientOperations(operate: Operate): GradientOperations {
 
 function gradientSums(
   bench: Bench,
-  { data, shape, dtype, format }: Input,
+  input: Input,
   gradOutput: Input,
   statistics: Statistics<WasmArray>,
   output: Input | null,
 ): WasmArray {
   const { address, kernels } = bench;
-  const layout = layoutOf(shape, format);
+  const { data, dtype, format } = input;
+  const layout = layoutOf(input);
   const { batch, channels, inner, period, laneInner, channelStride, innerStride } = layout;
   const x = address(data);
   const dy = bench.ordered(gradOutput, format);
@@ -131,7 +132,7 @@ function gradientSums(
 
 function gradients(
   bench: Bench,
-  { data, shape, dtype, format }: Input,
+  input: Input,
   gradOutput: Input,
   statistics: Statistics<WasmArray>,
   { local, total }: GradientSums<WasmArray>,
@@ -139,7 +140,8 @@ function gradients(
   { output, residualFormat, overwrite }: Prologue<WasmArray>,
 ): FusedGradientArrays<WasmArray> {
   const { arrays, address, kernels } = bench;
-  const layout = layoutOf(shape, format);
+  const { data, shape, dtype, format } = input;
+  const layout = layoutOf(input);
   const { channels, inner, period } = layout;
   const dy = bench.ordered(gradOutput, format);
   const gates = bench.ordered(output, format);

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { extents, type Format } from "../../lib/tensor.ts";
+import { type DType, extents, type Format, type Tensor } from "../../lib/tensor.ts";
 
 /** A tensor as the kernels walk it. Counts of elements. */
 export interface Layout {
@@ -29,18 +29,22 @@ export interface Layout {
 /** Rows of fewer elements than this are walked as lanes of a matrix, if there are enough of them. */
 const SHORT_ROW = 16;
 const FEW_ROWS = 8;
-/** Lanes come in vectors of four float32, and a row of very few is not worth its loop. */
+/** Lanes come in vectors of four float32. */
 const VECTOR = 4;
+/**
+ * A row of one strip is walked as one stream, its numbers in registers: four vectors, or three where there are three channels, or
+ * six or twelve. Others are not worth a loop before they have some strips; nor is any in float16, which is widened by the row.
+ */
+const ONE_STRIP: readonly number[] = [16, 12];
 const FEWEST_LANES = 64;
 
 /**
  * Says how the kernels shall walk a tensor.
  *
- * @param shape its logical shape (N, C, ...spatial)
- * @param format its memory order
+ * @param tensor its logical shape (N, C, ...spatial), memory order and storage
  * @returns the layout
  */
-export function layoutOf(shape: readonly number[], format: Format): Layout {
+export function layoutOf({ shape, format, dtype }: Omit<Tensor<unknown>, "data">): Layout {
   const { batch, channels, inner } = extents(shape);
   const last = format === "channelsLast" || inner === 1;
   const short = inner < SHORT_ROW && batch >= FEW_ROWS;
@@ -54,7 +58,7 @@ export function layoutOf(shape: readonly number[], format: Format): Layout {
     count: batch * inner,
     channelStride: last ? 1 : inner,
     innerStride: last ? channels : 1,
-    period: elements > 0 && (last || short) ? periodOf(channels * laneInner) : null,
+    period: elements > 0 && (last || short) ? periodOf(channels * laneInner, dtype) : null,
     laneInner,
   };
 }
@@ -66,8 +70,10 @@ export function sameOrder(shape: readonly number[], a: Format, b: Format): boole
 }
 
 /** The smallest multiple that fills whole vectors and is worth a loop. */
-function periodOf(lanes: number): number {
+function periodOf(lanes: number, dtype: DType): number {
   const vectors = lanes % 4 === 0 ? lanes : lanes % 2 === 0 ? 2 * lanes : VECTOR * lanes;
+  const strip = ONE_STRIP.find((strip) => strip % vectors === 0);
+  if (strip && dtype === "float32") return strip;
   return vectors * Math.ceil(FEWEST_LANES / vectors);
 }
 
@@ -82,7 +88,8 @@ const CACHED_ALONE = 1 << 21;
  * @param tensors how many of them the kernel reads and writes
  * @returns 1 for strips, as kernels take it
  */
-export function inStrips({ elements }: Layout, tensors: number): 0 | 1 {
+export function inStrips({ elements, period }: Layout, tensors: number): 0 | 1 {
+  if (period !== null && ONE_STRIP.includes(period)) return 1;
   return elements <= (tensors === 1 ? CACHED_ALONE : CACHED) ? 1 : 0;
 }
 

@@ -8,9 +8,10 @@
 
 import { bytes } from "./vectors";
 
-/** Lanes of a strip, one cache line, and half of one. */
+/** Lanes of a strip, one cache line; of half of one; and of a last one of three vectors, which is all that three channels have. */
 export const STRIP: u32 = 16;
 export const HALF_STRIP: u32 = 8;
+export const SHORT_STRIP: u32 = 12;
 
 /** Rows of a block, and how many bytes of one tensor it takes where they are short: a third of a first-level cache. */
 const FEWEST_ROWS: u32 = 8;

@@ -1,7 +1,7 @@
 // Gradients where the channels lie side by side: memory is a matrix whose rows hold `period` lanes, each with coefficients of
 // its own, walked as columns.ts says.
 
-import { distanceOfPairs, HALF_STRIP, rowOfPair, rowsOfBlock } from "./columns";
+import { distanceOfPairs, HALF_STRIP, rowOfPair, rowsOfBlock, SHORT_STRIP } from "./columns";
 import { dxOf } from "./gradients";
 import { address, further, MOST, narrow, readable } from "./storage";
 import { bytes, gated, loadGated, loadRest, storeRest } from "./vectors";
@@ -143,6 +143,23 @@ function strips(
   const offsets = slopes + plane;
   const height = <usize> rows * plane;
   let j: usize = 0;
+  if (plane == bytes(SHORT_STRIP)) {
+    const h0 = v128.load(his), s0 = v128.load(scales), l0 = v128.load(slopes), o0 = v128.load(offsets);
+    const h1 = v128.load(his, 16), s1 = v128.load(scales, 16), l1 = v128.load(slopes, 16), o1 = v128.load(offsets, 16);
+    const h2 = v128.load(his, 32), s2 = v128.load(scales, 32), l2 = v128.load(slopes, 32), o2 = v128.load(offsets, 32);
+    for (; j < height; j += plane) {
+      const g0 = loadGated(g + j, gate + j, hasGate);
+      v128.store(dx + j, dxOf(v128.load(x + j), g0, h0, s0, l0, o0, true));
+      if (pass) v128.store(passed + j, g0);
+      const g1 = loadGated(g + j + 16, gate + j + 16, hasGate);
+      v128.store(dx + j, dxOf(v128.load(x + j, 16), g1, h1, s1, l1, o1, true), 16);
+      if (pass) v128.store(passed + j, g1, 16);
+      const g2 = loadGated(g + j + 32, gate + j + 32, hasGate);
+      v128.store(dx + j, dxOf(v128.load(x + j, 32), g2, h2, s2, l2, o2, true), 32);
+      if (pass) v128.store(passed + j, g2, 32);
+    }
+    return;
+  }
   for (const whole = plane & ~(bytes(HALF_STRIP) - 1); j < whole; j += bytes(HALF_STRIP)) {
     const h0 = v128.load(his + j), s0 = v128.load(scales + j);
     const h1 = v128.load(his + j, 16), s1 = v128.load(scales + j, 16);

@@ -5,11 +5,11 @@
 // sums x - shift and its square in float32; after a tile of rows they are merged into float64 by Chan's formula, and the
 // running mean becomes the new shift. At the end the lanes of a channel are merged.
 
-import { rowsOfBlock, STRIP } from "./columns";
+import { rowsOfBlock, SHORT_STRIP, STRIP } from "./columns";
 import { wide } from "./channels";
 import { mergeInto } from "./moments";
 import { address, MOST, readable, valueAt } from "./storage";
-import { bytes, increase, madd, zeros } from "./vectors";
+import { bytes, increase, increaseThree, madd, zeros } from "./vectors";
 
 /** Rows of float16 that are widened at once, and how many of their lanes. */
 const HALF_ROWS: u32 = 8;
@@ -17,6 +17,8 @@ const WIDENED: u32 = MOST / HALF_ROWS;
 /** Rows of a tile at most, and of the first one, whose shift is the mean of a few rows. */
 const TILE: u32 = 256;
 const FIRST_TILE: u32 = 16;
+/** Rows of that mean at most. */
+const MEAN_ROWS: u32 = 8;
 
 /**
  * Moments of elements [from, to) of a matrix of rows of `period` lanes, per channel.
@@ -171,6 +173,26 @@ function addStrips(
     increase(sums + j, s0, s1, s2, s3);
     increase(squares + j, q0, q1, q2, q3);
   }
+  if (j + bytes(SHORT_STRIP) == bytes(lanes)) {
+    const k0 = v128.load(shifts + j), k1 = v128.load(shifts + j, 16), k2 = v128.load(shifts + j, 32);
+    let s0 = zeros(), s1 = zeros(), s2 = zeros();
+    let q0 = zeros(), q1 = zeros(), q2 = zeros();
+    let row = x + j;
+    for (const end = row + height; row < end; row += stride) {
+      const d0 = f32x4.sub(v128.load(row), k0);
+      s0 = f32x4.add(s0, d0);
+      q0 = madd(d0, d0, q0);
+      const d1 = f32x4.sub(v128.load(row, 16), k1);
+      s1 = f32x4.add(s1, d1);
+      q1 = madd(d1, d1, q1);
+      const d2 = f32x4.sub(v128.load(row, 32), k2);
+      s2 = f32x4.add(s2, d2);
+      q2 = madd(d2, d2, q2);
+    }
+    increaseThree(sums + j, s0, s1, s2);
+    increaseThree(squares + j, q0, q1, q2);
+    return;
+  }
   for (; j < bytes(lanes); j += 16) {
     const shift = v128.load(shifts + j);
     let sum = zeros(), square = zeros();
@@ -184,8 +206,9 @@ function addStrips(
   }
 }
 
-/** Mean of a group of rows per lane, about the first row: exactly that row where all are equal. */
+/** Mean of the first few rows per lane, about the first row: exactly that row where all are equal. */
 function meanOf(x: usize, stride: usize, rows: u32, shifts: usize, lanes: u32): void {
+  rows = min(rows, MEAN_ROWS);
   const share = f32x4.splat(1.0 / <f32> rows);
   for (let j: usize = 0; j < bytes(lanes); j += 16) {
     const first = v128.load(x + j);

@@ -3,7 +3,7 @@
 // mean = hi + lo, and lo is part of the offset: y = (x - hi) * scale + offset. The difference comes first, so that nothing
 // is lost where |mean| is much larger than the deviation. Output and input may be the same memory.
 
-import { distanceOfPairs, rowOfPair, rowsOfBlock, STRIP } from "./columns";
+import { distanceOfPairs, rowOfPair, rowsOfBlock, SHORT_STRIP, STRIP } from "./columns";
 import { address, further, MOST, narrow, readable } from "./storage";
 import { bytes, loadRest, madd, rectified, storeRest } from "./vectors";
 
@@ -118,6 +118,18 @@ function strips(
       v128.store(output, one(v128.load(input, 32), add ? v128.load(residual, 32) : h2, h2, s2, o2, add, relu), 32);
       v128.store(output, one(v128.load(input, 48), add ? v128.load(residual, 48) : h3, h3, s3, o3, add, relu), 48);
     }
+  }
+  if (j + bytes(SHORT_STRIP) == plane) {
+    const h0 = v128.load(his + j), s0 = v128.load(scales + j), o0 = v128.load(offsets + j);
+    const h1 = v128.load(his + j, 16), s1 = v128.load(scales + j, 16), o1 = v128.load(offsets + j, 16);
+    const h2 = v128.load(his + j, 32), s2 = v128.load(scales + j, 32), o2 = v128.load(offsets + j, 32);
+    let input = x + j, residual = r + j, output = y + j;
+    for (const end = input + height; input < end; input += plane, residual += plane, output += plane) {
+      v128.store(output, one(v128.load(input), add ? v128.load(residual) : h0, h0, s0, o0, add, relu));
+      v128.store(output, one(v128.load(input, 16), add ? v128.load(residual, 16) : h1, h1, s1, o1, add, relu), 16);
+      v128.store(output, one(v128.load(input, 32), add ? v128.load(residual, 32) : h2, h2, s2, o2, add, relu), 32);
+    }
+    return;
   }
   for (; j < plane; j += 16) {
     const hi = v128.load(his + j), scale = v128.load(scales + j), offset = v128.load(offsets + j);

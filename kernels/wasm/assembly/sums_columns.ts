@@ -4,9 +4,9 @@
 // Memory is walked once, as columns.ts says; sums stand in float32 for a tile of rows, then in float64.
 
 import { wide } from "./channels";
-import { distanceOfPairs, rowOfPair, rowsOfBlock, STRIP } from "./columns";
+import { distanceOfPairs, rowOfPair, rowsOfBlock, SHORT_STRIP, STRIP } from "./columns";
 import { further, MOST, readable, valueAt } from "./storage";
-import { bytes, increase, loadGated, madd, zeros } from "./vectors";
+import { bytes, increase, increaseThree, loadGated, madd, zeros } from "./vectors";
 
 /** Rows of float16 that are widened at once, and how many of their lanes. */
 const HALF_ROWS: u32 = 8;
@@ -191,6 +191,26 @@ function addStrips(
     }
     increase(dys + j, s0, s1, s2, s3);
     increase(products + j, p0, p1, p2, p3);
+  }
+  if (j + bytes(SHORT_STRIP) == bytes(lanes)) {
+    const h0 = v128.load(his + j), h1 = v128.load(his + j, 16), h2 = v128.load(his + j, 32);
+    let s0 = zeros(), s1 = zeros(), s2 = zeros();
+    let p0 = zeros(), p1 = zeros(), p2 = zeros();
+    let input = x + j, gradient = g + j, output = gate + j;
+    for (const end = input + height; input < end; input += stride, gradient += stride, output += stride) {
+      const g0 = loadGated(gradient, output, hasGate);
+      s0 = f32x4.add(s0, g0);
+      p0 = madd(f32x4.sub(v128.load(input), h0), g0, p0);
+      const g1 = loadGated(gradient + 16, output + 16, hasGate);
+      s1 = f32x4.add(s1, g1);
+      p1 = madd(f32x4.sub(v128.load(input, 16), h1), g1, p1);
+      const g2 = loadGated(gradient + 32, output + 32, hasGate);
+      s2 = f32x4.add(s2, g2);
+      p2 = madd(f32x4.sub(v128.load(input, 32), h2), g2, p2);
+    }
+    increaseThree(dys + j, s0, s1, s2);
+    increaseThree(products + j, p0, p1, p2);
+    return;
   }
   for (; j < bytes(lanes); j += 16) {
     const hi = v128.load(his + j);

@@ -80,6 +80,15 @@ export function increase(at: usize, a: v128, b: v128, c: v128, d: v128): void {
   v128.store(at, f32x4.add(v128.load(at, 48), d), 48);
 }
 
+/** The same of three. */
+// @ts-ignore: decorator
+@inline
+export function increaseThree(at: usize, a: v128, b: v128, c: v128): void {
+  v128.store(at, f32x4.add(v128.load(at), a));
+  v128.store(at, f32x4.add(v128.load(at, 16), b), 16);
+  v128.store(at, f32x4.add(v128.load(at, 32), c), 32);
+}
+
 /** Bytes of so many float32. */
 // @ts-ignore: decorator
 @inline

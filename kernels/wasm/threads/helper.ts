@@ -41,7 +41,9 @@ export function helper(port: HelperPort, layout: Layout): void {
     for (let seen = 0, spinMs = layout.mostSpinMs, vain = 0, slept = false;;) {
       const end = performance.now() + (slept ? 0 : spinMs);
       let look = 0;
-      while (Atomics.load(words, epoch) === seen && (++look % 64 !== 0 || performance.now() < end));
+      while (
+        Atomics.load(words, epoch) === seen && (++look % 1024 !== 0 || performance.now() < end)
+      );
       if (Atomics.load(words, epoch) === seen) {
         // Says so before it looks once more, by Atomics.wait, while the caller first moves the epoch and then asks: one of
         // the two must see the other.

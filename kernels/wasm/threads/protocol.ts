@@ -64,8 +64,8 @@ export const LAYOUT: Layout = Object.freeze({
   textBytes: 512,
   mostLetters: 128,
   stop: -1,
-  mostSpinMs: 0.1,
-  leastSpinMs: 0.02,
+  mostSpinMs: 0.3,
+  leastSpinMs: 0.1,
   retry: 8,
   sliceMs: 1000,
 });

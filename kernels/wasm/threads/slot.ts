@@ -23,8 +23,8 @@ export interface Slot {
  * most twice what it had to; half of that each time it was in vain, since then the helper may need this very core, and the
  * whole again now and then, since the next helper may not.
  */
-const SPIN_MS = { least: 0.005, most: 0.05, retry: 16 } as const;
-const LOOKS_BETWEEN_CLOCKS = 64;
+const SPIN_MS = { least: 0.02, most: 0.1, retry: 16 } as const;
+const LOOKS_BETWEEN_CLOCKS = 1024;
 /** How long the caller sleeps at a stretch, in ms. */
 const SLICE_MS = 50;
 
