@@ -199,15 +199,29 @@ export function parityTests(): void {
 
   Deno.test("wasm: rows of lanes around the heights of tiles equal the reference device", () =>
     withDevices(builds, async (devices) => {
-      // 64 lanes a row. The first tile has 16 rows, the second 64, all others 256; groups have 8, and what is left over.
-      for (const [i, rows] of [1, 7, 8, 9, 15, 16, 17, 79, 80, 81, 335, 337].entries()) {
+      // 64 lanes a row. The first tile has 16 rows, the second 64, all others 256; groups have 8, 16 or 32, and what is left over.
+      for (const [i, rows] of [1, 7, 8, 9, 15, 16, 17, 33, 79, 80, 81, 335, 337].entries()) {
         const dtype = DTYPES[i % 2];
         const batch = { ...PLAIN, shape: [rows, 64], dtype, relu: i % 3 === 0, mean: 1e3 };
         if (rows > 1) await assertParity(devices, batch);
-        // 72 lanes a row of 24 samples, of which the last is not whole.
+        // 72 lanes a row of 4 samples, of which the last is not whole.
         const residual = i % 2 ? "channelsLast" : null;
-        const shape = [24 * rows + 5, 3, 1];
+        const shape = [4 * rows + 1, 18, 1];
         await assertParity(devices, { ...PLAIN, shape, dtype: DTYPES[(i + 1) % 2], residual });
+      }
+    }));
+
+  Deno.test("wasm: rows of one strip, around the heights of blocks, equal the reference device", () =>
+    withDevices([...builds, { options: { threads: 2 }, least: 1 }], async (devices) => {
+      // 16 lanes a row, or 12 where that is a multiple; the last one is not whole wherever it can be.
+      for (const [i, channels] of [2, 3, 4, 6, 8, 12, 16].entries()) {
+        for (const [j, rows] of [1, 2, 8, 15, 16, 17, 31, 32, 33, 95, 337].entries()) {
+          const lanes = 12 % channels === 0 && 16 % channels > 0 ? 12 : 16;
+          const samples = Math.max(2, rows * lanes / channels + (lanes > channels ? 1 : 0));
+          const residual = (i + j) % 2 ? FORMATS[1] : null;
+          const batch = { ...PLAIN, shape: [samples, channels], residual, mean: 1e3 };
+          await assertParity(devices, { ...batch, dtype: "float32", relu: j % 3 === 0 });
+        }
       }
     }));
 
@@ -237,7 +251,7 @@ export function parityTests(): void {
         { shape: [9, 1030, 129], relu: true },
         // Neighbours: an even number of rows of 64 lanes, an odd one of 72 and one that is not whole.
         { shape: [2, 64, 8256], residual: "channelsLast" },
-        { shape: [1, 3, 350_003] },
+        { shape: [1, 18, 58_343] },
       ] as const;
       for (const batch of batches) {
         assert(lengthOf(batch) > 1 << 20, "too many elements for strips");

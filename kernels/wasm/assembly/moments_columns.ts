@@ -5,7 +5,7 @@
 // sums x - shift and its square in float32; after a tile of rows they are merged into float64 by Chan's formula, and the
 // running mean becomes the new shift. At the end the lanes of a channel are merged.
 
-import { rowsOfBlock, SHORT_STRIP, STRIP } from "./columns";
+import { MOST_SUMMED, rowsOfBlock, SHORT_STRIP, STRIP } from "./columns";
 import { wide } from "./channels";
 import { mergeInto } from "./moments";
 import { address, MOST, readable, valueAt } from "./storage";
@@ -56,7 +56,7 @@ export function momentsOfColumns(
   memory.fill(mean, 0, 4 * plane);
   memory.fill(sum, 0, 2 * plane);
   const inBlocks = half || inStrips;
-  const step: u32 = half ? HALF_ROWS : inStrips ? rowsOfBlock(period) : 2;
+  const step: u32 = half ? HALF_ROWS : inStrips ? min(rowsOfBlock(period), MOST_SUMMED) : 2;
   const distance = inBlocks ? 1 : rows / 2;
   let settled: u32 = 0;
   while (settled < rows) {

@@ -4,7 +4,7 @@
 // Memory is walked once, as columns.ts says; sums stand in float32 for a tile of rows, then in float64.
 
 import { wide } from "./channels";
-import { distanceOfPairs, rowOfPair, rowsOfBlock, SHORT_STRIP, STRIP } from "./columns";
+import { distanceOfPairs, MOST_SUMMED, rowOfPair, rowsOfBlock, SHORT_STRIP, STRIP } from "./columns";
 import { further, MOST, readable, valueAt } from "./storage";
 import { bytes, increase, increaseThree, loadGated, madd, zeros } from "./vectors";
 
@@ -53,7 +53,7 @@ export function sumsOfColumns(
   memory.fill(dyLanes, 0, 2 * plane);
   const rows = (to - from) / period;
   const inBlocks = half || inStrips;
-  const step: u32 = half ? HALF_ROWS : inStrips ? rowsOfBlock(period) : 2;
+  const step: u32 = half ? HALF_ROWS : inStrips ? min(rowsOfBlock(period), MOST_SUMMED) : 2;
   const distance = distanceOfPairs(rows, period);
   for (let settled: u32 = 0; settled < rows; settled += TILE) {
     const end = min(rows, settled + TILE);
