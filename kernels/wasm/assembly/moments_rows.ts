@@ -85,20 +85,23 @@ function addRows(
   records: usize,
   scratch: usize,
 ): void {
+  const enough = enoughOf(inner);
   const row = from / inner;
   let rowEnd = (row + 1) * inner;
-  let c = row % channels;
+  let record = records + <usize> (row % channels) * RECORD;
+  const last = records + <usize> channels * RECORD;
   while (from < to) {
     const length = min(min(rowEnd, to) - from, RUN);
     const run = readable(x, from, length, half, scratch);
-    const channel = channelOf(records, c);
+    const channel = changetype<ChannelMoments>(record);
     prepare(channel, run, length);
     add(channel, run, length);
-    finish(channel, inner);
+    if (channel.pending >= enough) settle(channel);
     from += length;
     if (from == rowEnd) {
       rowEnd += inner;
-      if (++c == channels) c = 0;
+      record += RECORD;
+      if (record == last) record = records;
     }
   }
 }
@@ -106,6 +109,7 @@ function addRows(
 /** Adds rows [first, first + pairs) and the `pairs` rows after them, one of these and one of those at a time. */
 function addPairs(x: usize, channels: u32, inner: u32, first: u32, pairs: u32, records: usize): void {
   const apart = bytes(pairs * inner);
+  const enough = enoughOf(inner);
   let upper = first % channels;
   let lower = (first + pairs) % channels;
   let row = x + bytes(first * inner);
@@ -118,8 +122,8 @@ function addPairs(x: usize, channels: u32, inner: u32, first: u32, pairs: u32, r
       prepare(a, run, length);
       prepare(b, run + apart, length);
       addBoth(a, run, b, run + apart, length);
-      finish(a, inner);
-      finish(b, inner);
+      if (a.pending >= enough) settle(a);
+      if (b.pending >= enough) settle(b);
     }
     row += bytes(inner);
     if (++upper == channels) upper = 0;
@@ -137,14 +141,14 @@ function channelOf(records: usize, c: u32): ChannelMoments {
 // @ts-ignore: decorator
 @inline
 function prepare(channel: ChannelMoments, run: usize, length: u32): void {
-  if (channel.count == 0 && channel.pending == 0) channel.shift = meanOf(run, length);
+  if (channel.pending == 0 && channel.count == 0) channel.shift = meanOf(run, length);
 }
 
-/** Merges the lanes of a channel that has enough in them. */
+/** How many elements of a channel are summed before its lanes are merged. */
 // @ts-ignore: decorator
 @inline
-function finish(channel: ChannelMoments, inner: u32): void {
-  if (channel.pending >= min(ENOUGH, ENOUGH_ROWS * inner)) settle(channel);
+function enoughOf(inner: u32): u32 {
+  return min(ENOUGH, ENOUGH_ROWS * inner);
 }
 
 /** Adds a run to the lanes of its channel. */
