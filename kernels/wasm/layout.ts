@@ -80,6 +80,8 @@ function periodOf(lanes: number, dtype: DType): number {
 /** Elements of a tensor up to which caches deliver it to a kernel: 4 MiB of it where there are more, 8 where it is alone. */
 const CACHED = 1 << 20;
 const CACHED_ALONE = 1 << 21;
+/** Lanes of a row up to which a block of a tensor that is read alone, 16 rows, is a page of memory. */
+const PAGED = 64;
 
 /**
  * Says whether a kernel walks columns in strips, which caches like and memory does not (`assembly/columns.ts`).
@@ -89,8 +91,9 @@ const CACHED_ALONE = 1 << 21;
  * @returns 1 for strips, as kernels take it
  */
 export function inStrips({ elements, period }: Layout, tensors: number): 0 | 1 {
-  if (period !== null && ONE_STRIP.includes(period)) return 1;
-  return elements <= (tensors === 1 ? CACHED_ALONE : CACHED) ? 1 : 0;
+  const alone = tensors === 1;
+  if (period !== null && (ONE_STRIP.includes(period) || (alone && period <= PAGED))) return 1;
+  return elements <= (alone ? CACHED_ALONE : CACHED) ? 1 : 0;
 }
 
 /** Elements of a part below which another thread costs more than it saves. */

@@ -79,7 +79,7 @@ Deno.test("whoever sleeps is woken", async () => {
   const { team } = await openWorkshop();
   const tookMs: number[] = [];
   for (let call = 0; call < 21; call++) {
-    await pause(5); // Helpers spin for a tenth of a millisecond.
+    await pause(5); // Helpers spin for three tenths of a millisecond at most.
     const began = performance.now();
     team.run("add", [[0, 1], [256, 1]]);
     tookMs.push(performance.now() - began);
