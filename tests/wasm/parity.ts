@@ -252,6 +252,8 @@ export function parityTests(): void {
         // Neighbours: an even number of rows of 64 lanes, an odd one of 72 and one that is not whole.
         { shape: [2, 64, 8256], residual: "channelsLast" },
         { shape: [1, 18, 58_343] },
+        // Blocks of 16 rows of 12 lanes from two halves in turns: 21,874 of them, a rest of 17 rows, and one that is not whole.
+        { shape: [1, 3, 1_400_007] },
       ] as const;
       for (const batch of batches) {
         assert(lengthOf(batch) > 1 << 20, "too many elements for strips");

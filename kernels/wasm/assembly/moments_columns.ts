@@ -8,6 +8,7 @@
 import { MOST_SUMMED, rowsOfBlock, SHORT_STRIP, STRIP } from "./columns";
 import { wide } from "./channels";
 import { mergeInto } from "./moments";
+import { LARGE } from "./moments_rows";
 import { address, MOST, readable, valueAt } from "./storage";
 import { bytes, increase, increaseThree, madd, zeros } from "./vectors";
 
@@ -58,13 +59,16 @@ export function momentsOfColumns(
   const inBlocks = half || inStrips;
   const step: u32 = half ? HALF_ROWS : inStrips ? min(rowsOfBlock(period), MOST_SUMMED) : 2;
   const distance = inBlocks ? 1 : rows / 2;
+  // Rows of one strip are one stream; from memory, two at once are faster.
+  const inHalves = !half && inStrips && period <= STRIP && rows * period >= LARGE;
+  const halves = inHalves ? rows / (2 * step) * step : 0;
   let settled: u32 = 0;
   while (settled < rows) {
     const tile = min(rows - settled, min(max(4 * settled, FIRST_TILE), TILE));
     for (let done = settled; done < settled + tile; done += step) {
       const group = min(step, settled + tile - done);
       const pair = !inBlocks && group == 2;
-      const first = from + (pair ? done / 2 : done) * period;
+      const first = from + (pair ? done / 2 : rowOfBlock(done, step, halves)) * period;
       if (half) addHalves(x, first, period, group, done == 0, shift, sum, squares, widened);
       else addFloats(x + bytes(first), bytes(distance * period), group, pair, done == 0, shift, sum, squares, period);
     }
@@ -81,6 +85,15 @@ export function momentsOfColumns(
   memory.fill(result, 0, wide(0, 2 * channels));
   memory.fill(counts, 0, wide(0, channels));
   collect(period, <f64> rows, more, mean, m2, channels, inner, result, counts);
+}
+
+/** The first row of a block where blocks are taken from two halves of so many rows in turns; what they leave comes last. */
+// @ts-ignore: decorator
+@inline
+function rowOfBlock(done: u32, step: u32, half: u32): u32 {
+  if (done >= 2 * half) return done;
+  const block = done / step;
+  return (block & 1) * half + (block >> 1) * step;
 }
 
 /** Adds a block of rows, a few lanes of it widened at a time. */

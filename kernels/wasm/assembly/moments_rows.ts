@@ -19,7 +19,7 @@ const ENOUGH_ROWS: u32 = 16;
  */
 export const RUN: u32 = 1024;
 /** Elements that come from memory rather than from a shared cache: 16 MiB. */
-const LARGE: u32 = 1 << 22;
+export const LARGE: u32 = 1 << 22;
 
 /**
  * Moments of elements [from, to) of a tensor (N, channels, inner), per channel.
