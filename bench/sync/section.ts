@@ -30,7 +30,8 @@ export function section({ options, machine, date, rows, missing }: SyncRun): str
   const collectives = 2 * normsOf(image).length;
   return [
     paragraph(
-      `Measured on ${machine}; ${date}, by \`deno task bench:sync\`. Forward and backward of ` +
+      // The command comes first, where no line ends within it, whatever the machine is called.
+      `By \`deno task bench:sync\`, on ${machine}; ${date}. Forward and backward of ` +
         `${
           collectives / 2
         } layers, ${batch} images of ${image}x${image} per rank, one thread per rank; median of ` +
