@@ -1,6 +1,6 @@
 // What is known of the moments of one channel, and Chan's formula, by which two parts of a batch become one.
 
-import { wide } from "./channels";
+import { wide } from "./pairs";
 import { total, zeros } from "./vectors";
 
 /** Moments of one channel in float64, and sums about a shift that are still to be merged into them. */
@@ -50,26 +50,6 @@ export function settle(channel: ChannelMoments): void {
   channel.pending = 0;
   channel.sum = zeros();
   channel.squares = zeros();
-}
-
-/** Merges (count, mean, m2) into a channel's numbers in planes of float64. */
-export function mergeInto(
-  channels: u32,
-  c: u32,
-  means: usize,
-  counts: usize,
-  count: f64,
-  mean: f64,
-  m2: f64,
-): void {
-  if (count == 0) return;
-  const toMean = wide(means, c), toM2 = wide(means, channels + c), toCount = wide(counts, c);
-  const before = load<f64>(toCount);
-  const share = count / (before + count);
-  const delta = mean - load<f64>(toMean);
-  store<f64>(toCount, before + count);
-  store<f64>(toMean, before == 0 ? mean : load<f64>(toMean) + delta * share);
-  store<f64>(toM2, before == 0 ? m2 : load<f64>(toM2) + (m2 + delta * delta * (before * share)));
 }
 
 /** Writes what is known of a channel to planes of float64: mean and m2, and the count. */

@@ -6,8 +6,8 @@
 // running mean becomes the new shift. At the end the lanes of a channel are merged.
 
 import { MOST_SUMMED, rowsOfBlock, SHORT_STRIP, STRIP } from "./columns";
-import { wide } from "./channels";
-import { mergeInto } from "./moments";
+import { wide } from "./pairs";
+import { ChannelMoments, leave, merge, RECORD } from "./moments";
 import { LARGE } from "./moments_rows";
 import { address, MOST, readable, valueAt } from "./storage";
 import { bytes, increase, increaseThree, madd, zeros } from "./vectors";
@@ -82,9 +82,7 @@ export function momentsOfColumns(
     for (let c: u32 = 0; c < channels; c++) store<f64>(wide(counts, c), <f64> (c < more ? rows + 1 : rows));
     return;
   }
-  memory.fill(result, 0, wide(0, 2 * channels));
-  memory.fill(counts, 0, wide(0, channels));
-  collect(period, <f64> rows, more, mean, m2, channels, inner, result, counts);
+  collect(period, <f64> rows, more, mean, m2, channels, inner, shift, result, counts);
 }
 
 /** The first row of a block where blocks are taken from two halves of so many rows in turns; what they leave comes last. */
@@ -277,7 +275,7 @@ function addPartialRow(x: usize, half: bool, from: u32, lanes: u32, rows: f64, m
   }
 }
 
-/** Merges the lanes of every channel. The first lanes have one row more. */
+/** Merges the lanes of every channel, in a record for all of them in turn. The first lanes have one row more. */
 function collect(
   period: u32,
   rows: f64,
@@ -286,16 +284,18 @@ function collect(
   m2s: usize,
   channels: u32,
   inner: u32,
+  record: usize,
   result: usize,
   counts: usize,
 ): void {
-  let lane: u32 = 0;
-  while (lane < period) {
-    for (let c: u32 = 0; c < channels; c++) {
-      for (let i: u32 = 0; i < inner; i++, lane++) {
-        const count = lane < more ? rows + 1 : rows;
-        mergeInto(channels, c, result, counts, count, load<f64>(wide(means, lane)), load<f64>(wide(m2s, lane)));
+  const channel = changetype<ChannelMoments>(record);
+  for (let c: u32 = 0; c < channels; c++) {
+    memory.fill(record, 0, RECORD);
+    for (let first = c * inner; first < period; first += channels * inner) {
+      for (let lane = first; lane < first + inner; lane++) {
+        merge(channel, lane < more ? rows + 1 : rows, load<f64>(wide(means, lane)), load<f64>(wide(m2s, lane)));
       }
     }
+    leave(channel, channels, c, result, counts);
   }
 }

@@ -3,7 +3,7 @@
 //
 // Memory is walked once, as columns.ts says; sums stand in float32 for a tile of rows, then in float64.
 
-import { wide } from "./channels";
+import { wide } from "./pairs";
 import { distanceOfPairs, MOST_SUMMED, rowOfPair, rowsOfBlock, SHORT_STRIP, STRIP } from "./columns";
 import { further, MOST, readable, valueAt } from "./storage";
 import { bytes, increase, increaseThree, loadGated, madd, zeros } from "./vectors";

@@ -3,7 +3,7 @@
 // Memory is walked once, in ascending order; sums stand in float32 lanes for a while, then in float64. dy counts as 0 where
 // forward's output was not positive, if there was a ReLU.
 
-import { wide } from "./channels";
+import { wide } from "./pairs";
 import { RECORD } from "./moments";
 import { RUN } from "./moments_rows";
 import { readable } from "./storage";

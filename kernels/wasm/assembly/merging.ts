@@ -1,0 +1,78 @@
+// What several threads have summed becomes one: moments by Chan's formula, gradient sums by addition; once per channel.
+
+import { load64, lowPart, store64, wide } from "./pairs";
+import { zeros } from "./vectors";
+
+/**
+ * Merges the moments of the other threads into those of the first, in order, by Chan's formula (Chan, Golub and LeVeque 1979). An
+ * empty side changes nothing, not even the last bit.
+ *
+ * @param counts float64 per channel, of the first thread; they are overwritten
+ * @param others of every other thread, planes of float64: mean, m2, count
+ * @param threads how many others there are
+ * @param count values per channel of them all
+ * @param moments float64 [count, mean C, m2 C], where the first thread has left its mean and m2
+ */
+export function mergeMoments(
+  counts: usize,
+  others: usize,
+  threads: u32,
+  channels: u32,
+  count: f64,
+  moments: usize,
+): void {
+  store<f64>(moments, count);
+  for (let t: u32 = 0; t < threads; t++, others = wide(others, 3 * channels)) {
+    let c: u32 = 0;
+    for (; c + 1 < channels; c += 2) mergeAt(counts, others, channels, c, moments, false);
+    if (c < channels) mergeAt(counts, others, channels, c, moments, true);
+  }
+}
+
+// @ts-ignore: decorator
+@inline
+function mergeAt(counts: usize, other: usize, channels: u32, c: u32, moments: usize, alone: bool): void {
+  const toMean = wide(moments + 8, c), toM2 = wide(toMean, channels), toCount = wide(counts, c);
+  const fromMean = wide(other, c), fromM2 = wide(fromMean, channels), fromCount = wide(fromM2, channels);
+  const before = load64(toCount, alone), more = load64(fromCount, alone);
+  const mean = load64(toMean, alone), m2 = load64(toM2, alone);
+  const otherMean = load64(fromMean, alone), otherM2 = load64(fromM2, alone);
+  const total = f64x2.add(before, more);
+  const share = f64x2.div(more, total);
+  const delta = f64x2.sub(otherMean, mean);
+  const between = f64x2.mul(f64x2.mul(delta, delta), f64x2.mul(before, share));
+  const wasEmpty = f64x2.eq(before, zeros()), isEmpty = f64x2.eq(more, zeros());
+  const mergedMean = v128.bitselect(otherMean, f64x2.add(mean, f64x2.mul(delta, share)), wasEmpty);
+  const mergedM2 = v128.bitselect(otherM2, f64x2.add(m2, f64x2.add(otherM2, between)), wasEmpty);
+  store64(toMean, v128.bitselect(mean, mergedMean, isEmpty), alone);
+  store64(toM2, v128.bitselect(m2, mergedM2, isEmpty), alone);
+  store64(toCount, total, alone);
+}
+
+/**
+ * Adds the gradient sums of the other threads to those of the first, in order, and puts the part of the mean into them that the
+ * loops do not know.
+ *
+ * @param others of every other thread, float64 [sumDy C, sumDyXmu C]
+ * @param threads how many others there are
+ * @param moments those that the loops had their means from; 0 where they were float32, which have no other part
+ * @param sums float64 [sumDy C, sumDyXmu C], where the first thread has left its own
+ */
+export function mergeSums(others: usize, threads: u32, channels: u32, moments: usize, sums: usize): void {
+  for (let t: u32 = 0; t < threads; t++, others = wide(others, 2 * channels)) {
+    let i: u32 = 0;
+    for (; i < 2 * channels; i += 2) v128.store(wide(sums, i), f64x2.add(v128.load(wide(sums, i)), v128.load(wide(others, i))));
+  }
+  if (!moments) return;
+  let c: u32 = 0;
+  for (; c + 1 < channels; c += 2) centreAt(channels, c, moments, sums, false);
+  if (c < channels) centreAt(channels, c, moments, sums, true);
+}
+
+// @ts-ignore: decorator
+@inline
+function centreAt(channels: u32, c: u32, moments: usize, sums: usize, alone: bool): void {
+  const low = lowPart(load64(wide(moments + 8, c), alone));
+  const products = wide(sums, channels + c);
+  store64(products, f64x2.sub(load64(products, alone), f64x2.mul(low, load64(wide(sums, c), alone))), alone);
+}
