@@ -10,7 +10,7 @@ import { wide } from "./pairs";
 import { ChannelMoments, leave, merge, RECORD } from "./moments";
 import { LARGE } from "./moments_rows";
 import { address, MOST, readable, valueAt } from "./storage";
-import { bytes, increase, increaseThree, madd, zeros } from "./vectors";
+import { bytes, increase, madd, zeros } from "./vectors";
 
 /** Rows of float16 that are widened at once, and how many of their lanes. */
 const HALF_ROWS: u32 = 8;
@@ -162,46 +162,10 @@ function addStrips(
   const height = <usize> rows * stride;
   let j: usize = 0;
   for (const whole = bytes(lanes & ~(STRIP - 1)); j < whole; j += bytes(STRIP)) {
-    const k0 = v128.load(shifts + j), k1 = v128.load(shifts + j, 16);
-    const k2 = v128.load(shifts + j, 32), k3 = v128.load(shifts + j, 48);
-    let s0 = zeros(), s1 = zeros(), s2 = zeros(), s3 = zeros();
-    let q0 = zeros(), q1 = zeros(), q2 = zeros(), q3 = zeros();
-    let row = x + j;
-    for (const end = row + height; row < end; row += stride) {
-      const d0 = f32x4.sub(v128.load(row), k0);
-      s0 = f32x4.add(s0, d0);
-      q0 = madd(d0, d0, q0);
-      const d1 = f32x4.sub(v128.load(row, 16), k1);
-      s1 = f32x4.add(s1, d1);
-      q1 = madd(d1, d1, q1);
-      const d2 = f32x4.sub(v128.load(row, 32), k2);
-      s2 = f32x4.add(s2, d2);
-      q2 = madd(d2, d2, q2);
-      const d3 = f32x4.sub(v128.load(row, 48), k3);
-      s3 = f32x4.add(s3, d3);
-      q3 = madd(d3, d3, q3);
-    }
-    increase(sums + j, s0, s1, s2, s3);
-    increase(squares + j, q0, q1, q2, q3);
+    addStrip(x + j, stride, height, shifts + j, sums + j, squares + j, true);
   }
   if (j + bytes(SHORT_STRIP) == bytes(lanes)) {
-    const k0 = v128.load(shifts + j), k1 = v128.load(shifts + j, 16), k2 = v128.load(shifts + j, 32);
-    let s0 = zeros(), s1 = zeros(), s2 = zeros();
-    let q0 = zeros(), q1 = zeros(), q2 = zeros();
-    let row = x + j;
-    for (const end = row + height; row < end; row += stride) {
-      const d0 = f32x4.sub(v128.load(row), k0);
-      s0 = f32x4.add(s0, d0);
-      q0 = madd(d0, d0, q0);
-      const d1 = f32x4.sub(v128.load(row, 16), k1);
-      s1 = f32x4.add(s1, d1);
-      q1 = madd(d1, d1, q1);
-      const d2 = f32x4.sub(v128.load(row, 32), k2);
-      s2 = f32x4.add(s2, d2);
-      q2 = madd(d2, d2, q2);
-    }
-    increaseThree(sums + j, s0, s1, s2);
-    increaseThree(squares + j, q0, q1, q2);
+    addStrip(x + j, stride, height, shifts + j, sums + j, squares + j, false);
     return;
   }
   for (; j < bytes(lanes); j += 16) {
@@ -215,6 +179,42 @@ function addStrips(
     v128.store(sums + j, f32x4.add(v128.load(sums + j), sum));
     v128.store(squares + j, f32x4.add(v128.load(squares + j), square));
   }
+}
+
+/** A strip of four vectors, or of three. */
+// @ts-ignore: decorator
+@inline
+function addStrip(
+  row: usize,
+  stride: usize,
+  height: usize,
+  shifts: usize,
+  sums: usize,
+  squares: usize,
+  four: bool,
+): void {
+  const k0 = v128.load(shifts), k1 = v128.load(shifts, 16), k2 = v128.load(shifts, 32);
+  const k3 = four ? v128.load(shifts, 48) : k2;
+  let s0 = zeros(), s1 = zeros(), s2 = zeros(), s3 = zeros();
+  let q0 = zeros(), q1 = zeros(), q2 = zeros(), q3 = zeros();
+  for (const end = row + height; row < end; row += stride) {
+    const d0 = f32x4.sub(v128.load(row), k0);
+    s0 = f32x4.add(s0, d0);
+    q0 = madd(d0, d0, q0);
+    const d1 = f32x4.sub(v128.load(row, 16), k1);
+    s1 = f32x4.add(s1, d1);
+    q1 = madd(d1, d1, q1);
+    const d2 = f32x4.sub(v128.load(row, 32), k2);
+    s2 = f32x4.add(s2, d2);
+    q2 = madd(d2, d2, q2);
+    if (four) {
+      const d3 = f32x4.sub(v128.load(row, 48), k3);
+      s3 = f32x4.add(s3, d3);
+      q3 = madd(d3, d3, q3);
+    }
+  }
+  increase(sums, s0, s1, s2, s3, four);
+  increase(squares, q0, q1, q2, q3, four);
 }
 
 /** Mean of the first few rows per lane, about the first row: exactly that row where all are equal. */

@@ -6,7 +6,7 @@
 import { wide } from "./pairs";
 import { distanceOfPairs, MOST_SUMMED, rowOfPair, rowsOfBlock, SHORT_STRIP, STRIP } from "./columns";
 import { further, MOST, readable, valueAt } from "./storage";
-import { bytes, increase, increaseThree, loadGated, madd, zeros } from "./vectors";
+import { bytes, increase, loadGated, madd, zeros } from "./vectors";
 
 /** Rows of float16 that are widened at once, and how many of their lanes. */
 const HALF_ROWS: u32 = 8;
@@ -170,46 +170,10 @@ function addStrips(
   const height = <usize> rows * stride;
   let j: usize = 0;
   for (const whole = bytes(lanes & ~(STRIP - 1)); j < whole; j += bytes(STRIP)) {
-    const h0 = v128.load(his + j), h1 = v128.load(his + j, 16);
-    const h2 = v128.load(his + j, 32), h3 = v128.load(his + j, 48);
-    let s0 = zeros(), s1 = zeros(), s2 = zeros(), s3 = zeros();
-    let p0 = zeros(), p1 = zeros(), p2 = zeros(), p3 = zeros();
-    let input = x + j, gradient = g + j, output = gate + j;
-    for (const end = input + height; input < end; input += stride, gradient += stride, output += stride) {
-      const g0 = loadGated(gradient, output, hasGate);
-      s0 = f32x4.add(s0, g0);
-      p0 = madd(f32x4.sub(v128.load(input), h0), g0, p0);
-      const g1 = loadGated(gradient + 16, output + 16, hasGate);
-      s1 = f32x4.add(s1, g1);
-      p1 = madd(f32x4.sub(v128.load(input, 16), h1), g1, p1);
-      const g2 = loadGated(gradient + 32, output + 32, hasGate);
-      s2 = f32x4.add(s2, g2);
-      p2 = madd(f32x4.sub(v128.load(input, 32), h2), g2, p2);
-      const g3 = loadGated(gradient + 48, output + 48, hasGate);
-      s3 = f32x4.add(s3, g3);
-      p3 = madd(f32x4.sub(v128.load(input, 48), h3), g3, p3);
-    }
-    increase(dys + j, s0, s1, s2, s3);
-    increase(products + j, p0, p1, p2, p3);
+    addStrip(x, g, gate, j, stride, height, his, dys, products, hasGate, true);
   }
   if (j + bytes(SHORT_STRIP) == bytes(lanes)) {
-    const h0 = v128.load(his + j), h1 = v128.load(his + j, 16), h2 = v128.load(his + j, 32);
-    let s0 = zeros(), s1 = zeros(), s2 = zeros();
-    let p0 = zeros(), p1 = zeros(), p2 = zeros();
-    let input = x + j, gradient = g + j, output = gate + j;
-    for (const end = input + height; input < end; input += stride, gradient += stride, output += stride) {
-      const g0 = loadGated(gradient, output, hasGate);
-      s0 = f32x4.add(s0, g0);
-      p0 = madd(f32x4.sub(v128.load(input), h0), g0, p0);
-      const g1 = loadGated(gradient + 16, output + 16, hasGate);
-      s1 = f32x4.add(s1, g1);
-      p1 = madd(f32x4.sub(v128.load(input, 16), h1), g1, p1);
-      const g2 = loadGated(gradient + 32, output + 32, hasGate);
-      s2 = f32x4.add(s2, g2);
-      p2 = madd(f32x4.sub(v128.load(input, 32), h2), g2, p2);
-    }
-    increaseThree(dys + j, s0, s1, s2);
-    increaseThree(products + j, p0, p1, p2);
+    addStrip(x, g, gate, j, stride, height, his, dys, products, hasGate, false);
     return;
   }
   for (; j < bytes(lanes); j += 16) {
@@ -223,6 +187,50 @@ function addStrips(
     v128.store(dys + j, f32x4.add(v128.load(dys + j), sum));
     v128.store(products + j, f32x4.add(v128.load(products + j), product));
   }
+}
+
+/**
+ * The strip at byte j of a row, of four vectors or of three. It is given j, not addresses of sums: those would take up registers
+ * during the loop ([256, 128]: 5.6 instead of 4.3 us).
+ */
+// @ts-ignore: decorator
+@inline
+function addStrip(
+  x: usize,
+  g: usize,
+  gate: usize,
+  j: usize,
+  stride: usize,
+  height: usize,
+  his: usize,
+  dys: usize,
+  products: usize,
+  hasGate: bool,
+  four: bool,
+): void {
+  const h0 = v128.load(his + j), h1 = v128.load(his + j, 16), h2 = v128.load(his + j, 32);
+  const h3 = four ? v128.load(his + j, 48) : h2;
+  let s0 = zeros(), s1 = zeros(), s2 = zeros(), s3 = zeros();
+  let p0 = zeros(), p1 = zeros(), p2 = zeros(), p3 = zeros();
+  let input = x + j, gradient = g + j, output = gate + j;
+  for (const end = input + height; input < end; input += stride, gradient += stride, output += stride) {
+    const g0 = loadGated(gradient, output, hasGate);
+    s0 = f32x4.add(s0, g0);
+    p0 = madd(f32x4.sub(v128.load(input), h0), g0, p0);
+    const g1 = loadGated(gradient + 16, output + 16, hasGate);
+    s1 = f32x4.add(s1, g1);
+    p1 = madd(f32x4.sub(v128.load(input, 16), h1), g1, p1);
+    const g2 = loadGated(gradient + 32, output + 32, hasGate);
+    s2 = f32x4.add(s2, g2);
+    p2 = madd(f32x4.sub(v128.load(input, 32), h2), g2, p2);
+    if (four) {
+      const g3 = loadGated(gradient + 48, output + 48, hasGate);
+      s3 = f32x4.add(s3, g3);
+      p3 = madd(f32x4.sub(v128.load(input, 48), h3), g3, p3);
+    }
+  }
+  increase(dys + j, s0, s1, s2, s3, four);
+  increase(products + j, p0, p1, p2, p3, four);
 }
 
 /** Adds the float32 sums of a tile to the float64 ones, lane by lane. */

@@ -70,23 +70,14 @@ export function rectified(v: v128): v128 {
   return v128.andnot(v, f32x4.le(v, zeros()));
 }
 
-/** Adds four vectors to those that lie side by side in memory. */
+/** Adds four vectors, or the first three, to those that lie side by side in memory. */
 // @ts-ignore: decorator
 @inline
-export function increase(at: usize, a: v128, b: v128, c: v128, d: v128): void {
+export function increase(at: usize, a: v128, b: v128, c: v128, d: v128, four: bool): void {
   v128.store(at, f32x4.add(v128.load(at), a));
   v128.store(at, f32x4.add(v128.load(at, 16), b), 16);
   v128.store(at, f32x4.add(v128.load(at, 32), c), 32);
-  v128.store(at, f32x4.add(v128.load(at, 48), d), 48);
-}
-
-/** The same of three. */
-// @ts-ignore: decorator
-@inline
-export function increaseThree(at: usize, a: v128, b: v128, c: v128): void {
-  v128.store(at, f32x4.add(v128.load(at), a));
-  v128.store(at, f32x4.add(v128.load(at, 16), b), 16);
-  v128.store(at, f32x4.add(v128.load(at, 32), c), 32);
+  if (four) v128.store(at, f32x4.add(v128.load(at, 48), d), 48);
 }
 
 /** Bytes of so many float32. */

@@ -42,7 +42,8 @@ export function helper(port: HelperPort, layout: Layout): void {
       const end = performance.now() + (slept ? 0 : spinMs);
       let look = 0;
       while (
-        Atomics.load(words, epoch) === seen && (++look % 1024 !== 0 || performance.now() < end)
+        Atomics.load(words, epoch) === seen &&
+        (++look % layout.looks !== 0 || performance.now() < end)
       );
       if (Atomics.load(words, epoch) === seen) {
         // Says so before it looks once more, by Atomics.wait, while the caller first moves the epoch and then asks: one of

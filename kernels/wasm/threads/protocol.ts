@@ -47,6 +47,8 @@ export interface Layout {
   readonly retry: number;
   /** How long a helper sleeps at a stretch, in ms. */
   readonly sliceMs: number;
+  /** How often caller and helpers look between two looks at the clock, which leave garbage: some 6 us. */
+  readonly looks: number;
 }
 
 /** The layout that caller and helpers agree on; helpers are told of it. */
@@ -68,6 +70,7 @@ export const LAYOUT: Layout = Object.freeze({
   leastSpinMs: 0.1,
   retry: 8,
   sliceMs: 1000,
+  looks: 1024,
 });
 
 /** What starts a helper. */

@@ -24,7 +24,6 @@ export interface Slot {
  * whole again now and then, since the next helper may not.
  */
 const SPIN_MS = { least: 0.02, most: 0.1, retry: 16 } as const;
-const LOOKS_BETWEEN_CLOCKS = 1024;
 /** How long the caller sleeps at a stretch, in ms. */
 const SLICE_MS = 50;
 
@@ -73,7 +72,7 @@ export function openSlot(control: SharedArrayBuffer, index: number): Slot {
     const full = vain > 0 && vain % SPIN_MS.retry === 0;
     const end = performance.now() + (full ? SPIN_MS.most : spinMs);
     do {
-      for (let look = 0; look < LOOKS_BETWEEN_CLOCKS; look++) {
+      for (let look = 0; look < LAYOUT.looks; look++) {
         if (!hasEnded()) continue;
         vain = 0;
         spinMs = Math.min(SPIN_MS.most, 2 * spinMs);
