@@ -164,6 +164,11 @@ export function ownershipSuite<A>(kit: DeviceKit<A>): void {
       4,
       () => batchNormInferBackward(untracked, x, x, effects, options),
     );
+    await expect(
+      "those of a ReLU without a residual",
+      3,
+      () => batchNormInferBackward(state, x, x, effects, { activation: "relu" }),
+    );
     await expect("two synchronised ranks", 2 * (4 + 4), () =>
       runRanks(2, async (group) => {
         const all = { ...effects, group };
@@ -257,6 +262,31 @@ export function ownershipSuite<A>(kit: DeviceKit<A>): void {
     assert(!device.owns(state.runningMean) && !device.owns(forward.output.data));
     assert(device.owns(x.data));
     release(device, [state, forward], { keep: [forward.state, x] });
+  });
+
+  test("trees that lead back to themselves are walked to an end", (device) => {
+    const counted = census(device);
+    const circle = (scope: Device<A>) => {
+      const ring: Record<string, unknown> = { x: input(scope) };
+      ring.deep = [new Map([["ring", ring]])];
+      return ring;
+    };
+    const kept = region(counted.device, (scope) => {
+      input(scope); // Something to look for in vain.
+      return circle(scope);
+    });
+    assert.equal(counted.alive(), 1);
+    release(counted.device, kept, { keep: circle(device) });
+    assert.equal(counted.alive(), 0);
+  });
+
+  test("a result keeps its shape, whatever becomes of the input's", (device) => {
+    const shape = [2, 3, 4];
+    const x = tensor(device, new Float32Array(24).fill(1), shape);
+    const { output } = batchNormForward(initBatchNorm(device, 3), { ...x, shape }, { device });
+    shape[0] = 9;
+    assert.deepEqual(output.shape, [2, 3, 4]);
+    assert.throws(() => (output.shape as number[]).push(1), TypeError);
   });
 
   test("batch() gives the body's result and refuses an asynchronous one", async (device) => {
