@@ -1,7 +1,6 @@
 // What several threads have summed becomes one: moments by Chan's formula, gradient sums by addition; once per channel.
 
 import { load64, lowPart, store64, wide } from "./pairs";
-import { zeros } from "./vectors";
 
 /**
  * Merges the moments of the other threads into those of the first, in order, by Chan's formula (Chan, Golub and LeVeque 1979). An
@@ -38,14 +37,12 @@ function mergeAt(counts: usize, other: usize, channels: u32, c: u32, moments: us
   const mean = load64(toMean, alone), m2 = load64(toM2, alone);
   const otherMean = load64(fromMean, alone), otherM2 = load64(fromM2, alone);
   const total = f64x2.add(before, more);
-  const share = f64x2.div(more, total);
+  // Counts are whole: where both are 0 the share is, too. Where one is, the other side comes out as it was, to the last bit.
+  const share = f64x2.div(more, f64x2.max(total, f64x2.splat(1)));
   const delta = f64x2.sub(otherMean, mean);
   const between = f64x2.mul(f64x2.mul(delta, delta), f64x2.mul(before, share));
-  const wasEmpty = f64x2.eq(before, zeros()), isEmpty = f64x2.eq(more, zeros());
-  const mergedMean = v128.bitselect(otherMean, f64x2.add(mean, f64x2.mul(delta, share)), wasEmpty);
-  const mergedM2 = v128.bitselect(otherM2, f64x2.add(m2, f64x2.add(otherM2, between)), wasEmpty);
-  store64(toMean, v128.bitselect(mean, mergedMean, isEmpty), alone);
-  store64(toM2, v128.bitselect(m2, mergedM2, isEmpty), alone);
+  store64(toMean, f64x2.add(mean, f64x2.mul(delta, share)), alone);
+  store64(toM2, f64x2.add(m2, f64x2.add(otherM2, between)), alone);
   store64(toCount, total, alone);
 }
 
