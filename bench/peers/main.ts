@@ -17,6 +17,7 @@
  * @module
  */
 
+import { cpus } from "node:os";
 import { parseArgs } from "node:util";
 import { wasmDevice } from "../../kernels/wasm_device.ts";
 import { elementsOf, titleOf } from "../batches.ts";
@@ -78,14 +79,9 @@ if (cases.length === 0) {
 // Better now than after a quarter of an hour.
 if (values.write) replaceSection(await Deno.readTextFile(README), "", MARKERS);
 
-/** The processor by its own words, where Linux says them. */
-async function processor(): Promise<string> {
-  try {
-    const text = await Deno.readTextFile("/proc/cpuinfo");
-    return /^model name\s*:\s*(.+)$/m.exec(text)?.[1] ?? "a processor that nobody named";
-  } catch {
-    return "a processor that nobody named";
-  }
+/** The processor by its own words. */
+function processor(): string {
+  return cpus()[0]?.model.trim() || "a processor that nobody named";
 }
 
 async function candidates(): Promise<Candidate[]> {
@@ -147,7 +143,7 @@ const measurements: Measurement[] = [];
 }
 
 const { os, arch } = Deno.build;
-const machine = values.machine ?? await processor();
+const machine = values.machine ?? processor();
 const versions = subjects.map(({ version }) => version).filter((version) =>
   version !== OURS && version !== REPRODUCIBLE
 );
