@@ -39,10 +39,7 @@
  */
 
 export {
-  type ArrayInfo,
-  type Describing,
   type DType,
-  type Extents,
   type Format,
   type Tensor,
   tensor,
@@ -60,32 +57,49 @@ export {
   batchNormForward,
   type ForwardOptions,
   type GroupForward,
-  type GroupResiduals,
   type LocalForward,
-  type LocalResiduals,
-  type Residuals,
   syncBatchNormForward,
+  syncBatchNormForwardBlocking,
   type SyncForwardOptions,
-} from "./lib/forward.ts";
-export type { Backward } from "./lib/epilogue.ts";
+} from "./lib/norm/forward.ts";
 export {
+  type Backward,
   type BackwardOptions,
   batchNormBackward,
   type SyncBackwardOptions,
   syncBatchNormBackward,
-} from "./lib/backward.ts";
+  syncBatchNormBackwardBlocking,
+} from "./lib/norm/backward.ts";
 export {
   type BackwardBranch,
   type ForwardBranch,
   syncBatchNormBackwardAll,
   syncBatchNormForwardAll,
-} from "./lib/branches.ts";
+} from "./lib/norm/branches.ts";
 export {
   batchNormInfer,
   batchNormInferBackward,
   type InferBackwardOptions,
   type InferOptions,
-} from "./lib/infer.ts";
+} from "./lib/norm/infer.ts";
+export {
+  allReduceMoments,
+  allReduceMomentsBlocking,
+  batchMoments,
+  type GroupMoments,
+  type LocalMoments,
+  mergeMoments,
+  type Moments,
+  updateRunningStats,
+} from "./lib/norm/statistics.ts";
+export {
+  type GroupSaved,
+  type LocalSaved,
+  type Normalized,
+  type NormalizeOptions,
+  normalizeWith,
+  type Saved,
+} from "./lib/norm/normalize.ts";
 export {
   type BatchNormLayer,
   initLayer,
@@ -103,11 +117,11 @@ export {
 export { freeze, type FreezeOptions, unfreeze } from "./lib/layers/freeze.ts";
 export {
   applyLayer,
-  type FrozenResiduals,
-  type GroupLayerResiduals,
+  type FrozenSaved,
+  type GroupLayerSaved,
   inferLayer,
   type LayerForward,
-  type LayerResiduals,
+  type LayerSaved,
 } from "./lib/layers/apply.ts";
 export { backwardLayer } from "./lib/layers/backward.ts";
 export type { LayerEffects } from "./lib/layers/effects.ts";
@@ -131,26 +145,14 @@ export {
   type BroadcastStateOptions,
 } from "./lib/data_parallel/replicas.ts";
 export { type JoinedStep, joinUneven, type JoinUnevenOptions } from "./lib/data_parallel/steps.ts";
-export type {
-  Affine,
-  Device,
-  DeviceInfo,
-  Epilogue,
-  FusedGradientArrays,
-  FusedOperations,
-  GradientArrays,
-  GradientSums,
-  InParts,
-  OverlappedOperations,
-  Prologue,
-  RunningStats,
-  Statistics,
-} from "./lib/device.ts";
-export { type ReferenceArray, referenceDevice } from "./lib/reference_device.ts";
+export type { Device, DeviceInfo } from "./lib/device.ts";
+export { type ReferenceArray, referenceDevice } from "./lib/reference/device.ts";
 export type {
   AllGather,
   AllReduce,
+  AllReduceBlocking,
   Barrier,
+  BlockingGroup,
   Broadcast,
   CollectiveOptions,
   Combine,
@@ -158,7 +160,7 @@ export type {
   ReduceGroup,
   Split,
 } from "./lib/collectives.ts";
-export { mergeMoments, sum } from "./lib/moments.ts";
+export { combineMoments, sum } from "./lib/moments.ts";
 export { inProcessGroup, type InProcessOptions, runRanks } from "./lib/groups/in_process.ts";
 export { fromAllGather } from "./lib/groups/from_all_gather.ts";
 export {

@@ -74,11 +74,7 @@ export function checkConfiguration(
       }`,
     );
   }
-  if (!Number.isFinite(eps) || eps < 0) {
-    throw new RangeError(
-      `Cannot ${action} as eps must be finite and >= 0: current value is ${shown(eps)}`,
-    );
-  }
+  checkEps(eps, action);
   if (momentum !== null && !(typeof momentum === "number" && momentum >= 0 && momentum <= 1)) {
     throw new RangeError(
       `Cannot ${action} as momentum must be in [0, 1], or null for a cumulative average: ` +
@@ -91,6 +87,14 @@ export function checkConfiguration(
         `current value is ${shown(numBatchesTracked)}`,
     );
   }
+}
+
+/** Checks that eps is a number, finite and >= 0: a RangeError says what came. */
+export function checkEps(eps: number, action: string): void {
+  if (Number.isFinite(eps) && eps >= 0) return;
+  throw new RangeError(
+    `Cannot ${action} as eps must be finite and >= 0: current value is ${shown(eps)}`,
+  );
 }
 
 /**

@@ -8,7 +8,7 @@
 /**
  * Folds the contributions of two ranks into one. Pure, and associative and commutative up to rounding: an engine that
  * promises the same bits on every rank folds once, or in one order everywhere. The result has the length of its
- * arguments. The library's own are `sum` and `mergeMoments`.
+ * arguments. The library's own are `sum` and `combineMoments`.
  */
 export type Combine = (a: Float64Array, b: Float64Array) => Float64Array;
 
@@ -64,6 +64,24 @@ export interface ReduceGroup {
   readonly worldSize: number;
   /** The reduction; a plain function. */
   readonly allReduce: AllReduce;
+}
+
+/**
+ * {@linkcode AllReduce} on a thread that may be held up: the same deadlines, errors and bits. `local` is called in the call's
+ * turn; what it throws is this rank's failure on every rank.
+ */
+export type AllReduceBlocking = (
+  local: Float64Array | (() => Float64Array),
+  combine: Combine,
+  options?: Pick<CollectiveOptions, "label">,
+) => Float64Array;
+
+/** A group whose ranks may hold their threads up, as workers and processes may and a page's main thread may not. */
+export interface BlockingGroup {
+  /** Number of ranks; with 1 no collective is called. */
+  readonly worldSize: number;
+  /** The reduction; a plain function. */
+  readonly allReduceBlocking: AllReduceBlocking;
 }
 
 /** One rank's handle on a group of ranks that compute together. Frozen. */

@@ -1,11 +1,20 @@
 /**
  * The first of the two effects: a device is a frozen record of functions over its own array type. Types only; the
- * interpreters are `reference_device.ts` and those under `kernels/`.
+ * interpreters are `reference/device.ts` and those under `kernels/`.
+ *
+ * Everything that batch norm does is a pass: a reduction over each channel, coefficients per channel, a linear combination
+ * of tensors. A pass is a record, {@linkcode Pass} has all the fields there are, and each operation takes those that
+ * concern it. So a new option is one field here and the kernels that honour it; a device says in `info.passes` which of
+ * the optional fields it honours, and a call that needs another one is an error before anything is launched.
  *
  * @module
  */
 
 import type { ArrayInfo, Describing, DType, Format, Tensor } from "./tensor.ts";
+import type { WireFormat } from "./wire.ts";
+
+/** An optional field of a pass that a device may lack. */
+export type PassOption = "residual" | "activation";
 
 /** What a device says of itself. */
 export interface DeviceInfo {
@@ -13,6 +22,8 @@ export interface DeviceInfo {
   readonly name: string;
   /** Whether float16 tensors can be made on it. */
   readonly float16: boolean;
+  /** The optional fields of a {@linkcode Pass} that it honours. */
+  readonly passes: readonly PassOption[];
 }
 
 /** The statistics a batch is normalized with: its own (or its group's), or the running ones. */
@@ -52,7 +63,10 @@ export interface RunningStats<A> {
 
 /** Sums over the batch that the gradient of the input needs. */
 export interface GradientSums<A> {
-  /** (sumDy, sumDyXmu) per channel of this rank alone: gradients of weight and bias come from them. */
+  /**
+   * (sumDy, sumDyXmu) per channel of this rank alone, as `gradientSums` made them with the same statistics: gradients of
+   * weight and bias come from them.
+   */
   readonly local: A;
   /** The same over the whole group, which is `local` itself without one; null in evaluation, where none is needed. */
   readonly total: A | null;
@@ -66,54 +80,90 @@ export interface GradientArrays<A> {
   readonly gradWeight: A | null;
   /** Gradient of the bias, shape (C), float32; null without a bias. */
   readonly gradBias: A | null;
-}
-
-/** Gradients of a fused operation. */
-export interface FusedGradientArrays<A> extends GradientArrays<A> {
   /** Gradient of the residual, in its own memory order; null without one. */
   readonly gradResidual: A | null;
 }
 
-/** What forward's epilogue was, for the way back. */
-export interface Prologue<A> {
-  /** Output of forward where it had an activation: dy counts as 0 unless it is positive. Else null. */
-  readonly output: Tensor<A> | null;
-  /** Memory order of the residual that was added, or null where none was. */
-  readonly residualFormat: Format | null;
+/** All fields of a pass over a batch. */
+export interface Pass<A> {
+  /** The batch; results have its shape, dtype and format. */
+  readonly input: Tensor<A>;
+  /** What it is normalized with. */
+  readonly statistics: Statistics<A>;
+  /** Weight, bias and eps. */
+  readonly affine: Affine<A>;
+  /** Added after the affine map; any format. */
+  readonly residual?: Tensor<A>;
+  /** Applied last: negative results become 0; NaN stays NaN, -0 becomes 0. */
+  readonly activation?: "relu";
+  /** Gradient of the output; any format. */
+  readonly gradOutput: Tensor<A>;
+  /** Output of forward where it had an activation, any format: dy counts as 0 unless it is positive, or where it is NaN. */
+  readonly output?: Tensor<A>;
+  /** Memory order of the residual that was added, where one was. */
+  readonly residualFormat?: Format;
+  /** Sums of this rank, and of all ranks. */
+  readonly sums: GradientSums<A>;
   /**
-   * Whether `gradients` may write gradInput over gradOutput, whose array the caller frees next; {@linkcode Epilogue}
-   * says how. It means nothing to `gradientSums`, which leaves gradOutput as it is.
+   * Whether the result may be written over the input (`normalize`) or gradOutput (`gradients`), whose array the caller
+   * frees next; a device is free not to. The result is a new array all the same: until the old one is freed the two share
+   * memory, which is free once both are. A launch that throws has written nothing, and memory that a device has adopted is
+   * not its own to keep a result in.
    */
-  readonly overwrite: boolean;
+  readonly overwrite?: boolean;
 }
 
-/** What a fused normalization does after the affine map, in this order. */
-export interface Epilogue<A> {
-  /** Added to the result; any format. */
-  readonly residual: Tensor<A> | null;
-  /** Whether negative results become 0. */
-  readonly relu: boolean;
-  /**
-   * Whether the result may be written over the input, whose array the caller frees next; a device is free not to. The
-   * result is a new array all the same: until the old one is freed the two share memory, which is free once both are.
-   * A launch that throws has written nothing, and memory that a device has adopted is not its own to keep a result in.
-   */
-  readonly overwrite: boolean;
+/** What the reduction of forward takes. */
+export type MomentsPass<A> = Pick<Pass<A>, "input">;
+
+/** What the combination of forward takes. */
+export type NormalizePass<A> = Pick<
+  Pass<A>,
+  "input" | "statistics" | "affine" | "residual" | "activation" | "overwrite"
+>;
+
+/** What the reduction of backward takes. */
+export type SumsPass<A> = Pick<Pass<A>, "input" | "gradOutput" | "statistics" | "output">;
+
+/** What the combination of backward takes. */
+export type GradientsPass<A> =
+  & SumsPass<A>
+  & Pick<Pass<A>, "affine" | "sums" | "residualFormat" | "overwrite">;
+
+/** How running statistics advance. */
+export interface RunningStatsPass<A> {
+  /** What they were. */
+  readonly running: RunningStats<A>;
+  /** Moments of the batch that is observed; of two values per channel or more. */
+  readonly moments: A;
+  /** Weight of the observed batch. */
+  readonly factor: number;
+}
+
+/** A sum of two arrays. */
+export interface AddScaledPass<A> {
+  /** The first, whose dtype the result has. */
+  readonly x: A;
+  /** The second, of the same length. */
+  readonly y: A;
+  /** Factor of the second. */
+  readonly scale: number;
 }
 
 /**
  * Everything the library asks of a machine. Functions take arrays and tensors of this device, never free them, write to
- * none but what a fused one is told to `overwrite`, and return new arrays; what they cannot do they throw. Arrays are
- * objects, since ownership goes by identity. Using one of another device or one already freed is a TypeError that says so
- * ("another device", "freed").
+ * none but what a pass allows them to `overwrite`, and return new arrays, alone or in a record; what they cannot do they
+ * throw, before they have changed anything. Arrays are objects, since ownership goes by identity. Using one of another
+ * device or one already freed is a TypeError that says so ("another device", "freed"); so is one of another length than
+ * its place in the pass has.
  *
  * Per channel, `mean` and `variance` (biased) are those of the {@linkcode Statistics};
  * `s = 1/sqrt(variance + eps)`, or 0 where variance + eps is 0; `xhat = (x - mean) * s`. A term whose gradient is 0 is
  * left out, not multiplied, so that an infinite x does not make it NaN. Arithmetic in float32 may take a variance + eps
  * below 2^-126, the smallest normal float32, for 0; a negative one gives NaN.
  *
- * A tensor argument beside the input (gradOutput, residual, output) may have the other format; results have the
- * input's.
+ * Moments and gradient sums are arrays in the device's own layout, which become a wire by `toWire` and come from one by
+ * `fromWire`.
  */
 export interface Device<A> extends Describing<A> {
   /** What the device says of itself. */
@@ -132,50 +182,29 @@ export interface Device<A> extends Describing<A> {
   readonly owns: (value: unknown) => value is A;
 
   /** Moments (count, mean, m2) per channel of this rank's batch; all 0 for an empty one. */
-  readonly moments: (input: Tensor<A>) => A;
-  /** Reads moments as the wire [count, mean C, m2 C]. */
-  readonly momentsToWire: (moments: A) => Promise<Float64Array<ArrayBuffer>>;
-  /** Writes moments from the wire, in the layout that `moments` has. */
-  readonly momentsFromWire: (wire: Float64Array) => A;
-  /** `xhat * weight + bias`. */
-  readonly normalize: (input: Tensor<A>, statistics: Statistics<A>, affine: Affine<A>) => A;
-  /** `(1 - factor) * old + factor * observed`, where the observed variance is m2 / (count - 1). */
-  readonly updateRunningStats: (
-    running: RunningStats<A>,
-    moments: A,
-    factor: number,
-  ) => RunningStats<A>;
+  readonly moments: (pass: MomentsPass<A>) => A;
+  /** `xhat * weight + bias`, then the residual, then the activation. */
+  readonly normalize: (pass: NormalizePass<A>) => A;
   /** (sumDy, sumDyXmu) per channel of this rank: sum of dy, sum of dy * (x - mean). */
-  readonly gradientSums: (
-    input: Tensor<A>,
-    gradOutput: Tensor<A>,
-    statistics: Statistics<A>,
-  ) => A;
-  /** Reads gradient sums as the wire [sumDy C, sumDyXmu C]. */
-  readonly sumsToWire: (sums: A) => Promise<Float64Array<ArrayBuffer>>;
-  /** Writes gradient sums from the wire, in the layout that `gradientSums` has. */
-  readonly sumsFromWire: (wire: Float64Array) => A;
+  readonly gradientSums: (pass: SumsPass<A>) => A;
   /**
    * `gradInput = weight*s * (dy - sumDy/count - (x-mean) * s^2 * sumDyXmu/count)` from the total sums, or
-   * `weight*s*dy` without; `gradWeight = s * sumDyXmu` and `gradBias = sumDy` from the local ones.
+   * `weight*s*dy` without; `gradWeight = s * sumDyXmu` and `gradBias = sumDy` from the local ones; `gradResidual = dy`.
    */
-  readonly gradients: (
-    input: Tensor<A>,
-    gradOutput: Tensor<A>,
-    statistics: Statistics<A>,
-    sums: GradientSums<A>,
-    affine: Affine<A>,
-  ) => GradientArrays<A>;
+  readonly gradients: (pass: GradientsPass<A>) => GradientArrays<A>;
+  /** `(1 - factor) * old + factor * observed`, where the observed variance is m2 / (count - 1). */
+  readonly updateRunningStats: (pass: RunningStatsPass<A>) => RunningStats<A>;
+  /** `x + scale * y` element by element. */
+  readonly addScaled: (pass: AddScaledPass<A>) => A;
 
-  /** `x + scale * y` element by element, in the dtype of x; both of one length. */
-  readonly addScaled: (x: A, y: A, scale: number) => A;
-  /** `max(x, 0)` element by element; NaN stays NaN, -0 becomes 0. */
-  readonly relu: (x: A) => A;
-  /**
-   * `dy` where `output > 0`, else 0, as where output is NaN (a plain copy of dy where output is null), in memory order
-   * `format`.
-   */
-  readonly gate: (gradOutput: Tensor<A>, output: Tensor<A> | null, format: Format) => A;
+  /** Reads moments or gradient sums as their wire. */
+  readonly toWire: (array: A) => Promise<Float64Array<ArrayBuffer>>;
+  /** The same without waiting, on devices that compute on the caller's thread; for blocking groups. */
+  readonly toWireNow?: (array: A) => Float64Array<ArrayBuffer>;
+  /** Writes a wire of a format as the array that `toWire` would read it from. */
+  readonly fromWire: (format: WireFormat, wire: Float64Array) => A;
+  /** Folds two arrays of one format, as its `combine` folds wires; moments of two sets become those of their union. */
+  readonly merge: (a: A, b: A) => A;
 
   /**
    * Launches all of a synchronous body at once; without it each operation is launched by itself. The body launches
@@ -190,61 +219,4 @@ export interface Device<A> extends Describing<A> {
   readonly adopt?: (memory: unknown, info: ArrayInfo) => A;
   /** `download` of several arrays in one transfer, their elements side by side; without it each is read by itself. */
   readonly downloadAll?: (arrays: readonly A[]) => Promise<Float32Array<ArrayBuffer>>;
-  /** Operations in one pass that the ones above need several for. */
-  readonly fused?: FusedOperations<A>;
-  /** Reductions whose parts are on their way to other ranks while the next ones are computed. */
-  readonly overlapped?: OverlappedOperations<A>;
-}
-
-/**
- * Reductions in parts of the channels, for synchronised calls: each part has a readback and a collective of its own, which
- * overlap with the statistics of the next. Worth it only where a readback takes less than the statistics do.
- */
-export interface OverlappedOperations<A> {
-  /** Number of parts, the same for every tensor, since ranks match collectives one by one; some may have no channels. */
-  readonly parts: number;
-  /** `moments`, and the wire of each part's channels. */
-  readonly moments: (input: Tensor<A>) => InParts<A>;
-  /** `gradientSums`, with dy as a prologue leaves it where there is one, and the wire of each part's channels. */
-  readonly gradientSums: (
-    input: Tensor<A>,
-    gradOutput: Tensor<A>,
-    statistics: Statistics<A>,
-    prologue: Prologue<A> | null,
-  ) => InParts<A>;
-}
-
-/** A reduction in parts. */
-export interface InParts<A> {
-  /** All of it. */
-  readonly array: A;
-  /** The wires of the parts, whose channels follow each other. */
-  readonly wires: readonly Promise<Float64Array<ArrayBuffer>>[];
-}
-
-/** Operations in one pass over memory that a device may offer; the library does without where it does not. */
-export interface FusedOperations<A> {
-  /** `normalize`, then the epilogue, which may be nothing but `overwrite`. */
-  readonly normalize: (
-    input: Tensor<A>,
-    statistics: Statistics<A>,
-    affine: Affine<A>,
-    epilogue: Epilogue<A>,
-  ) => A;
-  /** `gradientSums`, with dy as the prologue leaves it. */
-  readonly gradientSums: (
-    input: Tensor<A>,
-    gradOutput: Tensor<A>,
-    statistics: Statistics<A>,
-    prologue: Prologue<A>,
-  ) => A;
-  /** `gradients`, with dy as the prologue leaves it, which is the gradient of the residual too. */
-  readonly gradients: (
-    input: Tensor<A>,
-    gradOutput: Tensor<A>,
-    statistics: Statistics<A>,
-    sums: GradientSums<A>,
-    affine: Affine<A>,
-    prologue: Prologue<A>,
-  ) => FusedGradientArrays<A>;
 }

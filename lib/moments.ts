@@ -46,16 +46,16 @@ export const sum: Combine = function sum(a: Float64Array, b: Float64Array): Floa
  *
  * @example The values 1, 3 on one rank and 5 on another
  * ```ts
- * import { mergeMoments } from "@syncbn/syncbn";
+ * import { combineMoments } from "@syncbn/syncbn";
  * import assert from "node:assert/strict";
  *
  * assert.deepEqual(
- *   mergeMoments(Float64Array.of(2, 2, 2), Float64Array.of(1, 5, 0)),
+ *   combineMoments(Float64Array.of(2, 2, 2), Float64Array.of(1, 5, 0)),
  *   Float64Array.of(3, 3, 8),
  * );
  * ```
  */
-export const mergeMoments: Combine = function mergeMoments(
+export const combineMoments: Combine = function combineMoments(
   a: Float64Array,
   b: Float64Array,
 ): Float64Array {
@@ -75,7 +75,7 @@ export const mergeMoments: Combine = function mergeMoments(
  * @param merged receives the moments of both; may be one of them
  * @throws TypeError where the lengths differ or are not 1 + 2C
  */
-export function mergeMomentsInto(a: Float64Array, b: Float64Array, merged: Float64Array): void {
+export function combineMomentsInto(a: Float64Array, b: Float64Array, merged: Float64Array): void {
   checkMoments(a, b);
   if (a[0] !== 0 && b[0] !== 0) merge(a, b, merged);
   else if (merged !== (a[0] === 0 ? b : a)) merged.set(a[0] === 0 ? b : a);
@@ -112,4 +112,19 @@ function checkLengths(a: Float64Array, b: Float64Array, action: string): void {
       `Cannot ${action} as their lengths must be equal: current values are ${a.length} and ${b.length}`,
     );
   }
+}
+
+/**
+ * Checks that a batch has a variance: more than one value per channel, or none at all.
+ *
+ * @param count values per channel, over all ranks that share statistics
+ * @param action what the caller was about to do, for the message
+ * @throws RangeError for one value per channel
+ */
+export function checkCount(count: number, action: string): void {
+  if (count !== 1) return;
+  throw new RangeError(
+    `Cannot ${action} as it needs more than 1 value per channel to have a variance: ` +
+      `current number over all ranks is 1`,
+  );
 }

@@ -2,12 +2,13 @@
  * Ownership of arrays on a device: who allocates, frees; results belong to the caller.
  *
  * A tree here is any nesting of plain records, arrays and Maps with arrays of a device at its leaves, such as tensors,
- * states, residuals and whole models.
+ * states, what forward saved, and whole models.
  *
  * @module
  */
 
-import type { Device, FusedOperations, InParts } from "./device.ts";
+import { derive } from "./derived.ts";
+import type { Device } from "./device.ts";
 
 /**
  * Runs a body and frees what it allocated and did not return.
@@ -123,8 +124,8 @@ export function batch<A, R>(device: Device<A>, body: (device: Device<A>) => R): 
  *
  * @param device the device; arrays of other devices and arrays already freed are left alone
  * @param dead the tree whose arrays are no longer needed: plain records, arrays and Maps, nested as they may be
- * @param options `keep`: a tree whose arrays are; a new state shares unchanged vectors with the old one, and residuals
- * borrow the input, the weight and the bias, with an activation the output too
+ * @param options `keep`: a tree whose arrays are; a new state shares unchanged vectors with the old one, and what
+ * forward saved borrows the input, the weight and the bias, with an activation the output too
  *
  * @example Going on with the new state
  * ```ts
@@ -133,8 +134,8 @@ export function batch<A, R>(device: Device<A>, body: (device: Device<A>) => R): 
  * const device = referenceDevice();
  * const state = initBatchNorm(device, 1);
  * const x = tensor(device, [1, 2], [2, 1]);
- * const { output, state: next, residuals } = batchNormForward(state, x, { device });
- * release(device, [state, residuals], { keep: [next, x] });
+ * const { output, state: next, saved } = batchNormForward(state, x, { device });
+ * release(device, [state, saved], { keep: [next, x] });
  * console.assert(device.owns(next.weight) && !device.owns(state.runningMean));
  * ```
  */
@@ -231,89 +232,4 @@ function isObject(value: unknown): value is object {
 function isPlain(node: object): node is Record<string, unknown> {
   const prototype = Object.getPrototypeOf(node);
   return prototype === Object.prototype || prototype === null;
-}
-
-interface Owner<A> {
-  /** Throws where nothing may be launched any more. */
-  readonly check: () => void;
-  readonly own: (array: A) => void;
-  readonly disown: (array: A) => void;
-}
-
-/** The same device, which asks before every launch and tells of every array that it makes or frees. */
-function derive<A>(device: Device<A>, owner: Owner<A>): Device<A> {
-  const { check, own, disown } = owner;
-  const one = (launch: () => A): A => {
-    check();
-    const array = launch();
-    own(array);
-    return array;
-  };
-  const several = <R extends object>(launch: () => R): R => {
-    check();
-    const arrays = launch();
-    for (const array of Object.values<A | null>(arrays as Record<string, A | null>)) {
-      if (array !== null) own(array);
-    }
-    return arrays;
-  };
-  const checked = <R>(read: () => R): R => {
-    check();
-    return read();
-  };
-  const inParts = (launch: () => InParts<A>): InParts<A> => {
-    check();
-    const made = launch();
-    own(made.array);
-    return made;
-  };
-  const { fused, overlapped, batch, adopt, downloadAll } = device;
-  const derived: Device<A> = {
-    ...device,
-    upload: (...args) => one(() => device.upload(...args)),
-    download: (array) => checked(() => device.download(array)),
-    free: (...arrays) => {
-      device.free(...arrays);
-      arrays.forEach(disown);
-    },
-    moments: (input) => one(() => device.moments(input)),
-    momentsToWire: (moments) => checked(() => device.momentsToWire(moments)),
-    momentsFromWire: (wire) => one(() => device.momentsFromWire(wire)),
-    normalize: (...args) => one(() => device.normalize(...args)),
-    updateRunningStats: (...args) => several(() => device.updateRunningStats(...args)),
-    gradientSums: (...args) => one(() => device.gradientSums(...args)),
-    sumsToWire: (sums) => checked(() => device.sumsToWire(sums)),
-    sumsFromWire: (wire) => one(() => device.sumsFromWire(wire)),
-    gradients: (...args) => several(() => device.gradients(...args)),
-    addScaled: (...args) => one(() => device.addScaled(...args)),
-    relu: (x) => one(() => device.relu(x)),
-    gate: (...args) => one(() => device.gate(...args)),
-    ...(batch && {
-      batch: <R>(body: (d: Device<A>) => R) =>
-        checked(() => batch((inner) => body(derive(inner, owner)))),
-    }),
-    ...(downloadAll && { downloadAll: (arrays) => checked(() => downloadAll(arrays)) }),
-    ...(adopt && { adopt: (...args) => one(() => adopt(...args)) }),
-    ...(fused && { fused: deriveFused(fused, one, several) }),
-    ...(overlapped && {
-      overlapped: {
-        parts: overlapped.parts,
-        moments: (...args) => inParts(() => overlapped.moments(...args)),
-        gradientSums: (...args) => inParts(() => overlapped.gradientSums(...args)),
-      },
-    }),
-  };
-  return Object.freeze(derived);
-}
-
-function deriveFused<A>(
-  fused: FusedOperations<A>,
-  one: (launch: () => A) => A,
-  several: <R extends object>(launch: () => R) => R,
-): FusedOperations<A> {
-  return {
-    normalize: (...args) => one(() => fused.normalize(...args)),
-    gradientSums: (...args) => one(() => fused.gradientSums(...args)),
-    gradients: (...args) => several(() => fused.gradients(...args)),
-  };
 }

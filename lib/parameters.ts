@@ -74,5 +74,5 @@ export function addScaled<A>(
       `Cannot add the arrays as scale must be finite: current value is ${scale}`,
     );
   }
-  return device.addScaled(x, y, scale);
+  return device.addScaled({ x, y, scale });
 }

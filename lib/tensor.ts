@@ -299,3 +299,9 @@ export function elements(shape: readonly number[]): number {
   for (let i = 0; i < shape.length; i++) product *= shape[i];
   return product;
 }
+
+/** Gives an array the meaning of another tensor: its shape, dtype and format. Frozen. */
+export function tensorLike<A>({ shape, dtype, format }: Tensor<A>, data: A): Tensor<A> {
+  const own = Object.isFrozen(shape) ? shape : Object.freeze([...shape]);
+  return Object.freeze({ data, shape: own, dtype, format });
+}

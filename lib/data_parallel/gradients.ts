@@ -4,12 +4,13 @@
  * @module
  */
 
-import { checkDevice, checkGroup, checkWire } from "../checks.ts";
+import { checkDevice, checkGroup } from "../check_effects.ts";
 import type { CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { exchange } from "../exchange.ts";
 import { sum } from "../moments.ts";
 import { batch, region } from "../ownership.ts";
+import { checkWire } from "../wire.ts";
 import { attempt } from "./attempt.ts";
 import { type Flat, flatten, type Leaf, readBack, uploadLike } from "./trees.ts";
 
@@ -121,9 +122,12 @@ function checkBuckets(buckets: number): void {
 
 /** The same tree of new arrays, without a readback. */
 function copyOf<A, T>(device: Device<A>, { leaves, rebuild }: Flat<A, T>): T {
-  // Every value is a sample of one channel: the shape of any number of values, none included.
-  const copy = (d: Device<A>) => ({ array: data, length, dtype }: Leaf<A>): A =>
-    d.gate({ data, shape: [length, 1], dtype, format: "channelsFirst" }, null, "channelsFirst");
+  const copy = (d: Device<A>) => ({ array, length }: Leaf<A>): A => {
+    const zeros = d.upload(new Float32Array(length));
+    const same = d.addScaled({ x: array, y: zeros, scale: -1 }); // x - 0 is x, -0 included.
+    d.free(zeros);
+    return same;
+  };
   return region(device, (scope) => batch(scope, (d) => rebuild(leaves.map(copy(d)))));
 }
 

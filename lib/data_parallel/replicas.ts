@@ -4,12 +4,13 @@
  * @module
  */
 
-import { checkDevice, checkGroup, checkWire } from "../checks.ts";
+import { checkDevice, checkGroup } from "../check_effects.ts";
 import type { CollectiveOptions, ProcessGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { CollectiveError } from "../errors.ts";
 import { exchangeBy } from "../exchange.ts";
 import { region } from "../ownership.ts";
+import { checkWire } from "../wire.ts";
 import { attempt } from "./attempt.ts";
 import { digest, fromWords, wordsOf } from "./bits.ts";
 import { type Flat, flatten, readBack, uploadLike } from "./trees.ts";

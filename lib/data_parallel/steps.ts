@@ -4,10 +4,11 @@
  * @module
  */
 
-import { checkGroup, checkWire } from "../checks.ts";
+import { checkGroup } from "../check_effects.ts";
 import type { CollectiveOptions, ProcessGroup } from "../collectives.ts";
 import { CollectiveError } from "../errors.ts";
 import { exchangeBy } from "../exchange.ts";
+import { checkWire } from "../wire.ts";
 
 /** One step of {@linkcode joinUneven}. */
 export interface JoinedStep<B> {

@@ -7,8 +7,7 @@
 
 import { batch } from "../ownership.ts";
 import type { Device } from "../device.ts";
-import { tensorLike } from "../epilogue.ts";
-import { checkTensor, describe, type DType, type Tensor } from "../tensor.ts";
+import { checkTensor, describe, type DType, type Tensor, tensorLike } from "../tensor.ts";
 import { digest } from "./bits.ts";
 
 /** An array in a tree. */

@@ -4,18 +4,18 @@
  * @module
  */
 
-import { checkDevice, checkKept } from "../checks.ts";
+import { checkDevice } from "../check_effects.ts";
 import type { ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
+import { checkKept } from "../norm/check_call.ts";
 import {
   batchNormForward,
   type ForwardOptions,
   forwardOverGroup,
-  type GroupResiduals,
-  type LocalResiduals,
   type SyncForwardOptions,
-} from "../forward.ts";
-import { batchNormInfer, type InferOptions } from "../infer.ts";
+} from "../norm/forward.ts";
+import { batchNormInfer, type InferOptions } from "../norm/infer.ts";
+import type { GroupSaved, LocalSaved } from "../norm/normalize.ts";
 import { region } from "../ownership.ts";
 import { type BatchNormState, initBatchNorm } from "../state.ts";
 import { checkTensor, type Tensor } from "../tensor.ts";
@@ -30,14 +30,14 @@ import {
   withState,
 } from "./layer.ts";
 
-/** Residuals of a synchronised layer. */
-export interface GroupLayerResiduals<A> extends GroupResiduals<A> {
+/** What a synchronised layer saves. */
+export interface GroupLayerSaved<A> extends GroupSaved<A> {
   /** Name of the group of forward. */
   readonly processGroup: string;
 }
 
-/** Residuals of a frozen layer. Borrows the input, the state and the residual: keep them until backward is done. */
-export interface FrozenResiduals<A> {
+/** What a frozen layer saves. Borrows the input, the state and the residual: keep them until backward is done. */
+export interface FrozenSaved<A> {
   /** Sets them apart from those of a layer that learns. */
   readonly kind: "frozen";
   /** The state of forward, borrowed. */
@@ -51,7 +51,7 @@ export interface FrozenResiduals<A> {
 }
 
 /** What `backwardLayer` needs of {@linkcode applyLayer}. */
-export type LayerResiduals<A> = LocalResiduals<A> | GroupLayerResiduals<A> | FrozenResiduals<A>;
+export type LayerSaved<A> = LocalSaved<A> | GroupLayerSaved<A> | FrozenSaved<A>;
 
 /** What {@linkcode applyLayer} resolves to. */
 export interface LayerForward<A, L extends BatchNormLayer<A> = BatchNormLayer<A>> {
@@ -60,7 +60,7 @@ export interface LayerForward<A, L extends BatchNormLayer<A> = BatchNormLayer<A>
   /** The layer after this batch; the given one where nothing changed. */
   readonly layer: L;
   /** What backward needs. */
-  readonly residuals: LayerResiduals<A>;
+  readonly saved: LayerSaved<A>;
 }
 
 const ACTION = "apply the layer";
@@ -78,7 +78,7 @@ const ACTION = "apply the layer";
  * @param effects `device`; `groups` where the layer is synchronised
  * @param options activation (where the layer has none of its own), residual, whether running statistics are updated, a
  * signal to give up waiting for other ranks
- * @returns output, new layer (with all other fields of the given one) and residuals, all frozen
+ * @returns output, new layer (with all other fields of the given one) and what backward needs, all frozen
  * @throws (rejects with) TypeError or RangeError for what is no layer, for a batch of a wrong rank or shape, for a name
  * that `effects.groups` lacks; in a synchronised layer what is wrong with layer and input becomes a CollectiveError on
  * every rank, as in `syncBatchNormForward`. The given layer stays valid
@@ -111,7 +111,7 @@ export function applyLayer<A, L extends BatchNormLayer<A>>(
  * @param input this rank's batch, which a lazy layer takes its channels from
  * @param effects `device`; `groups` where the layer is synchronised
  * @param options activation, residual, whether running statistics are updated, a signal to give up
- * @returns output, a new layer with a state, and residuals, all frozen
+ * @returns output, a new layer with a state, and what backward needs, all frozen
  */
 export function applyLayer<A, L extends BatchNormLayer<A> | LazyBatchNormLayer>(
   layer: L,
@@ -140,7 +140,7 @@ export async function applyLayer<A>(
   const label = `applyLayer ${text(own.kind)} ${quote(name)} C=${text(input?.shape?.[1])} ${
     text(input?.dtype)
   }`;
-  const [{ output, state, residuals }] = await forwardOverGroup(
+  const [{ output, state, saved }] = await forwardOverGroup(
     [call],
     { device, group },
     { label, signal },
@@ -154,7 +154,7 @@ export async function applyLayer<A>(
     layer: same
       ? layer as BatchNormLayer<A>
       : Object.freeze({ ...withState<A, typeof own>(own, state) }),
-    residuals: Object.freeze({ ...residuals, processGroup: name }),
+    saved: Object.freeze({ ...saved, processGroup: name }),
   });
 }
 
@@ -175,7 +175,7 @@ function applyLocally<A>(
     return Object.freeze({
       output: batchNormInfer(state, input, { device }, chosen),
       layer,
-      residuals: Object.freeze({
+      saved: Object.freeze({
         ...{ kind: "frozen" as const, state, input, options: chosen },
         learnsAffine: layer.frozen === "statistics",
       }),
@@ -183,8 +183,8 @@ function applyLocally<A>(
   }
   return region(device, (scope) => {
     const before = stateOrNew(layer, input, scope);
-    const { output, state, residuals } = batchNormForward(before, input, { device: scope }, all);
-    return Object.freeze({ output, layer: withState<A, typeof layer>(layer, state), residuals });
+    const { output, state, saved } = batchNormForward(before, input, { device: scope }, all);
+    return Object.freeze({ output, layer: withState<A, typeof layer>(layer, state), saved });
   });
 }
 

@@ -4,15 +4,19 @@
  * @module
  */
 
-import { backwardOverGroup, batchNormBackward, type SyncBackwardOptions } from "../backward.ts";
-import { checkDevice } from "../checks.ts";
+import { checkDevice } from "../check_effects.ts";
 import type { Device } from "../device.ts";
-import type { Backward } from "../epilogue.ts";
-import { batchNormInferBackward } from "../infer.ts";
+import {
+  type Backward,
+  backwardOverGroup,
+  batchNormBackward,
+  type SyncBackwardOptions,
+} from "../norm/backward.ts";
+import { batchNormInferBackward } from "../norm/infer.ts";
 import { region } from "../ownership.ts";
 import type { Tensor } from "../tensor.ts";
 import { quote, shown } from "../words.ts";
-import type { FrozenResiduals, LayerResiduals } from "./apply.ts";
+import type { FrozenSaved, LayerSaved } from "./apply.ts";
 import { type LayerEffects, namedGroup } from "./effects.ts";
 
 /**
@@ -21,7 +25,7 @@ import { type LayerEffects, namedGroup } from "./effects.ts";
  * The groups of forward and backward must be the same ranks under one name. What is noticed is another number of ranks, and
  * ranks that come with other names: groups are not stored, so others of as many ranks are not.
  *
- * @param residuals what forward returned on this rank; borrowed, and valid for another call
+ * @param saved what forward returned on this rank; borrowed, and valid for another call
  * @param gradOutput gradient of forward's output on this rank, in its shape and dtype, any format
  * @param effects `device`; `groups` with the group of forward, where there was one
  * @param options whether gradOutput is given up, a signal to give up waiting for other ranks
@@ -37,36 +41,31 @@ import { type LayerEffects, namedGroup } from "./effects.ts";
  * const device = referenceDevice();
  * const layer = initLayer(device, "batchNorm1d", 1);
  * const x = tensor(device, [1, 2, 6], [3, 1]);
- * const { residuals } = await applyLayer(layer, x, { device });
+ * const { saved } = await applyLayer(layer, x, { device });
  * const dy = tensor(device, [1, 0, 0], [3, 1]);
- * const { gradBias } = await backwardLayer(residuals, dy, { device });
+ * const { gradBias } = await backwardLayer(saved, dy, { device });
  * assert(gradBias !== null);
  * assert.deepEqual(await device.download(gradBias), Float32Array.of(1));
  * ```
  */
 export async function backwardLayer<A>(
-  residuals: LayerResiduals<A>,
+  saved: LayerSaved<A>,
   gradOutput: Tensor<A>,
   effects: LayerEffects<A>,
   options: SyncBackwardOptions = {},
 ): Promise<Backward<A>> {
   const action = "compute the layer's gradients";
   const { device } = checkDevice(effects, action);
-  switch (residuals?.kind) {
+  switch (saved?.kind) {
     case "local":
-      return batchNormBackward(residuals, gradOutput, { device }, options);
+      return batchNormBackward(saved, gradOutput, { device }, options);
     case "group": {
-      const { processGroup: name, input } = residuals;
-      // Residuals of syncBatchNormForward have no name to look a group up by.
+      const { processGroup: name, input } = saved;
+      // What syncBatchNormForward saved has no name to look a group up by.
       if (typeof name !== "string") break;
       const group = namedGroup(name, effects, action);
       const label = `backwardLayer ${quote(name)} C=${input?.shape?.[1]} ${input?.dtype}`;
-      const call = {
-        residuals,
-        gradOutput,
-        donate: options?.donate,
-        action: "compute the gradients",
-      };
+      const call = { saved, gradOutput, options, action: "compute the gradients" };
       const [backward] = await backwardOverGroup([call], { device, group }, {
         label,
         signal: options?.signal,
@@ -74,16 +73,16 @@ export async function backwardLayer<A>(
       return backward;
     }
     case "frozen":
-      return frozenBackward(residuals, gradOutput, device, options?.donate);
+      return frozenBackward(saved, gradOutput, device, options?.donate);
   }
   throw new TypeError(
-    `Cannot ${action} as residuals must be those of applyLayer: ` +
-      `current kind is ${shown((residuals as { kind?: unknown } | undefined)?.kind)}`,
+    `Cannot ${action} as saved must be that of applyLayer: ` +
+      `current kind is ${shown((saved as { kind?: unknown } | undefined)?.kind)}`,
   );
 }
 
 function frozenBackward<A>(
-  { state, input, options, learnsAffine }: FrozenResiduals<A>,
+  { state, input, options, learnsAffine }: FrozenSaved<A>,
   gradOutput: Tensor<A>,
   device: Device<A>,
   donate: boolean | undefined,

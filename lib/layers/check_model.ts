@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkDevice } from "../checks.ts";
+import { checkDevice } from "../check_effects.ts";
 import { checkState } from "../check_state.ts";
 import { layersOf } from "./convert.ts";
 import { type LayerEffects, namedGroup } from "./effects.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkGroup } from "../checks.ts";
+import { checkGroup } from "../check_effects.ts";
 import type { ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { quote } from "../words.ts";

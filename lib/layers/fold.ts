@@ -5,7 +5,7 @@
  */
 
 import { checkHostState } from "../check_state.ts";
-import { invstd } from "../reference_kernels.ts";
+import { invstd } from "../reference/kernels.ts";
 import type { BatchNormState } from "../state.ts";
 
 /** A linear layer or a convolution, on the host. */

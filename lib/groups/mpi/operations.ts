@@ -6,7 +6,7 @@
  */
 
 import type { Combine } from "../../collectives.ts";
-import { mergeMoments, mergeMomentsInto } from "../../moments.ts";
+import { combineMoments, combineMomentsInto } from "../../moments.ts";
 import { checkTotal } from "../contributions.ts";
 import { handles, type Library } from "./library.ts";
 import type { Memory } from "./memory.ts";
@@ -62,7 +62,7 @@ export function createOperations(library: Library, memory: Memory): Operations {
     const handle = handles();
     // 0: it does not commute, so that MPI keeps to the order of the ranks.
     ok(symbols.MPI_Op_create(callback.pointer, 0, handle), "MPI_Op_create");
-    const operation = { handle: handle[0], combine: mergeMoments, length: 0 };
+    const operation = { handle: handle[0], combine: combineMoments, length: 0 };
     return operation;
   }
 
@@ -129,9 +129,9 @@ function apply(
 }
 
 function merge(combine: Combine, a: Float64Array, b: Float64Array, length: number): void {
-  if (combine === mergeMoments) {
+  if (combine === combineMoments) {
     const merged = b.subarray(0, length);
-    mergeMomentsInto(a.subarray(0, length), merged, merged);
+    combineMomentsInto(a.subarray(0, length), merged, merged);
   } else {
     // A function that we do not know may keep what it gets.
     b.set(checkTotal(combine(a.slice(0, length), b.slice(0, length)), length, combine));

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { mergeMoments, sum } from "../../moments.ts";
+import { combineMoments, sum } from "../../moments.ts";
 import { checkContribution } from "../contributions.ts";
 import type { Flow, Request } from "../engine.ts";
 import type { Memory } from "./memory.ts";
@@ -101,7 +101,7 @@ export function resultOf(
 /** The library's own functions travel in ways of their own: another one by their name must not pass for them. */
 function disguise(flow: Flow): string {
   if (flow.kind !== "reduce") return "";
-  const namesake = [sum, mergeMoments].find(({ name }) => name === flow.combine?.name);
+  const namesake = [sum, combineMoments].find(({ name }) => name === flow.combine?.name);
   return namesake && namesake !== flow.combine ? " (not the library's)" : "";
 }
 

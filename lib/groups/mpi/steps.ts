@@ -7,7 +7,7 @@
  */
 
 import { CollectiveError } from "../../errors.ts";
-import { mergeMoments } from "../../moments.ts";
+import { combineMoments } from "../../moments.ts";
 import { combineError, judge, messageOf, type Saying } from "../failures.ts";
 import {
   createAgreement,
@@ -118,7 +118,7 @@ export function createSteps(
     const { failure, combine } = operation;
     operations.give(operation);
     const failed = part.received[part.length] !== 0;
-    if (checked && combine !== mergeMoments) return compare(call, part, failed, failure);
+    if (checked && combine !== combineMoments) return compare(call, part, failed, failure);
     return failed ? blame(call, part, failure) : undefined;
   }
 

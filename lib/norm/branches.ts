@@ -7,20 +7,14 @@
  * @module
  */
 
-import { type BackwardOptions, backwardOverGroup } from "./backward.ts";
-import { checkDevice } from "./checks.ts";
-import type { CollectiveOptions, ReduceGroup } from "./collectives.ts";
-import type { Device } from "./device.ts";
-import type { Backward } from "./epilogue.ts";
-import {
-  type ForwardOptions,
-  forwardOverGroup,
-  type GroupForward,
-  type GroupResiduals,
-} from "./forward.ts";
-import type { BatchNormState } from "./state.ts";
-import type { Tensor } from "./tensor.ts";
-import { shown } from "./words.ts";
+import type { CollectiveOptions, ReduceGroup } from "../collectives.ts";
+import type { Device } from "../device.ts";
+import type { BatchNormState } from "../state.ts";
+import type { Tensor } from "../tensor.ts";
+import { shown } from "../words.ts";
+import { type Backward, type BackwardOptions, backwardOverGroup } from "./backward.ts";
+import { type ForwardOptions, forwardOverGroup, type GroupForward } from "./forward.ts";
+import type { GroupSaved } from "./normalize.ts";
 
 /** What {@linkcode syncBatchNormForward} takes, for one of several branches. */
 export interface ForwardBranch<A> {
@@ -35,7 +29,7 @@ export interface ForwardBranch<A> {
 /** What {@linkcode syncBatchNormBackward} takes, for one of several branches. */
 export interface BackwardBranch<A> {
   /** What forward returned on this rank; borrowed, and valid for another call. */
-  readonly residuals: GroupResiduals<A>;
+  readonly saved: GroupSaved<A>;
   /** Gradient of forward's output on this rank, in its shape and dtype, any format. */
   readonly gradOutput: Tensor<A>;
   /** Whether gradOutput is given up; it must then be nothing that any of the branches needs. */
@@ -51,7 +45,7 @@ export interface BackwardBranch<A> {
  * @param branches states, batches and options
  * @param effects `device`: where everything lives; `group`: the ranks to share statistics with
  * @param options a signal to give up waiting for other ranks
- * @returns output, new state and residuals of each branch, in their order, all frozen
+ * @returns what `syncBatchNormForward` returns of each branch, in their order, all frozen
  * @throws (rejects with) what `syncBatchNormForward` does; what is wrong with a branch names it and fails all of them, and no
  * state changes
  *
@@ -83,12 +77,12 @@ export async function syncBatchNormForwardAll<A>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: Pick<CollectiveOptions, "signal"> = {},
 ): Promise<readonly GroupForward<A>[]> {
-  const action = "normalize the batches";
-  checkDevice(effects, action);
-  checkBranches(branches, action, "state, input");
-  const calls = branches.map((branch, i) => ({
-    stateOf: () => branch?.state,
-    input: branch?.input,
+  const calls = listOf(branches).map((branch, i) => ({
+    stateOf: () => {
+      checkBranches(branches, "normalize the batches", "state, input");
+      return branch?.state as BatchNormState<A>;
+    },
+    input: branch?.input as Tensor<A>,
     options: branch?.options ?? {},
     action: `normalize the batch of branch ${i}`,
   }));
@@ -123,7 +117,7 @@ export async function syncBatchNormForwardAll<A>(
  *   const input = tensor(device, [group.rank, 1, 2, 3], [2, 2]);
  *   const gradOutput = tensor(device, [1, 0, 0, 1], [2, 2]);
  *   const forward = await syncBatchNormForwardAll([{ state, input }, { state, input }], { device, group });
- *   const branches = forward.map(({ residuals }) => ({ residuals, gradOutput }));
+ *   const branches = forward.map(({ saved }) => ({ saved, gradOutput }));
  *   const backward = await syncBatchNormBackwardAll(branches, { device, group });
  *   console.assert(backward.length === 2);
  * });
@@ -134,18 +128,21 @@ export async function syncBatchNormBackwardAll<A>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: Pick<CollectiveOptions, "signal"> = {},
 ): Promise<readonly Backward<A>[]> {
-  const action = "compute the gradients of the branches";
-  checkDevice(effects, action);
-  checkBranches(branches, action, "residuals, gradOutput");
-  const calls = branches.map((branch, i) => ({
-    residuals: branch?.residuals,
-    gradOutput: branch?.gradOutput,
-    donate: branch?.options?.donate,
+  const calls = listOf(branches).map((branch, i) => ({
+    check: () =>
+      checkBranches(branches, "compute the gradients of the branches", "saved, gradOutput"),
+    saved: branch?.saved as GroupSaved<A>,
+    gradOutput: branch?.gradOutput as Tensor<A>,
+    options: branch?.options ?? {},
     action: `compute the gradients of branch ${i}`,
   }));
-  const names = namesOf(calls.map(({ residuals }) => residuals?.input));
-  const label = `syncBatchNormBackwardAll ${names}`;
+  const label = `syncBatchNormBackwardAll ${namesOf(calls.map(({ saved }) => saved?.input))}`;
   return Object.freeze(await backwardOverGroup(calls, effects, { label, signal: options?.signal }));
+}
+
+/** The branches; one for what are none, which fails in its turn, so that all ranks hear of it. */
+function listOf<B>(branches: readonly B[]): readonly (B | undefined)[] {
+  return Array.isArray(branches) ? branches : [undefined];
 }
 
 function checkBranches(branches: unknown, action: string, fields: string): void {

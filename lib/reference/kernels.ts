@@ -4,7 +4,7 @@
  * @module
  */
 
-import { extents, type Format } from "./tensor.ts";
+import { extents, type Format } from "../tensor.ts";
 
 /** Elements in some storage; reading one gives its exact value, writing one rounds to the storage. */
 export type Values = Float32Array | Float16Array | Float64Array;

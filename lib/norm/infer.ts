@@ -4,31 +4,18 @@
  * @module
  */
 
-import {
-  checkAlike,
-  checkCall,
-  checkCount,
-  checkDevice,
-  checkGivenUp,
-  isDonated,
-} from "./checks.ts";
-import type { BackwardOptions } from "./backward.ts";
-import type { Device, Epilogue, Statistics } from "./device.ts";
-import {
-  type Backward,
-  gradients,
-  gradientSums,
-  normalize,
-  scratchOf,
-  ungate,
-} from "./epilogue.ts";
-import type { ForwardOptions } from "./forward.ts";
-import { batch } from "./ownership.ts";
-import type { BatchNormState } from "./state.ts";
-import { extents, type Tensor } from "./tensor.ts";
+import { checkDevice } from "../check_effects.ts";
+import type { Device, Statistics } from "../device.ts";
+import { checkCount } from "../moments.ts";
+import { batch } from "../ownership.ts";
+import type { BatchNormState } from "../state.ts";
+import { extents, type Tensor, tensorLike } from "../tensor.ts";
+import { type Backward, type BackwardOptions, gradientsOf } from "./backward.ts";
+import { checkAlike, checkCall, checkGivenUp, isDonated } from "./check_call.ts";
+import type { NormalizeOptions } from "./normalize.ts";
 
 /** Options of evaluation. */
-export interface InferOptions<A> extends Pick<ForwardOptions<A>, "activation" | "residual"> {
+export interface InferOptions<A> extends NormalizeOptions<A> {
   /**
    * Gives the input up: the result may be written over it, which saves a pass over memory, and its array is freed when
    * the call succeeds, on every device. A call that throws leaves it the caller's. False by default.
@@ -37,8 +24,7 @@ export interface InferOptions<A> extends Pick<ForwardOptions<A>, "activation" | 
 }
 
 /** Options of the gradients of evaluation. */
-export interface InferBackwardOptions<A>
-  extends Pick<ForwardOptions<A>, "activation" | "residual">, BackwardOptions {}
+export interface InferBackwardOptions<A> extends NormalizeOptions<A>, BackwardOptions {}
 
 /**
  * Normalizes a batch for evaluation: with the running statistics, or with this batch's own where the state tracks none.
@@ -76,12 +62,13 @@ export function batchNormInfer<A>(
   checkInfer(device, state, input, options, action);
   const donate = isDonated(options.donate, action);
   if (donate) checkGivenUp(input, borrowed(state, options), action, "input");
-  const epilogue = toEpilogue(options, donate);
+  const { activation, residual } = options;
   const scratch = donate ? [input.data] : [];
   const output = batch(device, (d) => {
     const statistics = statisticsOf(d, state, input);
     scratch.push(...momentsIn(statistics));
-    return normalize(d, input, statistics, state, epilogue);
+    const pass = { input, statistics, affine: state, residual, activation, overwrite: donate };
+    return tensorLike(input, d.normalize(pass));
   });
   if (scratch.length > 0) device.free(...scratch);
   return output;
@@ -130,34 +117,36 @@ export function batchNormInferBackward<A>(
   if (donate) {
     checkGivenUp(gradOutput, { input, ...borrowed(state, options) }, action, "gradOutput");
   }
+  const { activation, residual } = options;
   const scratch = donate ? [gradOutput.data] : [];
   const result = batch(device, (d) => {
     const statistics = statisticsOf(d, state, input);
-    const epilogue = toEpilogue(options, false);
-    const output = epilogue.relu ? normalize(d, input, statistics, state, epilogue) : null;
-    const residualFormat = epilogue.residual?.format ?? null;
-    const gated = ungate(d, gradOutput, { output, residualFormat, overwrite: donate });
-    const local = gradientSums(d, input, statistics, gated);
+    const common = { input, statistics, affine: state };
+    const output = activation === undefined
+      ? undefined
+      : tensorLike(input, d.normalize({ ...common, residual, activation }));
+    const pass = { ...common, gradOutput, output };
+    const local = d.gradientSums(pass);
     const total = statistics.source === "batch" ? local : null;
-    scratch.push(local, ...scratchOf(gated, gradOutput), ...momentsIn(statistics));
-    if (output !== null) scratch.push(output.data);
-    return gradients(d, input, statistics, state, gated, { local, total });
+    scratch.push(local, ...momentsIn(statistics));
+    if (output) scratch.push(output.data);
+    const sums = { local, total };
+    return gradientsOf(d, { ...pass, sums, residualFormat: residual?.format, overwrite: donate });
   });
   device.free(...scratch);
   return result;
 }
 
-/** What follows the affine map. */
-type Beside<A> = Pick<ForwardOptions<A>, "activation" | "residual">;
+const OPTIONS = ["activation", "residual", "donate"];
 
 function checkInfer<A>(
   device: Device<A>,
   state: BatchNormState<A>,
   input: Tensor<A>,
-  options: Beside<A>,
+  options: NormalizeOptions<A>,
   action: string,
 ): void {
-  checkCall(device, state, input, options, action);
+  checkCall(device, state, input, options, OPTIONS, action);
   if (state.runningMean !== null) return;
   const { batch: samples, inner } = extents(input.shape);
   checkCount(samples * inner, action);
@@ -169,7 +158,7 @@ function statisticsOf<A>(
   input: Tensor<A>,
 ): Statistics<A> {
   return runningMean === null || runningVar === null
-    ? { source: "batch", moments: device.moments(input) }
+    ? { source: "batch", moments: device.moments({ input }) }
     : { source: "running", mean: runningMean, variance: runningVar };
 }
 
@@ -178,14 +167,10 @@ function momentsIn<A>(statistics: Statistics<A>): A[] {
   return statistics.source === "batch" ? [statistics.moments] : [];
 }
 
-function toEpilogue<A>({ activation, residual }: Beside<A>, overwrite: boolean): Epilogue<A> {
-  return { residual: residual ?? null, relu: activation === "relu", overwrite };
-}
-
 /** What a call borrows beside its batch, by the names of messages. */
 function borrowed<A>(
   { weight, bias, runningMean, runningVar }: BatchNormState<A>,
-  { residual }: Beside<A>,
+  { residual }: NormalizeOptions<A>,
 ) {
   return { residual, weight, bias, "running mean": runningMean, "running variance": runningVar };
 }

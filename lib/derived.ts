@@ -1,0 +1,89 @@
+/**
+ * A device's handle for a region or a batch: the same operations, each of which asks first and tells of what it made.
+ *
+ * @module
+ */
+
+import type { Device } from "./device.ts";
+
+/** Who is asked before every operation of a derived handle, and told of every array that one makes or frees. */
+export interface Owner<A> {
+  /** Throws where nothing may be launched any more. */
+  readonly check: () => void;
+  readonly own: (array: A) => void;
+  readonly disown: (array: A) => void;
+}
+
+type Operation = (...args: unknown[]) => unknown;
+
+/** Operations that launch nothing and make nothing. */
+const QUERIES: readonly PropertyKey[] = ["describe", "owns"];
+
+/** What a handler knows of a handle. */
+interface Derivation {
+  readonly device: Readonly<Record<PropertyKey, unknown>>;
+  readonly owner: Owner<unknown>;
+}
+
+/**
+ * Derives a handle. It knows no operation by name but those that concern ownership: whatever else a device can do is
+ * wrapped alike when it is asked for, which costs a small call less than a record of closures would.
+ */
+export function derive<A>(device: Device<A>, owner: Owner<A>): Device<A> {
+  return new Proxy({ device, owner } as unknown as Derivation, HANDLER) as unknown as Device<A>;
+}
+
+const HANDLER: ProxyHandler<Derivation> = {
+  get: ({ device, owner }, name) => {
+    const operation = device[name];
+    return typeof operation === "function"
+      ? wrap(device, owner, name, operation as Operation)
+      : operation;
+  },
+  has: ({ device }, name) => name in device,
+  ownKeys: ({ device }) => Reflect.ownKeys(device),
+  getOwnPropertyDescriptor: (handle, name) =>
+    Object.hasOwn(handle.device, name)
+      ? { value: HANDLER.get!(handle, name, null), enumerable: true, configurable: true }
+      : undefined,
+  set: () => false,
+  defineProperty: () => false,
+  deleteProperty: () => false,
+};
+
+function wrap(
+  device: Derivation["device"],
+  owner: Owner<unknown>,
+  name: PropertyKey,
+  operation: Operation,
+): Operation {
+  if (QUERIES.includes(name)) return operation;
+  if (name === "free") {
+    return (...arrays) => {
+      operation(...arrays);
+      arrays.forEach(owner.disown);
+    };
+  }
+  if (name === "batch") {
+    return (body) => {
+      owner.check();
+      return operation((inner: Device<unknown>) => (body as Operation)(derive(inner, owner)));
+    };
+  }
+  const owns = device.owns as (value: unknown) => boolean;
+  return (...args) => {
+    owner.check();
+    const made = operation(...args);
+    if (owns(made)) owner.own(made);
+    else if (isRecord(made)) {
+      for (const key in made) if (owns(made[key])) owner.own(made[key]);
+    }
+    return made;
+  };
+}
+
+/** Whether a result may hold arrays: a plain record, not a promise or a typed array. */
+function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null &&
+    Object.getPrototypeOf(value) === Object.prototype;
+}

@@ -1,0 +1,36 @@
+/**
+ * For those who write a device: the interface, the passes that it computes, and what its arrays and wires hold.
+ *
+ * `tests/device_suite.ts` is what it must pass; `lib/reference/device.ts` is the specification in plain loops.
+ *
+ * @module
+ */
+
+export type {
+  AddScaledPass,
+  Affine,
+  Device,
+  DeviceInfo,
+  GradientArrays,
+  GradientsPass,
+  GradientSums,
+  MomentsPass,
+  NormalizePass,
+  Pass,
+  PassOption,
+  RunningStats,
+  RunningStatsPass,
+  Statistics,
+  SumsPass,
+} from "./device.ts";
+export {
+  type ArrayInfo,
+  type Describing,
+  type DType,
+  type Extents,
+  extents,
+  type Format,
+  type Tensor,
+} from "./tensor.ts";
+export { countOf, momentsWire, sumsWire, type WireFormat } from "./wire.ts";
+export { DeviceError, type DeviceErrorCode } from "./errors.ts";

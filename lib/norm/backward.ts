@@ -1,0 +1,391 @@
+/**
+ * Training backward: gradients of a batch that was normalized with its own statistics, or with those of the group.
+ *
+ * @module
+ */
+
+import { checkDevice, checkGroup } from "../check_effects.ts";
+import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
+import { checkEps } from "../check_state.ts";
+import type { Device, GradientsPass, GradientSums } from "../device.ts";
+import { batch } from "../ownership.ts";
+import { checkTensor, type Format, type Tensor, tensorLike } from "../tensor.ts";
+import { sumsWire } from "../wire.ts";
+import { shown } from "../words.ts";
+import { checkAlike, checkGivenUp, checkOptions, checkVector, isDonated } from "./check_call.ts";
+import type { GroupSaved, LocalSaved, Saved } from "./normalize.ts";
+import { checkMoments } from "./statistics.ts";
+import { overBlockingGroup, overGroup, type Steps } from "./steps.ts";
+
+/** Options of a backward pass. */
+export interface BackwardOptions {
+  /**
+   * Gives gradOutput up: gradInput may be written over it, which saves a pass over memory, and its array is freed when
+   * the call succeeds, on every device. A call that throws leaves it the caller's. False by default.
+   */
+  readonly donate?: boolean;
+}
+
+/** Options of a synchronised backward pass. */
+export interface SyncBackwardOptions extends BackwardOptions, Pick<CollectiveOptions, "signal"> {}
+
+/** Gradients of one rank. Those of weight and bias are of this rank's part of the batch alone. */
+export interface Backward<A> {
+  /** Gradient of the input, in the input's shape, dtype and format. */
+  readonly gradInput: Tensor<A>;
+  /** Gradient of the weight, shape (C), float32; zeros for an empty batch; null where there was no weight. */
+  readonly gradWeight: A | null;
+  /** Gradient of the bias, shape (C), float32; zeros for an empty batch; null where there was no bias. */
+  readonly gradBias: A | null;
+  /** Gradient of the residual, in its shape, dtype and format; missing where there was none. */
+  readonly gradResidual?: Tensor<A>;
+}
+
+const ACTION = "compute the gradients";
+
+/**
+ * Computes the gradients of {@linkcode batchNormForward}.
+ *
+ * Per channel, with s = 1/sqrt(variance + eps) and N values:
+ * gradInput = weight*s * (dy - sumDy/N - (x - mean) * s^2 * sumDyXmu/N), gradWeight = s * sumDyXmu, gradBias = sumDy.
+ * Synchronous: nothing is read back, all launches go out together.
+ *
+ * @param saved what forward returned; borrowed, and valid for another call
+ * @param gradOutput gradient of forward's output, in its shape and dtype, any format
+ * @param effects `device`: where everything lives
+ * @param options whether gradOutput is given up
+ * @returns frozen gradients
+ * @throws TypeError where saved or gradOutput do not fit, the arrays borrowed by saved were freed, or one of
+ * them is to be given up as gradOutput
+ *
+ * @example
+ * ```ts
+ * import {
+ *   batchNormBackward,
+ *   batchNormForward,
+ *   initBatchNorm,
+ *   referenceDevice,
+ *   tensor,
+ * } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const state = initBatchNorm(device, 1);
+ * const x = tensor(device, [1, 2, 6], [3, 1]);
+ * const { saved } = batchNormForward(state, x, { device });
+ * const dy = tensor(device, [1, 0, 0], [3, 1]);
+ * const { gradBias } = batchNormBackward(saved, dy, { device });
+ * assert(gradBias !== null);
+ * assert.deepEqual(await device.download(gradBias), Float32Array.of(1));
+ * ```
+ */
+export function batchNormBackward<A>(
+  saved: LocalSaved<A>,
+  gradOutput: Tensor<A>,
+  effects: { readonly device: Device<A> },
+  options: BackwardOptions = {},
+): Backward<A> {
+  const { device } = checkDevice(effects, ACTION);
+  const call = { saved, gradOutput, options, action: ACTION };
+  checkSaved(call, "local", device);
+  checkDonated([call]);
+  return backwardsAlone([call], device)[0];
+}
+
+/**
+ * Computes the gradients of {@linkcode syncBatchNormForward} for this rank's part of the batch.
+ *
+ * The formulas are those of {@linkcode batchNormBackward}, with sumDy, sumDyXmu and N over all ranks in gradInput.
+ * gradWeight and gradBias stay this rank's own: data parallelism sums them with all other gradients. One readback, one
+ * collective, one upload, of [sumDy C, sumDyXmu C] in float64; every rank of forward must call it.
+ *
+ * @param saved what forward returned on this rank; borrowed, and valid for another call
+ * @param gradOutput gradient of forward's output on this rank, in its shape and dtype, any format
+ * @param effects `device`: where everything lives; `group`: the ranks of forward
+ * @param options whether gradOutput is given up, a signal to give up waiting for other ranks
+ * @returns frozen gradients
+ * @throws (rejects with) CollectiveError, the same on every rank, where a rank failed before the collective (`cause`: for
+ * a wrong shape the TypeError of {@linkcode batchNormBackward}), did something else, or did not arrive. What fails after
+ * it, such as a lost device, is this rank's own error; the others learn of it at their next collective
+ *
+ * @example A training step of one replica
+ * ```ts
+ * import {
+ *   initBatchNorm,
+ *   referenceDevice,
+ *   runRanks,
+ *   syncBatchNormBackward,
+ *   syncBatchNormForward,
+ *   tensor,
+ * } from "@syncbn/syncbn";
+ *
+ * const device = referenceDevice();
+ * const state = initBatchNorm(device, 2);
+ * await runRanks(4, async (group) => {
+ *   const x = tensor(device, [group.rank, 1, 2, 3], [2, 2]);
+ *   const dy = tensor(device, [1, 0, 0, 1], [2, 2]);
+ *   const { saved } = await syncBatchNormForward(state, x, { device, group });
+ *   const { gradInput } = await syncBatchNormBackward(saved, dy, { device, group });
+ *   console.assert(gradInput.shape.length === 2);
+ * });
+ * ```
+ */
+export async function syncBatchNormBackward<A>(
+  saved: GroupSaved<A>,
+  gradOutput: Tensor<A>,
+  effects: { readonly device: Device<A>; readonly group: ReduceGroup },
+  options: SyncBackwardOptions = {},
+): Promise<Backward<A>> {
+  const { calls, label } = oneCall(saved, gradOutput, options);
+  const [backward] = await backwardOverGroup(calls, effects, { label, signal: options?.signal });
+  return backward;
+}
+
+/**
+ * {@linkcode syncBatchNormBackward} on a thread that may be held up: a worker, a process of MPI. The same collective, the same
+ * bits.
+ *
+ * @param saved what forward returned on this rank; borrowed, and valid for another call
+ * @param gradOutput gradient of forward's output on this rank, in its shape and dtype, any format
+ * @param effects `device`, which must read back at once, as the reference and Wasm devices do; `group`: ranks that can block
+ * @param options whether gradOutput is given up
+ * @returns frozen gradients
+ * @throws what the awaited function rejects with; DeviceError "unsupported", as the `cause` of a CollectiveError on every
+ * rank, where a device cannot read back at once
+ */
+export function syncBatchNormBackwardBlocking<A>(
+  saved: GroupSaved<A>,
+  gradOutput: Tensor<A>,
+  effects: { readonly device: Device<A>; readonly group: BlockingGroup },
+  options: BackwardOptions = {},
+): Backward<A> {
+  const { worldSize } = checkGroup(effects?.group, {}, ACTION, { collective: "allReduceBlocking" });
+  const { calls, label } = oneCall(saved, gradOutput, options);
+  if (worldSize === 1) return groupOfOne(calls, effects)[0];
+  const crossing = { effects, action: ACTION, options: { label } };
+  const { device } = effects;
+  const results = overBlockingGroup(
+    crossing,
+    (scope) => backwardSteps(calls, device, scope, worldSize),
+  );
+  return results[0];
+}
+
+function oneCall<A>(saved: GroupSaved<A>, gradOutput: Tensor<A>, options: BackwardOptions) {
+  const { shape, dtype } = saved?.input ?? {};
+  const label = `syncBatchNormBackward C=${shape?.[1]} ${dtype}`;
+  return { calls: [{ saved, gradOutput, options, action: ACTION }], label };
+}
+
+/** One batch norm of a backward pass. */
+export interface BackwardCall<A, S extends Saved<A> = GroupSaved<A>> {
+  /** What else has to hold, found out in the turn of the call: what it throws is this rank's failure on every rank. */
+  readonly check?: () => void;
+  /** What forward returned on this rank. */
+  readonly saved: S;
+  /** Gradient of forward's output on this rank. */
+  readonly gradOutput: Tensor<A>;
+  /** Whether it is given up. */
+  readonly options: BackwardOptions;
+  /** What is about to be done, for messages. */
+  readonly action: string;
+}
+
+/**
+ * Does the work of {@linkcode syncBatchNormBackward} for batch norms that are ready together: one readback, one collective.
+ * The options say what the ranks compare, and have a signal to give up.
+ */
+export async function backwardOverGroup<A>(
+  calls: readonly BackwardCall<A>[],
+  effects: { readonly device: Device<A>; readonly group: ReduceGroup },
+  options: CollectiveOptions,
+): Promise<readonly Backward<A>[]> {
+  const { worldSize } = checkGroup(effects?.group, options, ACTION);
+  if (worldSize === 1) return groupOfOne(calls, effects);
+  const { device } = effects;
+  const steps = (scope: Device<A>) => backwardSteps(calls, device, scope, worldSize);
+  return await overGroup({ effects, action: ACTION, options }, steps);
+}
+
+function groupOfOne<A>(
+  calls: readonly BackwardCall<A>[],
+  effects: { readonly device: Device<A> },
+): readonly Backward<A>[] {
+  const { device } = checkDevice(effects, ACTION);
+  for (const call of calls) checkSaved(call, "group", device, 1);
+  checkDonated(calls);
+  return backwardsAlone(calls, device);
+}
+
+function* backwardSteps<A>(
+  calls: readonly BackwardCall<A>[],
+  device: Device<A>,
+  scope: Device<A>,
+  worldSize: number,
+): Steps<A, readonly Backward<A>[]> {
+  let summed: readonly (BackwardCall<A> & { readonly local: A })[] = [];
+  const totals = yield {
+    format: sumsWire,
+    channels: calls.map(({ saved }) => saved?.input?.shape?.[1]),
+    launch: (read) => {
+      for (const call of calls) checkSaved(call, "group", device, worldSize);
+      checkDonated(calls);
+      const snapshots = calls.map(snapshot);
+      return batch(scope, (d) => {
+        summed = snapshots.map((call) => ({ ...call, local: d.gradientSums(passOf(call)) }));
+        return summed.map(({ local }) => read(d, local));
+      });
+    },
+  };
+  const results = batch(
+    scope,
+    (d) =>
+      summed.map(({ local, ...call }, i) =>
+        gradients(d, call, { local, total: d.fromWire(sumsWire, totals[i]) })
+      ),
+  );
+  // At once: another call that has waited with this one must not read what may be overwritten.
+  device.free(...donatedOf(summed));
+  return results;
+}
+
+/** Nobody may change what was checked while the collective is under way. */
+function snapshot<A>(call: BackwardCall<A>): BackwardCall<A> {
+  const { saved, gradOutput, options } = call;
+  const { input, output } = saved;
+  return {
+    ...call,
+    saved: {
+      ...saved,
+      input: tensorLike(input, input.data),
+      output: output && tensorLike(output, output.data),
+    },
+    gradOutput: tensorLike(gradOutput, gradOutput.data),
+    options: { ...options },
+  };
+}
+
+/** A backward pass whose sums are this rank's own. */
+function backwardsAlone<A>(
+  calls: readonly BackwardCall<A, Saved<A>>[],
+  device: Device<A>,
+): readonly Backward<A>[] {
+  const scratch = donatedOf(calls);
+  const results = batch(device, (d) =>
+    calls.map((call) => {
+      const local = d.gradientSums(passOf(call));
+      scratch.push(local);
+      return gradients(d, call, { local, total: local });
+    }));
+  device.free(...scratch);
+  return results;
+}
+
+/** A call as both passes back take it. */
+function passOf<A>(
+  { saved, gradOutput, options }: BackwardCall<A, Saved<A>>,
+): Omit<GradientsPass<A>, "sums"> {
+  const { input, output, moments, weight, bias, eps, residualFormat } = saved;
+  return {
+    input,
+    gradOutput,
+    statistics: { source: "batch", moments: moments.data },
+    output: output ?? undefined,
+    affine: { weight, bias, eps },
+    residualFormat: residualFormat ?? undefined,
+    overwrite: options.donate === true,
+  };
+}
+
+function gradients<A>(
+  device: Device<A>,
+  call: BackwardCall<A, Saved<A>>,
+  sums: GradientSums<A>,
+): Backward<A> {
+  return gradientsOf(device, { ...passOf(call), sums });
+}
+
+/** Runs the pass that ends the way back, and gives its arrays the meaning of tensors. */
+export function gradientsOf<A>(device: Device<A>, pass: GradientsPass<A>): Backward<A> {
+  const { input, gradOutput, residualFormat: format } = pass;
+  const { gradInput, gradWeight, gradBias, gradResidual } = device.gradients(pass);
+  return Object.freeze({
+    gradInput: tensorLike(input, gradInput),
+    gradWeight,
+    gradBias,
+    ...(gradResidual !== null && format !== undefined && {
+      gradResidual: tensorLike({ ...gradOutput, format }, gradResidual),
+    }),
+  });
+}
+
+const OPTIONS = ["donate", "signal"];
+const FORMATS: readonly (Format | null)[] = ["channelsFirst", "channelsLast", null];
+
+/** Checks everything that backward is given: it may have been freed since forward, or come from elsewhere. */
+function checkSaved<A>(
+  { check, saved, gradOutput, options, action }: BackwardCall<
+    A,
+    Saved<A> & { readonly kind: string; readonly worldSize?: number }
+  >,
+  kind: "local" | "group",
+  device: Device<A>,
+  worldSize?: number,
+): void {
+  check?.();
+  checkOptions(options, OPTIONS, action);
+  if (saved?.kind !== kind) {
+    const [here, there] = kind === "local"
+      ? ["batchNormBackward", "batchNormForward"]
+      : ["syncBatchNormBackward", "syncBatchNormForward"];
+    throw new TypeError(
+      `Cannot ${action} as ${here} takes what ${there} saved: ` +
+        `current kind is ${shown(saved?.kind)}${
+          (saved as { saved?: unknown } | undefined)?.saved
+            ? "; give it the field saved of forward's result"
+            : ""
+        }`,
+    );
+  }
+  if (saved.worldSize !== worldSize) {
+    throw new RangeError(
+      `Cannot ${action} as the group must be that of forward: ` +
+        `current numbers of ranks are ${worldSize} and, in forward, ${saved.worldSize}`,
+    );
+  }
+  const { input, output, moments, weight, bias, eps, residualFormat } = saved;
+  checkTensor(device, input, action, "saved input");
+  const channels = input.shape[1];
+  if (output !== null) checkAlike(device, output, input, action, "saved output");
+  if (weight !== null) checkVector(device, weight, channels, action, "the saved weight");
+  if (bias !== null) checkVector(device, bias, channels, action, "the saved bias");
+  checkMoments(device, moments, action, "the saved moments", channels);
+  checkEps(eps, action);
+  if (!FORMATS.includes(residualFormat)) {
+    throw new TypeError(
+      `Cannot ${action} as the saved residualFormat must be "channelsFirst", "channelsLast" or null: ` +
+        `current value is ${shown(residualFormat)}`,
+    );
+  }
+  checkAlike(device, gradOutput, input, action, "gradOutput");
+}
+
+/** Checks that a gradOutput that is given up is nothing that any of the calls borrows. */
+function checkDonated<A>(calls: readonly BackwardCall<A, Saved<A>>[]): void {
+  for (const call of calls) {
+    const { gradOutput: given, options, action } = call;
+    if (!isDonated(options.donate, action)) continue;
+    for (const other of calls) {
+      const { input, output, moments, weight, bias } = other.saved;
+      const gradOutput = other === call ? null : other.gradOutput;
+      const borrowed = { input, output, moments, weight, bias, gradOutput };
+      checkGivenUp(given, borrowed, action, "gradOutput");
+    }
+  }
+}
+
+function donatedOf<A>(calls: readonly BackwardCall<A, Saved<A>>[]): A[] {
+  return calls.filter(({ options }) => options.donate === true).map(({ gradOutput }) =>
+    gradOutput.data
+  );
+}

@@ -1,0 +1,147 @@
+/**
+ * What a batch norm is checked for before anything is launched.
+ *
+ * @module
+ */
+
+import { checkState } from "../check_state.ts";
+import type { Device, PassOption } from "../device.ts";
+import { DeviceError } from "../errors.ts";
+import type { BatchNormState } from "../state.ts";
+import { checkTensor, describe, type Describing, type Tensor } from "../tensor.ts";
+import { shown } from "../words.ts";
+
+/** Checks what every function that normalizes is given. */
+export function checkCall<A>(
+  device: Device<A>,
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  options: { readonly activation?: "relu"; readonly residual?: Tensor<A> },
+  known: readonly string[],
+  action: string,
+): void {
+  checkOptions(options, known, action);
+  const { activation, residual } = options;
+  checkState(device, state, action);
+  checkTensor(device, input, action, "input");
+  const { shape: [, channels], shape } = input;
+  if (channels !== state.numFeatures) {
+    throw new TypeError(
+      `Cannot ${action} as its channels must equal numFeatures: ` +
+        `current values are ${channels} and ${state.numFeatures} in shape (${shape.join(", ")}); ` +
+        `a shape is logical (N, C, ...spatial) in both formats, not the memory order`,
+    );
+  }
+  if (activation !== undefined && activation !== "relu") {
+    throw new TypeError(
+      `Cannot ${action} as activation must be "relu" or left out: ` +
+        `current value is ${shown(activation)}`,
+    );
+  }
+  if (activation !== undefined) checkPass(device, "activation", action);
+  if (residual === undefined) return;
+  checkPass(device, "residual", action);
+  checkAlike(device, residual, input, action, "residual");
+}
+
+/** Checks that a device honours a field of a pass: what it cannot do is an error that names it. */
+function checkPass<A>({ info }: Device<A>, option: PassOption, action: string): void {
+  if (info.passes.includes(option)) return;
+  throw new DeviceError(
+    `Cannot ${action} as ${info.name} must honour ${option} in a pass: ` +
+      `current ones are ${info.passes.join(", ") || "none"}; leave it out, or use another device`,
+    "unsupported",
+  );
+}
+
+/** Checks that options are a record of known names: a misspelt one must not be skipped in silence. */
+export function checkOptions(options: object, known: readonly string[], action: string): void {
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError(
+      `Cannot ${action} as options must be a record: current value is ${shown(options)}`,
+    );
+  }
+  for (const name in options) {
+    if (known.includes(name)) continue;
+    throw new TypeError(
+      `Cannot ${action} as options may be ${known.join(", ")}: current one is ${shown(name)}`,
+    );
+  }
+}
+
+/** Checks that a tensor has the shape and dtype of the input; its format is free. */
+export function checkAlike<A>(
+  device: Device<A>,
+  tensor: Tensor<A>,
+  input: Tensor<A>,
+  action: string,
+  name: string,
+): void {
+  checkTensor(device, tensor, action, name);
+  const { shape, dtype } = input;
+  if (tensor.shape.length !== shape.length || tensor.shape.some((d, i) => d !== shape[i])) {
+    throw new TypeError(
+      `Cannot ${action} as the ${name}'s shape must be the input's: ` +
+        `current values are (${tensor.shape.join(", ")}) and (${shape.join(", ")})`,
+    );
+  }
+  if (tensor.dtype !== dtype) {
+    throw new TypeError(
+      `Cannot ${action} as the ${name}'s dtype must be the input's: ` +
+        `current values are ${tensor.dtype} and ${dtype}`,
+    );
+  }
+}
+
+/** Tells whether a caller gives an array up. */
+export function isDonated(donate: unknown, action: string): boolean {
+  if (donate === undefined || typeof donate === "boolean") return donate === true;
+  throw new TypeError(
+    `Cannot ${action} as donate must be true, false or left out: current value is ${shown(donate)}`,
+  );
+}
+
+/** Checks that what a caller gives up is nothing that the same call borrows. */
+export function checkGivenUp<A>(
+  given: Tensor<A>,
+  borrowed: Readonly<Record<string, Tensor<A> | A | null | undefined>>,
+  action: string,
+  name: string,
+): void {
+  for (const [other, value] of Object.entries(borrowed)) {
+    if (value !== given.data && (value as Tensor<A> | null | undefined)?.data !== given.data) {
+      continue;
+    }
+    throw new TypeError(
+      `Cannot ${action} as a donated ${name} must be nothing else that the call needs: ` +
+        `current array is that of the ${other} too`,
+    );
+  }
+}
+
+/** Checks that training is not told to give its input up. */
+export function checkKept(options: object, action: string): void {
+  const { donate } = options as { readonly donate?: unknown };
+  if (donate === undefined || donate === false) return;
+  throw new TypeError(
+    `Cannot ${action} as training must keep its input, which backward needs: ` +
+      `current value of donate is ${shown(donate)}; donate gradOutput to backward, ` +
+      `or the input to evaluation`,
+  );
+}
+
+/** Checks that a vector is float32 and has one element per channel. */
+export function checkVector<A>(
+  device: Describing<A>,
+  vector: A,
+  channels: number,
+  action: string,
+  name: string,
+): void {
+  const { length, dtype } = describe(device, vector, action, name);
+  if (length === channels && dtype === "float32") return;
+  throw new TypeError(
+    `Cannot ${action} as ${name} must hold ${channels} float32 values: ` +
+      `current array holds ${length} of ${dtype}`,
+  );
+}

@@ -1,0 +1,332 @@
+/**
+ * Training forward: normalize a batch with its own statistics, or with those of the whole process group.
+ *
+ * @module
+ */
+
+import { checkDevice, checkGroup } from "../check_effects.ts";
+import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
+import type { Device } from "../device.ts";
+import { checkCount } from "../moments.ts";
+import { batch } from "../ownership.ts";
+import type { BatchNormState } from "../state.ts";
+import { extents, type Tensor, tensorLike } from "../tensor.ts";
+import { countOf, momentsWire } from "../wire.ts";
+import { shown } from "../words.ts";
+import { checkCall, checkKept } from "./check_call.ts";
+import {
+  type GroupSaved,
+  type LocalSaved,
+  normalized,
+  type NormalizeOptions,
+  type Saved,
+} from "./normalize.ts";
+import {
+  advance,
+  alone,
+  type GroupMoments,
+  groupMoments,
+  type LocalMoments,
+  type Moments,
+  momentsOf,
+} from "./statistics.ts";
+import { overBlockingGroup, overGroup, type Steps } from "./steps.ts";
+
+/** Options of a training forward pass. */
+export interface ForwardOptions<A> extends NormalizeOptions<A> {
+  /** Whether the running statistics follow this batch; true by default. */
+  readonly updateRunningStats?: boolean;
+}
+
+/** Options of a synchronised forward pass. */
+export interface SyncForwardOptions<A>
+  extends ForwardOptions<A>, Pick<CollectiveOptions, "signal"> {}
+
+/** What a forward returns, with moments and saved values of its kind. */
+interface Forward<A, M extends Moments<A>, S extends Saved<A>> {
+  /** The normalized batch of this rank, in the input's shape, dtype and format. */
+  readonly output: Tensor<A>;
+  /**
+   * The state after this batch; the given one where nothing changed. Over a group it has the same bits in its running
+   * statistics on every rank that gave the same state and options.
+   */
+  readonly state: BatchNormState<A>;
+  /** The statistics that the batch was normalized with. They belong to `saved` too: free them once. */
+  readonly moments: M;
+  /** What backward needs. */
+  readonly saved: S;
+}
+
+/** What a local forward returns. */
+export interface LocalForward<A> extends Forward<A, LocalMoments<A>, LocalSaved<A>> {}
+
+/** What a synchronised forward returns. */
+export interface GroupForward<A> extends Forward<A, GroupMoments<A>, GroupSaved<A>> {}
+
+const ACTION = "normalize the batch";
+
+/**
+ * Normalizes a batch with its own statistics (ordinary batch normalization, Ioffe and Szegedy 2015, algorithm 1).
+ *
+ * Per channel, over all samples and positions: y = (x - mean) / sqrt(variance + eps) * weight + bias, then the residual
+ * and the activation. Synchronous: nothing is read back, all launches go out together.
+ *
+ * @param state the state before this batch; it is not changed
+ * @param input the batch, logical shape (N, C, ...spatial), float32 or float16
+ * @param effects `device`: where everything lives
+ * @param options activation, residual, whether running statistics are updated
+ * @returns output, new state, moments of the batch, and what backward needs, all frozen
+ * @throws TypeError where shapes, dtypes or devices do not fit, RangeError for one value per channel, whose variance is
+ * nothing to normalize with; nothing has changed then
+ *
+ * @example
+ * ```ts
+ * import { batchNormForward, initBatchNorm, referenceDevice, tensor, toArray } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const state = initBatchNorm(device, 1, { eps: 0 });
+ * const { output } = batchNormForward(state, tensor(device, [1, 3], [2, 1]), { device });
+ * assert.deepEqual(await toArray(device, output), Float32Array.of(-1, 1));
+ * ```
+ */
+export function batchNormForward<A>(
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  effects: { readonly device: Device<A> },
+  options: ForwardOptions<A> = {},
+): LocalForward<A> {
+  const { device } = checkDevice(effects, ACTION);
+  checkForward(device, state, input, options, ACTION);
+  checkCount(valuesOf(input), ACTION);
+  return batch(device, (d) => composed(d, state, input, momentsOf(d, input), options));
+}
+
+/**
+ * Normalizes this rank's part of a batch with the statistics of the whole batch, over all ranks of the group.
+ *
+ * The law: for any partition of a batch over the ranks (uneven, some ranks empty, one value on a rank), outputs,
+ * gradients and new state are those of one rank that holds the whole batch. One readback, one collective, one upload,
+ * of [count, mean C, m2 C] in float64. With a `worldSize` of 1 it is {@linkcode batchNormForward}.
+ *
+ * @param state this rank's replica of the state before this batch; it is not changed
+ * @param input this rank's part of the batch, logical shape (N, C, ...spatial); N may be 0
+ * @param effects `device`: where everything lives; `group`: the ranks to share statistics with
+ * @param options activation, residual, whether running statistics are updated, a signal to give up
+ * @returns output, new state, moments of all ranks, and what backward needs, all frozen
+ * @throws (rejects with) CollectiveError, the same on every rank, where a rank failed before the collective (`cause`: for
+ * a wrong shape the TypeError of {@linkcode batchNormForward}), did something else, or did not arrive; RangeError on
+ * every rank for one value per channel in the whole group. What fails after the collective, such as a lost device, is this
+ * rank's own error; the others learn of it at their next collective. The given state stays valid
+ *
+ * @example Two replicas with one value each, which ordinary batch norm could not normalize at all
+ * ```ts
+ * import {
+ *   initBatchNorm,
+ *   referenceDevice,
+ *   runRanks,
+ *   syncBatchNormForward,
+ *   tensor,
+ *   toArray,
+ * } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const state = initBatchNorm(device, 1, { eps: 0 });
+ * const outputs = await runRanks(2, async (group) => {
+ *   const input = tensor(device, [group.rank === 0 ? 1 : 3], [1, 1]);
+ *   const { output } = await syncBatchNormForward(state, input, { device, group });
+ *   return [...await toArray(device, output)];
+ * });
+ * assert.deepEqual(outputs, [[-1], [1]]);
+ * ```
+ */
+export async function syncBatchNormForward<A>(
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  effects: { readonly device: Device<A>; readonly group: ReduceGroup },
+  options: SyncForwardOptions<A> = {},
+): Promise<GroupForward<A>> {
+  const { calls, label } = oneCall(state, input, options);
+  const [forward] = await forwardOverGroup(calls, effects, { label, signal: options?.signal });
+  return forward;
+}
+
+/**
+ * {@linkcode syncBatchNormForward} on a thread that may be held up: a worker, a process of MPI. The same collective, the same
+ * bits.
+ *
+ * @param state this rank's replica of the state before this batch; it is not changed
+ * @param input this rank's part of the batch, logical shape (N, C, ...spatial); N may be 0
+ * @param effects `device`, which must read back at once, as the reference and Wasm devices do; `group`: ranks that can block
+ * @param options activation, residual, whether running statistics are updated
+ * @returns output, new state, moments of all ranks, and what backward needs, all frozen
+ * @throws what the awaited function rejects with; DeviceError "unsupported", as the `cause` of a CollectiveError on every
+ * rank, where a device cannot read back at once
+ */
+export function syncBatchNormForwardBlocking<A>(
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  effects: { readonly device: Device<A>; readonly group: BlockingGroup },
+  options: ForwardOptions<A> = {},
+): GroupForward<A> {
+  const { worldSize } = checkGroup(effects?.group, {}, ACTION, { collective: "allReduceBlocking" });
+  const { calls, label } = oneCall(state, input, options);
+  const [forward] = worldSize === 1
+    ? forwardsAlone(calls, effects)
+    : overBlockingGroup({ effects, action: ACTION, options: { label } }, (scope) =>
+      forwardSteps(calls, scope, worldSize));
+  return forward;
+}
+
+function oneCall<A>(state: BatchNormState<A>, input: Tensor<A>, options: ForwardOptions<A>) {
+  const label = `syncBatchNormForward C=${shown(state?.numFeatures)} ${input?.dtype}`;
+  return { calls: [{ stateOf: () => state, input, options, action: ACTION }], label };
+}
+
+/** One batch norm of a forward pass over a group. */
+export interface ForwardCall<A> {
+  /**
+   * Finds or makes the state, on the handle that it is given, in the turn of the call: what it throws is this rank's failure
+   * on every rank.
+   */
+  readonly stateOf: (device: Device<A>) => BatchNormState<A>;
+  /** This rank's part of the batch. */
+  readonly input: Tensor<A>;
+  /** Activation, residual, whether running statistics are updated. */
+  readonly options: ForwardOptions<A>;
+  /** What is about to be done, for messages. */
+  readonly action: string;
+}
+
+/**
+ * Does the work of {@linkcode syncBatchNormForward} for batch norms that are ready together: one readback, one collective.
+ * The options say what the ranks compare, and have a signal to give up.
+ */
+export async function forwardOverGroup<A>(
+  calls: readonly ForwardCall<A>[],
+  effects: { readonly device: Device<A>; readonly group: ReduceGroup },
+  options: CollectiveOptions,
+): Promise<readonly GroupForward<A>[]> {
+  const { worldSize } = checkGroup(effects?.group, options, ACTION);
+  if (worldSize === 1) return forwardsAlone(calls, effects);
+  const steps = (scope: Device<A>) => forwardSteps(calls, scope, worldSize);
+  return await overGroup({ effects, action: ACTION, options }, steps);
+}
+
+/** In a world of one nobody has to be told anything. */
+function forwardsAlone<A>(
+  calls: readonly ForwardCall<A>[],
+  effects: { readonly device: Device<A> },
+): readonly GroupForward<A>[] {
+  return batch(
+    checkDevice(effects, ACTION).device,
+    (d) =>
+      calls.map(({ stateOf, input, options, action }) => {
+        const state = stateOf(d);
+        checkForward(d, state, input, options, action);
+        checkCount(valuesOf(input), action);
+        return composed(d, state, input, alone(momentsOf(d, input)), options);
+      }),
+  );
+}
+
+function* forwardSteps<A>(
+  calls: readonly ForwardCall<A>[],
+  scope: Device<A>,
+  worldSize: number,
+): Steps<A, readonly GroupForward<A>[]> {
+  let checked: readonly Checked<A>[] = [];
+  const totals = yield {
+    format: momentsWire,
+    channels: calls.map(({ input }) => input?.shape?.[1]),
+    launch: (read) => {
+      checked = calls.map((call) => checkedCall(scope, call));
+      return batch(scope, (d) => checked.map(({ input }) => read(d, d.moments({ input }))));
+    },
+  };
+  totals.forEach((total, i) => checkCount(countOf(total), calls[i].action));
+  return batch(scope, (d) =>
+    checked.map(({ state, before, input, options }, i) => {
+      const moments = groupMoments(d, totals[i], input.shape[1], worldSize);
+      const forward = composed(d, before, input, moments, options);
+      return forward.state === before ? Object.freeze({ ...forward, state }) : forward;
+    }));
+}
+
+/** A call that is checked, as it was then. */
+interface Checked<A> extends Pick<ForwardCall<A>, "input" | "options"> {
+  /** The state that was given, and a copy of it. */
+  readonly state: BatchNormState<A>;
+  readonly before: BatchNormState<A>;
+}
+
+/** Checks a call, and takes snapshots: nobody may change what was checked while the collective is under way. */
+function checkedCall<A>(
+  device: Device<A>,
+  { stateOf, input, options, action }: ForwardCall<A>,
+): Checked<A> {
+  const state = stateOf(device);
+  checkForward(device, state, input, options, action);
+  const { residual } = options;
+  return {
+    state,
+    before: { ...state },
+    input: tensorLike(input, input.data),
+    options: { ...options, residual: residual && tensorLike(residual, residual.data) },
+  };
+}
+
+const OPTIONS = ["activation", "residual", "updateRunningStats", "signal", "donate"];
+
+function checkForward<A>(
+  device: Device<A>,
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  options: ForwardOptions<A>,
+  action: string,
+): void {
+  checkCall(device, state, input, options, OPTIONS, action);
+  checkKept(options, action);
+  const { updateRunningStats: updates } = options;
+  if (updates === undefined || typeof updates === "boolean") return;
+  throw new TypeError(
+    `Cannot ${action} as updateRunningStats must be true, false or left out: current value is ${
+      shown(updates)
+    }`,
+  );
+}
+
+function valuesOf<A>({ shape }: Tensor<A>): number {
+  const { batch: samples, inner } = extents(shape);
+  return samples * inner;
+}
+
+/** Forward is its two parts: normalize with the moments, and let the running statistics follow them. */
+function composed<A>(
+  device: Device<A>,
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  moments: LocalMoments<A>,
+  options: ForwardOptions<A>,
+): LocalForward<A>;
+function composed<A>(
+  device: Device<A>,
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  moments: GroupMoments<A>,
+  options: ForwardOptions<A>,
+): GroupForward<A>;
+function composed<A>(
+  device: Device<A>,
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  moments: LocalMoments<A> | GroupMoments<A>,
+  options: ForwardOptions<A>,
+): LocalForward<A> | GroupForward<A> {
+  const { output, saved } = normalized(device, state, input, moments, options);
+  const next = options.updateRunningStats === false ? state : advance(device, state, moments);
+  return Object.freeze({ output, state: next, moments, saved }) as
+    | LocalForward<A>
+    | GroupForward<A>;
+}

@@ -1,0 +1,164 @@
+/**
+ * Forward with given moments: the combination without the reduction, and what backward needs of it.
+ *
+ * @module
+ */
+
+import { checkDevice } from "../check_effects.ts";
+import type { Device } from "../device.ts";
+import { checkCount } from "../moments.ts";
+import type { BatchNormState } from "../state.ts";
+import { type Format, type Tensor, tensorLike } from "../tensor.ts";
+import { checkCall, checkKept } from "./check_call.ts";
+import { checkMoments, type GroupMoments, type LocalMoments, type Moments } from "./statistics.ts";
+
+/** What follows the affine map. */
+export interface NormalizeOptions<A> {
+  /** Applied last: y = max(y, 0). */
+  readonly activation?: "relu";
+  /** Added before the activation; shape and dtype of the input, any format. */
+  readonly residual?: Tensor<A>;
+}
+
+/**
+ * What backward needs of forward. Borrows the input, the weight and the bias, and with an activation the output: keep
+ * them until backward is done. The moments belong to it.
+ */
+export interface Saved<A> {
+  /** The input of forward, borrowed. */
+  readonly input: Tensor<A>;
+  /** The output of forward where an activation was applied, borrowed; else null. */
+  readonly output: Tensor<A> | null;
+  /** The statistics that the batch was normalized with. */
+  readonly moments: Moments<A>;
+  /** The weight of forward, borrowed, or null. */
+  readonly weight: A | null;
+  /** The bias of forward, borrowed, or null. */
+  readonly bias: A | null;
+  /** The eps of forward. */
+  readonly eps: number;
+  /** Memory order of the residual that was added, or null where none was. */
+  readonly residualFormat: Format | null;
+}
+
+/** What a local forward saves; only a local backward takes it. */
+export interface LocalSaved<A> extends Saved<A> {
+  /** Sets it apart from a synchronised forward's. */
+  readonly kind: "local";
+}
+
+/** What a synchronised forward saves; only a synchronised backward over as many ranks takes it. */
+export interface GroupSaved<A> extends Saved<A> {
+  /** Sets it apart from a local forward's. */
+  readonly kind: "group";
+  /** Number of ranks whose statistics these are. */
+  readonly worldSize: number;
+}
+
+/** A normalized batch, and what backward needs. */
+export interface Normalized<A, S extends Saved<A> = LocalSaved<A> | GroupSaved<A>> {
+  /** The normalized batch, in the input's shape, dtype and format. */
+  readonly output: Tensor<A>;
+  /** What backward needs; its moments are those that were given. */
+  readonly saved: S;
+}
+
+const ACTION = "normalize the batch";
+
+/**
+ * Normalizes a batch with moments that are there already: forward without a reduction, and without a collective.
+ *
+ * y = (x - mean) / sqrt(m2 / count + eps) * weight + bias, then the residual and the activation. With the moments that
+ * forward returned it recomputes forward's output, bit for bit, as activation checkpointing does.
+ *
+ * @param state weight, bias and eps; it is not changed, and running statistics play no part
+ * @param input the batch, logical shape (N, C, ...spatial), float32 or float16
+ * @param moments the statistics, of this rank's batches or of a group's
+ * @param effects `device`: where everything lives
+ * @param options activation, residual
+ * @returns output, and what backward needs (of a group's moments: what `syncBatchNormBackward` takes), both frozen
+ * @throws TypeError where shapes, dtypes or devices do not fit, RangeError for moments of one value
+ *
+ * @example Recomputing an output
+ * ```ts
+ * import { batchNormForward, initBatchNorm, normalizeWith, referenceDevice, tensor, toArray } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const state = initBatchNorm(device, 1);
+ * const x = tensor(device, [1, 2, 6], [3, 1]);
+ * const { output, moments } = batchNormForward(state, x, { device });
+ * const again = normalizeWith(state, x, moments, { device }).output;
+ * assert.deepEqual(await toArray(device, again), await toArray(device, output));
+ * ```
+ */
+export function normalizeWith<A>(
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  moments: LocalMoments<A>,
+  effects: { readonly device: Device<A> },
+  options?: NormalizeOptions<A>,
+): Normalized<A, LocalSaved<A>>;
+/**
+ * The same with moments of a group.
+ *
+ * @param state weight, bias and eps
+ * @param input this rank's part of the batch
+ * @param moments the statistics of all ranks
+ * @param effects `device`: where everything lives
+ * @param options activation, residual
+ * @returns output, and what `syncBatchNormBackward` needs
+ */
+export function normalizeWith<A>(
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  moments: GroupMoments<A>,
+  effects: { readonly device: Device<A> },
+  options?: NormalizeOptions<A>,
+): Normalized<A, GroupSaved<A>>;
+export function normalizeWith<A>(
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  moments: LocalMoments<A> | GroupMoments<A>,
+  effects: { readonly device: Device<A> },
+  options: NormalizeOptions<A> = {},
+): Normalized<A> {
+  const { device } = checkDevice(effects, ACTION);
+  checkCall(device, state, input, options, ["activation", "residual", "donate"], ACTION);
+  checkKept(options, ACTION);
+  checkMoments(device, moments, ACTION, "the moments", state.numFeatures);
+  if (moments.count !== null) checkCount(moments.count, ACTION);
+  return Object.freeze(normalized(device, state, input, moments, options));
+}
+
+/** {@linkcode normalizeWith} of what is checked. */
+export function normalized<A>(
+  device: Device<A>,
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  moments: LocalMoments<A> | GroupMoments<A>,
+  { activation, residual }: NormalizeOptions<A>,
+): Normalized<A> {
+  const { weight, bias, eps } = state;
+  const data = device.normalize({
+    input,
+    statistics: { source: "batch", moments: moments.data },
+    affine: { weight, bias, eps },
+    residual,
+    activation,
+  });
+  const output = tensorLike(input, data);
+  const values = {
+    input,
+    output: activation === undefined ? null : output,
+    moments,
+    weight,
+    bias,
+    eps,
+    residualFormat: residual?.format ?? null,
+  };
+  const saved: LocalSaved<A> | GroupSaved<A> = moments.kind === "local"
+    ? Object.freeze({ kind: "local", ...values })
+    : Object.freeze({ kind: "group", worldSize: moments.worldSize, ...values });
+  return { output, saved };
+}

@@ -1,0 +1,334 @@
+/**
+ * Statistics as values: the moments of a batch, of several batches, of all ranks, and what is made of them.
+ *
+ * @module
+ */
+
+import { checkState } from "../check_state.ts";
+import { checkDevice, checkGroup } from "../check_effects.ts";
+import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
+import type { Device } from "../device.ts";
+import { checkCount } from "../moments.ts";
+import { batch } from "../ownership.ts";
+import type { BatchNormState } from "../state.ts";
+import { checkTensor, describe, extents, type Tensor } from "../tensor.ts";
+import { countOf, momentsWire } from "../wire.ts";
+import { shown } from "../words.ts";
+import { overBlockingGroup, overGroup, type Steps } from "./steps.ts";
+
+/** Count, mean and sum of squared deviations of every channel, on a device. A plain record, which owns its array. */
+export interface Moments<A> {
+  /** The numbers, in the device's own layout: read them with its `toWire`, as [count, mean C, m2 C]. */
+  readonly data: A;
+  /** Groups of samples that have statistics of their own, which is one, and channels C. */
+  readonly shape: readonly [groups: 1, channels: number];
+  /** Values per channel; null where only the device knows. */
+  readonly count: number | null;
+}
+
+/** Moments of batches of this rank alone. */
+export interface LocalMoments<A> extends Moments<A> {
+  /** Sets them apart from those of a group. */
+  readonly kind: "local";
+}
+
+/** Moments of a batch over all ranks of a group. */
+export interface GroupMoments<A> extends Moments<A> {
+  /** Sets them apart from those of one rank. */
+  readonly kind: "group";
+  /** Number of ranks whose statistics these are. */
+  readonly worldSize: number;
+}
+
+/**
+ * Computes the moments of this rank's batch: per channel the number of values, their mean, and the sum of their squared
+ * deviations from it.
+ *
+ * The variance is taken about the mean, never as E[x^2] - E[x]^2. Synchronous: nothing is read back.
+ *
+ * @param input the batch, logical shape (N, C, ...spatial), float32 or float16; N may be 0
+ * @param effects `device`: where everything lives
+ * @returns frozen moments, whose array is the caller's
+ * @throws TypeError or RangeError where the input is malformed or not the device's
+ *
+ * @example Population statistics of two batches, as for "precise" batch norm
+ * ```ts
+ * import { batchMoments, mergeMoments, referenceDevice, tensor } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const [a, b] = [[1, 3], [5]].map((values) =>
+ *   batchMoments(tensor(device, values, [values.length, 1]), { device })
+ * );
+ * const both = mergeMoments(a, b, { device });
+ * assert.deepEqual(await device.toWire(both.data), Float64Array.of(3, 3, 8));
+ * ```
+ */
+export function batchMoments<A>(
+  input: Tensor<A>,
+  effects: { readonly device: Device<A> },
+): LocalMoments<A> {
+  const action = "compute the moments";
+  const { device } = checkDevice(effects, action);
+  checkTensor(device, input, action, "input");
+  return momentsOf(device, input);
+}
+
+/** Moments of a batch that is checked. */
+export function momentsOf<A>(device: Device<A>, input: Tensor<A>): LocalMoments<A> {
+  const { batch: samples, channels, inner } = extents(input.shape);
+  const data = device.moments({ input });
+  return Object.freeze({ kind: "local", data, shape: shapeOf(channels), count: samples * inner });
+}
+
+/** Moments of all ranks, as they come from the wire. */
+export function groupMoments<A>(
+  device: Device<A>,
+  wire: Float64Array,
+  channels: number,
+  worldSize: number,
+): GroupMoments<A> {
+  const data = device.fromWire(momentsWire, wire);
+  const count = countOf(wire);
+  return Object.freeze({ kind: "group", data, shape: shapeOf(channels), count, worldSize });
+}
+
+/** The same moments as those of a group of one rank. */
+export function alone<A>({ data, shape, count }: Moments<A>): GroupMoments<A> {
+  return Object.freeze({ kind: "group", data, shape, count, worldSize: 1 });
+}
+
+function shapeOf(channels: number): Moments<never>["shape"] {
+  return Object.freeze([1, channels] as const);
+}
+
+/**
+ * Merges the moments of two batches of this rank into those of their union, without leaving the device.
+ *
+ * Chan, Golub, LeVeque 1983, eq. 2.1, as {@linkcode combineMoments} does between ranks. Moments of a group stand for all
+ * ranks already, so merge first and reduce once.
+ *
+ * @param a moments of one batch; they are not changed
+ * @param b moments of another, of as many channels
+ * @param effects `device`: where both live
+ * @returns frozen moments, whose array is the caller's
+ * @throws TypeError where channels differ, they are a group's, or the arrays are not live
+ *
+ * @example Batches too large for the memory
+ * ```ts
+ * import { batchMoments, mergeMoments, referenceDevice, region, tensor } from "@syncbn/syncbn";
+ *
+ * const device = referenceDevice();
+ * const moments = region(device, (scope) =>
+ *   [[1, 2], [3, 4], [5, 6]]
+ *     .map((values) => batchMoments(tensor(scope, values, [2, 1]), { device: scope }))
+ *     .reduce((a, b) => mergeMoments(a, b, { device: scope })));
+ * console.assert(moments.count === 6 && device.owns(moments.data));
+ * ```
+ */
+export function mergeMoments<A>(
+  a: LocalMoments<A>,
+  b: LocalMoments<A>,
+  effects: { readonly device: Device<A> },
+): LocalMoments<A> {
+  const action = "merge the moments";
+  const { device } = checkDevice(effects, action);
+  for (const [moments, name] of [[a, "first"], [b, "second"]] as const) {
+    checkMoments(device, moments, action, `the ${name} moments`);
+    if (moments.kind === "local") continue;
+    throw new TypeError(
+      `Cannot ${action} as both must be those of this rank's batches: current kinds are ` +
+        `${shown(a.kind)} and ${shown(b.kind)}; merge before allReduceMoments`,
+    );
+  }
+  const [channels, others] = [a.shape[1], b.shape[1]];
+  if (channels !== others) {
+    throw new TypeError(
+      `Cannot ${action} as their channels must be equal: current values are ${channels} and ${others}`,
+    );
+  }
+  const data = device.merge(a.data, b.data);
+  const count = a.count === null || b.count === null ? null : a.count + b.count;
+  return Object.freeze({ kind: "local", data, shape: a.shape, count });
+}
+
+/**
+ * Merges the moments of all ranks: one readback, one collective, one upload, of [count, mean C, m2 C] in float64.
+ *
+ * @param moments this rank's moments; they are not changed
+ * @param effects `device`: where they live; `group`: the ranks to merge with
+ * @param options a signal to give up waiting for other ranks
+ * @returns frozen moments with the same bits on every rank, whose array is the caller's
+ * @throws (rejects with) CollectiveError, the same on every rank, where a rank failed before the collective, did something
+ * else, or did not arrive
+ *
+ * @example
+ * ```ts
+ * import { allReduceMoments, batchMoments, referenceDevice, runRanks, tensor } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const counts = await runRanks(2, async (group) => {
+ *   const own = batchMoments(tensor(device, [group.rank, 5], [2, 1]), { device });
+ *   return (await allReduceMoments(own, { device, group })).count;
+ * });
+ * assert.deepEqual(counts, [4, 4]);
+ * ```
+ */
+export async function allReduceMoments<A>(
+  moments: LocalMoments<A>,
+  effects: { readonly device: Device<A>; readonly group: ReduceGroup },
+  options: Pick<CollectiveOptions, "signal"> = {},
+): Promise<GroupMoments<A>> {
+  const { worldSize } = checkGroup(effects?.group, options, REDUCE);
+  const crossing = { effects, action: REDUCE, options: { ...options, label: labelOf(moments) } };
+  if (worldSize === 1) return reduceAlone(moments, effects);
+  return await overGroup(crossing, (scope) => reduction(scope, moments, worldSize));
+}
+
+/**
+ * {@linkcode allReduceMoments} on a thread that may be held up: a worker, a process of MPI.
+ *
+ * @param moments this rank's moments; they are not changed
+ * @param effects `device`, which must read back at once; `group`: ranks that can block
+ * @returns frozen moments with the same bits on every rank
+ * @throws what the awaited function rejects with; DeviceError "unsupported" on every rank where a device cannot
+ */
+export function allReduceMomentsBlocking<A>(
+  moments: LocalMoments<A>,
+  effects: { readonly device: Device<A>; readonly group: BlockingGroup },
+): GroupMoments<A> {
+  const { worldSize } = checkGroup(effects?.group, {}, REDUCE, { collective: "allReduceBlocking" });
+  if (worldSize === 1) return reduceAlone(moments, effects);
+  const crossing = { effects, action: REDUCE, options: { label: labelOf(moments) } };
+  return overBlockingGroup(crossing, (scope) => reduction(scope, moments, worldSize));
+}
+
+const REDUCE = "reduce the moments";
+
+function labelOf<A>(moments: Moments<A>): string {
+  return `allReduceMoments C=${shown(moments?.shape?.[1])}`;
+}
+
+function reduceAlone<A>(
+  moments: LocalMoments<A>,
+  effects: { readonly device: Device<A> },
+): GroupMoments<A> {
+  const { device } = checkDevice(effects, REDUCE);
+  checkMoments(device, moments, REDUCE, "the moments");
+  // A copy: results never alias arguments.
+  return batch(device, (d) => {
+    const nothing = d.fromWire(momentsWire, new Float64Array(momentsWire.length(moments.shape[1])));
+    const data = d.merge(moments.data, nothing);
+    d.free(nothing);
+    return alone({ ...moments, data });
+  });
+}
+
+function* reduction<A>(
+  scope: Device<A>,
+  moments: LocalMoments<A>,
+  worldSize: number,
+): Steps<A, GroupMoments<A>> {
+  const channels = moments?.shape?.[1];
+  const [total] = yield {
+    format: momentsWire,
+    channels: [channels],
+    launch: (read) => {
+      checkMoments(scope, moments, REDUCE, "the moments");
+      return [read(scope, moments.data)];
+    },
+  };
+  return groupMoments(scope, total, channels, worldSize);
+}
+
+/**
+ * Folds the moments of a batch into the running statistics of a state.
+ *
+ * runningMean = (1 - f) * runningMean + f * mean and runningVar = (1 - f) * runningVar + f * m2 / (count - 1), where f
+ * is the momentum, or 1/t for the t-th batch when momentum is null (PyTorch `_BatchNorm.forward`).
+ *
+ * @param state the state before this batch; it is not changed
+ * @param moments moments of the whole batch, over all ranks
+ * @param effects `device`: where both live
+ * @returns a new state that shares everything else with the old one; the old one itself where it tracks nothing or the
+ * batch was empty
+ * @throws TypeError where channels differ or arrays are not live, RangeError for moments of one value, which has no variance
+ *
+ * @example
+ * ```ts
+ * import { batchMoments, initBatchNorm, referenceDevice, tensor, updateRunningStats } from "@syncbn/syncbn";
+ *
+ * const device = referenceDevice();
+ * const state = initBatchNorm(device, 1, { momentum: null });
+ * const moments = batchMoments(tensor(device, [1, 3], [2, 1]), { device });
+ * console.assert(updateRunningStats(state, moments, { device }).numBatchesTracked === 1);
+ * ```
+ */
+export function updateRunningStats<A>(
+  state: BatchNormState<A>,
+  moments: Moments<A>,
+  effects: { readonly device: Device<A> },
+): BatchNormState<A> {
+  const action = "update the running statistics";
+  const { device } = checkDevice(effects, action);
+  checkState(device, state, action);
+  checkMoments(device, moments, action, "the moments", state.numFeatures);
+  if (moments.count !== null) checkCount(moments.count, action);
+  return advance(device, state, moments);
+}
+
+/** {@linkcode updateRunningStats} of what is checked. */
+export function advance<A>(
+  device: Device<A>,
+  state: BatchNormState<A>,
+  { data, count }: Moments<A>,
+): BatchNormState<A> {
+  const { runningMean, runningVar, momentum } = state;
+  if (runningMean === null || runningVar === null || count === 0) return state;
+  const numBatchesTracked = state.numBatchesTracked + 1;
+  const factor = momentum ?? 1 / numBatchesTracked;
+  const running = { runningMean, runningVar };
+  const { runningMean: mean, runningVar: variance } = device.updateRunningStats({
+    running,
+    moments: data,
+    factor,
+  });
+  return Object.freeze({ ...state, runningMean: mean, runningVar: variance, numBatchesTracked });
+}
+
+/** Checks moments: a record as of {@linkcode batchMoments}, live on the device, of so many channels if that is given. */
+export function checkMoments<A>(
+  device: Device<A>,
+  moments: Moments<A>,
+  action: string,
+  name: string,
+  channels: unknown = moments?.shape?.[1],
+): void {
+  const { shape, count, kind } = (moments ?? {}) as Partial<LocalMoments<A> | GroupMoments<A>>;
+  if ((kind !== "local" && kind !== "group") || !Array.isArray(shape)) {
+    throw new TypeError(
+      `Cannot ${action} as ${name} must be a record as of batchMoments: current value is ${
+        shown(moments)
+      }`,
+    );
+  }
+  if (shape[0] !== 1 || shape[1] !== channels || !Number.isSafeInteger(channels)) {
+    throw new TypeError(
+      `Cannot ${action} as ${name} must be of shape (1, ${shown(channels)}): ` +
+        `current shape is (${shape.map(shown).join(", ")})`,
+    );
+  }
+  if (count !== null && !(Number.isSafeInteger(count) && (count as number) >= 0)) {
+    throw new RangeError(
+      `Cannot ${action} as the count of ${name} must be an integer >= 0, or null: ` +
+        `current value is ${shown(count)}`,
+    );
+  }
+  const { length } = describe(device, moments.data, action, name);
+  const wanted = momentsWire.length(channels as number);
+  if (length === wanted) return;
+  throw new TypeError(
+    `Cannot ${action} as ${name} must hold ${wanted} numbers: current array holds ${length}`,
+  );
+}

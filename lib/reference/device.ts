@@ -1,0 +1,253 @@
+/**
+ * The reference device: the readable specification that every other device is compared with, on the CPU of any
+ * JavaScript runtime.
+ *
+ * @module
+ */
+
+import type { Device, Statistics } from "../device.ts";
+import { DeviceError } from "../errors.ts";
+import { type ArrayInfo, type DType, elements, type Format, type Tensor } from "../tensor.ts";
+import { momentsWire, sumsWire, type WireFormat } from "../wire.ts";
+import * as kernels from "./kernels.ts";
+
+/** An array of a {@linkcode referenceDevice}. Opaque: read it with the device's `download`. */
+export interface ReferenceArray {
+  /** Sets it apart from the arrays of other kinds of device, for the type checker. */
+  readonly device: "reference";
+}
+
+type Input = Tensor<ReferenceArray>;
+type Elements = Float32Array | Float16Array;
+
+/**
+ * Makes a device that computes with plain loops in float64 and stores float32 or float16.
+ *
+ * Needs nothing from its surroundings. float16 needs a runtime with `Float16Array`; `info.float16` says so. Arrays of
+ * one reference device cannot be used on another.
+ *
+ * @returns a frozen device
+ *
+ * @example
+ * ```ts
+ * import { referenceDevice } from "@syncbn/syncbn";
+ *
+ * const device = referenceDevice();
+ * const array = device.upload(Float32Array.of(1, 2, 3));
+ * console.assert(device.describe(array).length === 3);
+ * device.free(array);
+ * ```
+ */
+export function referenceDevice(): Device<ReferenceArray> {
+  const store = createStore();
+  const { own, ownWire, readWire, allocate } = store;
+  /** Elements of a tensor, checked against its shape. */
+  const values = ({ data, shape, dtype }: Input) => store.read(data, elements(shape), dtype);
+  const view = (tensor: Input) => kernels.view(values(tensor), tensor.shape, tensor.format);
+  const viewOrNull = (tensor: Input | undefined) => tensor === undefined ? null : view(tensor);
+  const vector = (array: ReferenceArray, channels: number) =>
+    store.read(array, channels, "float32");
+  const vectorOrNull = (array: ReferenceArray | null, channels: number) =>
+    array === null ? null : vector(array, channels);
+  const wire = (format: WireFormat, array: ReferenceArray, channels: number) =>
+    readWire(array, format, format.length(channels)).wire;
+  const channels = (
+    statistics: Statistics<ReferenceArray>,
+    C: number,
+  ): kernels.ChannelStatistics =>
+    statistics.source === "batch"
+      ? kernels.statisticsOf(wire(momentsWire, statistics.moments, C))
+      : { count: 0, mean: vector(statistics.mean, C), variance: vector(statistics.variance, C) };
+  const toWireNow = (array: ReferenceArray) => readWire(array).wire.slice();
+
+  const device: Device<ReferenceArray> = {
+    info: Object.freeze({
+      name: "reference (float64 loops on the CPU)",
+      float16: store.float16,
+      passes: Object.freeze(["residual", "activation"] as const),
+    }),
+
+    upload: (values, dtype = "float32") => {
+      const copy = allocate(values.length, dtype);
+      copy.set(values);
+      return own(copy);
+    },
+    download: (array) => promised(() => Float32Array.from(store.read(array))),
+    downloadAll: (arrays) =>
+      promised(() => {
+        const parts = arrays.map((array) => store.read(array));
+        const all = new Float32Array(parts.reduce((total, { length }) => total + length, 0));
+        parts.reduce((at, values) => (all.set(values, at), at + values.length), 0);
+        return all;
+      }),
+    free: store.free,
+    owns: store.owns,
+    describe: store.describe,
+
+    moments: ({ input }) => ownWire(momentsWire, kernels.moments(view(input))),
+    normalize: ({ input, statistics, affine: { weight, bias, eps }, residual, activation }) => {
+      const x = view(input);
+      const C = x.channels;
+      const affine = { weight: vectorOrNull(weight, C), bias: vectorOrNull(bias, C), eps };
+      const added = viewOrNull(residual);
+      const output = allocate(x.values.length, input.dtype);
+      const relu = activation === "relu";
+      kernels.normalize(x, channels(statistics, C), affine, added, relu, output);
+      return own(output);
+    },
+    gradientSums: ({ input, gradOutput, statistics, output }) => {
+      const x = view(input);
+      const dy = view(gradOutput);
+      const resolved = channels(statistics, x.channels);
+      return ownWire(sumsWire, kernels.gradientSums(x, dy, resolved, viewOrNull(output)));
+    },
+    gradients: ({ input, gradOutput, statistics, output, affine, sums, residualFormat }) => {
+      const [x, dy, gate] = [view(input), view(gradOutput), viewOrNull(output)];
+      const C = x.channels;
+      const { weight, bias, eps } = affine;
+      const resolved = channels(statistics, C);
+      const scale = { weight: vectorOrNull(weight, C), eps };
+      vectorOrNull(bias, C);
+      const local = wire(sumsWire, sums.local, C);
+      const total = sums.total === null ? null : wire(sumsWire, sums.total, C);
+      const gradInput = allocate(x.values.length, input.dtype);
+      kernels.gradInput(x, dy, resolved, scale, total, gate, gradInput);
+      const { gradWeight, gradBias } = kernels.gradParameters(local, resolved, eps);
+      const residual = (format: Format): ReferenceArray => {
+        const result = allocate(dy.values.length, gradOutput.dtype);
+        kernels.gate(dy, gate, kernels.view(result, gradOutput.shape, format));
+        return own(result);
+      };
+      return {
+        gradInput: own(gradInput),
+        gradWeight: weight === null ? null : own(gradWeight),
+        gradBias: bias === null ? null : own(gradBias),
+        gradResidual: residualFormat === undefined ? null : residual(residualFormat),
+      };
+    },
+    updateRunningStats: ({ running: { runningMean, runningVar }, moments, factor }) => {
+      const { length } = store.read(runningMean);
+      const old = { mean: vector(runningMean, length), variance: vector(runningVar, length) };
+      const mean = new Float32Array(length);
+      const variance = new Float32Array(length);
+      const observed = wire(momentsWire, moments, length);
+      kernels.updateRunningStats(observed, factor, old, { mean, variance });
+      return { runningMean: own(mean), runningVar: own(variance) };
+    },
+    addScaled: ({ x, y, scale }) => {
+      const augend = store.read(x);
+      const addend = store.read(y, augend.length);
+      return own(augend.map((value, i) => value + scale * addend[i]));
+    },
+
+    toWire: (array) => promised(() => toWireNow(array)),
+    toWireNow,
+    fromWire: (format, wire) => ownWire(format, Float64Array.from(wire)),
+    merge: (a, b) => {
+      const { format, wire } = readWire(a);
+      const merged = format.combine(wire, readWire(b, format, wire.length).wire);
+      // Of two sets one of which is empty the combine gives the other itself.
+      return ownWire(format, Float64Array.from(merged));
+    },
+  };
+  return Object.freeze(device);
+}
+
+/** Runs a body at once and gives its result, or its error, as a promise. */
+function promised<T>(body: () => T): Promise<T> {
+  return new Promise((resolve) => resolve(body()));
+}
+
+/** Moments or gradient sums, which are kept as they travel. */
+interface Statistic {
+  readonly format: WireFormat;
+  readonly wire: Float64Array<ArrayBuffer>;
+}
+
+/**
+ * Handles and what stands behind them: a handle that leaves the map can never be read again. Whoever reads one says what it
+ * must hold, so that no loop gets an array of another kind or length.
+ */
+function createStore() {
+  const live = new WeakMap<ReferenceArray, Elements | Statistic>();
+  const freed = new WeakSet<ReferenceArray>();
+  const float16 = typeof Float16Array === "function";
+
+  const handle = (contents: Elements | Statistic): ReferenceArray => {
+    const array: ReferenceArray = Object.freeze({ device: "reference" });
+    live.set(array, contents);
+    return array;
+  };
+  const own = (values: Elements): ReferenceArray => handle(values);
+  const ownWire = (format: WireFormat, wire: Float64Array<ArrayBuffer>): ReferenceArray =>
+    handle({ format, wire });
+  const find = (array: ReferenceArray): Elements | Statistic => {
+    const contents = live.get(array);
+    if (contents !== undefined) return contents;
+    throw new TypeError(
+      freed.has(array)
+        ? "Cannot use the array as it was already freed"
+        : "Cannot use the array as it must be one of this device: it is another device's, or none",
+    );
+  };
+  const read = (array: ReferenceArray, length?: number, dtype?: DType): Elements => {
+    const contents = find(array);
+    if (!ArrayBuffer.isView(contents)) {
+      throw new TypeError(
+        `Cannot use the array as elements of a tensor or a vector: it holds ${contents.format.name}`,
+      );
+    }
+    checkLength(contents.length, length);
+    if (dtype === undefined || dtypeOf(contents) === dtype) return contents;
+    throw new TypeError(
+      `Cannot use the array as its elements must be ${dtype}: current dtype is ${
+        dtypeOf(contents)
+      }`,
+    );
+  };
+  const readWire = (array: ReferenceArray, format?: WireFormat, length?: number): Statistic => {
+    const contents = find(array);
+    const name = ArrayBuffer.isView(contents) ? null : contents.format.name;
+    if (ArrayBuffer.isView(contents) || (format && name !== format.name)) {
+      throw new TypeError(
+        `Cannot use the array as ${format?.name ?? "statistics"}: it holds ${
+          name ?? "the elements of a tensor or a vector"
+        }`,
+      );
+    }
+    checkLength(contents.wire.length, length);
+    return contents;
+  };
+  const dtypeOf = (values: Elements): DType =>
+    float16 && values instanceof Float16Array ? "float16" : "float32";
+  const allocate = (length: number, dtype: DType): Elements => {
+    if (dtype === "float32") return new Float32Array(length);
+    if (float16) return new Float16Array(length);
+    throw new DeviceError(
+      "Cannot make a float16 array as this runtime has no Float16Array: use float32 or a newer runtime",
+      "unsupported",
+    );
+  };
+  const describe = (array: ReferenceArray): ArrayInfo => {
+    const contents = find(array);
+    return ArrayBuffer.isView(contents)
+      ? { length: contents.length, dtype: dtypeOf(contents) }
+      : { length: contents.wire.length, dtype: "float32" };
+  };
+  const owns = (value: unknown): value is ReferenceArray => live.has(value as ReferenceArray);
+  const free = (...arrays: ReferenceArray[]): void => {
+    arrays.forEach(find);
+    for (const array of arrays) {
+      live.delete(array);
+      freed.add(array);
+    }
+  };
+  return { own, ownWire, read, readWire, allocate, describe, owns, free, float16 };
+}
+
+function checkLength(length: number, wanted = length): void {
+  if (length === wanted) return;
+  throw new TypeError(
+    `Cannot use the array as it must hold ${wanted} values: current length is ${length}`,
+  );
+}

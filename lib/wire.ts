@@ -1,0 +1,99 @@
+/**
+ * Wires as values: what ranks exchange, and how the numbers of two of them become one. No other file knows how long a wire
+ * is or what stands in it.
+ *
+ * @module
+ */
+
+import type { Combine } from "./collectives.ts";
+import { combineMoments, sum } from "./moments.ts";
+import { shown } from "./words.ts";
+
+/** How statistics travel: always float64, whatever the dtype of the tensors. */
+export interface WireFormat {
+  /** What the numbers are, for messages and labels. */
+  readonly name: "moments" | "gradient sums";
+  /** Numbers for C channels. */
+  readonly length: (channels: number) => number;
+  /** Folds the wires of two ranks. */
+  readonly combine: Combine;
+  /** Checks a total as a collective returned it, beside what this rank gave: throws for one that cannot be. */
+  readonly check: (total: Float64Array, own: Float64Array, action: string) => void;
+}
+
+/** Moments of a batch: [count, mean C, m2 C], folded by Chan's formula. */
+export const momentsWire: WireFormat = Object.freeze<WireFormat>({
+  name: "moments",
+  length: (channels) => 1 + 2 * channels,
+  combine: combineMoments,
+  check: ([count], [own], action) => {
+    if (!Number.isSafeInteger(count) || count < own) {
+      throw new RangeError(
+        `Cannot ${action} as the count that allReduce resolves to must be an integer >= this rank's own, ${own}: ` +
+          `current value is ${count}; it must fold with the combine that it is given`,
+      );
+    }
+  },
+});
+
+/** Gradient sums of a batch: [sumDy C, sumDyXmu C], which are added. */
+export const sumsWire: WireFormat = Object.freeze<WireFormat>({
+  name: "gradient sums",
+  length: (channels) => 2 * channels,
+  combine: sum,
+  check: () => {},
+});
+
+/** Values per channel that the moments of a wire are of. */
+export function countOf(moments: Float64Array): number {
+  return moments[0];
+}
+
+/** Wires of one format that lie side by side, one for each of several batch norms, so that they travel in one collective. */
+export interface SideBySide {
+  /** Joins the wires. */
+  readonly join: (wires: readonly Float64Array[]) => Float64Array;
+  /** Takes the total apart again, into views; a TypeError for what is no array of the right length. */
+  readonly split: (all: Float64Array, action: string) => readonly Float64Array[];
+  /** Folds each wire with its own. */
+  readonly combine: Combine;
+}
+
+/** Lays wires of one format side by side, for batch norms of so many channels each. */
+export function sideBySide(format: WireFormat, channels: readonly number[]): SideBySide {
+  const lengths = channels.map(format.length);
+  const length = lengths.reduce((total, length) => total + length, 0);
+  const split: SideBySide["split"] = (all, action) => {
+    checkWire(all, length, action);
+    let at = 0;
+    return lengths.map((length) => all.subarray(at, at += length));
+  };
+  const join: SideBySide["join"] = (wires) => {
+    if (wires.length === 1) return wires[0];
+    const all = new Float64Array(length);
+    let at = 0;
+    for (const wire of wires) {
+      all.set(wire, at);
+      at += wire.length;
+    }
+    return all;
+  };
+  const each: Combine = (a, b) => {
+    const [left, right] = [a, b].map((all) => split(all, "combine the wires"));
+    return join(left.map((wire, i) => format.combine(wire, right[i])));
+  };
+  // What is added element by element needs no taking apart, and may be cut anywhere.
+  const combine = lengths.length === 1 || format.combine === sum ? format.combine : each;
+  return { join, split, combine };
+}
+
+/** Checks an array as a collective returned it: a TypeError for another kind or length. */
+export function checkWire(wire: Float64Array, length: number, action: string): void {
+  if (wire instanceof Float64Array && wire.length === length) return;
+  throw new TypeError(
+    `Cannot ${action} as allReduce must resolve to a Float64Array of ${length} values: ` +
+      `current value is ${
+        wire instanceof Float64Array ? `${wire.length} values long` : shown(wire)
+      }`,
+  );
+}
