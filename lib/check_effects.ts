@@ -62,6 +62,20 @@ export function checkGroup<G extends Pick<ReduceGroup, "worldSize">>(
 }
 
 /**
+ * Checks the group of effects that hold a device too. What is wrong with the device alone is found in the call's turn, so
+ * that all ranks hear of it; where there is no group either, it is the likelier slip.
+ */
+export function groupIn<G extends Pick<ReduceGroup, "worldSize">>(
+  effects: { readonly device: { readonly info: DeviceInfo }; readonly group: G },
+  options: Pick<CollectiveOptions, "signal">,
+  action: string,
+  collective: keyof ProcessGroup | keyof BlockingGroup = "allReduce",
+): G {
+  if (effects?.group === undefined) checkDevice(effects, action);
+  return checkGroup(effects?.group, options, action, { collective });
+}
+
+/**
  * Checks the signal of a call, in the call's own turn, so that all ranks hear of a wrong one: the collective is not given it.
  */
 export function checkSignal(signal: AbortSignal | undefined, action: string): void {

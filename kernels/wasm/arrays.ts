@@ -5,6 +5,7 @@
  */
 
 import type { ArrayInfo, DType } from "../../lib/tensor.ts";
+import type { WireFormat } from "../../lib/wire.ts";
 import type { Memory } from "./memory.ts";
 
 /** An array of a Wasm device. Opaque: read it with the device's `download`, or look at it with `view`. */
@@ -22,20 +23,17 @@ export interface Elements {
   readonly dtype: DType;
 }
 
-/** Moments of a batch as they travel: float64 [count, mean C, m2 C]. */
-export interface Moments {
-  readonly kind: "moments";
-  readonly length: number;
-}
-
-/** Gradient sums of a batch as they travel: float64 [sumDy C, sumDyXmu C]. */
-export interface Sums {
-  readonly kind: "sums";
+/** Moments or gradient sums of a batch, as they travel: float64. */
+export interface Statistic {
+  readonly kind: WireFormat["name"];
   readonly length: number;
 }
 
 /** What an array holds. */
-export type Contents = Elements | Moments | Sums;
+export type Contents = Elements | Statistic;
+
+/** The contents of a kind. */
+type ContentsOf<K extends Contents["kind"]> = K extends "elements" ? Elements : Statistic;
 
 /** A block of memory, which two arrays share while the older one is given up. */
 export interface Block {
@@ -65,17 +63,13 @@ export interface Arrays {
   readonly slot: <K extends Contents["kind"]>(
     array: WasmArray,
     kind: K,
-  ) => Slot<Extract<Contents, { readonly kind: K }>>;
+  ) => Slot<ContentsOf<K>>;
   readonly free: (...arrays: WasmArray[]) => void;
+  /** What an array holds. */
+  readonly contents: (array: WasmArray) => Contents;
   readonly owns: (value: unknown) => value is WasmArray;
   readonly describe: (array: WasmArray) => ArrayInfo;
 }
-
-const KINDS: Record<Contents["kind"], string> = {
-  elements: "the elements of a tensor or a vector",
-  moments: "moments",
-  sums: "gradient sums",
-};
 
 /** Gives the private fields of a class to an object that is there already. */
 class Given {
@@ -135,10 +129,10 @@ export function createArrays(
   const slot: Arrays["slot"] = <K extends Contents["kind"]>(array: WasmArray, kind: K) => {
     const found = find(array);
     if (found.contents.kind === kind) {
-      return found as Slot<Extract<Contents, { readonly kind: K }>>;
+      return found as Slot<ContentsOf<K>>;
     }
     throw new TypeError(
-      `Cannot use the array as ${KINDS[kind]}: it holds ${KINDS[found.contents.kind]}`,
+      `Cannot use the array as ${named(kind)}: it holds ${named(found.contents.kind)}`,
     );
   };
   const own = <C extends Contents>(block: Block, contents: C) => {
@@ -164,6 +158,7 @@ export function createArrays(
         if (--slot.block.owners === 0) memory.release(slot.address);
       }
     },
+    contents: (array) => find(array).contents,
     owns: (value): value is WasmArray => Boolean(Inside.slot(value, registry)),
     describe: (array) => {
       const { contents } = find(array);
@@ -171,6 +166,10 @@ export function createArrays(
       return { length: contents.length, dtype };
     },
   });
+}
+
+function named(kind: Contents["kind"]): string {
+  return kind === "elements" ? "the elements of a tensor or a vector" : kind;
 }
 
 /** Bytes of what an array holds. */
