@@ -43,7 +43,7 @@ export interface SyncForwardOptions<A>
   extends ForwardOptions<A>, Pick<CollectiveOptions, "signal"> {}
 
 /** What a forward returns, with moments and saved values of its kind. */
-interface Forward<A, M extends Moments<A>, S extends Saved<A>> {
+export interface Forward<A, M extends Moments<A>, S extends Saved<A>> {
   /** The normalized batch of this rank, in the input's shape, dtype and format. */
   readonly output: Tensor<A>;
   /**

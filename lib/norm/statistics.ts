@@ -99,7 +99,7 @@ export function alone<A>({ data, shape, count }: Moments<A>): GroupMoments<A> {
 }
 
 function shapeOf(channels: number): Moments<never>["shape"] {
-  return Object.freeze([1, channels] as const);
+  return Object.freeze([1, channels]);
 }
 
 /**
