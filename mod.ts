@@ -137,7 +137,7 @@ export {
 export { checkModel } from "./lib/layers/check_model.ts";
 export { foldBatchNorm, type FoldedLayer, type LinearLayer } from "./lib/layers/fold.ts";
 export { addScaled, withParameters } from "./lib/parameters.ts";
-export { batch, region, release } from "./lib/ownership.ts";
+export { batch, region, type RegionOptions, release } from "./lib/ownership.ts";
 export {
   allReduceGradients,
   type AllReduceGradientsOptions,

@@ -19,6 +19,7 @@ import { peerSuite } from "./suites/peers.ts";
 import { pytorchSuite } from "./suites/pytorch.ts";
 import { passSuite } from "./suites/passes.ts";
 import { stateSuite } from "./suites/states.ts";
+import { replacingSuite } from "./suites/replacing.ts";
 import { statisticsSuite } from "./suites/statistics.ts";
 
 /**
@@ -38,6 +39,7 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
   stateSuite(kit);
   statisticsSuite(kit);
   passSuite(kit);
+  replacingSuite(kit);
   effectSuite(kit);
   branchSuite(kit);
   dataParallelSuite(kit);

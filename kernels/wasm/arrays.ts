@@ -69,7 +69,12 @@ export interface Arrays {
   readonly contents: (array: WasmArray) => Contents;
   readonly owns: (value: unknown) => value is WasmArray;
   readonly describe: (array: WasmArray) => ArrayInfo;
+  /** How many live arrays the garbage collector has taken, about: nobody can free them any more. */
+  readonly lost: () => number;
 }
+
+/** One of so many arrays is followed, as to follow each would be a tenth of a small call. */
+const FOLLOWED = 16;
 
 /** Gives the private fields of a class to an object that is there already. */
 class Given {
@@ -117,6 +122,10 @@ export function createArrays(
   elementsOf: (slot: Slot<Elements>) => Float32Array | Float16Array,
 ): Arrays {
   const registry = {};
+  let [made, lost] = [0, 0];
+  const followed = new FinalizationRegistry<Block>(({ owners }) => {
+    if (owners > 0) lost += FOLLOWED;
+  });
   const find = (array: WasmArray): Slot => {
     const slot = Inside.slot(array, registry);
     if (slot) return slot;
@@ -136,14 +145,15 @@ export function createArrays(
     );
   };
   const own = <C extends Contents>(block: Block, contents: C) => {
-    const made = { address: block.address, block, contents };
+    const behind = { address: block.address, block, contents };
     block.owners++;
     const array: WasmArray = {
       device: "wasm",
       elements: () => elementsOf(slot(array, "elements")),
     };
-    new Inside(array, registry, made);
-    return { array: Object.freeze(array), slot: made };
+    new Inside(array, registry, behind);
+    if (++made % FOLLOWED === 0) followed.register(array, block);
+    return { array: Object.freeze(array), slot: behind };
   };
   return Object.freeze<Arrays>({
     make: (contents) => own({ address: memory.allocate(bytesOf(contents)), owners: 0 }, contents),
@@ -165,6 +175,7 @@ export function createArrays(
       const dtype = contents.kind === "elements" ? contents.dtype : "float32";
       return { length: contents.length, dtype };
     },
+    lost: () => lost,
   });
 }
 

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { DeviceError } from "../../lib/errors.ts";
 import {
   type DType,
   elements as elementsIn,
@@ -229,11 +230,22 @@ export function createContext(machine: Machine, check: () => void): Operate {
       return body(context);
     } catch (error) {
       arrays.free(...made);
-      throw error;
+      throw explained(error, arrays.lost());
     } finally {
       while (borrowed.length > 0) memory.release(borrowed.pop()!);
     }
   };
+}
+
+/** An error, and if memory is short what has been forgotten in it. */
+function explained(error: unknown, lost: number): unknown {
+  if (lost === 0 || !(error instanceof DeviceError && error.code === "outOfMemory")) return error;
+  return new DeviceError(
+    `${error.message}; about ${lost} arrays were dropped without being freed: give a loop's old state to ` +
+      "region(device, body, { replace: state }), or to release()",
+    "outOfMemory",
+    { cause: error },
+  );
 }
 
 /** The storage of a tensor as kernels take it: 1 for float16. */
