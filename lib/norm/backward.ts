@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkDevice, groupIn } from "../check_effects.ts";
+import { checkDevice, checkOptions, groupIn } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import { checkEps } from "../check_state.ts";
 import type { Device, GradientsPass, GradientSums } from "../device.ts";
@@ -12,7 +12,7 @@ import { batch } from "../ownership.ts";
 import { checkTensor, type Format, type Tensor, tensorLike } from "../tensor.ts";
 import { sumsWire } from "../wire.ts";
 import { shown } from "../words.ts";
-import { checkAlike, checkGivenUp, checkOptions, checkVector, isDonated } from "./check_call.ts";
+import { checkAlike, checkGivenUp, checkVector, isDonated } from "./check_call.ts";
 import type { GroupSaved, LocalSaved, Saved } from "./normalize.ts";
 import { checkMoments } from "./statistics.ts";
 import { overBlockingGroup, overGroup, type Steps } from "./steps.ts";
