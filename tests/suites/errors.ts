@@ -3,6 +3,8 @@
 import assert from "node:assert/strict";
 import {
   addScaled,
+  allReduceMoments,
+  applyLayer,
   batchNormBackward,
   batchNormForward,
   batchNormInfer,
@@ -14,6 +16,7 @@ import {
   type DType,
   type Format,
   initBatchNorm,
+  initLayer,
   type ProcessGroup,
   referenceDevice,
   runRanks,
@@ -22,7 +25,9 @@ import {
   stateToHost,
   sum,
   syncBatchNormBackward,
+  syncBatchNormBackwardAll,
   syncBatchNormForward,
+  syncBatchNormForwardAll,
   type Tensor,
   tensor,
   toArray,
@@ -512,6 +517,86 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
     const [x, y] = [device.upload(new Float32Array(2)), device.upload(new Float32Array(3))];
     throwsLike(() => addScaled(device, x, y, 1), TypeError, /lengths must be equal.*2 and 3/);
     throwsLike(() => addScaled(device, x, x, NaN), RangeError, /scale must be finite.*NaN/);
+  });
+
+  test("whatever is wrong on one rank before the collective reaches all at once", async (device) => {
+    const state = initBatchNorm(device, 3);
+    const layer = initLayer(device, "batchNorm", 3, { processGroup: "world" });
+    const input = x(device);
+    const any = (value: unknown) => value as never;
+    const wrong: readonly (readonly [string, (group: ProcessGroup) => Promise<unknown>])[] = [
+      ["no device", (group) => syncBatchNormForward(state, input, any({ group }))],
+      [
+        "a device of nothing",
+        (group) => syncBatchNormForward(state, input, any({ group, device: {} })),
+      ],
+      ["no state", (group) => syncBatchNormForward(any(null), input, { device, group })],
+      ["a layer", (group) => syncBatchNormForward(any(layer), input, { device, group })],
+      ["no input", (group) => syncBatchNormForward(state, any(undefined), { device, group })],
+      [
+        "a bigint",
+        (group) => syncBatchNormForward({ ...state, eps: any(1n) }, input, { device, group }),
+      ],
+      ["null", (group) => syncBatchNormForward(state, input, { device, group }, any(null))],
+      [
+        "epsilon",
+        (group) => syncBatchNormForward(state, input, { device, group }, any({ epsilon: 1 })),
+      ],
+      [
+        "no signal",
+        (group) => syncBatchNormForward(state, input, { device, group }, any({ signal: 5 })),
+      ],
+      [
+        "no boolean",
+        (group) =>
+          syncBatchNormForward(state, input, { device, group }, any({ updateRunningStats: "no" })),
+      ],
+      ["no branches", (group) => syncBatchNormForwardAll(any({}), { device, group })],
+      ["no branch", (group) => syncBatchNormForwardAll(any([null]), { device, group })],
+      [
+        "no saved values",
+        (group) => syncBatchNormBackward(any(undefined), input, { device, group }),
+      ],
+      ["no saved branches", (group) => syncBatchNormBackwardAll(any(5), { device, group })],
+      ["no layer", (group) => applyLayer(any(5), input, { device, groups: { world: group } })],
+      [
+        "half a layer",
+        (group) =>
+          applyLayer(any({ processGroup: "world" }), input, { device, groups: { world: group } }),
+      ],
+      [
+        "another name",
+        (group) =>
+          applyLayer({ ...layer, processGroup: "wrold" }, input, {
+            device,
+            groups: { world: group },
+          }),
+      ],
+      [
+        "no name",
+        (group) =>
+          applyLayer(any({ ...layer, processGroup: 5 }), input, {
+            device,
+            groups: { world: group },
+          }),
+      ],
+      ["a layer's device", (group) => applyLayer(layer, input, any({ groups: { world: group } }))],
+      ["no moments", (group) => allReduceMoments(any(input.data), { device, group })],
+    ];
+    for (const [what, call] of wrong) {
+      await runRanks(2, async (group) => {
+        const mine = group.rank === 1
+          ? call(group)
+          : syncBatchNormForward(state, x(device), { device, group });
+        await assert.rejects(mine, (error) => {
+          assert(error instanceof CollectiveError, `${what}: ${error}`);
+          assert.deepEqual([error.code, error.ranks], ["rankFailed", [1]], what);
+          return true;
+        });
+        // And the group stays usable.
+        await group.barrier();
+      });
+    }
   });
 
   test("freed arrays are refused, and a refused free frees nothing", (device) => {
