@@ -101,6 +101,9 @@ export {
   type NewLayerOptions,
 } from "./lib/layers/layer.ts";
 export { freeze, type FreezeOptions, unfreeze } from "./lib/layers/freeze.ts";
+export { mapLayers } from "./lib/layers/map_layers.ts";
+export { type ResetOptions, resetRunningStats } from "./lib/layers/reset.ts";
+export type { LayerChoice } from "./lib/layers/replace.ts";
 export {
   applyLayer,
   type FrozenResiduals,
@@ -118,7 +121,9 @@ export {
 } from "./lib/layers/convert.ts";
 export { checkModel } from "./lib/layers/check_model.ts";
 export { foldBatchNorm, type FoldedLayer, type LinearLayer } from "./lib/layers/fold.ts";
+export { foldModel, type FoldModelOptions, type LinearNode } from "./lib/layers/fold_model.ts";
 export { addScaled, withParameters } from "./lib/parameters.ts";
+export { allFinite, mapArrays } from "./lib/tree_arithmetic.ts";
 export { batch, region, release } from "./lib/ownership.ts";
 export {
   allReduceGradients,

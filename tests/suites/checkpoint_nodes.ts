@@ -3,7 +3,6 @@
 import assert from "node:assert/strict";
 import * as fc from "fast-check";
 import {
-  type BatchNormLayer,
   type Device,
   freeze,
   initLayer,
@@ -114,7 +113,7 @@ export function sharingSuite<A>(kit: DeviceKit<A>): void {
       const row = tensor(on, values, [1, 2]);
       return {
         norm,
-        fixed: freeze<A, BatchNormLayer<A>>(norm),
+        fixed: freeze(norm),
         state: norm.state,
         row,
         column: { ...row, shape: [2, 1] },
