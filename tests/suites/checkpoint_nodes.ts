@@ -2,14 +2,7 @@
 
 import assert from "node:assert/strict";
 import * as fc from "fast-check";
-import {
-  type Device,
-  freeze,
-  initLayer,
-  release,
-  stateToHost,
-  tensor,
-} from "../../mod.ts";
+import { type Device, freeze, initLayer, release, stateToHost, tensor } from "../../mod.ts";
 import {
   fromStateDict,
   type StateDict,
