@@ -4,6 +4,10 @@
  * It collects one array of each rank and sends all of them to all: worldSize times what a rank sends. It trusts whoever
  * connects and encrypts nothing: keep it inside a network of yours, or behind a proxy that asks and encrypts.
  *
+ * An all-reduce is two gathers, a description and the values. Where an array is longer than about 1 KB, as the description
+ * is, Deno 2.9 writes it in two parts, and the second waits for the acknowledgement of the first: 45 ms on loopback, where
+ * short arrays take 0.1.
+ *
  * @module
  */
 

@@ -48,7 +48,7 @@ async function outcomeOf(block: Block): Promise<Outcome> {
 }
 
 for (const block of programs) {
-  Deno.test(`${block.page}:${block.line} runs as printed, with no permission but what it says, and prints what it says`, async () => {
+  Deno.test(`${block.page}:${block.line} runs as printed, and prints what it says`, async () => {
     const { printed, error } = await outcomeOf(block);
     assert.equal(error, null);
     const calls = said(block.code);

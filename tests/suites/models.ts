@@ -269,6 +269,25 @@ function foldingTests<A>(kit: DeviceKit<A>): void {
     }
   });
 
+  test("foldModel() keeps weights and biases in the storage that they had", async (device) => {
+    const half = { dtype: "float16" } as const;
+    const norm = trained(device, 3);
+    const linear = {
+      weight: tensor(device, normalArray(6, 3), [3, 2], half),
+      bias: device.upload(Float32Array.of(1, -2, 3), "float16"),
+    };
+    const folded = await foldModel(device, { linear, norm }, { into: () => "linear" });
+    const { weight, bias } = folded.linear;
+    assert.deepEqual([weight.dtype, device.describe(bias).dtype], ["float16", "float16"]);
+    const given = { weight: await toArray(device, linear.weight), shape: [3, 2] };
+    const expected = foldBatchNorm(await stateToHost(device, norm.state), {
+      ...given,
+      bias: await device.download(linear.bias),
+    });
+    assert.deepEqual(await toArray(device, weight), rounded(expected.weight));
+    assert.deepEqual(await device.download(bias), rounded(expected.bias));
+  });
+
   test("foldModel() leaves the identity and the activation in a batch norm's place, and the rest alone", async (device) => {
     const [first, second] = [trained(device, 3), trained(device, 3)];
     const norm = { ...first, activation: "relu" as const, own: "field" };
@@ -401,4 +420,8 @@ function order([n, c, ...rest]: readonly number[], format: string): readonly num
     ];
     return (sample * c + channel) * inner + position;
   });
+}
+
+function rounded(values: Float32Array): Float32Array {
+  return values.map((value) => Math.f16round(value));
 }
