@@ -43,13 +43,19 @@ export interface FoldedLayer {
  * (`torch.nn.utils.fusion`). In float64, rounded once. The number of groups follows from the shapes. An activation of the
  * batch norm's layer stays to be applied.
  *
+ * A linear layer's outputs are the last axis, and a batch norm's channels are axis 1: the same axis in batches (N, C)
+ * alone. Behind a linear layer over the last axis of (N, L, in) a batch norm has L channels, and cannot be folded; where L
+ * equals the number of outputs only the rank tells. A linear layer over the channels of such batches, as where they are
+ * stored last, is a convolution of shape (out, in, 1).
+ *
  * @param hostState the batch norm, on the host (`stateToHost`); it is not changed
  * @param layer the layer before it; it is not changed. `transposed` for a transposed convolution, and for a linear layer
  * whose weight has shape (in, out)
+ * @param inputRank rank of the batches that the batch norm normalizes: 2 for (N, C), 4 for images
  * @returns a frozen layer of new arrays
  * @throws TypeError for a state without running statistics, whose evaluation is no linear function, or that is not on
- * the host; where weight, shape and bias do not fit each other, or the output channels are not numFeatures. RangeError
- * for an extent that is no integer >= 1
+ * the host; where weight, shape and bias do not fit each other, the shape has another rank than the input, or the output
+ * channels are not numFeatures. RangeError for an extent that is no integer >= 1, and a rank that is no integer >= 2
  *
  * @example y = 3x, then (y - 1) / 2
  * ```ts
@@ -60,7 +66,7 @@ export interface FoldedLayer {
  * const fresh = await stateToHost(device, initBatchNorm(device, 1, { eps: 0 }));
  * const trained = { ...fresh, runningMean: Float32Array.of(1), runningVar: Float32Array.of(4) };
  * const layer = { weight: Float32Array.of(3), shape: [1, 1], bias: null };
- * const folded = foldBatchNorm(trained, layer);
+ * const folded = foldBatchNorm(trained, layer, 2);
  * assert.deepEqual(folded.weight, Float32Array.of(1.5));
  * assert.deepEqual(folded.bias, Float32Array.of(-0.5));
  * ```
@@ -68,8 +74,9 @@ export interface FoldedLayer {
 export function foldBatchNorm(
   hostState: BatchNormState<Float32Array>,
   layer: LinearLayer,
+  inputRank: number,
 ): FoldedLayer {
-  return folded(hostState, layer, "fold the batch norm");
+  return folded(hostState, layer, inputRank, "fold the batch norm");
 }
 
 /**
@@ -77,6 +84,7 @@ export function foldBatchNorm(
  *
  * @param hostState the batch norm, on the host; it is not changed
  * @param layer the layer before it; it is not changed
+ * @param inputRank rank of the batches that the batch norm normalizes
  * @param action what the caller was about to do, for the message
  * @returns a frozen layer of new arrays
  * @throws what `foldBatchNorm` throws
@@ -84,10 +92,12 @@ export function foldBatchNorm(
 export function folded(
   hostState: BatchNormState<Float32Array>,
   layer: LinearLayer,
+  inputRank: number,
   action: string,
 ): FoldedLayer {
   checkHostState(hostState, action);
   checkLinear(layer, action);
+  checkInputRank(layer, inputRank, action);
   const { runningMean, runningVar, weight: gamma, bias: beta, eps, numFeatures } = hostState;
   if (runningMean === null || runningVar === null) {
     throw new TypeError(
@@ -179,6 +189,22 @@ function checkLinear(layer: LinearLayer, action: string): void {
         `current number is ${weight.length}`,
     );
   }
+}
+
+function checkInputRank({ shape }: LinearLayer, inputRank: number, action: string): void {
+  if (!Number.isSafeInteger(inputRank) || inputRank < 2) {
+    const Kind = typeof inputRank === "number" ? RangeError : TypeError;
+    throw new Kind(
+      `Cannot ${action} as inputRank, that of the batches that it normalizes, must be an integer ` +
+        `>= 2: current value is ${inputRank}`,
+    );
+  }
+  if (shape.length === inputRank) return;
+  throw new TypeError(
+    `Cannot ${action} as the layer's weight must have the rank of the batches that it normalizes, ` +
+      `${inputRank}, or its outputs are not their channels, axis 1 (a linear layer over these is a ` +
+      `convolution of shape (out, in, 1)): current shape is (${shape.join(", ")})`,
+  );
 }
 
 function checkBias(bias: Float32Array | null, numFeatures: number, action: string): void {

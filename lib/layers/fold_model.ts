@@ -13,7 +13,7 @@ import { fromRowMajor, toRowMajor } from "../row_major.ts";
 import { type BatchNormState, stateFromHost, stateToHost } from "../state.ts";
 import { type Tensor, tensor, toArray } from "../tensor.ts";
 import { quote, shown } from "../words.ts";
-import { lazyError } from "./check_layer.ts";
+import { lazyError, ranksOf } from "./check_layer.ts";
 import { folded, type FoldedLayer, type LinearLayer } from "./fold.ts";
 import { type BatchNormLayer, withState } from "./layer.ts";
 import { called, isRecord, nodesOf, placesOf } from "./model.ts";
@@ -27,6 +27,11 @@ export interface FoldModelOptions extends LayerChoice {
    * nobody's tree.
    */
   readonly into: (path: string) => string;
+  /**
+   * Tells the rank of the batches of the batch norm at a path: asked for where it is behind a linear layer, whose outputs
+   * are the channels of batches (N, C) alone, and its kind takes others too. `() => 2` where all are such batches.
+   */
+  readonly inputRank?: (path: string) => number;
 }
 
 /** A linear layer or convolution of a model: a plain record. Fields of its own stay with it. */
@@ -54,10 +59,11 @@ const ACTION = "fold the model";
  * @param device where the model lives; weights and states are read back
  * @param model a tree of plain records and arrays with layers as of `initLayer` and linear layers
  * ({@linkcode LinearNode}) in it; it is not changed
- * @param options `into`: the path of the linear layer of each batch norm; `only`: which batch norms
+ * @param options `into`: the path of the linear layer of each batch norm; `inputRank`: the rank of its batches, where
+ * neither its kind nor a convolution before it tells; `only`: which batch norms
  * @returns a tree of the same type, frozen where it is new, that owns its folded weights, biases and identities
  * @throws (rejects with) TypeError or RangeError that names the path of a batch norm without running statistics, whose
- * linear layer is not there, does not fit, stands at several paths or is that of another one too; of a lazy layer, of a cycle,
+ * linear layer is not there, does not fit (see `foldBatchNorm`), stands at several paths or is that of another one too; of a lazy layer, of a cycle,
  * of a layer that stands at several paths of which `only` takes some; where there is no layer at all
  *
  * @example y = 3x, then 2y
@@ -70,7 +76,7 @@ const ACTION = "fold the model";
  * const weight = device.upload(Float32Array.of(2));
  * const norm = mapLayers(fresh, (layer) => ({ ...layer, state: { ...layer.state, weight } }));
  * const model = { stem: { linear: { weight: tensor(device, [3], [1, 1]), bias: null }, norm } };
- * const { stem } = await foldModel(device, model, { into: () => "stem.linear" });
+ * const { stem } = await foldModel(device, model, { into: () => "stem.linear", inputRank: () => 2 });
  * assert.deepEqual(await toArray(device, stem.linear.weight), Float32Array.of(6));
  * ```
  */
@@ -79,11 +85,17 @@ export async function foldModel<A, T>(
   model: T,
   options: FoldModelOptions,
 ): Promise<T> {
-  const { only } = checkChoice(options, ACTION, "into, only");
+  const { only } = checkChoice(options, ACTION, "into, inputRank, only");
   if (typeof options.into !== "function") {
     throw new TypeError(
       `Cannot ${ACTION} as into must be a function from a batch norm's path to that of the layer ` +
         `before it: current value is ${shown(options.into)}`,
+    );
+  }
+  if (options.inputRank !== undefined && typeof options.inputRank !== "function") {
+    throw new TypeError(
+      `Cannot ${ACTION} as inputRank must be a function from a batch norm's path to the rank of its ` +
+        `batches: current value is ${shown(options.inputRank)}`,
     );
   }
   checkFound(layersOf<A>(model, ACTION), model, ACTION);
@@ -91,7 +103,9 @@ export async function foldModel<A, T>(
   const pairs = pairsOf<A>(model, only, options.into);
   return await region(device, async (scope) => {
     const replacements = new Map<object, object>(
-      (await Promise.all([...pairs.values()].map((pair) => foldPair(scope, pair)))).flat(),
+      (await Promise.all(
+        [...pairs.values()].map((pair) => foldPair(scope, pair, options.inputRank)),
+      )).flat(),
     );
     return replaceNodes<T, Node<A>>(
       model,
@@ -174,16 +188,37 @@ function pairsOf<A>(
 async function foldPair<A>(
   device: Device<A>,
   { layer, path, linear }: Pair<A>,
+  inputRank: FoldModelOptions["inputRank"],
 ): Promise<readonly (readonly [old: object, node: object])[]> {
   const [state, host] = await Promise.all([
     stateToHost(device, layer.state),
     toHost(device, linear),
   ]);
-  const both = folded(state, host, `${ACTION} at ${called(path)}`);
+  const here = `${ACTION} at ${called(path)}`;
+  const rank = rankBehind(host, layer, () => inputRank?.(path), here);
+  const both = folded(state, host, rank, here);
   return [
     [layer, withState<A, typeof layer>(layer, stateFromHost(device, identityLike(state)))],
     [linear, fromHost(device, linear, both)],
   ];
+}
+
+/** The rank of a batch norm's batches: its kind's, or a convolution's, or else what its user tells. */
+function rankBehind(
+  { shape }: LinearLayer,
+  layer: BatchNormLayer<unknown>,
+  told: () => number | undefined,
+  here: string,
+): number {
+  const { least, most } = ranksOf(layer);
+  // A convolution's outputs are axis 1 of batches of its own rank, and it takes no others.
+  if (least === most || shape.length > 2) return Math.min(Math.max(shape.length, least), most);
+  const rank = told();
+  if (rank !== undefined) return rank;
+  throw new TypeError(
+    `Cannot ${here} as inputRank must tell the rank of its batches, which a ${layer.kind} behind a ` +
+      `linear layer does not: current value is undefined`,
+  );
 }
 
 /** A state whose evaluation changes nothing. */

@@ -227,9 +227,9 @@ function foldingTests<A>(kit: DeviceKit<A>): void {
   const test = testsOf(kit);
 
   test("foldModel() gives each linear layer the bits of foldBatchNorm(), however it is stored", async (device) => {
-    const norm = trained(device, 3);
+    const norm = { ...trained(device, 3), kind: "batchNorm" as const };
     const state = await stateToHost(device, norm.state);
-    const into = () => "linear";
+    const folding = { into: () => "linear", inputRank: () => 2 };
     for (const { shape, transposed } of SHAPES) {
       const values = normalArray(shape.reduce((a, b) => a * b), 7);
       const offsets = Float32Array.of(1, -2, 3);
@@ -247,8 +247,8 @@ function foldingTests<A>(kit: DeviceKit<A>): void {
         ];
         for (const [bias, given] of biases) {
           const linear = { ...{ weight, bias, name: "mine" }, ...options };
-          const folded = await foldModel(device, { linear, norm }, { into });
-          const expected = foldBatchNorm(state, whole(given));
+          const folded = await foldModel(device, { linear, norm }, folding);
+          const expected = foldBatchNorm(state, whole(given), shape.length);
           const weights = await rowMajor(device, folded.linear.weight);
           assert.deepEqual(weights, expected.weight);
           const after = folded.linear.bias;
@@ -263,8 +263,8 @@ function foldingTests<A>(kit: DeviceKit<A>): void {
           assert.equal(folded.linear.name, "mine");
         }
       }
-      const host = await foldModel(device, { linear: whole(null), norm }, { into });
-      const expected = foldBatchNorm(state, whole(null));
+      const host = await foldModel(device, { linear: whole(null), norm }, folding);
+      const expected = foldBatchNorm(state, whole(null), shape.length);
       assert.deepEqual([host.linear.weight, host.linear.bias], [expected.weight, expected.bias]);
     }
   });
@@ -276,14 +276,17 @@ function foldingTests<A>(kit: DeviceKit<A>): void {
       weight: tensor(device, normalArray(6, 3), [3, 2], half),
       bias: device.upload(Float32Array.of(1, -2, 3), "float16"),
     };
-    const folded = await foldModel(device, { linear, norm }, { into: () => "linear" });
+    const folded = await foldModel(device, { linear, norm }, {
+      into: () => "linear",
+      inputRank: () => 2,
+    });
     const { weight, bias } = folded.linear;
     assert.deepEqual([weight.dtype, device.describe(bias).dtype], ["float16", "float16"]);
     const given = { weight: await toArray(device, linear.weight), shape: [3, 2] };
     const expected = foldBatchNorm(await stateToHost(device, norm.state), {
       ...given,
       bias: await device.download(linear.bias),
-    });
+    }, 2);
     assert.deepEqual(await toArray(device, weight), rounded(expected.weight));
     assert.deepEqual(await device.download(bias), rounded(expected.bias));
   });
@@ -296,6 +299,7 @@ function foldingTests<A>(kit: DeviceKit<A>): void {
     const folded = await foldModel(device, model, {
       into: (path) => path.replace("norm", "linear"),
       only: (path) => path.startsWith("a."),
+      inputRank: () => 2,
     });
     assert.equal(folded.b, model.b);
     const { own, activation, kind, state } = folded.a.norm;
@@ -310,7 +314,7 @@ function foldingTests<A>(kit: DeviceKit<A>): void {
   test("foldModel() keeps what it made alone, and nothing when it fails", async (device) => {
     const norm = trained(device, 3);
     const linear = { weight: stored(device, normalArray(6, 3), [3, 2]), bias: null };
-    const options = { into: () => "linear" };
+    const options = { into: () => "linear", inputRank: () => 2 };
     const counted = census(device);
     const folded = await foldModel(counted.device, { linear, norm }, options);
     assert.equal(counted.alive(), 4, "weight, bias, running mean, running variance");
@@ -335,6 +339,9 @@ function foldingTests<A>(kit: DeviceKit<A>): void {
     const linear = { weight: stored(device, normalArray(6, 3), [3, 2]), bias: null };
     const untracked = initLayer(device, "batchNorm1d", 3, { trackRunningStats: false });
     const into = () => "a";
+    const inputRank = () => 2;
+    const square = { weight: stored(device, normalArray(9, 3), [3, 3]), bias: null };
+    const kernel = { weight: stored(device, normalArray(54, 3), [3, 2, 3, 3]), bias: null };
     const wrong: [unknown, unknown, RegExp][] = [
       [{ a: linear, n: norm }, { into: () => "b" }, /at n as into must tell .*"b", .* with "a"$/],
       [{ n: norm }, { into: () => "n" }, /at n as into must tell the path .*"n", .* with none$/],
@@ -346,7 +353,7 @@ function foldingTests<A>(kit: DeviceKit<A>): void {
       [{ a: linear, b: linear, n: norm }, { into }, /at n as the layer at a .*stands at b too$/],
       [
         { a: linear, n: norm, m: norm },
-        { into, only: (p: string) => p === "n" },
+        { into, inputRank, only: (p: string) => p === "n" },
         /n is the same layer as m/,
       ],
       [
@@ -356,19 +363,45 @@ function foldingTests<A>(kit: DeviceKit<A>): void {
       ],
       [
         { a: linear, n: trained(device, 2) },
-        { into },
+        { into, inputRank },
         /at n as the layer's output channels, axis 0, .*3 and 2/,
       ],
-      [{ a: linear, n: untracked }, { into }, /at n as it must have running statistics/],
+      [{ a: linear, n: untracked }, { into, inputRank }, /at n as it must have running statistics/],
       [{ a: linear, n: initLazyLayer("batchNorm") }, { into }, /at n as a lazy batchNorm/],
       [
         { a: { weight: new Float32Array(6), bias: null }, n: norm },
-        { into },
+        { into, inputRank },
         /at n as .*rank >= 2/,
       ],
+      // Over the last axis of (N, 3, 3), where the extents do not tell.
+      [
+        { a: square, n: norm },
+        { into },
+        /at n as inputRank must tell .*a batchNorm1d behind a lin/,
+      ],
+      [
+        { a: square, n: norm },
+        { into, inputRank: () => 3 },
+        /at n as the layer's weight must have the rank of .*, 3, or .*: current shape is \(3, 3\)$/,
+      ],
+      [
+        { a: square, n: { ...norm, kind: "batchNorm2d" } },
+        { into, inputRank },
+        /at n as the layer's weight must have the rank of .*, 4, or .*: current shape is \(3, 3\)$/,
+      ],
+      [
+        { a: kernel, n: norm },
+        { into },
+        /at n as the layer's weight must have the rank of .*, 3, or .*: .* is \(3, 2, 3, 3\)$/,
+      ],
+      [{ a: linear, n: norm }, { into, inputRank: 2 }, /as inputRank must be a function .* is 2$/],
       [{ a: linear }, { into }, /as it must be a layer .* holds a$/],
       [{ a: linear, n: norm }, {}, /as into must be a function .*: current value is undefined$/],
-      [{ a: linear, n: norm }, undefined, /as options must be { into, only }: .*undefined$/],
+      [
+        { a: linear, n: norm },
+        undefined,
+        /as options must be { into, inputRank, only }: .*undefined$/,
+      ],
     ];
     for (const [model, options, text] of wrong) {
       await assert.rejects(foldModel(device, model, options as never), (error: Error) => {
