@@ -11,7 +11,9 @@
  * @module
  */
 
-import { parseArgs } from "node:util";
+import { integer, type Program, text } from "./command_line.ts";
+import { runProgram } from "./run_program.ts";
+import { startError } from "./start_error.ts";
 
 /** A relay at work. */
 export interface Relay extends AsyncDisposable {
@@ -88,44 +90,34 @@ export function serveRelay(worldSize: number, options: RelayOptions = {}): Relay
   return { url: `ws://${hostname}:${server.addr.port}`, [Symbol.asyncDispose]: close };
 }
 
-const HELP = `\
-Relays arrays between the ranks of one training run, until one of them leaves.
-
-Usage: deno run --allow-net examples/relay.ts --ranks N [--hostname NAME] [--port N]
-
-  --ranks N        number of ranks
-  --hostname NAME  address to listen at (0.0.0.0: all of this machine's)
-  --port N         port to listen at (8000)
-`;
-
-/** Reads the command line; what is wrong with it is thrown as a sentence. */
-function parse(args: readonly string[]) {
-  const { values } = parseArgs({
-    args: [...args],
-    options: {
-      ranks: { type: "string", default: "" },
-      hostname: { type: "string", default: "0.0.0.0" },
-      port: { type: "string", default: "8000" },
-      help: { type: "boolean", default: false },
-    },
-  });
-  const { ranks, hostname, port, help } = values;
-  if (!help && !(/^[1-9]\d{0,3}$/.test(ranks) && /^\d{1,5}$/.test(port))) {
-    throw new TypeError(
-      `--ranks and --port must be numbers: current values are "${ranks}" and "${port}"`,
-    );
-  }
-  return { ranks: Number(ranks), hostname, port: Number(port), help };
+/** What the flags say. */
+interface RelayFlags {
+  readonly ranks: number | undefined;
+  readonly hostname: string;
+  readonly port: number;
 }
 
-if (import.meta.main) {
-  try {
-    const { ranks, hostname, port, help } = parse(Deno.args);
-    if (help) console.log(HELP);
-    else console.log(`${ranks} ranks may join at ${serveRelay(ranks, { hostname, port }).url}`);
-  } catch (error) {
-    const [sentence] = (error as Error).message.split(/\.?\n/);
-    console.error(`${sentence}; --help tells more`);
-    Deno.exit(2);
+const RELAY: Program<RelayFlags> = {
+  usage: "deno run --allow-net examples/relay.ts",
+  action: "relay",
+  about: "Relays arrays between the ranks of one training run, until one of them leaves.",
+  flags: {
+    ranks: integer({ from: 1, to: 9999, usual: undefined, help: "number of ranks" }),
+    hostname: text({
+      ...{ takes: "NAME", usual: "0.0.0.0" },
+      help: "address to listen at; 0.0.0.0 is all of this machine's",
+    }),
+    port: integer({ from: 0, to: 65_535, usual: 8000, help: "port to listen at; 0 is any" }),
+  },
+};
+
+function main({ ranks, hostname, port }: RelayFlags): number {
+  if (ranks === undefined) {
+    throw startError("--ranks must tell how many there are: it has none (see --help)");
   }
+  console.log(`${ranks} ranks may join at ${serveRelay(ranks, { hostname, port }).url}`);
+  return 0;
 }
+
+// Deno.exit() would end the relay.
+if (import.meta.main) Deno.exitCode = await runProgram(RELAY, Deno.args, main);

@@ -146,10 +146,13 @@ Deno.test("a relay and its ranks are processes, and train what one process train
 
 Deno.test("the relay's command line says what is wrong with it, by exit code 2 and a sentence", async () => {
   const wrong: [string[], RegExp][] = [
-    [[], /^--ranks and --port must be numbers: current values are "" and "8000"; --help/],
-    [["--ranks", "0"], /current values are "0" and/],
-    [["--ranks", "2", "--port", "-1"], /--port|port/],
-    [["--ranks", "2", "--rank", "1"], /Unknown option '--rank'/],
+    [[], /^Cannot relay as --ranks must tell how many there are: it has none/],
+    [["--ranks", "0"], /--ranks must be an integer from 1 to 9999: current value is "0"/],
+    [
+      ["--ranks", "2", "--port", "-1"],
+      /--port must be an integer from 0 to 65535: current value is "-1"/,
+    ],
+    [["--ranks", "2", "--rank", "1"], /--rank is none of --ranks, --hostname, --port, --help/],
   ];
   for (const [args, text] of wrong) {
     const { code, stderr } = await program("examples/relay.ts", ...args).output();
