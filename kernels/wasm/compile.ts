@@ -2,10 +2,27 @@
  * `deno task kernels`: compiles `assembly/` to the binaries of `binaries.ts`; with `--check` only says whether they are
  * what the sources give.
  *
+ * The compiler is locked by `compile.lock` and not by the project's own file: Deno fetches all that a project's lock names
+ * before it runs any task, and this is 100 MB that nothing else needs. So its name is not for the checker either.
+ *
  * @module
  */
 
-import { main as asc } from "assemblyscript/asc";
+const COMPILER = "npm:assemblyscript@0.28.20/asc";
+
+/** The compiler's entry point, as far as it is used here. */
+interface Compiler {
+  readonly main: (
+    args: readonly string[],
+    host: {
+      readonly readFile: (name: string) => Promise<string | null>;
+      readonly writeFile: (name: string, contents: Uint8Array | string) => void;
+      readonly listFiles: () => readonly string[];
+    },
+  ) => Promise<{ readonly error: Error | null; readonly stderr: { toString(): string } }>;
+}
+
+const { main: asc }: Compiler = await import(COMPILER);
 
 const SOURCES = new URL("./assembly/", import.meta.url);
 const BINARIES = new URL("./binaries.ts", import.meta.url);
