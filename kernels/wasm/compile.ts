@@ -2,11 +2,28 @@
  * `deno task kernels`: compiles `assembly/` and says whether the binaries of `binaries.ts` are what it gives; with `--write`
  * it writes them.
  *
+ * The compiler is locked by `compile.lock` and not by the project's own file: Deno fetches all that a project's lock names
+ * before it runs any task, and this is 100 MB that nothing else needs. So its name is not for the checker either.
+ *
  * @module
  */
 
 import { on, type Program } from "../../examples/command_line.ts";
 import { runProgram } from "../../examples/run_program.ts";
+
+const COMPILER = "npm:assemblyscript@0.28.20/asc";
+
+/** The compiler's entry point, as far as it is used here. */
+interface Compiler {
+  readonly main: (
+    args: readonly string[],
+    host: {
+      readonly readFile: (name: string) => Promise<string | null>;
+      readonly writeFile: (name: string, contents: Uint8Array | string) => void;
+      readonly listFiles: () => readonly string[];
+    },
+  ) => Promise<{ readonly error: Error | null; readonly stderr: { toString(): string } }>;
+}
 
 const SOURCES = new URL("./assembly/", import.meta.url);
 const BINARIES = new URL("./binaries.ts", import.meta.url);
@@ -30,8 +47,8 @@ const SHARED_FLAGS = ["--enable", "threads", "--sharedMemory"];
 
 /** Compiles the kernels once. */
 async function compile(flags: readonly string[]): Promise<Uint8Array> {
-  // Not before there is work: loading the compiler asks for a permission.
-  const { main: asc } = await import("assemblyscript/asc");
+  // Not before there is work: it is fetched, and asks for a permission.
+  const { main: asc }: Compiler = await import(COMPILER);
   let binary: Uint8Array | undefined;
   const { error, stderr } = await asc([ENTRY, "--outFile", "kernels.wasm", ...FLAGS, ...flags], {
     readFile: (name) =>
