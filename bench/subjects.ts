@@ -1,12 +1,12 @@
 /** Who is measured: the reference device, and a device on each implementation of WebGPU that is at hand. */
 
-import config from "../deno.json" with { type: "json" };
 import { DeviceError, type ReferenceArray, referenceDevice } from "../mod.ts";
 import {
   type OwnedWebGpuDevice,
   requestWebGpuDevice,
   type WebGpuArray,
 } from "../kernels/webgpu_device.ts";
+import { DAWN, loadDawn } from "../tests/load_dawn.ts";
 import { CPU_SHAPES, GPU_SHAPES, SOFTWARE_GPU_SHAPES } from "./batches.ts";
 import type { Subject } from "./rows.ts";
 
@@ -40,11 +40,10 @@ export type Candidate =
 export async function webgpuCandidates(): Promise<Candidate[]> {
   return [
     await candidate(`Deno ${Deno.version.deno}`, () => Promise.resolve(navigator.gpu)),
-    await candidate(`Dawn (${config.imports.webgpu})`, async () => {
+    await candidate(`Dawn (${DAWN})`, async () => {
       const { state } = await Deno.permissions.query({ name: "ffi" });
       if (state !== "granted") throw new Deno.errors.NotCapable("it needs --allow-ffi");
-      const { create } = await import("webgpu");
-      return create([]);
+      return await loadDawn();
     }),
   ];
 }

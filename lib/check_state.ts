@@ -9,6 +9,16 @@ import { describe, type Describing } from "./tensor.ts";
 import { mistaken, shown } from "./words.ts";
 
 /**
+ * Tells whether a node of a model says that it is a state.
+ *
+ * @param value a plain record
+ * @returns whether it has a state's fields; what stands in them is not looked at
+ */
+export function claimsState<A>(value: object): value is BatchNormState<A> {
+  return "numFeatures" in value && "runningMean" in value && "numBatchesTracked" in value;
+}
+
+/**
  * Checks that a state is well-formed and lives on the device.
  *
  * @param device the device it must live on

@@ -1,83 +1,59 @@
 import assert from "node:assert/strict";
-import { LARGEST_DIFFERENCE } from "../examples/page/report.ts";
-import { batchNormForward, initBatchNorm, referenceDevice, tensor, toArray } from "../mod.ts";
+import { type Block, blocks, run, textOf } from "./pages.ts";
 
 const root = new URL("../", import.meta.url);
 
-Deno.test("the README's examples run as printed, with no permission, and print what they say", async () => {
-  const readme = await Deno.readTextFile(new URL("README.md", root));
-  const examples = [...readme.matchAll(/^```ts\n(.*?)^```$/gms)].map(([, code]) => code);
-  const device = referenceDevice();
-  const whole = tensor(device, [1, 2, 3, 4, 5, 6], [6, 1]);
-  const { output } = batchNormForward(initBatchNorm(device, 1), whole, { device });
-  const alone = [...await toArray(device, output)];
-  const is = (expected: unknown) => (shown: unknown) => assert.deepEqual(shown, expected);
-  const checks = [
-    is(alone),
-    is(1),
-    (shown: unknown) => assert(typeof shown === "number" && shown <= LARGEST_DIFFERENCE),
-    (shown: unknown) =>
-      assert.deepEqual(shown, ["stem.norm.running_mean", "stem.norm.running_var"]),
-    is(undefined),
-    is(24_576),
-    (shown: unknown) => {
-      assert(Array.isArray(shown) && shown.length === 2);
-      // An inverse root and a division of WGSL, as in the device suite's kit of WebGPU: 8 units.
-      assert(shown.every((value, i) => Math.abs(value - [-1, 1][i]) <= 8 * 2 ** -23), `${shown}`);
-    },
-    is(undefined),
-  ];
-  assert.equal(examples.length, checks.length);
-  for (const [i, code] of examples.entries()) checks[i](await shown(code));
-});
+/** Blocks of the pages that are more than what `docs_test.ts` makes of each: parts of programs, programs of several files. */
+async function blockWith(part: string): Promise<Block> {
+  const found = (await blocks()).filter(({ code }) => code.includes(part));
+  assert.equal(found.length, 1, `blocks with ${part}`);
+  return found[0];
+}
 
-// Its block is no test of `deno test --doc`, so that the page's 31.5 million numbers on each rank are drawn once.
-Deno.test("the README's layers of PyTorch's page run as printed, at the page's own size", async () => {
-  const readme = await Deno.readTextFile(new URL("README.md", root));
-  const [, code] =
-    /^```ts ignore\n(import[^`]*from "\.\/examples\/page\/.*?)^```$/ms.exec(readme) ?? [];
-  assert(code);
-  const means = await shown(code) as number[];
+const stripped = (text: string) => text.split("\n").map((line) => line.trim()).filter(Boolean);
+
+// It is marked as no program, so that the page's 31.5 million numbers on each rank are drawn once.
+Deno.test("the layers of PyTorch's page run as printed, at the page's own size", async () => {
+  const block = await blockWith("const shape = [20, 100, 35, 45, 10];");
+  const outcome = (await run([block])).get(block);
+  assert.equal(outcome?.error, null);
+  assert.equal(outcome.printed.length, 1);
+  const means: number[] = JSON.parse(outcome.printed[0]);
   // Of a mean of 630,000 normal numbers the running mean is a tenth.
   assert(means.every((mean) => mean !== 0 && Math.abs(mean) < 0.1 * 5 / Math.sqrt(630_000)));
   assert.deepEqual(means, [means[0], means[0], means[3], means[3]]);
   assert.notEqual(means[0], means[3]);
 });
 
-Deno.test("the README's blocks of PyTorch's page are the examples that run on every group", async () => {
-  const readme = await Deno.readTextFile(new URL("README.md", root));
-  const lines = (text: string) => text.split("\n").map((line) => line.trim()).join("\n");
+Deno.test("the blocks of PyTorch's page are the examples that run on every group", async () => {
   for (
     const [file, start] of [
       ["layers.ts", "const ranks = await bn.runRanks(4, async (world) => {"],
       ["convert.ts", "async function train("],
     ]
   ) {
-    const from = readme.slice(readme.indexOf(start)).split("\n").slice(1);
+    const { code } = await blockWith(start);
+    const from = code.slice(code.indexOf(start)).split("\n").slice(1);
     const body = from.slice(0, from.findIndex((line) => line.startsWith("}")));
     assert(body.length > 10);
-    const program = await Deno.readTextFile(new URL(`examples/page/${file}`, root));
-    assert(lines(program).includes(lines(body.join("\n"))), file);
+    const program = await textOf(`examples/page/${file}`);
+    assert(stripped(program).join("\n").includes(stripped(body.join("\n")).join("\n")), file);
   }
 });
 
-Deno.test("the README's step beside kernels of one's own is that of the whole program", async () => {
-  const readme = await Deno.readTextFile(new URL("README.md", root));
-  const program = await Deno.readTextFile(new URL("examples/own_kernels.ts", root));
-  const [, step] = /^```ts ignore\n(launch\(.*?)^```$/ms.exec(readme) ?? [];
-  assert(step);
-  const lines = (text: string) => text.split("\n").map((line) => line.trim()).filter(Boolean);
-  assert(lines(step).length <= 10);
-  assert(lines(program).join("\n").includes(lines(step).join("\n")));
-  assert.match(readme, new RegExp(`${program.trimEnd().split("\n").length} lines`));
+Deno.test("the step beside kernels of one's own is that of the whole program", async () => {
+  const { page, code } = await blockWith("launch(linear, ");
+  const program = await textOf("examples/own_kernels.ts");
+  assert(stripped(code).length <= 10);
+  assert(stripped(program).join("\n").includes(stripped(code).join("\n")));
+  assert.match(await textOf(page), new RegExp(`${program.trimEnd().split("\n").length} lines`));
 });
 
-Deno.test("the README's workers train what its tasks of one thread train", async () => {
-  const readme = await Deno.readTextFile(new URL("README.md", root));
-  const [, definitions, tasks] =
-    /^```ts\n(import \{\n {2}addScaled,.*?)^(const states.*?)^console/ms.exec(readme) ?? [];
-  const [, served, spawned] =
-    /^```ts ignore\n\/\/ rank\.ts\n(.*?)\/\/ main\.ts\n(.*?)^```$/ms.exec(readme) ?? [];
+Deno.test("the workers train what the tasks of one thread train", async () => {
+  const [, definitions, tasks] = /^(.*?)^(const states.*?)^console/ms
+    .exec((await blockWith("async function trainStep(")).code) ?? [];
+  const [, served, spawned] = /^\/\/ rank\.ts\n(.*?)\/\/ main\.ts\n(.*)$/s
+    .exec((await blockWith("// rank.ts\nserveRank(")).code) ?? [];
   assert(definitions && tasks && served && spawned);
   const print = "console.log(states.map((state) => [...state.runningMean ?? []]).join());\n";
   const toHost = "(await Promise.all(states.map((state) => stateToHost(device, state))))";
@@ -104,28 +80,6 @@ Deno.test("the README's workers train what its tasks of one thread train", async
     await Deno.remove(cwd, { recursive: true });
   }
 });
-
-/** What an example prints, as JSON, with no permission; undefined for nothing. */
-async function shown(code: string): Promise<unknown> {
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "--no-prompt", "--check", "--ext=ts", "-"],
-    cwd: root,
-    env: { NO_COLOR: "1" },
-    stdin: "piped",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-  const writer = child.stdin.getWriter();
-  await writer.write(new TextEncoder().encode(code));
-  await writer.close();
-  const { code: exitCode, stdout, stderr } = await child.output();
-  const text = new TextDecoder();
-  const complaints = text.decode(stderr);
-  assert.equal(exitCode, 0, complaints);
-  assert.doesNotMatch(complaints, /assertion/i);
-  const output = text.decode(stdout).trim();
-  return output === "" ? undefined : JSON.parse(output);
-}
 
 /** What a program prints. */
 async function printed(cwd: string, name: string): Promise<string> {

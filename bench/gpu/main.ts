@@ -18,9 +18,9 @@
  */
 
 import { parseArgs } from "node:util";
-import config from "../../deno.json" with { type: "json" };
 import { DeviceError } from "../../mod.ts";
 import { requestWebGpuDevice } from "../../kernels/webgpu_device.ts";
+import { DAWN } from "../../tests/load_dawn.ts";
 import { replaceSection } from "../groups/scale.ts";
 import { openPackages } from "../peers/packages.ts";
 import { type Case, casesFor, titleOfCase } from "./cases.ts";
@@ -139,7 +139,7 @@ async function run(): Promise<MeasuredGpu> {
       torch: software ? null : await torch.ranks(shape),
     });
   }
-  const implementation = values.dawn ? `Dawn ${config.imports.webgpu}` : "Deno's own WebGPU";
+  const implementation = values.dawn ? `Dawn (${DAWN})` : "Deno's own WebGPU";
   const versions = [
     ...[`Deno ${Deno.version.deno}`, implementation, torch.version],
     ...peers.map(({ version }) => version),

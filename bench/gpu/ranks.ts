@@ -13,6 +13,7 @@ import {
 } from "../../mod.ts";
 import { spawnWorkers } from "../../lib/groups/workers.ts";
 import { requestWebGpuDevice, type WebGpuDevice } from "../../kernels/webgpu_device.ts";
+import { loadDawn } from "../../tests/load_dawn.ts";
 import { type BatchShape, place } from "../batches.ts";
 
 /** Ranks. */
@@ -29,7 +30,7 @@ export interface RankOptions {
 
 /** Dawn, or the runtime's own WebGPU. */
 export async function gpuAtHand(dawn: boolean): Promise<GPU> {
-  return dawn ? (await import("webgpu")).create([]) : navigator.gpu;
+  return dawn ? await loadDawn() : navigator.gpu;
 }
 
 /**

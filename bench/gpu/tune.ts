@@ -12,6 +12,7 @@
 import { parseArgs } from "node:util";
 import { explain, requestWebGpuDevice, webgpuDevice } from "../../kernels/webgpu_device.ts";
 import type { Choices } from "../../kernels/webgpu_device.ts";
+import { loadDawn } from "../../tests/load_dawn.ts";
 import { type Case, titleOfCase } from "./cases.ts";
 import { measureOurs } from "./ours.ts";
 
@@ -44,7 +45,7 @@ const { values } = parseArgs({
     write: { type: "boolean", default: false },
   },
 });
-const gpu: GPU = values.dawn ? (await import("webgpu")).create([]) : navigator.gpu;
+const gpu: GPU = values.dawn ? await loadDawn() : navigator.gpu;
 const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
 const clock = "timestamp-query";
 const requiredFeatures = adapter?.features.has(clock) ? [clock] as const : [];

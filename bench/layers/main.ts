@@ -18,6 +18,7 @@ import {
 } from "../../kernels/webgpu_device.ts";
 import { paragraph, table } from "../groups/markdown.ts";
 import { replaceSection } from "../groups/scale.ts";
+import { loadDawn } from "../../tests/load_dawn.ts";
 import { nullGpu } from "./null_gpu.ts";
 import { type Network, networkOn } from "./step.ts";
 
@@ -81,7 +82,7 @@ const grown = Object.entries(after).map(([name, count]) =>
 );
 
 {
-  const gpu: GPU = values.dawn ? (await import("webgpu")).create([]) : navigator.gpu;
+  const gpu: GPU = values.dawn ? await loadDawn() : navigator.gpu;
   if (await gpu?.requestAdapter()) {
     await using device = await requestWebGpuDevice({ gpu });
     // Software computes on the cores that the host needs: next to nothing, then.

@@ -17,6 +17,8 @@ export interface Leaf<A> {
   readonly array: A;
   readonly length: number;
   readonly dtype: DType;
+  /** Shape and memory order of a tensor, for comparison and messages; left out of a bare array. */
+  readonly layout?: string;
 }
 
 /** A tree taken apart, in an order that does not depend on the order in which records were written. */
@@ -65,10 +67,10 @@ export function flatten<A, T>(
   const ancestors = new Map<object, string>();
   const called = (path: string) => path === "" ? `the ${name}` : path;
 
-  const leaf = (path: string, array: A): number => {
+  const leaf = (path: string, array: A, layout?: string): number => {
     const info = describe(device, array, action, called(path));
     shapes.push(`${path}: ${info.length} ${info.dtype}`);
-    return leaves.push({ path, array, ...info }) - 1;
+    return leaves.push({ path, array, ...info, ...(layout !== undefined && { layout }) }) - 1;
   };
   const refuse = (path: string, what: string): never => {
     throw new TypeError(
@@ -98,8 +100,9 @@ export function flatten<A, T>(
     if (isTensor(node)) {
       checkTensor(device, node as Tensor<A>, action, path || name);
       const tensor = tensorLike(node as Tensor<A>, node.data as A);
-      const at = leaf(path, tensor.data);
-      shapes.push(`(${tensor.shape}) ${tensor.format}`);
+      const layout = `(${tensor.shape}) ${tensor.format}`;
+      const at = leaf(path, tensor.data, layout);
+      shapes.push(layout);
       return (arrays) => tensorLike(tensor, arrays[at]);
     }
     return branch(node, path);

@@ -104,6 +104,19 @@ export function checkRank(kind: LayerKind, shape: readonly number[], action: str
 }
 
 /**
+ * Tells which batches a layer takes.
+ *
+ * @param layer with its kind
+ * @returns the least and the largest rank
+ */
+export function ranksOf(
+  { kind }: { readonly kind: LayerKind },
+): { readonly least: number; readonly most: number } {
+  const [least, most] = RANKS[kind];
+  return { least, most };
+}
+
+/**
  * Makes the error for a layer that must have a state and has none.
  *
  * @param layer with its kind

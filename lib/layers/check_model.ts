@@ -6,9 +6,9 @@
 
 import { checkDevice } from "../check_effects.ts";
 import { checkState } from "../check_state.ts";
-import { layersOf } from "./convert.ts";
 import { type LayerEffects, namedGroup } from "./effects.ts";
 import { called } from "./model.ts";
+import { layersOf } from "./replace.ts";
 
 /**
  * Checks all layers of a model against what they will be run with.

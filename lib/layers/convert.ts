@@ -4,23 +4,15 @@
  * @module
  */
 
-import { checkLayer, claimsLayer } from "./check_layer.ts";
-import type { BatchNormLayer, LazyBatchNormLayer } from "./layer.ts";
 import { shown } from "../words.ts";
-import { called, isRecord, type Nodes, nodesOf, withNodes } from "./model.ts";
+import { called } from "./model.ts";
+import { type AnyLayer, checkChoice, type LayerChoice, layersOf, replaceNodes } from "./replace.ts";
 
 /** Which layers a conversion is about, and their group. */
-export interface ConvertOptions {
+export interface ConvertOptions extends LayerChoice {
   /** Name of the group; see the functions for what they do without. */
   readonly processGroup?: string;
-  /**
-   * Whether the layer at a path is meant; all are by default. A path is made of keys and indices joined by dots, such as
-   * `"blocks.0.norm"`, and is `""` for a model that is a layer itself.
-   */
-  readonly only?: (path: string) => boolean;
 }
-
-type Layer<A = unknown> = BatchNormLayer<A> | LazyBatchNormLayer;
 
 /**
  * Makes every batch norm of a model synchronised, as `torch.nn.SyncBatchNorm.convert_sync_batchnorm` does, but as a pure
@@ -98,70 +90,29 @@ export function revertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}): 
   );
 }
 
-/**
- * Finds the layers of a model and checks each as far as can be told without its device.
- *
- * @param model a tree of plain records and arrays
- * @param action what the caller was about to do, for the message
- * @returns the layers and their paths
- * @throws TypeError or RangeError that names the path of a cycle, or of a node with the `kind` of a layer that is none
- */
-export function layersOf<A>(model: unknown, action: string): Nodes<Layer<A>> {
-  const isLayer = (value: object): value is Layer<A> => isRecord(value) && claimsLayer(value);
-  const layers = nodesOf(model, isLayer, action);
-  for (const [layer, [path]] of layers) checkLayer(layer, `${action} at ${called(path)}`);
-  return layers;
-}
-
 /** Gives layers other groups. */
 function regroup<T>(
   model: T,
   only: (path: string) => boolean,
   action: string,
-  groupOf: (layer: Layer, path: string) => string | null,
+  groupOf: (layer: AnyLayer<unknown>, path: string) => string | null,
 ): T {
-  const layers = layersOf(model, action);
-  // A layer that stays is not looked into either: what is in its own fields is its own.
-  const replacements = new Map<Layer, Layer>([...layers.keys()].map((layer) => [layer, layer]));
-  for (const [layer, paths] of layers) {
-    const meant = paths.filter((path) => only(path));
-    if (meant.length === 0) continue;
-    const processGroup = groupOf(layer, meant[0]);
-    if (processGroup === layer.processGroup) continue;
-    const taken = new Set(meant);
-    const other = paths.find((path) => !taken.has(path));
-    if (other !== undefined) {
-      throw new TypeError(
-        `Cannot ${action} as ${called(meant[0])} is the same layer as ${called(other)}: ` +
-          `only must take both or neither, current choice is the former alone`,
-      );
-    }
-    replacements.set(layer, Object.freeze({ ...layer, processGroup }));
-  }
-  return withNodes(model, replacements);
+  return replaceNodes(model, layersOf(model, action), only, action, (layer, path) => {
+    const processGroup = groupOf(layer, path);
+    return processGroup === layer.processGroup ? layer : Object.freeze({ ...layer, processGroup });
+  });
 }
 
 function checkOptions(
   options: ConvertOptions,
   action: string,
 ): { readonly processGroup?: string; readonly only: (path: string) => boolean } {
-  if (typeof options !== "object" || options === null) {
-    throw new TypeError(
-      `Cannot ${action} as options must be { processGroup, only }: current value is ${
-        shown(options)
-      }`,
-    );
-  }
-  const { processGroup, only = () => true } = options;
+  const { only } = checkChoice(options, action, "processGroup, only");
+  const { processGroup } = options;
   if (processGroup !== undefined && (typeof processGroup !== "string" || processGroup === "")) {
     throw new TypeError(
       `Cannot ${action} as processGroup must be the name of a group: ` +
         `current value is ${shown(processGroup)}; groups themselves go into effects.groups`,
-    );
-  }
-  if (typeof only !== "function") {
-    throw new TypeError(
-      `Cannot ${action} as only must be a function of a path: current value is ${shown(only)}`,
     );
   }
   return { processGroup, only };

@@ -2,15 +2,7 @@
 
 import assert from "node:assert/strict";
 import * as fc from "fast-check";
-import {
-  type BatchNormLayer,
-  type Device,
-  freeze,
-  initLayer,
-  release,
-  stateToHost,
-  tensor,
-} from "../../mod.ts";
+import { type Device, freeze, initLayer, release, stateToHost, tensor } from "../../mod.ts";
 import {
   fromStateDict,
   type StateDict,
@@ -114,7 +106,7 @@ export function sharingSuite<A>(kit: DeviceKit<A>): void {
       const row = tensor(on, values, [1, 2]);
       return {
         norm,
-        fixed: freeze<A, BatchNormLayer<A>>(norm),
+        fixed: freeze(norm),
         state: norm.state,
         row,
         column: { ...row, shape: [2, 1] },

@@ -152,7 +152,7 @@ function loadingTests<A>(kit: DeviceKit<A>): void {
     const model = {
       ...networkOf(device),
       named: { ...tensor(device, [1, 2], shape), shape, name: "kernel" },
-      frozen: { ...freeze<A, BatchNormLayer<A>>(initLayer(device, "batchNorm1d", 1)), own: ["x"] },
+      frozen: { ...freeze(initLayer(device, "batchNorm1d", 1)), own: ["x"] },
     };
     const other = {
       ...networkOf(device, 2),

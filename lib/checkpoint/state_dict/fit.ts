@@ -4,7 +4,7 @@
  * @module
  */
 
-import { fromRowMajor } from "./row_major.ts";
+import { fromRowMajor } from "../../row_major.ts";
 import type { Entry } from "./entries.ts";
 import type { Part } from "./nodes.ts";
 import { toFloat32 } from "../numbers.ts";

@@ -14,7 +14,7 @@ import {
   withState,
 } from "../../layers/layer.ts";
 import { called, isRecord } from "../../layers/model.ts";
-import { checkState } from "../../check_state.ts";
+import { checkState, claimsState } from "../../check_state.ts";
 import { type BatchNormState, firstState } from "../../state.ts";
 import { checkTensor, describe, type DType, type Format, type Tensor } from "../../tensor.ts";
 
@@ -77,10 +77,6 @@ function claimsTensor(value: object): boolean {
   // Not value.data: a getter is not to be called.
   const data = Object.getOwnPropertyDescriptor(value, "data")?.value;
   return isTensor(value) && typeof data === "object" && data !== null;
-}
-
-function claimsState(value: object): value is BatchNormState<unknown> {
-  return "numFeatures" in value && "runningMean" in value && "numBatchesTracked" in value;
 }
 
 /**

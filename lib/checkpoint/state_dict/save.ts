@@ -9,7 +9,7 @@ import type { Device } from "../../device.ts";
 import { lazyError } from "../../layers/check_layer.ts";
 import type { LazyBatchNormLayer } from "../../layers/layer.ts";
 import { called } from "../../layers/model.ts";
-import { type Layout, toRowMajor } from "./row_major.ts";
+import { type Layout, toRowMajor } from "../../row_major.ts";
 import { contentsOf } from "./entries.ts";
 import type { Part } from "./nodes.ts";
 import { toHalf } from "../numbers.ts";

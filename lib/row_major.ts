@@ -4,7 +4,7 @@
  * @module
  */
 
-import { extents, type Format } from "../../tensor.ts";
+import { extents, type Format } from "./tensor.ts";
 
 /** How the elements of an array lie, logically and in memory. */
 export interface Layout {
