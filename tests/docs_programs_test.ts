@@ -1,0 +1,155 @@
+/** The blocks of docs/ that are parts of a larger program, or programs of several files: `deno test --doc` cannot run them. */
+
+import assert from "node:assert/strict";
+import { hasMpi, launch, withFolder } from "./mpi_kit.ts";
+
+const root = new URL("../", import.meta.url);
+
+/** The code of a page's blocks, in order, those that are no tests by themselves included. */
+async function blocks(page: string): Promise<string[]> {
+  const text = await Deno.readTextFile(new URL(`docs/${page}.md`, root));
+  return [...text.matchAll(/^```ts(?: ignore)?\n(.*?)^```$/gms)].map(([, code]) => code);
+}
+
+/** The one block of a page in which a text occurs. */
+async function block(page: string, text: string): Promise<string> {
+  const found = (await blocks(page)).filter((code) => code.includes(text));
+  assert.equal(found.length, 1, `docs/${page}.md should have one block with ${text}`);
+  return found[0];
+}
+
+/** A program's lines without how far they are indented. */
+function lines(code: string): string {
+  return code.split("\n").map((line) => line.trim()).filter(Boolean).join("\n");
+}
+
+/** What a program of several files prints, with the package's names as a user's import map has them. */
+async function printed(files: Record<string, string>, main: string, ...flags: string[]) {
+  const { exports } = JSON.parse(await Deno.readTextFile(new URL("deno.json", root)));
+  const names = Object.entries<string>(exports)
+    .map(([name, file]) => [`@syncbn/syncbn${name.slice(1)}`, new URL(file, root).href]);
+  const config = JSON.stringify({ imports: Object.fromEntries(names) });
+  const cwd = await Deno.makeTempDir({ prefix: "syncbn_docs_" });
+  try {
+    for (const [name, code] of Object.entries({ ...files, "deno.json": config })) {
+      await Deno.writeTextFile(`${cwd}/${name}`, code);
+    }
+    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "--no-prompt", "--no-lock", "--check", ...flags, main],
+      cwd,
+      env: { NO_COLOR: "1" },
+    }).output();
+    const text = new TextDecoder();
+    assert.equal(code, 0, text.decode(stderr));
+    return text.decode(stdout).trim();
+  } finally {
+    await Deno.remove(cwd, { recursive: true });
+  }
+}
+
+Deno.test("docs/groups.md: its workers make of a batch what the README's tasks of one thread make of it", async () => {
+  const rank = await block("groups", "// rank.ts");
+  const main = await block("groups", "// main.ts");
+  const workers = await printed({ "rank.ts": rank, "main.ts": main }, "main.ts", "--allow-read");
+  const readme = await Deno.readTextFile(new URL("README.md", root));
+  const [, tasks] = /^```ts\n(.*?)^```$/ms.exec(readme) ?? [];
+  assert(tasks.includes("runRanks(4"));
+  const [ours, theirs] = [workers, await printed({ "tasks.ts": tasks }, "tasks.ts")].map((shown) =>
+    JSON.parse(shown) as number[]
+  );
+  assert.equal(theirs.length, 6);
+  // The one on Wasm, the other on the reference device: two units of the last place of values below 2.
+  for (const [i, value] of ours.entries()) {
+    assert(Math.abs(value - theirs[i]) <= 2 * 2 ** -23, `${ours} for ${theirs}`);
+  }
+});
+
+for (const family of ["Open MPI", "MPICH"] as const) {
+  Deno.test({
+    name: `docs/groups.md: its two processes meet under ${family}`,
+    ignore: !(await hasMpi(family)),
+    fn: async () => {
+      const code = await block("groups", "// sum.ts");
+      const [, flags] = /(--allow-ffi .*) sum\.ts$/m.exec(code) ?? [];
+      await withFolder(async (folder) => {
+        await Deno.writeTextFile(`${folder}/sum.ts`, code);
+        const permissions = flags.split(" ");
+        const shown = await launch(family, 2, [`${folder}/sum.ts`], { permissions, folder });
+        assert.equal(shown.code, 0, shown.stderr);
+        assert.equal(shown.stdout, "3\n3\n");
+      });
+    },
+  });
+}
+
+Deno.test("docs/devices.md: its step beside kernels of one's own is that of the whole program", async () => {
+  const program = await Deno.readTextFile(new URL("examples/own_kernels.ts", root));
+  const step = await block("devices", "launch(linear,");
+  assert(lines(program).includes(lines(step)));
+  const page = await Deno.readTextFile(new URL("docs/devices.md", root));
+  assert.match(
+    page,
+    new RegExp(`own_kernels.ts\\), ${program.trimEnd().split("\n").length} lines`),
+  );
+});
+
+Deno.test("docs/pytorch.md: its two programs are the examples that run on every group", async () => {
+  for (
+    const [file, start] of [
+      ["layers.ts", "const ranks = await bn.runRanks(4, async (world) => {"],
+      ["convert.ts", "async function train("],
+    ]
+  ) {
+    const from = (await block("pytorch", start)).split("\n");
+    const body = from.slice(from.findIndex((line) => line.startsWith(start)) + 1);
+    const inside = body.slice(0, body.findIndex((line) => line.startsWith("}")));
+    assert(inside.length > 10);
+    const program = await Deno.readTextFile(new URL(`examples/page/${file}`, root));
+    assert(lines(program).includes(lines(inside.join("\n"))), file);
+  }
+});
+
+// Run once here, not by `deno test --doc` too: it draws 31.5 million numbers on each rank.
+Deno.test("docs/pytorch.md: its layers run as printed, at the page's own size", async () => {
+  const code = await block("pytorch", "[20, 100, 35, 45, 10]");
+  const examples = new URL("examples/", root).href;
+  const means: number[] = JSON.parse(
+    await printed({ "layers.ts": code.replaceAll("../examples/", examples) }, "layers.ts"),
+  );
+  // Of a mean of 630,000 normal numbers the running mean is a tenth.
+  assert(means.every((mean) => mean !== 0 && Math.abs(mean) < 0.1 * 5 / Math.sqrt(630_000)));
+  assert.deepEqual(means, [means[0], means[0], means[3], means[3]]);
+  assert.notEqual(means[0], means[3]);
+});
+
+Deno.test("docs/ and the README link to files and headings that are there", async () => {
+  const folder = [...Deno.readDirSync(new URL("docs/", root))].map(({ name }) => `docs/${name}`);
+  const pages = [...folder, "README.md", "CONTRIBUTING.md", "kernels/README.md"];
+  let links = 0;
+  for (const page of pages) {
+    const here = new URL(page, root);
+    const text = (await Deno.readTextFile(here)).replaceAll(/^ *```.*?^ *```$/gms, "");
+    for (const [, target] of text.matchAll(/\]\(([^)]+)\)/g)) {
+      if (/^https?:/.test(target)) continue;
+      links++;
+      const url = new URL(target, here);
+      const { hash } = url;
+      url.hash = "";
+      await Deno.stat(url).catch(() => assert.fail(`${page} links to ${target}`));
+      if (hash !== "") {
+        assert(anchors(await Deno.readTextFile(url)).has(hash), `${page}: ${target}`);
+      }
+    }
+  }
+  assert(links > 40);
+});
+
+/** The addresses of a page's headings, as Git hosts make them. */
+function anchors(markdown: string): Set<string> {
+  const headings = markdown.matchAll(/^#+ (.+)$/gm);
+  return new Set(
+    [...headings].map(([, heading]) =>
+      "#" + heading.toLowerCase().replaceAll(/[^\p{L}\p{N} _-]/gu, "").replaceAll(" ", "-")
+    ),
+  );
+}
