@@ -103,6 +103,31 @@ Deno.test("README: its training loop frees what it replaces", async () => {
   await assert.rejects(leaking, /DeviceError.*(memory|bytes)/i);
 });
 
+Deno.test("README: its table of speed is that of bench/README.md", async () => {
+  const [readme, bench] = await Promise.all(
+    ["README.md", "bench/README.md"].map((page) => Deno.readTextFile(new URL(page, root))),
+  );
+  const cells = (line: string) => line.split("|").slice(1, -1).map((cell) => cell.trim());
+  const [, table] = /^(\| float32 batch .*?)\n\n/ms.exec(readme) ?? [];
+  const [, , ...rows] = table.split("\n").map(cells);
+  assert.equal(rows.length, 4);
+  for (const [shape, ours, ...theirs] of rows) {
+    const measured = bench.split("\n### ")
+      .filter((section) => section.startsWith(`${shape.replace("], ", "] ")}\n`))
+      .flatMap((section) => section.split("\n").map(cells))
+      .filter(([, threads]) => threads === "1");
+    // Who, threads, forward, GB/s, times ours; forward and backward, GB/s, times ours; errors.
+    const shown = (names: string) => {
+      const found = measured.filter(([who]) => new RegExp(`^(${names})$`).test(who));
+      const [best] = found.sort((a, b) => Number(a[7]) - Number(b[7]));
+      return { ms: best[5].split(" ")[0], times: best[7] };
+    };
+    assert.equal(ours, shown("syncbn").ms, shape);
+    const peers = ["PyTorch", "onnxruntime-node, .*", "tfjs wasm"].map(shown);
+    assert.deepEqual(theirs, peers.map(({ ms, times }) => `${ms} (${times})`), shape);
+  }
+});
+
 for (const family of ["Open MPI", "MPICH"] as const) {
   Deno.test({
     name: `docs/groups.md: its two processes meet under ${family}`,
