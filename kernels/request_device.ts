@@ -17,6 +17,10 @@
  * @module
  */
 
+// One type for both devices, since a union of `Device<A>` fits no generic function; that the arrays are of one kind is
+// known at run time, where a foreign one is refused. The adapter is looked at before anything is opened, and nothing
+// falls back in silence: hence `reason`.
+
 import type { Device } from "../lib/device.ts";
 import { DeviceError } from "../lib/errors.ts";
 import { shown } from "../lib/words.ts";

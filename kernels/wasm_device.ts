@@ -16,6 +16,9 @@
  * @module
  */
 
+// `wasmDevice` is asynchronous though one thread would not need it: threads start, and browsers compile, in their own
+// time.
+
 import { checkLayout, elements, type Tensor, type TensorOptions } from "../lib/tensor.ts";
 import { shown } from "../lib/words.ts";
 import type { WasmArray } from "./wasm/arrays.ts";

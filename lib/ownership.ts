@@ -4,6 +4,11 @@
  * A tree here is any nesting of plain records, arrays and Maps with arrays of a device at its leaves, such as tensors,
  * states, what forward saved, and whole models.
  *
+ * A batch's handle ends with its body, on devices without a queue too: what would miss the submit of a GPU is an error
+ * everywhere. One mechanism, `region`, is for users and for the library's own synchronised functions. Local ones know
+ * what they make beside their results and free it by name, since walking the results in search of it was a third of
+ * what a small call cost.
+ *
  * @module
  */
 

@@ -8,7 +8,13 @@ const root = new URL("../", import.meta.url);
 /** Blocks that do not run as they stand, by a part of them, and what tests them. */
 const ELSEWHERE: readonly (readonly [part: string, test: string])[] = [
   [`from "https://your.host/`, "tests/import_from_url_test.ts"],
-  ["const shape = [20, 100, 35, 45, 10];", "tests/readme_test.ts"],
+  ["const shape = [20, 100, 35, 45, 10];", "tests/docs_programs_test.ts"],
+  ["launch(linear, ", "tests/docs_programs_test.ts"],
+  ["// rank.ts\n", "tests/docs_programs_test.ts"],
+  ["// main.ts: ", "tests/docs_programs_test.ts"],
+  ["// sum.ts: ", "tests/docs_programs_test.ts"],
+  [`import { create } from "npm:webgpu@`, "tests/dawn.ts"],
+];", "tests/readme_test.ts"],
   ["launch(linear, ", "tests/readme_test.ts"],
   ["// rank.ts\nserveRank(", "tests/readme_test.ts"],
   [`import { create } from "npm:webgpu@`, "tests/dawn.ts"],

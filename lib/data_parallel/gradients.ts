@@ -1,6 +1,10 @@
 /**
  * Gradients of all replicas: their sum or mean, and the scale that makes a mean over uneven batches exact.
  *
+ * The caller says how many buckets there are, not how large: all calls take their place in line before the first await,
+ * and a rank whose tree is wrong must make as many as the others, though it cannot know what follows from a size that
+ * it has not got. Long arrays are cut by the engines.
+ *
  * @module
  */
 

@@ -1,6 +1,9 @@
 /**
  * Whole models there and back: every batch norm synchronised, or none.
  *
+ * A conversion never replaces a group: asked for two, it is an error with the layer's path. A layer that stands at
+ * several paths stays one, so a choice of some of them is an error as well.
+ *
  * @module
  */
 

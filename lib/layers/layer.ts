@@ -2,6 +2,10 @@
  * Batch norms as parts of a model: plain records that say which batches they take and which group they share
  * statistics with.
  *
+ * A lazy layer's weight begins as 1: with a generator in it, it would be no data, could not travel, and would begin
+ * differently on ranks that share the generator. `frozen` and `activation` are fields beside the three that every layer
+ * has: what a conversion must not lose.
+ *
  * @module
  */
 

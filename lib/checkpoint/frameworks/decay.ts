@@ -2,6 +2,9 @@
  * What the batch norms of Keras and Flax have in common, and ours has not: momentum is the weight of the OLD value, the
  * running variance is biased, channels are an axis of the memory order.
  *
+ * Our state has one running variance, unbiased, for training and evaluation. So the way in takes `count` and makes
+ * training exact, or null and makes evaluation exact: the caller says which.
+ *
  * @module
  */
 

@@ -2,6 +2,9 @@
  * The header of a safetensors file, believed in nothing: whatever it claims is checked against the bytes that are there
  * before anything is made of it.
  *
+ * Entries may come in any order, as in the reference implementation; what counts is that the data are covered without
+ * gap or overlap.
+ *
  * @module
  */
 

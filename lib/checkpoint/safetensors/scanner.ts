@@ -2,6 +2,8 @@
  * The JSON of a safetensors header: objects, strings and lists of integers. Whoever calls says what comes next, so that
  * depth is fixed by the program and no text can make it recurse.
  *
+ * A scanner of our own, since `JSON.parse` neither tells of a name that occurs twice nor where something is wrong.
+ *
  * @module
  */
 

@@ -1,6 +1,9 @@
 /**
  * Named arrays from a checkpoint put into a model: everything is checked before anything is made.
  *
+ * A version is one number for the whole dict, as safetensors keeps none; with null a counter may be missing and stays
+ * the model's own, as in PyTorch. Two names of one node that differ are an error, where PyTorch lets the last one win.
+ *
  * @module
  */
 
