@@ -14,11 +14,6 @@ const ELSEWHERE: readonly (readonly [part: string, test: string])[] = [
   ["// main.ts: ", "tests/docs_programs_test.ts"],
   ["// sum.ts: ", "tests/docs_programs_test.ts"],
   [`import { create } from "npm:webgpu@`, "tests/dawn.ts"],
-];", "tests/readme_test.ts"],
-  ["launch(linear, ", "tests/readme_test.ts"],
-  ["// rank.ts\nserveRank(", "tests/readme_test.ts"],
-  [`import { create } from "npm:webgpu@`, "tests/dawn.ts"],
-  ["{ setImmediate: (look", "tests/dawn.ts"],
 ];
 
 /** What blocks print that say so in words, by a part of the call. */
