@@ -4,14 +4,17 @@
  *
  * The library in seven steps:
  * 1. A {@linkcode Device} computes: {@linkcode referenceDevice} here, a GPU from the entry point `./webgpu`.
- *    {@linkcode tensor} puts numbers onto it, {@linkcode toArray} reads them back.
+ *    {@linkcode tensor} puts numbers onto it, {@linkcode toArray} reads them back. Whoever writes one finds the interface in
+ *    `./device-author`.
  * 2. {@linkcode initBatchNorm} makes an immutable {@linkcode BatchNormState}: weight, bias, running statistics.
  * 3. A {@linkcode ProcessGroup} connects the replicas: {@linkcode runRanks} and {@linkcode inProcessGroup} here, threads
  *    from the entry point `./workers`, processes from `./mpi`, or any function that reduces an array over them.
  * 4. {@linkcode syncBatchNormForward} and {@linkcode syncBatchNormBackward} train over a group;
  *    {@linkcode batchNormForward} and {@linkcode batchNormBackward} without one; {@linkcode batchNormInfer} evaluates.
  *    Forward takes a state and returns a new one. {@linkcode syncBatchNormForwardAll} and
- *    {@linkcode syncBatchNormBackwardAll} do several that are ready together, in one collective.
+ *    {@linkcode syncBatchNormBackwardAll} do several that are ready together, in one collective; functions that end in
+ *    `Blocking` hold up a thread instead of awaiting. What forward is made of is there too: {@linkcode batchMoments},
+ *    {@linkcode mergeMoments}, {@linkcode allReduceMoments}, {@linkcode normalizeWith}, {@linkcode updateRunningStats}.
  * 5. {@linkcode allReduceGradients}, {@linkcode lossScale}, {@linkcode joinUneven}, {@linkcode broadcastState} and
  *    {@linkcode assertReplicated} keep the rest of a model equal on all replicas.
  * 6. {@linkcode withParameters} and {@linkcode addScaled} are an optimiser's step; {@linkcode region},
@@ -55,6 +58,7 @@ export {
 } from "./lib/state.ts";
 export {
   batchNormForward,
+  type Forward,
   type ForwardOptions,
   type GroupForward,
   type LocalForward,
@@ -133,7 +137,7 @@ export {
 export { checkModel } from "./lib/layers/check_model.ts";
 export { foldBatchNorm, type FoldedLayer, type LinearLayer } from "./lib/layers/fold.ts";
 export { addScaled, withParameters } from "./lib/parameters.ts";
-export { batch, region, release } from "./lib/ownership.ts";
+export { batch, region, type RegionOptions, release } from "./lib/ownership.ts";
 export {
   allReduceGradients,
   type AllReduceGradientsOptions,

@@ -51,8 +51,8 @@ export async function waitCosts({ device, settle }: WebGpuSubject): Promise<Cost
       await runRanks(2, async (group) => {
         const effects = { device: scope, group };
         const { state, x, dy } = ranks[group.rank];
-        const { residuals } = await syncBatchNormForward(state, x, effects);
-        await syncBatchNormBackward(residuals, dy, effects);
+        const { saved } = await syncBatchNormForward(state, x, effects);
+        await syncBatchNormBackward(saved, dy, effects);
       });
     });
   const costs = await measured((rows) => workTimes(rows, 7), {
@@ -92,7 +92,7 @@ export async function launchCosts({ device, settle, copy, shapes }: WebGpuSubjec
   const forward = ({ state, x }: typeof tiny) => (scope: Device<WebGpuArray>) =>
     batchNormForward(state, x, { device: scope });
   const backward = ({ made, dy }: typeof tiny) => (scope: Device<WebGpuArray>) =>
-    batchNormBackward(made.residuals, dy, { device: scope });
+    batchNormBackward(made.saved, dy, { device: scope });
   const costs = await measured(launchTimes, {
     "a plain copy, for comparison": { run: small.run, settle },
     ...Object.fromEntries(placed.flatMap((of) => {

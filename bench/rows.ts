@@ -94,7 +94,7 @@ function localRows<A>({ device, ulps }: Subject<A>, shape: BatchShape): Part {
   const placed = place(device, shape);
   const { state, x, dy } = placed;
   const forward = batchNormForward(state, x, { device });
-  const { residuals } = forward;
+  const { saved } = forward;
   const check =
     (compute: (scope: Device<A>) => Tensor<A>, expected: () => ArrayLike<number>) => () =>
       region(device, async (scope) => {
@@ -106,7 +106,7 @@ function localRows<A>({ device, ulps }: Subject<A>, shape: BatchShape): Part {
     });
   const infer = (scope: Device<A>) => batchNormInfer(state, x, { device: scope });
   const train = (scope: Device<A>) => batchNormForward(state, x, { device: scope });
-  const back = (scope: Device<A>) => batchNormBackward(residuals, dy, { device: scope });
+  const back = (scope: Device<A>) => batchNormBackward(saved, dy, { device: scope });
   const rows = [
     {
       name: "inference",
@@ -136,8 +136,8 @@ function localRows<A>({ device, ulps }: Subject<A>, shape: BatchShape): Part {
     {
       name: "forward and backward",
       run: discard((scope) => {
-        const { residuals } = train(scope);
-        batchNormBackward(residuals, dy, { device: scope });
+        const { saved } = train(scope);
+        batchNormBackward(saved, dy, { device: scope });
       }),
       check: () => Promise.resolve(), // Its parts are checked above.
     },
@@ -151,8 +151,8 @@ function groupRow<A>({ device, ulps }: Subject<A>, shape: BatchShape): Part {
   const step = (scope: Device<A>) =>
     runRanks(RANKS, async (group) => {
       const { state, x, dy } = ranks[group.rank];
-      const { residuals } = await syncBatchNormForward(state, x, { device: scope, group });
-      return await syncBatchNormBackward(residuals, dy, { device: scope, group });
+      const { saved } = await syncBatchNormForward(state, x, { device: scope, group });
+      return await syncBatchNormBackward(saved, dy, { device: scope, group });
     });
   const row = {
     name: `the same, synchronised over ${RANKS} ranks of one thread`,

@@ -8,7 +8,7 @@
 import {
   batchNormInfer,
   type BatchNormState,
-  type GroupResiduals,
+  type GroupSaved,
   type ReduceGroup,
   syncBatchNormBackward,
   syncBatchNormForward,
@@ -40,7 +40,7 @@ export interface Lesson<A> {
 interface Saved<V, A> {
   readonly patches: V;
   readonly output: V;
-  readonly residuals: GroupResiduals<A> | null;
+  readonly norm: GroupSaved<A> | null;
 }
 
 /** A part of the gradient and where it stands. */
@@ -98,14 +98,14 @@ export async function study<V, A>(
     const features = weigh(patches, count, block, parameters, layers);
     if (model.norms === null) {
       x = biasRelu(features, block, parameters, layers);
-      saved.push({ patches, output: x, residuals: null });
+      saved.push({ patches, output: x, norm: null });
       continue;
     }
     const input = layers.toTensor(features, shapeAfter(count, block));
     const options = { activation: "relu" } as const;
     const forward = await syncBatchNormForward(model.norms[i], input, effects, options);
     x = await layers.fromArray(forward.output.data);
-    saved.push({ patches, output: x, residuals: forward.residuals });
+    saved.push({ patches, output: x, norm: forward.saved });
     norms.push(forward.state);
   }
 
@@ -120,14 +120,14 @@ export async function study<V, A>(
   const weight = layers.slice(parameters, HEAD, HEAD_BIAS);
   let dy = layers.linearGradInput(gradLogits, weight, head);
   for (const [i, block] of [...BLOCKS.entries()].reverse()) {
-    const { patches, output, residuals } = saved[i];
+    const { patches, output, norm } = saved[i];
     const shape = shapeOf(count, block);
-    if (residuals === null) {
+    if (norm === null) {
       dy = layers.gate(dy, output);
       parts.push([block.offset[0], layers.columnSums(dy, shape.rows, block.channels)]);
     } else {
       const gradOutput = layers.toTensor(dy, shapeAfter(count, block));
-      const backward = await syncBatchNormBackward(residuals, gradOutput, effects);
+      const backward = await syncBatchNormBackward(norm, gradOutput, effects);
       dy = await layers.fromArray(backward.gradInput.data);
       parts.push(
         ...await vectorOf(backward.gradWeight, block.scale[0], layers),

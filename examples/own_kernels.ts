@@ -50,7 +50,7 @@ const [weight] = await bn.runRanks(2, async (group) => {
       const forward = await bn.syncBatchNormForward(model.state, input, effects);
       const error = bn.addScaled(scope, forward.output.data, target, -1);
       const gradOutput = { ...forward.output, data: error };
-      const back = await bn.syncBatchNormBackward(forward.residuals, gradOutput, effects);
+      const back = await bn.syncBatchNormBackward(forward.saved, gradOutput, effects);
       launch(gradient, webgpu.unwrap(points), webgpu.unwrap(back.gradInput), part);
       const local = Float64Array.from(await scope.download(webgpu.wrap(scope, part, [1, 2]).data));
       const slope = scope.upload(Float32Array.from(await group.allReduce(local, bn.sum)));

@@ -7,7 +7,7 @@
 import type { BlockingGroup, CollectiveOptions, ProcessGroup, ReduceGroup } from "./collectives.ts";
 import type { DeviceInfo } from "./device.ts";
 import { CollectiveError } from "./errors.ts";
-import { shown } from "./words.ts";
+import { mistaken, shown } from "./words.ts";
 
 /** Checks that the effects hold a device. */
 export function checkDevice<E extends { readonly device: { readonly info: DeviceInfo } }>(
@@ -17,7 +17,7 @@ export function checkDevice<E extends { readonly device: { readonly info: Device
   if (typeof effects?.device?.info === "object") return effects;
   throw new TypeError(
     `Cannot ${action} as effects must be { device }, with group or groups where ranks share: ` +
-      `current value holds no device`,
+      `current value holds no device${mistaken(effects)}`,
   );
 }
 
@@ -62,6 +62,20 @@ export function checkGroup<G extends Pick<ReduceGroup, "worldSize">>(
 }
 
 /**
+ * Checks the group of effects that hold a device too. What is wrong with the device alone is found in the call's turn, so
+ * that all ranks hear of it; where there is no group either, it is the likelier slip.
+ */
+export function groupIn<G extends Pick<ReduceGroup, "worldSize">>(
+  effects: { readonly device: { readonly info: DeviceInfo }; readonly group: G },
+  options: Pick<CollectiveOptions, "signal">,
+  action: string,
+  collective: keyof ProcessGroup | keyof BlockingGroup = "allReduce",
+): G {
+  if (effects?.group === undefined) checkDevice(effects, action);
+  return checkGroup(effects?.group, options, action, { collective });
+}
+
+/**
  * Checks the signal of a call, in the call's own turn, so that all ranks hear of a wrong one: the collective is not given it.
  */
 export function checkSignal(signal: AbortSignal | undefined, action: string): void {
@@ -76,4 +90,19 @@ export function checkSignal(signal: AbortSignal | undefined, action: string): vo
 /** Whether a value is a signal, of whatever realm. */
 export function isSignal(value: unknown): value is AbortSignal {
   return typeof (value as AbortSignal | null | undefined)?.addEventListener === "function";
+}
+
+/** Checks that options are a record of known names: a misspelt one must not be skipped in silence. */
+export function checkOptions(options: object, known: readonly string[], action: string): void {
+  if (typeof options !== "object" || options === null) {
+    throw new TypeError(
+      `Cannot ${action} as options must be a record: current value is ${shown(options)}`,
+    );
+  }
+  for (const name in options) {
+    if (known.includes(name)) continue;
+    throw new TypeError(
+      `Cannot ${action} as options may be ${known.join(", ")}: current one is ${shown(name)}`,
+    );
+  }
 }

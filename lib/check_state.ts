@@ -6,7 +6,7 @@
 
 import type { BatchNormState } from "./state.ts";
 import { describe, type Describing } from "./tensor.ts";
-import { shown } from "./words.ts";
+import { mistaken, shown } from "./words.ts";
 
 /**
  * Checks that a state is well-formed and lives on the device.
@@ -59,11 +59,11 @@ export function checkConfiguration(
   state: Pick<BatchNormState<unknown>, "numFeatures" | "eps" | "momentum" | "numBatchesTracked">,
   action: string,
 ): void {
-  if (typeof state !== "object" || state === null) {
+  if (typeof state !== "object" || state === null || !("numFeatures" in state)) {
     throw new TypeError(
       `Cannot ${action} as the state must be a record as of initBatchNorm: current value is ${
         shown(state)
-      }`,
+      }${mistaken(state)}`,
     );
   }
   const { numFeatures, eps, momentum, numBatchesTracked } = state;

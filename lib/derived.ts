@@ -16,9 +16,6 @@ export interface Owner<A> {
 
 type Operation = (...args: unknown[]) => unknown;
 
-/** Operations that launch nothing and make nothing. */
-const QUERIES: readonly PropertyKey[] = ["describe", "owns"];
-
 /** What a handler knows of a handle. */
 interface Derivation {
   readonly device: Readonly<Record<PropertyKey, unknown>>;
@@ -57,7 +54,7 @@ function wrap(
   name: PropertyKey,
   operation: Operation,
 ): Operation {
-  if (QUERIES.includes(name)) return operation;
+  if (name === "describe" || name === "owns") return operation; // They launch nothing, and make nothing.
   if (name === "free") {
     return (...arrays) => {
       operation(...arrays);
@@ -71,9 +68,10 @@ function wrap(
     };
   }
   const owns = device.owns as (value: unknown) => boolean;
-  return (...args) => {
+  // None takes more than two arguments; a rest parameter would cost each call an array.
+  return (first, second) => {
     owner.check();
-    const made = operation(...args);
+    const made = operation(first, second);
     if (owns(made)) owner.own(made);
     else if (isRecord(made)) {
       for (const key in made) if (owns(made[key])) owner.own(made[key]);

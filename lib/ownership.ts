@@ -10,6 +10,16 @@
 import { derive } from "./derived.ts";
 import type { Device } from "./device.ts";
 
+/** Options of {@linkcode region}. */
+export interface RegionOptions {
+  /**
+   * A tree that the result replaces, such as the state before a step: what of it cannot be reached from the result is freed
+   * once the body has succeeded. After an error it is still there. It must be nobody else's: ranks that share a device begin
+   * with a state each.
+   */
+  readonly replace?: unknown;
+}
+
 /**
  * Runs a body and frees what it allocated and did not return.
  *
@@ -20,6 +30,7 @@ import type { Device } from "./device.ts";
  *
  * @param device the device, or another region's handle
  * @param body what to do with the derived handle; may be asynchronous
+ * @param options what the result replaces
  * @returns the body's result
  * @throws what the body throws, after everything it allocated is freed; a launch through the derived handle after the
  * body's end is a TypeError
@@ -36,8 +47,26 @@ import type { Device } from "./device.ts";
  * });
  * console.assert(device.owns(total));
  * ```
+ *
+ * @example A loop whose memory does not grow
+ * ```ts
+ * import { batchNormForward, initBatchNorm, referenceDevice, region, tensor } from "@syncbn/syncbn";
+ *
+ * const device = referenceDevice();
+ * let state = initBatchNorm(device, 1);
+ * for (const batch of [[1, 2], [3, 5]]) {
+ *   const step = (scope: typeof device) =>
+ *     batchNormForward(state, tensor(scope, batch, [2, 1]), { device: scope }).state;
+ *   state = region(device, step, { replace: state });
+ * }
+ * console.assert(state.numBatchesTracked === 2);
+ * ```
  */
-export function region<A, R>(device: Device<A>, body: (device: Device<A>) => R): R {
+export function region<A, R>(
+  device: Device<A>,
+  body: (device: Device<A>) => R,
+  options: RegionOptions = {},
+): R {
   const owned = new Set<A>();
   let open = true;
   const end = (result: unknown): void => {
@@ -62,14 +91,12 @@ export function region<A, R>(device: Device<A>, body: (device: Device<A>) => R):
   } catch (error) {
     return abandon(error);
   }
-  if (!isPromise(result)) {
-    end(result);
-    return result;
-  }
-  return result.then((value) => {
+  const succeed = <T>(value: T): T => {
     end(value);
+    if (options.replace !== undefined) release(device, options.replace, { keep: value });
     return value;
-  }, abandon) as R;
+  };
+  return isPromise(result) ? result.then(succeed, abandon) as R : succeed(result);
 }
 
 /**

@@ -4,8 +4,11 @@
  * @module
  */
 
+import { checkConfiguration } from "./check_state.ts";
 import type { Device } from "./device.ts";
 import type { BatchNormState } from "./state.ts";
+import { describe } from "./tensor.ts";
+import { mistaken } from "./words.ts";
 
 /**
  * Replaces the weight, the bias or both, for an optimiser's step or for one call (conditional batch norm).
@@ -32,6 +35,7 @@ export function withParameters<A>(
   state: BatchNormState<A>,
   parameters: { readonly weight?: A | null; readonly bias?: A | null },
 ): BatchNormState<A> {
+  checkConfiguration(state, "replace the parameters");
   const { weight = state.weight, bias = state.bias } = parameters;
   return Object.freeze({ ...state, weight, bias });
 }
@@ -63,7 +67,14 @@ export function addScaled<A>(
   y: A,
   scale: number,
 ): A {
-  const [lengthX, lengthY] = [device.describe(x).length, device.describe(y).length];
+  const [lengthX, lengthY] = [x, y].map((array) =>
+    describe(
+      device,
+      array,
+      "add the arrays",
+      mistaken(array) ? `what is no array${mistaken(array)}` : "one of them",
+    ).length
+  );
   if (lengthX !== lengthY) {
     throw new TypeError(
       `Cannot add the arrays as their lengths must be equal: current values are ${lengthX} and ${lengthY}`,

@@ -5,6 +5,7 @@
  */
 
 import { checkConfiguration, checkState, checkVectors } from "./check_state.ts";
+import { checkOptions } from "./check_effects.ts";
 import type { Device } from "./device.ts";
 import { region } from "./ownership.ts";
 import { shown } from "./words.ts";
@@ -59,6 +60,16 @@ export interface BatchNormOptions {
 }
 
 const ACTION = "initialize the batch norm";
+const OPTIONS: readonly string[] = [
+  "eps",
+  "momentum",
+  "affine",
+  "scale",
+  "bias",
+  "trackRunningStats",
+  "weightInit",
+  "random",
+] satisfies readonly (keyof BatchNormOptions)[];
 
 /**
  * Makes the state of a new batch norm: weight 1, bias 0, running mean 0, running variance 1, counter 0.
@@ -82,6 +93,14 @@ export function initBatchNorm<A>(
   numFeatures: number,
   options: BatchNormOptions = {},
 ): BatchNormState<A> {
+  if (typeof device?.upload !== "function") {
+    throw new TypeError(
+      `Cannot ${ACTION} as its first argument must be a device: current value is ${
+        shown(device)
+      }; call initBatchNorm(device, numFeatures, options)`,
+    );
+  }
+  checkOptions(options, OPTIONS, ACTION);
   return stateFromHost(device, firstState(numFeatures, options, ACTION));
 }
 

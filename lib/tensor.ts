@@ -4,6 +4,8 @@
  * @module
  */
 
+import { mistaken, shown } from "./words.ts";
+
 /** How elements are stored; arithmetic is never narrower than float32 whatever the storage. */
 export type DType = "float32" | "float16";
 
@@ -189,9 +191,13 @@ export function checkTensor<A>(
   action: string,
   name = "tensor",
 ): void {
-  if (typeof tensor !== "object" || tensor === null) {
+  if (typeof tensor !== "object" || tensor === null || !("data" in tensor)) {
     throw new TypeError(
-      `Cannot ${action} as the ${name} must be a tensor: current value is ${tensor}`,
+      `Cannot ${action} as the ${name} must be a tensor: current value is ${shown(tensor)}${
+        tensor === undefined
+          ? "; was it a field of a promise that was not awaited?"
+          : mistaken(tensor)
+      }`,
     );
   }
   checkLayout(tensor, action, name);

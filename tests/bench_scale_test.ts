@@ -430,7 +430,7 @@ Deno.test("what the section concludes holds for the measurements", () => {
   const { gamma, local } = calibrate(
     measured.rows,
     REDUCTION,
-    "mergeMoments, one fold",
+    "combineMoments, one fold",
   );
   const machine = { local, network: NETWORKS.ethernet, gamma };
   const seconds = (algorithm: Algorithm, perHost: number, ranks = 512) =>

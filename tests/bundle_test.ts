@@ -38,7 +38,7 @@ Deno.test({
            const part = parts[group.rank];
            const x = bn.tensor(device, part, [part.length, 1]);
            const forward = await bn.syncBatchNormForward(state, x, { device, group });
-           const { gradInput } = await bn.syncBatchNormBackward(forward.residuals, x, { device, group });
+           const { gradInput } = await bn.syncBatchNormBackward(forward.saved, x, { device, group });
            return [...await bn.toArray(device, forward.output), ...await bn.toArray(device, gradInput)];
          });
          console.log(JSON.stringify(ranks));`,

@@ -114,12 +114,12 @@ export async function train<A>(
         const effects = { device: scope, group };
         const forward = await syncBatchNormForward(state, input, effects);
         const dy = errors(await toArray(scope, forward.output));
-        back = await syncBatchNormBackward(forward.residuals, dy, effects);
+        back = await syncBatchNormBackward(forward.saved, dy, effects);
         state = forward.state;
       } else {
         const forward = batchNormForward(state, input, { device: scope });
         const dy = errors(await toArray(scope, forward.output));
-        back = batchNormBackward(forward.residuals, dy, { device: scope });
+        back = batchNormBackward(forward.saved, dy, { device: scope });
         state = forward.state;
       }
       const dx = await toArray(scope, back.gradInput);

@@ -17,7 +17,10 @@ import { deviceLaw } from "./suites/law.ts";
 import { ownershipSuite } from "./suites/ownership.ts";
 import { peerSuite } from "./suites/peers.ts";
 import { pytorchSuite } from "./suites/pytorch.ts";
+import { passSuite } from "./suites/passes.ts";
 import { stateSuite } from "./suites/states.ts";
+import { replacingSuite } from "./suites/replacing.ts";
+import { statisticsSuite } from "./suites/statistics.ts";
 
 /**
  * Registers all tests of a device: the law, PyTorch's numbers, PyTorch's own tests, derivatives, where peers go wrong,
@@ -34,6 +37,9 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
   peerSuite(kit);
   adversarialSuite(kit);
   stateSuite(kit);
+  statisticsSuite(kit);
+  passSuite(kit);
+  replacingSuite(kit);
   effectSuite(kit);
   branchSuite(kit);
   dataParallelSuite(kit);

@@ -2,6 +2,7 @@
  * What the suites need to know of a device or a group in order to test it: the two plugs of every test in this folder.
  */
 
+import assert from "node:assert/strict";
 import type { Device, ProcessGroup } from "../mod.ts";
 
 /** A device under test. */
@@ -118,4 +119,13 @@ export function assertClose(
       );
     }
   }
+}
+
+/** Fails unless a call throws an error of a type whose message matches. */
+export function throwsLike(call: () => unknown, type: ErrorConstructor, text: RegExp): void {
+  assert.throws(call, (error) => {
+    assert(error instanceof type, `${error} should be a ${type.name}`);
+    assert.match(error.message, text);
+    return true;
+  });
 }

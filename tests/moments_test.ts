@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
-import { mergeMoments, sum } from "../mod.ts";
+import { combineMoments, sum } from "../mod.ts";
 import { assertClose } from "./kit.ts";
 import * as oracle from "./oracle.ts";
 
@@ -13,7 +13,7 @@ function momentsOf(values: readonly number[]): Float64Array {
 const finite = fc.double({ min: -1e6, max: 1e6, noNaN: true });
 const parts = fc.array(fc.array(finite, { maxLength: 6 }), { minLength: 1, maxLength: 6 });
 
-Deno.test("mergeMoments() gives the moments of all values, in any order and any grouping", () => {
+Deno.test("combineMoments() gives the moments of all values, in any order and any grouping", () => {
   fc.assert(fc.property(parts, fc.nat(), (values, shuffle) => {
     const all = values.flat();
     const expected = momentsOf(all);
@@ -22,12 +22,12 @@ Deno.test("mergeMoments() gives the moments of all values, in any order and any 
       ...wires.slice(shuffle % wires.length),
       ...wires.slice(0, shuffle % wires.length),
     ];
-    const left = (list: Float64Array[]) => list.reduce((a, b) => mergeMoments(a, b));
-    const right = (list: Float64Array[]) => list.reduceRight((a, b) => mergeMoments(b, a));
+    const left = (list: Float64Array[]) => list.reduce((a, b) => combineMoments(a, b));
+    const right = (list: Float64Array[]) => list.reduceRight((a, b) => combineMoments(b, a));
     const tree = (list: Float64Array[]): Float64Array => {
       if (list.length === 1) return list[0];
       const middle = list.length >> 1;
-      return mergeMoments(tree(list.slice(0, middle)), tree(list.slice(middle)));
+      return combineMoments(tree(list.slice(0, middle)), tree(list.slice(middle)));
     };
     // Rounding of float64 in units of the largest value; m2 in its square, once per value.
     const size = Math.max(1, ...all.map(Math.abs));
@@ -40,39 +40,42 @@ Deno.test("mergeMoments() gives the moments of all values, in any order and any 
   }));
 });
 
-Deno.test("mergeMoments() with an empty side is exactly the other, with any mean in it", () => {
+Deno.test("combineMoments() with an empty side is exactly the other, with any mean in it", () => {
   fc.assert(
     fc.property(fc.array(finite, { minLength: 1, maxLength: 5 }), finite, (values, mean) => {
       const some = momentsOf(values);
       const none = Float64Array.of(0, mean, 0);
-      assert.deepEqual(mergeMoments(some, none), some);
-      assert.deepEqual(mergeMoments(none, some), some);
+      assert.deepEqual(combineMoments(some, none), some);
+      assert.deepEqual(combineMoments(none, some), some);
     }),
   );
 });
 
-Deno.test("mergeMoments() of equal constants has no variance, exactly", () => {
+Deno.test("combineMoments() of equal constants has no variance, exactly", () => {
   fc.assert(fc.property(finite, fc.nat(100), fc.nat(100), (drawn, a, b) => {
     const value = drawn + 0; // -0 and 0 are one value.
-    const merged = mergeMoments(Float64Array.of(1 + a, value, 0), Float64Array.of(1 + b, value, 0));
+    const merged = combineMoments(
+      Float64Array.of(1 + a, value, 0),
+      Float64Array.of(1 + b, value, 0),
+    );
     assert.deepEqual(merged, Float64Array.of(2 + a + b, value, 0));
   }));
 });
 
-Deno.test("mergeMoments() and sum() keep their arguments", () => {
+Deno.test("combineMoments() and sum() keep their arguments", () => {
   const [a, b] = [Float64Array.of(2, 1, 3), Float64Array.of(4, 5, 6)];
-  for (const combine of [mergeMoments, sum]) {
+  for (const combine of [combineMoments, sum]) {
     combine(a, b);
     assert.deepEqual([a, b], [Float64Array.of(2, 1, 3), Float64Array.of(4, 5, 6)]);
   }
 });
 
-Deno.test("mergeMoments() and sum() refuse arrays that do not fit", () => {
+Deno.test("combineMoments() and sum() refuse arrays that do not fit", () => {
   const wire = (length: number) => new Float64Array(length);
   assert.throws(() => sum(wire(2), wire(3)), /lengths must be equal: current values are 2 and 3/);
-  assert.throws(() => mergeMoments(wire(3), wire(5)), /lengths must be equal/);
+  assert.throws(() => combineMoments(wire(3), wire(5)), /lengths must be equal/);
   assert.throws(
-    () => mergeMoments(wire(4), wire(4)),
+    () => combineMoments(wire(4), wire(4)),
     /\[count, mean C, m2 C\]: current length is 4/,
   );
 });

@@ -114,10 +114,10 @@ async function normalize<A>(
     output: [...await toArray(device, forward.output)],
     backward: async (gradient: readonly number[]) => {
       const dy = tensor(device, gradient, shape);
-      const { residuals } = forward;
-      const result = residuals.kind === "local"
-        ? batchNormBackward(residuals, dy, { device })
-        : await syncBatchNormBackward(residuals, dy, { device, group: group! });
+      const { saved } = forward;
+      const result = saved.kind === "local"
+        ? batchNormBackward(saved, dy, { device })
+        : await syncBatchNormBackward(saved, dy, { device, group: group! });
       return {
         gradInput: [...await toArray(device, result.gradInput)],
         gradWeight: await vector(result.gradWeight),

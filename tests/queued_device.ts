@@ -7,16 +7,8 @@
  * What it may overwrite is NaN from then on, so that whoever reads it after all shows it.
  */
 
-import {
-  type Affine,
-  type ArrayInfo,
-  type Device,
-  type GradientSums,
-  type ReferenceArray,
-  referenceDevice,
-  type Statistics,
-  type Tensor,
-} from "../mod.ts";
+import { type Device, type ReferenceArray, referenceDevice, type Tensor } from "../mod.ts";
+import { type ArrayInfo, momentsWire, sumsWire, type WireFormat } from "../lib/device_author.ts";
 
 /** An array of a {@linkcode queuedDevice}. */
 export interface QueuedArray {
@@ -26,6 +18,12 @@ export interface QueuedArray {
 interface Slot extends ArrayInfo {
   contents?: ReferenceArray;
 }
+
+/** The same value with the arrays of another device. */
+type Of<B, T> = T extends { readonly device: "queued" } ? B
+  : T extends readonly unknown[] ? T
+  : T extends object ? { readonly [K in keyof T]: Of<B, T[K]> }
+  : T;
 
 /** Makes a queued device, and counts its submits. */
 export function queuedDevice(): { device: Device<QueuedArray>; submits: () => number } {
@@ -41,43 +39,28 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
       freed.has(array) ? "the array was freed" : "the array is another device's, or none",
     );
   };
-  /** Checks now that an array is live; gives its contents when the task runs. */
-  const later = (array: QueuedArray): () => ReferenceArray => {
-    const slot = slotOf(array);
-    return () => {
-      if (slot.contents) return slot.contents;
-      throw new Error("a task read an array before it was launched");
+  /** Checks now that every array in a pass is live; gives the pass with their contents when the task runs. */
+  const later = <T>(pass: T): () => Of<ReferenceArray, T> => {
+    const arrays = new Map<unknown, Slot>();
+    const look = (value: unknown): void => {
+      if (typeof value !== "object" || value === null) return;
+      if ((value as Partial<QueuedArray>).device !== undefined) {
+        arrays.set(value, slotOf(value as QueuedArray));
+      } else Object.values(value).forEach(look);
     };
-  };
-  const laterOrNull = (array: QueuedArray | null): () => ReferenceArray | null =>
-    array === null ? () => null : later(array);
-  const tensorLater = (tensor: Tensor<QueuedArray>): () => Tensor<ReferenceArray> => {
-    const data = later(tensor.data);
-    return () => ({ ...tensor, data: data() });
-  };
-  const tensorOrNull = (tensor: Tensor<QueuedArray> | null) =>
-    tensor === null ? () => null : tensorLater(tensor);
-  const statisticsLater = (
-    statistics: Statistics<QueuedArray>,
-  ): () => Statistics<ReferenceArray> => {
-    if (statistics.source === "batch") {
-      const moments = later(statistics.moments);
-      return () => ({ source: "batch", moments: moments() });
-    }
-    const [mean, variance] = [later(statistics.mean), later(statistics.variance)];
-    return () => ({ source: "running", mean: mean(), variance: variance() });
-  };
-  const affineLater = ({ weight, bias, eps }: Affine<QueuedArray>) => {
-    const [scale, offset] = [laterOrNull(weight), laterOrNull(bias)];
-    return (): Affine<ReferenceArray> => ({ weight: scale(), bias: offset(), eps });
-  };
-  const sumsLater = (sums: GradientSums<QueuedArray>) => {
-    const [local, total] = [later(sums.local), laterOrNull(sums.total)];
-    return (): GradientSums<ReferenceArray> => ({ local: local(), total: total() });
+    look(pass);
+    const resolve = (value: unknown): unknown => {
+      if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
+      const slot = arrays.get(value);
+      if (slot?.contents) return slot.contents;
+      if (slot) throw new Error("a task read an array before it was launched");
+      return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, resolve(part)]));
+    };
+    return () => resolve(pass) as Of<ReferenceArray, T>;
   };
 
   /** Where an array may be overwritten, what it loses its values by. */
-  const spoiler = (array: QueuedArray, overwrite: boolean): () => void => {
+  const spoiler = (array: QueuedArray, overwrite = false): () => void => {
     if (!overwrite) return () => {};
     const slot = slotOf(array);
     const { length, dtype } = slot;
@@ -103,67 +86,48 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
       launch(() => slot.contents = compute());
       return array;
     };
-    const read = <T>(start: () => Promise<T>): Promise<T> =>
-      new Promise((resolve, reject) => launch(() => start().then(resolve, reject)));
+    /** Arrays that one task makes together, by their names; null where there is none. */
+    const makeAll = <K extends string>(
+      infos: Readonly<Record<K, ArrayInfo | null>>,
+      compute: () => Readonly<Record<K, ReferenceArray | null>>,
+    ): Record<K, QueuedArray | null> => {
+      const made = Object.entries<ArrayInfo | null>(infos).map(([name, info]) =>
+        [name as K, info && promise(info)] as const
+      );
+      launch(() => {
+        const computed = compute();
+        for (const [name, promised] of made) {
+          if (promised) promised[1].contents = computed[name] ?? undefined;
+        }
+      });
+      return Object.fromEntries(
+        made.map(([name, promised]) => [name, promised && promised[0]]),
+      ) as Record<K, QueuedArray | null>;
+    };
+    const read = <T>(array: QueuedArray, start: (contents: ReferenceArray) => Promise<T>) => {
+      try {
+        const contents = later(array);
+        return new Promise<T>((resolve, reject) =>
+          launch(() => start(contents()).then(resolve, reject))
+        );
+      } catch (error) {
+        return Promise.reject(error);
+      }
+    };
     const vector = (length: number): ArrayInfo => ({ length, dtype: "float32" });
     const infoOf = (array: QueuedArray): ArrayInfo => {
       const { length, dtype } = slotOf(array); // Not its contents.
       return { length, dtype };
     };
-    const like = ({ data }: Tensor<QueuedArray>): ArrayInfo => infoOf(data);
-    const perChannel = (x: Tensor<QueuedArray>, n: number, more = 0) =>
-      vector(more + n * x.shape[1]);
-    const orNull = (there: boolean, info: ArrayInfo): [QueuedArray, Slot] | [null, undefined] =>
-      there ? promise(info) : [null, undefined];
-
-    const { fused } = reference;
-    if (!fused) throw new Error("the reference device has fused operations");
-
-    const gradients: NonNullable<Device<QueuedArray>["fused"]>["gradients"] = (
-      x,
-      dy,
-      statistics,
-      sums,
-      affine,
-      { output, residualFormat, overwrite },
-    ) => {
-      const spoil = spoiler(dy.data, overwrite);
-      const [x0, dy0, z0] = [tensorLater(x), tensorLater(dy), tensorOrNull(output)];
-      const [stats, total, params] = [
-        statisticsLater(statistics),
-        sumsLater(sums),
-        affineLater(affine),
-      ];
-      const [gradInput, dx] = promise(like(x));
-      const [gradWeight, dweight] = orNull(affine.weight !== null, perChannel(x, 1));
-      const [gradBias, dbias] = orNull(affine.bias !== null, perChannel(x, 1));
-      const [gradResidual, dr] = orNull(residualFormat !== null, like(x));
-      launch(() => {
-        const prologue = { output: z0(), residualFormat, overwrite };
-        const made = fused.gradients(x0(), dy0(), stats(), total(), params(), prologue);
-        dx.contents = made.gradInput;
-        if (dweight) dweight.contents = made.gradWeight ?? undefined;
-        if (dbias) dbias.contents = made.gradBias ?? undefined;
-        if (dr) dr.contents = made.gradResidual ?? undefined;
-        spoil();
-      });
-      return { gradInput, gradWeight, gradBias, gradResidual };
-    };
+    const wire = ({ length }: WireFormat, x: Tensor<QueuedArray>) => vector(length(x.shape[1]));
 
     const device: Device<QueuedArray> = {
-      info: { name: "queued reference", float16: reference.info.float16 },
+      info: { ...reference.info, name: "queued reference" },
       upload: (values, dtype = "float32") => {
         const contents = reference.upload(values, dtype); // Arguments are read at once.
         return make({ length: values.length, dtype }, () => contents);
       },
-      download: (array) => {
-        try {
-          const contents = later(array);
-          return read(() => reference.download(contents()));
-        } catch (error) {
-          return Promise.reject(error);
-        }
-      },
+      download: (array) => read(array, reference.download),
       free: (...arrays) => {
         const dead = new Set(arrays.map(slotOf));
         for (const array of arrays) {
@@ -175,67 +139,63 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
       },
       owns: (value): value is QueuedArray => slots.has(value as QueuedArray),
       describe: infoOf,
-      moments: (x) => {
-        const input = tensorLater(x);
-        return make(perChannel(x, 2, 1), () => reference.moments(input()));
+      moments: (pass) => {
+        const ready = later(pass);
+        return make(wire(momentsWire, pass.input), () => reference.moments(ready()));
       },
-      momentsToWire: (moments) => {
-        const contents = later(moments);
-        return read(() => reference.momentsToWire(contents()));
-      },
-      momentsFromWire: (wire) => {
-        const contents = reference.momentsFromWire(wire);
-        return make(vector(wire.length), () => contents);
-      },
-      normalize: (x, statistics, affine) => {
-        const [input, stats] = [tensorLater(x), statisticsLater(statistics)];
-        const parameters = affineLater(affine);
-        return make(like(x), () => reference.normalize(input(), stats(), parameters()));
-      },
-      updateRunningStats: ({ runningMean, runningVar }, moments, factor) => {
-        const [mean, variance, batch] = [later(runningMean), later(runningVar), later(moments)];
-        const [newMean, meanSlot] = promise(infoOf(runningMean));
-        const [newVar, varSlot] = promise(infoOf(runningVar));
-        launch(() => {
-          const old = { runningMean: mean(), runningVar: variance() };
-          const made = reference.updateRunningStats(old, batch(), factor);
-          meanSlot.contents = made.runningMean;
-          varSlot.contents = made.runningVar;
+      normalize: (pass) => {
+        const { input: { data }, overwrite } = pass;
+        const [ready, spoil] = [later(pass), spoiler(data, overwrite)];
+        return make(infoOf(data), () => {
+          const made = reference.normalize(ready());
+          spoil();
+          return made;
         });
-        return { runningMean: newMean, runningVar: newVar };
       },
-      gradientSums: (x, dy, statistics) => {
-        const [input, gradient, stats] = [
-          tensorLater(x),
-          tensorLater(dy),
-          statisticsLater(statistics),
-        ];
-        return make(
-          perChannel(x, 2),
-          () => reference.gradientSums(input(), gradient(), stats()),
-        );
+      gradientSums: (pass) => {
+        const ready = later(pass);
+        return make(wire(sumsWire, pass.input), () => reference.gradientSums(ready()));
       },
-      sumsToWire: (sums) => {
-        const contents = later(sums);
-        return read(() => reference.sumsToWire(contents()));
+      gradients: (pass) => {
+        const { input, gradOutput, affine: { weight, bias }, residualFormat, overwrite } = pass;
+        const [ready, spoil] = [later(pass), spoiler(gradOutput.data, overwrite)];
+        const like = infoOf(input.data);
+        const parameter = vector(input.shape[1]);
+        const infos = {
+          gradInput: like,
+          gradWeight: weight && parameter,
+          gradBias: bias && parameter,
+          gradResidual: residualFormat ? like : null,
+        };
+        const { gradInput, ...others } = makeAll(infos, () => {
+          const made = reference.gradients(ready());
+          spoil();
+          return { ...made };
+        });
+        return { gradInput: gradInput!, ...others };
       },
-      sumsFromWire: (wire) => {
-        const contents = reference.sumsFromWire(wire);
+      updateRunningStats: (pass) => {
+        const { running: { runningMean, runningVar } } = pass;
+        const ready = later(pass);
+        const infos = { runningMean: infoOf(runningMean), runningVar: infoOf(runningVar) };
+        const made = makeAll(infos, () => ({ ...reference.updateRunningStats(ready()) }));
+        return { runningMean: made.runningMean!, runningVar: made.runningVar! };
+      },
+      addScaled: (pass) => {
+        const ready = later(pass);
+        return make(infoOf(pass.x), () => reference.addScaled(ready()));
+      },
+      toWire: (array) => read(array, reference.toWire),
+      fromWire: (format, wire) => {
+        const contents = reference.fromWire(format, wire);
         return make(vector(wire.length), () => contents);
       },
-      gradients: (...args) =>
-        gradients(...args, { output: null, residualFormat: null, overwrite: false }),
-      addScaled: (x, y, scale) => {
-        const [a, b] = [later(x), later(y)];
-        return make(infoOf(x), () => reference.addScaled(a(), b(), scale));
-      },
-      relu: (x) => {
-        const contents = later(x);
-        return make(infoOf(x), () => reference.relu(contents()));
-      },
-      gate: (dy, output, format) => {
-        const [gradient, z] = [tensorLater(dy), tensorOrNull(output)];
-        return make(like(dy), () => reference.gate(gradient(), z(), format));
+      merge: (a, b) => {
+        const ready = later({ a, b });
+        return make(infoOf(a), () => {
+          const arrays = ready();
+          return reference.merge(arrays.a, arrays.b);
+        });
       },
       batch: <R>(body: (device: Device<QueuedArray>) => R): R => {
         const queue: (() => void)[] = [];
@@ -249,28 +209,6 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
         submits++;
         for (const task of queue) task();
         return result;
-      },
-      fused: {
-        normalize: (x, statistics, affine, { residual, relu, overwrite }) => {
-          const spoil = spoiler(x.data, overwrite);
-          const [input, stats] = [tensorLater(x), statisticsLater(statistics)];
-          const [parameters, added] = [affineLater(affine), tensorOrNull(residual)];
-          return make(like(x), () => {
-            const epilogue = { residual: added(), relu, overwrite };
-            const made = fused.normalize(input(), stats(), parameters(), epilogue);
-            spoil();
-            return made;
-          });
-        },
-        gradientSums: (x, dy, statistics, { output, ...prologue }) => {
-          const [input, gradient] = [tensorLater(x), tensorLater(dy)];
-          const [stats, z] = [statisticsLater(statistics), tensorOrNull(output)];
-          return make(
-            perChannel(x, 2),
-            () => fused.gradientSums(input(), gradient(), stats(), { ...prologue, output: z() }),
-          );
-        },
-        gradients,
       },
     };
     return Object.freeze(device);

@@ -5,31 +5,25 @@ import type { Device } from "../mod.ts";
 type Operation = (...args: unknown[]) => unknown;
 
 /**
- * Derives a device with every operation wrapped, inside batches too; fused ones are named `fused.normalize` and so on.
- * `batch` itself is left to `around`.
+ * Derives a device with every operation wrapped, inside batches too. `batch` itself is left to `around`.
  */
 function wrapped<A>(
   device: Device<A>,
   wrap: (name: string, operation: Operation) => Operation,
   around: <R>(run: () => R) => R = (run) => run(),
 ): Device<A> {
-  const wrapAll = <T extends object>(operations: T, prefix = ""): T =>
-    Object.fromEntries(
-      Object.entries(operations).map(([name, operation]) => [
-        name,
-        typeof operation === "function" ? wrap(prefix + name, operation) : operation,
-      ]),
-    ) as T;
-  const { batch, fused, ...rest } = device;
+  const { batch, ...rest } = device;
+  const operations = Object.fromEntries(
+    Object.entries(rest).map(([name, operation]) => [
+      name,
+      typeof operation === "function" ? wrap(name, operation as Operation) : operation,
+    ]),
+  ) as unknown as typeof rest;
   const run = <R>(body: (d: Device<A>) => R): R => {
     const inside = (inner: Device<A>) => body(wrapped(inner, wrap, around));
     return around(() => batch ? batch(inside) : inside(device));
   };
-  return Object.freeze({
-    ...wrapAll(rest),
-    batch: run,
-    ...(fused && { fused: wrapAll(fused, "fused.") }),
-  });
+  return Object.freeze({ ...operations, batch: run });
 }
 
 /** A device and the names of the operations that were called on it, in order. */

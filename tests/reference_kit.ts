@@ -1,4 +1,4 @@
-/** The reference device, two devices derived from it, and the in-process groups, as the suites see them. */
+/** The reference device, the same behind a queue, and the in-process groups, as the suites see them. */
 
 import { fromAllGather, type ReferenceArray, referenceDevice, runRanks } from "../mod.ts";
 import type { DeviceKit, GroupKit } from "./kit.ts";
@@ -12,18 +12,6 @@ export const referenceKit: DeviceKit<ReferenceArray> = {
   nonFinite: true,
   subnormals: true,
   arithmetic: "float64",
-};
-
-/** A device with nothing but the required operations. */
-export const unfusedKit: DeviceKit<ReferenceArray> = {
-  ...referenceKit,
-  name: "reference without fused operations",
-  open: () => {
-    const { fused: _fused, downloadAll: _downloadAll, ...device } = referenceDevice();
-    return Promise.resolve({ device: Object.freeze(device), close: () => Promise.resolve() });
-  },
-  // One rounding before a residual is added, one after.
-  ulps: 2,
 };
 
 /** The same arithmetic behind a queue, as on a GPU. */

@@ -204,8 +204,8 @@ async function train(options: RequestDeviceOptions): Promise<readonly number[]> 
   const state: BatchNormState<DeviceArray> = initBatchNorm(device, 1, { eps: 0 });
   return await region(device, async (scope) => {
     const x = tensor(scope, [1, 3], [2, 1]);
-    const { output, residuals } = batchNormForward(state, x, { device: scope });
-    const { gradBias } = batchNormBackward(residuals, x, { device: scope });
+    const { output, saved } = batchNormForward(state, x, { device: scope });
+    const { gradBias } = batchNormBackward(saved, x, { device: scope });
     assert(gradBias !== null && device.owns(gradBias));
     return [...await toArray(scope, output), ...await scope.download(gradBias)];
   });

@@ -91,11 +91,11 @@ async function trainStep<A>(
   let backward: Backward<A>;
   if (group) {
     const result = await syncBatchNormForward(state, x, { device, group }, options);
-    backward = await syncBatchNormBackward(result.residuals, dy, { device, group });
+    backward = await syncBatchNormBackward(result.saved, dy, { device, group });
     forward = result;
   } else {
     const result = batchNormForward(state, x, { device }, options);
-    backward = batchNormBackward(result.residuals, dy, { device });
+    backward = batchNormBackward(result.saved, dy, { device });
     forward = result;
   }
   assert.deepEqual(await toArray(device, x), cut(data.x, format), "the input keeps its bytes");

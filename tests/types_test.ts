@@ -98,7 +98,7 @@ function layers(
   layer.processGroup = name;
 }
 
-Deno.test("devices, groups and residuals that do not fit do not compile", async () => {
+Deno.test("devices, groups and saved that do not fit do not compile", async () => {
   // Each marked line above must be an error of its own: without the marks the compiler finds exactly that many.
   const source = await Deno.readTextFile(new URL(import.meta.url));
   const mark = /^ *\/\/ @ts-expect-error.*\n/gm;

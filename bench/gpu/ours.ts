@@ -75,7 +75,7 @@ export async function measureOurs(
   });
   const options: ForwardOptions<WebGpuArray> = fused ? { activation: "relu", residual } : {};
   const forward = batchNormForward(state, x, { device }, options);
-  const back = batchNormBackward(forward.residuals, dy, { device });
+  const back = batchNormBackward(forward.saved, dy, { device });
   const errors = errorsOf(one, numbers, {
     y: await toArray(device, forward.output),
     dx: await toArray(device, back.gradInput),
@@ -92,7 +92,7 @@ export async function measureOurs(
     ...copies.runs,
     inference: discard((scope) => batchNormInfer(state, x, { device: scope }, options)),
     forward: discard((scope) => batchNormForward(state, x, { device: scope }, options)),
-    backward: discard((scope) => batchNormBackward(forward.residuals, dy, { device: scope })),
+    backward: discard((scope) => batchNormBackward(forward.saved, dy, { device: scope })),
   };
   const settle = () => device.gpuDevice.queue.onSubmittedWorkDone();
   const names = [...COPIES, ...WORKS];

@@ -53,8 +53,8 @@ async function timeRank(
     const start = performance.now();
     await region(device, async (scope) => {
       const effects = { device: scope, group };
-      const { residuals } = await syncBatchNormForward(state, x, effects);
-      await syncBatchNormBackward(residuals, dy, effects);
+      const { saved } = await syncBatchNormForward(state, x, effects);
+      await syncBatchNormBackward(saved, dy, effects);
     });
     await device.gpuDevice.queue.onSubmittedWorkDone();
     if (round > 0) times.push(performance.now() - start);

@@ -100,7 +100,7 @@ export async function measureEngines(
   const missing: MissingPeer[] = [];
   for (const { subject: engine, refuses, time } of SUBJECTS) {
     for (const ranks of worlds) {
-      for (const combine of ["sum", "mergeMoments"] as const) {
+      for (const combine of ["sum", "combineMoments"] as const) {
         const subject = nameOf(engine, combine);
         const refused = refuses(ranks);
         if (refused !== null) {

@@ -95,11 +95,11 @@ function targets(rows: readonly GroupRow[]): string {
       unit: "us",
     },
     {
-      what: "mergeMoments against sum, one fold, the worst length",
+      what: "combineMoments against sum, one fold, the worst length",
       bound: "2 x",
       measured: Math.max(...LENGTHS.map((length) =>
         ratio(
-          median(foldSubject("mergeMoments"), length, 1),
+          median(foldSubject("combineMoments"), length, 1),
           median(foldSubject("sum"), length, 1),
         ) ?? NaN
       )),
@@ -137,10 +137,10 @@ function targets(rows: readonly GroupRow[]): string {
     }
     for (const length of LENGTHS) {
       list.push({
-        what: `${library}, mergeMoments against sum, 2 ranks, ${count(length)}`,
+        what: `${library}, combineMoments against sum, 2 ranks, ${count(length)}`,
         bound: "2 x",
         measured: ratio(
-          median(nameOf(library, "mergeMoments"), length),
+          median(nameOf(library, "combineMoments"), length),
           median(nameOf(library, "sum"), length),
         ),
         most: 2,

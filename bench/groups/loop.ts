@@ -4,13 +4,13 @@
  * @module
  */
 
-import { mergeMoments, type ProcessGroup, sum } from "../../mod.ts";
+import { combineMoments, type ProcessGroup, sum } from "../../mod.ts";
 
 /** What to time. */
 export interface LoopOptions {
   /** Numbers of float64; odd for moments. */
   readonly lengths: readonly number[];
-  readonly combine: "sum" | "mergeMoments";
+  readonly combine: "sum" | "combineMoments";
   /** Rounds of which the median counts. */
   readonly rounds: number;
   /** What a round takes at least, in ms. */
@@ -24,7 +24,7 @@ export interface LoopLine {
   readonly fastest: number;
 }
 
-const COMBINES = { sum, mergeMoments };
+const COMBINES = { sum, combineMoments };
 const MOST_CALLS = 2 ** 20;
 
 /**

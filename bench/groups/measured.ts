@@ -4,7 +4,7 @@
  * @module
  */
 
-import { mergeMoments, sum } from "../../mod.ts";
+import { combineMoments, sum } from "../../mod.ts";
 import { workTimes } from "../measure.ts";
 import type { GroupRow, MissingPeer } from "./peers.ts";
 
@@ -48,7 +48,7 @@ const ROUNDS = 9;
 export async function measureFolds(lengths: readonly number[]): Promise<GroupRow[]> {
   const folds = lengths.flatMap((length) => {
     const [a, b] = [1, 2].map((scale) => Float64Array.from({ length }, (_, i) => scale * (i + 1)));
-    return [mergeMoments, sum].map((combine) => ({
+    return [combineMoments, sum].map((combine) => ({
       subject: foldSubject(combine.name),
       ranks: 1,
       length,

@@ -32,7 +32,7 @@ import {
 
 /** Whose measurements calibrate the model. */
 export const REDUCTION = "C, Open MPI, non-blocking";
-const FOLDS = "mergeMoments, one fold";
+const FOLDS = "combineMoments, one fold";
 
 /** Networks between hosts: assumptions in round numbers, not measurements. */
 export const NETWORKS: Readonly<Record<"ethernet" | "infiniband", Link & { name: string }>> = {
@@ -172,7 +172,7 @@ function introduction({ measured, errors, on }: Calibrated): string[] {
         "assumed: 200 Gbit/s, 2 us",
       ],
       [
-        "fold by mergeMoments",
+        "fold by combineMoments",
         "",
         `${figure(1e-9 / gamma)} (1/gamma)`,
         `measured; off by ${percent(errors[1])} at most`,

@@ -52,7 +52,7 @@ export function networkOn(device: WebGpuDevice, images: number, image: number): 
     );
     const middle = performance.now();
     const back = launch((d) =>
-      layers.map(({ x }, i) => batchNormBackward(made[i].residuals, x, { device: d })).reverse()
+      layers.map(({ x }, i) => batchNormBackward(made[i].saved, x, { device: d })).reverse()
     );
     const end = performance.now();
     const next = made.map(({ state }) => state);

@@ -18,8 +18,8 @@ import {
 import { EPS, extentsOf, MOMENTUM, type Subject, timeCalls, type Work } from "./subject.ts";
 
 /** Arrays that a new state does not share with the old one. */
-function freed<A>(old: BatchNormState<A>, { output, state, residuals }: LocalForward<A>): A[] {
-  const arrays = [output.data, residuals.moments];
+function freed<A>(old: BatchNormState<A>, { output, state, saved }: LocalForward<A>): A[] {
+  const arrays = [output.data, saved.moments.data];
   if (state.runningMean !== null && state.runningMean !== old.runningMean) {
     arrays.push(state.runningMean);
   }
@@ -72,7 +72,7 @@ export function ourSubject<A>(
       };
       const both = () => {
         const made = batchNormForward(state, x, { device });
-        const gradients = batchNormBackward(made.residuals, dy, { device });
+        const gradients = batchNormBackward(made.saved, dy, { device });
         device.free(...freed(state, made), ...freedGradients(gradients));
       };
       const calls = { forward, both };
@@ -84,7 +84,7 @@ export function ourSubject<A>(
           time: (work: Work, count: number) => timeCalls(calls[work as keyof typeof calls], count),
           results: async () => {
             const made = batchNormForward(state, x, { device });
-            const gradients = batchNormBackward(made.residuals, dy, { device });
+            const gradients = batchNormBackward(made.saved, dy, { device });
             const { gradInput, gradWeight, gradBias } = gradients;
             const results = {
               y: await toArray(device, made.output),

@@ -14,7 +14,7 @@ import {
   type Device,
   initBatchNorm,
   type ProcessGroup,
-  type Residuals,
+  type Saved,
   syncBatchNormBackward,
   syncBatchNormForward,
   type Tensor,
@@ -87,11 +87,11 @@ function layersOf<A>(device: Device<A>, { batch, image }: StepOptions): readonly
 /** Frees what a layer's forward and backward made, so that the next step finds the memory. */
 function free<A>(
   device: Device<A>,
-  { residuals, state }: { readonly residuals: Residuals<A>; readonly state: BatchNormState<A> },
+  { saved, state }: { readonly saved: Saved<A>; readonly state: BatchNormState<A> },
   { gradInput, gradWeight, gradBias }: Backward<A>,
 ): void {
   const { runningMean, runningVar } = state;
-  const made = [residuals.moments, runningMean, runningVar, gradInput.data, gradWeight, gradBias];
+  const made = [saved.moments.data, runningMean, runningVar, gradInput.data, gradWeight, gradBias];
   device.free(...made.filter((array) => array !== null));
 }
 
@@ -102,7 +102,7 @@ function localStep<A>(device: Device<A>, layers: readonly Layer<A>[]): void {
     return forward;
   });
   for (const [i, forward] of [...forwards.entries()].reverse()) {
-    free(device, forward, batchNormBackward(forward.residuals, layers[i].dy, { device }));
+    free(device, forward, batchNormBackward(forward.saved, layers[i].dy, { device }));
   }
 }
 
@@ -119,7 +119,7 @@ async function syncStep<A>(
   }
   for (const [i, forward] of [...forwards.entries()].reverse()) {
     const effects = { device, group };
-    free(device, forward, await syncBatchNormBackward(forward.residuals, layers[i].dy, effects));
+    free(device, forward, await syncBatchNormBackward(forward.saved, layers[i].dy, effects));
   }
 }
 

@@ -43,7 +43,7 @@ export async function train(
   const { x, wanted } = share(counts, world.rank);
   for (let step = 0; step < steps; step++) {
     const hidden = linear(device, model.linear, x);
-    const { output, layer, residuals } = await bn.applyLayer(model.norm, hidden, effects);
+    const { output, layer, saved } = await bn.applyLayer(model.norm, hidden, effects);
 
     // Half the squared errors of a row, averaged over the rows of all ranks, whoever has how many.
     const y = await bn.toArray(device, output);
@@ -52,7 +52,7 @@ export async function train(
     const gradOutput = bn.tensor(device, errors, output.shape);
 
     // As DistributedDataParallel: averaged over all ranks, whatever group the statistics are of.
-    const back = await bn.backwardLayer(residuals, gradOutput, effects);
+    const back = await bn.backwardLayer(saved, gradOutput, effects);
     const own = {
       linear: await linearGradients(device, model.linear, x, back.gradInput),
       norm: { weight: back.gradWeight, bias: back.gradBias },

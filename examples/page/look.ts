@@ -33,8 +33,8 @@ export async function look<A>(
   device: bn.Device<A>,
   group: bn.ReduceGroup,
 ): Promise<Seen> {
-  const moments = device.momentsToWire(device.moments(output));
-  const [count, ...rest] = await group.allReduce(moments, bn.mergeMoments, { label: "look" });
+  const moments = device.toWire(device.moments({ input: output }));
+  const [count, ...rest] = await group.allReduce(moments, bn.combineMoments, { label: "look" });
   const channels = output.shape[1];
   const { runningMean, runningVar } = await bn.stateToHost(device, layer.state);
   return {

@@ -5,6 +5,7 @@
  */
 
 import type { ArrayInfo, DType } from "../../lib/tensor.ts";
+import type { WireFormat } from "../../lib/wire.ts";
 import type { Memory } from "./memory.ts";
 
 /** An array of a Wasm device. Opaque: read it with the device's `download`, or look at it with `view`. */
@@ -22,20 +23,17 @@ export interface Elements {
   readonly dtype: DType;
 }
 
-/** Moments of a batch as they travel: float64 [count, mean C, m2 C]. */
-export interface Moments {
-  readonly kind: "moments";
-  readonly length: number;
-}
-
-/** Gradient sums of a batch as they travel: float64 [sumDy C, sumDyXmu C]. */
-export interface Sums {
-  readonly kind: "sums";
+/** Moments or gradient sums of a batch, as they travel: float64. */
+export interface Statistic {
+  readonly kind: WireFormat["name"];
   readonly length: number;
 }
 
 /** What an array holds. */
-export type Contents = Elements | Moments | Sums;
+export type Contents = Elements | Statistic;
+
+/** The contents of a kind. */
+type ContentsOf<K extends Contents["kind"]> = K extends "elements" ? Elements : Statistic;
 
 /** A block of memory, which two arrays share while the older one is given up. */
 export interface Block {
@@ -65,17 +63,18 @@ export interface Arrays {
   readonly slot: <K extends Contents["kind"]>(
     array: WasmArray,
     kind: K,
-  ) => Slot<Extract<Contents, { readonly kind: K }>>;
+  ) => Slot<ContentsOf<K>>;
   readonly free: (...arrays: WasmArray[]) => void;
+  /** What an array holds. */
+  readonly contents: (array: WasmArray) => Contents;
   readonly owns: (value: unknown) => value is WasmArray;
   readonly describe: (array: WasmArray) => ArrayInfo;
+  /** How many live arrays the garbage collector has taken, about: nobody can free them any more. */
+  readonly lost: () => number;
 }
 
-const KINDS: Record<Contents["kind"], string> = {
-  elements: "the elements of a tensor or a vector",
-  moments: "moments",
-  sums: "gradient sums",
-};
+/** One of so many arrays is followed, as to follow each would be a tenth of a small call. */
+const FOLLOWED = 16;
 
 /** Gives the private fields of a class to an object that is there already. */
 class Given {
@@ -123,6 +122,10 @@ export function createArrays(
   elementsOf: (slot: Slot<Elements>) => Float32Array | Float16Array,
 ): Arrays {
   const registry = {};
+  let [made, lost] = [0, 0];
+  const followed = new FinalizationRegistry<Block>(({ owners }) => {
+    if (owners > 0) lost += FOLLOWED;
+  });
   const find = (array: WasmArray): Slot => {
     const slot = Inside.slot(array, registry);
     if (slot) return slot;
@@ -135,21 +138,22 @@ export function createArrays(
   const slot: Arrays["slot"] = <K extends Contents["kind"]>(array: WasmArray, kind: K) => {
     const found = find(array);
     if (found.contents.kind === kind) {
-      return found as Slot<Extract<Contents, { readonly kind: K }>>;
+      return found as Slot<ContentsOf<K>>;
     }
     throw new TypeError(
-      `Cannot use the array as ${KINDS[kind]}: it holds ${KINDS[found.contents.kind]}`,
+      `Cannot use the array as ${named(kind)}: it holds ${named(found.contents.kind)}`,
     );
   };
   const own = <C extends Contents>(block: Block, contents: C) => {
-    const made = { address: block.address, block, contents };
+    const behind = { address: block.address, block, contents };
     block.owners++;
     const array: WasmArray = {
       device: "wasm",
       elements: () => elementsOf(slot(array, "elements")),
     };
-    new Inside(array, registry, made);
-    return { array: Object.freeze(array), slot: made };
+    new Inside(array, registry, behind);
+    if (++made % FOLLOWED === 0) followed.register(array, block);
+    return { array: Object.freeze(array), slot: behind };
   };
   return Object.freeze<Arrays>({
     make: (contents) => own({ address: memory.allocate(bytesOf(contents)), owners: 0 }, contents),
@@ -164,13 +168,19 @@ export function createArrays(
         if (--slot.block.owners === 0) memory.release(slot.address);
       }
     },
+    contents: (array) => find(array).contents,
     owns: (value): value is WasmArray => Boolean(Inside.slot(value, registry)),
     describe: (array) => {
       const { contents } = find(array);
       const dtype = contents.kind === "elements" ? contents.dtype : "float32";
       return { length: contents.length, dtype };
     },
+    lost: () => lost,
   });
+}
+
+function named(kind: Contents["kind"]): string {
+  return kind === "elements" ? "the elements of a tensor or a vector" : kind;
 }
 
 /** Bytes of what an array holds. */

@@ -5,9 +5,10 @@
  */
 
 import type { Statistics } from "../../lib/device.ts";
+import { momentsWire } from "../../lib/wire.ts";
 import type { WasmArray } from "./arrays.ts";
 import type { Layout } from "./layout.ts";
-import type { Bench } from "./workbench.ts";
+import type { Context } from "./context.ts";
 
 /** Bytes of planes of numbers per channel. */
 export function planes(count: number, channels: number, bytes: 4 | 8): number {
@@ -16,12 +17,13 @@ export function planes(count: number, channels: number, bytes: 4 | 8): number {
 
 /** Addresses of (moments, running mean, running variance), as kernels take statistics: of either the first or the others. */
 export function addressesOf(
-  { arrays, address }: Bench,
+  { statistic, vector }: Context,
   statistics: Statistics<WasmArray>,
+  channels: number,
 ): readonly [number, number, number] {
   return statistics.source === "batch"
-    ? [arrays.slot(statistics.moments, "moments").address, 0, 0]
-    : [0, address(statistics.mean), address(statistics.variance)];
+    ? [statistic(statistics.moments, momentsWire, channels), 0, 0]
+    : [0, vector(statistics.mean, channels), vector(statistics.variance, channels)];
 }
 
 /** Numbers per lane of a layout: planes per channel, and where they are repeated for every lane of a row. */
@@ -37,7 +39,7 @@ export function laneBytes(count: number, { channels, period }: Layout): number {
 
 /** Repeats planes for every lane where lanes are not channels, and says where kernels shall read them. */
 export function spread(
-  { kernels }: Bench,
+  { kernels }: Context,
   count: number,
   { channels, laneInner, period }: Layout,
   { perChannel, perLane }: LaneRoom,

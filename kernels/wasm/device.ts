@@ -17,7 +17,7 @@ import { WORTH_A_THREAD } from "./layout.ts";
 import { createMemory, type Memory, MOST_PAGES, PAGE } from "./memory.ts";
 import { createTeam, mayBlock, sharesMemory } from "./threads/team.ts";
 import { transfers } from "./transfers.ts";
-import { createBench, elements, type Kernels } from "./workbench.ts";
+import { createContext, elements, type Kernels } from "./context.ts";
 
 /** What a handle may be told beside the caller's options. */
 export interface Circumstances {
@@ -78,10 +78,8 @@ export async function createDevice(
     );
   };
   const arrays = createArrays(memory, view);
-  const operate = createBench({ memory, arrays, kernels, team, least }, check);
+  const operate = createContext({ memory, arrays, kernels, team, least }, check);
   const { describe, free, owns } = arrays;
-  const { normalize, ...forward } = forwardOperations(operate);
-  const { gradientSums, gradients } = gradientOperations(operate);
   const dispose = (): void => {
     disposed = true;
     team.close();
@@ -91,6 +89,7 @@ export async function createDevice(
       name: `Wasm SIMD (${build === "relaxed" ? "relaxed multiply-add" : "reproducible"}, ` +
         `${threads} thread${threads > 1 ? "s" : ""})`,
       float16: true,
+      passes: Object.freeze(["residual", "activation"] as const),
       threads,
       arithmetic: build === "relaxed" ? "fast" : "reproducible",
     }),
@@ -103,12 +102,9 @@ export async function createDevice(
         return make(elements(length, dtype)).array;
       }),
     ...transfers(operate),
-    ...forward,
-    normalize,
-    gradientSums,
-    gradients,
+    ...forwardOperations(operate),
+    ...gradientOperations(operate),
     ...elementwiseOperations(operate),
-    fused: Object.freeze({ normalize, gradientSums, gradients }),
     [Symbol.dispose]: dispose,
     [Symbol.asyncDispose]: () => Promise.resolve(dispose()),
   });

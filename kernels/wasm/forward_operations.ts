@@ -4,77 +4,64 @@
  * @module
  */
 
-import type { Affine, Device, Epilogue, Statistics } from "../../lib/device.ts";
-import type { Tensor } from "../../lib/tensor.ts";
+import type { Device, MomentsPass, NormalizePass } from "../../lib/device.ts";
+import { momentsWire } from "../../lib/wire.ts";
 import type { WasmArray } from "./arrays.ts";
 import { addressesOf, laneBytes, planes, spread } from "./channel_operations.ts";
 import { inStrips, layoutOf } from "./layout.ts";
-import { type Bench, elements, grainOf, halfOf, MOST, type Operate, RECORD } from "./workbench.ts";
+import { type Context, elements, grainOf, halfOf, MOST, type Operate, RECORD } from "./context.ts";
 
-type Input = Tensor<WasmArray>;
-
-/** Operations of a forward pass; `normalize` takes an epilogue too. */
-export interface ForwardOperations
-  extends Pick<Device<WasmArray>, "moments" | "updateRunningStats"> {
-  readonly normalize: (
-    input: Input,
-    statistics: Statistics<WasmArray>,
-    affine: Affine<WasmArray>,
-    epilogue?: Epilogue<WasmArray>,
-  ) => WasmArray;
-}
-
-const PLAIN: Epilogue<WasmArray> = { residual: null, relu: false, overwrite: false };
+/** Operations of a forward pass. */
+export type ForwardOperations = Pick<
+  Device<WasmArray>,
+  "moments" | "normalize" | "updateRunningStats"
+>;
 
 /** Makes the operations of a forward pass. */
 export function forwardOperations(operate: Operate): ForwardOperations {
-  return Object.freeze<ForwardOperations>({
-    moments: (input) => operate((bench) => moments(bench, input)),
-    normalize: (input, statistics, affine, epilogue = PLAIN) =>
-      operate((bench) => normalize(bench, input, statistics, affine, epilogue)),
-    updateRunningStats: ({ runningMean, runningVar }, moments, factor) =>
-      operate(({ arrays, address, kernels, make }) => {
-        const from = arrays.slot(moments, "moments");
-        const channels = (from.contents.length - 1) / 2;
+  return {
+    moments: (pass) => operate((context) => moments(context, pass)),
+    normalize: (pass) => operate((context) => normalize(context, pass)),
+    updateRunningStats: ({ running: { runningMean, runningVar }, moments, factor }) =>
+      operate(({ arrays, kernels, make, statistic, vector }) => {
+        const { contents: { length: channels } } = arrays.slot(runningMean, "elements");
+        const from = statistic(moments, momentsWire, channels);
+        const [oldMean, oldVar] = [vector(runningMean, channels), vector(runningVar, channels)];
         const mean = make(elements(channels, "float32"));
         const variance = make(elements(channels, "float32"));
-        kernels.updateRunningStats(
-          from.address,
-          factor,
-          channels,
-          address(runningMean),
-          address(runningVar),
-          mean.slot.address,
-          variance.slot.address,
-        );
+        const results = [mean.slot.address, variance.slot.address];
+        kernels.updateRunningStats(from, factor, channels, oldMean, oldVar, ...results);
         return { runningMean: mean.array, runningVar: variance.array };
       }),
-  });
+  };
 }
 
-function moments(bench: Bench, input: Input): WasmArray {
-  const { address, kernels } = bench;
-  const { data, dtype } = input;
+function moments(context: Context, { input }: MomentsPass<WasmArray>): WasmArray {
+  const { kernels } = context;
+  const { dtype } = input;
   const layout = layoutOf(input);
   const { batch, channels, inner, count, period, laneInner } = layout;
-  const x = address(data);
+  const x = context.tensor(input, { elements: layout.elements, dtype });
   const half = halfOf(dtype);
-  const parts = bench.parts(layout.elements, grainOf(layout));
+  const parts = context.parts(layout.elements, grainOf(layout));
   const workBytes = (period === null ? channels * RECORD : planes(7, period, 4)) +
     planes(1, MOST, 4);
-  const [counts, others, work] = bench.areas(
+  const [counts, others, work] = context.areas(
     planes(1, channels, 8),
     planes(3, channels, 8) * (parts.length - 1),
     workBytes * parts.length,
   );
-  const { array, slot } = bench.make({ kind: "moments", length: 1 + 2 * channels });
+  const { array, slot } = context.make({
+    kind: momentsWire.name,
+    length: momentsWire.length(channels),
+  });
   // The first thread writes its mean and m2 where the result is to be.
   const meanOf = (thread: number) =>
     thread === 0 ? slot.address + 8 : others + planes(3, channels, 8) * (thread - 1);
   const countsOf = (thread: number) =>
     thread === 0 ? counts : meanOf(thread) + planes(2, channels, 8);
   if (period === null) {
-    bench.run("momentsOfRows", parts, ({ from, to }, thread) => [
+    context.run("momentsOfRows", parts, ({ from, to }, thread) => [
       x,
       half,
       channels,
@@ -87,7 +74,7 @@ function moments(bench: Bench, input: Input): WasmArray {
     ]);
   } else {
     const strips = inStrips(layout, 1);
-    bench.run("momentsOfColumns", parts, ({ from, to }, thread) => [
+    context.run("momentsOfColumns", parts, ({ from, to }, thread) => [
       x,
       half,
       strips,
@@ -107,30 +94,31 @@ function moments(bench: Bench, input: Input): WasmArray {
   return array;
 }
 
-function normalize(
-  bench: Bench,
-  input: Input,
-  statistics: Statistics<WasmArray>,
-  { weight, bias, eps }: Affine<WasmArray>,
-  { residual, relu, overwrite }: Epilogue<WasmArray>,
-): WasmArray {
-  const { address, kernels } = bench;
+function normalize(context: Context, pass: NormalizePass<WasmArray>): WasmArray {
+  const { input, statistics, affine: { weight, bias, eps }, residual, activation, overwrite } =
+    pass;
+  const { kernels } = context;
   const { data, dtype, format } = input;
+  const relu = Number(activation === "relu");
   const layout = layoutOf(input);
   const { channels, inner, period } = layout;
-  const x = address(data);
-  const added = bench.ordered(residual, format);
+  const like = { elements: layout.elements, dtype };
+  const x = context.tensor(input, like);
+  const added = context.ordered(residual, like, format);
   const half = halfOf(dtype);
-  const parts = bench.parts(layout.elements, grainOf(layout));
+  const parts = context.parts(layout.elements, grainOf(layout));
   const scratchBytes = planes(2, MOST, 4);
-  const [perChannel, perLane, scratch] = bench.areas(
+  const [perChannel, perLane, scratch] = context.areas(
     planes(3, channels, 4),
     laneBytes(3, layout),
     half * scratchBytes * parts.length,
   );
-  const [moments, means, variances] = addressesOf(bench, statistics);
-  const [weights, biases] = [address(weight), address(bias)];
-  const { array, slot } = bench.makeOver(overwrite ? data : null, elements(layout.elements, dtype));
+  const [moments, means, variances] = addressesOf(context, statistics, channels);
+  const [weights, biases] = [context.vector(weight, channels), context.vector(bias, channels)];
+  const { array, slot } = context.makeOver(
+    overwrite ? data : null,
+    elements(layout.elements, dtype),
+  );
   kernels.normalizeCoefficients(
     moments,
     means,
@@ -141,10 +129,10 @@ function normalize(
     channels,
     perChannel,
   );
-  const coefficients = spread(bench, 3, layout, { perChannel, perLane });
+  const coefficients = spread(context, 3, layout, { perChannel, perLane });
   const y = slot.address;
   if (period === null) {
-    bench.run("normalizeRows", parts, ({ from, to }, thread) => [
+    context.run("normalizeRows", parts, ({ from, to }, thread) => [
       x,
       added,
       y,
@@ -154,12 +142,12 @@ function normalize(
       from,
       to,
       coefficients,
-      Number(relu),
+      relu,
       scratch + thread * scratchBytes,
     ]);
   } else {
     const strips = inStrips(layout, 2);
-    bench.run("normalizeColumns", parts, ({ from, to }, thread) => [
+    context.run("normalizeColumns", parts, ({ from, to }, thread) => [
       x,
       added,
       y,
@@ -169,7 +157,7 @@ function normalize(
       from,
       to,
       coefficients,
-      Number(relu),
+      relu,
       scratch + thread * scratchBytes,
     ]);
   }

@@ -5,8 +5,9 @@
  */
 
 import type { Device } from "../../lib/device.ts";
-import type { WasmArray } from "./arrays.ts";
-import { type Bench, elements, type Operate } from "./workbench.ts";
+import { momentsWire, sumsWire } from "../../lib/wire.ts";
+import type { Statistic, WasmArray } from "./arrays.ts";
+import { type Context, elements, type Operate } from "./context.ts";
 
 /** Operations that move numbers. */
 export type Transfers = Pick<
@@ -14,10 +15,10 @@ export type Transfers = Pick<
   | "upload"
   | "download"
   | "downloadAll"
-  | "momentsToWire"
-  | "momentsFromWire"
-  | "sumsToWire"
-  | "sumsFromWire"
+  | "toWire"
+  | "toWireNow"
+  | "fromWire"
+  | "merge"
 >;
 
 /** float16 elements that are converted at once. */
@@ -25,55 +26,63 @@ const CONVERTED = 65_536;
 
 /** Makes the operations that move numbers. */
 export function transfers(operate: Operate): Transfers {
-  const toWire = (array: WasmArray, kind: "moments" | "sums") =>
-    promised(() =>
-      operate(({ arrays, memory }) => {
-        const { address, contents } = arrays.slot(array, kind);
-        return new Float64Array(memory.buffer(), address, contents.length).slice();
-      })
-    );
-  const fromWire = (wire: Float64Array, kind: "moments" | "sums") =>
-    operate(({ make, memory }) => {
-      const { array, slot } = make({ kind, length: wire.length });
-      new Float64Array(memory.buffer(), slot.address, wire.length).set(wire);
-      return array;
-    });
+  /** A statistic where it lies; of one kind where that is given. */
+  const look = ({ arrays, memory }: Context, array: WasmArray, kind?: Statistic["kind"]) => {
+    const found = arrays.contents(array).kind;
+    const wanted = kind ?? (found === "elements" ? momentsWire.name : found);
+    const { address, contents } = arrays.slot(array, wanted);
+    const { length } = contents;
+    return { kind: contents.kind, values: new Float64Array(memory.buffer(), address, length) };
+  };
+  const write = ({ make, memory }: Context, kind: Statistic["kind"], wire: Float64Array) => {
+    const { array, slot } = make({ kind, length: wire.length });
+    new Float64Array(memory.buffer(), slot.address, wire.length).set(wire);
+    return array;
+  };
+  const toWireNow = (array: WasmArray) => operate((context) => look(context, array).values.slice());
   return Object.freeze<Transfers>({
-    upload: (values, dtype = "float32") => operate((bench) => upload(bench, values, dtype)),
+    upload: (values, dtype = "float32") => operate((context) => upload(context, values, dtype)),
     download: (array) =>
       promised(() =>
-        operate((bench) => {
-          const { length } = bench.arrays.slot(array, "elements").contents;
+        operate((context) => {
+          const { length } = context.arrays.slot(array, "elements").contents;
           const values = new Float32Array(length);
-          read(bench, array, values);
+          read(context, array, values);
           return values;
         })
       ),
     downloadAll: (list) =>
       promised(() =>
-        operate((bench) => {
-          const lengths = list.map((array) => bench.arrays.slot(array, "elements").contents.length);
+        operate((context) => {
+          const lengths = list.map((array) =>
+            context.arrays.slot(array, "elements").contents.length
+          );
           const values = new Float32Array(lengths.reduce((sum, length) => sum + length, 0));
           let at = 0;
           list.forEach((array, i) => {
-            read(bench, array, values.subarray(at, at + lengths[i]));
+            read(context, array, values.subarray(at, at + lengths[i]));
             at += lengths[i];
           });
           return values;
         })
       ),
-    momentsToWire: (moments) => toWire(moments, "moments"),
-    momentsFromWire: (wire) => fromWire(wire, "moments"),
-    sumsToWire: (sums) => toWire(sums, "sums"),
-    sumsFromWire: (wire) => fromWire(wire, "sums"),
+    toWire: (array) => promised(() => toWireNow(array)),
+    toWireNow,
+    fromWire: ({ name }, wire) => operate((context) => write(context, name, wire)),
+    merge: (a, b) =>
+      operate((context) => {
+        const { kind, values } = look(context, a);
+        const { combine } = kind === momentsWire.name ? momentsWire : sumsWire;
+        return write(context, kind, combine(values, look(context, b, kind).values));
+      }),
   });
 }
 
-function upload(bench: Bench, values: Float32Array, dtype: "float32" | "float16"): WasmArray {
-  const { areas, kernels, make, memory } = bench;
+function upload(context: Context, values: Float32Array, dtype: "float32" | "float16"): WasmArray {
+  const { areas, kernels, make, memory } = context;
   const { length } = values;
   // A view of this memory would be empty once the memory has grown.
-  if (values.buffer === memory.buffer()) return upload(bench, values.slice(), dtype);
+  if (values.buffer === memory.buffer()) return upload(context, values.slice(), dtype);
   const { array, slot } = make(elements(length, dtype));
   if (dtype === "float32") {
     new Float32Array(memory.buffer(), slot.address, length).set(values);
@@ -89,7 +98,11 @@ function upload(bench: Bench, values: Float32Array, dtype: "float32" | "float16"
 }
 
 /** Copies the elements of an array to the host, as float32. */
-function read({ areas, arrays, kernels, memory }: Bench, array: WasmArray, to: Float32Array): void {
+function read(
+  { areas, arrays, kernels, memory }: Context,
+  array: WasmArray,
+  to: Float32Array,
+): void {
   const { address, contents: { length, dtype } } = arrays.slot(array, "elements");
   if (dtype === "float32") {
     to.set(new Float32Array(memory.buffer(), address, length));

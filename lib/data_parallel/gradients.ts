@@ -12,7 +12,7 @@ import { sum } from "../moments.ts";
 import { batch, region } from "../ownership.ts";
 import { checkWire } from "../wire.ts";
 import { attempt } from "./attempt.ts";
-import { type Flat, flatten, type Leaf, readBack, uploadLike } from "./trees.ts";
+import { type Flat, flatten, readBack, uploadLike } from "./trees.ts";
 
 /** Options of {@linkcode allReduceGradients}. */
 export interface AllReduceGradientsOptions extends Pick<CollectiveOptions, "signal"> {
@@ -120,15 +120,18 @@ function checkBuckets(buckets: number): void {
   );
 }
 
-/** The same tree of new arrays, without a readback. */
+/** The same tree of new arrays, without a readback: x - 0 is x, -0 included. */
 function copyOf<A, T>(device: Device<A>, { leaves, rebuild }: Flat<A, T>): T {
-  const copy = (d: Device<A>) => ({ array, length }: Leaf<A>): A => {
-    const zeros = d.upload(new Float32Array(length));
-    const same = d.addScaled({ x: array, y: zeros, scale: -1 }); // x - 0 is x, -0 included.
-    d.free(zeros);
-    return same;
-  };
-  return region(device, (scope) => batch(scope, (d) => rebuild(leaves.map(copy(d)))));
+  return region(device, (scope) =>
+    batch(scope, (d) => {
+      const zeros = new Map<number, A>();
+      const copies = leaves.map(({ array, length }) => {
+        const y = zeros.get(length) ?? d.upload(new Float32Array(length));
+        zeros.set(length, y);
+        return d.addScaled({ x: array, y, scale: -1 });
+      });
+      return rebuild(copies);
+    }));
 }
 
 /**

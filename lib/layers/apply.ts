@@ -125,14 +125,16 @@ export async function applyLayer<A>(
   effects: LayerEffects<A>,
   options: SyncForwardOptions<A> = {},
 ): Promise<LayerForward<A>> {
-  const { device } = checkDevice(effects, ACTION);
   const named = groupOf(layer, effects);
-  if (named === null) return applyLocally(layer, input, device, options);
+  if (named === null) {
+    return applyLocally(layer, input, checkDevice(effects, ACTION).device, options);
+  }
   const { group, name } = named;
   // A snapshot: nobody may change the layer while the collective is under way.
   const own = { ...layer };
   const stateOf = (scope: Device<A>): BatchNormState<A> => {
     checkCall(own, input);
+    namedGroup(name, effects, ACTION);
     return stateOrNew(own, input, scope);
   };
   const { signal, ...all } = withActivation(own, options);
@@ -142,7 +144,7 @@ export async function applyLayer<A>(
   }`;
   const [{ output, state, saved }] = await forwardOverGroup(
     [call],
-    { device, group },
+    { device: effects.device, group },
     { label, signal },
   );
   // The given layer where nothing changed: not in the call, and not while it waited.
@@ -230,16 +232,24 @@ function text(value: unknown): string {
   return typeof value === "string" ? value : shown(value);
 }
 
-/** The group that a layer communicates over; null where it does not. */
+/**
+ * The group that a layer communicates over; null where it does not. What is wrong with a layer that should is found in its
+ * turn, so that all ranks hear of it: over the group that it names, or the only one there is.
+ */
 function groupOf<A>(
   layer: BatchNormLayer<A> | LazyBatchNormLayer,
   effects: LayerEffects<A>,
 ): { readonly group: ReduceGroup; readonly name: string } | null {
-  const name = layer?.processGroup;
-  // What is wrong with a synchronised layer otherwise is found in its turn, so that all ranks hear of it.
-  const isFrozen = layer?.frozen === "statistics" || layer?.frozen === "all";
-  if (typeof name !== "string" || name === "" || isFrozen) return null;
-  return { group: namedGroup(name, effects, ACTION), name };
+  const name = layer?.processGroup as unknown;
+  if (name === null || layer?.frozen === "statistics" || layer?.frozen === "all") return null;
+  const groups = Object.entries(effects?.groups ?? {});
+  const found = groups.find(([key]) => key === name) ?? (groups.length === 1 ? groups[0] : null);
+  if (found && typeof found[1]?.allReduce === "function") {
+    return { group: found[1], name: text(name) };
+  }
+  // There is nobody to tell.
+  checkLayer(layer, ACTION);
+  return { group: namedGroup(text(name), effects, ACTION), name: text(name) };
 }
 
 function checkCall<A>(layer: BatchNormLayer<A> | LazyBatchNormLayer, input: Tensor<A>): void {

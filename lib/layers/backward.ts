@@ -55,7 +55,7 @@ export async function backwardLayer<A>(
   options: SyncBackwardOptions = {},
 ): Promise<Backward<A>> {
   const action = "compute the layer's gradients";
-  const { device } = checkDevice(effects, action);
+  const { device } = effects?.groups ? effects : checkDevice(effects, action);
   switch (saved?.kind) {
     case "local":
       return batchNormBackward(saved, gradOutput, { device }, options);

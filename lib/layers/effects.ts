@@ -28,15 +28,17 @@ export interface LayerEffects<A> {
  */
 export function namedGroup<A>(
   name: string,
-  { groups }: LayerEffects<A>,
+  effects: LayerEffects<A>,
   action: string,
 ): ReduceGroup {
+  const { groups } = effects;
+  const { group } = effects as { readonly group?: unknown };
   if (typeof groups === "object" && groups !== null && Object.hasOwn(groups, name)) {
     return checkGroup(groups[name], {}, action, { name: `effects.groups[${quote(name)}]` });
   }
   throw new TypeError(
     `Cannot ${action} as effects.groups must hold the group ${quote(name)}: current names are ${
       Object.keys(groups ?? {}).map(quote).join(", ") || "none"
-    }`,
+    }${group === undefined ? "" : `; give { groups: { ${name}: group } } instead of { group }`}`,
   );
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkDevice, checkGroup } from "../check_effects.ts";
+import { checkDevice, checkOptions, groupIn } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import { checkEps } from "../check_state.ts";
 import type { Device, GradientsPass, GradientSums } from "../device.ts";
@@ -12,7 +12,7 @@ import { batch } from "../ownership.ts";
 import { checkTensor, type Format, type Tensor, tensorLike } from "../tensor.ts";
 import { sumsWire } from "../wire.ts";
 import { shown } from "../words.ts";
-import { checkAlike, checkGivenUp, checkOptions, checkVector, isDonated } from "./check_call.ts";
+import { checkAlike, checkGivenUp, checkVector, isDonated } from "./check_call.ts";
 import type { GroupSaved, LocalSaved, Saved } from "./normalize.ts";
 import { checkMoments } from "./statistics.ts";
 import { overBlockingGroup, overGroup, type Steps } from "./steps.ts";
@@ -159,7 +159,7 @@ export function syncBatchNormBackwardBlocking<A>(
   effects: { readonly device: Device<A>; readonly group: BlockingGroup },
   options: BackwardOptions = {},
 ): Backward<A> {
-  const { worldSize } = checkGroup(effects?.group, {}, ACTION, { collective: "allReduceBlocking" });
+  const { worldSize } = groupIn(effects, {}, ACTION, "allReduceBlocking");
   const { calls, label } = oneCall(saved, gradOutput, options);
   if (worldSize === 1) return groupOfOne(calls, effects)[0];
   const crossing = { effects, action: ACTION, options: { label } };
@@ -200,7 +200,7 @@ export async function backwardOverGroup<A>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: CollectiveOptions,
 ): Promise<readonly Backward<A>[]> {
-  const { worldSize } = checkGroup(effects?.group, options, ACTION);
+  const { worldSize } = groupIn(effects, options, ACTION);
   if (worldSize === 1) return groupOfOne(calls, effects);
   const { device } = effects;
   const steps = (scope: Device<A>) => backwardSteps(calls, device, scope, worldSize);

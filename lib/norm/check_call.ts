@@ -7,6 +7,7 @@
 import { checkState } from "../check_state.ts";
 import type { Device, PassOption } from "../device.ts";
 import { DeviceError } from "../errors.ts";
+import { checkOptions } from "../check_effects.ts";
 import type { BatchNormState } from "../state.ts";
 import { checkTensor, describe, type Describing, type Tensor } from "../tensor.ts";
 import { shown } from "../words.ts";
@@ -52,21 +53,6 @@ function checkPass<A>({ info }: Device<A>, option: PassOption, action: string): 
       `current ones are ${info.passes.join(", ") || "none"}; leave it out, or use another device`,
     "unsupported",
   );
-}
-
-/** Checks that options are a record of known names: a misspelt one must not be skipped in silence. */
-export function checkOptions(options: object, known: readonly string[], action: string): void {
-  if (typeof options !== "object" || options === null) {
-    throw new TypeError(
-      `Cannot ${action} as options must be a record: current value is ${shown(options)}`,
-    );
-  }
-  for (const name in options) {
-    if (known.includes(name)) continue;
-    throw new TypeError(
-      `Cannot ${action} as options may be ${known.join(", ")}: current one is ${shown(name)}`,
-    );
-  }
 }
 
 /** Checks that a tensor has the shape and dtype of the input; its format is free. */

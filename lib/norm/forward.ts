@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkDevice, checkGroup } from "../check_effects.ts";
+import { checkDevice, groupIn } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { checkCount } from "../moments.ts";
@@ -43,7 +43,7 @@ export interface SyncForwardOptions<A>
   extends ForwardOptions<A>, Pick<CollectiveOptions, "signal"> {}
 
 /** What a forward returns, with moments and saved values of its kind. */
-interface Forward<A, M extends Moments<A>, S extends Saved<A>> {
+export interface Forward<A, M extends Moments<A>, S extends Saved<A>> {
   /** The normalized batch of this rank, in the input's shape, dtype and format. */
   readonly output: Tensor<A>;
   /**
@@ -170,7 +170,7 @@ export function syncBatchNormForwardBlocking<A>(
   effects: { readonly device: Device<A>; readonly group: BlockingGroup },
   options: ForwardOptions<A> = {},
 ): GroupForward<A> {
-  const { worldSize } = checkGroup(effects?.group, {}, ACTION, { collective: "allReduceBlocking" });
+  const { worldSize } = groupIn(effects, {}, ACTION, "allReduceBlocking");
   const { calls, label } = oneCall(state, input, options);
   const [forward] = worldSize === 1
     ? forwardsAlone(calls, effects)
@@ -208,7 +208,7 @@ export async function forwardOverGroup<A>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: CollectiveOptions,
 ): Promise<readonly GroupForward<A>[]> {
-  const { worldSize } = checkGroup(effects?.group, options, ACTION);
+  const { worldSize } = groupIn(effects, options, ACTION);
   if (worldSize === 1) return forwardsAlone(calls, effects);
   const steps = (scope: Device<A>) => forwardSteps(calls, scope, worldSize);
   return await overGroup({ effects, action: ACTION, options }, steps);

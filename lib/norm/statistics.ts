@@ -5,7 +5,7 @@
  */
 
 import { checkState } from "../check_state.ts";
-import { checkDevice, checkGroup } from "../check_effects.ts";
+import { checkDevice, groupIn } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { checkCount } from "../moments.ts";
@@ -99,7 +99,7 @@ export function alone<A>({ data, shape, count }: Moments<A>): GroupMoments<A> {
 }
 
 function shapeOf(channels: number): Moments<never>["shape"] {
-  return Object.freeze([1, channels] as const);
+  return Object.freeze([1, channels]);
 }
 
 /**
@@ -180,7 +180,7 @@ export async function allReduceMoments<A>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: Pick<CollectiveOptions, "signal"> = {},
 ): Promise<GroupMoments<A>> {
-  const { worldSize } = checkGroup(effects?.group, options, REDUCE);
+  const { worldSize } = groupIn(effects, options, REDUCE);
   const crossing = { effects, action: REDUCE, options: { ...options, label: labelOf(moments) } };
   if (worldSize === 1) return reduceAlone(moments, effects);
   return await overGroup(crossing, (scope) => reduction(scope, moments, worldSize));
@@ -198,7 +198,7 @@ export function allReduceMomentsBlocking<A>(
   moments: LocalMoments<A>,
   effects: { readonly device: Device<A>; readonly group: BlockingGroup },
 ): GroupMoments<A> {
-  const { worldSize } = checkGroup(effects?.group, {}, REDUCE, { collective: "allReduceBlocking" });
+  const { worldSize } = groupIn(effects, {}, REDUCE, "allReduceBlocking");
   if (worldSize === 1) return reduceAlone(moments, effects);
   const crossing = { effects, action: REDUCE, options: { label: labelOf(moments) } };
   return overBlockingGroup(crossing, (scope) => reduction(scope, moments, worldSize));

@@ -23,8 +23,8 @@ export async function train<A>(device: Device<A>): Promise<readonly number[]> {
   const waves = (length: number) =>
     tensor(device, Float32Array.from({ length: 2 ** 18 }, (_, i) => Math.sin(i / length)), shape);
   const [x, dy] = [waves(7), waves(700)];
-  const { output, residuals } = batchNormForward(initBatchNorm(device, 16), x, { device });
-  const { gradInput } = batchNormBackward(residuals, dy, { device });
+  const { output, saved } = batchNormForward(initBatchNorm(device, 16), x, { device });
+  const { gradInput } = batchNormBackward(saved, dy, { device });
   const results = await Promise.all([output, gradInput].map((of) => toArray(device, of)));
   return results.map((values) => values.reduce((a, b) => Math.max(a, b)));
 }

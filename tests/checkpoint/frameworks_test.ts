@@ -89,7 +89,7 @@ async function train(
     const input = tensor(device, x, shape, { format });
     const forward = batchNormForward(state, input, { device });
     const { gradWeight, gradBias } = batchNormBackward(
-      forward.residuals,
+      forward.saved,
       tensor(device, dy, shape, { format }),
       { device },
     );

@@ -8,8 +8,8 @@ import {
   assertReplicated,
   batchNormForward,
   CollectiveError,
+  combineMoments,
   initBatchNorm,
-  mergeMoments,
   type ProcessGroup,
   referenceDevice,
   stateToHost,
@@ -164,7 +164,7 @@ async function misbehave(
     case "other length":
       return await seen(group.allReduce(odd ? new Float64Array(20_000) : three, sum));
     case "other operation":
-      return await seen(group.allReduce(three, odd ? mergeMoments : sum));
+      return await seen(group.allReduce(three, odd ? combineMoments : sum));
     case "other call count":
       return await seen(odd ? train() : group.barrier({ label: "one more" }));
     case "other channels":

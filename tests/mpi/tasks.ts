@@ -1,6 +1,12 @@
 /** What ranks do in MPI's own tests; each an export that closes over nothing. */
 
-import { CollectiveError, type Combine, mergeMoments, type ProcessGroup, sum } from "../../mod.ts";
+import {
+  CollectiveError,
+  type Combine,
+  combineMoments,
+  type ProcessGroup,
+  sum,
+} from "../../mod.ts";
 import { type MpiGroup, mpiGroup } from "../../lib/groups/mpi.ts";
 import type { Failure } from "../suites/groups.ts";
 
@@ -56,7 +62,7 @@ export async function mergeSameBits({ rank, allReduce }: ProcessGroup): Promise<
       { length: 1 + 2 * channels },
       (_, i) => i === 0 ? 3 + rank : Math.sin(i + 10 * rank) ** 2,
     );
-    const total = await allReduce(local, mergeMoments);
+    const total = await allReduce(local, combineMoments);
     const words = new Uint32Array(total.buffer);
     bits.push(words.reduce((hash, word) => Math.imul(hash ^ word, 0x01000193), 0));
   }
@@ -181,7 +187,7 @@ export async function failUnchecked({ rank, allReduce }: ProcessGroup): Promise<
 export async function workUnchecked(group: ProcessGroup): Promise<number[]> {
   const { rank, worldSize } = group;
   const [total] = await group.allReduce(Float64Array.of(rank), sum);
-  const [count, mean] = await group.allReduce(Float64Array.of(1, rank, 0), mergeMoments);
+  const [count, mean] = await group.allReduce(Float64Array.of(1, rank, 0), combineMoments);
   const all = await group.allGather(Float64Array.of(rank));
   const [sent] = await group.broadcast(Float64Array.of(rank), worldSize - 1);
   await group.barrier();

@@ -95,7 +95,7 @@ export function adversarialSuite<A>(kit: DeviceKit<A>): void {
         const forward = await syncBatchNormForward(state, input, { device, group });
         const dy = rows(() => DY, group.rank);
         const { gradInput, gradWeight, gradBias } = await syncBatchNormBackward(
-          forward.residuals,
+          forward.saved,
           dy,
           { device, group },
         );
@@ -155,7 +155,7 @@ async function step<A>(
   const input = tensor(device, pack(channels, format), [2, C, 3], { format });
   const dy = tensor(device, pack(channels.map(() => DY), format), [2, C, 3], { format });
   const forward = batchNormForward(stateOf(device, C, eps), input, { device });
-  const backward = batchNormBackward(forward.residuals, dy, { device });
+  const backward = batchNormBackward(forward.saved, dy, { device });
   return {
     y: unpack(await toArray(device, forward.output), format),
     dx: unpack(await toArray(device, backward.gradInput), format),

@@ -38,18 +38,30 @@ export function elementSuite<A>(kit: DeviceKit<A>): void {
     const values = [0, -0, LEAST, -LEAST, LEAST_NORMAL, MAX, -MAX, 1, ...given];
     const vector = device.upload(Float32Array.from(values));
     const rectified = values.map((value) => value <= 0 ? 0 : value);
-    equal(await device.download(device.relu(vector)), rectified, "relu");
-
     const n = values.length;
     const column = (data: readonly number[]) => tensor(device, data, [n, 1]);
+    // With mean 0, variance 1 and nothing else, passes change nothing but what an activation does.
+    const [mean, variance] = [0, 1].map((value) => device.upload(Float32Array.of(value)));
+    const plain = {
+      statistics: { source: "running", mean, variance } as const,
+      affine: { weight: null, bias: null, eps: 0 },
+    };
+    const relu = device.normalize({ ...plain, input: column(values), activation: "relu" });
+    equal(await device.download(relu), rectified, "relu");
+
+    const gate = (gradOutput: Tensor<A>, output: Tensor<A>): A => {
+      const pass = { ...plain, input: column(values), gradOutput, output };
+      const local = device.gradientSums(pass);
+      return device.gradients({ ...pass, sums: { local, total: null } }).gradInput;
+    };
     const ones = values.map((_, i) => i + 1);
-    const closed = device.gate(column(ones), column(rectified), "channelsFirst");
+    const closed = gate(column(ones), column(rectified));
     const open = rectified.map((value, i) => value > 0 ? i + 1 : 0);
     // Whether an output that is subnormal counts as positive is the device's own.
     const passed = [...await device.download(closed)];
     if (!kit.subnormals) passed[2] = open[2];
     equal(passed, open, "gate");
-    const through = device.gate(column(values), column(values.map(() => 1)), "channelsFirst");
+    const through = gate(column(values), column(values.map(() => 1)));
     equal(await device.download(through), values, "open gate");
 
     const sums: readonly (readonly [number, number, number])[] = [
@@ -65,14 +77,14 @@ export function elementSuite<A>(kit: DeviceKit<A>): void {
         : []),
     ];
     const [a, b] = [0, 1].map((side) => device.upload(Float32Array.from(sums, (row) => row[side])));
-    const sum = [...await device.download(device.addScaled(a, b, 1))];
+    const sum = [...await device.download(device.addScaled({ x: a, y: b, scale: 1 }))];
     const expected = sums.map(([, , total]) => total);
     // A subnormal term may be taken for 0 before the sum.
     if (!kit.subnormals) assertClose([sum[4]], [expected[4]], { absolute: LEAST, relative: 0 }, "");
     sum[4] = expected[4];
     equal(sum, expected, "sum");
     if (kit.nonFinite) {
-      const nothing = await device.download(device.addScaled(vector, vector, 0));
+      const nothing = await device.download(device.addScaled({ x: vector, y: vector, scale: 0 }));
       equal(nothing, values.map((value) => value + 0 * value), "0 times infinity is NaN");
     }
   });
@@ -122,8 +134,6 @@ export function elementSuite<A>(kit: DeviceKit<A>): void {
     const same = (actual: ArrayLike<number>, expected: readonly number[], what: string) =>
       assert.deepEqual(flushed(actual), flushed(expected), what);
     same(await toArray(device, of(values)), values, "upload");
-    same(await device.download(device.relu(of(values).data)), [...values.slice(0, 5), 0], "relu");
-
     const evaluate = async (weight: number, x: Tensor<A>) => {
       const state = { ...initBatchNorm(device, 1, { eps: 0 }), bias: null };
       const scaled = { ...state, weight: device.upload(Float32Array.of(weight)) };
@@ -131,6 +141,9 @@ export function elementSuite<A>(kit: DeviceKit<A>): void {
       const y = await toArray(device, batchNormInfer(scaled, x, { device }));
       return [y, await toArray(device, gradInput)];
     };
+    const unit = initBatchNorm(device, 1, { eps: 0, affine: false });
+    const relu = batchNormInfer(unit, of(values), { device }, { activation: "relu" });
+    same(await toArray(device, relu), [...values.slice(0, 5), 0], "relu");
     // With mean 0 and variance 1, y = weight * x, and gradInput = weight * dy.
     for (const weight of [1, 0.5, -(2 ** -9)]) {
       const expected = values.map((value) => Float16Array.of(value * weight)[0]);

@@ -61,9 +61,9 @@ export function gradientSuite<A>(kit: DeviceKit<A>): void {
 
   test("special gradients in training", async (device) => {
     const input = of(device, rows.map(() => BATCH.x));
-    const { residuals } = batchNormForward(state(device), input, { device });
+    const { saved } = batchNormForward(state(device), input, { device });
     const dy = of(device, rows.map(([, values]) => values));
-    const got = await read(device, batchNormBackward(residuals, dy, { device }));
+    const got = await read(device, batchNormBackward(saved, dy, { device }));
     rows.forEach(([what, values], c) => {
       if (!promised(values)) return;
       const { dx, gradWeight, gradBias } = train(BATCH, values, affine, kit);
@@ -103,8 +103,8 @@ export function gradientSuite<A>(kit: DeviceKit<A>): void {
     const batch = { what: "narrow", ...rounded(BATCH.x, 1e-17) };
     const dy = GRADIENTS.ordinary.map((value) => 1e8 * value);
     const one = initBatchNorm(device, 1, { eps: 0 });
-    const { residuals } = batchNormForward(one, tensor(device, batch.x, [6, 1]), { device });
-    const back = batchNormBackward(residuals, tensor(device, dy, [6, 1]), { device });
+    const { saved } = batchNormForward(one, tensor(device, batch.x, [6, 1]), { device });
+    const back = batchNormBackward(saved, tensor(device, dy, [6, 1]), { device });
     const { dx, gradWeight } = train(batch, dy, affine, kit);
     assertValues(await toArray(device, back.gradInput), dx, "gradInput");
     assertValues(await device.download(back.gradWeight!), gradWeight, "gradWeight");

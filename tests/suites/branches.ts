@@ -36,14 +36,14 @@ export function branchSuite<A>(kit: DeviceKit<A>): void {
         const together = await syncBatchNormForwardAll(branches, { device, group });
         const gradients = together.map(({ output }) => ramp(device, output.shape, 5 + group.rank));
         const back = await syncBatchNormBackwardAll(
-          together.map(({ residuals }, i) => ({ residuals, gradOutput: gradients[i] })),
+          together.map(({ saved }, i) => ({ saved, gradOutput: gradients[i] })),
           { device, group },
         );
         assert.deepEqual([together.length, back.length], [3, 3]);
         for (const [i, { state, input, options }] of branches.entries()) {
           const alone = await syncBatchNormForward(state, input, { device, group }, options);
-          const { residuals } = alone;
-          const gradient = await syncBatchNormBackward(residuals, gradients[i], { device, group });
+          const { saved } = alone;
+          const gradient = await syncBatchNormBackward(saved, gradients[i], { device, group });
           assert.deepEqual(await numbersOf(device, together[i]), await numbersOf(device, alone));
           assert.deepEqual(
             await toArray(device, back[i].gradInput),
@@ -81,18 +81,18 @@ export function branchSuite<A>(kit: DeviceKit<A>): void {
       const forward = await syncBatchNormForwardAll(branches, effects);
       assert.deepEqual(
         launched(),
-        `batch moments momentsToWire moments momentsToWire end
-         batch momentsFromWire normalize updateRunningStats momentsFromWire normalize updateRunningStats end`
+        `batch moments toWire moments toWire end
+         batch fromWire normalize updateRunningStats fromWire normalize updateRunningStats end`
           .split(/\s+/),
       );
       await syncBatchNormBackwardAll(
-        forward.map(({ residuals }, i) => ({ residuals, gradOutput: branches[i].input })),
+        forward.map(({ saved }, i) => ({ saved, gradOutput: branches[i].input })),
         effects,
       );
       assert.deepEqual(
         launched(),
-        `batch gradientSums gradientSums sumsToWire sumsToWire end
-         batch sumsFromWire gradients sumsFromWire gradients end`.split(/\s+/),
+        `batch gradientSums gradientSums toWire toWire end
+         batch fromWire gradients fromWire gradients end`.split(/\s+/),
       );
       assert.deepEqual(labels, [
         "syncBatchNormForwardAll [C=3 float32, C=2 float32]",
@@ -131,10 +131,10 @@ export function branchSuite<A>(kit: DeviceKit<A>): void {
         syncBatchNormForwardAll([fine, given], { device, group }),
         failed(/^TypeError: Cannot normalize the batch of branch 1 as its channels must equal/),
       );
-      const [{ residuals }] = await syncBatchNormForwardAll([fine], { device, group });
+      const [{ saved }] = await syncBatchNormForwardAll([fine], { device, group });
       const gradOutput = group.rank === 1 ? bad : good;
       await assert.rejects(
-        syncBatchNormBackwardAll([{ residuals, gradOutput }], { device, group }),
+        syncBatchNormBackwardAll([{ saved, gradOutput }], { device, group }),
         failed(/^TypeError: Cannot compute the gradients of branch 0 as the gradOutput's shape/),
       );
       const missing = group.rank === 1 ? undefined as unknown as ForwardBranch<A> : fine;
@@ -178,8 +178,8 @@ export function branchSuite<A>(kit: DeviceKit<A>): void {
           { device, group },
         );
         const branchesOf = (gradients: readonly Tensor<A>[]): BackwardBranch<A>[] =>
-          forward.map(({ residuals }, i) => ({
-            ...{ residuals, gradOutput: gradients[i], options: { donate: true } },
+          forward.map(({ saved }, i) => ({
+            ...{ saved, gradOutput: gradients[i], options: { donate: true } },
           }));
         const shared = ramp(device, [3, 2], 3);
         for (const taken of [[shared, shared], [shared, inputs[0]]]) {
@@ -195,7 +195,7 @@ export function branchSuite<A>(kit: DeviceKit<A>): void {
           assert(taken.every(({ data }) => device.owns(data)));
         }
         const gradients = [4, 5].map((seed) => ramp(device, [3, 2], seed));
-        const kept = forward.map(({ residuals }, i) => ({ residuals, gradOutput: gradients[i] }));
+        const kept = forward.map(({ saved }, i) => ({ saved, gradOutput: gradients[i] }));
         const expected = await syncBatchNormBackwardAll(kept, { device, group });
         const given = await syncBatchNormBackwardAll(branchesOf(gradients), { device, group });
         assert(!gradients.some(({ data }) => device.owns(data)));
@@ -207,21 +207,21 @@ export function branchSuite<A>(kit: DeviceKit<A>): void {
     }
   });
 
-  test("residuals of branches and of calls of their own are the same", async (device) => {
+  test("saved of branches and of calls of their own are the same", async (device) => {
     const state = initBatchNorm(device, 2);
     await runRanks(2, async (group) => {
       const input = ramp(device, [3, 2], group.rank);
       const [together] = await syncBatchNormForwardAll([{ state, input }], { device, group });
       const alone = await syncBatchNormForward(state, input, { device, group });
-      const a = await syncBatchNormBackward(together.residuals, input, { device, group });
+      const a = await syncBatchNormBackward(together.saved, input, { device, group });
       const [b] = await syncBatchNormBackwardAll(
-        [{ residuals: alone.residuals, gradOutput: input }],
+        [{ saved: alone.saved, gradOutput: input }],
         { device, group },
       );
       assert.deepEqual(await toArray(device, a.gradInput), await toArray(device, b.gradInput));
       assert.throws(
-        () => batchNormBackward(together.residuals as never, input, { device }),
-        /takes the residuals of batchNormForward/,
+        () => batchNormBackward(together.saved as never, input, { device }),
+        /takes what batchNormForward saved/,
       );
     });
   });

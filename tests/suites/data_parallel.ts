@@ -250,7 +250,10 @@ export function dataParallelSuite<A>(kit: DeviceKit<A>): void {
     const copy = await allReduceGradients(tree, effects);
     assert.equal(await broadcastState(state, effects), state);
     await assertReplicated(state, effects);
-    assert.equal(launches(watched.calls), "batch gate gate gate gate end");
+    assert.equal(
+      launches(watched.calls),
+      "batch upload addScaled upload addScaled upload addScaled upload addScaled end",
+    );
     assert.deepEqual(await valuesOf(device, copy), await valuesOf(device, tree));
     assert.deepEqual(copy.none.shape, [0, 3]);
     assert.notEqual(copy.kernel.data, tree.kernel.data);

@@ -159,11 +159,11 @@ async function check<A>(
         return read(batchNormInferBackward(state, input, gradient, { device }, options));
       }
       if (!group) {
-        const { residuals } = batchNormForward(state, input, { device }, options);
-        return read(batchNormBackward(residuals, gradient, { device }));
+        const { saved } = batchNormForward(state, input, { device }, options);
+        return read(batchNormBackward(saved, gradient, { device }));
       }
-      const { residuals } = await syncBatchNormForward(state, input, { device, group }, options);
-      return read(await syncBatchNormBackward(residuals, gradient, { device, group }));
+      const { saved } = await syncBatchNormForward(state, input, { device, group }, options);
+      return read(await syncBatchNormBackward(saved, gradient, { device, group }));
     };
     const cuts = [0, 1, 1, samples];
     const parts = mode === "training on 3 ranks"

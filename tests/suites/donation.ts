@@ -61,10 +61,10 @@ export function donationSuite<A>(kit: DeviceKit<A>): void {
     for (const dtype of dtypesOf(device)) {
       for (const [x, beside] of cases(device, dtype)) {
         const state = stateOf(device, x.shape[1]);
-        const { residuals } = batchNormForward(state, x, { device }, beside);
+        const { saved } = batchNormForward(state, x, { device }, beside);
         for (const format of FORMATS) {
           await assertDonates(device, () => like(device, x, 7, format), (dy, donate) => [
-            batchNormBackward(residuals, dy, { device }, { donate }),
+            batchNormBackward(saved, dy, { device }, { donate }),
           ]);
         }
       }
@@ -90,14 +90,14 @@ export function donationSuite<A>(kit: DeviceKit<A>): void {
         const shape = [2 + group.rank, 5, 7];
         const x = tensor(device, normalArray(35 * shape[0], group.rank), shape, { format });
         const options = { activation: "relu", residual: like(device, x, 3, FORMATS[1]) } as const;
-        const { residuals } = await syncBatchNormForward(state, x, effects, i ? options : {});
+        const { saved } = await syncBatchNormForward(state, x, effects, i ? options : {});
         // Two rounds: in the first only rank 1 gives its array up, in the second both do.
         for (const round of [0, 1]) {
           await assertDonates(
             device,
             () => like(device, x, 7, FORMATS[round]),
             async (dy, donate) => [
-              await syncBatchNormBackward(residuals, dy, effects, {
+              await syncBatchNormBackward(saved, dy, effects, {
                 donate: donate && group.rank >= 1 - round,
               }),
             ],
@@ -117,9 +117,9 @@ export function donationSuite<A>(kit: DeviceKit<A>): void {
       for (const layer of layers) {
         const x = tensor(device, normalArray(70, world.rank), [2, 5, 7]);
         const options = { residual: like(device, x, 3, "channelsLast") };
-        const { residuals } = await applyLayer(layer, x, effects, options);
+        const { saved } = await applyLayer(layer, x, effects, options);
         await assertDonates(device, () => like(device, x, 7), async (dy, donate) => {
-          const gradients = await backwardLayer(residuals, dy, effects, { donate });
+          const gradients = await backwardLayer(saved, dy, effects, { donate });
           assert.equal(gradients.gradWeight === null, layer.frozen === "all");
           return [gradients];
         });
@@ -139,10 +139,10 @@ export function donationSuite<A>(kit: DeviceKit<A>): void {
     await assertDonates(device, () => like(device, x, 1), (input, donate) => [
       batchNormInfer(state, input, { device }, { ...beside, donate }),
     ]);
-    const { residuals } = batchNormForward(state, x, { device }, beside);
+    const { saved } = batchNormForward(state, x, { device }, beside);
     for (const format of FORMATS) {
       await assertDonates(device, () => like(device, x, 7, format), (dy, donate) => [
-        batchNormBackward(residuals, dy, { device }, { donate }),
+        batchNormBackward(saved, dy, { device }, { donate }),
       ]);
     }
   });
@@ -150,9 +150,9 @@ export function donationSuite<A>(kit: DeviceKit<A>): void {
   test("an empty batch is given up like any other", async (device) => {
     const state = stateOf(device, 3);
     const empty = tensor(device, [], [0, 3, 2]);
-    const { residuals } = batchNormForward(state, empty, { device });
+    const { saved } = batchNormForward(state, empty, { device });
     await assertDonates(device, () => like(device, empty, 7), (dy, donate) => [
-      batchNormBackward(residuals, dy, { device }, { donate }),
+      batchNormBackward(saved, dy, { device }, { donate }),
     ]);
     await assertDonates(device, () => like(device, empty, 7), (input, donate) => [
       batchNormInfer(state, input, { device }, { donate }),

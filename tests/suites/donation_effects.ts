@@ -23,7 +23,7 @@ import { census, failing, record } from "../recording.ts";
 export function donationEffects<A>(kit: DeviceKit<A>): void {
   const test = testsOf(kit);
 
-  test("what is given up is freed once, when all is launched; a fused device is told before", async (device) => {
+  test("what is given up is freed once, when all is launched; a device is told before", async (device) => {
     const told: boolean[] = [];
     const freed: A[] = [];
     const free = (...arrays: A[]) => {
@@ -34,27 +34,26 @@ export function donationEffects<A>(kit: DeviceKit<A>): void {
     const effects = { device: watched.device };
     const state = stateOf(device, 3);
     const x = tensor(device, normalArray(12, 1), [2, 3, 2]);
-    const { residuals } = batchNormForward(state, x, { device });
+    const { saved } = batchNormForward(state, x, { device });
     const calls: Record<string, (given: Tensor<A>, donate?: boolean) => unknown> = {
       normalize: (given, donate) => batchNormInfer(state, given, effects, { donate }),
       "gradientSums gradients": (given, donate) =>
-        batchNormBackward(residuals, given, effects, { donate }),
+        batchNormBackward(saved, given, effects, { donate }),
       " gradientSums gradients": (given, donate) =>
         batchNormInferBackward(state, x, given, effects, { donate }),
     };
     for (const [names, call] of Object.entries(calls)) {
       const operations = names.trim().split(" ");
-      const fused = operations.map((name) => device.fused ? `fused.${name}` : name);
       for (const donate of [undefined, false, true]) {
         watched.calls.length = told.length = freed.length = 0;
         const given = like(device, x, 7);
         call(given, donate);
         const launched = watched.calls.filter((name) => !["describe", "owns"].includes(name));
-        const launches = ["batch", ...(donate ? fused : operations), "end"];
+        const launches = ["batch", ...operations, "end"];
         assert.deepEqual(launched.slice(0, launches.length), launches);
         assert(launched.slice(launches.length).every((name) => name === "free"), "and scratch");
         assert.equal(freed.filter((array) => array === given.data).length, donate ? 1 : 0);
-        assert.deepEqual(told, donate && device.fused ? [true] : []);
+        assert.deepEqual(told, [donate === true]);
       }
     }
     const toldIn = async (call: () => unknown): Promise<readonly boolean[]> => {
@@ -62,14 +61,13 @@ export function donationEffects<A>(kit: DeviceKit<A>): void {
       await call();
       return told.slice();
     };
-    const expected = (...flags: boolean[]) => device.fused ? flags : [];
     const relu = { activation: "relu" } as const;
     const forward = () => batchNormForward(state, x, effects, relu);
-    assert.deepEqual(await toldIn(forward), expected(false), "training");
+    assert.deepEqual(await toldIn(forward), [false], "training");
     const options = { ...relu, donate: true };
     const back = () => batchNormInferBackward(state, x, like(device, x, 7), effects, options);
     // The output, for its sign, is made from an input that is borrowed.
-    assert.deepEqual(await toldIn(back), expected(false, true));
+    assert.deepEqual(await toldIn(back), [false, true]);
     const [synced] = await runRanks(
       2,
       (group) => syncBatchNormForward(state, x, { device, group }),
@@ -78,22 +76,22 @@ export function donationEffects<A>(kit: DeviceKit<A>): void {
       const both = () =>
         runRanks(2, (group) => {
           const all = { device: group.rank ? device : watched.device, group };
-          return syncBatchNormBackward(synced.residuals, like(device, x, 7), all, { donate });
+          return syncBatchNormBackward(synced.saved, like(device, x, 7), all, { donate });
         });
-      assert.deepEqual(await toldIn(both), donate ? expected(true) : [], "over a group");
+      assert.deepEqual(await toldIn(both), [donate], "over a group");
     }
   });
 
   test("what was to be read before is read as it was", async (device) => {
     const state = stateOf(device, 5);
     const x = tensor(device, normalArray(70, 1), [2, 5, 7]);
-    const { residuals } = batchNormForward(state, x, { device });
+    const { saved } = batchNormForward(state, x, { device });
     const expected = await device.download(like(device, x, 7).data);
     const walk = (d: Device<A>) =>
       [0, 1].map((back) => {
         const given = like(d, x, 7);
         const read = d.download(given.data);
-        if (back) batchNormBackward(residuals, given, { device: d }, { donate: true });
+        if (back) batchNormBackward(saved, given, { device: d }, { donate: true });
         else batchNormInfer(state, given, { device: d }, { donate: true });
         return read;
       });
@@ -107,20 +105,20 @@ export function donationEffects<A>(kit: DeviceKit<A>): void {
     const x = tensor(device, normalArray(70, 1), [2, 5, 7]);
     const options = { activation: "relu", residual: like(device, x, 3), donate: true } as const;
     const { donate, ...kept } = options;
-    const { residuals } = batchNormForward(state, x, { device }, kept);
+    const { saved } = batchNormForward(state, x, { device }, kept);
     const synced = await runRanks(
       2,
       (group) => syncBatchNormForward(state, x, { device, group }, kept),
     );
     const calls: Record<string, (given: Tensor<A>, d: Device<A>) => unknown> = {
       evaluation: (given, d) => batchNormInfer(state, given, { device: d }, options),
-      backward: (given, d) => batchNormBackward(residuals, given, { device: d }, { donate }),
+      backward: (given, d) => batchNormBackward(saved, given, { device: d }, { donate }),
       "backward of evaluation": (given, d) =>
         batchNormInferBackward(state, x, given, { device: d }, options),
       "synchronised backward": (given, d) =>
         runRanks(2, (group) => {
           const [dy, own] = group.rank ? [given, d] : [like(device, x, 7), device];
-          return syncBatchNormBackward(synced[group.rank].residuals, dy, { device: own, group }, {
+          return syncBatchNormBackward(synced[group.rank].saved, dy, { device: own, group }, {
             donate,
           });
         }),
@@ -149,11 +147,11 @@ export function donationEffects<A>(kit: DeviceKit<A>): void {
     const state = stateOf(device, 3);
     const x = tensor(device, normalArray(12, 1), [2, 3, 2]);
     await runRanks(2, async (group) => {
-      const { residuals } = await syncBatchNormForward(state, x, { device, group });
+      const { saved } = await syncBatchNormForward(state, x, { device, group });
       for (const donate of [true, false]) {
         const [mine, other] = [like(device, x, 7), like(device, x, 8)];
         const [given, options] = [{ ...mine }, { donate }];
-        const call = syncBatchNormBackward(residuals, given, { device, group }, options);
+        const call = syncBatchNormBackward(saved, given, { device, group }, options);
         given.data = other.data;
         options.donate = !donate;
         await call;
@@ -163,24 +161,19 @@ export function donationEffects<A>(kit: DeviceKit<A>): void {
   });
 }
 
-/** Derives a device that writes down what its fused operations are told of overwriting. */
+/** Derives a device that writes down what its passes are told of overwriting. */
 function telling<A>(device: Device<A>, told: boolean[]): Device<A> {
-  const { batch, fused } = device;
-  return Object.freeze({
+  const { batch } = device;
+  return Object.freeze<Device<A>>({
     ...device,
     ...(batch && { batch: <R>(body: (d: Device<A>) => R) => batch((d) => body(telling(d, told))) }),
-    ...(fused && {
-      fused: {
-        ...fused,
-        normalize: (...args: Parameters<typeof fused.normalize>) => {
-          told.push(args[3].overwrite);
-          return fused.normalize(...args);
-        },
-        gradients: (...args: Parameters<typeof fused.gradients>) => {
-          told.push(args[5].overwrite);
-          return fused.gradients(...args);
-        },
-      },
-    }),
+    normalize: (pass) => {
+      told.push(pass.overwrite === true);
+      return device.normalize(pass);
+    },
+    gradients: (pass) => {
+      told.push(pass.overwrite === true);
+      return device.gradients(pass);
+    },
   });
 }

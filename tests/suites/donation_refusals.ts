@@ -34,16 +34,16 @@ export function donationRefusals<A>(kit: DeviceKit<A>): void {
     const state = initBatchNorm(device, 3);
     const layer = initLayer(device, "batchNorm", 3);
     const x = batchOf(device, 1);
-    const { residuals } = batchNormForward(state, x, { device });
+    const { saved } = batchNormForward(state, x, { device });
     const applied = await applyLayer(layer, x, { device });
     const frozen = await applyLayer(freeze(layer), x, { device });
     const calls: ((given: Tensor<A>, options: { donate?: boolean }) => unknown)[] = [
       (given, options) => batchNormInfer(state, given, { device }, options),
-      (given, options) => batchNormBackward(residuals, given, { device }, options),
+      (given, options) => batchNormBackward(saved, given, { device }, options),
       (given, options) => batchNormInferBackward(state, x, given, { device }, options),
       (given, options) => inferLayer(layer, given, { device }, options),
-      (given, options) => backwardLayer(applied.residuals, given, { device }, options),
-      (given, options) => backwardLayer(frozen.residuals, given, { device }, options),
+      (given, options) => backwardLayer(applied.saved, given, { device }, options),
+      (given, options) => backwardLayer(frozen.saved, given, { device }, options),
     ];
     const given = batchOf(device, 2);
     for (const call of calls) {
@@ -67,7 +67,7 @@ export function donationRefusals<A>(kit: DeviceKit<A>): void {
     const x = batchOf(device, 1);
     const other = batchOf(device, 2);
     const relu = { activation: "relu" } as const;
-    const { residuals } = batchNormForward(state, x, { device }, relu);
+    const { saved } = batchNormForward(state, x, { device }, relu);
     const frozen = await applyLayer(freeze(initLayer(device, "batchNorm", 3)), x, { device });
     const [donate, effects] = [{ donate: true }, { device }];
     // Tensors of the same array are the same array, whatever else they say.
@@ -82,9 +82,9 @@ export function donationRefusals<A>(kit: DeviceKit<A>): void {
       [() => batchNormInfer(state, row(bias), effects, donate), "bias"],
       [() => batchNormInfer(state, row(runningMean), effects, donate), "running mean"],
       [() => batchNormInfer(state, row(runningVar), effects, donate), "running variance"],
-      [() => batchNormBackward(residuals, again(x), effects, donate), "input"],
+      [() => batchNormBackward(saved, again(x), effects, donate), "input"],
       [
-        () => batchNormBackward(residuals, residuals.output ?? x, effects, donate),
+        () => batchNormBackward(saved, saved.output ?? x, effects, donate),
         "output",
       ],
       [() => batchNormInferBackward(state, x, again(x), effects, donate), "input"],
@@ -96,7 +96,7 @@ export function donationRefusals<A>(kit: DeviceKit<A>): void {
         () => batchNormInferBackward(state, row(bias), row(weight), effects, donate),
         "weight",
       ],
-      [() => backwardLayer(frozen.residuals, x, effects, donate), "input"],
+      [() => backwardLayer(frozen.saved, x, effects, donate), "input"],
     ];
     for (const [call, what] of refused) {
       await rejects(
@@ -111,7 +111,7 @@ export function donationRefusals<A>(kit: DeviceKit<A>): void {
     for (const array of [weight, bias, runningMean, runningVar, x.data, other.data]) {
       assert(device.owns(array));
     }
-    assert(device.owns(residuals.output?.data));
+    assert(device.owns(saved.output?.data));
   });
 
   test("a training forward cannot be given its input, which backward needs", async (device) => {
@@ -150,7 +150,7 @@ export function donationRefusals<A>(kit: DeviceKit<A>): void {
     const x = batchOf(device, 1);
     await runRanks(2, async (world) => {
       const effects = { device, group: world, groups: { world } };
-      const { residuals } = await syncBatchNormForward(state, x, { device, group: world });
+      const { saved } = await syncBatchNormForward(state, x, { device, group: world });
       const applied = await applyLayer(synced, x, { device, groups: { world } });
       const dy = batchOf(device, 2);
       const short = tensor(device, normalArray(6, 1), [2, 3]);
@@ -159,16 +159,16 @@ export function donationRefusals<A>(kit: DeviceKit<A>): void {
       const donate = { donate: true };
       const calls: [() => Promise<unknown>, RegExp][] = [
         [
-          () => syncBatchNormBackward(residuals, dy, effects, odd(donate, { donate: 1 })),
+          () => syncBatchNormBackward(saved, dy, effects, odd(donate, { donate: 1 })),
           /donate must be true, false or left out: current value is 1/,
         ],
         [
-          () => syncBatchNormBackward(residuals, odd(dy, x), effects, donate),
+          () => syncBatchNormBackward(saved, odd(dy, x), effects, donate),
           /current array is that of the input too/,
         ],
-        [() => syncBatchNormBackward(residuals, odd(dy, short), effects, donate), /shape/],
+        [() => syncBatchNormBackward(saved, odd(dy, short), effects, donate), /shape/],
         [
-          () => backwardLayer(applied.residuals, odd(dy, x), effects, donate),
+          () => backwardLayer(applied.saved, odd(dy, x), effects, donate),
           /current array is that of the input too/,
         ],
         [
@@ -188,7 +188,7 @@ export function donationRefusals<A>(kit: DeviceKit<A>): void {
         for (const { data } of [dy, short, x]) assert(device.owns(data));
         await world.allReduce(Float64Array.of(1), sum, { label: "of use afterwards" });
       }
-      await syncBatchNormBackward(residuals, dy, effects, donate);
+      await syncBatchNormBackward(saved, dy, effects, donate);
       assert(!device.owns(dy.data));
     });
   });
@@ -207,9 +207,9 @@ export function donationRefusals<A>(kit: DeviceKit<A>): void {
     for (const donate of [true, false]) {
       const dy = batchOf(device, 2);
       await runRanks(2, async (group) => {
-        const { residuals } = await syncBatchNormForward(state, x, { device, group });
+        const { saved } = await syncBatchNormForward(state, x, { device, group });
         const back = (given: Tensor<A>, donate: boolean) =>
-          syncBatchNormBackward(residuals, given, { device, group }, { donate });
+          syncBatchNormBackward(saved, given, { device, group }, { donate });
         const own = group.rank === 0 ? dy : batchOf(device, 3);
         const [first, second] = await Promise.allSettled([back(own, true), back(own, donate)]);
         assert.deepEqual([first.status, second.status], ["fulfilled", "rejected"]);

@@ -3,6 +3,8 @@
 import assert from "node:assert/strict";
 import {
   addScaled,
+  allReduceMoments,
+  applyLayer,
   batchNormBackward,
   batchNormForward,
   batchNormInfer,
@@ -14,20 +16,23 @@ import {
   type DType,
   type Format,
   initBatchNorm,
+  initLayer,
   type ProcessGroup,
   referenceDevice,
-  type Residuals,
   runRanks,
+  type Saved,
   stateFromHost,
   stateToHost,
   sum,
   syncBatchNormBackward,
+  syncBatchNormBackwardAll,
   syncBatchNormForward,
+  syncBatchNormForwardAll,
   type Tensor,
   tensor,
   toArray,
 } from "../../mod.ts";
-import { assertClose, type DeviceKit, EPSILON, testsOf } from "../kit.ts";
+import { assertClose, type DeviceKit, EPSILON, testsOf, throwsLike } from "../kit.ts";
 import { census } from "../recording.ts";
 
 type Expected = readonly [type: ErrorConstructor, text: RegExp];
@@ -213,7 +218,7 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
       bad.push([half, /gradOutput's dtype must be the input's/]);
     }
     for (const [gradOutput, text] of bad) {
-      throwsLike(() => batchNormBackward(local.residuals, gradOutput, { device }), TypeError, text);
+      throwsLike(() => batchNormBackward(local.saved, gradOutput, { device }), TypeError, text);
       throwsLike(
         () => batchNormInferBackward(state, input, gradOutput, { device }),
         TypeError,
@@ -221,34 +226,34 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
       );
       const call = runRanks(2, async (group) => {
         const dy = group.rank === 1 ? gradOutput : input;
-        const { residuals } = synced[group.rank];
-        const failing = syncBatchNormBackward(residuals, dy, { device, group });
+        const { saved } = synced[group.rank];
+        const failing = syncBatchNormBackward(saved, dy, { device, group });
         await rejectsOnRank(failing, 1, text);
-        await syncBatchNormBackward(residuals, input, { device, group });
+        await syncBatchNormBackward(saved, input, { device, group });
       });
       await call;
     }
   });
 
-  test("residuals go back only the way they came", async (device) => {
+  test("saved go back only the way they came", async (device) => {
     const state = initBatchNorm(device, 3);
     const input = x(device);
-    const local = batchNormForward(state, input, { device }).residuals;
+    const local = batchNormForward(state, input, { device }).saved;
     const [group, ...others] = await runRanks(2, async (group) => {
-      return (await syncBatchNormForward(state, input, { device, group })).residuals;
+      return (await syncBatchNormForward(state, input, { device, group })).saved;
     });
     assert.equal(others.length, 1);
     throwsLike(
-      // @ts-expect-error A local backward cannot take a synchronised forward's residuals.
+      // @ts-expect-error A local backward cannot take a synchronised forward's saved.
       () => batchNormBackward(group, input, { device }),
       TypeError,
-      /batchNormBackward takes the residuals of batchNormForward: current kind is "group"/,
+      /batchNormBackward takes what batchNormForward saved: current kind is "group"/,
     );
     const one = { worldSize: 1, allReduce: () => Promise.reject(new Error("called")) };
     await assert.rejects(
-      // @ts-expect-error A synchronised backward cannot take a local forward's residuals.
+      // @ts-expect-error A synchronised backward cannot take a local forward's saved.
       syncBatchNormBackward(local, input, { device, group: one }),
-      /syncBatchNormBackward takes the residuals of syncBatchNormForward: current kind is "local"/,
+      /syncBatchNormBackward takes what syncBatchNormForward saved: current kind is "local"/,
     );
     await assert.rejects(
       syncBatchNormBackward(group, input, { device, group: one }),
@@ -264,22 +269,26 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
     });
   });
 
-  test("what residuals borrow must still be there, on every rank", async (device) => {
+  test("what saved borrow must still be there, on every rank", async (device) => {
     const input = x(device);
     const options = { activation: "relu" } as const;
     for (const what of ["weight", "bias", "input", "moments", "output"] as const) {
-      const text = new RegExp(`Cannot compute the gradients with the residuals' ${what}: .*freed`);
-      const kill = ({ weight, bias, input, moments, output }: Residuals<A>) => {
-        const dead = { weight, bias, input: input.data, moments, output: output?.data }[what];
+      const text = new RegExp(`Cannot compute the gradients with the saved ${what}: .*freed`);
+      const kill = ({ weight, bias, input, moments, output }: Saved<A>) => {
+        const dead =
+          { weight, bias, input: input.data, moments: moments.data, output: output?.data }[what];
         assert(device.owns(dead));
         device.free(dead);
       };
-      const own = { ...input, data: device.addScaled(input.data, input.data, 0) };
+      const own = { ...input, data: device.addScaled({ x: input.data, y: input.data, scale: 0 }) };
       const local = batchNormForward(initBatchNorm(device, 3), own, { device }, options);
-      kill(local.residuals);
-      throwsLike(() => batchNormBackward(local.residuals, input, { device }), TypeError, text);
+      kill(local.saved);
+      throwsLike(() => batchNormBackward(local.saved, input, { device }), TypeError, text);
       await runRanks(2, async (group) => {
-        const mine = { ...input, data: device.addScaled(input.data, input.data, 0) };
+        const mine = {
+          ...input,
+          data: device.addScaled({ x: input.data, y: input.data, scale: 0 }),
+        };
         const effects = { device, group };
         const forward = await syncBatchNormForward(
           initBatchNorm(device, 3),
@@ -287,8 +296,8 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
           effects,
           options,
         );
-        if (group.rank === 1) kill(forward.residuals);
-        await rejectsOnRank(syncBatchNormBackward(forward.residuals, input, effects), 1, text);
+        if (group.rank === 1) kill(forward.saved);
+        await rejectsOnRank(syncBatchNormBackward(forward.saved, input, effects), 1, text);
       });
     }
   });
@@ -320,8 +329,8 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
     throwsLike(() => batchNormForward(state, x(device), bare), TypeError, text);
     throwsLike(() => batchNormInfer(state, x(device), bare), TypeError, text);
     throwsLike(() => batchNormInferBackward(state, x(device), x(device), bare), TypeError, text);
-    const { residuals } = batchNormForward(state, x(device), { device });
-    throwsLike(() => batchNormBackward(residuals, x(device), bare), TypeError, text);
+    const { saved } = batchNormForward(state, x(device), { device });
+    throwsLike(() => batchNormBackward(saved, x(device), bare), TypeError, text);
     await assert.rejects(syncBatchNormForward(state, x(device), bare), text);
     await assert.rejects(syncBatchNormBackward({} as never, x(device), bare), text);
     await refuses(device, null as never, x(device), {}, TypeError, /state must be a record/);
@@ -393,22 +402,25 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
       const allReduce = () => Promise.resolve(Float64Array.of(count, 0, 0, 0, 1, 1, 1));
       await assert.rejects(
         syncBatchNormForward(state, x(device), { device, group: { worldSize: 2, allReduce } }),
-        { name: "RangeError", message: /count that allReduce resolves to must be an integer >= 0/ },
+        {
+          name: "RangeError",
+          message: /count that allReduce resolves to must be an integer >= this/,
+        },
       );
     }
-    const [{ residuals }] = await runRanks(
+    const [{ saved }] = await runRanks(
       2,
       (group) => syncBatchNormForward(state, x(device), { device, group }),
     );
     const short = { worldSize: 2, allReduce: () => Promise.resolve(new Float64Array(5)) };
     await assert.rejects(
-      syncBatchNormBackward(residuals, x(device), { device, group: short }),
+      syncBatchNormBackward(saved, x(device), { device, group: short }),
       { name: "TypeError", message: /Float64Array of 6 values: current value is 5 values long/ },
     );
     const deaf = { worldSize: 2, allReduce: () => Promise.resolve(new Float64Array(6)) };
     const wrong = { ...x(device), shape: [12] };
     await assert.rejects(
-      syncBatchNormBackward(residuals, wrong, { device, group: deaf }),
+      syncBatchNormBackward(saved, wrong, { device, group: deaf }),
       /gradOutput must have a shape/,
     );
     for (const wrong of [new Float64Array(3), [0, 0, 0], undefined]) {
@@ -426,12 +438,12 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
     const group = { worldSize: 2, allReduce };
     const wrong = { ...x(device), shape: [12] };
     await assert.rejects(syncBatchNormForward(state, wrong, { device, group }), /no connection/);
-    const [{ residuals }] = await runRanks(
+    const [{ saved }] = await runRanks(
       2,
       (ranks) => syncBatchNormForward(state, x(device), { device, group: ranks }),
     );
     await assert.rejects(
-      syncBatchNormBackward(residuals, wrong, { device, group }),
+      syncBatchNormBackward(saved, wrong, { device, group }),
       /no connection/,
     );
   });
@@ -450,8 +462,8 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
     );
     await runRanks(2, async (group) => {
       const signal = group.rank === 0 ? AbortSignal.abort(new Error("stop")) : undefined;
-      const { residuals } = forwards[group.rank];
-      const call = syncBatchNormBackward(residuals, x(device), { device, group }, { signal });
+      const { saved } = forwards[group.rank];
+      const call = syncBatchNormBackward(saved, x(device), { device, group }, { signal });
       await assert.rejects(call, (e) => e instanceof CollectiveError && e.code === "cancelled");
     });
     const alone = { worldSize: 1, allReduce: () => Promise.reject(new Error("called")) };
@@ -507,6 +519,86 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
     throwsLike(() => addScaled(device, x, x, NaN), RangeError, /scale must be finite.*NaN/);
   });
 
+  test("whatever is wrong on one rank before the collective reaches all at once", async (device) => {
+    const state = initBatchNorm(device, 3);
+    const layer = initLayer(device, "batchNorm", 3, { processGroup: "world" });
+    const input = x(device);
+    const any = (value: unknown) => value as never;
+    const wrong: readonly (readonly [string, (group: ProcessGroup) => Promise<unknown>])[] = [
+      ["no device", (group) => syncBatchNormForward(state, input, any({ group }))],
+      [
+        "a device of nothing",
+        (group) => syncBatchNormForward(state, input, any({ group, device: {} })),
+      ],
+      ["no state", (group) => syncBatchNormForward(any(null), input, { device, group })],
+      ["a layer", (group) => syncBatchNormForward(any(layer), input, { device, group })],
+      ["no input", (group) => syncBatchNormForward(state, any(undefined), { device, group })],
+      [
+        "a bigint",
+        (group) => syncBatchNormForward({ ...state, eps: any(1n) }, input, { device, group }),
+      ],
+      ["null", (group) => syncBatchNormForward(state, input, { device, group }, any(null))],
+      [
+        "epsilon",
+        (group) => syncBatchNormForward(state, input, { device, group }, any({ epsilon: 1 })),
+      ],
+      [
+        "no signal",
+        (group) => syncBatchNormForward(state, input, { device, group }, any({ signal: 5 })),
+      ],
+      [
+        "no boolean",
+        (group) =>
+          syncBatchNormForward(state, input, { device, group }, any({ updateRunningStats: "no" })),
+      ],
+      ["no branches", (group) => syncBatchNormForwardAll(any({}), { device, group })],
+      ["no branch", (group) => syncBatchNormForwardAll(any([null]), { device, group })],
+      [
+        "no saved values",
+        (group) => syncBatchNormBackward(any(undefined), input, { device, group }),
+      ],
+      ["no saved branches", (group) => syncBatchNormBackwardAll(any(5), { device, group })],
+      ["no layer", (group) => applyLayer(any(5), input, { device, groups: { world: group } })],
+      [
+        "half a layer",
+        (group) =>
+          applyLayer(any({ processGroup: "world" }), input, { device, groups: { world: group } }),
+      ],
+      [
+        "another name",
+        (group) =>
+          applyLayer({ ...layer, processGroup: "wrold" }, input, {
+            device,
+            groups: { world: group },
+          }),
+      ],
+      [
+        "no name",
+        (group) =>
+          applyLayer(any({ ...layer, processGroup: 5 }), input, {
+            device,
+            groups: { world: group },
+          }),
+      ],
+      ["a layer's device", (group) => applyLayer(layer, input, any({ groups: { world: group } }))],
+      ["no moments", (group) => allReduceMoments(any(input.data), { device, group })],
+    ];
+    for (const [what, call] of wrong) {
+      await runRanks(2, async (group) => {
+        const mine = group.rank === 1
+          ? call(group)
+          : syncBatchNormForward(state, x(device), { device, group });
+        await assert.rejects(mine, (error) => {
+          assert(error instanceof CollectiveError, `${what}: ${error}`);
+          assert.deepEqual([error.code, error.ranks], ["rankFailed", [1]], what);
+          return true;
+        });
+        // And the group stays usable.
+        await group.barrier();
+      });
+    }
+  });
+
   test("freed arrays are refused, and a refused free frees nothing", (device) => {
     const [alive, dead] = [device.upload(new Float32Array(2)), device.upload(new Float32Array(2))];
     device.free(dead);
@@ -518,14 +610,6 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
 
 function x<B>(device: Device<B>): Tensor<B> {
   return tensor(device, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13], [2, 3, 2]);
-}
-
-function throwsLike(call: () => unknown, type: ErrorConstructor, text: RegExp): void {
-  assert.throws(call, (error) => {
-    assert(error instanceof type, `${error} should be a ${type.name}`);
-    assert.match(error.message, text);
-    return true;
-  });
 }
 
 async function rejectsOnRank(call: Promise<unknown>, rank: number, text: RegExp): Promise<void> {

@@ -1,7 +1,13 @@
 /** What every process group must do. Each rank's part is an export that closes over nothing, so it can run anywhere. */
 
 import assert from "node:assert/strict";
-import { CollectiveError, type Combine, mergeMoments, type ProcessGroup, sum } from "../../mod.ts";
+import {
+  CollectiveError,
+  type Combine,
+  combineMoments,
+  type ProcessGroup,
+  sum,
+} from "../../mod.ts";
 import { assertClose, type GroupKit, type RankTask } from "../kit.ts";
 import { normalArray } from "../random.ts";
 
@@ -43,7 +49,7 @@ export async function sumSameBits({ rank, allReduce }: ProcessGroup): Promise<nu
 
 export async function mergeWithEmpty({ rank, allReduce }: ProcessGroup): Promise<number[]> {
   const local = rank === 1 ? [0, 0, 0] : [1, 0.1 * (rank + 1), 0];
-  return [...await allReduce(Float64Array.from(local), mergeMoments)];
+  return [...await allReduce(Float64Array.from(local), combineMoments)];
 }
 
 export async function keepArguments({ rank, allReduce }: ProcessGroup): Promise<number[]> {
@@ -101,7 +107,7 @@ export async function splitTwice(group: ProcessGroup): Promise<number[]> {
 export async function disagree(group: ProcessGroup, what: string): Promise<[Failure, number]> {
   const odd = group.rank === 1;
   const local = new Float64Array(odd && what === "length" ? 5 : 3);
-  const combine = odd && what === "operation" ? mergeMoments : sum;
+  const combine = odd && what === "operation" ? combineMoments : sum;
   const label = odd && what === "channels" ? "forward C=5 float32" : "forward C=4 float32";
   const call = odd && what === "kind"
     ? group.barrier({ label })

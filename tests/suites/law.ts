@@ -52,7 +52,7 @@ export async function checkLaw<A>(
   let before = firstState(scenario);
   for (let step = 0; step < scenario.steps; step++) {
     const data = makeStep(scenario, step);
-    const tolerance = tolerances(ulps, scenario, data, !device.fused);
+    const tolerance = tolerances(ulps, scenario, data);
     const expected = expectation(scenario, data);
     const parts = ranks.map((results) => results[step]);
     const together = join(parts);
@@ -114,7 +114,6 @@ function tolerances(
   ulps: number,
   scenario: Scenario,
   { x, dy, residual: added }: StepData,
-  unfused: boolean,
 ): Tolerances {
   const { channels, dtype, residual } = scenario;
   const { weight, bias, eps } = firstState(scenario);
@@ -123,8 +122,6 @@ function tolerances(
   const fine = ulps * EPSILON.float32;
   // Below 2^-14 float16 is spaced evenly, by 2^-24.
   const subnormal = dtype === "float16" ? ulps * 2 ** -24 : 0;
-  // Without a fused operation the sum's first term is stored before the residual is added.
-  const sum = unfused && residual ? relative : fine;
   const { count, mean, variance } = oracle.statistics({ values: x, channels, inner });
   const channelOf = (i: number) => Math.floor(i / inner) % channels;
   const s = variance.map((v) => v + eps === 0 ? 0 : 1 / Math.sqrt(v + eps));
@@ -146,7 +143,7 @@ function tolerances(
     y: xhat.map((value, i) => {
       const c = channelOf(i);
       const terms = value * w[c] + Math.abs(bias?.[c] ?? 0) + (residual ? Math.abs(added[i]) : 0);
-      return sum * terms + subnormal;
+      return fine * terms + subnormal;
     }),
     dx: xhat.map((value, i) => {
       const c = channelOf(i);

@@ -108,14 +108,14 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
     const { calls } = watched;
     const pending = applyLayer(layer, input, { device: watched.device }, options);
     const launched = calls.length;
-    const { output, layer: next, residuals } = await pending;
+    const { output, layer: next, saved } = await pending;
     assert.equal(calls.length, launched, "all is launched before the first await");
     assert(!calls.some((call) => READBACKS.includes(call)), calls.join());
-    assert(residuals.kind === "local");
+    assert(saved.kind === "local");
     const plain = batchNormForward(layer.state, input, { device }, options);
     const gradOutput = batchOf(device, 4, 3);
-    const back = await backwardLayer(residuals, gradOutput, { device });
-    const expected = batchNormBackward(plain.residuals, gradOutput, { device });
+    const back = await backwardLayer(saved, gradOutput, { device });
+    const expected = batchNormBackward(plain.saved, gradOutput, { device });
     assert.deepEqual(await toArray(device, output), await toArray(device, plain.output));
     assert.deepEqual(await stateToHost(device, next.state), await stateToHost(device, plain.state));
     await assertSameGradients(device, back, expected);
@@ -128,10 +128,10 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
       const groups = { other: untouched, pair: group };
       const applied = await applyLayer(layer, input, { device, groups });
       const plain = await syncBatchNormForward(layer.state, input, { device, group });
-      assert(applied.residuals.kind === "group");
-      assert.equal(applied.residuals.processGroup, "pair");
-      const back = await backwardLayer(applied.residuals, gradOutput, { device, groups });
-      const expected = await syncBatchNormBackward(plain.residuals, gradOutput, { device, group });
+      assert(applied.saved.kind === "group");
+      assert.equal(applied.saved.processGroup, "pair");
+      const back = await backwardLayer(applied.saved, gradOutput, { device, groups });
+      const expected = await syncBatchNormBackward(plain.saved, gradOutput, { device, group });
       assert.deepEqual(await toArray(device, applied.output), await toArray(device, plain.output));
       assert.deepEqual(
         await stateToHost(device, applied.layer.state),
@@ -203,9 +203,9 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
         rows: readonly [from: number, count: number],
         effects: LayerEffects<A>,
       ) => {
-        const { output, layer, residuals } = await applyLayer(norm, part(x, ...rows), effects);
+        const { output, layer, saved } = await applyLayer(norm, part(x, ...rows), effects);
         const { gradInput, gradWeight, gradBias } = await backwardLayer(
-          residuals,
+          saved,
           part(dy, ...rows),
           effects,
         );
@@ -243,7 +243,7 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
     const options = { eps: 0.5, momentum: 0.25, bias: false, activation: "relu" } as const;
     const lazy = structuredClone({ ...initLazyLayer("batchNorm1d", options), name: "stem" });
     const input = batchOf(device, 3);
-    const { output, layer, residuals } = await applyLayer(lazy, input, { device });
+    const { output, layer, saved } = await applyLayer(lazy, input, { device });
     assert.deepEqual([layer.name, layer.activation, "lazy" in layer], ["stem", "relu", false]);
     const eager = initLayer(device, "batchNorm1d", 3, options);
     const expected = await applyLayer(eager, input, { device });
@@ -253,7 +253,7 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
       await stateToHost(device, expected.layer.state),
     );
     assert.equal(layer.state.numBatchesTracked, 1);
-    await backwardLayer(residuals, input, { device });
+    await backwardLayer(saved, input, { device });
     const { name } = await failureOf(
       applyLayer(layer, tensor(device, [1, 2], [1, 2]), { device }),
     );
@@ -389,9 +389,9 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
       /must hold the group "constructor"/,
     );
     await runRanks(2, async (world) => {
-      const { residuals } = await applyLayer(layer, input, { device, groups: { tower: world } });
+      const { saved } = await applyLayer(layer, input, { device, groups: { tower: world } });
       assert.match(
-        (await failureOf(backwardLayer(residuals, input, { device, groups: { world } }))).message,
+        (await failureOf(backwardLayer(saved, input, { device, groups: { world } }))).message,
         /Cannot compute the layer's gradients as effects\.groups must hold the group "tower"/,
       );
     });
@@ -402,8 +402,8 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
     await runRanks(4, async (world) => {
       const half = await world.split(world.rank < 2 ? 0 : 1);
       const input = batchOf(device, 2, world.rank);
-      const { residuals } = await applyLayer(layer, input, { device, groups: { half } });
-      const other = backwardLayer(residuals, input, { device, groups: { half: world } });
+      const { saved } = await applyLayer(layer, input, { device, groups: { half } });
+      const other = backwardLayer(saved, input, { device, groups: { half: world } });
       const { code, message } = await failureOnAll(world, other);
       assert.equal(code, "rankFailed");
       assert.match(
@@ -416,31 +416,31 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
       const input = batchOf(device, 2);
       const effects = { device, groups: { half: world, pair: world } };
       const same = { ...own, processGroup: "half" };
-      const { residuals } = await applyLayer(same, input, effects);
-      const named = { ...residuals, processGroup: own.processGroup } as typeof residuals;
+      const { saved } = await applyLayer(same, input, effects);
+      const named = { ...saved, processGroup: own.processGroup } as typeof saved;
       return failureOnAll(world, backwardLayer(named, input, effects));
     });
     assert.equal(same(failures).code, "disagreement");
     await runRanks(2, async (world) => {
       const input = batchOf(device, 2);
-      const { residuals } = await syncBatchNormForward(layer.state, input, {
+      const { saved } = await syncBatchNormForward(layer.state, input, {
         device,
         group: world,
       });
-      const call = backwardLayer(residuals as never, input, { device, groups: { half: world } });
-      assert.match((await failureOf(call)).message, /must be those of applyLayer: .* "group"/);
+      const call = backwardLayer(saved as never, input, { device, groups: { half: world } });
+      assert.match((await failureOf(call)).message, /must be that of applyLayer: .* "group"/);
     });
-    const residuals = { kind: "other" } as never;
+    const saved = { kind: "other" } as never;
     assert.match(
-      (await failureOf(backwardLayer(residuals, batchOf(device, 2), { device }))).message,
-      /residuals must be those of applyLayer: current kind is "other"/,
+      (await failureOf(backwardLayer(saved, batchOf(device, 2), { device }))).message,
+      /saved must be that of applyLayer: current kind is "other"/,
     );
   });
 
   test("a layer's records are frozen, keep fields of one's own, and stay where nothing changed", async (device) => {
     const named = { ...initLayer(device, "batchNorm1d", 3), name: "stem" } as const;
     const input = batchOf(device, 2);
-    const { layer, residuals, ...rest } = await applyLayer(named, input, { device });
+    const { layer, saved, ...rest } = await applyLayer(named, input, { device });
     const name: "stem" = layer.name;
     assert.equal(name, "stem");
     const lazy = initLazyLayer("batchNorm");
@@ -452,14 +452,14 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
     );
     const local = await applyLayer(named, input, { device });
     const frozen = await applyLayer(fixed, input, { device });
-    assert(frozen.residuals.kind === "frozen");
+    assert(frozen.saved.kind === "frozen");
     const values = [
-      ...[layer, residuals, rest.output, lazy, lazy.lazy, fixed, unfreeze(fixed)],
-      ...[initLayer(device, "batchNorm", 1), frozen.residuals, frozen.residuals.options],
+      ...[layer, saved, rest.output, lazy, lazy.lazy, fixed, unfreeze(fixed)],
+      ...[initLayer(device, "batchNorm", 1), frozen.saved, frozen.saved.options],
       ...[...forwards, local, frozen].flatMap((
         forward,
-      ) => [forward, forward.residuals, forward.layer]),
-      await backwardLayer(frozen.residuals, input, { device }),
+      ) => [forward, forward.saved, forward.layer]),
+      await backwardLayer(frozen.saved, input, { device }),
     ];
     for (const [i, value] of values.entries()) assert(Object.isFrozen(value), `${i}`);
     const still = { updateRunningStats: false };
@@ -481,9 +481,9 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
     const [plain, gated] = [{}, options].map((o) => initLayer(device, "batchNorm1d", 3, o));
     const relu = (values: Float32Array) => values.map((value) => Math.max(value, 0));
     const bare = await applyLayer(plain, input, { device });
-    const { output, residuals } = await applyLayer(gated, input, { device });
+    const { output, saved } = await applyLayer(gated, input, { device });
     assert.deepEqual(await toArray(device, output), relu(await toArray(device, bare.output)));
-    assert(residuals.kind === "local" && residuals.output !== null, "backward goes through it");
+    assert(saved.kind === "local" && saved.output !== null, "backward goes through it");
     assert.deepEqual(
       await toArray(device, inferLayer(gated, input, { device })),
       relu(await toArray(device, inferLayer(plain, input, { device }))),
@@ -496,7 +496,7 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
     const [input, gradOutput] = [batchOf(device, 2, 5), batchOf(device, 2, 6)];
     const options = { residual: batchOf(device, 2, 8), activation: "relu" } as const;
     // Synchronised as it is, it needs no group.
-    const { output, layer, residuals } = await applyLayer(fixed, input, { device }, options);
+    const { output, layer, saved } = await applyLayer(fixed, input, { device }, options);
     assert.equal(layer, fixed);
     assert.equal(fixed.state, learning.state);
     const { state } = learning;
@@ -507,7 +507,7 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
     const expected = batchNormInferBackward(state, input, gradOutput, { device }, options);
     await assertSameGradients(
       device,
-      await backwardLayer(residuals, gradOutput, { device }),
+      await backwardLayer(saved, gradOutput, { device }),
       expected,
     );
     await runRanks(
@@ -524,7 +524,7 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
   test("a frozen layer's own activation is applied, there and back", async (device) => {
     const layer = initLayer(device, "batchNorm1d", 3, { activation: "relu" });
     const input = batchOf(device, 2);
-    const { output, residuals } = await applyLayer(freeze(layer), input, { device });
+    const { output, saved } = await applyLayer(freeze(layer), input, { device });
     const options = { activation: "relu" } as const;
     assert.deepEqual(
       await toArray(device, output),
@@ -532,7 +532,7 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
     );
     await assertSameGradients(
       device,
-      await backwardLayer(residuals, input, { device }),
+      await backwardLayer(saved, input, { device }),
       batchNormInferBackward(layer.state, input, input, { device }, options),
     );
   });
@@ -562,9 +562,9 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
   test("a layer that is frozen with weight and bias gives no gradients of them, and leaks none", async (device) => {
     const fixed = freeze(trained(device), { affine: true });
     const [input, gradOutput] = [batchOf(device, 2, 5), batchOf(device, 2, 6)];
-    const { residuals } = await applyLayer(fixed, input, { device });
+    const { saved } = await applyLayer(fixed, input, { device });
     const counted = census(device);
-    const { gradInput, ...others } = await backwardLayer(residuals, gradOutput, {
+    const { gradInput, ...others } = await backwardLayer(saved, gradOutput, {
       device: counted.device,
     });
     assert.deepEqual(others, { gradWeight: null, gradBias: null });
@@ -607,8 +607,8 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
       assert.deepEqual([layers[0].kind, layers[1].frozen], ["batchNorm1d", "statistics"]);
       const input = tensor(device, [1, 2, 3, world.rank], [2, 2]);
       const groups = { world };
-      const { residuals } = await applyLayer(layers[0], input, { device, groups });
-      const { gradWeight, gradBias } = await backwardLayer(residuals, input, { device, groups });
+      const { saved } = await applyLayer(layers[0], input, { device, groups });
+      const { gradWeight, gradBias } = await backwardLayer(saved, input, { device, groups });
       const total = await allReduceGradients({ gradWeight, gradBias }, effects);
       assert(device.owns(total.gradWeight));
       return [...(await stateToHost(device, layers[0].state)).weight ?? []];
@@ -699,9 +699,9 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
       };
       const pending = applyLayer(layer, batchOf(device, 2), { device, groups: { world } });
       Object.assign(layer, { kind: "nonsense", processGroup: "other", name: "b", state: null });
-      const { layer: next, residuals } = await pending;
+      const { layer: next, saved } = await pending;
       assert.deepEqual([next.kind, next.processGroup, next.name], ["batchNorm1d", "world", "a"]);
-      assert.equal(residuals.kind === "group" && residuals.processGroup, "world");
+      assert.equal(saved.kind === "group" && saved.processGroup, "world");
       const gated = {
         ...initLayer(device, "batchNorm1d", 3, { processGroup: "world" }),
         rate: NaN,
@@ -727,8 +727,8 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
     assert.equal(same(forward).code, "cancelled");
     const backward = await runRanks(2, async (world) => {
       const effects = { device, groups: { world } };
-      const { residuals } = await applyLayer(layer, input, effects);
-      return await failureOf(backwardLayer(residuals, input, effects, { signal }));
+      const { saved } = await applyLayer(layer, input, effects);
+      return await failureOf(backwardLayer(saved, input, effects, { signal }));
     });
     assert.equal(same(backward).code, "cancelled");
   });
@@ -748,11 +748,11 @@ export function layerSuite<A>(kit: DeviceKit<A>): void {
   test("layers say what effects they need", async (device) => {
     const layer = initLayer(device, "batchNorm1d", 3);
     const input = batchOf(device, 2);
-    const { residuals } = await applyLayer(layer, input, { device });
+    const { saved } = await applyLayer(layer, input, { device });
     const none = {} as { device: Device<A> };
     const text = /as effects must be { device }, with group or groups where ranks share/;
     assert.match((await failureOf(applyLayer(layer, input, none))).message, text);
-    assert.match((await failureOf(backwardLayer(residuals, input, none))).message, text);
+    assert.match((await failureOf(backwardLayer(saved, input, none))).message, text);
     assert.throws(() => inferLayer(layer, input, none), text);
     assert.throws(() => checkModel(layer, none), text);
     const unnamed = { ...layer, processGroup: "" };

@@ -7,9 +7,9 @@ import {
   batchNormForward,
   batchNormInfer,
   batchNormInferBackward,
+  combineMoments,
   type Device,
   initBatchNorm,
-  mergeMoments,
   type ProcessGroup,
   runRanks,
   stateToHost,
@@ -19,6 +19,7 @@ import {
   tensor,
   toArray,
 } from "../../mod.ts";
+import { momentsWire } from "../../lib/device_author.ts";
 import { assertClose, type DeviceKit, EPSILON, testsOf } from "../kit.ts";
 import * as oracle from "../oracle.ts";
 import { normalArray } from "../random.ts";
@@ -33,7 +34,7 @@ export function peerSuite<A>(kit: DeviceKit<A>): void {
       const part = parts[group.rank];
       const input = tensor(device, part, [part.length, 1]);
       const forward = await syncBatchNormForward(state, input, { device, group });
-      const backward = await syncBatchNormBackward(forward.residuals, input, { device, group });
+      const backward = await syncBatchNormBackward(forward.saved, input, { device, group });
       return {
         y: [...await toArray(device, forward.output)],
         dx: [...await toArray(device, backward.gradInput)],
@@ -76,8 +77,8 @@ export function peerSuite<A>(kit: DeviceKit<A>): void {
     const x = tensor(device, [1, 2, 3, 4], [2, 2]);
     const forward = batchNormForward(state, x, { device });
     const before = await stateToHost(device, forward.state);
-    batchNormBackward(forward.residuals, x, { device });
-    batchNormBackward(forward.residuals, x, { device });
+    batchNormBackward(forward.saved, x, { device });
+    batchNormBackward(forward.saved, x, { device });
     assert.deepEqual(await stateToHost(device, forward.state), before);
   });
 
@@ -121,13 +122,13 @@ export function peerSuite<A>(kit: DeviceKit<A>): void {
 
   test("counts beyond 2^24 are exact (PyTorch)", async (device) => {
     for (const count of [2 ** 24 + 1, 2 ** 33 + 1]) {
-      const merged = mergeMoments(
+      const merged = combineMoments(
         Float64Array.of(count - 1, 1, 5),
         Float64Array.of(1, 1, 0),
       );
       assert.deepEqual([...merged], [count, 1, 5]);
-      const array = device.momentsFromWire(merged);
-      assert.equal((await device.momentsToWire(array))[0], count);
+      const array = device.fromWire(momentsWire, merged);
+      assert.equal((await device.toWire(array))[0], count);
       device.free(array);
     }
   });
@@ -180,9 +181,9 @@ export function peerSuite<A>(kit: DeviceKit<A>): void {
     const state = initBatchNorm(device, 1);
     const x = tensor(device, [1, 3], [2, 1]);
     const group = { worldSize: 2, allReduce };
-    const { residuals } = await syncBatchNormForward(state, x, { device, group });
-    assert.equal(used, mergeMoments);
-    await syncBatchNormBackward(residuals, x, { device, group });
+    const { saved } = await syncBatchNormForward(state, x, { device, group });
+    assert.equal(used, combineMoments);
+    await syncBatchNormBackward(saved, x, { device, group });
     assert.equal(used, sum);
   });
 
@@ -195,8 +196,8 @@ export function peerSuite<A>(kit: DeviceKit<A>): void {
       let population: Float64Array = new Float64Array(7);
       for (const size of sizes) {
         const input = tensor(device, values.slice(3 * from, 3 * (from + size)), [size, 3]);
-        const moments = device.moments(input);
-        population = mergeMoments(population, await device.momentsToWire(moments));
+        const moments = device.moments({ input });
+        population = combineMoments(population, await device.toWire(moments));
         device.free(input.data, moments);
         from += size;
       }
@@ -245,8 +246,10 @@ export function peerSuite<A>(kit: DeviceKit<A>): void {
       const s = 1 / Math.sqrt(1 + 1e-5);
       assertClose(await device.download(gradWeight), [2 * s], fine, "gradWeight");
       assertClose(await device.download(gradBias), [2], fine, "gradBias");
-      const nan = device.relu(device.upload(Float32Array.of(NaN, -1, 2)));
-      assert.deepEqual(await device.download(nan), Float32Array.of(NaN, 0, 2));
+      const unit = initBatchNorm(device, 1, { eps: 0 });
+      const values = tensor(device, [NaN, -1, 2], [3, 1]);
+      const rectified = batchNormInfer(unit, values, { device }, { activation: "relu" });
+      assert.deepEqual(await toArray(device, rectified), Float32Array.of(NaN, 0, 2));
     });
   }
 

@@ -25,6 +25,7 @@ import {
   tensor,
   toArray,
 } from "../../mod.ts";
+import { momentsWire, sumsWire } from "../../lib/device_author.ts";
 import { assertClose, type DeviceKit, testsOf } from "../kit.ts";
 import { trainNet } from "../net.ts";
 import * as oracle from "../oracle.ts";
@@ -84,7 +85,7 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
           state = await region(scope, async (inner) => {
             const effects = { device: inner, group };
             const forward = await syncBatchNormForward(state, input, effects);
-            await syncBatchNormBackward(forward.residuals, dy, effects);
+            await syncBatchNormBackward(forward.saved, dy, effects);
             return forward.state;
           });
         }
@@ -130,10 +131,10 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
         const forward = group
           ? await syncBatchNormForward(state, input, { device, group })
           : batchNormForward(state, input, { device });
-        const { residuals } = forward;
-        const backward = residuals.kind === "group" && group
-          ? await syncBatchNormBackward(residuals, dy, { device, group })
-          : residuals.kind === "local" && batchNormBackward(residuals, dy, { device });
+        const { saved } = forward;
+        const backward = saved.kind === "group" && group
+          ? await syncBatchNormBackward(saved, dy, { device, group })
+          : saved.kind === "local" && batchNormBackward(saved, dy, { device });
         assert(backward);
         assert.equal(forward.output.format, format);
         assert.equal(backward.gradInput.format, format);
@@ -185,8 +186,8 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
     await runRanks(2, async (group) => {
       const part = values.slice(40 * group.rank, 40 * group.rank + 40);
       const input = tensor(device, part, [1, 4, 10], { dtype: "float16" });
-      const { output, residuals } = await syncBatchNormForward(state, input, { device, group });
-      const backward = await syncBatchNormBackward(residuals, input, { device, group });
+      const { output, saved } = await syncBatchNormForward(state, input, { device, group });
+      const backward = await syncBatchNormBackward(saved, input, { device, group });
       assert.deepEqual([output.dtype, backward.gradInput.dtype], ["float16", "float16"]);
       for (const vector of [backward.gradWeight, backward.gradBias]) {
         assert(vector !== null && device.describe(vector).dtype === "float32");
@@ -309,7 +310,7 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
       const empty = tensor(device, [], [0, 2, 11, 13]);
       const input = group.rank === 0 ? empty : full;
       const some = await syncBatchNormForward(state, input, effects);
-      const back = await syncBatchNormBackward(some.residuals, input, effects);
+      const back = await syncBatchNormBackward(some.saved, input, effects);
       const host = await stateToHost(device, some.state);
       assert.equal(host.numBatchesTracked, 1);
       for (const vector of [back.gradWeight, back.gradBias]) {
@@ -321,7 +322,7 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
       assert((await toArray(device, some.output)).every(Number.isFinite));
 
       const none = await syncBatchNormForward(state, empty, effects);
-      const backNone = await syncBatchNormBackward(none.residuals, empty, effects);
+      const backNone = await syncBatchNormBackward(none.saved, empty, effects);
       assert.equal(none.state, state, "running statistics are untouched");
       assert.equal((await toArray(device, backNone.gradInput)).length, 0);
       assert(backNone.gradWeight !== null);
@@ -344,12 +345,12 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
       const dy = x.map((_, at) => head[Math.floor(at / 900) % 4] / 900 * (1 + at % 3));
       const [input, gradient] = [x, dy].map((v) => tensor(device, v, [count, 4, 30, 30]));
       if (!group) {
-        const { residuals, output } = batchNormForward(state, input, { device });
-        return { output, gradInput: batchNormBackward(residuals, gradient, { device }).gradInput };
+        const { saved, output } = batchNormForward(state, input, { device });
+        return { output, gradInput: batchNormBackward(saved, gradient, { device }).gradInput };
       }
       const effects = { device, group };
-      const { residuals, output } = await syncBatchNormForward(state, input, effects);
-      const { gradInput } = await syncBatchNormBackward(residuals, gradient, effects);
+      const { saved, output } = await syncBatchNormForward(state, input, effects);
+      const { gradInput } = await syncBatchNormBackward(saved, gradient, effects);
       return { output, gradInput };
     };
     const alone = await step(3);
@@ -403,15 +404,15 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
     });
     for (const format of ["channelsFirst", "channelsLast"] as const) {
       for (const gradFormat of ["channelsFirst", "channelsLast"] as const) {
-        const moments = device.momentsFromWire(Float64Array.of(15, ...mean, ...m2));
-        const total = device.sumsFromWire(Float64Array.from(sums.flat()));
-        const { gradInput } = device.gradients(
-          make(values, format),
-          make(gradient, gradFormat),
-          { source: "batch", moments },
-          { local: total, total },
-          { weight, bias: null, eps: 1e-5 },
-        );
+        const moments = device.fromWire(momentsWire, Float64Array.of(15, ...mean, ...m2));
+        const total = device.fromWire(sumsWire, Float64Array.from(sums.flat()));
+        const { gradInput } = device.gradients({
+          input: make(values, format),
+          gradOutput: make(gradient, gradFormat),
+          statistics: { source: "batch", moments },
+          sums: { local: total, total },
+          affine: { weight, bias: null, eps: 1e-5 },
+        });
         const memory = await device.download(gradInput);
         const actual = format === "channelsLast"
           ? oracle.permute(memory, extents, "channelsFirst")
@@ -428,8 +429,8 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
     for (const format of ["channelsFirst", "channelsLast"] as const) {
       const data = format === "channelsLast" ? oracle.permute(values, extents, format) : values;
       const input = tensor(device, data, [1, 96, 112, 112], { format });
-      const moments = device.moments(input);
-      means.push((await device.momentsToWire(moments)).slice(1, 97));
+      const moments = device.moments({ input });
+      means.push((await device.toWire(moments)).slice(1, 97));
       device.free(input.data, moments);
     }
     const { mean } = oracle.statistics({ values, ...extents });
@@ -478,8 +479,8 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
         // With one channel or one position the two formats are the same memory.
         const input = tensor(device, values, shape, { format });
         const state = initBatchNorm(device, shape[1]);
-        const { output, residuals } = batchNormForward(state, input, { device });
-        const { gradInput } = batchNormBackward(residuals, input, { device });
+        const { output, saved } = batchNormForward(state, input, { device });
+        const { gradInput } = batchNormBackward(saved, input, { device });
         const batch = {
           values,
           channels: shape[1],

@@ -31,7 +31,7 @@ export function stateSuite<A>(kit: DeviceKit<A>): void {
     const state = initBatchNorm(device, 3);
     const x = input(device);
     const forward = batchNormForward(state, x, { device }, { activation: "relu" });
-    const backward = batchNormBackward(forward.residuals, x, { device });
+    const backward = batchNormBackward(forward.saved, x, { device });
     const records = {
       device,
       state,
@@ -41,7 +41,7 @@ export function stateSuite<A>(kit: DeviceKit<A>): void {
       output: forward.output,
       outputShape: forward.output.shape,
       next: forward.state,
-      residuals: forward.residuals,
+      saved: forward.saved,
       backward,
       gradInput: backward.gradInput,
       host: await stateToHost(device, state),

@@ -18,6 +18,8 @@ import {
   tensor,
   toArray,
 } from "../../mod.ts";
+import { extents } from "../../lib/device_author.ts";
+import { permute } from "../oracle.ts";
 import { normalArray } from "../random.ts";
 
 /** One batch and what is done with it. */
@@ -115,9 +117,11 @@ async function outputsOf(batch: Batch, numbers: Numbers): Promise<Float32Array[]
     batchNormForward(state, input, { device }, options).output,
     batchNormInfer(state, input, { device }, options),
   ];
-  return await Promise.all(
-    outputs.map((output) => device.download(device.gate(output, null, gradFormat))),
-  );
+  const { channels, inner } = extents(shape);
+  return await Promise.all(outputs.map(async (output) => {
+    const values = await toArray(device, output);
+    return format === gradFormat ? values : permute(values, { channels, inner }, gradFormat);
+  }));
 }
 
 /**
@@ -146,8 +150,8 @@ export async function resultsOf<A>(
       ...options,
       updateRunningStats: update,
     });
-    const back = batchNormBackward(forward.residuals, gradient(), effects);
-    const given = batchNormBackward(forward.residuals, gradient(), effects, donate);
+    const back = batchNormBackward(forward.saved, gradient(), effects);
+    const given = batchNormBackward(forward.saved, gradient(), effects, donate);
     const inferred = batchNormInfer(state, input, effects, options);
     const over = batchNormInfer(state, put(numbers.x, format), effects, { ...options, ...donate });
     const evaluated = batchNormInferBackward(state, input, gradient(), effects, options);

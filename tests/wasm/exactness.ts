@@ -42,7 +42,7 @@ async function train(opening: Opening, { shape, format, mean = 0, affine = true 
   });
   const put = (values: Float32Array) => tensor(device, values, shape, { format });
   const forward = batchNormForward(state, put(x), { device });
-  const back = batchNormBackward(forward.residuals, put(dy), { device });
+  const back = batchNormBackward(forward.saved, put(dy), { device });
   const after = forward.state;
   const vectors = [back.gradWeight, back.gradBias, after.runningMean, after.runningVar];
   const results = await device.downloadAll!([
@@ -170,8 +170,8 @@ export function exactnessTests(): void {
         for (const outlier of [100, 1e4]) {
           const values = normalArray(shape.reduce((a, b) => a * b), 3);
           values.fill(outlier, 0, first);
-          const moments = device.moments(tensor(device, values, shape, { format }));
-          const wire = await device.momentsToWire(moments);
+          const moments = device.moments({ input: tensor(device, values, shape, { format }) });
+          const wire = await device.toWire(moments);
           const inner = shape.slice(2).reduce((product, extent) => product * extent, 1);
           const at = positions(shape, format);
           const [channels, count] = [shape[1], shape[0] * inner];
@@ -228,10 +228,12 @@ export function exactnessTests(): void {
         expected.push([sum / count, m2]);
       }
       const input = tensor(device, values, shape, { format });
-      const moments = device.moments(input);
-      const wire = await device.momentsToWire(moments);
+      const moments = device.moments({ input });
+      const wire = await device.toWire(moments);
       const statistics = { source: "batch", moments } as const;
-      const sums = await device.sumsToWire(device.gradientSums(input, input, statistics));
+      const sums = await device.toWire(
+        device.gradientSums({ input, gradOutput: input, statistics }),
+      );
       expected.forEach(([mean, m2], c) => {
         const far = Math.abs(wire[1 + c] - mean) / Math.sqrt(m2 / count);
         const off = Math.abs(wire[1 + channels + c] / m2 - 1);
@@ -264,7 +266,7 @@ export function exactnessTests(): void {
           stored(normalArray(length, 2, 0, 10), by),
         ];
         for (const scale of [-0.1, 1e-3, 1 / 3]) {
-          const sum = device.addScaled(device.upload(x, of), device.upload(y, by), scale);
+          const sum = device.addScaled({ x: device.upload(x, of), y: device.upload(y, by), scale });
           const expected = stored(x.map((value, i) => value + scale * y[i]), of);
           assert.deepEqual(await device.download(sum), expected, `${length} ${of} ${by}`);
         }
@@ -279,8 +281,8 @@ export function exactnessTests(): void {
       const length = shape.reduce((product, extent) => product * extent, 1);
       const values = new Float32Array(length).fill(0.1);
       for (const format of ["channelsFirst", "channelsLast"] as const) {
-        const wire = await device.momentsToWire(
-          device.moments(tensor(device, values, shape, { format })),
+        const wire = await device.toWire(
+          device.moments({ input: tensor(device, values, shape, { format }) }),
         );
         const mean = length > 0 ? Math.fround(0.1) : 0;
         assert.deepEqual([...wire], [length / 3, mean, mean, mean, 0, 0, 0], `${shape} ${format}`);

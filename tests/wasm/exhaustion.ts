@@ -12,6 +12,7 @@ import {
   tensor,
   toArray,
 } from "../../mod.ts";
+import { momentsWire, sumsWire } from "../../lib/device_author.ts";
 import { emptyTensor, view, type WasmArray, type WasmDevice } from "../../kernels/wasm_device.ts";
 import { normalArray } from "../random.ts";
 import { openWasm } from "../wasm_kit.ts";
@@ -51,39 +52,41 @@ function operationsOn(device: WasmDevice): Readonly<Record<string, () => readonl
   ];
   const state = initBatchNorm(device, 5);
   const { weight, bias, eps } = state;
-  const moments = device.moments(x);
+  const moments = device.moments({ input: x });
   const statistics = { source: "batch", moments } as const;
   const affine = { weight, bias, eps };
-  const y = { ...x, data: device.normalize(x, statistics, affine) };
-  const sums = device.gradientSums(x, dy, statistics);
+  const y = { ...x, data: device.normalize({ input: x, statistics, affine }) };
+  const sums = device.gradientSums({ input: x, gradOutput: dy, statistics });
   const running = { runningMean: state.runningMean!, runningVar: state.runningVar! };
-  const epilogue = { residual, relu: true, overwrite: false };
-  const prologue = { output: y, residualFormat: "channelsLast", overwrite: false } as const;
-  const both = { local: sums, total: sums };
+  const back = { input: x, gradOutput: dy, statistics, output: y };
+  const gradients = {
+    ...{ ...back, affine, sums: { local: sums, total: sums } },
+    residualFormat: "channelsLast",
+  } as const;
   const present = (arrays: readonly (WasmArray | null)[]) =>
     arrays.filter((array) => array !== null);
   return {
     upload: () => [device.upload(normalArray(20, 1))],
     "upload of float16": () => [device.upload(normalArray(20, 1), "float16")],
     allocate: () => [device.allocate(20, "float16")],
-    moments: () => [device.moments(x)],
-    momentsFromWire: () => [device.momentsFromWire(new Float64Array(11))],
-    sumsFromWire: () => [device.sumsFromWire(new Float64Array(10))],
-    normalize: () => [device.fused!.normalize(x, statistics, affine, epilogue)],
-    updateRunningStats: () => Object.values(device.updateRunningStats(running, moments, 0.1)),
-    gradientSums: () => [device.fused!.gradientSums(x, dy, statistics, prologue)],
-    gradients: () =>
-      present(Object.values(device.fused!.gradients(x, dy, statistics, both, affine, prologue))),
-    addScaled: () => [device.addScaled(x.data, dy.data, 2)],
-    relu: () => [device.relu(x.data)],
-    gate: () => [device.gate(dy, y, "channelsFirst")],
-    "gate without an output": () => [device.gate(dy, null, "channelsFirst")],
+    moments: () => [device.moments({ input: x })],
+    momentsFromWire: () => [device.fromWire(momentsWire, new Float64Array(11))],
+    sumsFromWire: () => [device.fromWire(sumsWire, new Float64Array(10))],
+    normalize:
+      () => [device.normalize({ input: x, statistics, affine, residual, activation: "relu" })],
+    updateRunningStats: () =>
+      Object.values(device.updateRunningStats({ running, moments, factor: 0.1 })),
+    gradientSums: () => [device.gradientSums(back)],
+    gradients: () => present(Object.values(device.gradients(gradients))),
+    addScaled: () => [device.addScaled({ x: x.data, y: dy.data, scale: 2 })],
+    "merge of moments": () => [device.merge(moments, moments)],
+    "merge of sums": () => [device.merge(sums, sums)],
     batchNormForward: () => {
-      const { output, residuals, state: next } = batchNormForward(state, x, { device }, {
+      const { output, saved, state: next } = batchNormForward(state, x, { device }, {
         activation: "relu",
         residual,
       });
-      return [output.data, residuals.moments, next.runningMean!, next.runningVar!];
+      return [output.data, saved.moments.data, next.runningMean!, next.runningVar!];
     },
     batchNormInfer: () => [batchNormInfer(state, x, { device }, { residual }).data],
   };
@@ -129,10 +132,13 @@ export function exhaustionTests(): void {
     );
     for (const { data } of [few, many]) view(data).fill(1.5);
     const rectify = () =>
-      assert.deepEqual([...view(device.relu(few.data))], new Array<number>(12).fill(1.5));
+      assert.deepEqual(
+        [...view(device.addScaled({ x: few.data, y: few.data, scale: 0 }))],
+        new Array<number>(12).fill(1.5),
+      );
     rectify();
     refuse(1);
-    assert.throws(() => device.moments(many), outOfMemory);
+    assert.throws(() => device.moments({ input: many }), outOfMemory);
     refuse(Infinity);
     // Whoever comes next gets the old scratch memory, whatever size it had.
     const taken = Array.from(
@@ -143,7 +149,7 @@ export function exhaustionTests(): void {
     for (const [i, array] of taken.entries()) {
       assert((await device.download(array)).every((value) => value === i), `array ${i}`);
     }
-    const wire = await device.momentsToWire(device.moments(many));
+    const wire = await device.toWire(device.moments({ input: many }));
     assert.deepEqual([...wire.subarray(0, 2), wire.at(-1)], [40, 1.5, 0]);
     await close();
   });
@@ -156,9 +162,11 @@ export function exhaustionTests(): void {
     const train = (give: boolean) =>
       region(device, (d) => {
         const forward = batchNormForward(state, x, { device: d }, { activation: "relu" });
-        const given = give ? dy : { ...dy, data: d.relu(dy.data) };
+        const given = give
+          ? dy
+          : { ...dy, data: d.addScaled({ x: dy.data, y: dy.data, scale: 0 }) };
         const evaluated = batchNormInferBackward(state, x, given, { device: d });
-        const back = batchNormBackward(forward.residuals, given, { device: d }, { donate: give });
+        const back = batchNormBackward(forward.saved, given, { device: d }, { donate: give });
         return { output: forward.output, gradInput: back.gradInput, evaluated };
       });
     const before = await Promise.all([x, dy].map((t) => toArray(device, t)));
@@ -198,7 +206,7 @@ export function exhaustionTests(): void {
     assert(arrays.length > 45, "all but a few of 52");
     const used = guarded.inUse();
     assert.throws(fill, outOfMemory);
-    assert.throws(() => device.relu(arrays[0]), outOfMemory);
+    assert.throws(() => device.addScaled({ x: arrays[0], y: arrays[0], scale: 0 }), outOfMemory);
     assert.equal(guarded.inUse(), used);
     for (const [i, array] of arrays.entries()) {
       assert((await device.download(array)).every((value) => value === i), `array ${i}`);
@@ -233,8 +241,8 @@ async function contents(
   return await Promise.all(
     arrays.map((array) =>
       device.download(array)
-        .catch(() => device.momentsToWire(array))
-        .catch(() => device.sumsToWire(array))
+        .catch(() => device.toWire(array))
+        .catch(() => device.toWire(array))
     ),
   );
 }

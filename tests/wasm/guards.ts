@@ -10,6 +10,7 @@ import {
   tensor,
   toArray,
 } from "../../mod.ts";
+import { momentsWire, sumsWire } from "../../lib/device_author.ts";
 import { emptyTensor, view, type WasmArray } from "../../kernels/wasm_device.ts";
 import { createMemory, type Memory } from "../../kernels/wasm/memory.ts";
 import { normalArray } from "../random.ts";
@@ -120,22 +121,19 @@ async function startOn(shape: readonly number[], dtype: DType) {
   const channels = shape[1];
   const wire = new Float64Array(1 + 2 * channels).fill(1);
   wire[0] = length / channels;
-  const statistics = { source: "batch", moments: device.momentsFromWire(wire) } as const;
-  const sums = device.sumsFromWire(wire.subarray(1));
+  const statistics = { source: "batch", moments: device.fromWire(momentsWire, wire) } as const;
+  const sums = device.fromWire(sumsWire, wire.subarray(1));
   const vector = device.upload(new Float32Array(channels).fill(1));
   const affine = { weight: vector, bias: vector, eps: 1e-5 };
-  const epilogue = { residual, relu: true, overwrite: false };
-  const prologue = { output, residualFormat: "channelsFirst", overwrite: false } as const;
-  const { normalize, gradientSums, gradients } = device.fused!;
+  const back = { input, gradOutput, statistics, output };
+  const both = { local: sums, total: sums };
   const operations: Readonly<Record<string, () => unknown>> = {
-    moments: () => device.moments(input),
-    normalize: () => normalize(input, statistics, affine, epilogue),
-    gradientSums: () => gradientSums(input, gradOutput, statistics, prologue),
+    moments: () => device.moments({ input }),
+    normalize: () => device.normalize({ input, statistics, affine, residual, activation: "relu" }),
+    gradientSums: () => device.gradientSums(back),
     gradients: () =>
-      gradients(input, gradOutput, statistics, { local: sums, total: sums }, affine, prologue),
-    addScaled: () => device.addScaled(input.data, residual.data, 2),
-    relu: () => device.relu(input.data),
-    gate: () => device.gate(gradOutput, output, "channelsLast"),
+      device.gradients({ ...back, affine, sums: both, residualFormat: "channelsFirst" }),
+    addScaled: () => device.addScaled({ x: input.data, y: residual.data, scale: 2 }),
     download: () => device.download(input.data),
   };
   return { operations, close };

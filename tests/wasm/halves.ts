@@ -1,6 +1,7 @@
 /** float16 in memory: all of its numbers, and all that round to them. */
 
 import assert from "node:assert/strict";
+import { batchNormInfer, initBatchNorm, toArray } from "../../mod.ts";
 import { view } from "../../kernels/wasm_device.ts";
 import { openWasm } from "../wasm_kit.ts";
 
@@ -48,9 +49,19 @@ export function halfTests(): void {
     const array = device.allocate(ALL.length, "float16");
     (view(array) as Float16Array).set(ALL);
     const expected = Float32Array.from(ALL);
-    const kept = expected.map((value) => Math.max(value, 0));
     assertSame(await device.download(array), expected);
-    assertSame(await device.download(device.relu(array)), kept);
+    const zeros = device.upload(new Float32Array(ALL.length), "float16");
+    const same = device.addScaled({ x: array, y: zeros, scale: -1 }); // x - 0 is x.
+    assertSame(await device.download(same), expected);
+    const input = {
+      data: array,
+      shape: [ALL.length, 1],
+      dtype: "float16",
+      format: "channelsFirst",
+    } as const;
+    const unit = initBatchNorm(device, 1, { eps: 0 });
+    const rectified = batchNormInfer(unit, input, { device }, { activation: "relu" });
+    assertSame(await toArray(device, rectified), expected.map((value) => Math.max(value, 0)));
     // Not by vectors: a length of 1 to 3.
     for (const at of [1, 0x3ff, 0x400, 0x7bff, 0x7c00, 0x7e00, 0x8000, 0xfbff]) {
       const few = device.upload(expected.slice(at, at + 3), "float16");

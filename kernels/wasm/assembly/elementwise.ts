@@ -1,7 +1,7 @@
 // Operations that know no channels, on elements [from, to), and the way between the two memory orders.
 
 import { address, MOST, narrow, readable } from "./storage";
-import { bytes, gated, loadRest, rectified, storeRest } from "./vectors";
+import { bytes } from "./vectors";
 
 /** x + scale * y, in the storage of x; in float64, so that the product is not rounded before the sum. */
 export function addScaled(
@@ -33,49 +33,6 @@ export function addScaled(
       store<f32>(output + end, <f32> sum);
     }
     if (halfX) narrow(scratch, address(result, from, true), length);
-    from += length;
-  }
-}
-
-/** max(x, 0); NaN stays NaN, and -0 becomes 0. */
-export function relu(x: usize, result: usize, half: bool, from: u32, to: u32, scratch: usize): void {
-  while (from < to) {
-    const length = min(to - from, MOST);
-    const input = readable(x, from, length, half, scratch);
-    const output = half ? scratch : address(result, from, false);
-    const end = bytes(length & ~3);
-    for (let i: usize = 0; i < end; i += 16) v128.store(output + i, rectified(v128.load(input + i)));
-    const rest = length & 3;
-    if (rest > 0) storeRest(output + end, rectified(loadRest(input + end, rest)), rest);
-    if (half) narrow(scratch, address(result, from, true), length);
-    from += length;
-  }
-}
-
-/** dy where output > 0, else 0; all in one memory order. */
-export function gate(
-  dy: usize,
-  output: usize,
-  result: usize,
-  half: bool,
-  from: u32,
-  to: u32,
-  scratch: usize,
-): void {
-  while (from < to) {
-    const length = min(to - from, MOST);
-    const gradients = readable(dy, from, length, half, scratch);
-    const gates = readable(output, from, length, half, scratch + bytes(MOST));
-    const passed = half ? scratch : address(result, from, false);
-    const end = bytes(length & ~3);
-    for (let i: usize = 0; i < end; i += 16) {
-      v128.store(passed + i, gated(v128.load(gradients + i), v128.load(gates + i)));
-    }
-    const rest = length & 3;
-    if (rest > 0) {
-      storeRest(passed + end, gated(loadRest(gradients + end, rest), loadRest(gates + end, rest)), rest);
-    }
-    if (half) narrow(scratch, address(result, from, true), length);
     from += length;
   }
 }

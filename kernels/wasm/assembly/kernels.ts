@@ -2,7 +2,7 @@
 // a tensor at once, each part with results and scratch memory of its own.
 
 export { gradientCoefficients, means, normalizeCoefficients, spread, updateRunningStats } from "./channels";
-export { addScaled, copy, gate, relu, transpose } from "./elementwise";
+export { addScaled, copy, transpose } from "./elementwise";
 export { exactMoments, exactSums } from "./exact";
 export { gradientsOfColumns } from "./gradients_columns";
 export { gradientsOfRows } from "./gradients_rows";

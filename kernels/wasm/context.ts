@@ -4,7 +4,15 @@
  * @module
  */
 
-import { extents, type Format, type Tensor } from "../../lib/tensor.ts";
+import { DeviceError } from "../../lib/errors.ts";
+import {
+  type DType,
+  elements as elementsIn,
+  extents,
+  type Format,
+  type Tensor,
+} from "../../lib/tensor.ts";
+import type { WireFormat } from "../../lib/wire.ts";
 import {
   type Arrays,
   bytesOf,
@@ -36,16 +44,18 @@ export interface Machine {
 }
 
 /** A machine with scratch memory: what operations see. */
-export interface Bench extends Machine {
-  /** Address of the elements of an array; 0, which means none, for null. */
-  readonly address: (array: WasmArray | null) => number;
+export interface Context extends Machine {
+  /**
+   * Addresses of what a pass names, each checked against the place that it has there: elements of a tensor of so many
+   * elements of a dtype, a vector of so many channels, statistics of so many. 0, which means none, for null and undefined.
+   */
+  readonly tensor: (tensor: Tensor<WasmArray>, like: Like) => number;
+  readonly vector: (array: WasmArray | null, channels: number) => number;
+  readonly statistic: (array: WasmArray | null, format: WireFormat, channels: number) => number;
   /** Areas of scratch memory of so many bytes, one after the other; they are anybody's after the operation. */
   readonly areas: (...bytes: readonly number[]) => number[];
-  /**
-   * Address of the elements of a tensor in a memory order, transposed into a temporary block where they lie in the other;
-   * 0 for null.
-   */
-  readonly ordered: (tensor: Tensor<WasmArray> | null, format: Format) => number;
+  /** `tensor` in a memory order, transposed into a temporary block where the elements lie in the other; 0 for undefined. */
+  readonly ordered: (tensor: Tensor<WasmArray> | undefined, like: Like, format: Format) => number;
   /** How the elements of a tensor are shared out among threads. */
   readonly parts: (elements: number, multiple?: number) => readonly Part[];
   /** Runs a kernel on every part, each on a thread of its own; they are done when this returns. */
@@ -64,6 +74,12 @@ export interface Bench extends Machine {
   readonly makeOver: (given: WasmArray | null, contents: Elements) => Made<Elements>;
 }
 
+/** What all tensors of a pass have in common: as many elements, of one storage. */
+export interface Like {
+  readonly elements: number;
+  readonly dtype: DType;
+}
+
 /** How the elements of a tensor lie. */
 export type Layable = Pick<Tensor<unknown>, "shape" | "dtype" | "format">;
 
@@ -74,7 +90,7 @@ export interface Made<C extends Contents> {
 }
 
 /** Runs the body of an operation and gives back what it borrowed. */
-export type Operate = <R>(body: (bench: Bench) => R) => R;
+export type Operate = <R>(body: (context: Context) => R) => R;
 
 const LINE = 64;
 
@@ -85,14 +101,14 @@ const LINE = 64;
  * @param check throws where the device may not be used any more
  * @returns the runner
  */
-export function createBench(machine: Machine, check: () => void): Operate {
+export function createContext(machine: Machine, check: () => void): Operate {
   const { memory, arrays, kernels, team, least } = machine;
   const scratch = { address: 0, bytes: 0 };
   const borrowed: number[] = [];
   const made: WasmArray[] = [];
   let lost: unknown;
 
-  const areas: Bench["areas"] = (...bytes) => {
+  const areas: Context["areas"] = (...bytes) => {
     const starts: number[] = [];
     let total = 0;
     for (const size of bytes) {
@@ -107,11 +123,42 @@ export function createBench(machine: Machine, check: () => void): Operate {
     }
     return starts.map((start) => scratch.address + start);
   };
-  const address: Bench["address"] = (array) =>
-    array === null ? 0 : arrays.slot(array, "elements").address;
-  const parts: Bench["parts"] = (elements, multiple) =>
+  const slotOf = ({ data, shape, dtype }: Tensor<WasmArray>, like: Like) => {
+    const slot = arrays.slot(data, "elements");
+    const { length } = slot.contents;
+    if (
+      length === like.elements && elementsIn(shape) === length && slot.contents.dtype === like.dtype
+    ) {
+      return slot;
+    }
+    throw new TypeError(
+      `Cannot use the array as it must hold ${like.elements} elements of ${like.dtype} in a shape of as many: ` +
+        `current array holds ${length} of ${slot.contents.dtype}, in shape (${
+          shape.join(", ")
+        }) of ${dtype}`,
+    );
+  };
+  const tensor: Context["tensor"] = (tensor, like) => slotOf(tensor, like).address;
+  const vector: Context["vector"] = (array, channels) => {
+    if (array === null) return 0;
+    const { address, contents: { length, dtype } } = arrays.slot(array, "elements");
+    if (length === channels && dtype === "float32") return address;
+    throw new TypeError(
+      `Cannot use the array as a vector as it must hold ${channels} float32: current array holds ${length} of ${dtype}`,
+    );
+  };
+  const statistic: Context["statistic"] = (array, format, channels) => {
+    if (array === null) return 0;
+    const { address, contents: { length } } = arrays.slot(array, format.name);
+    if (length === format.length(channels)) return address;
+    throw new TypeError(
+      `Cannot use the array as ${format.name} as they must be those of ${channels} channels: ` +
+        `current length is ${length} instead of ${format.length(channels)}`,
+    );
+  };
+  const parts: Context["parts"] = (elements, multiple) =>
     partsOf(elements, team.threads, least, multiple);
-  const run: Bench["run"] = (kernel, parts, argumentsOf) => {
+  const run: Context["run"] = (kernel, parts, argumentsOf) => {
     if (parts.length === 1) {
       kernels[kernel](...argumentsOf(parts[0], 0));
       return;
@@ -123,7 +170,7 @@ export function createBench(machine: Machine, check: () => void): Operate {
       throw error;
     }
   };
-  const copy: Bench["copy"] = ({ shape, dtype, format }, from, to, wanted) => {
+  const copy: Context["copy"] = ({ shape, dtype, format }, from, to, wanted) => {
     const half = halfOf(dtype);
     const { batch, channels, inner } = extents(shape);
     const elements = batch * channels * inner;
@@ -140,14 +187,14 @@ export function createBench(machine: Machine, check: () => void): Operate {
       (part) => [from, to, half, rows, columns, part.from / sample, part.to / sample],
     );
   };
-  const borrow: Bench["borrow"] = (bytes) => {
+  const borrow: Context["borrow"] = (bytes) => {
     const block = memory.allocate(bytes);
     borrowed.push(block);
     return block;
   };
-  const ordered: Bench["ordered"] = (tensor, format) => {
-    if (tensor === null) return 0;
-    const { contents, address } = arrays.slot(tensor.data, "elements");
+  const ordered: Context["ordered"] = (tensor, like, format) => {
+    if (tensor === undefined) return 0;
+    const { contents, address } = slotOf(tensor, like);
     if (sameOrder(tensor.shape, tensor.format, format)) return address;
     const block = borrow(bytesOf(contents));
     copy(tensor, address, block, format);
@@ -157,13 +204,15 @@ export function createBench(machine: Machine, check: () => void): Operate {
     made.push(result.array);
     return result;
   };
-  const make: Bench["make"] = (contents) => keep(arrays.make(contents));
-  const makeOver: Bench["makeOver"] = (given, contents) =>
+  const make: Context["make"] = (contents) => keep(arrays.make(contents));
+  const makeOver: Context["makeOver"] = (given, contents) =>
     given === null ? make(contents) : keep(arrays.over(arrays.slot(given, "elements"), contents));
 
-  const bench = Object.freeze<Bench>({
+  const context = Object.freeze<Context>({
     ...machine,
-    address,
+    tensor,
+    vector,
+    statistic,
     areas,
     ordered,
     parts,
@@ -178,14 +227,25 @@ export function createBench(machine: Machine, check: () => void): Operate {
     if (lost !== undefined) throw lost;
     made.length = 0;
     try {
-      return body(bench);
+      return body(context);
     } catch (error) {
       arrays.free(...made);
-      throw error;
+      throw explained(error, arrays.lost());
     } finally {
       while (borrowed.length > 0) memory.release(borrowed.pop()!);
     }
   };
+}
+
+/** An error, and if memory is short what has been forgotten in it. */
+function explained(error: unknown, lost: number): unknown {
+  if (lost === 0 || !(error instanceof DeviceError && error.code === "outOfMemory")) return error;
+  return new DeviceError(
+    `${error.message}; about ${lost} arrays were dropped without being freed: give a loop's old state to ` +
+      "region(device, body, { replace: state }), or to release()",
+    "outOfMemory",
+    { cause: error },
+  );
 }
 
 /** The storage of a tensor as kernels take it: 1 for float16. */
