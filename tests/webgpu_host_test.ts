@@ -31,7 +31,7 @@ Deno.test("webgpu: 10,000 training steps allocate, bind and compile nothing afte
       layers.map(({ x, state }) => batchNormForward(state, x, { device: d }))
     );
     const back = launch((d) =>
-      layers.map(({ x }, k) => batchNormBackward(made[k].residuals, x, { device: d }))
+      layers.map(({ x }, k) => batchNormBackward(made[k].saved, x, { device: d }))
     );
     release(device, [made, back], { keep: layers });
   };

@@ -6,8 +6,11 @@
 
 import { DeviceError } from "../../lib/errors.ts";
 import type { ArrayInfo, DType, Format } from "../../lib/tensor.ts";
-import { HEADER } from "../wgsl/gradient_sums.ts";
-import type { MaskPlan } from "../wgsl/mask.ts";
+import { momentsWire, sumsWire, type WireFormat } from "../../lib/wire.ts";
+import type { Folded } from "../wgsl/fold.ts";
+import { gradientSums } from "../wgsl/gradient_sums.ts";
+import type { MaskLayout } from "../wgsl/mask.ts";
+import { moments } from "../wgsl/moments_algebra.ts";
 import type { Batch } from "./launches.ts";
 import { type Memory, USAGE } from "./memory.ts";
 import type { Range } from "./programs.ts";
@@ -44,11 +47,13 @@ export interface Moments {
   readonly slices: number;
   /** Values per channel, exact where a float32 on the device is not. */
   readonly count: number;
+  /** Whether there are none, which nobody has to read back. */
+  readonly empty: boolean;
 }
 
 /** Gradient sums of a batch, in slices. */
 export interface Sums {
-  readonly kind: "sums";
+  readonly kind: "gradient sums";
   readonly channels: number;
   readonly slices: number;
   /** Whether they are those of an empty batch, zeros, which nobody has to read back. */
@@ -60,14 +65,25 @@ export interface Sums {
 /** What an array holds. */
 export type Contents = Elements | Moments | Sums;
 
-/** A kind of array. */
+/** A kind of array: elements, or a statistic by the name of its wire. */
 export type Kind = Contents["kind"];
 
 /** The contents of a kind. */
 export type ContentsOf<K extends Kind> = Extract<Contents, { readonly kind: K }>;
 
+/** A kind of statistic. */
+export type StatisticKind = Exclude<Kind, "elements">;
+
+/** What travels as a statistic, and how kernels fold it. */
+export const STATISTICS: {
+  readonly [K in StatisticKind]: { readonly format: WireFormat; readonly folded: Folded };
+} = {
+  "moments": { format: momentsWire, folded: moments },
+  "gradient sums": { format: sumsWire, folded: gradientSums },
+};
+
 /** Where an output is positive, as the kernel that wrote the output found it. */
-export interface Mask extends MaskPlan {
+export interface Mask extends MaskLayout {
   readonly range: Range;
   /** What the output is a tensor of: its bits lie by channels and positions. */
   readonly shape: readonly number[];
@@ -87,12 +103,20 @@ export interface Slot<C extends Contents = Contents> extends Range {
 export interface Arrays {
   /** Makes an array of a range. */
   readonly own: (range: Range, contents: Contents, batch: Batch | null) => WebGpuArray;
-  /** Looks an array up; `batch` is the one that wants to use it. */
+  /**
+   * Looks an array up for `batch`, which wants to use it. Throws where it is not one of the device, freed, made by a batch
+   * that has not been launched, or of another kind; or of another length (as `describe` has it) or storage, where those are
+   * given.
+   */
   readonly slot: <K extends Kind>(
     array: WebGpuArray,
-    kind: K,
     batch: Batch | null,
+    kind: K,
+    length?: number,
+    dtype?: DType,
   ) => Slot<ContentsOf<K>>;
+  /** The kind of a live array. */
+  readonly kindOf: (array: WebGpuArray) => Kind;
   /** Gives an array a mask. */
   readonly attach: (array: WebGpuArray, mask: Mask) => void;
   readonly free: (...arrays: WebGpuArray[]) => void;
@@ -100,18 +124,7 @@ export interface Arrays {
   readonly describe: (array: WebGpuArray) => ArrayInfo;
 }
 
-const KINDS: Record<Kind, string> = {
-  elements: "the elements of a tensor or a vector",
-  moments: "moments",
-  sums: "gradient sums",
-};
-
-/**
- * Makes the registry of a device's arrays.
- *
- * @param memory where their blocks go when the last array in them is freed
- * @returns the registry
- */
+/** Makes the registry of a device's arrays; `memory` is where their blocks go when the last array in them is freed. */
 export function createArrays(memory: Memory): Arrays {
   const live = new WeakMap<WebGpuArray, Slot>();
   const freed = new WeakSet<WebGpuArray>();
@@ -125,15 +138,30 @@ export function createArrays(memory: Memory): Arrays {
         : "Cannot use the array as it must be one of this device: it is another device's, or none",
     );
   };
-  const slot = <K extends Kind>(
+  const slot: Arrays["slot"] = <K extends Kind>(
     array: WebGpuArray,
-    kind: K,
     batch: Batch | null,
+    kind: K,
+    length?: number,
+    dtype?: DType,
   ): Slot<ContentsOf<K>> => {
     const found = find(array);
-    if (found.contents.kind !== kind) {
+    const { contents } = found;
+    if (contents.kind !== kind) {
       throw new TypeError(
-        `Cannot use the array as ${KINDS[kind]}: it holds ${KINDS[found.contents.kind]}`,
+        `Cannot use the array as ${wordsOf(kind)}: it holds ${wordsOf(contents.kind)}`,
+      );
+    }
+    if (length !== undefined && lengthOf(contents) !== length) {
+      throw new TypeError(
+        `Cannot use the array as it must hold ${length} values: current length is ${
+          lengthOf(contents)
+        }`,
+      );
+    }
+    if (dtype !== undefined && contents.kind === "elements" && contents.dtype !== dtype) {
+      throw new TypeError(
+        `Cannot use the array as its elements must be ${dtype}: current dtype is ${contents.dtype}`,
       );
     }
     if (found.batch !== batch && found.batch?.open) {
@@ -149,7 +177,7 @@ export function createArrays(memory: Memory): Arrays {
       const array: WebGpuArray = Object.freeze({
         device: "webgpu",
         binding: () => {
-          const { block, offset, size } = slot(array, "elements", null);
+          const { block, offset, size } = slot(array, null, "elements");
           return { buffer: block.buffer, offset, size: padded(size) };
         },
       });
@@ -158,6 +186,7 @@ export function createArrays(memory: Memory): Arrays {
       return array;
     },
     slot,
+    kindOf: (array) => find(array).contents.kind,
     attach: (array, mask) => void live.set(array, { ...find(array), mask }),
     free: (...arrays) => {
       arrays.forEach(find);
@@ -172,12 +201,21 @@ export function createArrays(memory: Memory): Arrays {
     owns: (value): value is WebGpuArray => live.has(value as WebGpuArray),
     describe: (array) => {
       const { contents } = find(array);
-      if (contents.kind === "elements") return { length: contents.length, dtype: contents.dtype };
-      const { kind, channels } = contents;
-      // As long as their wire.
-      return { length: 2 * channels + (kind === "moments" ? 1 : 0), dtype: "float32" };
+      const dtype = contents.kind === "elements" ? contents.dtype : "float32";
+      return { length: lengthOf(contents), dtype };
     },
   });
+}
+
+function wordsOf(kind: Kind): string {
+  return kind === "elements" ? "the elements of a tensor or a vector" : kind;
+}
+
+/** Elements; of a statistic as many as its wire has. */
+function lengthOf(contents: Contents): number {
+  return contents.kind === "elements"
+    ? contents.length
+    : STATISTICS[contents.kind].format.length(contents.channels);
 }
 
 /** Bytes of an element. */
@@ -185,10 +223,24 @@ export function bytesOf(dtype: DType): number {
   return dtype === "float16" ? 2 : 4;
 }
 
+/** Bytes of what an array is made of: elements of a tensor, of the slices of a statistic. */
+export function elementBytes(contents: Contents): number {
+  return contents.kind === "elements"
+    ? bytesOf(contents.dtype)
+    : 4 * Object.keys(STATISTICS[contents.kind].folded.fields).length;
+}
+
+/** Bytes of a statistic's record of one channel, in so many slices. */
+export function recordBytes(kind: StatisticKind, slices: number): number {
+  const { fields, header } = STATISTICS[kind].folded;
+  return 4 * Object.keys(fields).length * (header + slices);
+}
+
 /** Bytes of an array's record of one channel. */
 export function bytesPerChannel(contents: Contents): number {
-  if (contents.kind === "elements") return bytesOf(contents.dtype);
-  return contents.kind === "moments" ? 16 * contents.slices : 8 * (HEADER + contents.slices);
+  return contents.kind === "elements"
+    ? bytesOf(contents.dtype)
+    : recordBytes(contents.kind, contents.slices);
 }
 
 /** Rounds up to what WebGPU copies and binds. */
@@ -197,12 +249,8 @@ export function padded(bytes: number): number {
 }
 
 /**
- * Checks that a part of somebody else's buffer can serve as an array.
- *
- * @param binding the part; its size may be left out
- * @param info what it shall hold
- * @returns the part's first byte
- * @throws TypeError where the buffer has the wrong usage, RangeError where the part does not fit
+ * Checks that a part of somebody else's buffer can serve as an array of these elements, and says which part that is. TypeError
+ * where the buffer has the wrong usage, RangeError where the part does not fit.
  */
 export function checkBinding(
   { buffer, offset = 0, size }: Partial<GpuBinding>,

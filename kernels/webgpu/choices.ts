@@ -27,12 +27,6 @@ export interface Choices {
    * again; true by default.
    */
   readonly masks: boolean;
-  /**
-   * Parts of the channels whose statistics a synchronised call reduces over the group one by one, each while the next is
-   * computed, 1 to 64; the same on all ranks. 1, all at once, by default: every part costs a readback and a collective of its
-   * own, so that a readback must take less than a millisecond, as in Dawn.
-   */
-  readonly overlap: number;
   /** Packs that an invocation of an elementwise kernel walks at least; 4 by default. */
   readonly walked: number;
   /**
@@ -42,13 +36,7 @@ export interface Choices {
   readonly cacheBytes: number;
 }
 
-/**
- * The choices for an adapter.
- *
- * @param isFallbackAdapter whether it is software
- * @param plan what the caller chose otherwise
- * @returns all of them
- */
+/** The choices for an adapter, which may be software, and what the caller chose otherwise. */
 export function choicesFor(isFallbackAdapter: boolean, plan: Partial<Choices> = {}): Choices {
   const chosen = Object.fromEntries(
     Object.entries(plan).filter(([, value]) => value !== undefined),
@@ -60,7 +48,6 @@ export function choicesFor(isFallbackAdapter: boolean, plan: Partial<Choices> = 
     workgroups: 4096,
     ahead: 4,
     masks: true,
-    overlap: 1,
     walked: 4,
     cacheBytes: 0,
     ...chosen,
@@ -79,7 +66,6 @@ const POSSIBLE: { readonly [K in keyof Choices]: readonly [(value: unknown) => b
     workgroups: [whole(1, 2 ** 20), "an integer from 1 to 2^20"],
     ahead: [whole(1, 8), "an integer from 1 to 8"],
     masks: [(value) => typeof value === "boolean", "true or false"],
-    overlap: [whole(1, 64), "an integer from 1 to 64"],
     walked: [whole(1, 2 ** 16), "an integer from 1 to 2^16"],
     cacheBytes: [whole(0, 2 ** 40), "an integer of 0 or more bytes"],
   };
@@ -88,19 +74,15 @@ function whole(least: number, most: number): (value: unknown) => boolean {
   return (value) => Number.isInteger(value) && Number(value) >= least && Number(value) <= most;
 }
 
-/**
- * Checks choices that a caller made.
- *
- * @param choices some of them
- * @throws RangeError for one that there is not, or a value that it cannot have
- */
+/** Checks choices that a caller made: a RangeError for one that there is not, or a value that it cannot have. */
 export function checkChoices(choices: Partial<Choices>): void {
   for (const [name, value] of Object.entries(choices)) {
     const [possible, words] = POSSIBLE[name as keyof Choices] ?? [];
     if (possible === undefined) {
       throw new RangeError(
-        `Cannot make the device as a plan has ${Object.keys(POSSIBLE).join(", ")}: ` +
-          `current one has ${name}`,
+        `Cannot make the device as its plan has no choice called ${name}: there are ${
+          Object.keys(POSSIBLE).join(", ")
+        }`,
       );
     }
     if (value === undefined || possible(value)) continue;

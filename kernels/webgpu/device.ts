@@ -6,15 +6,20 @@
 
 import type { Device } from "../../lib/device.ts";
 import { DeviceError } from "../../lib/errors.ts";
+import { addScaledOperation } from "./add_scaled.ts";
 import { checkBinding, createArrays, float16Missing, type WebGpuArray } from "./arrays.ts";
+import { backwardOperations } from "./backward.ts";
+import { checkChoices, choicesFor } from "./choices.ts";
+import { type Machine, operateOn } from "./context.ts";
 import { type ExplainOptions, explainPlan } from "./explain.ts";
 import { createFailures } from "./failures.ts";
-import { createLaunches, type Recorder } from "./launches.ts";
+import { forwardOperations } from "./forward.ts";
 import type { WebGpuDevice, WebGpuInfo, WebGpuOptions } from "./handle.ts";
+import { createLaunches } from "./launches.ts";
 import { createMemory, type OnBlock } from "./memory.ts";
-import { operations } from "./operations.ts";
-import { checkChoices, choicesFor } from "./choices.ts";
 import { createBindGroups, createKernels } from "./programs.ts";
+import { transfers } from "./transfers.ts";
+import { wireOperations } from "./wires.ts";
 
 /** A binding must hold at least this much: the statistics of one channel, in slices, beside a useful part of a tensor. */
 const SMALLEST_BINDING = 65_536;
@@ -27,14 +32,7 @@ export interface Circumstances {
   readonly onBlock?: OnBlock;
 }
 
-/**
- * Makes a handle on a GPUDevice.
- *
- * @param gpuDevice the device, borrowed
- * @param options the caller's
- * @param circumstances what else to know
- * @returns the handle, and what waits for everything that the GPU may still report
- */
+/** Makes a handle on a GPUDevice, which is borrowed, and what waits for everything that the GPU may still report. */
 export function createDevice(
   gpuDevice: GPUDevice,
   options: WebGpuOptions,
@@ -67,12 +65,22 @@ export function createDevice(
     return arrays.own({ block: memory.borrow(buffer), ...part }, contents, null);
   };
   const { describe, free, owns } = arrays;
-  const common = { info, describe, free, owns, adopt };
+  const launchingBy = (record: Machine["record"]): Omit<Device<WebGpuArray>, "batch"> => {
+    const operate = operateOn({ ...machine, record });
+    return {
+      ...{ info, describe, free, owns, adopt },
+      ...transfers(operate),
+      ...wireOperations(operate),
+      ...forwardOperations(operate),
+      ...backwardOperations(operate),
+      ...addScaledOperation(operate),
+    };
+  };
 
   const batch = <R>(body: (device: Device<WebGpuArray>) => R): R => {
     failures.check();
     return launches.record((recorder) => {
-      const record = <T>(launch: (recorder: Recorder) => T): T => {
+      const record: Machine["record"] = (launch) => {
         failures.check();
         if (recorder.batch.open) return launch(recorder);
         throw new TypeError(
@@ -80,14 +88,13 @@ export function createDevice(
         );
       };
       const joined: Device<WebGpuArray> = Object.freeze({
-        ...common,
-        ...operations({ ...machine, record }),
+        ...launchingBy(record),
         batch: <S>(nested: (device: Device<WebGpuArray>) => S): S => nested(joined),
       });
       return body(joined);
     });
   };
-  const record = <T>(launch: (recorder: Recorder) => T): T => {
+  const record: Machine["record"] = (launch) => {
     failures.check();
     return launches.record(launch);
   };
@@ -98,8 +105,8 @@ export function createDevice(
     memory.close();
   };
   const device: WebGpuDevice = Object.freeze({
-    ...common,
-    ...operations({ ...machine, record }),
+    ...launchingBy(record),
+    info,
     batch,
     explain: (shape: readonly number[], options?: ExplainOptions) =>
       explainPlan(limits, shape, options),
@@ -121,15 +128,15 @@ function infoOf(
   const gpu = description || [vendor, architecture].filter(Boolean).join(" ") || "unnamed adapter";
   const isFallbackAdapter = adapterInfo?.isFallbackAdapter === true;
   const kind = isFallbackAdapter ? ", software" : "";
-  return Object.freeze({ name: `WebGPU (${gpu}${kind})`, float16, isFallbackAdapter });
+  return Object.freeze<WebGpuInfo>({
+    name: `WebGPU (${gpu}${kind})`,
+    float16,
+    passes: Object.freeze(["residual", "activation"] as const),
+    isFallbackAdapter,
+  });
 }
 
-/**
- * Checks the caller's options.
- *
- * @param options the options
- * @throws RangeError for an impossible size of bindings or an impossible plan
- */
+/** Checks the caller's options: a RangeError for an impossible size of bindings or an impossible plan. */
 export function checkOptions(
   { maxBindingBytes = SMALLEST_BINDING, plan = {} }: WebGpuOptions,
 ): void {

@@ -5,10 +5,10 @@
  */
 
 import { checkLayout, type DType, elements, type Format } from "../../lib/tensor.ts";
-import { elementsOf, type Pack, type Subgroups } from "../wgsl/tiles.ts";
-import { bytesOf } from "./arrays.ts";
+import type { Pack, Subgroups } from "../wgsl/tiles.ts";
+import { bytesOf, recordBytes } from "./arrays.ts";
 import type { Choices } from "./choices.ts";
-import { type Limits, planMask, planWalk, tiling, type WalkPlan } from "./plan.ts";
+import { layMask, type Limits, planWalk, tiling, type WalkPlan } from "./plan.ts";
 
 /** What is asked about, beside a shape. */
 export interface ExplainOptions {
@@ -64,24 +64,13 @@ export interface Plan {
   readonly gradientSums: KernelPlan;
   /** Backward's second kernel. */
   readonly gradients: KernelPlan;
-  /** Parts of the channels that a synchronised call reduces over the group one by one; 1 where they do not overlap. */
-  readonly overlap: number;
   /** What was planned with. */
   readonly choices: Choices;
 }
 
-/** Bytes of a channel's moments, and of its gradient sums before the slices and per slice: what is bound beside tensors. */
-const MOMENTS_BYTES = 16;
-const SUMS_BYTES = { before: 16, slice: 8 } as const;
-
 /**
- * Explains how tensors of a shape would be worked on.
- *
- * @param limits what the device allows, and choices
- * @param shape logical shape (N, C, ...spatial), not empty
- * @param options storage, memory order, activation
- * @returns the plan, frozen
- * @throws TypeError or RangeError for what can be no tensor's, RangeError for an empty one
+ * Explains how tensors of a shape would be worked on. TypeError or RangeError for what can be no tensor's, RangeError for an
+ * empty one.
  */
 export function explainPlan(
   limits: Limits,
@@ -96,25 +85,32 @@ export function explainPlan(
       })`,
     );
   }
-  const plan = (tensors: number, recordBytes: number, reread: number) =>
+  const plan = (
+    tensors: number,
+    reread: number,
+    beside: number,
+    reduced: ((slices: number) => number) | null = null,
+  ) =>
     planWalk(
       {
-        ...{ shape, reread, aligned: true },
+        ...{ shape, reread, aligned: true, beside, reduced },
         formats: Array.from({ length: tensors }, () => format),
         bytes: Array.from({ length: tensors }, () => bytesOf(dtype)),
       },
-      recordBytes,
       limits,
     );
-  const moments = plan(1, MOMENTS_BYTES, 1);
-  const parts = moments.slices * moments.cells;
-  const normalize = plan(2, MOMENTS_BYTES * parts, 1);
-  const mask = planMask(normalize, bytesOf(dtype) * elementsOf(normalize.pack), limits);
+  const [momentsBytes, sumsBytes] = (["moments", "gradient sums"] as const).map(
+    (kind) => (slices: number) => recordBytes(kind, slices),
+  );
+  const moments = plan(1, 1, 0, momentsBytes);
+  const merged = moments.slices(0) * moments.cells;
+  const normalize = plan(2, 1, momentsBytes(merged));
+  const mask = layMask(normalize, dtype, limits);
   const gate = activation ? mask ? "mask" : "output" : null;
   const read = gate === "output" ? 3 : 2;
-  const sums = plan(read, SUMS_BYTES.before, read);
-  const sumParts = sums.slices * sums.cells;
-  const gradients = plan(read + 1, SUMS_BYTES.before + SUMS_BYTES.slice * sumParts, read);
+  const sums = plan(read, read, momentsBytes(merged), sumsBytes);
+  const mergedSums = sums.slices(0) * sums.cells;
+  const gradients = plan(read + 1, read, sumsBytes(mergedSums));
   const groups = { forward: groupsOf(moments), backward: groupsOf(sums) };
   const { pack, tile: { ahead, subgroups }, cells } = moments;
   return Object.freeze<Plan>({
@@ -127,11 +123,10 @@ export function explainPlan(
     }),
     gate,
     windows: cells,
-    moments: kernelPlan(moments, moments.slices),
-    normalize: kernelPlan(normalize, normalize.shares(parts)),
-    gradientSums: kernelPlan(sums, sums.slices),
-    gradients: kernelPlan(gradients, gradients.shares(sumParts)),
-    overlap: limits.choices.overlap,
+    moments: kernelPlan(moments, moments.slices(0)),
+    normalize: kernelPlan(normalize, normalize.slices(merged)),
+    gradientSums: kernelPlan(sums, sums.slices(0)),
+    gradients: kernelPlan(gradients, gradients.slices(mergedSums)),
     choices: Object.freeze({ ...limits.choices }),
   });
 }

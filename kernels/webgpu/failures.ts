@@ -42,12 +42,7 @@ const HINTS: Record<DeviceErrorCode, string> = {
   unsupported: "use another device",
 };
 
-/**
- * Begins to listen to a device.
- *
- * @param gpuDevice whose loss is to be noticed
- * @returns its failures
- */
+/** Begins to listen to a device, whose loss is to be noticed too. */
 export function createFailures(gpuDevice: GPUDevice): Failures {
   let failure: DeviceError | undefined;
   const pending = new Set<Promise<void>>();

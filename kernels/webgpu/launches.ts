@@ -71,15 +71,7 @@ const SHARED_BYTES = 1 << 20;
 /** GPUMapMode.READ, by number like the usages. */
 const MAP_READ = 0x1;
 
-/**
- * Makes the way to a device's queue.
- *
- * @param gpuDevice the device
- * @param memory where parameters and readbacks find room
- * @param groups the bind groups over that memory
- * @param failures who listens
- * @returns its launches
- */
+/** Makes the way to a device's queue. */
 export function createLaunches(
   gpuDevice: GPUDevice,
   memory: Memory,

@@ -67,13 +67,8 @@ const UNCOUNTED = 2 ** 22;
  *
  * Given-back blocks are used again for requests of their size class, the oldest buffer first, so that a training step
  * gets the blocks of the step before. At most twice as many bytes are kept idle as were in use at once; beyond that the
- * longest idle buffers are destroyed.
- *
- * @param gpuDevice where buffers are created
- * @param failures who listens to what comes of that
- * @param onDestroy called before a buffer is destroyed or handed back to its owner
- * @param onBlock called for every block that is handed out or given back
- * @returns the memory
+ * longest idle buffers are destroyed. `onDestroy` is called before a buffer is destroyed or handed back to its owner,
+ * `onBlock` for every block that is handed out or given back.
  */
 export function createMemory(
   gpuDevice: GPUDevice,

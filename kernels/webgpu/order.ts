@@ -20,10 +20,8 @@ export interface Ordered {
 }
 
 /**
- * Reorders launches without changing what any of them reads.
- *
- * @param launches in the order in which they were asked for
- * @returns the same, groups of channels first where two neighbouring walks have the same ones
+ * Reorders launches without changing what any of them reads: groups of channels first where two neighbouring walks have the same
+ * ones.
  */
 export function inGroups<L extends Ordered>(launches: readonly L[]): readonly L[] {
   const walks: L[][] = [];

@@ -5,9 +5,10 @@
  * @module
  */
 
-import { extents, type Format } from "../../lib/tensor.ts";
-import { type MaskPlan, PACKS_OF_A_WORD } from "../wgsl/mask.ts";
+import { type DType, extents, type Format } from "../../lib/tensor.ts";
+import { type MaskLayout, PACKS_OF_A_WORD } from "../wgsl/mask.ts";
 import { channelsOfLane, elementsOf, type Pack, type Tile } from "../wgsl/tiles.ts";
+import { bytesOf } from "./arrays.ts";
 import type { Choices } from "./choices.ts";
 
 /** Slices that one invocation merges when the array is read; and slices per channel at most, windows aside. */
@@ -64,12 +65,7 @@ export interface Ground {
 
 /**
  * Merges samples and places where every tensor's memory allows, so that a kernel walks one long row: with one channel,
- * and channels last. Takes four neighbours as one where they are of one kind in every tensor.
- *
- * @param shape logical shape of the tensors
- * @param formats memory order of each
- * @param packs whether neighbours may be packed
- * @returns the ground
+ * and channels last. Takes four neighbours as one where they are of one kind in every tensor, and `packs` allows it.
  */
 export function layOut(
   shape: readonly number[],
@@ -150,13 +146,8 @@ function channelsInCache(
 
 /**
  * Cuts a geometry into boxes of which every tensor's part fits a binding: whole samples where one fits, else parts of
- * one. A grid: every channel meets the same cells.
- *
- * @param geometry what to cut; not empty
- * @param strides of every tensor
- * @param mostElements how many packs of a tensor a binding holds
- * @param mostChannels how many channels, or packs of them, a box may have at most
- * @returns the boxes, and the number of cells that each channel is cut into
+ * one. A grid: every channel meets the same cells, of which there are so many. A binding holds `mostElements` packs of a
+ * tensor, and a box has `mostChannels` channels (or packs of them) at most.
  */
 export function cut(
   geometry: Geometry,
@@ -178,8 +169,8 @@ export function cut(
   dc = Math.min(dc, mostChannels);
   if (dc < 1) {
     throw new RangeError(
-      `Cannot cut the tensor as the statistics of one channel must fit a binding: current shape is ` +
-        `(${samples}, ${channels}, ${inner}); use a larger maxBindingBytes or a smaller batch`,
+      `Cannot launch over a tensor of ${samples} samples, ${channels} channels and ${inner} places as the statistics ` +
+        `of one channel must fit a binding: use a larger maxBindingBytes or a smaller batch`,
     );
   }
   const boxes: Box[] = [];
@@ -230,30 +221,30 @@ export function shares(
  * The mask of a walk that writes an output, by the lanes and rows of its workgroups; null without packs, or where the output or
  * the mask fits no binding, since a mask knows nothing of windows.
  */
-export function planMask(
+export function layMask(
   { geometry: { samples, channels, inner }, tile, pack }: WalkPlan,
-  packBytes: number,
+  dtype: DType,
   { choices: { masks }, bindingBytes, alignment }: Limits,
-): MaskPlan | null {
+): MaskLayout | null {
   if (!masks || pack === "none") return null;
   const rows = tile.workgroup / tile.lanes;
   const positions = samples * inner;
   const words = Math.ceil(positions / (PACKS_OF_A_WORD * rows)) * rows;
   const bytes = 4 * words * channels;
-  const largest = Math.max(bytes, positions * channels * packBytes);
+  const largest = Math.max(bytes, positions * channels * bytesOf(dtype) * elementsOf(pack));
   return largest > bindingBytes - alignment ? null : { pack, rows, words, bytes };
 }
 
 /**
- * A box's tile parameters, in so many slices of equal length, and its number of workgroups; slices begin at multiples of `unit`
- * positions.
+ * Workgroups of a box in so many slices of equal length, which begin at multiples of `unit` positions, and the parameters that
+ * every kernel has.
  */
 export function tiling(box: Geometry, { lanes }: Tile, slices: number, unit = 1) {
   const positions = box.samples * box.inner;
   const span = Math.ceil(positions / slices / unit) * unit;
   return {
     workgroups: Math.ceil(box.channels / lanes) * slices,
-    parameters: { channels: box.channels, positions, inner: box.inner, span, slices },
+    parameters: { channels: box.channels, positions, inner: box.inner, span, slices, zero: 0 },
   };
 }
 
@@ -269,9 +260,9 @@ export interface Limits {
   readonly choices: Choices;
 }
 
-/** The tensors of a walk. */
+/** The tensors of a walk, and what is bound beside them. */
 export interface Walked {
-  /** Their logical shape; not empty. */
+  /** Logical shape of the tensors; not empty. */
   readonly shape: readonly number[];
   /** The memory order of each; the first decides how channels lie. */
   readonly formats: readonly Format[];
@@ -281,6 +272,10 @@ export interface Walked {
   readonly aligned: boolean;
   /** How many of them a second walk reads again: those should still be in the cache then. */
   readonly reread: number;
+  /** Bytes per channel of the largest array that is bound beside them. */
+  readonly beside: number;
+  /** Bytes per channel of what a reduction writes, in so many slices; null for a walk that is none. */
+  readonly reduced: ((slices: number) => number) | null;
 }
 
 /** How tensors are walked. */
@@ -289,41 +284,34 @@ export interface WalkPlan extends Ground {
   readonly boxes: readonly Box[];
   /** Cells that each channel is cut into. */
   readonly cells: number;
-  /** Slices of each box for a reduction, and for an elementwise kernel that merges so many slices first. */
-  readonly slices: number;
-  readonly shares: (merged: number) => number;
+  /** Slices of each box: of a reduction, or of an elementwise kernel that merges so many slices first. */
+  readonly slices: (merged: number) => number;
 }
 
-/**
- * Plans a walk: everything that decides how kernels run over tensors.
- *
- * @param walked the tensors
- * @param recordBytes bytes per channel of the largest array that is bound beside them
- * @param limits what the device allows, and choices
- * @returns the plan
- */
-export function planWalk(walked: Walked, recordBytes: number, limits: Limits): WalkPlan {
-  const { shape, formats, bytes, aligned, reread } = walked;
+/** Plans a walk: everything that decides how kernels run over tensors. */
+export function planWalk(walked: Walked, limits: Limits): WalkPlan {
+  const { shape, formats, bytes, aligned, reread, beside, reduced } = walked;
   const { choices } = limits;
   const ground = layOut(shape, formats, choices.packs && aligned);
   const { geometry, strides, pack } = ground;
   const tile = tileOf(ground, choices);
   const packBytes = Math.max(...bytes) * elementsOf(pack);
   const room = limits.bindingBytes - limits.alignment;
-  const most = Math.floor(room / recordBytes / channelsOfLane(pack));
   const group = reread === 0
     ? geometry.channels
     : channelsInCache(ground, tile, reread * packBytes, choices);
-  const { boxes, cells } = cut(
-    geometry,
-    strides,
-    Math.floor(room / packBytes),
-    Math.min(most, group),
-  );
-  return {
-    ...ground,
-    ...{ tile, boxes, cells },
-    slices: slicesOf(geometry, boxes[0], cells, tile, choices),
-    shares: (merged) => shares(boxes[0], tile, merged, choices),
-  };
+  const most = (recordBytes: number) =>
+    Math.min(group, Math.floor(room / Math.max(4, recordBytes) / channelsOfLane(pack)));
+  const boxed = (channels: number) =>
+    cut(geometry, strides, Math.floor(room / packBytes), channels);
+  const { boxes, cells } = boxed(most(beside));
+  if (reduced === null) {
+    const slices = (merged: number) => shares(boxes[0], tile, merged, choices);
+    return { ...ground, tile, boxes, cells, slices };
+  }
+  const slices = slicesOf(geometry, boxes[0], cells, tile, choices);
+  // The slices' own array is bound too, and may be the largest.
+  const fit = most(reduced(slices * cells));
+  const fitting = fit < boxes[0].channels ? boxed(fit).boxes : boxes;
+  return { ...ground, tile, boxes: fitting, cells, slices: () => slices };
 }

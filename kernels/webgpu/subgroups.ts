@@ -32,12 +32,7 @@ fn main(
 }
 `;
 
-/**
- * Tries both spellings.
- *
- * @param gpuDevice the device; nothing is tried without its feature `subgroups`
- * @returns the spelling that works, or "none"
- */
+/** Tries both spellings, and says which works, or "none"; nothing is tried without the feature `subgroups`. */
 export async function probeSubgroups(gpuDevice: GPUDevice): Promise<Subgroups> {
   if (!gpuDevice.features.has("subgroups")) return "none";
   for (const spelling of ["declared", "implied"] as const) {

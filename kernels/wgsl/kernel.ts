@@ -14,11 +14,11 @@ export interface Storage {
   /** WGSL type of an element. */
   readonly element: string;
   /**
-   * What lies there, which decides on the parameter that comes with it: a tensor's is a vec4u of its name, its first
-   * element and its strides per sample, channel and place; that of an array with a record per channel is a u32, `nameAt`,
-   * where the first channel's record begins; an array bound as a whole has none.
+   * What lies there, which decides on the parameters that come with it: of a tensor a vec4u of its name, its first element
+   * and its strides per sample, channel and place; of an array with a record per channel a u32, `nameAt`, where the first
+   * channel's record begins, and `nameSlices` where records are slices; of an array bound as a whole nothing.
    */
-  readonly holds: "tensor" | "channels" | "whole";
+  readonly holds: "tensor" | "vector" | "slices" | "whole";
 }
 
 /** A scalar of a shader's parameters. */
@@ -43,7 +43,7 @@ export interface Kernel {
 export const PARAMETER_BYTES = 256;
 
 /** What a kernel is made of. */
-export interface KernelParts {
+export interface Source {
   /** The function's name. */
   readonly name: string;
   /** Its options, which go into the kernel's name. */
@@ -58,25 +58,25 @@ export interface KernelParts {
   readonly body: string;
 }
 
-/**
- * Puts declarations before a shader's body.
- *
- * @param parts name, storage buffers, parameters and body
- * @returns the kernel
- */
-export function kernel(parts: KernelParts): Kernel {
+/** Puts declarations before a shader's body. */
+export function kernel(
+  { name: base, options, parameters, subgroups, body, ...given }: Source,
+): Kernel {
   const storage = Object.fromEntries(
-    Object.entries(parts.storage).filter((entry): entry is [string, Storage] => entry[1] !== null),
+    Object.entries(given.storage).filter((entry): entry is [string, Storage] => entry[1] !== null),
   );
   const named = Object.entries(storage);
   const fields: Record<string, Scalar | "vec4u"> = {};
   for (const [name, { holds }] of named) if (holds === "tensor") fields[name] = "vec4u";
-  for (const [name, { holds }] of named) if (holds === "channels") fields[`${name}At`] = "u32";
-  Object.assign(fields, parts.parameters);
+  for (const [name, { holds }] of named) {
+    if (holds === "vector" || holds === "slices") fields[`${name}At`] = "u32";
+    if (holds === "slices") fields[`${name}Slices`] = "u32";
+  }
+  Object.assign(fields, parameters);
 
   const enabled = [
     ...(named.some(([, { element }]) => element.includes("f16")) ? ["f16"] : []),
-    ...(parts.subgroups ? ["subgroups"] : []),
+    ...(subgroups ? ["subgroups"] : []),
   ];
   const code = `${enabled.map((name) => `enable ${name};\n`).join("")}
 struct Parameters {
@@ -89,8 +89,8 @@ ${
       `@group(0) @binding(${binding}) var<storage, ${access}> ${name}: array<${element}>;`
     ).join("\n")
   }
-${parts.body}`;
-  const name = nameOf(parts.name, parts.options);
+${body}`;
+  const name = nameOf(base, options);
   return Object.freeze({ name, code, storage, pack: packer(name, fields) });
 }
 
@@ -99,19 +99,14 @@ export function tensor(element: string): Storage {
   return { access: "read", element, holds: "tensor" };
 }
 
-/** A tensor that is written. */
-export function result(element: string): Storage {
-  return { access: "read_write", element, holds: "tensor" };
+/** A number per channel that is read. */
+export function vector(): Storage {
+  return { access: "read", element: "f32", holds: "vector" };
 }
 
-/** An array with a record per channel that is read. */
-export function channels(element: string): Storage {
-  return { access: "read", element, holds: "channels" };
-}
-
-/** An array with a record per channel that is written. */
-export function channelsResult(element: string): Storage {
-  return { access: "read_write", element, holds: "channels" };
+/** The same storage, written. */
+export function written(storage: Storage): Storage {
+  return { ...storage, access: "read_write" };
 }
 
 /** WGSL's name of an element's storage. */

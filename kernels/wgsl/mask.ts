@@ -17,16 +17,12 @@ import type { Pack, Tile } from "./tiles.ts";
 /** Packs whose signs share a word. */
 export const PACKS_OF_A_WORD = 8;
 
-/** How the walk that wrote a mask was made up: what a reader's shader has to know. */
+/** How a mask lies, which the walk that writes it decides, and how large it is. */
 export interface MaskLayout {
   /** What an invocation took at a time; never `"none"`. */
   readonly pack: Pack;
   /** Invocations of a workgroup that shared a lane. */
   readonly rows: number;
-}
-
-/** A mask of a certain size. */
-export interface MaskPlan extends MaskLayout {
   /** Words per lane. */
   readonly words: number;
   /** Bytes in all. */
@@ -47,7 +43,7 @@ export function plainGate(output: boolean): Gate {
 }
 
 /** Options of a kernel that reads a mask. */
-export function maskGate({ pack, rows }: MaskLayout): Gate {
+export function maskGate({ pack, rows }: Pick<MaskLayout, "pack" | "rows">): Gate {
   return { gate: "mask", maskPack: pack, maskRows: rows };
 }
 
@@ -56,19 +52,14 @@ export function maskStorage(access: Storage["access"]): Storage {
   return { access, element: "u32", holds: "whole" };
 }
 
-/** Parameters of every kernel with a mask. */
-export const MASK_PARAMETERS = {
-  /** Words per lane. */
-  maskWords: "u32",
-  /** The box's first channel. */
-  maskChannel: "u32",
-} as const;
+/** Parameters of every kernel with a mask: words per lane. */
+export const MASK_PARAMETERS = { maskWords: "u32" } as const;
 
 /** WGSL: which word has the bits of a pack; positions count packs of the mask. */
 function wordAt(pack: Pack, rows: string): string {
   return `
 fn wordAt(channel: u32, position: u32) -> u32 {
-  let lane = (p.maskChannel + channel) / ${pack === "channels" ? 4 : 1}u;
+  let lane = (p.firstChannel + channel) / ${pack === "channels" ? 4 : 1}u;
   return lane * p.maskWords + position / (${PACKS_OF_A_WORD}u * ${rows}) * ${rows} + position % ${rows};
 }
 `;
@@ -99,7 +90,7 @@ fn isOpen(channel: u32, position: u32) -> vec4<bool> {
   // Single elements of what was written in packs.
   const [at, component] = maskPack === "places"
     ? ["position / 4u", "position % 4u"]
-    : ["position", "(p.maskChannel + channel) % 4u"];
+    : ["position", "(p.firstChannel + channel) % 4u"];
   return `${wordAt(maskPack, `${maskRows}u`)}
 fn isOpen(channel: u32, position: u32) -> bool {
   let at = ${at};

@@ -8,67 +8,34 @@
  */
 
 import type { DType } from "../../lib/tensor.ts";
-import { channelsResult, type Kernel, kernel, tensor } from "./kernel.ts";
-import { algebra, ALGEBRA_PARAMETERS, climb, writeMoments } from "./moments_algebra.ts";
-import {
-  entry,
-  members,
-  PARTS_PARAMETERS,
-  storedAs,
-  stroll,
-  type Tile,
-  TILE_PARAMETERS,
-  tiles,
-} from "./tiles.ts";
+import { slicesOf, treeReduce, writeSlice } from "./fold.ts";
+import { type Kernel, tensor, written } from "./kernel.ts";
+import { moments } from "./moments_algebra.ts";
+import { loop, members, storedAs, type Tile, tiledKernel, valuesOf } from "./tiles.ts";
 
-const PARAMETERS = {
-  ...TILE_PARAMETERS,
-  ...ALGEBRA_PARAMETERS,
-  ...PARTS_PARAMETERS,
-} as const;
-
-/**
- * Moments of every slice of the box.
- *
- * @param options storage of x; how workgroups are made up
- * @returns the kernel: x -> parts
- */
-export function momentsKernel(
-  options: Tile & { readonly dtype: DType },
-): Kernel {
-  const { dtype, pack, subgroups } = options;
-  return kernel({
+/** Moments of every slice of the box: x -> moments. */
+export function momentsKernel(options: Tile & { readonly dtype: DType }): Kernel {
+  const { dtype, pack } = options;
+  return tiledKernel({
     name: "moments",
     options,
-    storage: { x: tensor(storedAs(dtype, pack)), parts: channelsResult("vec4f") },
-    parameters: PARAMETERS,
-    subgroups: subgroups === "declared",
-    body: `${tiles(options)}${algebra(options)}${climb(options)}
-${entry(options)} {
-  let place = locate(group, grid, thread);
-  var mine = nothing();
+    storage: { x: tensor(storedAs(dtype, pack)), moments: written(slicesOf(moments)) },
+    parameters: {},
+    declared: treeReduce(options, moments),
+    body: `var mine = Moments();
   ${
-      stroll(
+      loop(
         options,
-        (at) => ({ x: `Values(x[offset(p.x, place.channel, ${at})])` }),
+        (at) => ({ x: valuesOf("x", at) }),
         (_, { x }) => merged([x], pack),
         (loads) => merged(loads.map(({ x }) => x), pack),
       )
     }
-  let whole = climb(thread, p.span, mine${members(options).given});
+  let whole = reduceMoments(thread, p.span, mine${members(options).given});
   if (place.row == 0u && exists(place)) {
     let c = place.channel;
-    let slice = p.firstSlice + place.slice;
-    ${
-      writeMoments(
-        options,
-        "parts",
-        (channel) => `p.partsAt + ${channel} * p.partsSlices + slice`,
-      )
-    }
-  }
-}
-`,
+    ${writeSlice(options, moments, "moments", "p.firstSlice + place.slice")}
+  }`,
   });
 }
 
@@ -80,7 +47,7 @@ function merged(values: readonly string[], pack: Tile["pack"]): string {
   const count = values.length * (pack === "places" ? 4 : 1);
   const [first] = values;
   if (count === 1) {
-    return `mine = merge(mine, Moments(${first}, Statistic(0.0), Statistic(0.0), 1.0));`;
+    return `mine = mergeMoments(mine, Moments(${first}, Statistic(0.0), Statistic(0.0), 1.0));`;
   }
   const sum = (terms: readonly string[]) => `across(${terms.join(" + ")})`;
   const deviations = values.map((_, i) => `deviation${i}`);
@@ -92,6 +59,6 @@ function merged(values: readonly string[], pack: Tile["pack"]): string {
       let squares = ${sum(deviations.map((name) => `${name} * ${name}`))};
       let correction = sum / ${count}.0;
       let m2 = max(squares - sum * correction, Statistic(0.0));
-      mine = merge(mine, about(rough, correction, m2, ${count}.0));
+      mine = mergeMoments(mine, about(rough, correction, m2, ${count}.0));
     }`;
 }

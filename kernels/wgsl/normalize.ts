@@ -5,19 +5,20 @@
  */
 
 import type { DType } from "../../lib/tensor.ts";
-import { channels, type Kernel, kernel, result, tensor } from "./kernel.ts";
+import { type Kernel, tensor, vector, written } from "./kernel.ts";
 import { MASK_PARAMETERS, maskStorage, maskWriter } from "./mask.ts";
 import { INVSTD } from "./moments_algebra.ts";
-import { type Source, statistics, STATISTICS_PARAMETERS, statisticsStorage } from "./statistics.ts";
+import { type Source, statistics, statisticsStorage } from "./statistics.ts";
 import {
-  entry,
+  loop,
   members,
-  ofChannels,
+  type Named,
+  ofVector,
+  putValues,
   storedAs,
-  stroll,
   type Tile,
-  TILE_PARAMETERS,
-  tiles,
+  tiledKernel,
+  valuesOf,
 } from "./tiles.ts";
 
 /** What a normalization is made of. */
@@ -33,70 +34,54 @@ export interface NormalizeOptions extends Tile {
 }
 
 /**
- * Each workgroup merges the slices of its channels' moments, then normalizes its slice of their positions.
- *
- * @param options storage, how workgroups are made up, statistics, affine map, epilogue
- * @returns the kernel: x, statistics, weight?, bias?, residual? -> y, mask?
+ * Each workgroup merges the slices of its channels' moments, then normalizes its slice of their positions: x, statistics,
+ * weight?, bias?, residual? -> y, mask?.
  */
 export function normalizeKernel(options: NormalizeOptions): Kernel {
-  const { dtype, pack, source, weight, bias, residual, relu, mask, subgroups } = options;
+  const { dtype, pack, source, weight, bias, residual, relu, mask } = options;
   const stored = storedAs(dtype, pack);
-  const of = (name: string, at: string) =>
-    `Values(${name}[offset(p.${name}, place.channel, ${at})])`;
-  const put = (at: string, { x, added }: Readonly<Record<string, string>>, shift?: string) =>
+  const put = (at: string, { x, added }: Named, shift?: string) =>
     `var value = (${x} - stats.mean) * scale + offsets;
     ${added ? `value += ${added};` : ""}
     ${relu ? "value = select(value, Values(0.0), value <= Values(0.0));" : ""}
     let kept = ${stored}(value);
-    y[offset(p.y, place.channel, ${at})] = kept;
+    ${putValues("y", at, "kept")}
     ${shift ? `word |= bitsOf(Values(kept)) << ${shift};` : ""}`;
-  const inOneWord = (all: readonly Readonly<Record<string, string>>[], at: readonly string[]) =>
+  const inOneWord = (all: readonly Named[], at: readonly string[]) =>
     `var word = 0u;
     ${all.map((names, i) => `{ ${put(at[i], names, `${4 * i}u`)} }`).join("\n    ")}
     mask[wordAt(c, ${at[0]})] = word;`;
-  return kernel({
+  return tiledKernel({
     name: "normalize",
     options,
     storage: {
       x: tensor(stored),
       ...statisticsStorage(source),
-      weight: weight ? channels("f32") : null,
-      bias: bias ? channels("f32") : null,
+      weight: weight ? vector() : null,
+      bias: bias ? vector() : null,
       residual: residual ? tensor(stored) : null,
-      y: result(stored),
+      y: written(tensor(stored)),
       mask: mask ? maskStorage("read_write") : null,
     },
-    parameters: {
-      ...TILE_PARAMETERS,
-      ...STATISTICS_PARAMETERS,
-      ...(mask && MASK_PARAMETERS),
-      eps: "f32",
-    },
-    subgroups: subgroups === "declared",
-    body: `${tiles(options)}${statistics(source, options)}${INVSTD}${
-      mask ? maskWriter(options) : ""
-    }
-${entry(options)} {
-  let place = locate(group, grid, thread);
-  let stats = statistics(place, thread${members(options).given});
+    parameters: { ...(mask && MASK_PARAMETERS), eps: "f32" },
+    declared: `${statistics(source, options)}${INVSTD}${mask ? maskWriter(options) : ""}`,
+    body: `let stats = statistics(place, thread${members(options).given});
   if (!exists(place)) { return; }
   let c = place.channel;
   var scale = invstd(stats.m2, stats.count);
-  ${weight ? `scale *= ${ofChannels(options, (c) => `weight[p.weightAt + ${c}]`)};` : ""}
-  // What the mean is short of goes into the offset: x - mean loses no digits, however large the mean.
-  var offsets = -stats.short * scale;
-  ${bias ? `offsets += ${ofChannels(options, (c) => `bias[p.biasAt + ${c}]`)};` : ""}
+  ${weight ? `scale *= ${ofVector(options, "weight")};` : ""}
+  // The mean's low part goes into the offset: x - mean loses no digits, however large the mean.
+  var offsets = -stats.meanLow * scale;
+  ${bias ? `offsets += ${ofVector(options, "bias")};` : ""}
   ${mask ? "var word = 0u;\n  var shift = 0u;" : ""}
   ${
-      stroll(
+      loop(
         options,
-        (at) => ({ x: of("x", at), ...(residual && { added: of("residual", at) }) }),
+        (at) => ({ x: valuesOf("x", at), ...(residual && { added: valuesOf("residual", at) }) }),
         (at, names) => mask ? `${put(at, names, "shift")}\n    shift += 4u;` : put(at, names),
         mask ? inOneWord : undefined,
       )
     }
-  ${mask ? "if (shift > 0u) { mask[wordAt(c, position - shift / 4u * ROWS)] = word; }" : ""}
-}
-`,
+  ${mask ? "if (shift > 0u) { mask[wordAt(c, position - shift / 4u * ROWS)] = word; }" : ""}`,
   });
 }

@@ -15,7 +15,7 @@
  */
 
 import type { DType } from "../../lib/tensor.ts";
-import { elementOf } from "./kernel.ts";
+import { elementOf, type Kernel, kernel, type Source } from "./kernel.ts";
 
 /** What an invocation takes at a time: an element, or four neighbouring places or channels. */
 export type Pack = "none" | "places" | "channels";
@@ -58,7 +58,7 @@ export function storedAs(dtype: DType, pack: Pack): string {
 }
 
 /** Parameters of every kernel that walks a tensor. */
-export const TILE_PARAMETERS = {
+const TILE_PARAMETERS = {
   /** Channels of the box. */
   channels: "u32",
   /** Positions per channel: samples of the box times places per sample. */
@@ -69,25 +69,20 @@ export const TILE_PARAMETERS = {
   span: "u32",
   /** Slices that the positions are cut into. */
   slices: "u32",
-} as const;
-
-/** Parameters of every kernel that writes an array in slices. */
-export const PARTS_PARAMETERS = {
-  /** Slices per channel of the whole array. */
-  partsSlices: "u32",
-  /** Number of the box's first slice in it. */
+  /** The box's first channel among the tensor's. */
+  firstChannel: "u32",
+  /** The box's first slice among those of all boxes of its channels. */
   firstSlice: "u32",
+  /** Always 0, which no compiler can know. */
+  zero: "u32",
 } as const;
 
 /**
  * WGSL: where an invocation stands (`Place`), and where an element lies (`offset`, which takes a tensor's first element
  * and its strides per sample, channel and place). `Values` is what a load gives, `Statistic` a number of each channel of a
  * lane, and `across` adds up the values of a load that belong to one channel.
- *
- * @param tile how workgroups are made up
- * @returns declarations
  */
-export function tiles({ lanes, workgroup, pack, flat }: Tile): string {
+function tiles({ lanes, workgroup, pack, flat }: Tile): string {
   return `
 alias Values = ${pack === "none" ? "f32" : "vec4f"};
 alias Statistic = ${pack === "channels" ? "vec4f" : "f32"};
@@ -154,25 +149,40 @@ export function toChannels(
   );
 }
 
+/** WGSL: a vector's numbers of a lane. */
+export function ofVector(tile: Pick<Tile, "pack">, name: string): string {
+  return ofChannels(tile, (channel) => `${name}[p.${name}At + ${channel}]`);
+}
+
+/** WGSL: a tensor's values at a position. */
+export function valuesOf(name: string, at: string): string {
+  return `Values(${name}[offset(p.${name}, place.channel, ${at})])`;
+}
+
+/** WGSL: writes a tensor's values at a position, in its storage. */
+export function putValues(name: string, at: string, stored: string): string {
+  return `${name}[offset(p.${name}, place.channel, ${at})] = ${stored};`;
+}
+
+/** WGSL of values by name. */
+export type Named = Readonly<Record<string, string>>;
+
 /**
- * WGSL: a walk over an invocation's positions. As long as there are `ahead` of them, it loads all before it uses the first:
- * a GPU waits for memory less often the more it has asked for.
+ * WGSL: loops over an invocation's positions. As long as there are `ahead` of them, it loads all before it uses the first: a
+ * GPU waits for memory less often the more it has asked for.
  *
- * @param tile how workgroups are made up
- * @param load what is loaded at a position: names and WGSL of values
- * @param one what is done with the values of a position
- * @param many the same for `ahead` of them at once, from the names with a number behind, and from where; one after the other by default
- * @returns statements
+ * `load` says what is loaded at a position, `one` what is done with the values of a position, `many` the same for `ahead` of
+ * them at once, from the names with a number behind and from where; one after the other by default.
  */
-export function stroll(
+export function loop(
   { ahead }: Pick<Tile, "ahead">,
-  load: (at: string) => Readonly<Record<string, string>>,
-  one: (at: string, names: Readonly<Record<string, string>>) => string,
-  many?: (names: readonly Readonly<Record<string, string>>[], at: readonly string[]) => string,
+  load: (at: string) => Named,
+  one: (at: string, names: Named) => string,
+  many?: (names: readonly Named[], at: readonly string[]) => string,
 ): string {
   const numbered = (i: number) =>
     Object.fromEntries(Object.keys(load("")).map((name) => [name, `${name}${i}`]));
-  const loads = (at: string, names: Readonly<Record<string, string>>) =>
+  const loads = (at: string, names: Named) =>
     Object.entries(load(at)).map(([name, wgsl]) => `let ${names[name]} = ${wgsl};`);
   const steps = Array.from({ length: ahead }, (_, i) => i);
   const at = (i: number) => `at${i}`;
@@ -194,8 +204,28 @@ export function stroll(
   }`;
 }
 
-/** WGSL: the head of every entry point. */
-export function entry({ workgroup, subgroups }: Tile): string {
+/** A kernel that begins in its `place`: what is declared after `tiles`, and the entry point's body. */
+export function tiledKernel(
+  { options, declared, body, ...source }: Omit<Source, "subgroups" | "options"> & {
+    readonly options: Tile;
+    readonly declared: string;
+  },
+): Kernel {
+  return kernel({
+    ...source,
+    options,
+    parameters: { ...TILE_PARAMETERS, ...source.parameters },
+    subgroups: options.subgroups === "declared",
+    body: `${tiles(options)}${declared}
+${entry(options)} {
+  let place = locate(group, grid, thread);
+  ${body}
+}
+`,
+  });
+}
+
+function entry({ workgroup, subgroups }: Tile): string {
   return `@compute @workgroup_size(${workgroup})
 fn main(
   @builtin(workgroup_id) group: vec3u,

@@ -5,7 +5,6 @@ import { bindingTests } from "./bindings.ts";
 import { gpuEffectTests } from "./effects.ts";
 import { failureTests } from "./failures.ts";
 import { numberTests } from "./numbers.ts";
-import { overlapTests } from "./overlap.ts";
 import { planTests } from "./plans.ts";
 import { shaderTests } from "./shaders.ts";
 
@@ -17,5 +16,4 @@ export async function webgpuTests(opener: Opener): Promise<void> {
   bindingTests(opener);
   numberTests(opener);
   planTests(opener);
-  overlapTests(opener);
 }

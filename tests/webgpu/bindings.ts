@@ -77,8 +77,8 @@ export function bindingTests({ test, gpu }: Opener): void {
     assert.deepEqual([counts.maps, counts.copies, counts.submits - start.submits], [0, 0, 3]);
     assert.deepEqual(await toArray(device, middle), Float32Array.of(-2, -2, 2, 2));
     assert.deepEqual(await toArray(device, second.output), Float32Array.of(-1, -1, 1, 1));
-    assert(first.state.runningMean && first.residuals.weight);
-    assert.equal(unwrap(first.residuals.weight).size, 8, "vectors too");
+    assert(first.state.runningMean && first.saved.weight);
+    assert.equal(unwrap(first.saved.weight).size, 8, "vectors too");
   });
 
   test("wrap() takes a part of a buffer that begins at any element", {
@@ -103,7 +103,10 @@ export function bindingTests({ test, gpu }: Opener): void {
     device.gpuDevice.queue.writeBuffer(halves, 0, Float16Array.of(9, 1, 2, 3));
     const odd = wrap(device, { buffer: halves, offset: 2 }, [3, 1], { dtype: "float16" });
     assert.deepEqual(await toArray(device, odd), Float32Array.of(1, 2, 3));
-    assert.deepEqual(await device.download(device.relu(odd.data)), Float32Array.of(1, 2, 3));
+    assert.deepEqual(
+      await device.download(device.addScaled({ x: odd.data, y: odd.data, scale: 0 })),
+      Float32Array.of(1, 2, 3),
+    );
     const three = device.upload(Float32Array.of(1, 2, 3), "float16");
     assert.equal(unwrap(three).size, 8, "what can be bound");
   });
@@ -149,7 +152,7 @@ export function bindingTests({ test, gpu }: Opener): void {
         () => unwrap(null as unknown as Parameters<typeof unwrap>[0]),
         /must be one of a WebGPU device: current value is null/,
       ],
-      [() => unwrap(device.moments(tensor(device, [1, 2], [2, 1]))), /holds moments/],
+      [() => unwrap(device.moments({ input: tensor(device, [1, 2], [2, 1]) })), /holds moments/],
       [() => webgpuDevice({} as GPUDevice), /must be a GPUDevice/],
       [
         () => webgpuDevice(device.gpuDevice, { maxBindingBytes: 1000 }),
@@ -165,7 +168,10 @@ export function bindingTests({ test, gpu }: Opener): void {
     const buffer = device.gpuDevice.createBuffer({ size: 256, usage: STORAGE });
     const x = wrap(device, { buffer }, [2, 2]);
     await assert.rejects(toArray(device, x), /usage of its wrapped buffer must include.*COPY_SRC/);
-    assert.deepEqual(await device.download(device.relu(x.data)), new Float32Array(4));
+    assert.deepEqual(
+      await device.download(device.addScaled({ x: x.data, y: x.data, scale: 0 })),
+      new Float32Array(4),
+    );
   });
 
   test("a batch's device ends with the body, the raw one's too", {
@@ -174,7 +180,11 @@ export function bindingTests({ test, gpu }: Opener): void {
     const x = device.upload(Float32Array.of(1, 2));
     const leaked = device.batch?.((d) => d);
     assert(leaked);
-    assert.throws(() => leaked.relu(x), /Cannot launch in the batch as its body has ended/);
+    const again = { x, y: x, scale: 0 };
+    assert.throws(
+      () => leaked.addScaled(again),
+      /Cannot launch in the batch as its body has ended/,
+    );
     await assert.rejects(leaked.download(x), /Cannot launch in the batch as its body has ended/);
   });
 
@@ -183,21 +193,22 @@ export function bindingTests({ test, gpu }: Opener): void {
   }, async ({ device }) => {
     const x = device.upload(Float32Array.of(1, 2));
     const sum = batch(device, (d) => {
-      const made = d.addScaled(x, x, 1);
+      const made = d.addScaled({ x, y: x, scale: 1 });
       assert.throws(() => unwrap(made), /batch that makes it has not been launched yet/);
-      assert.throws(() => device.relu(made), /has not been launched yet/);
+      const again = { x: made, y: made, scale: 0 };
+      assert.throws(() => device.addScaled(again), /has not been launched yet/);
       const t = tensor(d, [1, 2], [2, 1]);
-      const { residuals } = batchNormForward(initBatchNorm(d, 1), t, { device: d });
-      const { gradWeight } = batchNormBackward(residuals, t, { device: d });
+      const { saved } = batchNormForward(initBatchNorm(d, 1), t, { device: d });
+      const { gradWeight } = batchNormBackward(saved, t, { device: d });
       assert.throws(() => gradWeight && unwrap(gradWeight), /has not been launched yet/);
-      return d.relu(made);
+      return d.addScaled(again);
     });
     assert.deepEqual(await device.download(sum), Float32Array.of(2, 4));
     assert.equal(unwrap(sum).size, 8);
     let leaked: typeof sum | undefined;
     assert.throws(() =>
       device.batch?.((d) => {
-        leaked = d.relu(x);
+        leaked = d.addScaled({ x, y: x, scale: 0 });
         throw new Error("the body's own");
       }), /the body's own/);
     assert(leaked && device.owns(leaked));

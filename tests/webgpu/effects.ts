@@ -56,7 +56,7 @@ export function gpuEffectTests({ test, heavy }: Opener): void {
     const fused = { activation: "relu", residual } as const;
     for (const options of [{}, { activation: "relu" } as const, { residual }, fused]) {
       const forward = expect("forward", 3, () => batchNormForward(state, x, { device }, options));
-      expect("backward", 2, () => batchNormBackward(forward.residuals, x, { device }));
+      expect("backward", 2, () => batchNormBackward(forward.saved, x, { device }));
       expect("inference", 1, () => batchNormInfer(state, x, { device }, options));
     }
     expect("its gradients", 2, () => batchNormInferBackward(state, x, x, { device }));
@@ -65,8 +65,8 @@ export function gpuEffectTests({ test, heavy }: Opener): void {
     expect("a batch of three layers and back", 3 * 3 + 2 * 2, () =>
       batch(device, (d) => {
         const layers = [0, 1, 2].map(() => batchNormForward(state, x, { device: d }));
-        batchNormBackward(layers[0].residuals, x, { device: d });
-        batchNormBackward(layers[1].residuals, x, { device: d });
+        batchNormBackward(layers[0].saved, x, { device: d });
+        batchNormBackward(layers[1].saved, x, { device: d });
       }));
   });
 
@@ -79,7 +79,7 @@ export function gpuEffectTests({ test, heavy }: Opener): void {
       const start = recording.counts();
       const forward = await syncBatchNormForward(state, x, { device, group }, options);
       const half = recording.counts();
-      await syncBatchNormBackward(forward.residuals, x, { device, group });
+      await syncBatchNormBackward(forward.saved, x, { device, group });
       const end = recording.counts();
       for (const counts of [difference(half, start), difference(end, half)]) {
         assert.deepEqual([counts.maps, counts.copies, counts.submits], [1, 1, 2]);
@@ -98,7 +98,7 @@ export function gpuEffectTests({ test, heavy }: Opener): void {
     const forward = await syncBatchNormForwardAll(branches, { device, group });
     const half = recording.counts();
     await syncBatchNormBackwardAll(
-      forward.map(({ residuals }, i) => ({ residuals, gradOutput: branches[i].input })),
+      forward.map(({ saved }, i) => ({ saved, gradOutput: branches[i].input })),
       { device, group },
     );
     const end = recording.counts();
@@ -145,18 +145,16 @@ export function gpuEffectTests({ test, heavy }: Opener): void {
     const { counts } = recording.during(() => {
       const options = { activation: "relu", residual: empty } as const;
       const forward = batchNormForward(state, empty, { device }, options);
-      batchNormBackward(forward.residuals, empty, { device });
+      batchNormBackward(forward.saved, empty, { device });
       batchNormInfer(state, empty, { device }, options);
       batchNormInferBackward(state, empty, empty, { device }, options);
-      device.relu(empty.data);
-      device.addScaled(empty.data, empty.data, 1);
-      device.gate(empty, empty, "channelsLast");
+      device.addScaled({ x: empty.data, y: empty.data, scale: 1 });
     });
     assert.deepEqual([counts.submits, counts.dispatches, counts.maps], [0, 0, 0]);
     const start = recording.counts();
     await runRanks(2, async (group) => {
       const forward = await syncBatchNormForward(state, empty, { device, group });
-      await syncBatchNormBackward(forward.residuals, empty, { device, group });
+      await syncBatchNormBackward(forward.saved, empty, { device, group });
     });
     const { submits, dispatches, maps } = difference(recording.counts(), start);
     assert.deepEqual([submits, dispatches, maps], [0, 0, 0], "nothing to read back of nothing");
@@ -171,7 +169,7 @@ export function gpuEffectTests({ test, heavy }: Opener): void {
     const step = () => {
       const next = region(device, (scope) => {
         const forward = batchNormForward(state, x, { device: scope }, { activation: "relu" });
-        batchNormBackward(forward.residuals, forward.output, { device: scope });
+        batchNormBackward(forward.saved, forward.output, { device: scope });
         return forward.state;
       });
       release(device, state, { keep: next });
@@ -200,12 +198,9 @@ export function gpuEffectTests({ test, heavy }: Opener): void {
         region(device, async (scope) => {
           const effects = { device: scope, group };
           const forward = await syncBatchNormForward(state, x, effects);
-          await syncBatchNormBackward(forward.residuals, x, effects);
-          // Sums of other statistics are given these.
-          const statistics = { source: "batch", moments: scope.moments(x) } as const;
-          const local = scope.sumsFromWire(new Float64Array(6));
-          const { weight, bias, eps } = state;
-          scope.gradients(x, x, statistics, { local, total: local }, { weight, bias, eps });
+          await syncBatchNormBackward(forward.saved, x, effects);
+          const moments = scope.moments({ input: x });
+          scope.merge(moments, moments);
         });
       for (let i = 0; i < 6; i++) await step();
       const before = recording.counts();
@@ -224,10 +219,11 @@ export function gpuEffectTests({ test, heavy }: Opener): void {
     for (const nested of [false, true]) {
       const x = device.upload(Float32Array.of(1, 2));
       const [sum, fresh] = batch(device, (d) => {
-        const scratch = d.relu(x);
-        const sum = d.addScaled(scratch, scratch, 1);
+        const scratch = d.addScaled({ x, y: x, scale: 0 });
+        const sum = d.addScaled({ x: scratch, y: scratch, scale: 1 });
         d.free(scratch);
-        if (nested) device.free(device.relu(x)); // A launch of its own meanwhile.
+        // A launch of its own meanwhile.
+        if (nested) device.free(device.addScaled({ x, y: x, scale: 0 }));
         return [sum, d.upload(Float32Array.of(8, 9))];
       });
       assert.deepEqual(await device.download(sum), Float32Array.of(2, 4));

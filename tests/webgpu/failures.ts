@@ -127,8 +127,8 @@ export function failureTests({ test, gpu }: Opener): void {
       const { device } = opened;
       const step = async (device: typeof opened.device, state: BatchNormState<WebGpuArray>) => {
         const x = input(device);
-        const { state: next, residuals } = batchNormForward(state, x, { device });
-        const { gradInput } = batchNormBackward(residuals, x, { device });
+        const { state: next, saved } = batchNormForward(state, x, { device });
+        const { gradInput } = batchNormBackward(saved, x, { device });
         return { next, gradient: await toArray(device, gradInput) };
       };
       const first = await step(device, initBatchNorm(device, 2));
@@ -136,10 +136,10 @@ export function failureTests({ test, gpu }: Opener): void {
       const expected = await step(device, first.next);
       const expectedState = await stateToHost(device, expected.next);
 
-      const { residuals } = batchNormForward(first.next, input(device), { device });
+      const { saved } = batchNormForward(first.next, input(device), { device });
       device.gpuDevice.destroy();
       await assert.rejects(async () => {
-        const { gradInput } = batchNormBackward(residuals, residuals.input, { device });
+        const { gradInput } = batchNormBackward(saved, saved.input, { device });
         await toArray(device, gradInput);
       }, coded("lost", /lost.*go on from the last state that was read back/));
       assert.equal(first.next.numBatchesTracked, 1);
@@ -164,19 +164,23 @@ export function failureTests({ test, gpu }: Opener): void {
     await assert.rejects(toArray(device, x), coded("validation", /said late/));
   });
 
-  for (const read of ["download", "momentsToWire", "sumsToWire"] as const) {
-    test(`nothing is not believed before everything is reported: ${read}`, {
+  for (const kind of ["elements", "moments", "sums"] as const) {
+    test(`nothing is not believed before everything is reported: ${kind}`, {
       everything: true,
     }, async ({ device, recording }) => {
       const empty = tensor(device, [], [0, 2]);
-      const moments = device.moments(empty);
-      const sums = device.gradientSums(empty, empty, { source: "batch", moments });
+      const moments = device.moments({ input: empty });
+      const statistics = { source: "batch", moments } as const;
+      const sums = device.gradientSums({ input: empty, gradOutput: empty, statistics });
       const x = input(device);
-      await device.download(device.relu(x.data));
+      const launch = { x: x.data, y: x.data, scale: 0 };
+      await device.download(device.addScaled(launch));
       recording.report("validation", "said late", 50);
-      device.relu(x.data);
-      const array = { download: empty.data, momentsToWire: moments, sumsToWire: sums }[read];
-      await assert.rejects(device[read](array), coded("validation", /said late/));
+      device.addScaled(launch);
+      const reading = kind === "elements"
+        ? device.download(empty.data)
+        : device.toWire(kind === "moments" ? moments : sums);
+      await assert.rejects(reading, coded("validation", /said late/));
     });
   }
 
@@ -190,7 +194,8 @@ export function failureTests({ test, gpu }: Opener): void {
     device.gpuDevice.destroy();
     await device.gpuDevice.lost;
     await new Promise((resolve) => setTimeout(resolve, 0));
-    assert.throws(() => device.relu(x.data), coded("validation", /the first/));
+    const launch = { x: x.data, y: x.data, scale: 0 };
+    assert.throws(() => device.addScaled(launch), coded("validation", /the first/));
     assert.throws(() => wrap(device, { buffer }, [2, 2]), coded("validation", /the first/));
   });
 
@@ -200,17 +205,17 @@ export function failureTests({ test, gpu }: Opener): void {
     const x = input(device);
     const body = (d: typeof device) => {
       device[Symbol.dispose]();
-      d.relu(x.data);
+      d.addScaled({ x: x.data, y: x.data, scale: 0 });
     };
     assert.throws(() => device.batch?.((d) => body(d as typeof device)), coded("lost", /disposed/));
   });
 
   test("an empty batch reports a lost device too", { everything: true }, async ({ device }) => {
     const empty = tensor(device, [], [0, 2]);
-    const moments = device.moments(empty);
+    const moments = device.moments({ input: empty });
     device.gpuDevice.destroy();
     await device.gpuDevice.lost;
-    await assert.rejects(device.momentsToWire(moments), coded("lost", /lost/));
+    await assert.rejects(device.toWire(moments), coded("lost", /lost/));
   });
 
   test("a readback that nobody awaits crashes nobody", { everything: true }, async ({ device }) => {
@@ -229,20 +234,27 @@ export function failureTests({ test, gpu }: Opener): void {
     everything: true,
   }, async ({ device, recording }) => {
     const x = input(device);
-    const moments = device.moments(x);
+    const moments = device.moments({ input: x });
     const [runningMean, runningVar] = [device.upload(Float32Array.of(0, 0)), x.data];
-    const sums = device.gradientSums(x, x, { source: "batch", moments });
+    const sums = device.gradientSums({
+      ...{ input: x, gradOutput: x },
+      statistics: { source: "batch", moments },
+    });
     device.free(runningMean);
     const before = recording.counts().buffers;
     const affine = { weight: null, bias: null, eps: 0 };
     for (let i = 0; i < 20; i++) {
       assert.throws(
-        () => device.updateRunningStats({ runningMean, runningVar }, moments, 1),
+        () =>
+          device.updateRunningStats({ running: { runningMean, runningVar }, moments, factor: 1 }),
         TypeError,
       );
       const statistics = { source: "running", mean: runningMean, variance: runningVar } as const;
-      const total = { local: sums, total: sums };
-      assert.throws(() => device.gradients(x, x, statistics, total, affine), TypeError);
+      const pass = { input: x, gradOutput: x, statistics, affine };
+      assert.throws(
+        () => device.gradients({ ...pass, sums: { local: sums, total: sums } }),
+        TypeError,
+      );
     }
     assert(recording.counts().buffers - before <= 2);
     const unfit = [1n] as unknown as Float32Array; // Found out once there is room for it.

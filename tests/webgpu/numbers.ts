@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import {
+  batch,
   batchNormBackward,
   batchNormForward,
   batchNormInfer,
@@ -18,6 +19,7 @@ import {
   tensor,
   toArray,
 } from "../../mod.ts";
+import { momentsWire, sumsWire } from "../../lib/wire.ts";
 import { assertClose, EPSILON } from "../kit.ts";
 import * as oracle from "../oracle.ts";
 import { normalArray, normals } from "../random.ts";
@@ -59,7 +61,7 @@ async function results<A>(device: Device<A>, batch: Batch): Promise<(Float32Arra
   };
   const gradOutput = put(3, gradFormat);
   const forward = batchNormForward(state, input, { device }, options);
-  const back = batchNormBackward(forward.residuals, gradOutput, { device });
+  const back = batchNormBackward(forward.saved, gradOutput, { device });
   const after = await stateToHost(device, forward.state);
   const inferred = batchNormInfer(state, input, { device }, options);
   const evaluated = batchNormInferBackward(state, input, gradOutput, { device }, options);
@@ -105,7 +107,7 @@ async function steepest({ shape, format, dtype, scale, bias, seed }: Batch): Pro
   const { weight, eps, runningVar } = hostState(shape[1], scale, bias, seed);
   const length = shape.reduce((product, extent) => product * extent, 1);
   const input = tensor(device, normalArray(length, seed + 1, 3), shape, { dtype, format });
-  const [count, ...wire] = await device.momentsToWire(device.moments(input));
+  const [count, ...wire] = await device.toWire(device.moments({ input }));
   return wire.slice(shape[1]).reduce((most, m2, c) => {
     const variance = Math.min(m2 / count, runningVar![c]);
     return Math.max(most, Math.abs(weight?.[c] ?? 1) / Math.sqrt(variance + eps));
@@ -251,7 +253,7 @@ export function numberTests(
             dy: Tensor<WebGpuArray>,
           ) => {
             const forward = batchNormForward(state, x, { device });
-            const back = batchNormBackward(forward.residuals, dy, { device });
+            const back = batchNormBackward(forward.saved, dy, { device });
             const evaluated = batchNormInfer(state, x, { device });
             return await Promise.all(
               [forward.output, back.gradInput, evaluated].map((t) => toArray(device, t)),
@@ -427,8 +429,8 @@ export function numberTests(
           { format },
         );
       const state = stateFromHost(device, host);
-      const { output, residuals } = batchNormForward(state, lay(x), { device });
-      const { gradInput } = batchNormBackward(residuals, lay(dy), { device });
+      const { output, saved } = batchNormForward(state, lay(x), { device });
+      const { gradInput } = batchNormBackward(saved, lay(dy), { device });
       const back = async (tensor: Tensor<unknown>) => {
         const values = await toArray(device as Device<unknown>, tensor);
         return format === "channelsFirst"
@@ -459,8 +461,8 @@ export function numberTests(
         const lying = format === "channelsFirst"
           ? values
           : oracle.permute(values, { channels, inner }, format);
-        const moments = device.moments(tensor(device, lying, [1, channels, inner], { format }));
-        const wire = await device.momentsToWire(moments);
+        const input = tensor(device, lying, [1, channels, inner], { format });
+        const wire = await device.toWire(device.moments({ input }));
         const expected = oracle.statistics({ values, channels, inner });
         const std = expected.variance.map(Math.sqrt);
         for (let c = 0; c < channels; c++) {
@@ -470,63 +472,6 @@ export function numberTests(
         const m2 = expected.variance.map((variance) => variance * inner);
         const relative = 8 * EPSILON.float32;
         assertClose(wire.subarray(3), m2, { absolute: 0, relative }, `m2, first ${first}`);
-      }
-    }
-  });
-
-  test("sums from elsewhere, or of other statistics, are given theirs", {
-    everything: true,
-    onBlock: poison,
-  }, async ({ device }) => {
-    const reference = referenceDevice();
-    const length = 30_018; // Several slices per channel.
-    const shape = [2, 3, length / 6];
-    const run = async <A>(
-      device: Device<A>,
-      source: "batch" | "running",
-      local: "wire" | "other batch" | "other variance",
-      total: "local" | "own" | "none",
-    ) => {
-      const [x, dy] = [1, 2].map((seed) => tensor(device, normalArray(length, seed), shape));
-      const upload = (...values: number[]) => device.upload(Float32Array.from(values));
-      const [moments, other] = [device.moments(x), device.moments(dy)];
-      const mean = upload(0.1, 0.2, 0.3);
-      const running = (...variance: number[]) =>
-        ({ source: "running", mean, variance: upload(...variance) }) as const;
-      const statistics = source === "batch" ? { source, moments } as const : running(4, 5, 6);
-      const sums = local === "wire"
-        ? device.sumsFromWire(Float64Array.of(1, 2, 3, 4, 5, 6))
-        : device.gradientSums(
-          x,
-          dy,
-          local === "other batch" ? { source: "batch", moments: other } : running(7, 8, 9),
-        );
-      const affine = { weight: upload(1, 2, 3), bias: upload(0, 0, 0), eps: 1e-5 };
-      const made = device.gradients(x, dy, statistics, {
-        local: sums,
-        total: total === "none"
-          ? null
-          : total === "local"
-          ? sums
-          : device.gradientSums(x, dy, statistics),
-      }, affine);
-      const { gradInput, gradWeight, gradBias } = made;
-      return await Promise.all([gradInput, gradWeight!, gradBias!].map(device.download));
-    };
-    for (const source of ["batch", "running"] as const) {
-      for (const local of ["wire", "other batch", "other variance"] as const) {
-        for (const total of source === "batch" ? ["local", "own"] as const : ["none"] as const) {
-          const [actual, expected] = await Promise.all([
-            run(device, source, local, total),
-            run(reference, source, local, total),
-          ]);
-          // Sums of 10,006 terms of size 1, gradients of size 3.
-          actual.forEach((values, i) => {
-            const absolute = (i === 0 ? 8 : 400) * 4 * EPSILON.float32;
-            const what = `${source}, ${local}, ${total}: ${i}`;
-            assertClose(values, expected[i], { absolute, relative: 4e-7 }, what);
-          });
-        }
       }
     }
   });
@@ -552,12 +497,13 @@ export function numberTests(
     const run = async <A>(device: Device<A>) => {
       const shape = [2, 3, 5_003];
       const [x, dy] = [1, 2].map((seed) => tensor(device, normalArray(30_018, seed), shape));
-      const statistics = { source: "batch", moments: device.moments(x) } as const;
-      const local = device.gradientSums(x, dy, statistics);
-      const total = device.sumsFromWire(Float64Array.of(1e4, 2e4, 3e4, 4e4, 5e4, 6e4));
+      const statistics = { source: "batch", moments: device.moments({ input: x }) } as const;
+      const pass = { input: x, gradOutput: dy, statistics };
+      const local = device.gradientSums(pass);
+      const total = device.fromWire(sumsWire, Float64Array.of(1e4, 2e4, 3e4, 4e4, 5e4, 6e4));
       const ones = device.upload(Float32Array.of(1, 1, 1));
       const affine = { weight: ones, bias: ones, eps: 1e-5 };
-      const made = device.gradients(x, dy, statistics, { local, total }, affine);
+      const made = device.gradients({ ...pass, affine, sums: { local, total } });
       const { gradInput, gradWeight, gradBias } = made;
       return await Promise.all([gradInput, gradWeight!, gradBias!].map(device.download));
     };
@@ -569,22 +515,118 @@ export function numberTests(
     });
   });
 
-  test("restated statistics keep what the mean is short of", {
+  test("merge() is the moments of the union, of many slices and of few, far from 0", {
     everything: true,
+    onBlock: poison,
+  }, async ({ device }) => {
+    for (const mean of [0, 1e4]) {
+      const shapes = [[2, 3, 5_003], [1, 3, 7], [0, 3, 5]];
+      const run = async <A>(device: Device<A>) => {
+        const inputs = shapes.map((shape, seed) =>
+          tensor(device, normalArray(shape[0] * 3 * shape[2], 1 + seed, mean), shape)
+        );
+        const made = inputs.map((input) => device.moments({ input }));
+        const wire = device.fromWire(momentsWire, Float64Array.of(2, 1, 2, 3, 4, 5, 6));
+        const all = [...made, wire];
+        const pairs = all.flatMap((a) => all.map((b) => device.merge(a, b)));
+        const launched = batch(device, (d) => ({ wire: d.toWire(d.merge(pairs[1], all[0])) }));
+        return await Promise.all([...pairs.map(device.toWire), launched.wire]);
+      };
+      const [actual, expected] = [await run(device), await run(referenceDevice())];
+      actual.forEach((wire, i) => {
+        assert.equal(wire[0], expected[i][0]);
+        // Means in units of the standard deviation or of the distance of the means; m2 by its own size.
+        const size = Math.max(1, mean);
+        const absolute = 8 * EPSILON.float32 * (mean === 0 ? 1 : 4);
+        assertClose(wire.subarray(1, 4), expected[i].subarray(1, 4), {
+          ...{ absolute, relative: 2 ** -40 * size },
+        }, `means of ${i} around ${mean}`);
+        assertClose(wire.subarray(4), expected[i].subarray(4), {
+          ...{ absolute: 0, relative: 16 * EPSILON.float32 },
+        }, `m2 of ${i} around ${mean}`);
+      });
+    }
+  });
+
+  test("sums merge with those of the same statistics, and wires with wires", {
+    everything: true,
+    onBlock: poison,
   }, async ({ device }) => {
     const run = async <A>(device: Device<A>) => {
       const shape = [2, 3, 5_003];
-      const [x, dy] = [1e3, 0].map((mean, i) =>
-        tensor(device, normalArray(30_018, i + 1, mean), shape)
+      const [x, dy, more] = [1, 2, 3].map((seed) =>
+        tensor(device, normalArray(30_018, seed, seed === 1 ? 1e3 : 0), shape)
       );
-      const sums = device.sumsFromWire(Float64Array.of(1e4, 2e4, 3e4, 4e4, 5e4, 6e4));
-      const statistics = { source: "batch", moments: device.moments(x) } as const;
+      const empty = tensor(device, [], [0, 3, 5]);
+      const statistics = { source: "batch", moments: device.moments({ input: x }) } as const;
+      const pass = { input: x, gradOutput: dy, statistics };
+      const sums = device.gradientSums(pass);
+      const others = device.gradientSums({ ...pass, gradOutput: more });
+      const none = device.gradientSums({ input: empty, gradOutput: empty, statistics });
+      const both = device.merge(sums, others);
       const affine = { weight: null, bias: null, eps: 1e-5 };
-      const both = { local: sums, total: sums };
-      return await device.download(device.gradients(x, dy, statistics, both, affine).gradInput);
+      // The gradient of a sum of gradients: merged sums have their statistics before them still.
+      const gradOutput = {
+        ...dy,
+        data: device.addScaled({ x: dy.data, y: more.data, scale: 1 }),
+      };
+      const gradients = [both, device.merge(none, both)].map((local) =>
+        device.gradients({ ...pass, gradOutput, affine, sums: { local, total: local } }).gradInput
+      );
+      const wires = [0, 1].map((i) =>
+        device.fromWire(sumsWire, Float64Array.of(1, 2, 3, 4, 5, 6 + i))
+      );
+      return {
+        sums: await device.toWire(both),
+        nothing: await device.toWire(device.merge(none, none)),
+        wires: await device.toWire(device.merge(wires[0], wires[1])),
+        gradients: await Promise.all(gradients.map(device.download)),
+      };
     };
-    const tolerance = { absolute: 32 * EPSILON.float32, relative: 1e-6 };
-    assertClose(await run(device), await run(referenceDevice()), tolerance, "gradInput");
+    const [actual, expected] = [await run(device), await run(referenceDevice())];
+    assert.deepEqual(actual.wires, expected.wires);
+    assert.deepEqual(actual.nothing, expected.nothing);
+    // Sums of 20,012 terms of size 1; gradients of size 3.
+    const summed = { absolute: 1_600 * EPSILON.float32, relative: 4e-7 };
+    assertClose(actual.sums, expected.sums, summed, "sums");
+    actual.gradients.forEach((values, i) =>
+      assertClose(values, expected.gradients[i], {
+        ...{ absolute: 32 * EPSILON.float32, relative: 4e-7 },
+      }, `gradInput ${i}`)
+    );
+  });
+
+  test("sums of other statistics are refused, before anything is launched", {
+    everything: true,
+  }, async ({ device, recording }) => {
+    const [x, dy] = [1, 2].map((seed) => tensor(device, normalArray(12, seed), [2, 3, 2]));
+    const empty = tensor(device, [], [0, 3, 2]);
+    const statistics = { source: "batch", moments: device.moments({ input: x }) } as const;
+    const equal = { source: "batch", moments: device.moments({ input: x }) } as const;
+    const affine = { weight: null, bias: null, eps: 0 };
+    const pass = { input: x, gradOutput: dy, statistics };
+    const sums = device.gradientSums(pass);
+    const others: readonly (readonly [WebGpuArray, RegExp])[] = [
+      [device.fromWire(sumsWire, new Float64Array(6)), /are from a wire/],
+      [device.gradientSums({ ...pass, statistics: equal }), /are of other statistics/],
+      [
+        device.gradientSums({ input: empty, gradOutput: empty, statistics }),
+        /are of an empty batch/,
+      ],
+    ];
+    const { counts } = recording.during(() => {
+      for (const [local, message] of others) {
+        const given = { ...pass, affine, sums: { local, total: sums } };
+        assert.throws(() => device.gradients(given), { name: "TypeError", message });
+      }
+      for (const other of others.slice(0, 2)) {
+        assert.throws(() => device.merge(sums, other[0]), /made with the same statistics/);
+      }
+      assert.throws(() => device.merge(sums, statistics.moments), /it holds moments/);
+      assert.throws(() => device.merge(x.data, sums), /as statistics: it holds the elements/);
+    });
+    assert.deepEqual([counts.dispatches, counts.submits], [0, 0]);
+    await device.download(x.data);
   });
 
   test("addScaled() adds arrays of two storages, through windows", {
@@ -595,7 +637,9 @@ export function numberTests(
     const values = Float32Array.from({ length: 40_000 }, (_, i) => i % 1_000);
     for (const other of others) {
       for (const [a, b] of [["float32", other], [other, "float32"]] as const) {
-        const sum = device.addScaled(device.upload(values, a), device.upload(values, b), 1);
+        const sum = device.addScaled({
+          ...{ x: device.upload(values, a), y: device.upload(values, b), scale: 1 },
+        });
         assert.equal(device.describe(sum).dtype, a);
         assert((await device.download(sum)).every((value, i) => value === 2 * values[i]));
       }
@@ -605,6 +649,6 @@ export function numberTests(
 
   test("an infinite mean goes to the device and back", { everything: true }, async ({ device }) => {
     const wire = Float64Array.of(2, Infinity, 1);
-    assert.deepEqual(await device.momentsToWire(device.momentsFromWire(wire)), wire);
+    assert.deepEqual(await device.toWire(device.fromWire(momentsWire, wire)), wire);
   });
 }

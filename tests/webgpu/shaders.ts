@@ -1,12 +1,8 @@
 /** Every kernel in every option, put to the shader compiler of the implementation at hand. */
 
 import assert from "node:assert/strict";
-import { addScaledKernel, gateKernel, reluKernel } from "../../kernels/wgsl/elementwise.ts";
-import {
-  gradientSumsKernel,
-  mergedSumsKernel,
-  restatedSumsKernel,
-} from "../../kernels/wgsl/gradient_sums.ts";
+import { addScaledKernel } from "../../kernels/wgsl/add_scaled.ts";
+import { gradientSumsKernel, mergedSumsKernel } from "../../kernels/wgsl/gradient_sums.ts";
 import { gradientsKernel, gradParametersKernel } from "../../kernels/wgsl/gradients.ts";
 import type { Kernel } from "../../kernels/wgsl/kernel.ts";
 import { maskGate, PACKS_OF_A_WORD, plainGate } from "../../kernels/wgsl/mask.ts";
@@ -101,18 +97,16 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile, every: boolean): Kernel
       ),
     ]),
     ...combinations({ x: dtypes, y: dtypes, ...alone }).map(addScaledKernel),
-    ...combinations({ ...alone, dtype: dtypes }).map(reluKernel),
-    ...combinations({ ...alone, dtype: dtypes, gated: YES_NO }).map(gateKernel),
   ];
 }
 
 /** Every kernel that walks no tensor. */
 function mergersOf(tile: Tile): Kernel[] {
   return [
-    ...[mergedMomentsKernel, runningStatsKernel, mergedSumsKernel, gradParametersKernel].map(
-      (make) => make(tile),
+    ...[runningStatsKernel, gradParametersKernel].map((make) => make(tile)),
+    ...[mergedMomentsKernel, mergedSumsKernel].flatMap((make) =>
+      YES_NO.map((two) => make({ ...tile, two }))
     ),
-    ...(["batch", "running"] as const).map((source) => restatedSumsKernel({ ...tile, source })),
   ];
 }
 

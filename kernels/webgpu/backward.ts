@@ -1,0 +1,168 @@
+/**
+ * Gradient sums and gradients as launches.
+ *
+ * @module
+ */
+
+import type { Device, SumsPass } from "../../lib/device.ts";
+import { extents, type Format } from "../../lib/tensor.ts";
+import { gradientSumsKernel } from "../wgsl/gradient_sums.ts";
+import { gradientsKernel, gradParametersKernel } from "../wgsl/gradients.ts";
+import { maskGate, plainGate } from "../wgsl/mask.ts";
+import { type Mask, recordBytes, type Slot, type Sums, type WebGpuArray } from "./arrays.ts";
+import type { Context, Operate, StatisticsSlots } from "./context.ts";
+
+type A = WebGpuArray;
+
+/** Operations of the way back. */
+export type Backward = Pick<Device<A>, "gradientSums" | "gradients">;
+
+/** Makes the operations of the way back. */
+export function backwardOperations(operate: Operate): Backward {
+  const gradientSums: Backward["gradientSums"] = (pass) =>
+    operate((context) => {
+      const { mask, gate, reread, tensors, statistics } = read(context, pass);
+      const { dtype, shape } = pass.input;
+      const { batch, channels, inner } = extents(shape);
+      const { source, slots: beside, handles } = statistics;
+      const contents = { kind: "gradient sums", channels, statistics: handles } as const;
+      if (batch * inner === 0) {
+        const bytes = recordBytes("gradient sums", 1) * channels;
+        return context.fill({ ...contents, slices: 1, empty: true }, () => new Uint8Array(bytes));
+      }
+      const over = context.walk({
+        ...{ shape, tensors, beside, reread },
+        reduced: (slices) => recordBytes("gradient sums", slices),
+      });
+      const slices = over.slices(0);
+      const total = slices * over.cells;
+      const [array, sums] = context.room({ ...contents, slices: total, empty: false });
+      over.launch({
+        kernel: (tile) => context.kernel(gradientSumsKernel, { ...tile, ...gate, dtype, source }),
+        arrays: { ...beside, sums },
+        whole: mask ? { mask: mask.range } : {},
+        slices,
+        parameters: mask ? { maskWords: mask.words } : {},
+      });
+      return array;
+    });
+
+  const gradients: Backward["gradients"] = (pass) =>
+    operate((context) => {
+      const { input, affine: { weight, bias, eps }, sums, residualFormat } = pass;
+      const { shape, dtype, format } = input;
+      const channels = shape[1];
+      const { mask, gate, reread, tensors: given, statistics } = read(context, pass);
+      const scale = context.vectorOrNull(weight, channels);
+      context.vectorOrNull(bias, channels);
+      const local = context.statistic(sums.local, "gradient sums", channels);
+      const total = sums.total && context.statistic(sums.total, "gradient sums", channels);
+      const empty = given.x.slot.contents.length === 0;
+      checkStatistics(local, statistics, empty);
+      const kind = total === null ? "none" : sums.total === sums.local ? "local" : "other";
+
+      const [gradInput, dx] = context.room(given.x.slot.contents);
+      const [gradResidual, dr] = residualFormat
+        ? context.room(given.gradOutput.slot.contents)
+        : [null, null];
+      if (empty) {
+        const zeros = () =>
+          context.fill(
+            { kind: "elements", length: channels, dtype: "float32" },
+            () => new Float32Array(channels),
+          );
+        const [gradWeight, gradBias] = [weight && zeros(), bias && zeros()];
+        return { gradInput, gradResidual, gradWeight, gradBias };
+      }
+      const pair = weight || bias ? context.pair(channels) : null;
+      const tensors = {
+        gradInput: { slot: dx, format },
+        ...given,
+        x: total ? given.x : null,
+        gradResidual: dr && residualFormat ? { slot: dr, format: residualFormat } : null,
+      };
+      const beside = { local, total: kind === "other" ? total : null, weight: scale };
+      const bound =
+        [...Object.values(tensors), ...Object.values(beside), mask].filter(Boolean).length;
+      // One dispatch for everything, if a kernel may bind so many buffers and so large ones.
+      const { storageBuffers, bindingBytes } = context.limits;
+      const together = pair !== null && bound < storageBuffers && pair.range.size <= bindingBytes;
+      const over = context.walk({ shape, tensors, beside, reread: total ? reread : 0 });
+      over.launch({
+        kernel: (tile) =>
+          context.kernel(gradientsKernel, {
+            ...{ ...tile, dtype, total: kind, parameters: together },
+            ...{ ...gate, weight: scale !== null, residual: dr !== null },
+          }),
+        arrays: beside,
+        whole: {
+          ...(together && { gradParameters: pair.range }),
+          ...(mask && { mask: mask.range }),
+        },
+        slices: over.slices(local.contents.slices),
+        parameters: {
+          eps,
+          ...(together && { gradBiasAt: pair.stride }),
+          ...(mask && { maskWords: mask.words }),
+        },
+      });
+      if (pair && !together) {
+        context.overChannels(channels, {
+          kernel: (tile) => context.kernel(gradParametersKernel, tile),
+          arrays: { local, gradWeight: pair.first[1], gradBias: pair.second[1] },
+          parameters: { eps },
+        });
+      }
+      if (pair && !weight) context.free(pair.first[0]);
+      if (pair && !bias) context.free(pair.second[0]);
+      return {
+        ...{ gradInput, gradResidual },
+        gradWeight: weight && pair ? pair.first[0] : null,
+        gradBias: bias && pair ? pair.second[0] : null,
+      };
+    });
+
+  return { gradientSums, gradients };
+}
+
+/** What both passes back read: the mask of an output, where it has one, instead of the output. */
+function read(context: Context, { input, gradOutput, output, statistics }: SumsPass<A>) {
+  const x = context.input(input);
+  const dy = context.like(input, gradOutput);
+  const y = context.likeOrNull(input, output);
+  const mask = y?.slot.mask && covers(y.slot.mask, input.shape, y.format) ? y.slot.mask : null;
+  return {
+    tensors: { x, gradOutput: dy, output: mask ? null : y },
+    mask,
+    gate: mask ? maskGate(mask) : plainGate(y !== null),
+    reread: y && !mask ? 3 : 2,
+    statistics: context.statistics(statistics, input.shape[1]),
+  };
+}
+
+/** Whether a mask was written for a tensor of this shape and order. */
+function covers(mask: Mask, shape: readonly number[], format: Format): boolean {
+  return mask.format === format && mask.shape.length === shape.length &&
+    mask.shape.every((extent, i) => extent === shape[i]);
+}
+
+/** The kernels take the statistics of a pass from before its local sums. */
+function checkStatistics(
+  { contents: { statistics, empty } }: Slot<Sums>,
+  { handles }: StatisticsSlots,
+  emptyInput: boolean,
+): void {
+  const same = statistics.length === handles.length &&
+    statistics.every((array, i) => array === handles[i]);
+  if (same && empty === emptyInput) return;
+  throw new TypeError(
+    `Cannot compute the gradients as the local sums must be those that gradientSums made of this batch with the ` +
+      `statistics of the pass: current ones are ${
+        same
+          ? `of ${empty ? "an empty batch" : "a batch with values"}`
+          : statistics.length === 0
+          ? "from a wire"
+          : "of other statistics"
+      }`,
+  );
+}

@@ -1,0 +1,170 @@
+/**
+ * What a reduction gives of a channel, as kernels fold it: a struct of numbers, how two of them become one, the tree over a
+ * workgroup, and the slices in memory. A new statistic is one value of {@linkcode Folded}.
+ *
+ * @module
+ */
+
+import { type Kernel, type Storage, written } from "./kernel.ts";
+import { members, type Tile, tiledKernel, toChannels } from "./tiles.ts";
+
+/** A statistic in WGSL. */
+export interface Folded {
+  /** Name of the struct that a lane has. */
+  readonly type: "Moments" | "Sums";
+  /** Its numbers, as they are the components of an element in memory: one of each channel of a lane, or one for all of them. */
+  readonly fields: Readonly<Record<string, "Statistic" | "f32">>;
+  /** Elements per channel that stand before the slices. */
+  readonly header: number;
+  /** WGSL: `mergeTYPE`, two of them as one; `TYPE()`, all zeros, is nothing. */
+  readonly merge: (tile: Pick<Tile, "pack">) => string;
+}
+
+const COMPONENTS = ["x", "y", "z", "w"];
+
+/** An array of slices that is read. */
+export function slicesOf({ fields }: Folded): Storage {
+  return { access: "read", element: `vec${Object.keys(fields).length}f`, holds: "slices" };
+}
+
+/** WGSL: the struct. */
+export function structOf({ type, fields }: Folded): string {
+  return `
+struct ${type} {
+${Object.entries(fields).map(([name, kind]) => `  ${name}: ${kind},`).join("\n")}
+}
+`;
+}
+
+/**
+ * WGSL: `reduceTYPE` merges what invocations have over the rows of each lane, of which the first `rows` have any, and gives all
+ * of a lane the result. To be called by all invocations.
+ */
+export function treeReduce(tile: Tile, folded: Folded): string {
+  const { type, fields } = folded;
+  const { workgroup, subgroups } = tile;
+  const tree = `tree${type}`;
+  const head = `${structOf(folded)}${folded.merge(tile)}
+var<workgroup> ${tree}: array<${type}, ${workgroup}>;
+
+fn reduce${type}(thread: u32, rows: u32, mine: ${type}${members(tile).taken}) -> ${type} {`;
+  if (subgroups !== "none") {
+    const shuffled = Object.keys(fields).map((name) => `subgroupShuffleXor(sum.${name}, step)`);
+    return `${head}
+  // Subgroups are of neighbours, whatever their size is: they merge in registers, and leave one record each to all.
+  var sum = mine;
+  for (var step = 1u; step < members; step *= 2u) {
+    let other = ${type}(${shuffled.join(", ")});
+    sum = merge${type}(sum, other);
+  }
+  workgroupBarrier(); // Whoever reads the tree of before has done so.
+  if (member == 0u) { ${tree}[thread / members] = sum; }
+  workgroupBarrier();
+  sum = ${tree}[0];
+  for (var k = 1u; k * members < ${workgroup}u; k++) { sum = merge${type}(sum, ${tree}[k]); }
+  return sum;
+}
+`;
+  }
+  return `${head}
+  workgroupBarrier(); // Whoever reads the tree of before has done so.
+  ${tree}[thread] = mine;
+  workgroupBarrier();
+  for (var half = ROWS / 2u; half > 0u; half /= 2u) {
+    if (half >= rows) { continue; }
+    if (thread < half * LANES) {
+      ${tree}[thread] = merge${type}(${tree}[thread], ${tree}[thread + half * LANES]);
+    }
+    workgroupBarrier();
+  }
+  return ${tree}[thread % LANES];
+}
+`;
+}
+
+/** WGSL: `gather_NAME`, a lane's statistic from all slices of an array, for all of its invocations. Needs `treeReduce`. */
+export function gather(tile: Tile, { type, fields, header }: Folded, name: string): string {
+  const { given, taken } = members(tile);
+  const packed = tile.pack === "channels";
+  const of = ([, kind]: [string, string], i: number) => {
+    const component = COMPONENTS[i];
+    if (!packed || kind === "f32") return `a.${component}`;
+    return `vec4f(${["a", "b", "c", "d"].map((channel) => `${channel}.${component}`).join(", ")})`;
+  };
+  return `
+fn slice_${name}(channel: u32, k: u32) -> ${type} {
+  let record = p.${name}Slices + ${header}u;
+  let first = p.${name}At + channel * record + ${header}u + k;
+  let a = ${name}[first];
+  ${
+    packed
+      ? ["b", "c", "d"].map((channel, i) => `let ${channel} = ${name}[first + ${i + 1}u * record];`)
+        .join("\n  ")
+      : ""
+  }
+  return ${type}(${Object.entries(fields).map(of).join(", ")});
+}
+
+fn gather_${name}(place: Place, thread: u32${taken}) -> ${type} {
+  // Beyond the last channel the last one's are as good as any.
+  if (p.${name}Slices == 1u) { return slice_${name}(min(place.channel, (p.channels - 1u) * WIDE), 0u); }
+  var mine = ${type}();
+  if (exists(place)) {
+    for (var k = place.row; k < p.${name}Slices; k += ROWS) {
+      mine = merge${type}(mine, slice_${name}(place.channel, k));
+    }
+  }
+  return reduce${type}(thread, p.${name}Slices, mine${given});
+}
+`;
+}
+
+/** WGSL: where the record of a channel begins in an array of slices. */
+export function recordAt({ header }: Folded, name: string, channel: string): string {
+  return `p.${name}At + ${channel} * (p.${name}Slices + ${header}u)`;
+}
+
+/** WGSL: writes the lane's statistic `whole` as a slice of the channels from `c` on. */
+export function writeSlice(tile: Tile, folded: Folded, name: string, slice: string): string {
+  const fields = Object.entries(folded.fields);
+  return toChannels(tile, (channel, i) => {
+    const values = fields.map(([field, kind]) => `whole.${field}${kind === "f32" ? "" : i}`);
+    const at = `${recordAt(folded, name, channel)} + ${folded.header}u + ${slice}`;
+    return `${name}[${at}] = vec${fields.length}f(${values.join(", ")});`;
+  });
+}
+
+/** Options of {@linkcode mergedKernel}. */
+export interface MergedOptions extends Tile {
+  /** Whether there is a second array to merge with. */
+  readonly two: boolean;
+}
+
+/** All slices of one array, or of two, as one slice behind the first one's header: one, other? -> merged. */
+export function mergedKernel(folded: Folded, options: MergedOptions): Kernel {
+  const { type, header } = folded;
+  const { given } = members(options);
+  const array = slicesOf(folded);
+  const copied = Array.from(
+    { length: header },
+    (_, i) =>
+      `merged[${recordAt(folded, "merged", "c")} + ${i}u] = one[${
+        recordAt(folded, "one", "c")
+      } + ${i}u];`,
+  );
+  return tiledKernel({
+    name: `merged${type}`,
+    options,
+    storage: { one: array, other: options.two ? array : null, merged: written(array) },
+    parameters: {},
+    declared: `${treeReduce(options, folded)}${gather(options, folded, "one")}${
+      options.two ? gather(options, folded, "other") : ""
+    }`,
+    body: `var whole = gather_one(place, thread${given});
+  ${options.two ? `whole = merge${type}(whole, gather_other(place, thread${given}));` : ""}
+  if (place.row > 0u || !exists(place)) { return; }
+  let c = place.channel;
+  ${copied.join("\n  ")}
+  ${writeSlice(options, folded, "merged", "0u")}`,
+  });
+}
