@@ -7,7 +7,6 @@ const root = new URL("../", import.meta.url);
 
 /** Blocks that do not run as they stand, by a part of them, and what tests them. */
 const ELSEWHERE: readonly (readonly [part: string, test: string])[] = [
-  [`from "https://your.host/`, "tests/import_from_url_test.ts"],
   ["const shape = [20, 100, 35, 45, 10];", "tests/docs_programs_test.ts"],
   ["launch(linear, ", "tests/docs_programs_test.ts"],
   ["// rank.ts\n", "tests/docs_programs_test.ts"],
