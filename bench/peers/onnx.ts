@@ -1,8 +1,4 @@
-/**
- * Just enough of ONNX to write a graph: protobuf messages with the field numbers of onnx.proto.
- *
- * @module
- */
+/** Just enough of ONNX to write a graph: protobuf messages with the field numbers of onnx.proto. */
 
 /** A node: operator, inputs, outputs, attributes. Integers and lists of them, and floats as `{ float }`. */
 export interface Node {
@@ -44,12 +40,7 @@ const ATTRIBUTE = { float: 1, int: 2, ints: 7 } as const;
 /** A float attribute. */
 export const float = (value: number): { float: number } => ({ float: value });
 
-/**
- * Writes a model.
- *
- * @param graph the graph
- * @returns the bytes of a ModelProto
- */
+/** Writes a model. */
 export function encodeModel({ nodes, constants, inputs, outputs }: Graph): Uint8Array<ArrayBuffer> {
   const graph = join(
     ...nodes.map((node) => message(1, encodeNode(node))),

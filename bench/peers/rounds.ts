@@ -1,14 +1,12 @@
 /**
  * The loop: everybody takes a turn, round by round, so that a disturbance of the machine meets all of them, and gets the
  * median over the rounds. Whoever computes something else than batch normalization is not timed.
- *
- * @module
  */
 
-import { type BatchShape, elementsOf } from "../batches.ts";
+import { type BatchShape, elementsOf, numbersOf } from "../batches.ts";
+import { assertRight, type Errors, errorsOf } from "../errors.ts";
 import { FAR, NEAR } from "./cases.ts";
-import type { Absent, Contender, Numbers, Opened, Subject, Work } from "./subject.ts";
-import { type Errors, truthOf } from "./truth.ts";
+import type { Absent, Contender, Opened, Subject, Work } from "./subject.ts";
 
 /** How long one kind of work takes. */
 export interface Row {
@@ -80,24 +78,15 @@ function newRoll(): Roll {
   };
 }
 
-/**
- * Measures one batch.
- *
- * @param subjects who takes turns
- * @param shape the batch
- * @param numbersOf makes its values for a mean of x
- * @param effort how many turns
- * @returns medians, errors, and who was absent
- */
+/** Measures one batch. */
 export async function measureCase(
   subjects: readonly Subject[],
   shape: BatchShape,
-  numbersOf: (mean: number) => Numbers,
   effort: Effort,
 ): Promise<Measurement> {
   const roll = newRoll();
-  const checks = await measureErrors(subjects, shape, numbersOf(FAR), roll);
-  const rows = await measureTimes(subjects, shape, numbersOf(NEAR), effort, roll);
+  const checks = await measureErrors(subjects, shape, roll);
+  const rows = await measureTimes(subjects, shape, effort, roll);
   return { shape, rows, checks, absent: roll.absent };
 }
 
@@ -105,10 +94,9 @@ export async function measureCase(
 async function measureErrors(
   subjects: readonly Subject[],
   shape: BatchShape,
-  numbers: Numbers,
   roll: Roll,
 ): Promise<Checked[]> {
-  const truth = truthOf(shape, numbers);
+  const numbers = numbersOf(shape, { mean: FAR });
   const checks: Checked[] = [];
   for (const subject of subjects) {
     try {
@@ -116,7 +104,7 @@ async function measureErrors(
       for (const { name, threads, results } of opened.contenders) {
         if (!results) continue;
         try {
-          checks.push({ name, threads, errors: truth.errors(await results()) });
+          checks.push({ name, threads, errors: errorsOf(shape, numbers, await results()) });
         } catch (error) {
           roll.miss({ name, threads }, error);
         }
@@ -132,12 +120,11 @@ async function measureErrors(
 async function measureTimes(
   subjects: readonly Subject[],
   shape: BatchShape,
-  numbers: Numbers,
   { rounds, turn, warmUp }: Effort,
   roll: Roll,
 ): Promise<Row[]> {
   const large = elementsOf(shape) * Float32Array.BYTES_PER_ELEMENT >= LARGE;
-  const truth = truthOf(shape, numbers);
+  const numbers = numbersOf(shape, { mean: NEAR });
   const entries = new Map<string, Entry>();
   const kept = new Map<Subject, Opened>();
   await using stack = new AsyncDisposableStack();
@@ -145,10 +132,7 @@ async function measureTimes(
   const first = async (contender: Contender): Promise<void> => {
     const { works, time, results } = contender;
     if (results) {
-      const { y, dx, sums } = truth.errors(await results());
-      if (!(Math.max(y, dx, sums) <= WRONG)) {
-        throw new RangeError(`wrong: y is off by ${y}, dx by ${dx}, their sums by ${sums}`);
-      }
+      assertRight(errorsOf(shape, numbers, await results()), WRONG);
     }
     for (const work of works) {
       entries.set(keyOf(contender, work), {
