@@ -1,15 +1,15 @@
 /** What bench:gpu says of its figures, and one small batch all the way. */
 
 import assert from "node:assert/strict";
-import { requestWebGpuDevice } from "../../kernels/webgpu_device.ts";
-import { testsWebgpu } from "../../tests/webgpu_kit.ts";
-import { bytesOf, type Case, casesFor, passesOf, speedOf, WORKS } from "./cases.ts";
-import { numbersOf } from "../batches.ts";
-import { errorsOf } from "../errors.ts";
-import type { MeasuredCase, MeasuredGpu } from "./measured.ts";
-import { measureOurs } from "./ours.ts";
-import { gpuChart, gpuSection } from "./section.ts";
-import { verdicts } from "./verdict.ts";
+import { requestWebGpuDevice } from "../kernels/webgpu_device.ts";
+import { testsWebgpu } from "./webgpu_kit.ts";
+import { bytesOf, type Case, casesFor, passesOf, speedOf, WORKS } from "../bench/gpu/cases.ts";
+import { numbersOf } from "../bench/batches.ts";
+import { errorsOf } from "../bench/errors.ts";
+import type { MeasuredCase, MeasuredGpu } from "../bench/gpu/measured.ts";
+import { measureOurs } from "../bench/gpu/ours.ts";
+import { gpuChart, gpuSection } from "../bench/gpu/section.ts";
+import { verdicts } from "../bench/gpu/verdict.ts";
 
 const CASE: Case = {
   batch: { shape: [4, 64, 3, 5], format: "channelsFirst" },
@@ -72,7 +72,7 @@ Deno.test("bench:gpu: section and chart say what was measured, and what was not"
   assert.match(gpuSection(runOf(0.9, 1.6, 1e-6, true)), /Not measured on a GPU yet/);
   const child = new Deno.Command(Deno.execPath(), {
     args: ["fmt", "--quiet", "--ext=md", "-"],
-    cwd: new URL("../..", import.meta.url),
+    cwd: new URL("..", import.meta.url),
     stdin: "piped",
     stdout: "piped",
   }).spawn();

@@ -1,16 +1,16 @@
 import assert from "node:assert/strict";
-import { type BatchShape, type Numbers, numbersOf } from "../batches.ts";
-import { errorsOf } from "../errors.ts";
-import { referenceDevice } from "../../mod.ts";
-import { CASES } from "./cases.ts";
-import { LIMIT, limitSubject, NARROW } from "./limit.ts";
-import { type Measured, OURS } from "./measured.ts";
-import { ONNX } from "./onnxruntime.ts";
-import { ourSubject } from "./ours.ts";
-import { measureCase, type Measurement } from "./rounds.ts";
-import { peersChart, peersSection } from "./section.ts";
-import type { Subject } from "./subject.ts";
-import { verdicts } from "./verdict.ts";
+import { type BatchShape, type Numbers, numbersOf } from "../bench/batches.ts";
+import { errorsOf } from "../bench/errors.ts";
+import { referenceDevice } from "../mod.ts";
+import { CASES } from "../bench/peers/cases.ts";
+import { LIMIT, limitSubject, NARROW } from "../bench/peers/limit.ts";
+import { type Measured, OURS } from "../bench/peers/measured.ts";
+import { ONNX } from "../bench/peers/onnxruntime.ts";
+import { ourSubject } from "../bench/peers/ours.ts";
+import { measureCase, type Measurement } from "../bench/peers/rounds.ts";
+import { peersChart, peersSection } from "../bench/peers/section.ts";
+import type { Subject } from "../bench/peers/subject.ts";
+import { verdicts } from "../bench/peers/verdict.ts";
 
 /** Units of the last place of values about 4, and of sums in units of their root: what float32 results may be off by. */
 const ROUNDING = 2e-6;
@@ -176,7 +176,7 @@ Deno.test("verdicts() are met and missed by the figures of a run alone", () => {
 async function formatted(text: string): Promise<string> {
   const child = new Deno.Command(Deno.execPath(), {
     args: ["fmt", "--quiet", "--ext=md", "-"],
-    cwd: new URL("../..", import.meta.url),
+    cwd: new URL("..", import.meta.url),
     stdin: "piped",
     stdout: "piped",
   }).spawn();
