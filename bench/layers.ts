@@ -8,7 +8,7 @@ import { requestWebGpuDevice, type WebGpuDevice, webgpuDevice } from "../kernels
 import { loadDawn } from "../tests/load_dawn.ts";
 import { commandLine, integer } from "./command.ts";
 import { median } from "./groups/measured.ts";
-import { nullGpu } from "./null_gpu.ts";
+import { nullGpu } from "../tests/null_gpu.ts";
 import { paragraph, section, table, writeSection } from "./report.ts";
 import { layersOf, stepper } from "./resnet.ts";
 

@@ -10,7 +10,7 @@ import {
   tensor,
 } from "../mod.ts";
 import { webgpuDevice } from "../kernels/webgpu_device.ts";
-import { nullGpu } from "../bench/null_gpu.ts";
+import { nullGpu } from "./null_gpu.ts";
 import { layersOf, stepper } from "../bench/resnet.ts";
 
 Deno.test("webgpu: 10,000 training steps allocate, bind and compile nothing after the tenth", () => {
