@@ -48,7 +48,7 @@ export async function timeSteps(group: ProcessGroup, options: StepOptions): Prom
     for (const [i, { state, residuals }] of [...made.entries()].reverse()) {
       // Of local residuals and of a group's, as the functions are of one kind.
       const back = await backward(residuals as never, layers[i].dy, effects as typeof sync.effects);
-      release(device, [state, residuals, back], { keep: layers }); // So that the next step finds the memory.
+      release(device, [state, residuals, back], { keep: layers[i] }); // So that the next step finds the memory.
     }
   };
   const times = { local: [] as number[], sync: [] as number[] };
