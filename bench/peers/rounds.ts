@@ -58,60 +58,56 @@ interface Entry {
   readonly samples: number[];
 }
 
-/** Who was absent so far. */
-interface Roll {
-  readonly absent: Absent[];
-  readonly miss: (who: Pick<Absent, "name" | "threads">, error: unknown) => void;
-  readonly isAbsent: (who: Pick<Absent, "name" | "threads">) => boolean;
-}
+/** Does something with somebody, who is absent from then on where it fails, and skipped. */
+type Attempt = (
+  who: Pick<Absent, "name" | "threads">,
+  body: () => Promise<unknown>,
+) => Promise<void>;
 
-function newRoll(): Roll {
-  const absent: Absent[] = [];
-  return {
-    absent,
-    miss: ({ name, threads }, error) => {
-      const message = error instanceof Error ? error.message : String(error);
-      absent.push({ name, threads, missing: message.split("\n")[0].replace(/\.$/, "") });
-    },
-    isAbsent: ({ name, threads }) =>
-      absent.some((one) => one.name === name && one.threads === threads),
-  };
-}
-
-/** Measures one batch. */
+/** Measures one batch: medians, errors, and who was absent. */
 export async function measureCase(
   subjects: readonly Subject[],
   shape: BatchShape,
   effort: Effort,
 ): Promise<Measurement> {
-  const roll = newRoll();
-  const checks = await measureErrors(subjects, shape, roll);
-  const rows = await measureTimes(subjects, shape, effort, roll);
-  return { shape, rows, checks, absent: roll.absent };
+  const absent: Absent[] = [];
+  const isAbsent = (who: Pick<Absent, "name" | "threads">) =>
+    absent.some(({ name, threads }) => name === who.name && threads === who.threads);
+  const attempt: Attempt = async (who, body) => {
+    if (isAbsent(who)) return;
+    try {
+      await body();
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      const missing = message.split("\n")[0].replace(/\.$/, "");
+      absent.push({ name: who.name, threads: who.threads, missing });
+    }
+  };
+  const checks = await measureErrors(subjects, shape, attempt);
+  const rows = await measureTimes(subjects, shape, effort, attempt);
+  return { shape, rows: rows.filter((row) => !isAbsent(row)), checks, absent };
 }
 
 /** Looks how exact everybody is, one after the other. */
 async function measureErrors(
   subjects: readonly Subject[],
   shape: BatchShape,
-  roll: Roll,
+  attempt: Attempt,
 ): Promise<Checked[]> {
   const numbers = numbersOf(shape, { mean: FAR });
   const checks: Checked[] = [];
   for (const subject of subjects) {
-    try {
+    await attempt(subject, async () => {
       await using opened = await subject.open(shape, numbers);
       for (const { name, threads, results } of opened.contenders) {
         if (!results) continue;
-        try {
-          checks.push({ name, threads, errors: errorsOf(shape, numbers, await results()) });
-        } catch (error) {
-          roll.miss({ name, threads }, error);
-        }
+        await attempt(
+          { name, threads },
+          async () =>
+            checks.push({ name, threads, errors: errorsOf(shape, numbers, await results()) }),
+        );
       }
-    } catch (error) {
-      roll.miss(subject, error);
-    }
+    });
   }
   return checks;
 }
@@ -121,7 +117,7 @@ async function measureTimes(
   subjects: readonly Subject[],
   shape: BatchShape,
   { rounds, turn, warmUp }: Effort,
-  roll: Roll,
+  attempt: Attempt,
 ): Promise<Row[]> {
   const large = elementsOf(shape) * Float32Array.BYTES_PER_ELEMENT >= LARGE;
   const numbers = numbersOf(shape, { mean: NEAR });
@@ -131,9 +127,7 @@ async function measureTimes(
 
   const first = async (contender: Contender): Promise<void> => {
     const { works, time, results } = contender;
-    if (results) {
-      assertRight(errorsOf(shape, numbers, await results()), WRONG);
-    }
+    if (results) assertRight(errorsOf(shape, numbers, await results()), WRONG);
     for (const work of works) {
       entries.set(keyOf(contender, work), {
         calls: large ? 1 : await enough((calls) => time(work, calls), turn, warmUp),
@@ -151,17 +145,6 @@ async function measureTimes(
       samples.push(await contender.time(work, calls) / calls);
     }
   };
-  const visit = async ({ contenders }: Opened, round: number): Promise<void> => {
-    for (const contender of contenders) {
-      if (roll.isAbsent(contender)) continue;
-      try {
-        if (round === 0) await first(contender);
-        await take(contender, round);
-      } catch (error) {
-        roll.miss(contender, error);
-      }
-    }
-  };
   const openOnce = async (subject: Subject): Promise<Opened> => {
     const opened = kept.get(subject) ?? stack.use(await subject.open(shape, numbers));
     kept.set(subject, opened);
@@ -171,24 +154,22 @@ async function measureTimes(
   for (let round = 0; round < rounds; round++) {
     const ends = subjects.length > 0 ? round % subjects.length : 0;
     for (const subject of [...subjects.slice(ends), ...subjects.slice(0, ends)]) {
-      if (roll.isAbsent(subject)) continue;
-      try {
+      await attempt(subject, async () => {
         const opened = large ? await subject.open(shape, numbers) : await openOnce(subject);
-        try {
-          await visit(opened, round);
-        } finally {
-          if (large) await opened[Symbol.asyncDispose]();
+        for (const contender of opened.contenders) {
+          await attempt(contender, async () => {
+            if (round === 0) await first(contender);
+            await take(contender, round);
+          });
         }
-      } catch (error) {
-        roll.miss(subject, error);
-      }
+        if (large) await opened[Symbol.asyncDispose]();
+      });
     }
   }
-  return [...entries].flatMap(([key, { samples }]): Row[] => {
+  return [...entries].filter(([, { samples }]) => samples.length > 0).map(([key, { samples }]) => {
     const [name, threads, work] = JSON.parse(key);
-    if (samples.length === 0 || roll.isAbsent({ name, threads })) return [];
     const sorted = samples.toSorted((a, b) => a - b);
-    return [{ name, threads, work, median: middle(sorted), fastest: sorted[0] }];
+    return { name, threads, work, median: middle(sorted), fastest: sorted[0] };
   });
 }
 
