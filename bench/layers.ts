@@ -6,7 +6,7 @@
 
 import { requestWebGpuDevice, type WebGpuDevice, webgpuDevice } from "../kernels/webgpu_device.ts";
 import { loadDawn } from "../tests/load_dawn.ts";
-import { commandLine, integer } from "./command.ts";
+import { commandLine, integer, refuse } from "./command.ts";
 import { median } from "./groups/measured.ts";
 import { nullGpu } from "../tests/null_gpu.ts";
 import { paragraph, section, table, writeSection } from "./report.ts";
@@ -34,6 +34,11 @@ const { values } = commandLine(HELP, {
   write: { type: "boolean", default: false },
 });
 const images = integer("--images", values.images);
+if (images < 2) {
+  refuse(
+    "Cannot start as --images must be at least 2, or a channel has one value: current value is 1",
+  );
+}
 const rounds = integer("--quick", values.quick);
 
 /** Microseconds per layer and direction: medians, as lines of the table. */

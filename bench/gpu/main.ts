@@ -76,8 +76,9 @@ async function measurePeers(peers: readonly Peer[], one: Case, absent: string[])
 async function openDevice() {
   const gpu = await gpuAtHand(values.dawn);
   const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) refuse("Cannot measure as there must be a WebGPU adapter: none was found");
   const clock = "timestamp-query";
-  const requiredFeatures = adapter?.features.has(clock) ? [clock] as const : [];
+  const requiredFeatures = adapter.features.has(clock) ? [clock] as const : [];
   return await requestWebGpuDevice({ gpu, requiredFeatures, plan: plan() });
 }
 
@@ -92,6 +93,13 @@ async function run(): Promise<MeasuredGpu> {
   const cases = casesFor(software, dtypes).filter(({ batch: { shape } }) =>
     positionals.length === 0 || positionals.includes(`[${shape}]`)
   );
+  if (cases.length === 0) {
+    const names = new Set(casesFor(software, dtypes).map(({ batch: { shape } }) => `[${shape}]`));
+    refuse(
+      `Cannot measure as the shapes must be among ${[...names].join(" ")}: ` +
+        `current value is ${positionals}`,
+    );
+  }
   const absent = [
     ...(torch.missing === null ? [] : [`PyTorch is not measured: ${torch.missing}`]),
     ...(device.gpuDevice.features.has("timestamp-query")
