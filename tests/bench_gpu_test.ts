@@ -1,14 +1,15 @@
 /** What bench:gpu says of its figures, and one small batch all the way. */
 
 import assert from "node:assert/strict";
-import { requestWebGpuDevice } from "../../kernels/webgpu_device.ts";
-import { testsWebgpu } from "../../tests/webgpu_kit.ts";
-import { bytesOf, type Case, casesFor, passesOf, speedOf, WORKS } from "./cases.ts";
-import { chart } from "./chart.ts";
-import { errorsOf } from "./check.ts";
-import { measureOurs, numbersOf } from "./ours.ts";
-import { type MeasuredCase, type MeasuredGpu, section } from "./section.ts";
-import { verdicts } from "./verdict.ts";
+import { requestWebGpuDevice } from "../kernels/webgpu_device.ts";
+import { testsWebgpu } from "./webgpu_kit.ts";
+import { bytesOf, type Case, casesFor, passesOf, speedOf, WORKS } from "../bench/gpu/cases.ts";
+import { numbersOf } from "../bench/batches.ts";
+import { errorsOf } from "../bench/errors.ts";
+import type { MeasuredCase, MeasuredGpu } from "../bench/gpu/measured.ts";
+import { measureOurs } from "../bench/gpu/ours.ts";
+import { gpuChart, gpuSection } from "../bench/gpu/section.ts";
+import { verdicts } from "../bench/gpu/verdict.ts";
 
 const CASE: Case = {
   batch: { shape: [4, 64, 3, 5], format: "channelsFirst" },
@@ -27,8 +28,10 @@ function runOf(share: number, pytorch: number, error: number, software = false):
     const gpu = { ...works, copy: at(2, 100), "copy kernel": at(2, 90) };
     const theirs = { forward: works.forward * pytorch, backward: works.backward * pytorch };
     return {
-      ours: { case: one, errors: { y: error, dx: error / 2 }, wall: gpu, gpu },
-      peers: fused ? {} : { "a peer": { forward: 4, both: 8, errors: { y: 1e-4, dx: 1e-3 } } },
+      ours: { case: one, errors: { y: error, dx: error / 2, sums: 0 }, wall: gpu, gpu },
+      peers: fused
+        ? {}
+        : { "a peer": { forward: 4, both: 8, errors: { y: 1e-4, dx: 1e-3, sums: 0 } } },
       torch: fused ? null : { "SyncBatchNorm's kernels": theirs, "F.batch_norm": theirs },
     };
   });
@@ -60,16 +63,16 @@ Deno.test("bench:gpu: goals are met and missed by figures, and no speed by softw
 });
 
 Deno.test("bench:gpu: section and chart say what was measured, and what was not", async () => {
-  const text = section(runOf(0.9, 1.6, 1e-6));
+  const text = gpuSection(runOf(0.9, 1.6, 1e-6));
   assert.match(text, /\| \[4,64,3,5\] +\| 100 +\| [\d.]+ \(90\.0, 90 %\)/);
   assert.match(text, /\| \[4,64,3,5\] +\| F\.batch_norm +\| +\| [\d.]+ \(1\.60\)/);
   assert.doesNotMatch(text, /NaN|undefined|Infinity|software/);
   assert.match(text, /a peer \| 4\.00 \(7812\.5\) \| 8\.00 .* 1\.0e-4 .* 1\.0e-3/);
   assert.match(text, /\[4,64\] \| 1\.00 +\| 2\.00/);
-  assert.match(section(runOf(0.9, 1.6, 1e-6, true)), /Not measured on a GPU yet/);
+  assert.match(gpuSection(runOf(0.9, 1.6, 1e-6, true)), /Not measured on a GPU yet/);
   const child = new Deno.Command(Deno.execPath(), {
     args: ["fmt", "--quiet", "--ext=md", "-"],
-    cwd: new URL("../..", import.meta.url),
+    cwd: new URL("..", import.meta.url),
     stdin: "piped",
     stdout: "piped",
   }).spawn();
@@ -77,17 +80,20 @@ Deno.test("bench:gpu: section and chart say what was measured, and what was not"
   await writer.write(new TextEncoder().encode(text));
   await writer.close();
   assert.equal(new TextDecoder().decode((await child.output()).stdout).trimEnd(), text);
-  assert.match(chart(runOf(0.9, 1.6, 1e-6)), /^<svg [^]*<\/svg>\n$/);
+  assert.match(gpuChart(runOf(0.9, 1.6, 1e-6)), /^<svg [^]*<\/svg>\n$/);
 });
 
 Deno.test("bench:gpu: a wrong result is far from float64, whatever is fused", () => {
   for (const fused of [false, true]) {
-    const one = { ...CASE, fused };
-    const numbers = numbersOf(one);
+    const one = CASE;
+    const numbers = numbersOf(one.batch);
     const zeros = new Float32Array(numbers.x.length);
-    const { y, dx } = errorsOf(one, numbers, { y: zeros, dx: numbers.dy }, 1e-5);
+    const { y, dx } = errorsOf(one.batch, numbers, { y: zeros, dx: numbers.dy }, fused);
     assert(y > 1 && dx > 1e-2, `${y}, ${dx}`);
-    assert.equal(errorsOf(one, numbers, { y: zeros.map(() => NaN), dx: zeros }, 1e-5).y, Infinity);
+    assert.equal(
+      errorsOf(one.batch, numbers, { y: zeros.map(() => NaN), dx: zeros }, fused).y,
+      Infinity,
+    );
   }
 });
 

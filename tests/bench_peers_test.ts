@@ -1,22 +1,20 @@
 import assert from "node:assert/strict";
-import type { BatchShape } from "../batches.ts";
-import { referenceDevice } from "../../mod.ts";
-import { CASES, numberSource } from "./cases.ts";
-import { chart } from "./chart.ts";
-import { LIMIT, limitSubject, NARROW } from "./limit.ts";
-import { type Measured, OURS } from "./measured.ts";
-import { ONNX } from "./onnxruntime.ts";
-import { ourSubject } from "./ours.ts";
-import { measureCase, type Measurement } from "./rounds.ts";
-import { section } from "./section.ts";
-import type { Numbers, Subject } from "./subject.ts";
-import { truthOf } from "./truth.ts";
-import { verdicts } from "./verdict.ts";
+import { type BatchShape, type Numbers, numbersOf } from "../bench/batches.ts";
+import { errorsOf } from "../bench/errors.ts";
+import { referenceDevice } from "../mod.ts";
+import { CASES } from "../bench/peers/cases.ts";
+import { LIMIT, limitSubject, NARROW } from "../bench/peers/limit.ts";
+import { type Measured, OURS } from "../bench/peers/measured.ts";
+import { ONNX } from "../bench/peers/onnxruntime.ts";
+import { ourSubject } from "../bench/peers/ours.ts";
+import { measureCase, type Measurement } from "../bench/peers/rounds.ts";
+import { peersChart, peersSection } from "../bench/peers/section.ts";
+import type { Subject } from "../bench/peers/subject.ts";
+import { verdicts } from "../bench/peers/verdict.ts";
 
 /** Units of the last place of values about 4, and of sums in units of their root: what float32 results may be off by. */
 const ROUNDING = 2e-6;
 
-const numbersOf = numberSource();
 const shapeOf = (shape: readonly number[], format: BatchShape["format"]): BatchShape => ({
   shape,
   format,
@@ -53,12 +51,12 @@ for (const narrow of [false, true]) {
         for (const extents of SHAPES) {
           for (const format of ["channelsFirst", "channelsLast"] as const) {
             const shape = shapeOf(extents, format);
-            const numbers = numbersOf(shape, 100);
+            const numbers = numbersOf(shape, { mean: 100 });
             await using opened = await subject.open(shape, numbers);
             const checked = opened.contenders.filter(({ results }) => results);
             assert(checked.length >= 3);
             for (const { name, threads, results, time } of checked) {
-              const { y, dx, sums } = truthOf(shape, numbers).errors(await results!());
+              const { y, dx, sums } = errorsOf(shape, numbers, await results!());
               const worst = Math.max(y, dx, sums);
               assert(
                 worst < ROUNDING,
@@ -96,7 +94,6 @@ Deno.test("measureCase() times who is right, and says who is not and why", async
   const measured = await measureCase(
     [right, wrong, broken],
     shape,
-    (mean) => numbersOf(shape, mean),
     { rounds: 3, turn: 0.1, warmUp: 0.1 },
   );
   assert.deepEqual(measured.rows.map(({ name, work }) => [name, work]), [["right", "forward"], [
@@ -111,15 +108,15 @@ Deno.test("measureCase() times who is right, and says who is not and why", async
   assert(exact.y < ROUNDING && exact.dx < ROUNDING);
 });
 
-Deno.test("truthOf() calls a NaN infinitely wrong, wherever it stands", () => {
+Deno.test("errorsOf() calls a NaN infinitely wrong, wherever it stands", () => {
   const shape = shapeOf([3, 2], "channelsFirst");
-  const numbers = numbersOf(shape, 0);
+  const numbers = numbersOf(shape, { mean: 0 });
   const zeros = () => new Float32Array(6);
   const gradients = { gradWeight: new Float32Array(2), gradBias: new Float32Array(2) };
   for (const at of [0, 3, 5]) {
     const y = zeros();
     y[at] = NaN;
-    assert.equal(truthOf(shape, numbers).errors({ y, dx: zeros(), ...gradients }).y, Infinity);
+    assert.equal(errorsOf(shape, numbers, { y, dx: zeros(), ...gradients }).y, Infinity);
   }
 });
 
@@ -179,7 +176,7 @@ Deno.test("verdicts() are met and missed by the figures of a run alone", () => {
 async function formatted(text: string): Promise<string> {
   const child = new Deno.Command(Deno.execPath(), {
     args: ["fmt", "--quiet", "--ext=md", "-"],
-    cwd: new URL("../..", import.meta.url),
+    cwd: new URL("..", import.meta.url),
     stdin: "piped",
     stdout: "piped",
   }).spawn();
@@ -189,9 +186,9 @@ async function formatted(text: string): Promise<string> {
   return new TextDecoder().decode((await child.output()).stdout).trimEnd();
 }
 
-Deno.test("section() and chart() show every batch and leave out what was not measured", async () => {
+Deno.test("the section and the chart show every batch and leave out what was not measured", async () => {
   const measured = runOf({ [OURS]: 1, PyTorch: 2.5 }, 1e-7);
-  const text = section({
+  const text = peersSection({
     ...measured,
     absent: [{ name: LIMIT, threads: 0, missing: "there is no gcc" }],
   });
@@ -200,7 +197,7 @@ Deno.test("section() and chart() show every batch and leave out what was not mea
   assert.match(text, /- C is not measured: there is no gcc\./);
   assert.doesNotMatch(text, /NaN|undefined|Infinity/);
   assert.equal(await formatted(text), text);
-  const drawing = chart(measured);
+  const drawing = peersChart(measured);
   assert.match(drawing, /^<svg [^]*<\/svg>\n$/);
   assert.doesNotMatch(drawing, /NaN|undefined/);
 });
