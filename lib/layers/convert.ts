@@ -7,7 +7,7 @@
 import { checkLayer, claimsLayer } from "./check_layer.ts";
 import type { BatchNormLayer, LazyBatchNormLayer } from "./layer.ts";
 import { shown } from "../words.ts";
-import { called, isRecord, type Nodes, nodesOf, withNodes } from "./model.ts";
+import { called, checkFound, checkRecord, type Nodes, nodesOf, withNodes } from "../tree.ts";
 
 /** Which layers a conversion is about, and their group. */
 export interface ConvertOptions {
@@ -18,6 +18,8 @@ export interface ConvertOptions {
    * `"blocks.0.norm"`, and is `""` for a model that is a layer itself.
    */
   readonly only?: (path: string) => boolean;
+  /** Whether a model without any layer is taken as it is; false by default, as it is mostly not what it was taken for. */
+  readonly allowNone?: boolean;
 }
 
 type Layer<A = unknown> = BatchNormLayer<A> | LazyBatchNormLayer;
@@ -27,15 +29,17 @@ type Layer<A = unknown> = BatchNormLayer<A> | LazyBatchNormLayer;
  * function that loses nothing.
  *
  * States are shared, not copied. All other fields of a layer (activation, frozen, your own) stay; all other nodes are the
- * same objects; a layer that stands at several paths stays one. A layer that is synchronised already keeps its group. Only
- * plain records and arrays are looked into: not Maps, class instances, getters, symbol keys, nor a layer's own fields.
+ * same objects; a layer that stands at several paths stays one. A layer that is synchronised already keeps its group.
+ * Records, arrays, Maps, Sets and own fields of objects are looked into; getters, private fields, symbol keys and a layer's
+ * own fields are not. An object of a class cannot be made again: where a layer in one would have to be replaced, that is an
+ * error, so build such objects around a converted record.
  *
- * @param model a tree of plain records and arrays with layers as of `initLayer` in it, or a single one; it is not changed
- * @param options `processGroup`: name of the group, `"world"` by default; `only`: which paths
+ * @param model a tree with layers as of `initLayer` in it, or a single one; it is not changed
+ * @param options `processGroup`: name of the group, `"world"` by default; `only`: which paths; `allowNone`
  * @returns a tree of the same type, frozen where it is new; the given one where nothing changed
  * @throws TypeError or RangeError that names the path of a cycle, of a tree over 1,000 branches deep, of a node with the
- * `kind` of a layer that is none, of a layer in another group than the one that was asked for, of a layer that stands at several paths of which `only` takes
- * some
+ * `kind` of a layer that is none, of an object of a class with a layer in it, of a layer in another group than the one that
+ * was asked for, of a layer that stands at several paths of which `only` takes some; where there is no layer at all
  *
  * @example
  * ```ts
@@ -53,9 +57,10 @@ type Layer<A = unknown> = BatchNormLayer<A> | LazyBatchNormLayer;
  */
 export function convertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}): T {
   const action = "convert the model";
-  const { processGroup: wanted, only } = checkOptions(options, action);
+  const chosen = checkOptions(options, action);
+  const { processGroup: wanted } = chosen;
   const name = wanted ?? "world";
-  return regroup(model, only, action, ({ processGroup }, path) => {
+  return regroup(model, chosen, action, ({ processGroup }, path) => {
     if (processGroup === null) return name;
     if (wanted !== undefined && processGroup !== wanted) {
       throw new TypeError(
@@ -74,10 +79,12 @@ export function convertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}):
  * choose by `only`: a layer does not remember what it was.
  *
  * @param model a tree as of {@linkcode convertSyncBatchNorm}; it is not changed
- * @param options `processGroup`: the group whose layers are meant, all groups by default; `only`: which paths
+ * @param options `processGroup`: the group whose layers are meant, all groups by default; `only`: which paths;
+ * `allowNone`
  * @returns a tree of the same type, frozen where it is new; the given one where nothing changed
- * @throws TypeError or RangeError that names the path of a cycle, of a node with the `kind` of a layer that is none, of a
- * layer that stands at several paths of which `only` takes some
+ * @throws TypeError or RangeError that names the path of a cycle, of a node with the `kind` of a layer that is none, of an
+ * object of a class with a layer in it, of a layer that stands at several paths of which `only` takes some; where there is no
+ * layer at all
  *
  * @example
  * ```ts
@@ -89,10 +96,11 @@ export function convertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}):
  */
 export function revertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}): T {
   const action = "revert the model";
-  const { processGroup: meant, only } = checkOptions(options, action);
+  const chosen = checkOptions(options, action);
+  const { processGroup: meant } = chosen;
   return regroup(
     model,
-    only,
+    chosen,
     action,
     ({ processGroup }) => meant === undefined || meant === processGroup ? null : processGroup,
   );
@@ -101,26 +109,38 @@ export function revertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}): 
 /**
  * Finds the layers of a model and checks each as far as can be told without its device.
  *
- * @param model a tree of plain records and arrays
+ * @param model a tree
  * @param action what the caller was about to do, for the message
+ * @param options `allowNone`: whether there may be none
  * @returns the layers and their paths
- * @throws TypeError or RangeError that names the path of a cycle, or of a node with the `kind` of a layer that is none
+ * @throws TypeError or RangeError that names the path of a cycle, or of a node with the `kind` of a layer that is none;
+ * where there is no layer at all
  */
-export function layersOf<A>(model: unknown, action: string): Nodes<Layer<A>> {
-  const isLayer = (value: object): value is Layer<A> => isRecord(value) && claimsLayer(value);
+export function layersOf<A>(
+  model: unknown,
+  action: string,
+  { allowNone = false }: Pick<ConvertOptions, "allowNone"> = {},
+): Nodes<Layer<A>> {
+  const isLayer = (value: object): value is Layer<A> => claimsLayer(value);
   const layers = nodesOf(model, isLayer, action);
-  for (const [layer, [path]] of layers) checkLayer(layer, `${action} at ${called(path)}`);
+  if (!allowNone) checkFound(layers.size, model, action, "a layer as of initLayer");
+  for (const [layer, [path]] of layers) {
+    const here = `${action} at ${called(path)}`;
+    checkRecord(layer, here);
+    checkLayer(layer, here);
+  }
   return layers;
 }
 
 /** Gives layers other groups. */
 function regroup<T>(
   model: T,
-  only: (path: string) => boolean,
+  options: Chosen,
   action: string,
   groupOf: (layer: Layer, path: string) => string | null,
 ): T {
-  const layers = layersOf(model, action);
+  const { only } = options;
+  const layers = layersOf(model, action, options);
   // A layer that stays is not looked into either: what is in its own fields is its own.
   const replacements = new Map<Layer, Layer>([...layers.keys()].map((layer) => [layer, layer]));
   for (const [layer, paths] of layers) {
@@ -138,21 +158,21 @@ function regroup<T>(
     }
     replacements.set(layer, Object.freeze({ ...layer, processGroup }));
   }
-  return withNodes(model, replacements);
+  return withNodes(model, replacements, action);
 }
 
-function checkOptions(
-  options: ConvertOptions,
-  action: string,
-): { readonly processGroup?: string; readonly only: (path: string) => boolean } {
+/** Options that were checked. */
+type Chosen = ConvertOptions & Required<Pick<ConvertOptions, "only">>;
+
+function checkOptions(options: ConvertOptions, action: string): Chosen {
   if (typeof options !== "object" || options === null) {
     throw new TypeError(
-      `Cannot ${action} as options must be { processGroup, only }: current value is ${
+      `Cannot ${action} as options must be { processGroup, only, allowNone }: current value is ${
         shown(options)
       }`,
     );
   }
-  const { processGroup, only = () => true } = options;
+  const { processGroup, only = () => true, allowNone } = options;
   if (processGroup !== undefined && (typeof processGroup !== "string" || processGroup === "")) {
     throw new TypeError(
       `Cannot ${action} as processGroup must be the name of a group: ` +
@@ -164,5 +184,5 @@ function checkOptions(
       `Cannot ${action} as only must be a function of a path: current value is ${shown(only)}`,
     );
   }
-  return { processGroup, only };
+  return { processGroup, only, allowNone };
 }
