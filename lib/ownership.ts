@@ -145,7 +145,11 @@ export function release<A>(
   options: { readonly keep?: unknown } = {},
 ): void {
   const doomed = arraysIn(dead, device.owns);
-  for (const array of arraysIn(options.keep, device.owns)) doomed.delete(array);
+  reach(
+    options.keep,
+    (node) => doomed.delete(node as A) || device.owns(node),
+    () => doomed.size > 0,
+  );
   freeAll(device, doomed);
 }
 
