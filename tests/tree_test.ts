@@ -194,6 +194,19 @@ Deno.test("names of a state dict may have a prefix and be renamed, both ways", a
   await assert.rejects(toStateDict(device, [make(0), make(1)], { rename: () => "x" }), /two nodes/);
 });
 
+Deno.test("loading only some paths leaves all other nodes the same objects", async () => {
+  const device = referenceDevice();
+  const a = initLayer(device, "batchNorm1d", 1);
+  const weight = a.state.weight!;
+  const model = { a, tied: weight, b: initLayer(device, "batchNorm1d", 1) };
+  const dict = await toStateDict(device, model);
+  const only = (path: string) => path !== "a";
+  const { model: loaded } = fromStateDict(device, model, dict, { only, strict: false });
+  assert.equal(loaded.a, a, "though an array in it is a node elsewhere, and was replaced there");
+  assert.notEqual(loaded.tied, weight);
+  assert.notEqual(loaded.b, model.b);
+});
+
 Deno.test("a state dict whose names differ by one prefix is told so", async () => {
   const device = referenceDevice();
   const model = { a: initLayer(device, "batchNorm1d", 1), b: initLayer(device, "batchNorm1d", 2) };

@@ -36,7 +36,9 @@ const COUNTER = "num_batches_tracked";
 
 /** A model taken apart. */
 export interface Contents<A> {
-  /** Its nodes, each once. */
+  /** All its nodes, those that are not meant too. */
+  readonly nodes: ReadonlySet<object>;
+  /** The nodes that are meant, each once. */
   readonly parts: readonly Part<A>[];
   /** Its names in the order of the tree; those of a node that stands at several paths at each of them. */
   readonly entries: readonly Entry<A>[];
@@ -87,7 +89,8 @@ export function contentsOf<A>(
       entries.set(name, { name, part, slot });
     }
   }
-  return { parts: [...parts.values()], entries: [...entries.values()] };
+  const nodes = new Set(places.map(([node]) => node));
+  return { nodes, parts: [...parts.values()], entries: [...entries.values()] };
 }
 
 function checkNames(

@@ -97,7 +97,7 @@ export function fromStateDict<A, T>(
   const { strict = true, version = null } = options;
   checkVersion(version);
   const all = givenDict(dict);
-  const { parts, entries } = contentsOf(device, model, ACTION, options);
+  const { nodes, entries } = contentsOf(device, model, ACTION, options);
   const { prefix = "" } = options;
   const given = new Map([...all].filter(([name]) => name.startsWith(prefix)));
   const { found, mismatches, ...names } = compare(entries, given, version);
@@ -106,7 +106,7 @@ export function fromStateDict<A, T>(
     throw differenceError(wrong, mismatches, [...all.keys()]);
   }
   // A node that is left as it is must not be looked into either: an array of it may be a node elsewhere.
-  const kept = parts.map(({ node }) => [node, node] as const);
+  const kept = [...nodes].map((node) => [node, node] as const);
   const load = (changed: readonly (readonly [old: object, node: object])[]) =>
     withNodes(model, new Map<object, object>([...kept, ...changed]), ACTION);
   // Once with nothing in them, since what cannot be made again is told before anything is made.
