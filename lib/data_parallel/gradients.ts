@@ -15,6 +15,7 @@ import { exchange } from "../exchange.ts";
 import { sum } from "../moments.ts";
 import { batch, region } from "../ownership.ts";
 import { checkWire } from "../wire.ts";
+import { shown } from "../words.ts";
 import { attempt } from "./attempt.ts";
 import { type Flat, flatten, readBack, uploadLike } from "./trees.ts";
 
@@ -24,13 +25,16 @@ export interface AllReduceGradientsOptions extends Pick<CollectiveOptions, "sign
   readonly average?: boolean;
   /**
    * Number of collectives that the values are cut into, each of about as many, where one message would be too large; 1
-   * by default. A number, not a size, and the same on every rank: so a rank whose tree is wrong makes as many calls as
+   * by default, 1,000 at most. A number, not a size, and the same on every rank: so a rank whose tree is wrong makes as many calls as
    * the others, and the ranks stay in step.
    */
   readonly buckets?: number;
 }
 
 const ACTION = "reduce the gradients";
+
+/** More would only cost memory: each is a call of its own. */
+const MOST_BUCKETS = 1000;
 
 /**
  * Adds up the gradients of all ranks, or averages them, in one readback, one collective and one upload.
@@ -39,8 +43,9 @@ const ACTION = "reduce the gradients";
  * before the first await, so that a reduction may go on beside other calls. The arrays may be freed after the call.
  * With a `worldSize` of 1 nothing is read back: the result is a copy.
  *
- * @param tree gradients: plain records and arrays, nested as they may be, with arrays and tensors of the device at the
- * leaves, and null where there is no gradient; of one structure on every rank, in whatever order keys were written
+ * @param tree gradients: plain records, arrays, Maps and Sets, nested as they may be, with arrays and tensors of the device
+ * at the leaves, and null where there is no gradient; of one structure on every rank, in whatever order keys were written.
+ * An object of a class cannot be made again, so give its gradients as a record or a Map
  * @param effects `device`: where the gradients live; `group`: the ranks
  * @param options average or sum, number of collectives, a signal to give up
  * @returns a frozen tree like the given one, of new arrays, with the same bits on every rank
@@ -114,13 +119,14 @@ function part(all: Float32Array, bucket: number, buckets: number): Float64Array 
 }
 
 function isCount(buckets: number): boolean {
-  return Number.isSafeInteger(buckets) && buckets >= 1;
+  return Number.isSafeInteger(buckets) && buckets >= 1 && buckets <= MOST_BUCKETS;
 }
 
 function checkBuckets(buckets: number): void {
   if (isCount(buckets)) return;
   throw new RangeError(
-    `Cannot ${ACTION} as buckets must be an integer >= 1: current value is ${buckets}`,
+    `Cannot ${ACTION} as buckets must be an integer from 1 to ${MOST_BUCKETS}: ` +
+      `current value is ${shown(buckets)}`,
   );
 }
 

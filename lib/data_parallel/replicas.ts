@@ -26,9 +26,9 @@ export interface BroadcastStateOptions extends Pick<CollectiveOptions, "signal">
  * counter.
  *
  * What the state is made of must be equal on every rank: channels, which vectors there are, whether momentum is null.
- * The root alone reads back, the others alone upload; one collective. It takes whole models too: plain records and
- * arrays, nested as they may be, of states, arrays, tensors, null, numbers, strings and booleans (the latter two must be
- * equal).
+ * The root alone reads back, the others alone upload; one collective. It takes whole models too: plain records,
+ * arrays, Maps and Sets, nested as they may be, of states, arrays, tensors, null, numbers, strings and booleans (the latter
+ * two must be equal).
  *
  * @param state a state as of `initBatchNorm`, or a tree of such; it is not changed
  * @param effects `device`: where it lives; `group`: the ranks
@@ -124,7 +124,8 @@ const COMPARE = "compare the replicas";
  * difference goes unnoticed once in 2^64 (MurmurHash3 twice, Appleby 2011). Only where something differs the ranks
  * look for it, in a few more collectives. NaNs of different payload differ, as do 0 and -0.
  *
- * @param state a state as of `initBatchNorm`, or a tree of such, as {@linkcode broadcastState} takes it
+ * @param state a state as of `initBatchNorm`, or a tree of such, as {@linkcode broadcastState} takes it; objects of classes
+ * may stand in it too
  * @param effects `device`: where it lives; `group`: the ranks
  * @param options a signal to give up
  * @throws (rejects with) CollectiveError, the same on every rank: with code "disagreement" and as `ranks` those that
@@ -165,7 +166,7 @@ export async function assertReplicated<A>(
 ): Promise<void> {
   const { device, group } = checkDevice(effects, COMPARE);
   const { worldSize } = checkGroup(group, options, COMPARE, { collective: "allGather" });
-  const kind = { action: COMPARE, name: "state", settings: true };
+  const kind = { action: COMPARE, name: "state", settings: true, compared: true };
   const flat = attempt(() => flatten<A, unknown>(device, state, kind));
   if (worldSize === 1) return void flat.get();
   const label = `assertReplicated ${flat.value?.structure ?? "of what is no state"}`;

@@ -8,7 +8,7 @@
  */
 
 import { shown } from "../words.ts";
-import { called } from "./model.ts";
+import { called } from "../tree.ts";
 import { type AnyLayer, checkChoice, type LayerChoice, layersOf, replaceNodes } from "./replace.ts";
 
 /** Which layers a conversion is about, and their group. */
@@ -22,15 +22,17 @@ export interface ConvertOptions extends LayerChoice {
  * function that loses nothing.
  *
  * States are shared, not copied. All other fields of a layer (activation, frozen, your own) stay; all other nodes are the
- * same objects; a layer that stands at several paths stays one. A layer that is synchronised already keeps its group. Only
- * plain records and arrays are looked into: not Maps, class instances, getters, symbol keys, nor a layer's own fields.
+ * same objects; a layer that stands at several paths stays one. A layer that is synchronised already keeps its group.
+ * Records, arrays, Maps, Sets and own fields of objects are looked into; getters, private fields, symbol keys and a layer's
+ * own fields are not. An object of a class cannot be made again: where a layer in one would have to be replaced, that is an
+ * error, so build such objects around a converted record.
  *
- * @param model a tree of plain records and arrays with layers as of `initLayer` in it, or a single one; it is not changed
- * @param options `processGroup`: name of the group, `"world"` by default; `only`: which paths
+ * @param model a tree with layers as of `initLayer` in it, or a single one; it is not changed
+ * @param options `processGroup`: name of the group, `"world"` by default; `only`: which paths; `allowNone`
  * @returns a tree of the same type, frozen where it is new; the given one where nothing changed
  * @throws TypeError or RangeError that names the path of a cycle, of a tree over 1,000 branches deep, of a node with the
- * `kind` of a layer that is none, of a layer in another group than the one that was asked for, of a layer that stands at several paths of which `only` takes
- * some
+ * `kind` of a layer that is none, of an object of a class with a layer in it, of a layer in another group than the one that
+ * was asked for, of a layer that stands at several paths of which `only` takes some; where there is no layer at all
  *
  * @example
  * ```ts
@@ -48,9 +50,10 @@ export interface ConvertOptions extends LayerChoice {
  */
 export function convertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}): T {
   const action = "convert the model";
-  const { processGroup: wanted, only } = checkOptions(options, action);
+  const chosen = checkOptions(options, action);
+  const { processGroup: wanted } = chosen;
   const name = wanted ?? "world";
-  return regroup(model, only, action, ({ processGroup }, path) => {
+  return regroup(model, chosen, action, ({ processGroup }, path) => {
     if (processGroup === null) return name;
     if (wanted !== undefined && processGroup !== wanted) {
       throw new TypeError(
@@ -69,10 +72,12 @@ export function convertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}):
  * choose by `only`: a layer does not remember what it was.
  *
  * @param model a tree as of {@linkcode convertSyncBatchNorm}; it is not changed
- * @param options `processGroup`: the group whose layers are meant, all groups by default; `only`: which paths
+ * @param options `processGroup`: the group whose layers are meant, all groups by default; `only`: which paths;
+ * `allowNone`
  * @returns a tree of the same type, frozen where it is new; the given one where nothing changed
- * @throws TypeError or RangeError that names the path of a cycle, of a node with the `kind` of a layer that is none, of a
- * layer that stands at several paths of which `only` takes some
+ * @throws TypeError or RangeError that names the path of a cycle, of a node with the `kind` of a layer that is none, of an
+ * object of a class with a layer in it, of a layer that stands at several paths of which `only` takes some; where there is no
+ * layer at all
  *
  * @example
  * ```ts
@@ -84,10 +89,11 @@ export function convertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}):
  */
 export function revertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}): T {
   const action = "revert the model";
-  const { processGroup: meant, only } = checkOptions(options, action);
+  const chosen = checkOptions(options, action);
+  const { processGroup: meant } = chosen;
   return regroup(
     model,
-    only,
+    chosen,
     action,
     ({ processGroup }) => meant === undefined || meant === processGroup ? null : processGroup,
   );
@@ -96,21 +102,22 @@ export function revertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}): 
 /** Gives layers other groups. */
 function regroup<T>(
   model: T,
-  only: (path: string) => boolean,
+  options: Chosen,
   action: string,
   groupOf: (layer: AnyLayer<unknown>, path: string) => string | null,
 ): T {
-  return replaceNodes(model, layersOf(model, action), only, action, (layer, path) => {
+  const layers = layersOf(model, action, options);
+  return replaceNodes(model, layers, options.only, action, (layer, path) => {
     const processGroup = groupOf(layer, path);
     return processGroup === layer.processGroup ? layer : Object.freeze({ ...layer, processGroup });
   });
 }
 
-function checkOptions(
-  options: ConvertOptions,
-  action: string,
-): { readonly processGroup?: string; readonly only: (path: string) => boolean } {
-  const { only } = checkChoice(options, action, "processGroup, only");
+/** Options that were checked. */
+type Chosen = ConvertOptions & Required<Pick<ConvertOptions, "only">>;
+
+function checkOptions(options: ConvertOptions, action: string): Chosen {
+  const { only, allowNone } = checkChoice(options, action, ["processGroup"]);
   const { processGroup } = options;
   if (processGroup !== undefined && (typeof processGroup !== "string" || processGroup === "")) {
     throw new TypeError(
@@ -118,5 +125,5 @@ function checkOptions(
         `current value is ${shown(processGroup)}; groups themselves go into effects.groups`,
     );
   }
-  return { processGroup, only };
+  return { processGroup, only, allowNone };
 }

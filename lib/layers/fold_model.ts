@@ -15,8 +15,8 @@ import { quote, shown } from "../words.ts";
 import { lazyError, ranksOf } from "./check_layer.ts";
 import { folded, type FoldedLayer, type LinearLayer } from "./fold.ts";
 import { type BatchNormLayer, withState } from "./layer.ts";
-import { called, isRecord, nodesOf, placesOf } from "./model.ts";
-import { type AnyLayer, checkChoice, checkFound, isLayer, type LayerChoice } from "./replace.ts";
+import { called, nodesOf, placesOf } from "../tree.ts";
+import { type AnyLayer, checkChoice, isLayer, type LayerChoice } from "./replace.ts";
 import { layersOf, replaceNodes } from "./replace.ts";
 
 /** Options of {@linkcode foldModel}. */
@@ -84,7 +84,7 @@ export async function foldModel<A, T>(
   model: T,
   options: FoldModelOptions,
 ): Promise<T> {
-  const { only } = checkChoice(options, ACTION, "into, inputRank, only");
+  const { only } = checkChoice(options, ACTION, ["into", "inputRank"]);
   if (typeof options.into !== "function") {
     throw new TypeError(
       `Cannot ${ACTION} as into must be a function from a batch norm's path to that of the layer ` +
@@ -97,7 +97,7 @@ export async function foldModel<A, T>(
         `batches: current value is ${shown(options.inputRank)}`,
     );
   }
-  checkFound(layersOf<A>(model, ACTION), model, ACTION);
+  layersOf<A>(model, ACTION, options);
   const nodes = nodesOf(model, isNode<A>, ACTION);
   const pairs = pairsOf<A>(model, only, options.into);
   return await region(device, async (scope) => {
@@ -123,7 +123,7 @@ function isNode<A>(value: object): value is Node<A> {
 }
 
 function isLinear<A>(value: object): value is LinearNode<A> {
-  if (!isRecord(value) || claimsState(value)) return false;
+  if (claimsState(value)) return false;
   // Not value.weight: a getter is not to be called.
   const weight = Object.getOwnPropertyDescriptor(value, "weight")?.value;
   return weight instanceof Float32Array ||

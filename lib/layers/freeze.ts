@@ -6,7 +6,7 @@
 
 import { checkLayer, lazyError } from "./check_layer.ts";
 import type { BatchNormLayer } from "./layer.ts";
-import { type AnyLayer, checkChoice, checkFound, type LayerChoice } from "./replace.ts";
+import { type AnyLayer, checkChoice, type LayerChoice } from "./replace.ts";
 import { layersOf, replaceNodes } from "./replace.ts";
 
 /** Options of {@linkcode freeze}. */
@@ -87,8 +87,7 @@ function replaced<T>(
   action: string,
   replace: (layer: AnyLayer<unknown>, path: string) => AnyLayer<unknown>,
 ): T {
-  const { only } = checkChoice(options, action);
-  const layers = layersOf(model, action);
-  checkFound(layers, model, action);
+  const { only } = checkChoice(options, action, ["affine"]);
+  const layers = layersOf(model, action, options);
   return replaceNodes(model, layers, only, action, replace);
 }

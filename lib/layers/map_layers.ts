@@ -6,8 +6,8 @@
 
 import { checkLayer, lazyError } from "./check_layer.ts";
 import type { BatchNormLayer } from "./layer.ts";
-import { called } from "./model.ts";
-import { checkChoice, checkFound, type LayerChoice, layersOf, replaceNodes } from "./replace.ts";
+import { called } from "../tree.ts";
+import { checkChoice, type LayerChoice, layersOf, replaceNodes } from "./replace.ts";
 
 /**
  * Replaces every layer of a model by what a function makes of it: other settings, other parameters, another state.
@@ -42,8 +42,7 @@ export function mapLayers<T, A>(
 ): T {
   const action = "map the layers";
   const { only } = checkChoice(options, action);
-  const layers = layersOf<A>(model, action);
-  checkFound(layers, model, action);
+  const layers = layersOf<A>(model, action, options);
   return replaceNodes(model, layers, only, action, (layer, path) => {
     const here = `${action} at ${called(path)}`;
     if (layer.state === null) throw lazyError(layer, here);

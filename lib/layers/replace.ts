@@ -4,10 +4,11 @@
  * @module
  */
 
+import { checkOptions } from "../check_effects.ts";
 import { shown } from "../words.ts";
 import { checkLayer, claimsLayer } from "./check_layer.ts";
 import type { BatchNormLayer, LazyBatchNormLayer } from "./layer.ts";
-import { called, isRecord, type Nodes, nodesOf, withNodes } from "./model.ts";
+import { called, checkFound, checkRecord, type Nodes, nodesOf, withNodes } from "../tree.ts";
 
 /** Which layers of a model are meant. */
 export interface LayerChoice {
@@ -16,33 +17,35 @@ export interface LayerChoice {
    * `"blocks.0.norm"`, and is `""` for a model that is a layer itself.
    */
   readonly only?: (path: string) => boolean;
+  /** Whether a model without any layer is taken as it is; false by default, as it is mostly not what it was taken for. */
+  readonly allowNone?: boolean;
 }
 
 /** Any layer of a model. */
 export type AnyLayer<A> = BatchNormLayer<A> | LazyBatchNormLayer;
 
 /**
- * Finds the layers of a model and checks each as far as can be told without its device.
- *
- * @param model a tree of plain records and arrays
- * @param action what the caller was about to do, for the message
- * @returns the layers and their paths
- * @throws TypeError or RangeError that names the path of a cycle, or of a node with the `kind` of a layer that is none
+ * Finds the layers of a model and checks each as far as can be told without its device. A cycle, a node with the `kind` of a
+ * layer that is none, and a model without any layer (unless there may be none) are errors.
  */
-export function layersOf<A>(model: unknown, action: string): Nodes<AnyLayer<A>> {
+export function layersOf<A>(
+  model: unknown,
+  action: string,
+  { allowNone = false }: Pick<LayerChoice, "allowNone"> = {},
+): Nodes<AnyLayer<A>> {
   const layers = nodesOf(model, isLayer<A>, action);
-  for (const [layer, [path]] of layers) checkLayer(layer, `${action} at ${called(path)}`);
+  if (!allowNone) checkFound(layers.size, model, action, "a layer as of initLayer");
+  for (const [layer, [path]] of layers) {
+    const here = `${action} at ${called(path)}`;
+    checkRecord(layer, here);
+    checkLayer(layer, here);
+  }
   return layers;
 }
 
-/**
- * Tells whether a node says that it is a layer.
- *
- * @param value any object
- * @returns whether it does; whether it is a sound one is another question
- */
+/** Whether a node says that it is a layer; whether it is a sound one is another question. */
 export function isLayer<A>(value: object): value is AnyLayer<A> {
-  return isRecord(value) && claimsLayer(value);
+  return claimsLayer(value);
 }
 
 /**
@@ -81,54 +84,18 @@ export function replaceNodes<T, N extends object>(
     }
     replacements.set(node, replacement);
   }
-  return withNodes(model, replacements);
+  return withNodes(model, replacements, action);
 }
 
-/**
- * Refuses a model without a node of the kind that a call is about: it is not what the caller took it for.
- *
- * @param nodes what was found in it
- * @param model the model
- * @param action what the caller was about to do, for the message
- * @param wanted what there must be
- * @throws TypeError where nothing was found
- */
-export function checkFound(
-  nodes: Nodes<object>,
-  model: unknown,
-  action: string,
-  wanted = "a layer { kind, processGroup, state }",
-): void {
-  if (nodes.size > 0) return;
-  const isObject = typeof model === "object" && model !== null;
-  const held = isObject ? Object.keys(model).slice(0, 8).join(", ") || "nothing" : "";
-  throw new TypeError(
-    `Cannot ${action} as it must be ${wanted}, or a tree of plain records and arrays with one in ` +
-      `it: current value ${isObject ? `holds ${held}` : `is ${shown(model)}`}`,
-  );
-}
-
-/**
- * Checks a choice of layers.
- *
- * @param options options with `only`
- * @param action what the caller was about to do, for the message
- * @param names what the options are, for the message
- * @returns the choice, which takes all layers where none was made
- * @throws TypeError for options that are no record, or a choice that is no function
- */
+/** Checks a choice of layers, which takes all where none was made; `others` are the options beside it. */
 export function checkChoice(
   options: LayerChoice,
   action: string,
-  names = "only",
-): { readonly only: (path: string) => boolean } {
-  if (typeof options !== "object" || options === null) {
-    throw new TypeError(
-      `Cannot ${action} as options must be { ${names} }: current value is ${shown(options)}`,
-    );
-  }
-  const { only = () => true } = options;
-  if (typeof only === "function") return { only };
+  others: readonly string[] = [],
+): LayerChoice & Required<Pick<LayerChoice, "only">> {
+  checkOptions(options, [...others, "only", "allowNone"], action);
+  const { only = () => true, allowNone } = options;
+  if (typeof only === "function") return { only, allowNone };
   throw new TypeError(
     `Cannot ${action} as only must be a function of a path: current value is ${shown(only)}`,
   );

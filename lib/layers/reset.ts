@@ -10,8 +10,8 @@ import { batch, region } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
 import { checkLayer } from "./check_layer.ts";
 import { isLazy, withState } from "./layer.ts";
-import { called, isRecord, nodesOf } from "./model.ts";
-import { type AnyLayer, checkChoice, checkFound, isLayer, type LayerChoice } from "./replace.ts";
+import { called, checkFound, checkRecord, nodesOf } from "../tree.ts";
+import { type AnyLayer, checkChoice, isLayer, type LayerChoice } from "./replace.ts";
 import { replaceNodes } from "./replace.ts";
 
 /** Options of {@linkcode resetRunningStats}. */
@@ -55,10 +55,13 @@ export function resetRunningStats<A, T>(
   options: ResetOptions = {},
 ): T {
   const action = "reset the running statistics";
-  const { only } = checkChoice(options, action, "momentum, only");
+  const { only, allowNone } = checkChoice(options, action, ["momentum"]);
   const { momentum } = options;
   const nodes = nodesOf(model, isNode<A>, action);
-  checkFound(nodes, model, action, "a state as of initBatchNorm, a layer as of initLayer");
+  if (!allowNone) {
+    checkFound(nodes.size, model, action, "a state as of initBatchNorm, a layer as of initLayer");
+  }
+  for (const [node, [path]] of nodes) checkRecord(node, `${action} at ${called(path)}`);
   return region(device, (scope) =>
     batch(scope, (d) => {
       const reset = (state: BatchNormState<A>, here: string): BatchNormState<A> => {
@@ -85,5 +88,5 @@ export function resetRunningStats<A, T>(
 type Node<A> = AnyLayer<A> | BatchNormState<A>;
 
 function isNode<A>(value: object): value is Node<A> {
-  return isLayer<A>(value) || (isRecord(value) && claimsState<A>(value));
+  return isLayer<A>(value) || claimsState<A>(value);
 }

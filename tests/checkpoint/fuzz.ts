@@ -49,7 +49,7 @@ export const REFUSALS: Readonly<Record<string, RegExp>> = {
     /as the extents of tensor ".*" that are not 0 must have a product below 2\^53/,
   "offsets out of order":
     /as the data_offsets of tensor ".*" must be where its data begin and where they end/,
-  "other number of bytes": /as tensor ".*", [A-Z0-9]+ of shape \(.*\), must have \d+ bytes/,
+  "other number of bytes": /as tensor ".*", [A-Z0-9_]+ of shape \(.*\), must have [\d.]+ bytes/,
   "beyond the data": /as tensor ".*" must end within the \d+ bytes of data/,
   "not from 0": /as the data of tensor ".*", the first, must begin at 0/,
   "overlap": /as tensor ".*" must not overlap tensor /,

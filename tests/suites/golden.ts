@@ -136,7 +136,7 @@ async function assertTraining<A>(
       ...await downloadState(device, forward.state),
     };
     const before = await stateToHost(device, state);
-    assertResults(kit, device, configuration, pass, before, actual, what, index + 1);
+    assertResults(kit, configuration, pass, before, actual, what, index + 1);
     assert.equal(forward.state.numBatchesTracked, pass.exact.numBatchesTracked ?? 0, what);
     state = forward.state;
   }
@@ -181,7 +181,7 @@ async function assertGroupTraining<A>(
       ...ranks[0].parts[index].running,
     };
     const before = await stateToHost(device, ranks[0].states[index]);
-    assertResults(kit, device, configuration, pass, before, actual, what, index + 1);
+    assertResults(kit, configuration, pass, before, actual, what, index + 1);
   }
 }
 
@@ -199,7 +199,7 @@ async function assertEvaluation<A>(
   const output = batchNormInfer(state, input, { device }, options);
   const backward = batchNormInferBackward(state, input, gradOutput, { device }, options);
   const actual = await download(device, configuration, output, backward);
-  assertResults(kit, device, configuration, evaluation, before, actual, "evaluation", 1);
+  assertResults(kit, configuration, evaluation, before, actual, "evaluation", 1);
 }
 
 /**
@@ -207,12 +207,10 @@ async function assertEvaluation<A>(
  *
  * Against `exact`, relative: `kit.ulps` units in the last place of the storage, per step for the running statistics, as
  * each adds its own to what it was given. Absolute: `kit.ulps` units of float32, in which nothing narrower computes, of
- * the terms that cancel ({@linkcode scalesOf}); float16 tensors add the spacing of float16 near 0, 2^-24. Only a device
- * that adds the residual in a launch of its own rounds to the storage before it, hence units of that for y.
+ * the terms that cancel ({@linkcode scalesOf}); float16 tensors add the spacing of float16 near 0, 2^-24.
  */
 function assertResults<A>(
   { ulps }: DeviceKit<A>,
-  device: Device<A>,
   configuration: Configuration,
   pass: Pass,
   before: BatchNormState<Float32Array>,
