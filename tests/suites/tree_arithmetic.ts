@@ -125,7 +125,7 @@ function mappingTests<A>(kit: DeviceKit<A>): void {
     }
     assert.throws(
       () => mapArrays(device, () => b, { a: [a] }),
-      /result at a\[0\] must have .* length and dtype, 2 float32: current ones are 3 float32$/,
+      /result at a\.0 must have .* length and dtype, 2 float32: current ones are 3 float32$/,
     );
     assert.throws(
       () => mapArrays(device, (d) => d.upload(new Float32Array(2), "float16"), a),
