@@ -16,6 +16,8 @@ const POISON = 0xff;
 export interface Guarded {
   /** Throws where a guard zone was written, and says whose. */
   readonly check: () => void;
+  /** The same of blocks that were given out since it was called last: what a test leaves behind is looked at once. */
+  readonly checkNew: () => void;
   /** Bytes in use, without guard zones. */
   readonly inUse: () => number;
   /** Blocks in use: those of arrays, and one of scratch memory once an operation has needed any. */
@@ -25,6 +27,7 @@ export interface Guarded {
 /** Puts guard zones around every block of a memory, and NaN into it whenever it is given out or given back. */
 export function guard(memory: Memory): { readonly memory: Memory; readonly guarded: Guarded } {
   const blocks = new Map<number, number>();
+  const unchecked = new Set<number>();
   const fill = (address: number, bytes: number, byte: number): void => {
     new Uint8Array(memory.buffer(), address, bytes).fill(byte);
   };
@@ -47,6 +50,7 @@ export function guard(memory: Memory): { readonly memory: Memory; readonly guard
       allocate: (bytes) => {
         const block = memory.allocate(bytes + 2 * GUARD) + GUARD;
         blocks.set(block, bytes);
+        unchecked.add(block);
         fill(block - GUARD, GUARD, GUARD_BYTE);
         fill(block, bytes, POISON);
         fill(block + bytes, GUARD, GUARD_BYTE);
@@ -56,11 +60,17 @@ export function guard(memory: Memory): { readonly memory: Memory; readonly guard
         checkBlock(block);
         fill(block, blocks.get(block)!, POISON);
         blocks.delete(block);
+        unchecked.delete(block);
         memory.release(block - GUARD);
       },
     },
     guarded: {
       check: () => [...blocks.keys()].forEach(checkBlock),
+      checkNew: () => {
+        const recent = [...unchecked];
+        unchecked.clear();
+        recent.forEach(checkBlock);
+      },
       inUse: () => [...blocks.values()].reduce((total, bytes) => total + bytes, 0),
       blocks: () => blocks.size,
     },
@@ -119,12 +129,15 @@ export function wasmKit(name: string, opening: Opening): DeviceKit<WasmArray> {
   };
 }
 
-/** A kit of one handle for all tests, where starting threads takes a while; `close` belongs to the last of them. */
+/**
+ * A kit of one handle for all tests, where starting threads takes a while; `close` belongs to the last of them, and looks at
+ * every zone that is left once more.
+ */
 export async function sharedWasmKit(name: string, opening: Opening): Promise<{
   readonly kit: DeviceKit<WasmArray>;
   readonly close: () => Promise<void>;
 }> {
   const { device, guarded, close } = await openWasm(opening);
-  const opened = { device, close: () => Promise.resolve(guarded.check()) };
+  const opened = { device, close: () => Promise.resolve(guarded.checkNew()) };
   return { kit: { ...wasmKit(name, opening), open: () => Promise.resolve(opened) }, close };
 }
