@@ -17,6 +17,11 @@ function chosen(): Tier {
 /** The tier of this run. */
 export const TIER: Tier = chosen();
 
+/** Whether tests of a tier are part of this run. */
+export function isRun(tier: Tier = "quick"): boolean {
+  return TIER === "full" || tier === "quick";
+}
+
 /** Marks the one ignored test that stands for what a quick run leaves out of a kit; the number is of its tests. */
 export const LEFT_OUT = /: (\d+) tests? left to the full tier$/;
 
@@ -27,10 +32,9 @@ export const LEFT_OUT = /: (\d+) tests? left to the full tier$/;
  * @param body registers them with the kit that it is given
  */
 export function inTier<K extends Kit>(kit: K, body: (kit: K) => void): void {
-  const { name, tier = "quick" } = kit;
-  if (TIER === "full" || tier === "quick") return body(kit);
+  if (isRun(kit.tier)) return body(kit);
   let count = 0;
   body({ ...kit, register: () => void count++ });
   const noun = count === 1 ? "test" : "tests";
-  Deno.test.ignore(`${name}: ${count} ${noun} left to the full tier`, () => {});
+  Deno.test.ignore(`${kit.name}: ${count} ${noun} left to the full tier`, () => {});
 }

@@ -1,6 +1,6 @@
 /** What is WebGPU's own, all together: for every implementation of it. */
 
-import type { Opener } from "../webgpu_kit.ts";
+import { type Opener, spellingOf } from "../webgpu_kit.ts";
 import { bindingTests } from "./bindings.ts";
 import { gpuEffectTests } from "./effects.ts";
 import { failureTests } from "./failures.ts";
@@ -11,7 +11,7 @@ import { shaderTests } from "./shaders.ts";
 
 /** Registers the tests. */
 export async function webgpuTests(opener: Opener): Promise<void> {
-  await shaderTests(opener);
+  shaderTests(opener, await spellingOf(opener.gpu));
   gpuEffectTests(opener);
   failureTests(opener);
   bindingTests(opener);

@@ -49,7 +49,8 @@ const WRITES = [{ block: x, written: false }, { block: parts, written: false }, 
 }];
 
 /** Registers the tests. */
-export function planTests({ test, heavy }: Opener): void {
+export function planTests({ test, tier }: Opener): void {
+  const heavy = tier === "full";
   test("groups of channels go through both walks one after the other, windows together", {
     everything: false,
   }, () => {
