@@ -9,6 +9,7 @@
 import assert from "node:assert/strict";
 import { deviceSuite } from "./device_suite.ts";
 import { webgpuTests } from "./webgpu/all.ts";
+import { choiceTests } from "./webgpu/choices.ts";
 import { demanded } from "./demanded.ts";
 import { opener, sharedKit, spellingOf } from "./webgpu_kit.ts";
 
@@ -43,7 +44,9 @@ if (dawn) {
     fn: () => assert.notEqual(subgroups, "none"),
   });
   // Long loops and large tensors are left to the runtime's own.
-  await webgpuTests(opener(dawn, { name: NAME }));
+  const opens = opener(dawn, { name: NAME });
+  await webgpuTests(opens);
+  choiceTests(opens);
 } else if (demanded("dawn")) {
   Deno.test(`${NAME}: everything`, () => {
     throw new Error("this run demands Dawn, which could not be loaded or has no adapter");

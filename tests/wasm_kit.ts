@@ -1,6 +1,7 @@
 /** Wasm devices as the suites see them: every block between guard zones, and full of NaN wherever nobody has written. */
 
-import type { DeviceKit } from "./kit.ts";
+import { type DeviceKit, type Kit, register } from "./kit.ts";
+import { inTier, isRun } from "./tier.ts";
 import type { WasmArray, WasmDevice, WasmOptions } from "../kernels/wasm_device.ts";
 import type { Build } from "../kernels/wasm/binary.ts";
 import { createDevice } from "../kernels/wasm/device.ts";
@@ -130,14 +131,28 @@ export function wasmKit(name: string, opening: Opening): DeviceKit<WasmArray> {
 }
 
 /**
- * A kit of one handle for all tests, where starting threads takes a while; `close` belongs to the last of them, and looks at
- * every zone that is left once more.
+ * A kit of one handle for all tests, where starting threads takes a while. The last test must be that of `closing`, which
+ * looks at every zone that is left once more.
  */
-export async function sharedWasmKit(name: string, opening: Opening): Promise<{
+export async function sharedWasmKit(
+  name: string,
+  { tier, ...opening }: Opening & Pick<Kit, "tier">,
+): Promise<{
   readonly kit: DeviceKit<WasmArray>;
-  readonly close: () => Promise<void>;
+  readonly closing: (name: string) => void;
 }> {
-  const { device, guarded, close } = await openWasm(opening);
-  const opened = { device, close: () => Promise.resolve(guarded.checkNew()) };
-  return { kit: { ...wasmKit(name, opening), open: () => Promise.resolve(opened) }, close };
+  // Nothing is opened for tests that are only counted.
+  const opened = isRun(tier) ? await openWasm(opening) : null;
+  const kit: DeviceKit<WasmArray> = {
+    ...wasmKit(name, opening),
+    ...(tier && { tier }),
+    open: () => {
+      const { device, guarded } = opened!;
+      return Promise.resolve({ device, close: () => Promise.resolve(guarded.checkNew()) });
+    },
+  };
+  return {
+    kit,
+    closing: (name) => inTier(kit, (kit) => register(kit, name, async () => await opened?.close())),
+  };
 }

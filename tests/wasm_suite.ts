@@ -8,7 +8,7 @@ import { sharedWasmKit, wasmKit } from "./wasm_kit.ts";
 export async function wasmSuite(build: Build): Promise<void> {
   deviceSuite(wasmKit(`wasm, ${build}, 1 thread`, { build }));
   const name = `wasm, ${build}, 2 threads`;
-  const { kit, close } = await sharedWasmKit(name, { build, options: { threads: 2 }, least: 32 });
+  const { kit, closing } = await sharedWasmKit(name, { build, options: { threads: 2 }, least: 32 });
   deviceSuite({ ...kit, giants: true });
-  Deno.test(`${name}: no guard zone was touched at the end`, close);
+  closing("no guard zone was touched at the end");
 }

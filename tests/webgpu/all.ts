@@ -1,4 +1,4 @@
-/** What is WebGPU's own, all together: for every implementation of it. */
+/** What is WebGPU's own: for every implementation of it. */
 
 import { type Opener, spellingOf } from "../webgpu_kit.ts";
 import { bindingTests } from "./bindings.ts";
