@@ -26,6 +26,8 @@ interface Summary {
   readonly failed: number;
   readonly ignored: number;
   readonly leftOut: ReadonlyMap<string, number>;
+  /** Files outside the folder that left something out: `--left-out` would never run it. */
+  readonly strayed: readonly string[];
 }
 
 /** What is asked for, or a sentence that says what is wrong with it. */
@@ -51,7 +53,8 @@ function parse([tier, ...args]: readonly string[]): Asked {
   if (leftOut && tier === "quick") {
     return {
       exit: 2,
-      text: "Cannot run what the quick tier leaves out as the tier is quick: say test:full",
+      text:
+        "Cannot run what the quick tier leaves out as the tier is quick: say deno task test:full",
     };
   }
   return { tier, leftOut, args: leftOut ? [...rest, FULL] : rest };
@@ -61,21 +64,22 @@ function parse([tier, ...args]: readonly string[]): Asked {
 export function summarize(report: string): Summary {
   const lines = stripVTControlCharacters(report).split("\n");
   const leftOut = new Map<string, number>();
+  const strayed: string[] = [];
+  let standing = 0;
   for (const line of lines) {
-    const [, name] = /^(?:\.\/\S+ => )?(.*) \.\.\. ignored/.exec(line) ?? [];
-    const [what, count] = LEFT_OUT.exec(name ?? "") ?? [];
+    const [, file = "", name = ""] = /^(?:(\S+) => )?(.*) \.\.\. ignored/.exec(line) ?? [];
+    const [what, count] = LEFT_OUT.exec(name) ?? [];
     if (what === undefined) continue;
+    standing++;
     const kit = name.slice(0, -what.length);
     leftOut.set(kit, (leftOut.get(kit) ?? 0) + Number(count));
+    if (file && !file.startsWith(`./${FULL}/`)) strayed.push(file);
   }
   const counts = lines.findLast((line) => /^(ok|FAILED) \| \d+ passed/.test(line)) ?? "";
   const number = (what: string) => Number(new RegExp(`(\\d+) ${what}`).exec(counts)?.[1] ?? 0);
-  const stand = lines.filter((line) => / tests? left to the full tier \.\.\. ignored/.test(line));
   return {
-    passed: number("passed"),
-    failed: number("failed"),
-    ignored: number("ignored") - stand.length,
-    leftOut,
+    ...{ passed: number("passed"), failed: number("failed") },
+    ...{ ignored: number("ignored") - standing, leftOut, strayed },
   };
 }
 
@@ -117,6 +121,12 @@ if (import.meta.main) {
     Deno.exit(asked.exit);
   }
   const { code, report } = await test(asked.tier, asked.args);
-  console.log(lastLine(summarize(report)));
-  Deno.exit(code);
+  const summary = summarize(report);
+  for (const file of summary.strayed) {
+    console.error(
+      `Cannot leave tests out in ${file} as only files of ${FULL} may: move them there`,
+    );
+  }
+  console.log(lastLine(summary));
+  Deno.exit(code || (summary.strayed.length > 0 ? 1 : 0));
 }

@@ -16,11 +16,10 @@ await webgpuSuite(() => ({
   options: { maxBindingBytes: 2 ** 20, plan: { ...FORCED.grouped, subgroups } },
 }));
 inTier({ name: "webgpu, subgroups", tier: "full" }, (kit) => {
-  // Mesa's software adapter has them, but there may be another.
-  if (subgroups === "none" && !demanded("webgpu")) return;
-  register(
-    kit,
-    "granted, and compiled by one of the spellings",
-    () => assert.notEqual(subgroups, "none"),
-  );
+  const what = "granted, and compiled by one of the spellings";
+  // Mesa's software adapter has them; another one may not.
+  if (tested && subgroups === "none" && !demanded("webgpu")) {
+    return Deno.test.ignore(`${kit.name}: ${what} (the adapter has none)`, () => {});
+  }
+  register(kit, what, () => assert.notEqual(subgroups, "none"));
 });

@@ -49,8 +49,11 @@ export function derivativeSuite<A>(kit: DeviceKit<A>): void {
     for (const mode of ["training", "training on 3 ranks", "evaluation"] as const) {
       for (const relu of [false, true]) {
         const what = `${mode}${relu ? " with residual and ReLU" : ""}, ${options.name}`;
-        register(kit, `gradients equal central differences: ${what}`, () =>
-          using(kit, (device) => check(device, kit.ulps, options, mode, relu)));
+        register(
+          kit,
+          `gradients equal central differences: ${what}`,
+          () => using(kit, (device) => check(device, kit.ulps, options, mode, relu)),
+        );
       }
     }
   }
