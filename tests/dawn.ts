@@ -10,6 +10,7 @@ import assert from "node:assert/strict";
 import { deviceSuite } from "./device_suite.ts";
 import { webgpuTests } from "./webgpu/all.ts";
 import { choiceTests } from "./webgpu/choices.ts";
+import { shaderTests } from "./webgpu/shaders.ts";
 import { demanded } from "./demanded.ts";
 import { opener, sharedKit, spellingOf } from "./webgpu_kit.ts";
 
@@ -45,7 +46,8 @@ if (dawn) {
   });
   // Long loops and large tensors are left to the runtime's own.
   const opens = opener(dawn, { name: NAME });
-  await webgpuTests(opens);
+  webgpuTests(opens);
+  shaderTests(opens, subgroups);
   choiceTests(opens);
 } else if (demanded("dawn")) {
   Deno.test(`${NAME}: everything`, () => {
