@@ -10,6 +10,7 @@ import assert from "node:assert/strict";
 import { deviceSuite } from "./device_suite.ts";
 import { webgpuTests } from "./webgpu/all.ts";
 import { choiceTests } from "./webgpu/choices.ts";
+import { partTests } from "./webgpu/overlap.ts";
 import { shaderTests } from "./webgpu/shaders.ts";
 import { demanded } from "./demanded.ts";
 import { opener, sharedKit, spellingOf } from "./webgpu_kit.ts";
@@ -49,6 +50,7 @@ if (dawn) {
   webgpuTests(opens);
   shaderTests(opens, subgroups);
   choiceTests(opens);
+  partTests(opens);
 } else if (demanded("dawn")) {
   Deno.test(`${NAME}: everything`, () => {
     throw new Error("this run demands Dawn, which could not be loaded or has no adapter");

@@ -20,8 +20,8 @@ import { normalArray } from "../random.ts";
 import { difference } from "../recording_gpu.ts";
 import type { Opener } from "../webgpu_kit.ts";
 
-/** Registers the tests. */
-export function overlapTests({ test }: Opener): void {
+/** Registers the test of what parts compute, in many shapes: hundreds of kernels to compile. */
+export function partTests({ test }: Opener): void {
   test("parts of the channels give the bits of all at once, on any rank", {
     everything: true,
   }, async ({ device: { gpuDevice } }) => {
@@ -52,7 +52,10 @@ export function overlapTests({ test }: Opener): void {
       }
     }
   });
+}
 
+/** Registers the tests of how parts are reduced. */
+export function overlapTests({ test }: Opener): void {
   test("each part is read back and reduced by itself, in order, before the first await", {
     everything: true,
   }, async ({ recording }) => {
