@@ -1,4 +1,4 @@
-/** MPI's groups and programs; those of MPICH as groups are in full/. */
+/** Open MPI's groups, and programs of both families; MPICH's groups and tasks of both are in full/. */
 
 import assert from "node:assert/strict";
 import { mpiGroupSuite, mpiProgramSuite, PROGRAM } from "./mpi/suite.ts";

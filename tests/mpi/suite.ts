@@ -204,13 +204,16 @@ function pairTest(family: MpiFamily, other: MpiFamily): void {
   });
 }
 
-/** Registers a family as a kind of group: what every kind must pass, and tasks of its own. */
+/** Registers what every kind of group must pass for a family. */
 export async function mpiGroupSuite(family: MpiFamily, tier: Tier): Promise<void> {
   if (!await hasMpi(family)) return Deno.test.ignore(`${family}: groups (no launcher)`, () => {});
-  inTier({ ...mpiKit(family), tier }, (kit) => {
-    groupSuite(kit);
-    taskTests(kit, family);
-  });
+  groupSuite({ ...mpiKit(family), tier });
+}
+
+/** Registers tasks that only groups over MPI need: messages in flight, labels, slices, and ends of all kinds. */
+export async function mpiTaskSuite(family: MpiFamily): Promise<void> {
+  if (!await hasMpi(family)) return Deno.test.ignore(`${family}: tasks (no launcher)`, () => {});
+  inTier({ ...mpiKit(family), tier: "full" }, (kit) => taskTests(kit, family));
 }
 
 /** Registers a family's launcher: programs that end well and badly, and the library of the other family. */
