@@ -9,6 +9,8 @@
 import assert from "node:assert/strict";
 import { deviceSuite } from "./device_suite.ts";
 import { webgpuTests } from "./webgpu/all.ts";
+import { choiceTests } from "./webgpu/choices.ts";
+import { shaderTests } from "./webgpu/shaders.ts";
 import { demanded } from "./demanded.ts";
 import { loadDawn } from "./load_dawn.ts";
 import { opener, sharedKit, spellingOf } from "./webgpu_kit.ts";
@@ -42,7 +44,11 @@ if (dawn) {
     ignore: subgroups === "none" && !demanded("dawn"), // SwiftShader has them.
     fn: () => assert.notEqual(subgroups, "none"),
   });
-  await webgpuTests(opener(dawn, NAME, false));
+  // Long loops and large tensors are left to the runtime's own.
+  const opens = opener(dawn, { name: NAME });
+  webgpuTests(opens);
+  shaderTests(opens, subgroups);
+  choiceTests(opens);
 } else if (demanded("dawn")) {
   Deno.test(`${NAME}: everything`, () => {
     throw new Error("this run demands Dawn, which could not be loaded or has no adapter");

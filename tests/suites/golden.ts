@@ -27,7 +27,7 @@ import {
   toArray,
 } from "../../mod.ts";
 import golden from "../golden/batch_norm.json" with { type: "json" };
-import { assertClose, type DeviceKit, EPSILON, using } from "../kit.ts";
+import { assertClose, type DeviceKit, EPSILON, register, using } from "../kit.ts";
 import { permute, statistics } from "../oracle.ts";
 
 /** Results of one pass, as the file names them; tensors in logical channels-first order. */
@@ -98,7 +98,7 @@ const configurations = golden.configurations as unknown as readonly Configuratio
 export function goldenSuite<A>(kit: DeviceKit<A>): void {
   for (const configuration of configurations) {
     const what = "batchNormForward() and batchNormBackward() give PyTorch's numbers";
-    Deno.test(`${kit.name}: ${what}: ${configuration.name}`, async () => {
+    register(kit, `${what}: ${configuration.name}`, async () => {
       await using(kit, async (device) => {
         if (configuration.dtype === "float16" && !device.info.float16) {
           return assertUnsupported(device, configuration);

@@ -1,19 +1,24 @@
 /** MPI between two hosts: results equal one process, and a rank that is killed on the other host is noticed. */
 
 import assert from "node:assert/strict";
-import { canMakeHosts, makeHosts } from "./hosts.ts";
-import { hasMpi, launch, mpiKit, withFolder } from "./mpi_kit.ts";
-import { checkTogether } from "./suites/law.ts";
+import { canMakeHosts, makeHosts } from "../hosts.ts";
+import { hasMpi, launch, mpiKit, withFolder } from "../mpi_kit.ts";
+import { register } from "../kit.ts";
+import { checkTogether } from "../suites/law.ts";
+import { inTier, isRun } from "../tier.ts";
 
-const PROGRAM = new URL("./mpi/program.ts", import.meta.url).href;
-const possible = await canMakeHosts();
+const PROGRAM = new URL("../mpi/program.ts", import.meta.url).href;
+// To try is to make some, so not where nothing is run on them.
+const possible = !isRun("full") || await canMakeHosts();
 
 for (const family of ["Open MPI", "MPICH"] as const) {
-  const ignore = !possible || !(await hasMpi(family));
-  Deno.test({
-    name: `${family} on two hosts: any partition of a batch over ranks equals one rank`,
-    ignore,
-    fn: async () => {
+  const kit = { name: `${family} on two hosts`, tier: "full" } as const;
+  if (!possible || !(await hasMpi(family))) {
+    Deno.test.ignore(`${kit.name}: everything (no launcher, or no right to make hosts)`, () => {});
+    continue;
+  }
+  inTier(kit, (kit) => {
+    register(kit, "any partition of a batch over ranks equals one rank", async () => {
       const hosts = await makeHosts();
       try {
         const before = await hosts.sent();
@@ -23,12 +28,8 @@ for (const family of ["Open MPI", "MPICH"] as const) {
       } finally {
         await hosts.remove();
       }
-    },
-  });
-  Deno.test({
-    name: `${family} on two hosts: a rank that is killed ends the job`,
-    ignore,
-    fn: async () => {
+    });
+    register(kit, "a rank that is killed ends the job", async () => {
       const hosts = await makeHosts();
       try {
         const started = performance.now();
@@ -40,6 +41,6 @@ for (const family of ["Open MPI", "MPICH"] as const) {
       } finally {
         await hosts.remove();
       }
-    },
+    });
   });
 }
