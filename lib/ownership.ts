@@ -12,6 +12,7 @@
  * @module
  */
 
+import { checkOptions } from "./check_effects.ts";
 import { derive } from "./derived.ts";
 import type { Device } from "./device.ts";
 import { reach } from "./tree.ts";
@@ -73,6 +74,7 @@ export function region<A, R>(
   body: (device: Device<A>) => R,
   options: RegionOptions = {},
 ): R {
+  checkOptions(options, ["replace"], "open the region");
   const owned = new Set<A>();
   let open = true;
   const end = (result: unknown): void => {
@@ -177,6 +179,7 @@ export function release<A>(
   dead: unknown,
   options: { readonly keep?: unknown } = {},
 ): void {
+  checkOptions(options, ["keep"], "release the arrays");
   const doomed = arraysIn(dead, device.owns);
   reach(
     options.keep,

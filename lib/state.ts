@@ -41,7 +41,8 @@ export interface BatchNormOptions {
 }
 
 const ACTION = "initialize the batch norm";
-const OPTIONS: readonly string[] = [
+/** The names of {@linkcode BatchNormOptions}. */
+export const BATCH_NORM_OPTIONS: readonly string[] = [
   "eps",
   "momentum",
   "affine",
@@ -81,7 +82,7 @@ export function initBatchNorm<A>(
       }; call initBatchNorm(device, numFeatures, options)`,
     );
   }
-  checkOptions(options, OPTIONS, ACTION);
+  checkOptions(options, BATCH_NORM_OPTIONS, ACTION);
   return stateFromHost(device, firstState(numFeatures, options, ACTION));
 }
 

@@ -8,7 +8,14 @@
  * @module
  */
 
-import { checkDevice, checkGroup } from "../check_effects.ts";
+import {
+  checkDevice,
+  checkGroup,
+  checkOptions,
+  checkSignal,
+  groupIn,
+  signalIn,
+} from "../check_effects.ts";
 import type { CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { exchange } from "../exchange.ts";
@@ -72,10 +79,21 @@ export async function allReduceGradients<A, T>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: AllReduceGradientsOptions = {},
 ): Promise<T> {
-  const { device, group } = checkDevice(effects, ACTION);
-  const { worldSize } = checkGroup(group, options, ACTION);
-  const { average = true, buckets = 1, signal } = options;
+  const { worldSize } = groupIn(effects, options, ACTION);
+  const { device, group } = effects;
+  const { average = true, buckets = 1 } = options ?? {};
+  const signal = signalIn(options);
   const flat = attempt(() => {
+    checkDevice(effects, ACTION);
+    checkOptions(options, ["average", "buckets", "signal"], ACTION);
+    checkSignal(options.signal, ACTION);
+    if (typeof average !== "boolean") {
+      throw new TypeError(
+        `Cannot ${ACTION} as average must be true, false or left out: current value is ${
+          shown(average)
+        }`,
+      );
+    }
     checkBuckets(buckets);
     return flatten<A, T>(device, tree, { action: ACTION, name: "tree", settings: false });
   });
@@ -83,7 +101,7 @@ export async function allReduceGradients<A, T>(
   const count = isCount(buckets) ? buckets : 1;
   const label = `allReduceGradients ${average ? "mean" : "sum"} of ` +
     `${flat.value?.structure ?? "what is no tree of gradients"}`;
-  return await region(device, async (scope) => {
+  const reduce = async (scope: Device<A>): Promise<T> => {
     const reading = (async () => await readBack(scope, flat.get()))();
     const calls = Array.from(
       { length: count },
@@ -107,7 +125,9 @@ export async function allReduceGradients<A, T>(
       all.set(average ? values.map((value) => value / worldSize) : values, from);
     });
     return rebuild(uploadLike(scope, leaves, all));
-  });
+  };
+  // A rank without a device has nothing to own.
+  return await (flat.value ? region(device, reduce) : reduce(device));
 }
 
 function bounds(total: number, bucket: number, buckets: number): readonly [number, number] {
@@ -175,15 +195,19 @@ export async function lossScale(
   const action = "scale the loss";
   const { worldSize } = checkGroup(group, options, action, { name: "the group" });
   const count = () => {
+    checkOptions(options, ["signal"], action);
+    checkSignal(options.signal, action);
     if (Number.isSafeInteger(localCount) && localCount >= 0) return localCount;
     throw new RangeError(
-      `Cannot ${action} as localCount must be an integer >= 0: current value is ${localCount}`,
+      `Cannot ${action} as localCount must be an integer >= 0: current value is ${
+        shown(localCount)
+      }`,
     );
   };
   if (worldSize === 1) return count() > 0 ? 1 : 0;
   const launch = () => ({ wire: Promise.resolve(Float64Array.of(count())) });
-  const { signal } = options;
-  const { total } = await exchange(group, launch, sum, { label: "lossScale", signal });
+  const told = { label: "lossScale", signal: signalIn(options) };
+  const { total } = await exchange(group, launch, sum, told);
   checkWire(total, 1, action);
   return localCount === 0 ? 0 : localCount * worldSize / total[0];
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkDevice, checkGroup } from "../check_effects.ts";
+import { checkDevice, checkOptions, checkSignal, groupIn, signalIn } from "../check_effects.ts";
 import type { CollectiveOptions, ProcessGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { CollectiveError } from "../errors.ts";
@@ -63,10 +63,14 @@ export async function broadcastState<A, T>(
   options: BroadcastStateOptions = {},
 ): Promise<T> {
   const action = "broadcast the state";
-  const { device, group } = checkDevice(effects, action);
-  const { rank, worldSize } = checkGroup(group, options, action, { collective: "broadcast" });
-  const { root = 0, signal } = options;
+  const { rank, worldSize } = groupIn(effects, options, action, "broadcast");
+  const { device, group } = effects;
+  const { root = 0 } = options ?? {};
+  const signal = signalIn(options);
   const flat = attempt(() => {
+    checkDevice(effects, action);
+    checkOptions(options, ["root", "signal"], action);
+    checkSignal(options.signal, action);
     checkRoot(root, worldSize, action);
     return flatten<A, T>(device, state, { action, name: "state", settings: true });
   });
@@ -74,7 +78,7 @@ export async function broadcastState<A, T>(
     flat.get();
     return state;
   }
-  return await region(device, async (scope) => {
+  const send = async (scope: Device<A>): Promise<T> => {
     const wire = async (): Promise<Float64Array> => {
       const parts = flat.get();
       return rank === root ? await wireOf(scope, parts) : new Float64Array(lengthOf(parts));
@@ -89,7 +93,8 @@ export async function broadcastState<A, T>(
     checkWire(total, lengthOf(flat.get()), action);
     const values = fromWords(total.subarray(numbers.length));
     return rebuild(uploadLike(scope, leaves, values), [...total.subarray(0, numbers.length)]);
-  });
+  };
+  return await (flat.value ? region(device, send) : send(device));
 }
 
 /** What of a tree can be sized up without its arrays. */
@@ -164,13 +169,18 @@ export async function assertReplicated<A>(
   },
   options: Pick<CollectiveOptions, "signal"> = {},
 ): Promise<void> {
-  const { device, group } = checkDevice(effects, COMPARE);
-  const { worldSize } = checkGroup(group, options, COMPARE, { collective: "allGather" });
+  const { worldSize } = groupIn(effects, options, COMPARE, "allGather");
+  const { device, group } = effects;
   const kind = { action: COMPARE, name: "state", settings: true, compared: true };
-  const flat = attempt(() => flatten<A, unknown>(device, state, kind));
+  const flat = attempt(() => {
+    checkDevice(effects, COMPARE);
+    checkOptions(options, ["signal"], COMPARE);
+    checkSignal(options.signal, COMPARE);
+    return flatten<A, unknown>(device, state, kind);
+  });
   if (worldSize === 1) return void flat.get();
   const label = `assertReplicated ${flat.value?.structure ?? "of what is no state"}`;
-  const common = { label, signal: options.signal };
+  const common = { label, signal: signalIn(options) };
   const launch = () => {
     const words = (async () => await wordsByLeaf(device, flat.get()))();
     const wire = words.then((all) => summaryOf(flat.get(), all));

@@ -255,9 +255,11 @@ function fromHost<A>(
 ): LinearNode<A> {
   const { weight: old, bias: oldBias } = linear;
   const onHost = old instanceof Float32Array;
-  const values = onHost
-    ? weight
-    : tensor(device, fromRowMajor(weight as Values, old), old.shape, old);
+  const like = (tensorOf: Tensor<A>) => {
+    const { shape, dtype, format } = tensorOf;
+    return tensor(device, fromRowMajor(weight as Values, tensorOf), shape, { dtype, format });
+  };
+  const values = onHost ? weight : like(old);
   return Object.freeze({
     ...linear,
     weight: values,

@@ -8,8 +8,14 @@
  * @module
  */
 
+import { checkOptions } from "../check_effects.ts";
 import type { Device } from "../device.ts";
-import { type BatchNormOptions, type BatchNormState, initBatchNorm } from "../state.ts";
+import {
+  BATCH_NORM_OPTIONS,
+  type BatchNormOptions,
+  type BatchNormState,
+  initBatchNorm,
+} from "../state.ts";
 import {
   type BatchNormLayer,
   checkLayer,
@@ -43,6 +49,7 @@ export interface LayerOptions extends BatchNormOptions, NewLayerOptions {}
 export interface LazyLayerOptions extends LazyOptions, NewLayerOptions {}
 
 const ACTION = "make the layer";
+const OPTIONS = [...BATCH_NORM_OPTIONS, "processGroup", "activation"];
 
 /**
  * Makes a layer with a new state.
@@ -102,6 +109,7 @@ export function initLazyLayer(kind: LayerKind, options: LazyLayerOptions = {}): 
 }
 
 function split<O extends NewLayerOptions>(kind: LayerKind, options: O) {
+  checkOptions(options, OPTIONS, ACTION);
   const { processGroup = null, activation, ...rest } = options;
   const settings: LayerSettings = {
     kind,
