@@ -10,7 +10,15 @@
  * promises the same bits on every rank folds once, or in one order everywhere. The result has the length of its
  * arguments. The library's own are `sum` and `mergeMoments`.
  */
-export type Combine = (a: Float64Array, b: Float64Array) => Float64Array;
+export interface Combine {
+  (a: Float64Array, b: Float64Array): Float64Array;
+  /**
+   * Declares that element i of the result depends on the elements i of the arguments alone, whatever i is. Long arrays
+   * may then be cut and each rank fold a part; without it they are folded whole. `sum` declares it; a function of your
+   * own does by `Object.assign(combine, { elementwise: true } as const)`. The same on all ranks.
+   */
+  readonly elementwise?: true;
+}
 
 /** Options of every collective. */
 export interface CollectiveOptions {

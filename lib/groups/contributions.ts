@@ -5,6 +5,7 @@
  */
 
 import type { Combine } from "../collectives.ts";
+import { sum } from "../moments.ts";
 import type { Flow } from "./engine.ts";
 import { display } from "./failures.ts";
 
@@ -45,6 +46,26 @@ export function copyContribution(values: Float64Array, name: string): Float64Arr
  */
 export function fold(all: readonly Float64Array[], combine: Combine): Float64Array {
   return checkTotal(all.reduce((a, b) => combine(a, b)), all[0].length, combine);
+}
+
+/**
+ * Folds values in rank order into memory that is there already.
+ *
+ * @param total receives the total; none of the contributions
+ * @param all the contributions, at least one, each as long as the total
+ * @param combine folds two into one of the same length
+ * @throws what combine throws, and TypeError where it returns something else
+ */
+export function foldInto(
+  total: Float64Array,
+  all: readonly Float64Array[],
+  combine: Combine,
+): void {
+  if (combine !== sum) return total.set(fold(all, combine));
+  // The same additions in the same order, without an array for each.
+  const [first, ...others] = all;
+  total.set(first);
+  for (const values of others) for (let i = 0; i < total.length; i++) total[i] += values[i];
 }
 
 /**

@@ -62,7 +62,7 @@ export function processGroup(engine: Engine): ProcessGroup {
     allReduce: async (values, combine, options) => {
       const [total] = await meet({
         ...named("allReduce", options),
-        detail: (own) => `${lengthOf(own)} with ${combine?.name || "an unnamed function"}`,
+        detail: (own) => `${lengthOf(own)} with ${nameOf(combine)}`,
         values,
         flow: { kind: "reduce", combine },
       });
@@ -165,6 +165,14 @@ function named(kind: string, options?: CollectiveOptions): Pick<Request, "name" 
     name: options?.label === undefined ? kind : `${kind} "${options.label}"`,
     signal: options?.signal,
   };
+}
+
+/** What is declared of a function is compared too: who cuts and who does not would wait for each other. */
+function nameOf(combine: Combine): string {
+  const name = combine?.name || "an unnamed function";
+  const expected = name === "sum";
+  if (Boolean(combine?.elementwise) === expected) return name;
+  return `${name} (${expected ? "not " : ""}elementwise)`;
 }
 
 function lengthOf(values: Float64Array): string {

@@ -5,6 +5,7 @@
  */
 
 import type { CollectiveError } from "../errors.ts";
+import { alarmIn } from "../patience.ts";
 import { conclude, copyContribution } from "./contributions.ts";
 import type { Request } from "./engine.ts";
 import {
@@ -46,7 +47,8 @@ interface Round {
  * Makes a meeting point.
  *
  * @param worldSize number of ranks, numbered from 0
- * @param timeoutMs how long the first rank to arrive at a call waits for the others, in milliseconds; may be Infinity
+ * @param timeoutMs how long the first rank to arrive at a call waits for the others, in ms of this thread's own;
+ * may be Infinity
  * @returns the meeting point, shared by all ranks
  */
 export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvous {
@@ -97,10 +99,7 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
   function open(call: number, { flow }: Request): Round {
     const round: Round = { call, arrivals: new Map(), cleanups: [], flow, ready: 0 };
     rounds.set(call, round);
-    if (timeoutMs !== Infinity) {
-      const timer = setTimeout(() => breakDown(late(round)), timeoutMs);
-      round.cleanups.push(() => clearTimeout(timer));
-    }
+    round.cleanups.push(alarmIn(timeoutMs, () => breakDown(late(round))));
     return round;
   }
 

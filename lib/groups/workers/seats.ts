@@ -6,7 +6,8 @@
 
 import type { ProcessGroup } from "../../collectives.ts";
 import { checkWorld, type Engine, processGroup } from "../engine.ts";
-import { checkMemory, createMemory } from "./arena.ts";
+import { display } from "../failures.ts";
+import { checkMemory, claimSeat, createMemory } from "./arena.ts";
 import { openHub, portEnd } from "./ports.ts";
 import { leaveShared, sharedEngine } from "./shared_engine.ts";
 
@@ -22,7 +23,7 @@ export interface SeatOptions {
   readonly transport?: "auto" | "shared" | "port";
   /**
    * Numbers that a rank can bring to a call at once over shared memory, 131,136 by default (1 MiB; statistics of 65,567
-   * channels); in sub-groups 8,192 at most. Longer arrays travel in pieces. Every group has 2 * worldSize + 1 times as much address space; memory is
+   * channels); in sub-groups 8,192 at most. Longer arrays travel in pieces. Every group has 2 * worldSize + 2 times as much address space; memory is
    * used where it is written to.
    */
   readonly capacity?: number;
@@ -71,6 +72,7 @@ export interface WorkerGroupOptions {
 const CAPACITY = 131_136;
 /** Far more than there are cores; the memory of a group grows with the square of it. */
 const MOST_WORKERS = 128;
+const MOST_VALUES = 2 ** 24;
 
 /**
  * Makes the seats of a group of workers that you start yourself; `spawnWorkers` also starts them.
@@ -99,6 +101,12 @@ export function workerSeats(worldSize: number, options: SeatOptions = {}): Worke
     throw new TypeError(
       `Cannot make the group as transport must be "auto", "shared" or "port": ` +
         `current value is ${JSON.stringify(transport)}`,
+    );
+  }
+  if (!Number.isSafeInteger(capacity) || capacity < 1 || capacity > MOST_VALUES) {
+    throw new RangeError(
+      `Cannot make the group as capacity must be an integer from 1 to ${MOST_VALUES}: ` +
+        `current value is ${display(capacity)}`,
     );
   }
   if (worldSize > MOST_WORKERS) {
@@ -155,7 +163,7 @@ export function transfers(seat: WorkerSeat): Transferable[] {
  * @param seat what the worker was handed; each seat may be taken once
  * @param options how to wait
  * @returns the group, frozen
- * @throws TypeError where it is no seat, or blocking is asked for over a port
+ * @throws TypeError where it is no seat, one that was taken before, or blocking is asked for over a port
  */
 export function workerGroup(seat: WorkerSeat, options: WorkerGroupOptions = {}): ProcessGroup {
   return processGroup(takeSeat(seat, options).engine);
@@ -173,7 +181,7 @@ export interface Taken {
  * @param seat what the worker was handed
  * @param options how to wait
  * @returns this rank's end
- * @throws TypeError where it is no seat, or blocking is asked for over a port
+ * @throws TypeError where it is no seat, one that was taken before, or blocking is asked for over a port
  */
 export function takeSeat(seat: WorkerSeat, { wait = "async" }: WorkerGroupOptions): Taken {
   const { rank, worldSize, timeoutMs, link } = seat;
@@ -185,7 +193,8 @@ export function takeSeat(seat: WorkerSeat, { wait = "async" }: WorkerGroupOption
     );
   }
   if (!(link instanceof MessagePort)) {
-    checkMemory(link);
+    checkMemory(link, rank);
+    if (!claimSeat(link, rank)) throw takenBefore(rank);
     const cores = globalThis.navigator?.hardwareConcurrency ?? 1;
     return {
       engine: sharedEngine({ buffer: link, timeoutMs, waiting: wait, cores }, rank),
@@ -198,6 +207,20 @@ export function takeSeat(seat: WorkerSeat, { wait = "async" }: WorkerGroupOption
     );
   }
   return portEnd(link, rank, worldSize, timeoutMs);
+}
+
+/**
+ * Says that a seat is taken.
+ *
+ * @param rank whose seat
+ * @returns the error
+ */
+export function takenBefore(rank: number): TypeError {
+  return new TypeError(
+    `Cannot take the seat of rank ${rank} as each seat may be taken once: it was taken before; ` +
+      `a worker that was started anew cannot come back to its group: make new seats for all ranks ` +
+      `by workerSeats(), and begin from the state that the others have`,
+  );
 }
 
 /** Threads share memory in Deno, and on pages that are isolated from other origins. */
