@@ -4,28 +4,32 @@
  * @module
  */
 
-/** One rank's view of a group's part of the memory. */
-export interface Area {
-  /** Where it begins, in bytes; what other ranks find it by. */
-  readonly offset: number;
+/** A view of the words of a group's part of the memory: who is in it, and how it stands. */
+export interface Head {
   /** Number of ranks of its group. */
   readonly worldSize: number;
-  /** Values that a rank can bring at once. */
-  readonly capacity: number;
   /** Which group had it when the view was made: even, and never 0; odd while it is made ready for the next. */
   readonly tenancy: number;
   /** Words of the group, at {@linkcode GROUP}. */
   readonly group: Int32Array<SharedArrayBuffer>;
   /** Words of each rank, at {@linkcode RANK}. */
   readonly ranks: readonly Int32Array<SharedArrayBuffer>[];
+  /** 1 where somebody has taken the reason of that number for himself. */
+  readonly claims: Int32Array<SharedArrayBuffer>;
+}
+
+/** One rank's view of all of it. */
+export interface Area extends Head {
+  /** Values that a rank can bring at once. */
+  readonly capacity: number;
+  /** How many bytes it takes. */
+  readonly bytes: number;
   /** What each rank brings, twice: calls alternate, so that nobody writes what another still reads. */
   readonly desks: readonly (readonly Desk[])[];
   /** What the last to arrive has combined, or each rank a part of; twice, as the desks. */
   readonly totals: readonly Float64Array<SharedArrayBuffer>[];
   /** Why a call failed while combining. */
   readonly combining: Text;
-  /** 1 where somebody has taken the reason of that number for himself. */
-  readonly claims: Int32Array<SharedArrayBuffer>;
   /** Room to write why the group is broken; one for each who may find it so at a time. */
   readonly reasons: readonly Text[];
 }
@@ -113,48 +117,67 @@ export function brokenWord(round: number, reason: number): number {
 }
 
 /**
- * Makes the views of an area.
+ * Looks at the words of an area.
+ *
+ * @param buffer the memory
+ * @param offset where the area begins, in bytes
+ * @returns its head
+ */
+export function openHead(buffer: SharedArrayBuffer, offset: number): Head {
+  const group = new Int32Array(buffer, offset, GROUP_WORDS);
+  const worldSize = group[GROUP.worldSize];
+  const rankBytes = 4 * RANK_WORDS;
+  const ranksAt = offset + 4 * GROUP_WORDS;
+  return {
+    worldSize,
+    tenancy: Atomics.load(group, GROUP.tenancy),
+    group,
+    ranks: Array.from(
+      { length: worldSize },
+      (_, rank) => new Int32Array(buffer, ranksAt + rank * rankBytes, RANK_WORDS),
+    ),
+    claims: new Int32Array(buffer, ranksAt + worldSize * rankBytes, claimWords(worldSize)),
+  };
+}
+
+/**
+ * Makes all views of an area.
  *
  * @param buffer the memory
  * @param offset where the area begins, in bytes
  * @returns the area
  */
 export function openArea(buffer: SharedArrayBuffer, offset: number): Area {
-  let at = offset;
-  const words = (count: number): Int32Array<SharedArrayBuffer> => {
-    const view = new Int32Array(buffer, at, count);
-    at += 4 * count;
-    return view;
-  };
+  const head = openHead(buffer, offset);
+  const { group, worldSize, claims } = head;
+  const capacity = group[GROUP.capacity];
+  let at = claims.byteOffset + claims.byteLength;
   const text = (): Text => {
-    const length = words(1);
-    const units = new Uint16Array(buffer, at, TEXT_UNITS);
-    at += 2 * TEXT_UNITS;
+    const length = new Int32Array(buffer, at, 1);
+    const units = new Uint16Array(buffer, at + 4, TEXT_UNITS);
+    at += 4 * TEXT_WORDS;
     return textIn(length, units);
+  };
+  const words = (): Int32Array<SharedArrayBuffer> => {
+    const view = new Int32Array(buffer, at, DESK_WORDS);
+    at += 4 * DESK_WORDS;
+    return view;
   };
   const numbers = (): Float64Array<SharedArrayBuffer> => {
     const view = new Float64Array(buffer, at, capacity);
     at += valueBytes(capacity);
     return view;
   };
-  const group = words(GROUP_WORDS);
-  const tenancy = Atomics.load(group, GROUP.tenancy);
-  const [worldSize, capacity] = [group[GROUP.worldSize], group[GROUP.capacity]];
   const each = <T>(count: number, make: () => T): T[] => Array.from({ length: count }, make);
   return {
-    offset,
-    worldSize,
+    ...head,
     capacity,
-    tenancy,
-    group,
-    ranks: each(worldSize, () => words(RANK_WORDS)),
-    claims: words(claimWords(worldSize)),
+    bytes: bytesOf(worldSize, capacity),
     combining: text(),
     reasons: each(reasonsOf(worldSize), text),
     desks: each(
       2,
-      () =>
-        each(worldSize, () => ({ words: words(DESK_WORDS), saying: text(), values: numbers() })),
+      () => each(worldSize, () => ({ words: words(), saying: text(), values: numbers() })),
     ),
     totals: each(2, numbers),
   };

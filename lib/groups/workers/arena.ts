@@ -9,7 +9,17 @@
  */
 
 import { display } from "../failures.ts";
-import { type Area, bytesOf, GROUP, openArea, RANK, roundOf, ROUNDS } from "./area.ts";
+import {
+  type Area,
+  bytesOf,
+  GROUP,
+  type Head,
+  openArea,
+  openHead,
+  RANK,
+  roundOf,
+  ROUNDS,
+} from "./area.ts";
 
 /** Words of the whole memory, in 64 bytes: where the free part begins; the last area, each knows the one before it. */
 const MEMORY = { free: 1, last: 2 } as const;
@@ -74,11 +84,11 @@ export function allocate(
     // One more for the world, so that its area never serves another group.
     group[GROUP.handles] = members.length + (offset === WORLD ? 1 : 0);
   }
-  furnish(openArea(buffer, offset), members);
+  furnish(openHead(buffer, offset), members);
   if (again === 0) enlist(buffer, offset);
   // Whoever ends from now on finds the area; who had ended before is found here.
-  const area = openArea(buffer, offset);
-  const world = openArea(buffer, WORLD);
+  const area = openHead(buffer, offset);
+  const world = openHead(buffer, WORLD);
   members.forEach((inWorld, rank) => {
     if (hasEnded(world, inWorld)) end(area, rank);
   });
@@ -99,26 +109,29 @@ export function areasOf(
 ): readonly { readonly area: Area; readonly rank: number }[] {
   const found: { readonly area: Area; readonly rank: number }[] = [];
   for (let at = Atomics.load(memoryOf(buffer), MEMORY.last); at > 0;) {
-    const area = openArea(buffer, 64 * at);
-    const rank = area.ranks.findIndex((words) => Atomics.load(words, RANK.inWorld) === inWorld);
-    if (rank >= 0 && area.tenancy % 2 === 0 && isTenant(area)) found.push({ area, rank });
-    at = area.group[GROUP.before];
+    const head = openHead(buffer, 64 * at);
+    const rank = head.ranks.findIndex((words) => Atomics.load(words, RANK.inWorld) === inWorld);
+    if (rank >= 0 && head.tenancy % 2 === 0) {
+      const area = openArea(buffer, 64 * at);
+      if (area.tenancy === head.tenancy && isTenant(area)) found.push({ area, rank });
+    }
+    at = head.group[GROUP.before];
   }
   return found;
 }
 
 /** Whether an area still serves the group that a view of it was made for. */
-export function isTenant({ group, tenancy }: Area): boolean {
+export function isTenant({ group, tenancy }: Head): boolean {
   return Atomics.load(group, GROUP.tenancy) === tenancy;
 }
 
 /** Whether a rank of an area will make no further call. */
-export function hasEnded({ ranks, tenancy }: Area, rank: number): boolean {
+export function hasEnded({ ranks, tenancy }: Head, rank: number): boolean {
   return Atomics.load(ranks[rank], RANK.ended) === tenancy;
 }
 
 /** Says so. Should the area have come to another group meanwhile, it says nothing. */
-export function end({ ranks, tenancy }: Area, rank: number): void {
+export function end({ ranks, tenancy }: Head, rank: number): void {
   Atomics.store(ranks[rank], RANK.ended, tenancy);
 }
 
@@ -130,11 +143,11 @@ export function end({ ranks, tenancy }: Area, rank: number): void {
  * @returns whether nobody had taken it
  */
 export function claimSeat(buffer: SharedArrayBuffer, rank: number): boolean {
-  return Atomics.compareExchange(openArea(buffer, WORLD).ranks[rank], RANK.taken, 0, 1) === 0;
+  return Atomics.compareExchange(openHead(buffer, WORLD).ranks[rank], RANK.taken, 0, 1) === 0;
 }
 
 /** Makes an area ready for a group. It is claimed by this rank, and no other writes to it but who looks for a rank. */
-function furnish({ group, ranks, claims, tenancy }: Area, members: readonly number[]): void {
+function furnish({ group, ranks, claims, tenancy }: Head, members: readonly number[]): void {
   const next = tenancy + 2;
   Atomics.store(group, GROUP.tenancy, tenancy + 1);
   const { round, reason } = roundOf(Atomics.load(group, GROUP.round));

@@ -34,13 +34,15 @@ export function planOf(flow: Flow): Plan<readonly Float64Array[]> {
   switch (flow.kind) {
     case "reduce":
       return {
-        combine: (brought, total) => total.set(fold(brought, flow.combine)),
-        take: ([{ length }], total) => [total.slice(0, length)],
+        combine: ({ desks, length, total }) => {
+          total.set(fold(desks.map(({ values }) => values.subarray(0, length)), flow.combine));
+        },
+        take: ({ length, total }) => [total.slice(0, length)],
       };
     case "gather":
-      return { take: (brought) => brought.map((values) => values.slice()) };
+      return { take: ({ desks, length }) => desks.map(({ values }) => values.slice(0, length)) };
     case "broadcast":
-      return { take: (brought) => [brought[flow.root].slice()] };
+      return { take: ({ desks, length }) => [desks[flow.root].values.slice(0, length)] };
     case "barrier":
       return { take: () => [] };
   }
@@ -83,23 +85,24 @@ export function* bringInPieces(long: Long, own: Float64Array): Steps<readonly Fl
  * round. What was brought is written over by what has come of it.
  */
 function* reduceByShares(long: Long, own: Float64Array, combine: Combine): Steps<Float64Array> {
-  const { call, text, rank, area: { worldSize, capacity, totals }, table } = long;
+  const { call, text, rank, area: { worldSize, capacity }, table } = long;
   const { length } = own;
   const pieceAt = (i: number) => own.subarray(i * capacity, (i + 1) * capacity);
   const refuse = refusalOf(long);
   let failure: Failure;
+  let before: Float64Array = NOTHING;
   for (let i = 0; (i - 1) * capacity < length; i++) {
     const piece = pieceAt(i);
-    const total = totals[i % 2];
     const part = failure ?? { values: piece, length, text: `${text}, in pieces` };
     yield* table.round(call, part, {
       refuse,
-      take: (brought) => {
-        if (i > 0) pieceAt(i - 1).set(totals[(i - 1) % 2].subarray(0, pieceAt(i - 1).length));
+      take: ({ desks, total }) => {
+        if (i > 0) pieceAt(i - 1).set(before.subarray(0, pieceAt(i - 1).length));
+        before = total;
         const from = Math.floor(rank * piece.length / worldSize);
         const to = Math.floor((rank + 1) * piece.length / worldSize);
         if (from === to) return;
-        const shares = brought.map((values) => values.subarray(from, to));
+        const shares = desks.map(({ values }) => values.subarray(from, to));
         failure = failureOf(() => foldInto(total.subarray(from, to), shares, combine));
       },
     });
@@ -156,7 +159,10 @@ function* pass(
     const part = failure ?? { values: piece, length, text: `${text}, in pieces` };
     yield* table.round(call, part, {
       refuse,
-      take: (pieces) => take(pieces.map((all) => all.subarray(0, length - at)), at),
+      take: ({ desks }) => {
+        const count = Math.min(capacity, length - at);
+        take(desks.map(({ values }) => values.subarray(0, count)), at);
+      },
     });
   }
 }

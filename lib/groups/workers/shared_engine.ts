@@ -9,7 +9,7 @@ import { patienceFor } from "../../patience.ts";
 import { type Engine, membersOf, type Request } from "../engine.ts";
 import { cancelledError, leftError, messageOf } from "../failures.ts";
 import { allocate, areasOf, end, partCapacity, WORLD } from "./arena.ts";
-import { GROUP, openArea, RANK } from "./area.ts";
+import { GROUP, openArea, openHead, RANK } from "./area.ts";
 import { breakDown, wake } from "./breakdown.ts";
 import type { Part } from "./desks.ts";
 import { bringInPieces, planOf } from "./pieces.ts";
@@ -25,9 +25,16 @@ export interface SharedOptions extends TableOptions {
 interface Session extends SharedOptions {
   readonly turns: Turns;
   /** Tells, once an end is collected, that its area is needed by one rank less. */
-  readonly ends: FinalizationRegistry<Int32Array>;
+  readonly ends: FinalizationRegistry<Held>;
   /** Ends that have a call under way: they are needed, whether or not anybody has a handle on them. */
   readonly busy: Set<Engine>;
+}
+
+/** What an end holds on to. */
+interface Held {
+  readonly group: Int32Array;
+  /** Memory that is never touched: collectors would not know what an end weighs, and let areas run out. */
+  readonly weight: ArrayBuffer;
 }
 
 /**
@@ -38,7 +45,7 @@ interface Session extends SharedOptions {
  * @returns the engine
  */
 export function sharedEngine(options: SharedOptions, rank: number): Engine {
-  const ends = new FinalizationRegistry((group: Int32Array) => {
+  const ends = new FinalizationRegistry(({ group }: Held) => {
     Atomics.sub(group, GROUP.handles, 1);
   });
   return openEnd({ ...options, turns: countTurns(), ends, busy: new Set() }, WORLD, rank);
@@ -131,7 +138,8 @@ function openEnd(session: Session, offset: number, rank: number): Engine {
     meet: (request) => inLine(request, perform),
     split: (request) => inLine(request, divide),
   };
-  ends.register(engine, area.group);
+  const weight = new ArrayBuffer(Math.ceil(area.bytes / worldSize));
+  ends.register(engine, { group: area.group, weight });
   return engine;
 }
 
@@ -148,7 +156,7 @@ export function leaveShared(
   failure?: { readonly cause: unknown },
 ): void {
   // The world first: whoever makes a sub-group from now on sees it there.
-  end(openArea(buffer, WORLD), inWorld);
+  end(openHead(buffer, WORLD), inWorld);
   for (const { area, rank } of areasOf(buffer, inWorld)) {
     end(area, rank);
     if (failure) {

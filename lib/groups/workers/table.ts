@@ -27,12 +27,19 @@ export interface Call {
   readonly owned: boolean;
 }
 
+/** What lies on the table; what is beyond `length` is of other rounds. */
+export interface Laid {
+  readonly desks: readonly Pick<Desk, "values">[];
+  readonly length: number;
+  readonly total: Float64Array;
+}
+
 /** What becomes of the parts of a round. */
 export interface Plan<T> {
   /** Done by the last to arrive, for all: combines what the ranks brought. */
-  readonly combine?: (brought: readonly Float64Array[], total: Float64Array) => void;
-  /** Done by every rank once all have arrived: what lies on the desks, and the total, are there until its next round. */
-  readonly take: (brought: readonly Float64Array[], total: Float64Array) => T;
+  readonly combine?: (laid: Laid) => void;
+  /** Done by every rank once all have arrived; what was laid down is there until its next round. */
+  readonly take: (laid: Laid) => T;
   /** The error where a rank has failed, if not that of a rank which failed before its call. */
   readonly refuse?: (sayings: readonly Saying[], cause: unknown) => CollectiveError;
 }
@@ -142,20 +149,20 @@ export function openTable(area: Area, rank: number, options: TableOptions): Tabl
     }
   }
 
-  /** What the ranks brought in a round, without copies. */
-  function broughtIn(desks: readonly Desk[]): readonly Float64Array[] {
+  function laidIn(round: number): Laid {
+    const desks = area.desks[round % 2];
     const length = Math.min(area.capacity, desks[rank].words[DESK.length]);
-    return desks.map(({ values }) => values.subarray(0, length));
+    return { desks, length, total: area.totals[round % 2] };
   }
 
   /** What the last to arrive does for all. */
-  function decide<T>(round: number, desks: readonly Desk[], { combine }: Plan<T>): void {
+  function decide<T>(round: number, { combine }: Plan<T>): void {
     Atomics.store(group, GROUP.combining, rank + 1);
     let verdict: number = VERDICT.done;
-    if (!agreed(desks)) verdict = VERDICT.refused;
+    if (!agreed(area.desks[round % 2])) verdict = VERDICT.refused;
     else if (combine) {
       try {
-        combine(broughtIn(desks), area.totals[round % 2]);
+        combine(laidIn(round));
       } catch (cause) {
         combineCause = cause;
         area.combining.write(messageOf(cause));
@@ -173,8 +180,8 @@ export function openTable(area: Area, rank: number, options: TableOptions): Tabl
   /** What all get, from what lies on the table. */
   function result<T>(call: Call, part: Part, plan: Plan<T>, round: number): T {
     const verdict = group[GROUP.verdict];
-    const desks = area.desks[round % 2];
     if (verdict === VERDICT.refused) {
+      const desks = area.desks[round % 2];
       const cause = "cause" in part ? part.cause : undefined;
       throw plan.refuse?.(sayingsOf(desks), cause) ?? refusalOf(call.number, desks, cause);
     }
@@ -183,7 +190,7 @@ export function openTable(area: Area, rank: number, options: TableOptions): Tabl
       combineCause = undefined;
       throw combineError(call.number, part.text, worldSize, area.combining.read(), cause);
     }
-    return plan.take(broughtIn(desks), area.totals[round % 2]);
+    return plan.take(laidIn(round));
   }
 
   function* round<T>(call: Call, part: Part, plan: Plan<T>): Steps<T> {
@@ -194,7 +201,7 @@ export function openTable(area: Area, rank: number, options: TableOptions): Tabl
     layDown(number % 2, part);
     Atomics.store(ranks[rank], RANK.arrivals, rounds);
     if (Atomics.add(group, GROUP.arrived, 1) === worldSize - 1) {
-      decide(number, area.desks[number % 2], plan);
+      decide(number, plan);
     } else if (!(enoughCores && spun(number))) yield number;
     // A round that was decided stands, even where the group has broken down since.
     if (undecided(number)) throw broken();
@@ -267,15 +274,19 @@ export function openTable(area: Area, rank: number, options: TableOptions): Tabl
    * nothing else to do.
    */
   function woken(call: Call, round: number, value: Promise<unknown>): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    let timer: ReturnType<typeof setTimeout>;
     const { sliceMs, leftMs } = call.patience;
-    const wait = (): void => {
-      timer = setTimeout(look, Math.max(1, Math.min(sliceMs, leftMs())));
-    };
-    const look = () => over(call, round) ? resolve() : wait();
-    wait();
-    return Promise.race([value, promise]).then(() => clearTimeout(timer));
+    return new Promise((resolve) => {
+      let timer: ReturnType<typeof setTimeout>;
+      const wait = (): void => {
+        timer = setTimeout(look, Math.max(1, Math.min(sliceMs, leftMs())));
+      };
+      const look = () => over(call, round) ? resolve() : wait();
+      wait();
+      value.then(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
   }
 
   function sleepBlocked(call: Call, round: number): void {
