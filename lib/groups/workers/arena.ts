@@ -166,11 +166,14 @@ function furnish({ group, ranks, claims, tenancy }: Head, members: readonly numb
 
 /** An area whose group nobody has a handle on any more. */
 function claimUnused(buffer: SharedArrayBuffer, worldSize: number, capacity: number): number {
-  for (let at = Atomics.load(memoryOf(buffer), MEMORY.last); at > 0;) {
-    const group = new Int32Array(buffer, 64 * at, 16);
-    const fits = group[GROUP.worldSize] === worldSize && group[GROUP.capacity] === capacity;
-    if (fits && Atomics.compareExchange(group, GROUP.handles, 0, worldSize) === 0) return 64 * at;
-    at = group[GROUP.before];
+  const words = new Int32Array(buffer); // One view for all: there may be thousands of areas.
+  for (let at = Atomics.load(words, MEMORY.last); at > 0;) {
+    const group = 16 * at;
+    const fits = words[group + GROUP.worldSize] === worldSize &&
+      words[group + GROUP.capacity] === capacity;
+    const handles = group + GROUP.handles;
+    if (fits && Atomics.compareExchange(words, handles, 0, worldSize) === 0) return 64 * at;
+    at = words[group + GROUP.before];
   }
   return 0;
 }

@@ -12,6 +12,7 @@ import { allocate, areasOf, end, partCapacity, WORLD } from "./arena.ts";
 import { GROUP, openArea, openHead, RANK } from "./area.ts";
 import { breakDown, wake } from "./breakdown.ts";
 import type { Part } from "./desks.ts";
+import { countWeight, type Weight } from "./garbage.ts";
 import { bringInPieces, planOf } from "./pieces.ts";
 import { type Call, openTable, type Steps, type TableOptions } from "./table.ts";
 import { countTurns, type Turns } from "./turns.ts";
@@ -25,17 +26,16 @@ export interface SharedOptions extends TableOptions {
 interface Session extends SharedOptions {
   readonly turns: Turns;
   /** Tells, once an end is collected, that its area is needed by one rank less. */
-  readonly ends: FinalizationRegistry<Held>;
+  readonly ends: FinalizationRegistry<Int32Array>;
   /** Ends that have a call under way: they are needed, whether or not anybody has a handle on them. */
   readonly busy: Set<Engine>;
+  readonly weight: Weight;
 }
 
-/** What an end holds on to. */
-interface Held {
-  readonly group: Int32Array;
-  /** Memory that is never touched: collectors would not know what an end weighs, and let areas run out. */
-  readonly weight: ArrayBuffer;
-}
+/** What a rank says of the room for its sub-group: that another looks for it, or that there is none. */
+const [NOT_MINE, NO_ROOM] = [0, -1];
+/** How often to look for room: groups that nobody has a handle on give theirs back only once they are collected. */
+const MOST_TRIES = 4;
 
 /**
  * Opens one rank's end of a world in shared memory.
@@ -45,14 +45,21 @@ interface Held {
  * @returns the engine
  */
 export function sharedEngine(options: SharedOptions, rank: number): Engine {
-  const ends = new FinalizationRegistry(({ group }: Held) => {
+  const ends = new FinalizationRegistry((group: Int32Array) => {
     Atomics.sub(group, GROUP.handles, 1);
   });
-  return openEnd({ ...options, turns: countTurns(), ends, busy: new Set() }, WORLD, rank);
+  const session: Session = {
+    ...options,
+    turns: countTurns(),
+    ends,
+    busy: new Set(),
+    weight: countWeight(),
+  };
+  return openEnd(session, WORLD, rank);
 }
 
 function openEnd(session: Session, offset: number, rank: number): Engine {
-  const { buffer, timeoutMs, turns, ends, busy } = session;
+  const { buffer, timeoutMs, turns, ends, busy, weight } = session;
   const area = openArea(buffer, offset);
   const table = openTable(area, rank, session);
   const { worldSize, capacity } = area;
@@ -115,21 +122,28 @@ function openEnd(session: Session, offset: number, rank: number): Engine {
   async function divide(call: Call): Promise<Engine> {
     const wishes = await perform(call);
     const members = membersOf(wishes, rank);
-    // The first member finds room for all, and tells where.
     const inWorld = members.map((member) => area.ranks[member][RANK.inWorld]);
-    const room = members[0] === rank ? allocate(buffer, inWorld, partCapacity(capacity)) : 0;
-    const told = { values: Float64Array.of(room), length: 1, text: `${call.request.name}, where` };
-    const plan = planOf({ kind: "gather" });
-    const rooms = await table.drive(call, table.round(call, told, plan));
-    const [offset] = rooms[members[0]];
-    if (offset === 0) {
-      throw new RangeError(
-        `Cannot split the group as its shared memory has no room for one more of ` +
-          `${members.length} ranks: ${buffer.byteLength} bytes are in use; split less often, ` +
-          `or let go of groups that are done with`,
-      );
+    // The first member finds room for all, and tells where.
+    let room = NOT_MINE;
+    for (let tries = 1;; tries++) {
+      if (members[0] === rank && room <= 0) {
+        room = allocate(buffer, inWorld, partCapacity(capacity)) || NO_ROOM;
+      }
+      const text = `${call.request.name}, where`;
+      const told = { values: Float64Array.of(room), length: 1, text };
+      const plan = planOf({ kind: "gather" });
+      const rooms = await table.drive(call, table.round(call, told, plan));
+      if (tries < MOST_TRIES && rooms.some(([room]) => room === NO_ROOM)) await weight.collect();
+      else return openEnd(session, checkRoom(rooms[members[0]][0], members), members.indexOf(rank));
     }
-    return openEnd(session, offset, members.indexOf(rank));
+  }
+
+  function checkRoom(offset: number, { length }: readonly number[]): number {
+    if (offset !== NO_ROOM) return offset;
+    throw new RangeError(
+      `Cannot split the group as its shared memory has no room for one more of ${length} ranks: ` +
+        `${buffer.byteLength} bytes are in use; split less often, or let go of groups that are done with`,
+    );
   }
 
   const engine: Engine = {
@@ -138,8 +152,8 @@ function openEnd(session: Session, offset: number, rank: number): Engine {
     meet: (request) => inLine(request, perform),
     split: (request) => inLine(request, divide),
   };
-  const weight = new ArrayBuffer(Math.ceil(area.bytes / worldSize));
-  ends.register(engine, { group: area.group, weight });
+  ends.register(engine, area.group);
+  weight.add(area.bytes);
   return engine;
 }
 
