@@ -6,6 +6,7 @@
  */
 
 import type { CollectiveOptions, Combine, ProcessGroup } from "../collectives.ts";
+import { display } from "./failures.ts";
 
 /** How the values of a call travel, and what {@linkcode Engine.meet} resolves to. */
 export type Flow =
@@ -162,7 +163,8 @@ export function checkTimeout(timeoutMs: number, name = "timeoutMs"): void {
 
 function named(kind: string, options?: CollectiveOptions): Pick<Request, "name" | "signal"> {
   return {
-    name: options?.label === undefined ? kind : `${kind} "${options.label}"`,
+    // Whatever a label is, it must not keep this rank from its call, which the others wait for.
+    name: options?.label === undefined ? kind : `${kind} "${display(options.label)}"`,
     signal: options?.signal,
   };
 }

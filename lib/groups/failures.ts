@@ -42,20 +42,25 @@ export function fromPlain(
 }
 
 /**
- * Says what a thrown value says, whatever it is.
+ * Says what a thrown value says, whatever it is: a message may be no text, a getter throw, a proxy refuse to be looked at.
  *
  * @param error what was thrown
- * @returns its message, never empty
+ * @returns its message, never empty; never throws
  */
 export function messageOf(error: unknown): string {
-  return (error instanceof Error ? error.message : display(error)) || "no message";
+  return textOf(() => (error instanceof Error ? error.message : error)) || "no message";
 }
 
-/** Any value in a few words. */
+/** Any value in a few words; never throws. */
 export function display(value: unknown): string {
-  if (ArrayBuffer.isView(value)) return `${value.constructor.name} of ${value.byteLength} bytes`;
+  return textOf(() =>
+    ArrayBuffer.isView(value) ? `${value.constructor.name} of ${value.byteLength} bytes` : value
+  );
+}
+
+function textOf(look: () => unknown): string {
   try {
-    return String(value);
+    return String(look());
   } catch {
     return "an object without a text";
   }

@@ -7,7 +7,7 @@
 
 import type { ProcessGroup } from "../collectives.ts";
 import { checkWorld, type Engine, membersOf, processGroup } from "./engine.ts";
-import { createRendezvous, type Rendezvous } from "./rendezvous.ts";
+import { createRendezvous, createRoll, type Roll } from "./rendezvous.ts";
 
 /** Options of {@linkcode inProcessGroup} and {@linkcode runRanks}. */
 export interface InProcessOptions {
@@ -20,7 +20,7 @@ export interface World {
   /** One end per rank, in rank order. */
   readonly engines: readonly Engine[];
   /** Tells that a rank will not call again, also not in its sub-groups: it ended, or it failed with a cause. */
-  readonly leave: Rendezvous["leave"];
+  readonly leave: Roll["leave"];
 }
 
 /**
@@ -52,7 +52,7 @@ export function inProcessGroup(
   worldSize: number,
   options: InProcessOptions = {},
 ): readonly ProcessGroup[] {
-  return Object.freeze(createWorld(worldSize, options, false).engines.map(processGroup));
+  return Object.freeze(createWorld(worldSize, options).engines.map(processGroup));
 }
 
 /**
@@ -84,7 +84,7 @@ export async function runRanks<T>(
   body: (group: ProcessGroup) => Promise<T>,
   options: InProcessOptions = {},
 ): Promise<T[]> {
-  const { engines, leave } = createWorld(worldSize, options, true);
+  const { engines, leave } = createWorld(worldSize, options);
   let first: { readonly cause: unknown } | undefined;
   const results = await Promise.allSettled(engines.map(async (engine) => {
     const { rank } = engine;
@@ -107,44 +107,35 @@ export async function runRanks<T>(
  *
  * @param worldSize number of ranks, >= 1
  * @param options the deadline
- * @param followed whether somebody will tell of ranks that leave, and sub-groups must hear of it
  * @returns their ends
  * @throws RangeError for an impossible number of ranks or deadline
  */
-export function createWorld(
-  worldSize: number,
-  { timeoutMs = 60_000 }: InProcessOptions,
-  followed: boolean,
-): World {
+export function createWorld(worldSize: number, { timeoutMs = 60_000 }: InProcessOptions): World {
   checkWorld(worldSize, timeoutMs);
-  const meeting = createRendezvous(worldSize, timeoutMs);
+  const roll = createRoll();
   const ranks = Array.from({ length: worldSize }, (_, rank) => rank);
-  const children: { readonly world: World; readonly members: readonly number[] }[] = [];
-  const gone = new Map<number, Parameters<World["leave"]>[1]>();
+  return { engines: found(ranks, roll, timeoutMs), leave: roll.leave };
+}
+
+/** Makes the ends of a group, whose members are ranks of a world. */
+function found(members: readonly number[], roll: Roll, timeoutMs: number): readonly Engine[] {
+  const worldSize = members.length;
+  const meeting = createRendezvous(members, roll, timeoutMs);
   // Sub-groups that some of their members have not come for yet, by the number of the split and the members.
-  const splits = ranks.map(() => 0);
-  const fresh = new Map<string, { readonly world: World; waiting: number }>();
+  const splits = members.map(() => 0);
+  const fresh = new Map<string, { readonly engines: readonly Engine[]; waiting: number }>();
 
   /** The first member of a sub-group to come makes it; the last one leaves no trace of it here. */
-  const enter = (rank: number, split: number, members: readonly number[]): Engine => {
-    const key = `${split}: ${members}`;
-    const entry = fresh.get(key) ?? { world: found(members), waiting: members.length };
+  const enter = (rank: number, split: number, part: readonly number[]): Engine => {
+    const key = `${split}: ${part}`;
+    const entry = fresh.get(key) ??
+      { engines: found(part.map((i) => members[i]), roll, timeoutMs), waiting: part.length };
     fresh.set(key, entry);
     if (--entry.waiting === 0) fresh.delete(key);
-    return entry.world.engines[members.indexOf(rank)];
+    return entry.engines[part.indexOf(rank)];
   };
 
-  const found = (members: readonly number[]): World => {
-    const world = createWorld(members.length, { timeoutMs }, followed);
-    if (followed) children.push({ world, members });
-    // A rank may have ended while its split was still under way.
-    members.forEach((rank, place) => {
-      if (gone.has(rank)) world.leave(place, gone.get(rank));
-    });
-    return world;
-  };
-
-  const engines = ranks.map((rank): Engine => ({
+  return members.map((_, rank): Engine => ({
     rank,
     worldSize,
     meet: (request) => meeting.meet(rank, request),
@@ -153,14 +144,4 @@ export function createWorld(
       return enter(rank, split, membersOf(await meeting.meet(rank, request), rank));
     },
   }));
-  return {
-    engines,
-    leave: (rank, failure) => {
-      gone.set(rank, failure);
-      meeting.leave(rank, failure);
-      for (const { world, members } of children) {
-        if (members.includes(rank)) world.leave(members.indexOf(rank), failure);
-      }
-    },
-  };
 }

@@ -22,8 +22,37 @@ import {
 export interface Rendezvous {
   /** Brings one rank's part; takes its place in line at once, in the program order of that rank. */
   readonly meet: (rank: number, request: Request) => Promise<readonly Float64Array[]>;
-  /** Tells that a rank will not call again: it ended, or it failed with a cause. */
-  readonly leave: (rank: number, failure?: { readonly cause: unknown }) => void;
+}
+
+/** What a rank failed with that will not call again; undefined where it just ended. */
+export type Leaving = { readonly cause: unknown } | undefined;
+
+/**
+ * Who of a world has left. Its meeting points look it up when they are called, and are told while somebody waits there:
+ * so the world knows none that nobody uses.
+ */
+export interface Roll {
+  /** Tells that a rank of the world will not call again, in none of its groups. */
+  readonly leave: (rank: number, failure?: Leaving) => void;
+  /** Those who have left, first the first. */
+  readonly gone: ReadonlyMap<number, Leaving>;
+  /** Is told of those who leave from now on, until it lets go. */
+  readonly waiting: Set<(rank: number, failure: Leaving) => void>;
+}
+
+/** Makes the roll of a world. */
+export function createRoll(): Roll {
+  const gone = new Map<number, Leaving>();
+  const waiting: Roll["waiting"] = new Set();
+  return {
+    gone,
+    waiting,
+    leave: (rank, failure) => {
+      if (gone.has(rank)) return;
+      gone.set(rank, failure);
+      for (const tell of [...waiting]) tell(rank, failure);
+    },
+  };
 }
 
 interface Arrival {
@@ -46,20 +75,31 @@ interface Round {
 /**
  * Makes a meeting point.
  *
- * @param worldSize number of ranks, numbered from 0
+ * @param members the ranks in the world of its ranks
+ * @param roll who of the world has left
  * @param timeoutMs how long the first rank to arrive at a call waits for the others, in ms of this thread's own;
  * may be Infinity
  * @returns the meeting point, shared by all ranks
  */
-export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvous {
+export function createRendezvous(
+  members: readonly number[],
+  roll: Roll,
+  timeoutMs: number,
+): Rendezvous {
+  const worldSize = members.length;
   const ranks = Array.from({ length: worldSize }, (_, rank) => rank);
   const calls = ranks.map(() => 0);
   const rounds = new Map<number, Round>();
   const ended = new Set<number>();
   let broken: CollectiveError | undefined;
+  const tell = (inWorld: number, failure: Leaving): void => {
+    const rank = members.indexOf(inWorld);
+    if (rank >= 0 && !ended.has(rank)) leave(rank, failure);
+  };
 
   function close(round: Round): void {
     rounds.delete(round.call);
+    if (rounds.size === 0) roll.waiting.delete(tell);
     round.cleanups.forEach((cleanup) => cleanup());
   }
 
@@ -76,6 +116,7 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
   function meet(rank: number, request: Request): Promise<readonly Float64Array[]> {
     const call = ++calls[rank];
     const { name, signal } = request;
+    for (const [inWorld, failure] of roll.gone) tell(inWorld, failure);
     const absent = [...ended].filter((other) => calls[other] < call);
     if (!broken && absent.length > 0) breakDown(endedError(absent, call, name));
     if (!broken && signal?.aborted) breakDown(cancelledError(rank, call, name, signal.reason));
@@ -99,6 +140,7 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
   function open(call: number, { flow }: Request): Round {
     const round: Round = { call, arrivals: new Map(), cleanups: [], flow, ready: 0 };
     rounds.set(call, round);
+    roll.waiting.add(tell);
     round.cleanups.push(alarmIn(timeoutMs, () => breakDown(late(round))));
     return round;
   }
@@ -169,7 +211,7 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
     });
   }
 
-  function leave(rank: number, failure?: { readonly cause: unknown }): void {
+  function leave(rank: number, failure: Leaving): void {
     ended.add(rank);
     if (failure) {
       const { cause } = failure;
@@ -182,5 +224,5 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
     }
   }
 
-  return Object.freeze({ meet, leave });
+  return Object.freeze({ meet });
 }

@@ -5,6 +5,7 @@
  */
 
 import { DeviceError } from "../../../lib/errors.ts";
+import { alarmIn, patienceFor } from "../../../lib/patience.ts";
 import { mayBlock, sharesMemory } from "./abilities.ts";
 import { closed, dead, notStarted, trapped, unfinished } from "./failures.ts";
 import { LAYOUT } from "./protocol.ts";
@@ -45,7 +46,7 @@ export interface TeamOptions {
   readonly exports: Record<string, (...values: number[]) => void>;
   /** How many threads, the caller's included: 1 to 16. */
   readonly threads: number;
-  /** How long helpers may take to start, and in each run after the caller's own part has ended, in ms. */
+  /** How long helpers may take to start, and in each run after the caller's own part has ended, in ms of the caller's own. */
   readonly timeoutMs: number;
 }
 
@@ -101,11 +102,11 @@ export async function createTeam(
     for (const helper of helpers) helper.end();
     return error;
   };
-  let timer: ReturnType<typeof setTimeout> | undefined;
+  let giveUp = () => {};
   const started = new Promise<void>((resolve, reject) => {
     if (control === null) return resolve();
     const late = () => reject(end(notStarted(`it took more than ${timeoutMs} ms`)));
-    timer = setTimeout(late, timeoutMs);
+    giveUp = alarmIn(timeoutMs, late);
     let ready = 0;
     for (const slot of slots.keys()) {
       const fail = (reason: string) => reject(end(dead(slot + 1, reason)));
@@ -127,7 +128,7 @@ export async function createTeam(
   } catch (error) {
     throw end(error instanceof DeviceError ? error : notStarted(String(error), error));
   } finally {
-    clearTimeout(timer);
+    giveUp();
   }
   for (const helper of helpers) helper.rest();
 
@@ -156,11 +157,11 @@ function gather(
   kernel: string,
   timeoutMs: number,
 ): DeviceError | undefined {
-  const deadline = performance.now() + timeoutMs;
+  const patience = patienceFor(timeoutMs);
   let failure: DeviceError | undefined;
   for (let thread = 1; thread < parts; thread++) {
     const slot = slots[thread - 1];
-    if (!slot.await(deadline)) {
+    if (!slot.await(patience)) {
       failure ??= unfinished(kernel, thread, timeoutMs);
       continue;
     }

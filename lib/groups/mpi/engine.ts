@@ -5,6 +5,7 @@
  */
 
 import type { CollectiveError } from "../../errors.ts";
+import { awakeClock, paceOf } from "../../patience.ts";
 import type { Engine, Request } from "../engine.ts";
 import { cancelledError, deadlineError, leftError } from "../failures.ts";
 import { type Call, failedAlone, presenceOf } from "./call.ts";
@@ -56,6 +57,8 @@ const EXCUSED_MS = 400;
 const CATCHING_UP_MS = 1;
 /** How long a rank that does not know what went wrong leaves the word to others. */
 const UNKNOWING_MS = 50;
+/** Looks are far closer together than that: what is longer was spent asleep, or on something else. */
+const LONGEST_STEP_MS = 50;
 /** After so long without a call there may be messages of a group that broke meanwhile. */
 const IDLE_MS = 1;
 
@@ -80,10 +83,14 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   let broken: Error | undefined;
   /** The call whose turn it is, or was last. */
   let current: Call | undefined;
-  /** When its turn came, its present request was posted, messages were looked for; and its deadline. */
-  let [began, since, seen, deadline] = [0, 0, 0, 0];
-  /** When the last call came to its end. */
-  let left = performance.now();
+  /** The time in which this process itself ran: one that was stopped must not blame others for it. */
+  const clock = awakeClock(Math.min(LONGEST_STEP_MS, paceOf(timeoutMs).mostMs));
+  /** When its turn came, its present request was posted; and its deadline. By this clock. */
+  let [began, since, deadline] = [0, 0, 0];
+  /** When messages were looked for, by the clock on the wall. */
+  let seen = 0;
+  /** When the last call came to its end, by this clock. */
+  let left = clock();
   /** Goes on with the call whose request is pending. */
   let resume: (() => void) | undefined;
   /** Whether others may wait for this rank in a step that cannot be given up, and what to do after it. */
@@ -139,7 +146,8 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   /** The turn of a call has come. */
   function begin(call: Call): void {
     current = call;
-    began = since = seen = performance.now();
+    began = since = clock();
+    seen = performance.now();
     deadline = began + timeoutMs;
     // A group that broke meanwhile takes no further call, though MPI might complete it.
     guard(() => {
@@ -183,7 +191,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
 
   function leave(call: Call): void {
     line.shift();
-    left = performance.now();
+    left = clock();
     call.forget?.();
     if (call.part) release(call.part, memory);
     committed = false;
@@ -197,8 +205,8 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   }
 
   function complete(bytes: number): Promise<void> | undefined {
-    since = performance.now();
-    if (spin(since + progress.spinMs(bytes))) return;
+    since = clock();
+    if (spin(performance.now() + progress.spinMs(bytes))) return;
     progress.watch(look);
     return new Promise((resolve) => resume = resolve);
   }
@@ -222,17 +230,18 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   }
 
   /** One look of the loop; says when it wants the next. */
-  function look(now: number): Pause | null {
+  function look(wall: number): Pause | null {
+    const now = clock();
     if (broken || (line.length === 0 && !settlement.begun())) return null;
     let pause: Pause | null = UNREADY_US;
     guard(() => {
       const fresh = now - since < progress.turnsMs;
       // Who was busy has to take in what came meanwhile, which one test does not.
-      const until = now - seen > BUSY_MS
+      const until = wall - seen > BUSY_MS
         ? performance.now() + CATCHING_UP_MS
         : fresh
-        ? now + progress.spinMs(0)
-        : now;
+        ? wall + progress.spinMs(0)
+        : wall;
       if (resume && !settlement.begun() && spin(until)) {
         resume();
         resume = undefined;
@@ -251,10 +260,11 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   function patrol(now: number, at: Presence | null): void {
     const verdict = settlement.patrol(now, at);
     if (verdict) return breakDown(verdict);
-    if (now - seen > BUSY_MS && now < began + timeoutMs + EXCUSED_MS) {
+    const wall = performance.now();
+    if (wall - seen > BUSY_MS && now < began + timeoutMs + EXCUSED_MS) {
       deadline = Math.max(deadline, now + BUSY_MS);
     }
-    seen = now;
+    seen = wall;
     if (now > deadline && line.length > 0 && !committed && !settlement.begun()) {
       settlement.propose(undefined, now);
     }
@@ -272,7 +282,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
       return;
     }
     guard(() => {
-      const now = performance.now();
+      const now = clock();
       mailbox.catchUp();
       patrol(now, standing(now));
       if (!broken && !settlement.begun()) settlement.propose(error, now);

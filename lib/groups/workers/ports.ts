@@ -63,7 +63,7 @@ export interface Hub {
  * @throws RangeError for an impossible number of ranks or deadline
  */
 export function openHub(worldSize: number, options: InProcessOptions): Hub {
-  const world = createWorld(worldSize, options, true);
+  const world = createWorld(worldSize, options);
   const channels = world.engines.map((engine) => {
     const channel = new MessageChannel();
     serve(channel.port1, engine, (failure) => world.leave(engine.rank, failure));

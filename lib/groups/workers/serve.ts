@@ -104,9 +104,21 @@ async function serve<P, R>(
   }
 }
 
+/** What can be said of a thrown value and sent: its texts may be none, or not be had. */
 function thrown(error: unknown): Thrown {
-  if (!(error instanceof Error)) return { name: "Error", message: messageOf(error) };
-  const { name, message, stack } = error;
   const plain = error instanceof CollectiveError ? toPlain(error) : undefined;
-  return { name, message, stack, plain };
+  const text = (look: () => unknown): string | undefined => {
+    try {
+      const value = look();
+      return typeof value === "string" ? value : undefined;
+    } catch {
+      return undefined;
+    }
+  };
+  return {
+    name: text(() => (error as Error).name) ?? "Error",
+    message: messageOf(error),
+    stack: text(() => (error as Error).stack),
+    ...(plain ? { plain } : {}),
+  };
 }

@@ -5,6 +5,7 @@
  */
 
 import { CollectiveError } from "../../errors.ts";
+import { alarmIn } from "../../patience.ts";
 import { checkTimeout } from "../engine.ts";
 import { fromPlain } from "../failures.ts";
 import { type SeatOptions, transfers, type WorkerGroupOptions, workerSeats } from "./seats.ts";
@@ -23,7 +24,6 @@ export interface SpawnOptions<P> extends SeatOptions, WorkerGroupOptions {
 /** How long a worker may be too busy to answer while none has ended, and how often it is asked at most. */
 const BUSY_MS = 600_000;
 const ASKING_MS = 1000;
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /**
  * Starts one worker per rank, waits for all of them, and ends them.
@@ -78,14 +78,14 @@ export async function spawnWorkers<P, R>(
   const stopped = new Promise<Failure>((resolve) => stop = resolve);
   const abort = () => stop({ rank: -1, error: signal?.reason });
   signal?.addEventListener("abort", abort, { once: true });
-  let patience: ReturnType<typeof setTimeout> | undefined;
+  let hurry = () => {};
+  let hurried = false;
 
   const fail = (rank: number, error: unknown): void => {
     failures.push({ rank, error });
     world.leave(rank, { cause: error });
-    if (timeoutMs === Infinity) return;
-    const longest = Math.min(timeoutMs + 1000, LONGEST_TIMER_MS);
-    patience ??= setTimeout(() => stop(firstOf(failures)), longest);
+    if (!hurried) hurry = alarmIn(timeoutMs + 1000, () => stop(firstOf(failures)));
+    hurried = true;
   };
   try {
     for (const seat of world.seats) {
@@ -103,7 +103,7 @@ export async function spawnWorkers<P, R>(
     if (failures.length > 0) throw firstOf(failures).error;
     return results as R[];
   } finally {
-    clearTimeout(patience);
+    hurry();
     signal?.removeEventListener("abort", abort);
     for (const { end } of running) end();
     world.close();
@@ -141,11 +141,11 @@ function run(
   const { promise: ended, resolve } = Promise.withResolvers<unknown>();
   const { promise: ready, resolve: isReady } = Promise.withResolvers<void>();
   let over = false;
-  let starting: ReturnType<typeof setTimeout> | undefined;
+  let started = () => {};
   let asking: ReturnType<typeof setInterval> | undefined;
   const conclude = (result: unknown): void => {
     over = true;
-    clearTimeout(starting);
+    started();
     clearInterval(asking);
     isReady();
     resolve(result);
@@ -189,18 +189,16 @@ function run(
   });
   worker.addEventListener("message", (event: MessageEvent) => {
     if (event.data !== READY) return;
-    clearTimeout(starting);
+    started();
     isReady();
   });
-  if (startTimeoutMs !== Infinity) {
-    starting = setTimeout(() =>
-      refuse(
-        new Error(
-          `Cannot start rank ${rank} as its worker must call serveRank(): ` +
-            `it did not within ${startTimeoutMs} ms`,
-        ),
-      ), startTimeoutMs);
-  }
+  started = alarmIn(startTimeoutMs, () =>
+    refuse(
+      new Error(
+        `Cannot start rank ${rank} as its worker must call serveRank(): ` +
+          `it did not within ${startTimeoutMs} ms`,
+      ),
+    ));
   const begin = (): void => {
     if (over) return;
     try {
