@@ -196,6 +196,20 @@ export function deadlineError(unfinished: Unfinished): CollectiveError {
   );
 }
 
+/**
+ * Says that a seat is taken.
+ *
+ * @param rank whose seat
+ * @returns the error
+ */
+export function takenBefore(rank: number): TypeError {
+  return new TypeError(
+    `Cannot take the seat of rank ${rank} as each seat may be taken once: it was taken before; ` +
+      `a worker that was started anew cannot come back to its group: make new seats for all ranks ` +
+      `by workerSeats(), and begin from the state that the others have`,
+  );
+}
+
 function list(ranks: readonly number[]): string {
   return `${ranks.length === 1 ? "rank" : "ranks"} ${ranks.join(", ")}`;
 }

@@ -6,8 +6,14 @@
  */
 
 import type { ProcessGroup } from "../collectives.ts";
-import { checkWorld, type Engine, membersOf, processGroup } from "./engine.ts";
-import { createRendezvous, createRoll, type Roll } from "./rendezvous.ts";
+import { checkWorld, type Engine, membersOf, processGroup, type Request } from "./engine.ts";
+import {
+  createRendezvous,
+  createRoll,
+  type LocalRequest,
+  type Roll,
+  type Within,
+} from "./rendezvous.ts";
 
 /** Options of {@linkcode inProcessGroup} and {@linkcode runRanks}. */
 export interface InProcessOptions {
@@ -15,10 +21,18 @@ export interface InProcessOptions {
   readonly timeoutMs?: number;
 }
 
+/** One rank's end in this thread. */
+export interface LocalEngine extends Engine {
+  readonly meet: (request: LocalRequest) => Promise<readonly Float64Array[]>;
+  readonly split: (request: Request) => Promise<LocalEngine>;
+  /** The same ranks once more, for what belongs to their call of that number; it breaks with the group. */
+  readonly within: (call: number) => LocalEngine;
+}
+
 /** The ranks of one group, in one thread. */
 export interface World {
   /** One end per rank, in rank order. */
-  readonly engines: readonly Engine[];
+  readonly engines: readonly LocalEngine[];
   /** Tells that a rank will not call again, also not in its sub-groups: it ended, or it failed with a cause. */
   readonly leave: Roll["leave"];
 }
@@ -118,30 +132,39 @@ export function createWorld(worldSize: number, { timeoutMs = 60_000 }: InProcess
 }
 
 /** Makes the ends of a group, whose members are ranks of a world. */
-function found(members: readonly number[], roll: Roll, timeoutMs: number): readonly Engine[] {
+function found(
+  members: readonly number[],
+  roll: Roll,
+  timeoutMs: number,
+  inside?: Within,
+): readonly LocalEngine[] {
   const worldSize = members.length;
-  const meeting = createRendezvous(members, roll, timeoutMs);
-  // Sub-groups that some of their members have not come for yet, by the number of the split and the members.
+  const meeting = createRendezvous(members, roll, timeoutMs, inside);
+  // Groups that some of their members have not come for yet.
   const splits = members.map(() => 0);
-  const fresh = new Map<string, { readonly engines: readonly Engine[]; waiting: number }>();
+  const fresh = new Map<string, { readonly engines: readonly LocalEngine[]; waiting: number }>();
 
-  /** The first member of a sub-group to come makes it; the last one leaves no trace of it here. */
-  const enter = (rank: number, split: number, part: readonly number[]): Engine => {
-    const key = `${split}: ${part}`;
-    const entry = fresh.get(key) ??
-      { engines: found(part.map((i) => members[i]), roll, timeoutMs), waiting: part.length };
+  /** The first member of a group to come makes it; the last one leaves no trace of it here. */
+  const enter = (name: string, rank: number, part: readonly number[], inside?: Within) => {
+    const key = `${name}: ${part}`;
+    const entry = fresh.get(key) ?? {
+      engines: found(part.map((i) => members[i]), roll, timeoutMs, inside),
+      waiting: part.length,
+    };
     fresh.set(key, entry);
     if (--entry.waiting === 0) fresh.delete(key);
     return entry.engines[part.indexOf(rank)];
   };
 
-  return members.map((_, rank): Engine => ({
+  return members.map((_, rank): LocalEngine => ({
     rank,
     worldSize,
     meet: (request) => meeting.meet(rank, request),
     split: async (request) => {
       const split = ++splits[rank];
-      return enter(rank, split, membersOf(await meeting.meet(rank, request), rank));
+      const part = membersOf(await meeting.meet(rank, request), rank);
+      return enter(`split ${split}`, rank, part);
     },
+    within: (call) => enter(`call ${call}`, rank, [...members.keys()], { outer: meeting, call }),
   }));
 }

@@ -5,7 +5,7 @@
  */
 
 import type { Combine } from "../../collectives.ts";
-import { checkTotal, fold, foldInto } from "../contributions.ts";
+import { checkTotal, fold, foldInto, shareOf } from "../contributions.ts";
 import type { Flow } from "../engine.ts";
 import { combineError, messageOf } from "../failures.ts";
 import type { Area } from "./area.ts";
@@ -99,8 +99,7 @@ function* reduceByShares(long: Long, own: Float64Array, combine: Combine): Steps
       take: ({ desks, total }) => {
         if (i > 0) pieceAt(i - 1).set(before.subarray(0, pieceAt(i - 1).length));
         before = total;
-        const from = Math.floor(rank * piece.length / worldSize);
-        const to = Math.floor((rank + 1) * piece.length / worldSize);
+        const [from, to] = shareOf(piece.length, rank, worldSize);
         if (from === to) return;
         const shares = desks.map(({ values }) => values.subarray(from, to));
         failure = failureOf(() => foldInto(total.subarray(from, to), shares, combine));

@@ -6,9 +6,10 @@
 
 import type { ProcessGroup } from "../../collectives.ts";
 import { checkWorld, type Engine, processGroup } from "../engine.ts";
-import { display } from "../failures.ts";
+import { display, takenBefore } from "../failures.ts";
 import { checkMemory, claimSeat, createMemory } from "./arena.ts";
-import { openHub, portEnd } from "./ports.ts";
+import { openHub } from "./hub.ts";
+import { portEnd } from "./port_end.ts";
 import { leaveShared, sharedEngine } from "./shared_engine.ts";
 
 /** Options of {@linkcode workerSeats}. */
@@ -22,9 +23,10 @@ export interface SeatOptions {
    */
   readonly transport?: "auto" | "shared" | "port";
   /**
-   * Numbers that a rank can bring to a call at once over shared memory, 131,136 by default (1 MiB; statistics of 65,567
-   * channels); in sub-groups 8,192 at most. Longer arrays travel in pieces. Every group has 2 * worldSize + 2 times as much address space; memory is
-   * used where it is written to.
+   * Numbers that a rank can bring to a call at once, 131,136 by default (1 MiB; statistics of 65,567 channels); over shared
+   * memory in sub-groups 8,192 at most. Longer arrays travel in pieces, and no rank holds more than four times its own:
+   * what declares to be `elementwise` is reduced in shares, all else is folded whole, by one rank after the other. Over
+   * shared memory every group has 2 * worldSize + 2 times as much address space; memory is used where it is written to.
    */
   readonly capacity?: number;
 }
@@ -37,6 +39,8 @@ export interface WorkerSeat {
   readonly worldSize: number;
   /** How long a rank waits for the others, in ms. */
   readonly timeoutMs: number;
+  /** Numbers that a rank can bring to a call at once. */
+  readonly capacity: number;
   /** What connects the ranks. */
   readonly link: SharedArrayBuffer | MessagePort;
 }
@@ -124,7 +128,7 @@ export function workerSeats(worldSize: number, options: SeatOptions = {}): Worke
     );
   }
   const seat = (rank: number, link: WorkerSeat["link"]): WorkerSeat =>
-    Object.freeze({ rank, worldSize, timeoutMs, link });
+    Object.freeze({ rank, worldSize, timeoutMs, capacity, link });
   if (shared) {
     const memory = createMemory(worldSize, capacity);
     return Object.freeze({
@@ -184,7 +188,7 @@ export interface Taken {
  * @throws TypeError where it is no seat, one that was taken before, or blocking is asked for over a port
  */
 export function takeSeat(seat: WorkerSeat, { wait = "async" }: WorkerGroupOptions): Taken {
-  const { rank, worldSize, timeoutMs, link } = seat;
+  const { rank, worldSize, timeoutMs, capacity, link } = seat;
   if (wait !== "async" && wait !== "block") {
     throw new TypeError(
       `Cannot join the group as wait must be "async" or "block": current value is ${
@@ -206,21 +210,7 @@ export function takeSeat(seat: WorkerSeat, { wait = "async" }: WorkerGroupOption
       `Cannot join the group as wait "block" needs shared memory: this seat has a port`,
     );
   }
-  return portEnd(link, rank, worldSize, timeoutMs);
-}
-
-/**
- * Says that a seat is taken.
- *
- * @param rank whose seat
- * @returns the error
- */
-export function takenBefore(rank: number): TypeError {
-  return new TypeError(
-    `Cannot take the seat of rank ${rank} as each seat may be taken once: it was taken before; ` +
-      `a worker that was started anew cannot come back to its group: make new seats for all ranks ` +
-      `by workerSeats(), and begin from the state that the others have`,
-  );
+  return portEnd(link, { rank, worldSize, timeoutMs, capacity });
 }
 
 /** Threads share memory in Deno, and on pages that are isolated from other origins. */
