@@ -30,3 +30,8 @@ export const blockingKit = kit("blocking workers", { transport: "shared", wait: 
 export const piecesKit = kit("workers with small desks", { transport: "shared", capacity: 2 });
 /** A port each. */
 export const portsKit = kit("workers over ports", { transport: "port" });
+/** Ports over which all travels two numbers at a time. */
+export const portPiecesKit = kit("workers over ports in pieces", {
+  transport: "port",
+  capacity: 2,
+});

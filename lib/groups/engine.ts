@@ -169,8 +169,14 @@ function named(kind: string, options?: CollectiveOptions): Pick<Request, "name" 
   };
 }
 
-/** What is declared of a function is compared too: who cuts and who does not would wait for each other. */
-function nameOf(combine: Combine): string {
+/**
+ * Names a function as it is compared across ranks. So is what is declared of it: who cuts arrays and who does not would
+ * wait for each other.
+ *
+ * @param combine what a rank passed as such
+ * @returns a name
+ */
+export function nameOf(combine: Combine): string {
   const name = combine?.name || "an unnamed function";
   const expected = name === "sum";
   if (Boolean(combine?.elementwise) === expected) return name;
