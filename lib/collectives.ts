@@ -40,6 +40,19 @@ export type AllReduce = (
   options?: CollectiveOptions,
 ) => Promise<Float64Array>;
 
+/**
+ * {@linkcode AllReduce} that holds up the thread and returns the total itself, with the same bits, deadline and errors; it
+ * meets the awaited calls of other ranks. For threads that may be held up: MPI, and workers with `wait: "block"`.
+ *
+ * Throws TypeError where the group's engine or this thread cannot wait so, and while an awaited call of this rank, in any
+ * of its groups, is under way.
+ */
+export type AllReduceBlocking = (
+  local: Float64Array,
+  combine: Combine,
+  options?: Pick<CollectiveOptions, "label">,
+) => Float64Array;
+
 /** Gives every rank the arrays of all ranks, in rank order; all of one length. */
 export type AllGather = (
   local: Float64Array | Promise<Float64Array>,
@@ -74,8 +87,16 @@ export interface ReduceGroup {
   readonly allReduce: AllReduce;
 }
 
+/** What a reduction over replicas needs that cannot await it. */
+export interface BlockingGroup {
+  /** Number of ranks; with 1 no collective is called. */
+  readonly worldSize: number;
+  /** The reduction; a plain function. */
+  readonly allReduceBlocking: AllReduceBlocking;
+}
+
 /** One rank's handle on a group of ranks that compute together. Frozen. */
-export interface ProcessGroup extends ReduceGroup {
+export interface ProcessGroup extends ReduceGroup, BlockingGroup {
   /** This rank's number, 0 .. worldSize - 1. */
   readonly rank: number;
   /** Arrays of all ranks. */

@@ -5,7 +5,7 @@ import { hasMpi } from "./mpi_kit.ts";
 import { PAUSED } from "./pauses/program.ts";
 import { stopOften } from "./pauses/stop.ts";
 
-const TIMES = 5;
+const TIMES = 4;
 
 function test(engine: string, isMpi: boolean): void {
   Deno.test(`a process that is stopped past the deadline goes on: ${engine}`, async () => {

@@ -7,6 +7,7 @@ import { startWorker, type WorkerTask } from "./worker_rank.ts";
 function kit(name: string, options: SpawnOptions<WorkerTask>): GroupKit {
   return {
     name,
+    ...(options.wait === "block" ? { blocks: true } : {}),
     costlyStart: 8,
     run: <P, R>(
       worldSize: number,
@@ -34,4 +35,10 @@ export const portsKit = kit("workers over ports", { transport: "port" });
 export const portPiecesKit = kit("workers over ports in pieces", {
   transport: "port",
   capacity: 2,
+});
+/** Both: shared memory with small desks, waiting blocked. */
+export const blockingPiecesKit = kit("blocking workers with small desks", {
+  transport: "shared",
+  capacity: 2,
+  wait: "block",
 });

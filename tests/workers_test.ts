@@ -11,13 +11,21 @@ import { CollectiveError } from "../mod.ts";
 import { counting } from "./signals.ts";
 import { groupSuite } from "./group_suite.ts";
 import { groupSuite as collectives } from "./suites/groups.ts";
-import { blockingKit, piecesKit, portPiecesKit, portsKit, sharedKit } from "./workers_kit.ts";
+import {
+  blockingKit,
+  blockingPiecesKit,
+  piecesKit,
+  portPiecesKit,
+  portsKit,
+  sharedKit,
+} from "./workers_kit.ts";
 
 groupSuite(sharedKit);
 groupSuite(blockingKit);
 groupSuite(piecesKit);
 groupSuite(portsKit);
 collectives(portPiecesKit);
+collectives(blockingPiecesKit);
 
 const RANKS = new URL("./workers/ranks.ts", import.meta.url);
 const spawn = (name: string, worldSize: number, options: SpawnOptions<string> = {}) =>

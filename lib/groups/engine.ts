@@ -44,6 +44,8 @@ export interface Engine {
    * resolves to belong to the caller.
    */
   readonly meet: (request: Request) => Promise<readonly Float64Array[]>;
+  /** `meet` that holds up the thread; throws TypeError where that cannot be. */
+  readonly meetNow: (request: Request) => readonly Float64Array[];
   /** Meets, gathering `[color, key]`, and goes on to the engine of this rank's sub-group within the same place in line. */
   readonly split: (request: Request) => Promise<Engine>;
 }
@@ -61,12 +63,12 @@ export function processGroup(engine: Engine): ProcessGroup {
     rank,
     worldSize,
     allReduce: async (values, combine, options) => {
-      const [total] = await meet({
-        ...named("allReduce", options),
-        detail: (own) => `${lengthOf(own)} with ${nameOf(combine)}`,
-        values,
-        flow: { kind: "reduce", combine },
-      });
+      const [total] = await meet(reduction(values, combine, options));
+      return total;
+    },
+    allReduceBlocking: (values, combine, options) => {
+      const { label } = options ?? {};
+      const [total] = engine.meetNow(reduction(values, combine, { label }));
       return total;
     },
     allGather: async (values, options) =>
@@ -159,6 +161,31 @@ export function checkTimeout(timeoutMs: number, name = "timeoutMs"): void {
     `Cannot make the group as ${name} must be in (0, ${longest}] or Infinity: ` +
       `current value is ${timeoutMs}`,
   );
+}
+
+function reduction(
+  values: Request["values"],
+  combine: Combine,
+  options?: CollectiveOptions,
+): Request {
+  return {
+    ...named("allReduce", options),
+    detail: (own) => `${lengthOf(own)} with ${nameOf(combine)}`,
+    values,
+    flow: { kind: "reduce", combine },
+  };
+}
+
+/**
+ * Makes the `meetNow` of an engine that has none.
+ *
+ * @param reason what it would take, as in "as ..."
+ * @returns what throws
+ */
+export function cannotBlock(reason: string): Engine["meetNow"] {
+  return ({ name }) => {
+    throw new TypeError(`Cannot hold up the thread in ${name} as ${reason}`);
+  };
 }
 
 function named(kind: string, options?: CollectiveOptions): Pick<Request, "name" | "signal"> {

@@ -196,6 +196,13 @@ export function deadlineError(unfinished: Unfinished): CollectiveError {
   );
 }
 
+/** A call that would hold up the thread while another of this rank needs it. */
+export function busyError(name: string): TypeError {
+  return new TypeError(
+    `Cannot hold up the thread in ${name} as no awaited call of this rank must be under way: await them first`,
+  );
+}
+
 /**
  * Says that a seat is taken.
  *

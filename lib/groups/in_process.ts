@@ -6,7 +6,14 @@
  */
 
 import type { ProcessGroup } from "../collectives.ts";
-import { checkWorld, type Engine, membersOf, processGroup, type Request } from "./engine.ts";
+import {
+  cannotBlock,
+  checkWorld,
+  type Engine,
+  membersOf,
+  processGroup,
+  type Request,
+} from "./engine.ts";
 import {
   createRendezvous,
   createRoll,
@@ -20,6 +27,11 @@ export interface InProcessOptions {
   /** How long the first rank to arrive at a call waits for the others, in ms; Infinity for ever; 60,000 by default. */
   readonly timeoutMs?: number;
 }
+
+const ONE_THREAD = cannotBlock(
+  "its ranks must have threads of their own: these share one, and would wait for each other for ever; " +
+    "use workers or MPI, or await allReduce()",
+);
 
 /** One rank's end in this thread. */
 export interface LocalEngine extends Engine {
@@ -160,6 +172,7 @@ function found(
     rank,
     worldSize,
     meet: (request) => meeting.meet(rank, request),
+    meetNow: ONE_THREAD,
     split: async (request) => {
       const split = ++splits[rank];
       const part = membersOf(await meeting.meet(rank, request), rank);

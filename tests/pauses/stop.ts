@@ -6,8 +6,8 @@ import type { Count } from "./collect.ts";
 
 const PROGRAM = new URL("./program.ts", import.meta.url).href;
 const PERMISSIONS = ["--allow-ffi", "--allow-env", "--allow-read", "--allow-write", "--allow-sys"];
-/** How long a stop takes, in ms: longer than the deadline. */
-const STOP_MS = 900;
+/** How long a stop takes, in ms: longer than the deadline and all that may be excused. */
+const STOP_MS = 1500;
 /** How long processes run between stops at most, in ms. */
 const RUN_MS = 250;
 /** How long processes may take to start and to end, in ms. */

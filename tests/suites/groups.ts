@@ -109,6 +109,62 @@ export async function sayOddly(
   return [failure, labelled, total];
 }
 
+/** What a call that holds up the thread throws, as plain data. */
+function thrownBy(call: () => unknown): Promise<Failure> {
+  return failureOf(Promise.resolve().then(call));
+}
+
+/** The same reductions, awaited and blocking, and in every mixture of both. */
+export async function reduceBlocking(group: ProcessGroup): Promise<number[][]> {
+  const { rank, allReduce, allReduceBlocking } = group;
+  const kept: number[][] = [];
+  for (const length of [1, 3, 1000]) {
+    const own = Float64Array.from(normalArray(length, rank));
+    const moments = Float64Array.of(rank, ...Float64Array.from({ length: 2 * length }, () => rank));
+    const awaited = [await allReduce(own, sum), await allReduce(moments, mergeMoments)];
+    const local = own.slice();
+    const total = allReduceBlocking(local, sum, { label: "now" });
+    if (total.buffer === local.buffer || local.some((value, i) => value !== own[i])) return [];
+    const blocking = [total, allReduceBlocking(moments, mergeMoments)];
+    const mixed = rank === 1
+      ? allReduceBlocking(own, sum, { label: "mixed" })
+      : await allReduce(own, sum, { label: "mixed" });
+    kept.push(...[...awaited, ...blocking, mixed].map((values) => [...values]));
+  }
+  // In sub-groups too.
+  const pair = await group.split(rank % 2);
+  kept.push([group.allReduceBlocking(Float64Array.of(rank), sum)[0]]);
+  kept.push([pair.allReduceBlocking(Float64Array.of(1), sum)[0] / pair.worldSize]);
+  return kept;
+}
+
+/** Failures in turn, each followed by a sum that must work, and at last a rank that comes late. */
+export async function failBlocking(group: ProcessGroup): Promise<(Failure | number)[]> {
+  const { rank, allReduceBlocking } = group;
+  const odd = rank === 1;
+  const one = Float64Array.of(1);
+  const disagreement = await thrownBy(() => allReduceBlocking(new Float64Array(odd ? 5 : 3), sum));
+  const rubbish = await thrownBy(() => allReduceBlocking(odd ? [1] as never : one, sum));
+  const combining = await thrownBy(() =>
+    allReduceBlocking(one, () => {
+      throw new Error("cannot add");
+    })
+  );
+  // While a call is under way, which the others have not made yet, its rank must not be held up.
+  const pending = group.barrier();
+  const busy = await thrownBy(() => allReduceBlocking(one, sum));
+  await pending;
+  const [total] = allReduceBlocking(one, sum);
+  if (odd) await pause(1000);
+  const late = await thrownBy(() => allReduceBlocking(one, sum, { label: "forward" }));
+  const after = await failureOf(group.allReduce(one, sum));
+  return [disagreement, rubbish, combining, busy, total, late, after];
+}
+
+export async function refuseToBlock({ allReduceBlocking }: ProcessGroup): Promise<Failure> {
+  return await thrownBy(() => allReduceBlocking(Float64Array.of(1), sum));
+}
+
 export async function mergeWithEmpty({ rank, allReduce }: ProcessGroup): Promise<number[]> {
   const local = rank === 1 ? [0, 0, 0] : [1, 0.1 * (rank + 1), 0];
   return [...await allReduce(Float64Array.from(local), mergeMoments)];
@@ -455,6 +511,48 @@ export function groupSuite(kit: GroupKit): void {
     assert.equal(same(results), 2);
   });
   if (kit.reduceOnly) return;
+
+  if (kit.blocks) {
+    test(
+      "allReduceBlocking() gives the bits of allReduce()",
+      4,
+      reduceBlocking,
+      null,
+      (results) => {
+        const kept = same(results);
+        for (let i = 0; i < 15; i += 5) {
+          const [total, moments, ...others] = kept.slice(i, i + 5);
+          assert.deepEqual(others, [total, moments, total]);
+        }
+        assert.deepEqual(kept.slice(15), [[6], [1]]);
+      },
+    );
+    test("allReduceBlocking() fails as allReduce() does", 3, failBlocking, null, (results) => {
+      const [disagreement, rubbish, combining, busy, total, late, after] = same(results);
+      const checks = [
+        [disagreement, "disagreement", /disagree: ranks 0, 2 called .*rank 1 called/],
+        [rubbish, "rankFailed", /Rank 1 failed before call 2.*must be a Float64Array/],
+        [combining, "rankFailed", /call 3.*combining failed: cannot add/],
+        [busy, undefined, /^Cannot hold up the thread in allReduce as no awaited call/],
+        [late, "deadline", /call 6, allReduce "forward", as rank 1 did not arrive within 400 ms/],
+        [after, "deadline", /call 6/],
+      ] as const;
+      for (const [failure, code, pattern] of checks) {
+        assert(typeof failure === "object");
+        assert.equal(failure.code, code);
+        assert.match(failure.message, pattern);
+      }
+      assert.equal(total, 3);
+    }, 400);
+  } else {
+    test("allReduceBlocking() is refused where ranks cannot wait so", 2, refuseToBlock, null, (
+      results,
+    ) => {
+      const { name, message } = same(results);
+      assert.equal(name, "TypeError");
+      assert.match(message, /^Cannot hold up the thread in allReduce as /);
+    });
+  }
 
   test(
     "allGather(), broadcast() and barrier() do theirs",

@@ -7,7 +7,7 @@
 import type { CollectiveError } from "../../errors.ts";
 import { awakeClock, paceOf } from "../../patience.ts";
 import type { Engine, Request } from "../engine.ts";
-import { cancelledError, deadlineError, leftError } from "../failures.ts";
+import { busyError, cancelledError, deadlineError, leftError } from "../failures.ts";
 import { type Call, failedAlone, presenceOf } from "./call.ts";
 import { openChannel } from "./channel.ts";
 import { MpiError } from "./errors.ts";
@@ -18,7 +18,7 @@ import type { Operations } from "./operations.ts";
 import { partOf, release, resultOf } from "./parts.ts";
 import { patience, type Pause, type Progress } from "./requests.ts";
 import { createSettlement } from "./settlement.ts";
-import { createSteps } from "./steps.ts";
+import { createCourse, type Steps } from "./steps.ts";
 import { divide } from "./sub_groups.ts";
 
 /** What all groups of a process share. */
@@ -59,6 +59,8 @@ const CATCHING_UP_MS = 1;
 const UNKNOWING_MS = 50;
 /** Looks are far closer together than that: what is longer was spent asleep, or on something else. */
 const LONGEST_STEP_MS = 50;
+/** What nobody ever wakes. */
+const ASLEEP = new Int32Array(new SharedArrayBuffer(4));
 /** After so long without a call there may be messages of a group that broke meanwhile. */
 const IDLE_MS = 1;
 
@@ -73,7 +75,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   const { library, progress, operations, memory, checked, timeoutMs } = session;
   const channel = openChannel(library, comm);
   const { rank, worldSize } = channel;
-  const steps = createSteps(channel, complete, operations, memory, checked);
+  const course = createCourse(channel, operations, memory, checked);
   const mailbox = openMailbox(library, comm, rank, worldSize);
   const settlement = createSettlement(rank, worldSize, mailbox, lateError);
   const line: Call[] = [];
@@ -145,6 +147,11 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
 
   /** The turn of a call has come. */
   function begin(call: Call): void {
+    open(call);
+    if (!broken && !settlement.begun()) perform(call);
+  }
+
+  function open(call: Call): void {
     current = call;
     began = since = clock();
     seen = performance.now();
@@ -154,34 +161,108 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
       if (began - left > IDLE_MS) mailbox.catchUp();
       patrol(began, null);
     });
-    if (!broken && !settlement.begun()) perform(call);
   }
 
   async function perform(call: Call): Promise<void> {
-    const { request: { flow }, finish, reject } = call;
     try {
       if (!call.part && !call.failure) await valuesOf(call);
       if (call.binding) await splitTurn();
       if (broken || settlement.begun()) return; // The verdict rejects the call.
-      const agreed = checked ? steps.agree(call) : undefined;
-      if (agreed) await agreed;
-      if (settlement.begun()) return; // By a signal in between.
-      if (!call.part) return giveUp(failedAlone(call, rank, worldSize));
-      committed = call.binding;
-      const exchanged = steps.exchange(call, call.part);
-      if (exchanged) await exchanged;
-      finish(resultOf(flow, call.part, worldSize));
+      const outcome = drive(route(call));
+      const result = outcome instanceof Promise ? await outcome : outcome;
+      if (!result) return;
+      call.finish(result);
       leave(call);
     } catch (error) {
-      if (error instanceof MpiError) return crash(call, error);
-      if (!checked) return giveUpUnchecked(error as CollectiveError);
-      leave(call);
-      reject(error);
+      if (!failCall(call, error)) return;
     }
     // Not at once: as many calls as stand in line would stand on the stack.
     queueMicrotask(() => {
       if (line.length > 0 && line[0] !== current) begin(line[0]);
     });
+  }
+
+  /** The way of a call whose values are there, to its result; or to none, where the group breaks with it. */
+  function* route(call: Call): Steps<readonly Float64Array[] | undefined> {
+    if (checked) yield* course.agree(call);
+    if (settlement.begun()) return; // By a signal in between.
+    if (!call.part) return void giveUp(failedAlone(call, rank, worldSize));
+    committed = call.binding;
+    yield* course.exchange(call, call.part);
+    return resultOf(call.request.flow, call.part, worldSize);
+  }
+
+  /** Goes through steps; at once as far as it can be: a promise would put off the next step to another turn. */
+  function drive<T>(steps: Steps<T>): T | Promise<T> {
+    for (;;) {
+      const { done, value } = steps.next();
+      if (done) return value;
+      const pending = complete(value);
+      if (pending) return pending.then(() => drive(steps));
+    }
+  }
+
+  /** A call that came to no result; says whether the group goes on with the next. */
+  function failCall(call: Call, error: unknown): boolean {
+    if (error instanceof MpiError) crash(call, error);
+    else if (!checked) giveUpUnchecked(error as CollectiveError);
+    else {
+      leave(call);
+      call.reject(error);
+      return true;
+    }
+    return false;
+  }
+
+  /** A call that holds up the thread until it has its result. */
+  function meetNow(request: Request): readonly Float64Array[] {
+    if (session.engines.some(({ busy }) => busy())) throw busyError(request.name);
+    const number = ++calls;
+    if (broken) throw broken;
+    let failure: { readonly cause: unknown } | undefined;
+    const reject = (cause: unknown) => failure = { cause };
+    const call: Call = { number, request, finish: () => {}, reject, binding: false };
+    bring(call, request.values as Float64Array);
+    line.push(call);
+    open(call);
+    try {
+      if (!broken && !settlement.begun()) {
+        const steps = route(call);
+        for (let step = steps.next(); !failure; step = steps.next()) {
+          if (step.done && !step.value) break;
+          if (!step.done) {
+            completeNow(step.value);
+            continue;
+          }
+          leave(call);
+          return step.value!;
+        }
+      }
+    } catch (error) {
+      failCall(call, error);
+    }
+    while (!failure) pauseNow(since);
+    throw failure.cause;
+  }
+
+  /** Sees what was started last through, or the group to its end. */
+  function completeNow(bytes: number): void {
+    since = clock();
+    if (spin(performance.now() + progress.spinMs(bytes))) return;
+    while (!broken) {
+      if (!settlement.begun() && spin(performance.now())) return;
+      pauseNow(since);
+    }
+    throw broken;
+  }
+
+  /** Looks for messages and at the clock, and sleeps for a moment where that is due. */
+  function pauseNow(since: number): void {
+    const now = clock();
+    guard(() => patrol(now, standing(now)));
+    if (broken) return;
+    const ageMs = now - since;
+    if (ageMs > progress.turnsMs) Atomics.wait(ASLEEP, 0, 0, patience(ageMs) / 1000);
   }
 
   function valuesOf(call: Call): Promise<void> {
@@ -351,6 +432,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     rank,
     worldSize,
     meet: (request) => enter(request, (result) => result, false),
+    meetNow,
     split: (request) => enter(request, subGroup, true),
     broken: () => broken,
     busy: () => line.length > 0,

@@ -6,7 +6,7 @@
 
 import { alarmIn } from "../../patience.ts";
 import { conclude, copyContribution } from "../contributions.ts";
-import type { Engine, Request } from "../engine.ts";
+import { cannotBlock, type Engine, type Request } from "../engine.ts";
 import { combineError, fromPlain, messageOf, type PlainFailure, takenBefore } from "../failures.ts";
 import type { LocalRequest } from "../rendezvous.ts";
 import type { ToHub, ToRank } from "./hub.ts";
@@ -34,6 +34,10 @@ const SLACK_MS = 800;
 /** The mark of a port that somebody has taken in this thread. */
 const TAKEN = Symbol.for("syncbn: this seat is taken");
 const NOTHING = new Float64Array(0);
+
+const NO_MEMORY = cannotBlock(
+  "the ranks must share memory: messages over ports do not come while a thread is held up; await allReduce()",
+);
 
 type Answer = Extract<ToRank, { readonly kind: "values" | "group" | "failure" }>;
 
@@ -181,6 +185,7 @@ export function portEnd(
           throw fail(cause);
         }
       },
+      meetNow: NO_MEMORY,
       split: async (request: Request) => {
         calls++;
         const { answer } = await call("split", group, request);

@@ -6,12 +6,12 @@
  */
 
 import { patienceFor } from "../../patience.ts";
-import { type Engine, membersOf, type Request } from "../engine.ts";
-import { cancelledError, leftError, messageOf } from "../failures.ts";
+import { cannotBlock, type Engine, membersOf, type Request } from "../engine.ts";
+import { busyError, cancelledError, leftError, messageOf } from "../failures.ts";
 import { allocate, areasOf, end, partCapacity, WORLD } from "./arena.ts";
 import { GROUP, openArea, openHead, RANK } from "./area.ts";
 import { breakDown, wake } from "./breakdown.ts";
-import type { Part } from "./desks.ts";
+import { type Part, partOf } from "./desks.ts";
 import { countWeight, type Weight } from "./garbage.ts";
 import { bringInPieces, planOf } from "./pieces.ts";
 import { type Call, openTable, type Steps, type TableOptions } from "./table.ts";
@@ -32,6 +32,9 @@ interface Session extends SharedOptions {
   readonly weight: Weight;
 }
 
+const NOT_BLOCKING = cannotBlock(
+  `the group must be joined with wait "block": current value is "async"`,
+);
 /** What a rank says of the room for its sub-group: that another looks for it, or that there is none. */
 const [NOT_MINE, NO_ROOM] = [0, -1];
 /** How often to look for room: groups that nobody has a handle on give theirs back only once they are collected. */
@@ -119,6 +122,17 @@ function openEnd(session: Session, offset: number, rank: number): Engine {
     return yield* table.round(call, part, planOf(flow));
   }
 
+  /** A call that holds up the thread until it has its result. */
+  function meetNow(request: Request): readonly Float64Array[] {
+    if (busy.size > 0) throw busyError(request.name);
+    const number = ++calls;
+    Atomics.store(area.ranks[rank], RANK.calls, number);
+    const broken = table.broken();
+    if (broken) throw broken;
+    const call = { number, request, patience: patienceFor(timeoutMs), owned: false };
+    return table.driveNow(call, meet(call, partOf(request, request.values as Float64Array)));
+  }
+
   async function divide(call: Call): Promise<Engine> {
     const wishes = await perform(call);
     const members = membersOf(wishes, rank);
@@ -150,6 +164,7 @@ function openEnd(session: Session, offset: number, rank: number): Engine {
     rank,
     worldSize,
     meet: (request) => inLine(request, perform),
+    meetNow: session.waiting === "block" ? meetNow : NOT_BLOCKING,
     split: (request) => inLine(request, divide),
   };
   ends.register(engine, area.group);
