@@ -150,7 +150,9 @@ export { type ReferenceArray, referenceDevice } from "./lib/reference_device.ts"
 export type {
   AllGather,
   AllReduce,
+  AllReduceBlocking,
   Barrier,
+  BlockingGroup,
   Broadcast,
   CollectiveOptions,
   Combine,
@@ -166,4 +168,6 @@ export {
   type CollectiveErrorCode,
   DeviceError,
   type DeviceErrorCode,
+  isCollectiveError,
+  isDeviceError,
 } from "./lib/errors.ts";

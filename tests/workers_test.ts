@@ -203,13 +203,28 @@ Deno.test("what cannot travel is its rank's failure", async () => {
   await assert.rejects(spawnWorkers(RANKS, 2, { parameter }), /could not be cloned/);
 });
 
+Deno.test("a rank that returns what lives on its device is told to read it first", async () => {
+  await assert.rejects(spawn("returnATensor", 2), {
+    name: "TypeError",
+    message:
+      /Cannot return "step\.0\.output\.data" from a rank .* live array .* read it first, by toArray/,
+  });
+});
+
+Deno.test("an error whose texts are none is its rank's failure all the same", async () => {
+  await assert.rejects(spawn("throwOddly", 2), /an object without a text/);
+});
+
 Deno.test("workers that cannot be loaded, or serve no rank, are errors that name them", async () => {
   const nowhere = new URL("./workers/nowhere.ts", import.meta.url);
-  await assert.rejects(spawnWorkers(nowhere, 2), /The worker of rank \d failed/);
+  await assert.rejects(
+    spawnWorkers(nowhere, 2),
+    /The worker of rank \d failed before it served, as its module file:.*nowhere\.ts could not be loaded/,
+  );
   const idle = "data:text/javascript,setInterval(() => {}, 1000)";
   await assert.rejects(
     spawnWorkers(idle, 1, { startTimeoutMs: 200 }),
-    /Cannot start rank 0 as its worker must call serveRank\(\): it did not within 200 ms/,
+    /Cannot start rank 0 as its worker must call serveRank\(\): .*setInterval.* did not within 200 ms/,
   );
 });
 

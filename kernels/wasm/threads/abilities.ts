@@ -16,6 +16,20 @@ export function sharesMemory(): boolean {
 }
 
 /**
+ * Says why a team has one thread here, whatever is asked for.
+ *
+ * @returns a clause, or null where it may have more
+ */
+export function whyOneThread(): string | null {
+  if (!sharesMemory()) {
+    return "threads may not share memory: serve the page with Cross-Origin-Opener-Policy: same-origin and " +
+      "Cross-Origin-Embedder-Policy: require-corp";
+  }
+  if (!mayBlock()) return "this thread may not wait: open the device in a worker";
+  return null;
+}
+
+/**
  * Tells whether this thread may block in `Atomics.wait`: all may but a browser's main thread and its service workers.
  *
  * @returns whether a team of more than one thread can be called from here

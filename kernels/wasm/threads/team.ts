@@ -4,15 +4,15 @@
  * @module
  */
 
-import { DeviceError } from "../../../lib/errors.ts";
+import { DeviceError, isDeviceError } from "../../../lib/errors.ts";
 import { alarmIn, patienceFor } from "../../../lib/patience.ts";
-import { mayBlock, sharesMemory } from "./abilities.ts";
-import { closed, dead, notStarted, trapped, unfinished } from "./failures.ts";
+import { mayBlock, sharesMemory, whyOneThread } from "./abilities.ts";
+import { closed, dead, notAllowed, notStarted, trapped, unfinished } from "./failures.ts";
 import { LAYOUT } from "./protocol.ts";
 import { controlBuffer, openSlot, type Slot } from "./slot.ts";
 import { type StartThread, startThread, type Thread } from "./start.ts";
 
-export { mayBlock, sharesMemory };
+export { mayBlock, sharesMemory, whyOneThread };
 
 /**
  * Threads on one memory.
@@ -68,7 +68,7 @@ interface Kernel {
  * @param start how a helper's thread is started; the platform's way by default
  * @returns the team
  * @throws (rejects with) DeviceError "unsupported" where this thread may not block, or there is no shared memory or no
- * worker; "lost" where a helper could not be started in time. TypeError, RangeError for impossible options
+ * worker, or a policy of the page forbids it; "lost" where a helper could not be started in time. TypeError, RangeError for impossible options
  *
  * @example Two threads fill one memory
  * ```ts ignore
@@ -118,6 +118,7 @@ export async function createTeam(
         },
         // Once all have started this ends the team, and the next run tells.
         ended: fail,
+        refused: () => reject(end(notAllowed())),
       });
       helpers.push(helper);
       helper.post({ module, memory, control, slot, kernels: names });
@@ -126,7 +127,7 @@ export async function createTeam(
   try {
     await started;
   } catch (error) {
-    throw end(error instanceof DeviceError ? error : notStarted(String(error), error));
+    throw end(isDeviceError(error) ? error : notStarted(String(error), error));
   } finally {
     giveUp();
   }

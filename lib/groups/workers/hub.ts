@@ -5,7 +5,7 @@
  * @module
  */
 
-import { CollectiveError } from "../../errors.ts";
+import { isCollectiveError } from "../../errors.ts";
 import { type PlainFailure, toPlain } from "../failures.ts";
 import type { LocalFlow } from "../flow.ts";
 import { createWorld, type InProcessOptions, type LocalEngine } from "../in_process.ts";
@@ -145,7 +145,7 @@ function serve(
     };
     const done = () => pending.delete(id);
     const fail = (error: unknown) => {
-      if (!(error instanceof CollectiveError)) throw error;
+      if (!isCollectiveError(error)) throw error;
       done();
       send({ kind: "failure", id, failure: toPlain(error) });
     };

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { CollectiveError } from "../../errors.ts";
+import { isCollectiveError } from "../../errors.ts";
 import { alarmIn } from "../../patience.ts";
 import { checkTimeout } from "../engine.ts";
 import { fromPlain } from "../failures.ts";
@@ -72,6 +72,7 @@ export async function spawnWorkers<P, R>(
   const start = typeof worker === "function"
     ? worker
     : () => new Worker(worker, { type: "module" });
+  const module = typeof worker === "function" ? "its module" : `its module ${shortened(worker)}`;
   const running: Running[] = [];
   const failures: Failure[] = [];
   let stop: (failure: Failure) => void = () => {};
@@ -91,7 +92,7 @@ export async function spawnWorkers<P, R>(
     for (const seat of world.seats) {
       const message: Omit<Start, "port"> = { mark: START, seat, options: { wait }, parameter };
       const worker = start(seat.rank);
-      running.push(run(worker, message, startTimeoutMs, (error) => fail(seat.rank, error)));
+      running.push(run(worker, message, startTimeoutMs, module, (error) => fail(seat.rank, error)));
     }
     // Together, so that none waits for another that is still loading.
     await Promise.race([Promise.all(running.map(({ ready }) => ready)), stopped]);
@@ -131,6 +132,7 @@ function run(
   worker: Worker,
   message: Omit<Start, "port">,
   startTimeoutMs: number,
+  module: string,
   fail: (error: unknown) => void,
 ): Running {
   const { rank, timeoutMs } = message.seat;
@@ -141,6 +143,7 @@ function run(
   const { promise: ended, resolve } = Promise.withResolvers<unknown>();
   const { promise: ready, resolve: isReady } = Promise.withResolvers<void>();
   let over = false;
+  let serves = false;
   let started = () => {};
   let asking: ReturnType<typeof setInterval> | undefined;
   const conclude = (result: unknown): void => {
@@ -185,10 +188,19 @@ function run(
   };
   worker.addEventListener("error", (event) => {
     event.preventDefault();
-    refuse(new Error(`The worker of rank ${rank} failed: ${event.message}`));
+    // Of a module that does not load some platforms say nothing, and others what was wrong with it.
+    const reason = event.message ? `: ${event.message}` : "";
+    refuse(
+      new Error(
+        serves
+          ? `The worker of rank ${rank} failed${reason}`
+          : `The worker of rank ${rank} failed before it served, as ${module} could not be loaded or run${reason}`,
+      ),
+    );
   });
   worker.addEventListener("message", (event: MessageEvent) => {
     if (event.data !== READY) return;
+    serves = true;
     started();
     isReady();
   });
@@ -196,7 +208,7 @@ function run(
     refuse(
       new Error(
         `Cannot start rank ${rank} as its worker must call serveRank(): ` +
-          `it did not within ${startTimeoutMs} ms`,
+          `${module} did not within ${startTimeoutMs} ms`,
       ),
     ));
   const begin = (): void => {
@@ -225,10 +237,15 @@ function run(
 /** The rank that failed of itself, not because another one did. */
 function firstOf(failures: readonly Failure[]): Failure {
   const own = failures.find(({ rank, error }) =>
-    !(error instanceof CollectiveError && error.code === "rankFailed" &&
-      !error.ranks.includes(rank))
+    !(isCollectiveError(error, "rankFailed") && !error.ranks.includes(rank))
   );
   return own ?? failures[0];
+}
+
+/** An address in a message: of data and blobs the beginning. */
+function shortened(address: string | URL): string {
+  const text = String(address);
+  return text.length > 200 ? `${text.slice(0, 200)}...` : text;
 }
 
 function revive({ name, message, stack, plain }: Thrown): Error {
