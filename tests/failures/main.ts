@@ -4,6 +4,7 @@
  */
 
 import { parseArgs } from "node:util";
+import { type Circumstance, circumstances } from "./circumstances.ts";
 import { isClean, type Line, provoke, table } from "./report.ts";
 import type { Subject } from "./subject.ts";
 import { mpiSubjects } from "./mpi.ts";
@@ -29,15 +30,20 @@ async function main(): Promise<number> {
     console.log(USAGE);
     return values.help ? 0 : 2;
   }
-  const subjects = [...workerSubjects, ...await mpiSubjects()]
-    .filter(({ name }) => name.toLowerCase().includes(values.engine.toLowerCase()));
-  let clean = subjects.length > 0;
-  if (times > 0) clean = await fail(subjects, times) && clean;
+  const isMeant = (name: string) => name.toLowerCase().includes(values.engine.toLowerCase());
+  const subjects = [...workerSubjects, ...await mpiSubjects()].filter(({ name }) => isMeant(name));
+  const others = (await circumstances()).filter(({ subject }) => isMeant(subject));
+  let clean = subjects.length + others.length > 0;
+  if (times > 0) clean = await fail(subjects, others, times) && clean;
   if (soak > 0) clean = await soakAll(subjects, soak) && clean;
   return clean ? 0 : 1;
 }
 
-async function fail(subjects: readonly Subject[], times: number): Promise<boolean> {
+async function fail(
+  subjects: readonly Subject[],
+  others: readonly Circumstance[],
+  times: number,
+): Promise<boolean> {
   const lines: Line[] = [];
   for (const subject of subjects) {
     lines.push(
@@ -47,6 +53,10 @@ async function fail(subjects: readonly Subject[], times: number): Promise<boolea
         }
       }),
     );
+  }
+  for (const { subject, happen } of others) {
+    lines.push(await happen(times));
+    console.error(`${subject}: ${lines.at(-1)?.kind}`);
   }
   console.log(`\n${table(lines)}\n`);
   for (const { subject, kind, remarks } of lines.filter((line) => !isClean(line))) {
