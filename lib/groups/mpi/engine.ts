@@ -7,8 +7,8 @@
 import type { CollectiveError } from "../../errors.ts";
 import { awakeClock, paceOf } from "../../patience.ts";
 import type { Engine, Request } from "../engine.ts";
-import { busyError, cancelledError, deadlineError, leftError } from "../failures.ts";
-import { type Call, failedAlone, presenceOf } from "./call.ts";
+import { busyError, cancelledError, leftError } from "../failures.ts";
+import { type Call, failedAlone, lateOf, presenceOf } from "./call.ts";
 import { openChannel } from "./channel.ts";
 import { MpiError } from "./errors.ts";
 import type { Library } from "./library.ts";
@@ -406,26 +406,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
 
   /** What is known of a call whose time is up. */
   function lateError(present: ReadonlyMap<number, Presence>): CollectiveError {
-    const { number, request: { name }, failure } = current!;
-    const at = new Map(present).set(rank, presenceOf(current!, 0));
-    const ranks = Array.from({ length: worldSize }, (_, other) => other);
-    const hasCome = (there: Presence | undefined) =>
-      there && (there.call > number || (there.call === number && there.waitedMs >= 0));
-    const come = ranks.filter((other) => hasCome(at.get(other)));
-    const inState = (state: Presence["state"]) =>
-      come.filter((other) => at.get(other)?.state === state && at.get(other)?.call === number);
-    return deadlineError({
-      call: number,
-      name,
-      timeoutMs,
-      missing: ranks.filter((other) => !come.includes(other)),
-      unready: inState("unready"),
-      failed: inState("failed").map((other) => ({
-        rank: other,
-        message: at.get(other)?.message ?? "",
-      })),
-      cause: failure?.cause,
-    });
+    return lateOf(current!, present, { rank, worldSize }, timeoutMs);
   }
 
   const engine: MpiEngine = {

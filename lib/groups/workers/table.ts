@@ -12,6 +12,7 @@ import { combineError, deadlineError, endedError, messageOf, type Saying } from 
 import { type Area, DESK, type Desk, GROUP, RANK, roundOf, ROUNDS, VERDICT } from "./area.ts";
 import { hasEnded } from "./arena.ts";
 import { breakDown, breakdownOf, wake } from "./breakdown.ts";
+import { createSpin } from "./spin.ts";
 import { agreed, failedPart, openDesks, type Part, partOf, refusalOf, sayingsOf } from "./desks.ts";
 
 /** How a rank waits for the others: `"async"` leaves its thread free, `"block"` holds it up, which is faster. */
@@ -72,13 +73,6 @@ export interface TableOptions {
   readonly cores: number;
 }
 
-/**
- * Others are often only microseconds behind, so a rank looks for a while before it falls asleep. At most for longer than
- * waking up takes (30 us): a rank that was woken would else find the one that woke it asleep again, call after call. For
- * less the more often it was in vain, as where other work has the cores; and for the full time again now and then.
- */
-const SPIN_MS = { most: 0.1, least: 0.005, retry: 32 } as const;
-const LOOKS_BETWEEN_CLOCKS = 32;
 /** A rank whose values are not there looks this often whether the group still stands. */
 const WATCH_MS = 10;
 
@@ -100,9 +94,7 @@ export function openTable(area: Area, rank: number, options: TableOptions): Tabl
   let combineCause: unknown;
   // No round has come to its end without this rank, though the group may be broken already.
   let { round: rounds } = roundOf(Atomics.load(group, GROUP.round));
-  /** How long to look before falling asleep, in ms, and how often in a row that was in vain. */
-  let spinMs: number = SPIN_MS.most;
-  let vain = 0;
+  const spun = createSpin();
 
   function broken(): CollectiveError | null {
     if (failure === null && Atomics.load(group, GROUP.round) < 0) failure = breakdownOf(area);
@@ -202,7 +194,7 @@ export function openTable(area: Area, rank: number, options: TableOptions): Tabl
     Atomics.store(ranks[rank], RANK.arrivals, rounds);
     if (Atomics.add(group, GROUP.arrived, 1) === worldSize - 1) {
       decide(number, plan);
-    } else if (!(enoughCores && spun(number))) yield number;
+    } else if (!(enoughCores && spun(() => !undecided(number)))) yield number;
     // A round that was decided stands, even where the group has broken down since.
     if (undecided(number)) throw broken();
     return result(call, part, plan, number);
@@ -229,22 +221,6 @@ export function openTable(area: Area, rank: number, options: TableOptions): Tabl
 
   function undecided(round: number): boolean {
     return roundOf(Atomics.load(group, GROUP.round)).round === round;
-  }
-
-  function spun(round: number): boolean {
-    const full = vain > 0 && vain % SPIN_MS.retry === 0;
-    const end = performance.now() + (full ? SPIN_MS.most : spinMs);
-    do {
-      for (let look = 0; look < LOOKS_BETWEEN_CLOCKS; look++) {
-        if (undecided(round)) continue;
-        vain = 0;
-        spinMs = Math.min(SPIN_MS.most, 2 * spinMs);
-        return true;
-      }
-    } while (performance.now() < end);
-    vain++;
-    spinMs = Math.max(SPIN_MS.least, spinMs / 2);
-    return false;
   }
 
   /** Whether there is nothing to wait for; breaks the group where there is nobody to wait for. */
