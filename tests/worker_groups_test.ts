@@ -236,6 +236,30 @@ test("calls over ports reject once the seats are closed", 2, {
 });
 
 test(
+  "a thread that may not be held up takes no seat by block",
+  1,
+  { transport: "shared" },
+  async () => {
+    const { seats } = workerSeats(1, { transport: "shared" });
+    const { wait } = Atomics;
+    Atomics.wait = () => {
+      throw new TypeError("Atomics.wait cannot be called in this context");
+    };
+    try {
+      assert.throws(() => workerGroup(seats[0], { wait: "block" }), {
+        name: "TypeError",
+        message: /wait "block" needs a thread that may be held up.*join it in a worker/,
+      });
+    } finally {
+      Atomics.wait = wait;
+    }
+    // It is not taken by that.
+    const total = await workerGroup(seats[0]).allReduce(one, sum);
+    assert.deepEqual(total, one);
+  },
+);
+
+test(
   "a port that was taken, then handed on, is a seat that is taken",
   2,
   { transport: "port" },

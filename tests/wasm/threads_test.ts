@@ -3,12 +3,8 @@
 import assert from "node:assert/strict";
 import { DeviceError } from "../../mod.ts";
 import { type StartThread, startThread, startWebThread } from "../../kernels/wasm/threads/start.ts";
-import {
-  createTeam,
-  mayBlock,
-  sharesMemory,
-  whyOneThread,
-} from "../../kernels/wasm/threads/team.ts";
+import { createTeam, whyOneThread } from "../../kernels/wasm/threads/team.ts";
+import { mayBlock, sharesMemory } from "../../lib/threads.ts";
 import { openWorkshop } from "./threads_kit.ts";
 import { wasmDevice } from "../../kernels/wasm_device.ts";
 import { xoroshiro128plus } from "pure-rand/generator/xoroshiro128plus";

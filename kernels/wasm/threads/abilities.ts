@@ -1,19 +1,10 @@
 /**
- * What a team of threads asks of the thread that calls it, found out by trying.
+ * How many threads a team can have.
  *
  * @module
  */
 
-/**
- * Tells whether memory can be shared with workers: browsers allow it on pages that are isolated (COOP and COEP headers),
- * Deno and Node everywhere.
- *
- * @returns whether a team of more than one thread has a memory to work on
- */
-export function sharesMemory(): boolean {
-  const { crossOriginIsolated } = globalThis as { readonly crossOriginIsolated?: boolean };
-  return typeof SharedArrayBuffer === "function" && crossOriginIsolated !== false;
-}
+import { mayBlock, sharesMemory } from "../../../lib/threads.ts";
 
 /**
  * Says why a team has one thread here, whatever is asked for.
@@ -27,20 +18,4 @@ export function whyOneThread(): string | null {
   }
   if (!mayBlock()) return "this thread may not wait: open the device in a worker";
   return null;
-}
-
-/**
- * Tells whether this thread may block in `Atomics.wait`: all may but a browser's main thread and its service workers.
- *
- * @returns whether a team of more than one thread can be called from here
- */
-export function mayBlock(): boolean {
-  if (typeof SharedArrayBuffer !== "function") return false;
-  try {
-    // Another value than the one that is there: returns at once where it is allowed.
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 1, 0);
-    return true;
-  } catch {
-    return false;
-  }
 }

@@ -6,13 +6,14 @@
 
 import { DeviceError, isDeviceError } from "../../../lib/errors.ts";
 import { alarmIn, patienceFor } from "../../../lib/patience.ts";
-import { mayBlock, sharesMemory, whyOneThread } from "./abilities.ts";
+import { mayBlock, sharesMemory } from "../../../lib/threads.ts";
+import { whyOneThread } from "./abilities.ts";
 import { closed, dead, notAllowed, notStarted, trapped, unfinished } from "./failures.ts";
 import { LAYOUT } from "./protocol.ts";
 import { controlBuffer, openSlot, type Slot } from "./slot.ts";
 import { type StartThread, startThread, type Thread } from "./start.ts";
 
-export { mayBlock, sharesMemory, whyOneThread };
+export { whyOneThread };
 
 /**
  * Threads on one memory.

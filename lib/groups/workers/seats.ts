@@ -5,6 +5,7 @@
  */
 
 import type { ProcessGroup } from "../../collectives.ts";
+import { mayBlock, sharesMemory } from "../../threads.ts";
 import { checkWorld, type Engine, processGroup } from "../engine.ts";
 import { display, takenBefore } from "../failures.ts";
 import { checkMemory, claimSeat, createMemory } from "./arena.ts";
@@ -198,6 +199,12 @@ export function takeSeat(seat: WorkerSeat, { wait = "async" }: WorkerGroupOption
   }
   if (!(link instanceof MessagePort)) {
     checkMemory(link, rank);
+    if (wait === "block" && !mayBlock()) {
+      throw new TypeError(
+        `Cannot join the group as wait "block" needs a thread that may be held up: this one may not, as a page's own; ` +
+          `join it in a worker, or by wait "async"`,
+      );
+    }
     if (!claimSeat(link, rank)) throw takenBefore(rank);
     const cores = globalThis.navigator?.hardwareConcurrency ?? 1;
     return {
@@ -215,8 +222,7 @@ export function takeSeat(seat: WorkerSeat, { wait = "async" }: WorkerGroupOption
 
 /** Threads share memory in Deno, and on pages that are isolated from other origins. */
 function canShare(): boolean {
-  return typeof SharedArrayBuffer !== "undefined" && typeof Atomics.waitAsync === "function" &&
-    (globalThis as { readonly crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
+  return sharesMemory() && typeof Atomics.waitAsync === "function";
 }
 
 function checkRank(rank: number, worldSize: number): number {
