@@ -134,6 +134,24 @@ for (const wait of ["async", "block"] as const) {
   });
 }
 
+for (const transport of transports) {
+  Deno.test(`no rank holds the long arrays of all, over ${transport}`, async () => {
+    const program = new URL("./workers/long_arrays.ts", import.meta.url).pathname;
+    const [ranks, length] = [6, 2_000_001];
+    const args = ["run", "--allow-all", "--no-check", program, transport, `${ranks}`, `${length}`];
+    const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), { args }).output();
+    assert(success, new TextDecoder().decode(stderr));
+    const { totals, times } = JSON.parse(new TextDecoder().decode(stdout));
+    // Each mean is the mean of 1 to 6 weighted by themselves.
+    for (const [total, count, mean] of totals) {
+      assert.deepEqual([total, count], [21, 21]);
+      assert(Math.abs(mean - 91 / 21) < 1e-12);
+    }
+    // Four, the heaps of seven threads, and what their collectors have not come to; to gather them made it 17 and more.
+    assert(times < 12, `${times} times the arrays`);
+  });
+}
+
 Deno.test("ranks that exit their workers are noticed, whoever waits for them", async () => {
   for (const [name, ranks] of [["exitRank1", 3], ["endSilently", 2], ["exitAll", 2]] as const) {
     const start = performance.now();
