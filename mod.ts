@@ -179,4 +179,6 @@ export {
   type CollectiveErrorCode,
   DeviceError,
   type DeviceErrorCode,
+  isCollectiveError,
+  isDeviceError,
 } from "./lib/errors.ts";

@@ -23,7 +23,7 @@
 
 import type { Device } from "../lib/device.ts";
 import { checkOptions } from "../lib/check_effects.ts";
-import { DeviceError } from "../lib/errors.ts";
+import { DeviceError, isDeviceError } from "../lib/errors.ts";
 import { shown } from "../lib/words.ts";
 import { type WasmArray, type WasmDevice, wasmDevice, type WasmOptions } from "./wasm_device.ts";
 import { type OwnedWebGpuDevice, requestWebGpuDevice, type WebGpuArray } from "./webgpu_device.ts";
@@ -160,10 +160,10 @@ async function openWasm(options: WasmOptions | undefined, reason: string): Promi
   try {
     return await wasmDevice(options);
   } catch (cause) {
-    if (!(cause instanceof DeviceError) || cause.code !== "unsupported") throw cause;
+    if (!isDeviceError(cause, "unsupported")) throw cause;
     throw new DeviceError(
-      `Cannot request a device as there must be a hardware GPU or Wasm SIMD: ${reason}, and there ` +
-        "is no Wasm SIMD; use a newer runtime, or referenceDevice()",
+      `Cannot request a device as there must be a hardware GPU or Wasm SIMD: ${reason}, and Wasm SIMD ` +
+        `cannot be had (${cause.message})`,
       "unsupported",
       { cause },
     );

@@ -10,7 +10,15 @@
  * promises the same bits on every rank folds once, or in one order everywhere. The result has the length of its
  * arguments. The library's own are `sum` and `combineMoments`.
  */
-export type Combine = (a: Float64Array, b: Float64Array) => Float64Array;
+export interface Combine {
+  (a: Float64Array, b: Float64Array): Float64Array;
+  /**
+   * Declares that element i of the result depends on the elements i of the arguments alone, whatever i is. Long arrays
+   * may then be cut and each rank fold a part; without it they are folded whole. `sum` declares it; a function of your
+   * own does by `Object.assign(combine, { elementwise: true } as const)`. The same on all ranks.
+   */
+  readonly elementwise?: true;
+}
 
 /** Options of every collective. */
 export interface CollectiveOptions {
@@ -31,6 +39,20 @@ export type AllReduce = (
   combine: Combine,
   options?: CollectiveOptions,
 ) => Promise<Float64Array>;
+
+/**
+ * {@linkcode AllReduce} that holds up the thread and returns the total itself, with the same bits, deadline and errors; it
+ * meets the awaited calls of other ranks. For threads that may be held up: MPI, and workers with `wait: "block"`. A
+ * function `local` is called in the call's turn; what it throws is this rank's failure on every rank.
+ *
+ * Throws TypeError where the group's engine or this thread cannot wait so, and while an awaited call of this rank, in any
+ * of its groups, is under way.
+ */
+export type AllReduceBlocking = (
+  local: Float64Array | (() => Float64Array),
+  combine: Combine,
+  options?: Pick<CollectiveOptions, "label">,
+) => Float64Array;
 
 /** Gives every rank the arrays of all ranks, in rank order; all of one length. */
 export type AllGather = (
@@ -66,17 +88,7 @@ export interface ReduceGroup {
   readonly allReduce: AllReduce;
 }
 
-/**
- * {@linkcode AllReduce} on a thread that may be held up: the same deadlines, errors and bits. `local` is called in the call's
- * turn; what it throws is this rank's failure on every rank.
- */
-export type AllReduceBlocking = (
-  local: Float64Array | (() => Float64Array),
-  combine: Combine,
-  options?: Pick<CollectiveOptions, "label">,
-) => Float64Array;
-
-/** A group whose ranks may hold their threads up, as workers and processes may and a page's main thread may not. */
+/** What a reduction over replicas needs that cannot await it. */
 export interface BlockingGroup {
   /** Number of ranks; with 1 no collective is called. */
   readonly worldSize: number;
@@ -85,7 +97,7 @@ export interface BlockingGroup {
 }
 
 /** One rank's handle on a group of ranks that compute together. Frozen. */
-export interface ProcessGroup extends ReduceGroup {
+export interface ProcessGroup extends ReduceGroup, BlockingGroup {
   /** This rank's number, 0 .. worldSize - 1. */
   readonly rank: number;
   /** Arrays of all ranks. */

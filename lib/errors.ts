@@ -2,6 +2,10 @@
  * The two failures that a caller may want to catch and act upon; everything else is a `TypeError` (wrong kind or
  * shape) or a `RangeError` (wrong value) and means that the program must be changed.
  *
+ * They are told apart by `name` and `code`: where two bundles, or two versions, of the library meet in one program, each
+ * has classes of its own, and `instanceof` knows those of one. {@linkcode isCollectiveError} and {@linkcode isDeviceError}
+ * ask for what both have.
+ *
  * @module
  */
 
@@ -22,7 +26,7 @@ export type CollectiveErrorCode = "disagreement" | "rankFailed" | "deadline" | "
  *
  * @example Telling a late rank from a wrong program
  * ```ts
- * import { CollectiveError, runRanks, sum } from "@syncbn/syncbn";
+ * import { isCollectiveError, runRanks, sum } from "@syncbn/syncbn";
  * import assert from "node:assert/strict";
  *
  * const run = runRanks(2, async ({ rank, allReduce }) => {
@@ -30,7 +34,7 @@ export type CollectiveErrorCode = "disagreement" | "rankFailed" | "deadline" | "
  *   try {
  *     await allReduce(Float64Array.of(1), sum);
  *   } catch (error) {
- *     assert(error instanceof CollectiveError);
+ *     assert(isCollectiveError(error));
  *     assert.deepEqual([error.code, error.ranks], ["rankFailed", [1]]);
  *   }
  * });
@@ -82,14 +86,14 @@ export type DeviceErrorCode = "unsupported" | "outOfMemory" | "lost" | "validati
  *
  * @example Falling back to float32 on purpose
  * ```ts
- * import { DeviceError, referenceDevice, tensor } from "@syncbn/syncbn";
+ * import { isDeviceError, referenceDevice, tensor } from "@syncbn/syncbn";
  *
  * const device = referenceDevice();
  * const make = (dtype: "float16" | "float32") => tensor(device, [1, 2], [2, 1], { dtype });
  * try {
  *   make("float16");
  * } catch (error) {
- *   if (!(error instanceof DeviceError && error.code === "unsupported")) throw error;
+ *   if (!isDeviceError(error, "unsupported")) throw error;
  *   make("float32");
  * }
  * ```
@@ -110,5 +114,62 @@ export class DeviceError extends Error {
   constructor(message: string, code: DeviceErrorCode, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
+  }
+}
+
+/**
+ * Tells whether an error is a {@linkcode CollectiveError}, also one of another copy of the library.
+ *
+ * @param error anything that was thrown
+ * @param code which one; any by default
+ * @returns whether it has that name, a code, and the ranks at fault
+ *
+ * @example
+ * ```ts
+ * import { inProcessGroup, isCollectiveError, sum } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const [alone] = inProcessGroup(2, { timeoutMs: 10 });
+ * try {
+ *   await alone.allReduce(Float64Array.of(1), sum);
+ * } catch (error) {
+ *   assert(isCollectiveError(error, "deadline") && error.ranks.includes(1));
+ * }
+ * ```
+ */
+export function isCollectiveError(
+  error: unknown,
+  code?: CollectiveErrorCode,
+): error is CollectiveError {
+  return isNamed(error, "CollectiveError", code) && Array.isArray((error as CollectiveError).ranks);
+}
+
+/**
+ * Tells whether an error is a {@linkcode DeviceError}, also one of another copy of the library.
+ *
+ * @param error anything that was thrown
+ * @param code which one; any by default
+ * @returns whether it has that name and a code
+ *
+ * @example
+ * ```ts
+ * import { DeviceError, isDeviceError } from "@syncbn/syncbn";
+ *
+ * const error: unknown = new DeviceError("Cannot go on as the device must be there", "lost");
+ * console.assert(isDeviceError(error) && isDeviceError(error, "lost"));
+ * console.assert(!isDeviceError(error, "unsupported") && !isDeviceError(new Error("lost")));
+ * ```
+ */
+export function isDeviceError(error: unknown, code?: DeviceErrorCode): error is DeviceError {
+  return isNamed(error, "DeviceError", code);
+}
+
+/** Whatever was thrown: it may be no error, or a proxy that refuses to be looked at. */
+function isNamed(error: unknown, name: string, code: string | undefined): boolean {
+  try {
+    const { name: its, code: itsCode } = Object(error) as Partial<DeviceError>;
+    return its === name && typeof itsCode === "string" && (code === undefined || itsCode === code);
+  } catch {
+    return false;
   }
 }

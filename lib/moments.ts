@@ -24,13 +24,16 @@ import type { Combine } from "./collectives.ts";
  * assert.deepEqual(sum(Float64Array.of(1, 2), Float64Array.of(10, 20)), Float64Array.of(11, 22));
  * ```
  */
-export const sum: Combine = function sum(a: Float64Array, b: Float64Array): Float64Array {
-  checkLengths(a, b, "add the arrays");
-  const { length } = a;
-  const total = new Float64Array(length);
-  for (let i = 0; i < length; i++) total[i] = a[i] + b[i];
-  return total;
-};
+export const sum: Combine = Object.assign(
+  function sum(a: Float64Array, b: Float64Array): Float64Array {
+    checkLengths(a, b, "add the arrays");
+    const { length } = a;
+    const total = new Float64Array(length);
+    for (let i = 0; i < length; i++) total[i] = a[i] + b[i];
+    return total;
+  },
+  { elementwise: true } as const,
+);
 
 /**
  * Merges the moments of two sets of values into those of their union: the {@linkcode Combine} of statistics.

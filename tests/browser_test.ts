@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import type { Report } from "./browser/page.ts";
 import type { WasmReport } from "./browser/wasm_page.ts";
-import { train } from "./browser/wasm_worker.ts";
+import { type Outcome, train } from "./browser/wasm_worker.ts";
 import { hasChromium, ISOLATING, visits } from "./chromium.ts";
 import { assertClose } from "./kit.ts";
 import { referenceDevice } from "../mod.ts";
@@ -46,8 +46,41 @@ Deno.test({
     // A few units in the last place of results of about 1.
     const close = { absolute: 2e-6, relative: 0 };
     assertClose(largest, expected, close, "one thread in a browser");
-    assert.deepEqual(open, { page: isolated.page, worker: isolated.page });
+    assert.match(isolated.page.reason ?? "", /this thread may not wait/);
+    assert.equal(isolated.worker.reason, null);
+    const { reason } = open.page as Outcome;
+    const shared = { ...isolated.page, reason };
+    assert.match(reason ?? "", /threads may not share memory: .*Cross-Origin-Opener-Policy/);
+    assert.deepEqual(open, { page: shared, worker: shared });
     assert.equal(isolated.worker.threads, 2);
     assertClose(isolated.worker.largest, expected, close, "two threads in a browser");
+  },
+});
+
+Deno.test({
+  name:
+    "a page whose policy forbids Wasm, or workers from blobs, is told which directive to change",
+  ignore,
+  fn: async () => {
+    const policy = (scripts: string) => ({
+      ...ISOLATING,
+      "content-security-policy":
+        `script-src 'self' ${scripts}; connect-src 'self'; worker-src 'self'`,
+    });
+    const [noWasm, noBlobs] = await visits<WasmReport>(["wasm_page", "wasm_worker"], [
+      policy(""),
+      policy("'wasm-unsafe-eval'"),
+    ]);
+    for (const said of [noWasm.page, noWasm.worker]) {
+      assert.match(
+        `${said}`,
+        /^DeviceError unsupported: .*'wasm-unsafe-eval' to the directive script-src/,
+      );
+    }
+    assert.equal((noBlobs.page as Outcome).threads, 1);
+    assert.match(
+      `${noBlobs.worker}`,
+      /^DeviceError unsupported: .*add blob: to its directive worker-src/,
+    );
   },
 });

@@ -195,3 +195,17 @@ Deno.test("splitting does not keep sub-groups alive in an inProcessGroup()", asy
   for (let i = 0; i < 20_000; i++) await alone.split(0);
   assert((Deno.memoryUsage().heapUsed - before) / 2 ** 20 < 40);
 });
+
+Deno.test("splitting does not keep sub-groups alive in runRanks()", async () => {
+  // 5 KB each made 100 MB; a rank that ends must all the same be missed in the last one.
+  const grown = await runRanks(2, async ({ rank, split }) => {
+    for (let i = 0; i < 1000; i++) await split(0);
+    const before = Deno.memoryUsage().heapUsed;
+    for (let i = 0; i < 20_000; i++) await split(0);
+    const grown = (Deno.memoryUsage().heapUsed - before) / 2 ** 20;
+    const last = await split(0);
+    if (rank === 0) await assert.rejects(last.barrier(), /rank 1 ended before it/);
+    return grown;
+  }, { timeoutMs: Infinity });
+  assert(grown.every((mebibytes) => mebibytes < 40), `${grown}`);
+});

@@ -68,6 +68,8 @@ export interface GroupKit extends Kit {
   ) => Promise<R[]>;
   /** Whether only `allReduce` is this kind's own, and the other collectives are tested elsewhere. */
   readonly reduceOnly?: true;
+  /** Whether ranks may hold up their threads: `allReduceBlocking` works. */
+  readonly blocks?: true;
   /** False where sums are not folded in rank order, from left to right: then their last bits are the engine's own. */
   readonly foldsInOrder?: false;
   /**

@@ -185,6 +185,7 @@ export function mpiKit(family: MpiFamily, fixed: MpiOptions = {}, hosts?: Hosts)
   return {
     name: hosts ? `${family} on two hosts` : family,
     foldsInOrder: false,
+    blocks: true,
     costlyStart: hosts ? 4 : 8,
     run: <P, R>(
       worldSize: number,

@@ -130,6 +130,31 @@ for (const transport of ["shared", "port"] as const) {
     const cancelled = await failure(a.barrier({ signal: AbortSignal.abort(reason) }));
     assert.equal(cancelled.cause, reason);
   });
+  test(on("a seat is taken once"), 2, { transport }, async ([a, b], { seats }) => {
+    for (const seat of seats) {
+      assert.throws(() => workerGroup(seat), {
+        name: "TypeError",
+        message: /seat of rank \d as each seat may be taken once.*make new seats for all ranks/,
+      });
+    }
+    const totals = await Promise.all([a.allReduce(one, sum), b.allReduce(one, sum)]);
+    assert.deepEqual(totals, [Float64Array.of(2), Float64Array.of(2)]);
+  });
+  test(on("a group that nobody has a handle on is kept for its call"), 2, { transport }, async (
+    groups,
+  ) => {
+    // The collector has every reason to come; the areas of groups that are gone serve the next ones.
+    for (let i = 0; i < 40; i++) {
+      const late = (rank: number) => pause(rank === 0 ? 3 : 0).then(() => Float64Array.of(i));
+      const totals = await Promise.all(groups.map(async (group) => {
+        const total = (await group.split(0)).allReduce(late(group.rank), sum);
+        for (let k = 0; k < 3; k++) new ArrayBuffer(2 ** 26);
+        await group.split(group.rank);
+        return (await total)[0];
+      }));
+      assert.deepEqual(totals, [2 * i, 2 * i]);
+    }
+  });
   test(on("signals are let go of"), 1, { transport }, async ([a]) => {
     const { signal, listeners } = counting();
     await a.barrier({ signal });
@@ -208,4 +233,77 @@ test("calls over ports reject once the seats are closed", 2, {
     assert.equal(error.code, "cancelled");
     assert.match(error.message, /whoever made the seats has closed them/);
   }
+});
+
+test(
+  "a thread that may not be held up takes no seat by block",
+  1,
+  { transport: "shared" },
+  async () => {
+    const { seats } = workerSeats(1, { transport: "shared" });
+    const { wait } = Atomics;
+    Atomics.wait = () => {
+      throw new TypeError("Atomics.wait cannot be called in this context");
+    };
+    try {
+      assert.throws(() => workerGroup(seats[0], { wait: "block" }), {
+        name: "TypeError",
+        message: /wait "block" needs a thread that may be held up.*join it in a worker/,
+      });
+    } finally {
+      Atomics.wait = wait;
+    }
+    // It is not taken by that.
+    const total = await workerGroup(seats[0]).allReduce(one, sum);
+    assert.deepEqual(total, one);
+  },
+);
+
+test(
+  "a port that was taken, then handed on, is a seat that is taken",
+  2,
+  { transport: "port" },
+  async (
+    [a],
+    { seats },
+  ) => {
+    const [, seat] = seats;
+    const link = structuredClone(seat.link as MessagePort, {
+      transfer: [seat.link as MessagePort],
+    });
+    const again = workerGroup({ ...seat, link });
+    await pause(20); // The hub's answer is on its way.
+    assert.match((await failure(again.barrier())).message, /seat of rank 1 .* taken once/);
+    link.close();
+    assert.equal(a.rank, 0);
+  },
+);
+
+test(
+  "room in shared memory that nobody uses any more serves again",
+  2,
+  { transport: "shared" },
+  async (
+    groups,
+    { seats },
+  ) => {
+    const { byteLength } = seats[0].link as SharedArrayBuffer;
+    for (let i = 0; i < 4000; i++) await Promise.all(groups.map(({ split }) => split(0)));
+    // Without it some 1.7 GB.
+    assert((seats[0].link as SharedArrayBuffer).byteLength - byteLength < 2 ** 29);
+  },
+);
+
+test("ranks may leave while groups are made, and none is missed", 4, {
+  transport: "shared",
+  timeoutMs: 5000,
+}, async (
+  groups,
+  { leave },
+) => {
+  const parts = Promise.all(groups.map(({ rank, split }) => split(rank % 2)));
+  leave(3);
+  const [first, second] = await parts;
+  assert.deepEqual((await failure(second.barrier())).ranks, [1]);
+  assert.equal(first.worldSize, 2);
 });

@@ -12,6 +12,7 @@ function kit(
 ): GroupKit {
   return {
     ...{ name, tier },
+    ...(options.wait === "block" ? { blocks: true } : {}),
     costlyStart: 8,
     run: <P, R>(
       worldSize: number,
@@ -39,3 +40,15 @@ export const piecesKit = kit(
 );
 /** A port each. */
 export const portsKit = kit("workers over ports", { transport: "port" });
+/** Ports over which all travels two numbers at a time. */
+export const portPiecesKit = kit(
+  "workers over ports in pieces",
+  { transport: "port", capacity: 2 },
+  "full",
+);
+/** Both: shared memory with small desks, waiting blocked. */
+export const blockingPiecesKit = kit(
+  "blocking workers with small desks",
+  { transport: "shared", capacity: 2, wait: "block" },
+  "full",
+);

@@ -122,6 +122,24 @@ for (const wait of ["async", "block"] as const) {
   });
 }
 
+for (const transport of transports) {
+  Deno.test(`no rank holds the long arrays of all, over ${transport}`, async () => {
+    const program = new URL("./workers/long_arrays.ts", import.meta.url).pathname;
+    const [ranks, length] = [6, 2_000_001];
+    const args = ["run", "--allow-all", "--no-check", program, transport, `${ranks}`, `${length}`];
+    const { success, stdout, stderr } = await new Deno.Command(Deno.execPath(), { args }).output();
+    assert(success, new TextDecoder().decode(stderr));
+    const { totals, times } = JSON.parse(new TextDecoder().decode(stdout));
+    // Each mean is the mean of 1 to 6 weighted by themselves.
+    for (const [total, count, mean] of totals) {
+      assert.deepEqual([total, count], [21, 21]);
+      assert(Math.abs(mean - 91 / 21) < 1e-12);
+    }
+    // Four, the heaps of seven threads, and what their collectors have not come to; to gather them made it 17 and more.
+    assert(times < 12, `${times} times the arrays`);
+  });
+}
+
 Deno.test("ranks that exit their workers are noticed, whoever waits for them", async () => {
   for (const [name, ranks] of [["exitRank1", 3], ["endSilently", 2], ["exitAll", 2]] as const) {
     const start = performance.now();
@@ -191,13 +209,28 @@ Deno.test("what cannot travel is its rank's failure", async () => {
   await assert.rejects(spawnWorkers(RANKS, 2, { parameter }), /could not be cloned/);
 });
 
+Deno.test("a rank that returns what lives on its device is told to read it first", async () => {
+  await assert.rejects(spawn("returnATensor", 2), {
+    name: "TypeError",
+    message:
+      /Cannot return "step\.0\.output\.data" from a rank .* live array .* read it first, by toArray/,
+  });
+});
+
+Deno.test("an error whose texts are none is its rank's failure all the same", async () => {
+  await assert.rejects(spawn("throwOddly", 2), /an object without a text/);
+});
+
 Deno.test("workers that cannot be loaded, or serve no rank, are errors that name them", async () => {
   const nowhere = new URL("./workers/nowhere.ts", import.meta.url);
-  await assert.rejects(spawnWorkers(nowhere, 2), /The worker of rank \d failed/);
+  await assert.rejects(
+    spawnWorkers(nowhere, 2),
+    /The worker of rank \d failed before it served, as its module file:.*nowhere\.ts could not be loaded/,
+  );
   const idle = "data:text/javascript,setInterval(() => {}, 1000)";
   await assert.rejects(
     spawnWorkers(idle, 1, { startTimeoutMs: 200 }),
-    /Cannot start rank 0 as its worker must call serveRank\(\): it did not within 200 ms/,
+    /Cannot start rank 0 as its worker must call serveRank\(\): .*setInterval.* did not within 200 ms/,
   );
 });
 

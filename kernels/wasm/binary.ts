@@ -4,6 +4,8 @@
  * @module
  */
 
+import { DeviceError } from "../../lib/errors.ts";
+import { quote } from "../../lib/words.ts";
 import { binaries } from "./binaries.ts";
 
 /** The builds there are: with relaxed multiply-add, or with the instructions of SIMD128 alone. */
@@ -26,9 +28,22 @@ export function runs(build: Build): boolean {
  * @param build which one
  * @param kind the memory that it shall import as `env.memory`
  * @returns the module
+ * @throws (rejects with) DeviceError "unsupported" where a policy of the page forbids it
  */
-export function compile(build: Build, kind: MemoryKind): Promise<WebAssembly.Module> {
-  return WebAssembly.compile(bytesOf(build, kind));
+export async function compile(build: Build, kind: MemoryKind): Promise<WebAssembly.Module> {
+  try {
+    return await WebAssembly.compile(bytesOf(build, kind));
+  } catch (cause) {
+    // The runtime knows the instructions (see runs()), so it is the page that may not.
+    throw new DeviceError(
+      "Cannot open the device as compiling Wasm must be allowed: add 'wasm-unsafe-eval' to the directive script-src " +
+        `of the page's Content-Security-Policy, or use referenceDevice(); the runtime says ${
+          quote(String(cause))
+        }`,
+      "unsupported",
+      { cause },
+    );
+  }
 }
 
 function bytesOf(build: Build, kind: MemoryKind): Uint8Array<ArrayBuffer> {

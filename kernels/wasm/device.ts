@@ -15,7 +15,7 @@ import { gradientOperations } from "./gradient_operations.ts";
 import type { WasmDevice, WasmOptions } from "./handle.ts";
 import { WORTH_A_THREAD } from "./layout.ts";
 import { createMemory, type Memory, MOST_PAGES, PAGE } from "./memory.ts";
-import { createTeam, mayBlock, sharesMemory } from "./threads/team.ts";
+import { createTeam, whyOneThread } from "./threads/team.ts";
 import { transfers } from "./transfers.ts";
 import { createContext, elements, type Kernels } from "./context.ts";
 
@@ -46,7 +46,9 @@ export async function createDevice(
   const { arithmetic = "fast", maximumBytes = MOST_PAGES * PAGE, timeoutMs = TIMEOUT_MS } = options;
   const { initialBytes = Math.min(INITIAL_BYTES, maximumBytes) } = options;
   const build = forced ?? chooseBuild(arithmetic);
-  const threads = sharesMemory() && mayBlock() ? options.threads ?? 1 : 1;
+  const wanted = options.threads ?? 1;
+  const threadsReason = wanted > 1 ? whyOneThread() : null;
+  const threads = threadsReason === null ? wanted : 1;
   const shared = threads > 1;
   const wasmMemory = createWasmMemory(initialBytes, maximumBytes, shared);
   const module = await compile(build, shared ? "shared" : "local");
@@ -91,6 +93,7 @@ export async function createDevice(
       float16: true,
       passes: Object.freeze(["residual", "activation"] as const),
       threads,
+      threadsReason,
       arithmetic: build === "relaxed" ? "fast" : "reproducible",
     }),
     describe,

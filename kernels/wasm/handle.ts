@@ -12,6 +12,8 @@ import type { WasmArray } from "./arrays.ts";
 export interface WasmInfo extends DeviceInfo {
   /** Threads that compute, the caller's included. */
   readonly threads: number;
+  /** Why that is one although more were asked for, as a clause that says what to do; null where it is as asked. */
+  readonly threadsReason: string | null;
   /** Whether products are added by one rounding or two; `"reproducible"` gives the same bits on every machine. */
   readonly arithmetic: "fast" | "reproducible";
 }
@@ -29,7 +31,7 @@ export interface WasmDevice extends Device<WasmArray>, Disposable, AsyncDisposab
 export interface WasmOptions {
   /**
    * Threads that compute, the caller's included: 1 by default, 16 at most. More than one need shared memory, and a caller
-   * that may wait: on the main thread of a browser the device has one, and `info.threads` says so.
+   * that may wait: on the main thread of a browser the device has one, and `info.threadsReason` says why.
    */
   readonly threads?: number;
   /**

@@ -5,8 +5,9 @@
  */
 
 import type { Combine } from "../collectives.ts";
-import type { Flow } from "./engine.ts";
+import { sum } from "../moments.ts";
 import { display } from "./failures.ts";
+import type { LocalFlow } from "./flow.ts";
 
 /**
  * Checks that a rank's contribution is what collectives carry.
@@ -31,8 +32,8 @@ export function checkContribution(values: Float64Array, name: string): Float64Ar
  * @returns a copy
  * @throws TypeError where it is no Float64Array
  */
-export function copyContribution(values: Float64Array, name: string): Float64Array {
-  return checkContribution(values, name).slice();
+export function copyContribution(values: Float64Array, name: string): Float64Array<ArrayBuffer> {
+  return checkContribution(values, name).slice() as Float64Array<ArrayBuffer>; // Never of shared memory.
 }
 
 /**
@@ -45,6 +46,26 @@ export function copyContribution(values: Float64Array, name: string): Float64Arr
  */
 export function fold(all: readonly Float64Array[], combine: Combine): Float64Array {
   return checkTotal(all.reduce((a, b) => combine(a, b)), all[0].length, combine);
+}
+
+/**
+ * Folds values in rank order into memory that is there already.
+ *
+ * @param total receives the total; none of the contributions
+ * @param all the contributions, at least one, each as long as the total
+ * @param combine folds two into one of the same length
+ * @throws what combine throws, and TypeError where it returns something else
+ */
+export function foldInto(
+  total: Float64Array,
+  all: readonly Float64Array[],
+  combine: Combine,
+): void {
+  if (combine !== sum) return total.set(fold(all, combine));
+  // The same additions in the same order, without an array for each.
+  const [first, ...others] = all;
+  total.set(first);
+  for (const values of others) for (let i = 0; i < total.length; i++) total[i] += values[i];
 }
 
 /**
@@ -67,6 +88,22 @@ export function checkTotal(total: Float64Array, length: number, combine: Combine
 }
 
 /**
+ * Cuts an array into as many parts as there are ranks.
+ *
+ * @param length of the array
+ * @param rank whose part
+ * @param worldSize number of ranks
+ * @returns where the part begins and ends
+ */
+export function shareOf(
+  length: number,
+  rank: number,
+  worldSize: number,
+): readonly [number, number] {
+  return [Math.floor(rank * length / worldSize), Math.floor((rank + 1) * length / worldSize)];
+}
+
+/**
  * Hands out what all ranks brought.
  *
  * @param flow what becomes of the values
@@ -75,9 +112,9 @@ export function checkTotal(total: Float64Array, length: number, combine: Combine
  * @throws what folding throws, at once
  */
 export function conclude(
-  flow: Flow,
+  flow: LocalFlow,
   all: readonly Float64Array[],
-): () => readonly Float64Array[] {
+): (rank: number) => readonly Float64Array[] {
   switch (flow.kind) {
     case "reduce": {
       const total = fold(all, flow.combine);
@@ -89,5 +126,9 @@ export function conclude(
       return () => [all[flow.root].slice()];
     case "barrier":
       return () => [];
+    case "scatter":
+      return (rank) => all.map((own) => own.slice(...shareOf(own.length, rank, all.length)));
+    case "send":
+      return (rank) => (rank === flow.to ? [all[flow.from].slice()] : []);
   }
 }

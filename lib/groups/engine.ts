@@ -8,6 +8,7 @@
  */
 
 import type { CollectiveOptions, Combine, ProcessGroup } from "../collectives.ts";
+import { display } from "./failures.ts";
 
 /** How the values of a call travel, and what {@linkcode Engine.meet} resolves to. */
 export type Flow =
@@ -28,6 +29,8 @@ export interface Request {
   readonly detail: (values: Float64Array) => string;
   /** What this rank contributes. */
   readonly values: Float64Array | Promise<Float64Array>;
+  /** What makes it in the turn of a call that holds up the thread, instead. */
+  readonly make?: () => Float64Array;
   /** Gives up the call, and with it the group. */
   readonly signal?: AbortSignal;
   /** What becomes of the values. */
@@ -45,6 +48,8 @@ export interface Engine {
    * resolves to belong to the caller.
    */
   readonly meet: (request: Request) => Promise<readonly Float64Array[]>;
+  /** `meet` that holds up the thread; throws TypeError where that cannot be. */
+  readonly meetNow: (request: Request) => readonly Float64Array[];
   /** Meets, gathering `[color, key]`, and goes on to the engine of this rank's sub-group within the same place in line. */
   readonly split: (request: Request) => Promise<Engine>;
 }
@@ -62,12 +67,13 @@ export function processGroup(engine: Engine): ProcessGroup {
     rank,
     worldSize,
     allReduce: async (values, combine, options) => {
-      const [total] = await meet({
-        ...named("allReduce", options),
-        detail: (own) => `${lengthOf(own)} with ${combine?.name || "an unnamed function"}`,
-        values,
-        flow: { kind: "reduce", combine },
-      });
+      const [total] = await meet(reduction(values, combine, options));
+      return total;
+    },
+    allReduceBlocking: (local, combine, options) => {
+      const { label } = options ?? {};
+      const [values, make] = typeof local === "function" ? [NO_VALUES, local] : [local];
+      const [total] = engine.meetNow({ ...reduction(values, combine, { label }), make });
       return total;
     },
     allGather: async (values, options) =>
@@ -162,11 +168,58 @@ export function checkTimeout(timeoutMs: number, name = "timeoutMs"): void {
   );
 }
 
+const NO_VALUES = new Float64Array();
+
+function reduction(
+  values: Request["values"],
+  combine: Combine,
+  options?: CollectiveOptions,
+): Request {
+  return {
+    ...named("allReduce", options),
+    detail: (own) => `${lengthOf(own)} with ${nameOf(combine)}`,
+    values,
+    flow: { kind: "reduce", combine },
+  };
+}
+
+/** What a rank contributes to a call that holds up its thread; throws what keeps it from contributing. */
+export function valuesNow({ values, make }: Request): Float64Array {
+  return make ? make() : values as Float64Array;
+}
+
+/**
+ * Makes the `meetNow` of an engine that has none.
+ *
+ * @param reason what it would take, as in "as ..."
+ * @returns what throws
+ */
+export function cannotBlock(reason: string): Engine["meetNow"] {
+  return ({ name }) => {
+    throw new TypeError(`Cannot hold up the thread in ${name} as ${reason}`);
+  };
+}
+
 function named(kind: string, options?: CollectiveOptions): Pick<Request, "name" | "signal"> {
   return {
-    name: options?.label === undefined ? kind : `${kind} "${options.label}"`,
+    // Whatever a label is, it must not keep this rank from its call, which the others wait for.
+    name: options?.label === undefined ? kind : `${kind} "${display(options.label)}"`,
     signal: options?.signal,
   };
+}
+
+/**
+ * Names a function as it is compared across ranks. So is what is declared of it: who cuts arrays and who does not would
+ * wait for each other.
+ *
+ * @param combine what a rank passed as such
+ * @returns a name
+ */
+export function nameOf(combine: Combine): string {
+  const name = combine?.name || "an unnamed function";
+  const expected = name === "sum";
+  if (Boolean(combine?.elementwise) === expected) return name;
+  return `${name} (${expected ? "not " : ""}elementwise)`;
 }
 
 function lengthOf(values: Float64Array): string {

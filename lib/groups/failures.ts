@@ -42,20 +42,25 @@ export function fromPlain(
 }
 
 /**
- * Says what a thrown value says, whatever it is.
+ * Says what a thrown value says, whatever it is: a message may be no text, a getter throw, a proxy refuse to be looked at.
  *
  * @param error what was thrown
- * @returns its message, never empty
+ * @returns its message, never empty; never throws
  */
 export function messageOf(error: unknown): string {
-  return (error instanceof Error ? error.message : display(error)) || "no message";
+  return textOf(() => (error instanceof Error ? error.message : error)) || "no message";
 }
 
-/** Any value in a few words. */
+/** Any value in a few words; never throws. */
 export function display(value: unknown): string {
-  if (ArrayBuffer.isView(value)) return `${value.constructor.name} of ${value.byteLength} bytes`;
+  return textOf(() =>
+    ArrayBuffer.isView(value) ? `${value.constructor.name} of ${value.byteLength} bytes` : value
+  );
+}
+
+function textOf(look: () => unknown): string {
   try {
-    return String(value);
+    return String(look());
   } catch {
     return "an object without a text";
   }
@@ -188,6 +193,27 @@ export function deadlineError(unfinished: Unfinished): CollectiveError {
     "deadline",
     [...atFault].sort((a, b) => a - b),
     { cause },
+  );
+}
+
+/** A call that would hold up the thread while another of this rank needs it. */
+export function busyError(name: string): TypeError {
+  return new TypeError(
+    `Cannot hold up the thread in ${name} as no awaited call of this rank must be under way: await them first`,
+  );
+}
+
+/**
+ * Says that a seat is taken.
+ *
+ * @param rank whose seat
+ * @returns the error
+ */
+export function takenBefore(rank: number): TypeError {
+  return new TypeError(
+    `Cannot take the seat of rank ${rank} as each seat may be taken once: it was taken before; ` +
+      `a worker that was started anew cannot come back to its group: make new seats for all ranks ` +
+      `by workerSeats(), and begin from the state that the others have`,
   );
 }
 

@@ -9,7 +9,8 @@
 import type { AllReduce, CollectiveOptions, Combine } from "../collectives.ts";
 import { CollectiveError } from "../errors.ts";
 import { copyContribution, fold } from "./contributions.ts";
-import { messageOf } from "./failures.ts";
+import { nameOf } from "./engine.ts";
+import { display, messageOf } from "./failures.ts";
 
 /** What a rank says of itself before values travel: [status, length of text, its checksum, its first code units]. */
 const TEXT_LENGTH = 510;
@@ -68,18 +69,21 @@ export function fromAllGather(
   ): Promise<Float64Array> {
     if (broken) throw broken.cause;
     const label = options?.label;
-    const name = `call ${call}, allReduce${label === undefined ? "" : ` "${label}"`}`;
+    const name = `call ${call}, allReduce${label === undefined ? "" : ` "${display(label)}"`}`;
     const [own] = await Promise.allSettled([
-      local.then((values) => copyContribution(values, name)),
+      local.then((brought) => {
+        const values = copyContribution(brought, name);
+        return { values, text: `${name} of ${values.length} values with ${nameOf(combine)}` };
+      }),
     ]);
     const header = own.status === "fulfilled"
-      ? encode(READY, `${name} of ${own.value.length} values with ${combine?.name}`)
+      ? encode(READY, own.value.text)
       : encode(FAILED, `${name}: ${messageOf(own.reason)}`);
     const ranks = (await exchange(header, options)).map(decode);
     const cause = own.status === "rejected" ? own.reason : undefined;
     agree(ranks, cause);
     if (own.status === "rejected") throw cause;
-    const all = await exchange(own.value, options);
+    const all = await exchange(own.value.values, options);
     try {
       return fold(all, combine).slice();
     } catch (cause) {

@@ -8,8 +8,21 @@
  */
 
 import type { ProcessGroup } from "../collectives.ts";
-import { checkWorld, type Engine, membersOf, processGroup } from "./engine.ts";
-import { createRendezvous, type Rendezvous } from "./rendezvous.ts";
+import {
+  cannotBlock,
+  checkWorld,
+  type Engine,
+  membersOf,
+  processGroup,
+  type Request,
+} from "./engine.ts";
+import {
+  createRendezvous,
+  createRoll,
+  type LocalRequest,
+  type Roll,
+  type Within,
+} from "./rendezvous.ts";
 
 /** Options of {@linkcode inProcessGroup} and {@linkcode runRanks}. */
 export interface InProcessOptions {
@@ -17,12 +30,25 @@ export interface InProcessOptions {
   readonly timeoutMs?: number;
 }
 
+const ONE_THREAD = cannotBlock(
+  "its ranks must have threads of their own: these share one, and would wait for each other for ever; " +
+    "use workers or MPI, or await allReduce()",
+);
+
+/** One rank's end in this thread. */
+export interface LocalEngine extends Engine {
+  readonly meet: (request: LocalRequest) => Promise<readonly Float64Array[]>;
+  readonly split: (request: Request) => Promise<LocalEngine>;
+  /** The same ranks once more, for what belongs to their call of that number; it breaks with the group. */
+  readonly within: (call: number) => LocalEngine;
+}
+
 /** The ranks of one group, in one thread. */
 export interface World {
   /** One end per rank, in rank order. */
-  readonly engines: readonly Engine[];
+  readonly engines: readonly LocalEngine[];
   /** Tells that a rank will not call again, also not in its sub-groups: it ended, or it failed with a cause. */
-  readonly leave: Rendezvous["leave"];
+  readonly leave: Roll["leave"];
 }
 
 /**
@@ -54,7 +80,7 @@ export function inProcessGroup(
   worldSize: number,
   options: InProcessOptions = {},
 ): readonly ProcessGroup[] {
-  return Object.freeze(createWorld(worldSize, options, false).engines.map(processGroup));
+  return Object.freeze(createWorld(worldSize, options).engines.map(processGroup));
 }
 
 /**
@@ -86,7 +112,7 @@ export async function runRanks<T>(
   body: (group: ProcessGroup) => Promise<T>,
   options: InProcessOptions = {},
 ): Promise<T[]> {
-  const { engines, leave } = createWorld(worldSize, options, true);
+  const { engines, leave } = createWorld(worldSize, options);
   let first: { readonly cause: unknown } | undefined;
   const results = await Promise.allSettled(engines.map(async (engine) => {
     const { rank } = engine;
@@ -109,60 +135,51 @@ export async function runRanks<T>(
  *
  * @param worldSize number of ranks, >= 1
  * @param options the deadline
- * @param followed whether somebody will tell of ranks that leave, and sub-groups must hear of it
  * @returns their ends
  * @throws RangeError for an impossible number of ranks or deadline
  */
-export function createWorld(
-  worldSize: number,
-  { timeoutMs = 60_000 }: InProcessOptions,
-  followed: boolean,
-): World {
+export function createWorld(worldSize: number, { timeoutMs = 60_000 }: InProcessOptions): World {
   checkWorld(worldSize, timeoutMs);
-  const meeting = createRendezvous(worldSize, timeoutMs);
+  const roll = createRoll();
   const ranks = Array.from({ length: worldSize }, (_, rank) => rank);
-  const children: { readonly world: World; readonly members: readonly number[] }[] = [];
-  const gone = new Map<number, Parameters<World["leave"]>[1]>();
-  // Sub-groups that some of their members have not come for yet, by the number of the split and the members.
-  const splits = ranks.map(() => 0);
-  const fresh = new Map<string, { readonly world: World; waiting: number }>();
+  return { engines: found(ranks, roll, timeoutMs), leave: roll.leave };
+}
 
-  /** The first member of a sub-group to come makes it; the last one leaves no trace of it here. */
-  const enter = (rank: number, split: number, members: readonly number[]): Engine => {
-    const key = `${split}: ${members}`;
-    const entry = fresh.get(key) ?? { world: found(members), waiting: members.length };
+/** Makes the ends of a group, whose members are ranks of a world. */
+function found(
+  members: readonly number[],
+  roll: Roll,
+  timeoutMs: number,
+  inside?: Within,
+): readonly LocalEngine[] {
+  const worldSize = members.length;
+  const meeting = createRendezvous(members, roll, timeoutMs, inside);
+  // Groups that some of their members have not come for yet.
+  const splits = members.map(() => 0);
+  const fresh = new Map<string, { readonly engines: readonly LocalEngine[]; waiting: number }>();
+
+  /** The first member of a group to come makes it; the last one leaves no trace of it here. */
+  const enter = (name: string, rank: number, part: readonly number[], inside?: Within) => {
+    const key = `${name}: ${part}`;
+    const entry = fresh.get(key) ?? {
+      engines: found(part.map((i) => members[i]), roll, timeoutMs, inside),
+      waiting: part.length,
+    };
     fresh.set(key, entry);
     if (--entry.waiting === 0) fresh.delete(key);
-    return entry.world.engines[members.indexOf(rank)];
+    return entry.engines[part.indexOf(rank)];
   };
 
-  const found = (members: readonly number[]): World => {
-    const world = createWorld(members.length, { timeoutMs }, followed);
-    if (followed) children.push({ world, members });
-    // A rank may have ended while its split was still under way.
-    members.forEach((rank, place) => {
-      if (gone.has(rank)) world.leave(place, gone.get(rank));
-    });
-    return world;
-  };
-
-  const engines = ranks.map((rank): Engine => ({
+  return members.map((_, rank): LocalEngine => ({
     rank,
     worldSize,
     meet: (request) => meeting.meet(rank, request),
+    meetNow: ONE_THREAD,
     split: async (request) => {
       const split = ++splits[rank];
-      return enter(rank, split, membersOf(await meeting.meet(rank, request), rank));
+      const part = membersOf(await meeting.meet(rank, request), rank);
+      return enter(`split ${split}`, rank, part);
     },
+    within: (call) => enter(`call ${call}`, rank, [...members.keys()], { outer: meeting, call }),
   }));
-  return {
-    engines,
-    leave: (rank, failure) => {
-      gone.set(rank, failure);
-      meeting.leave(rank, failure);
-      for (const { world, members } of children) {
-        if (members.includes(rank)) world.leave(members.indexOf(rank), failure);
-      }
-    },
-  };
 }

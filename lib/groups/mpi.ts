@@ -17,7 +17,7 @@ import { createOperations } from "./mpi/operations.ts";
 import { createProgress } from "./mpi/requests.ts";
 import { joinWorld } from "./mpi/world.ts";
 
-export { MpiError, type MpiErrorCode } from "./mpi/errors.ts";
+export { isMpiError, MpiError, type MpiErrorCode } from "./mpi/errors.ts";
 export type { MpiFamily } from "./mpi/launcher.ts";
 
 /** Options of {@linkcode mpiGroup}. */

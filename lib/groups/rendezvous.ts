@@ -5,6 +5,7 @@
  */
 
 import type { CollectiveError } from "../errors.ts";
+import { alarmIn } from "../patience.ts";
 import { conclude, copyContribution } from "./contributions.ts";
 import type { Request } from "./engine.ts";
 import {
@@ -16,13 +17,61 @@ import {
   leftError,
   messageOf,
 } from "./failures.ts";
+import type { LocalFlow } from "./flow.ts";
 
 /** The meeting point of a fixed number of ranks. */
 export interface Rendezvous {
   /** Brings one rank's part; takes its place in line at once, in the program order of that rank. */
-  readonly meet: (rank: number, request: Request) => Promise<readonly Float64Array[]>;
-  /** Tells that a rank will not call again: it ended, or it failed with a cause. */
-  readonly leave: (rank: number, failure?: { readonly cause: unknown }) => void;
+  readonly meet: (rank: number, request: LocalRequest) => Promise<readonly Float64Array[]>;
+  /** Breaks the group. */
+  readonly breakDown: (error: CollectiveError) => void;
+  /** Why the group is broken, where it is. */
+  readonly broken: () => CollectiveError | undefined;
+  /** What breaks down with this group: is told while somebody waits there. */
+  readonly within: Set<(error: CollectiveError) => void>;
+}
+
+/** One rank's part in a call in this thread. */
+export interface LocalRequest extends Omit<Request, "flow"> {
+  readonly flow: LocalFlow;
+}
+
+/** A group within another: for what belongs to one of its calls. They break together. */
+export interface Within {
+  readonly outer: Pick<Rendezvous, "breakDown" | "broken" | "within">;
+  /** Its number, which all that happens here goes by. */
+  readonly call: number;
+}
+
+/** What a rank failed with that will not call again; undefined where it just ended. */
+export type Leaving = { readonly cause: unknown } | undefined;
+
+/**
+ * Who of a world has left. Its meeting points look it up when they are called, and are told while somebody waits there:
+ * so the world knows none that nobody uses.
+ */
+export interface Roll {
+  /** Tells that a rank of the world will not call again, in none of its groups. */
+  readonly leave: (rank: number, failure?: Leaving) => void;
+  /** Those who have left, first the first. */
+  readonly gone: ReadonlyMap<number, Leaving>;
+  /** Is told of those who leave from now on, until it lets go. */
+  readonly waiting: Set<(rank: number, failure: Leaving) => void>;
+}
+
+/** Makes the roll of a world. */
+export function createRoll(): Roll {
+  const gone = new Map<number, Leaving>();
+  const waiting: Roll["waiting"] = new Set();
+  return {
+    gone,
+    waiting,
+    leave: (rank, failure) => {
+      if (gone.has(rank)) return;
+      gone.set(rank, failure);
+      for (const tell of [...waiting]) tell(rank, failure);
+    },
+  };
 }
 
 interface Arrival {
@@ -38,26 +87,44 @@ interface Round {
   readonly call: number;
   readonly arrivals: Map<number, Arrival>;
   readonly cleanups: (() => void)[];
-  readonly flow: Request["flow"];
+  readonly flow: LocalFlow;
   ready: number;
 }
 
 /**
  * Makes a meeting point.
  *
- * @param worldSize number of ranks, numbered from 0
- * @param timeoutMs how long the first rank to arrive at a call waits for the others, in milliseconds; may be Infinity
+ * @param members the ranks in the world of its ranks
+ * @param roll who of the world has left
+ * @param timeoutMs how long the first rank to arrive at a call waits for the others, in ms of this thread's own;
+ * may be Infinity
+ * @param inside the group and the call that this is a part of
  * @returns the meeting point, shared by all ranks
  */
-export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvous {
+export function createRendezvous(
+  members: readonly number[],
+  roll: Roll,
+  timeoutMs: number,
+  inside?: Within,
+): Rendezvous {
+  const worldSize = members.length;
   const ranks = Array.from({ length: worldSize }, (_, rank) => rank);
   const calls = ranks.map(() => 0);
   const rounds = new Map<number, Round>();
   const ended = new Set<number>();
+  const within: Rendezvous["within"] = new Set();
   let broken: CollectiveError | undefined;
+  const tell = (inWorld: number, failure: Leaving): void => {
+    const rank = members.indexOf(inWorld);
+    if (rank >= 0 && !ended.has(rank)) leave(rank, failure);
+  };
 
   function close(round: Round): void {
     rounds.delete(round.call);
+    if (rounds.size === 0) {
+      roll.waiting.delete(tell);
+      inside?.outer.within.delete(breakDown);
+    }
     round.cleanups.forEach((cleanup) => cleanup());
   }
 
@@ -67,23 +134,30 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
   }
 
   function breakDown(error: CollectiveError): void {
-    broken ??= error;
-    for (const round of rounds.values()) refuse(round, broken);
+    if (broken) return;
+    broken = error;
+    for (const round of [...rounds.values()]) refuse(round, broken);
+    for (const tell of [...within]) tell(broken);
+    inside?.outer.breakDown(broken);
   }
 
-  function meet(rank: number, request: Request): Promise<readonly Float64Array[]> {
+  function meet(rank: number, request: LocalRequest): Promise<readonly Float64Array[]> {
     const call = ++calls[rank];
     const { name, signal } = request;
+    broken ??= inside?.outer.broken();
+    for (const [inWorld, failure] of roll.gone) tell(inWorld, failure);
     const absent = [...ended].filter((other) => calls[other] < call);
-    if (!broken && absent.length > 0) breakDown(endedError(absent, call, name));
-    if (!broken && signal?.aborted) breakDown(cancelledError(rank, call, name, signal.reason));
+    if (!broken && absent.length > 0) breakDown(endedError(absent, shown(call), name));
+    if (!broken && signal?.aborted) {
+      breakDown(cancelledError(rank, shown(call), name, signal.reason));
+    }
     if (broken) {
       Promise.resolve(request.values).catch(() => {}); // Nobody will look at them any more.
       return Promise.reject(broken);
     }
     const round = rounds.get(call) ?? open(call, request);
     if (signal) {
-      const cancel = () => breakDown(cancelledError(rank, call, name, signal.reason));
+      const cancel = () => breakDown(cancelledError(rank, shown(call), name, signal.reason));
       signal.addEventListener("abort", cancel, { once: true });
       round.cleanups.push(() => signal.removeEventListener("abort", cancel));
     }
@@ -94,17 +168,21 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
     });
   }
 
-  function open(call: number, { flow }: Request): Round {
+  /** The number of a call in messages. */
+  function shown(call: number): number {
+    return inside?.call ?? call;
+  }
+
+  function open(call: number, { flow }: LocalRequest): Round {
     const round: Round = { call, arrivals: new Map(), cleanups: [], flow, ready: 0 };
     rounds.set(call, round);
-    if (timeoutMs !== Infinity) {
-      const timer = setTimeout(() => breakDown(late(round)), timeoutMs);
-      round.cleanups.push(() => clearTimeout(timer));
-    }
+    roll.waiting.add(tell);
+    inside?.outer.within.add(breakDown);
+    round.cleanups.push(alarmIn(timeoutMs, () => breakDown(late(round))));
     return round;
   }
 
-  function bring(round: Round, arrival: Arrival, { values, name, detail }: Request): void {
+  function bring(round: Round, arrival: Arrival, { values, name, detail }: LocalRequest): void {
     const accept = (contribution: Float64Array) => {
       try {
         arrival.values = copyContribution(contribution, name);
@@ -128,7 +206,7 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
     if (round.ready < worldSize || rounds.get(round.call) !== round) return;
     const arrivals = ranks.map((rank) => round.arrivals.get(rank)!);
     const error = judge(
-      round.call,
+      shown(round.call),
       arrivals.map(({ name, failure, description = "" }) => ({
         failed: failure !== undefined,
         text: failure ? `${name}: ${messageOf(failure.cause)}` : description,
@@ -136,18 +214,18 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
       arrivals.find(({ failure }) => failure)?.failure?.cause,
     );
     if (error) return refuse(round, error);
-    let hand: () => readonly Float64Array[];
+    let hand: (rank: number) => readonly Float64Array[];
     try {
       hand = conclude(round.flow, arrivals.map(({ values }) => values!));
     } catch (cause) {
       const [{ description = "" }] = arrivals;
       return refuse(
         round,
-        combineError(round.call, description, worldSize, messageOf(cause), cause),
+        combineError(shown(round.call), description, worldSize, messageOf(cause), cause),
       );
     }
     close(round);
-    for (const { resolve } of arrivals) resolve(hand());
+    arrivals.forEach(({ resolve }, rank) => resolve(hand(rank)));
   }
 
   function late({ call, arrivals }: Round): CollectiveError {
@@ -157,7 +235,7 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
       return failure ? [{ rank, message: messageOf(failure.cause), cause: failure.cause }] : [];
     });
     return deadlineError({
-      call,
+      call: shown(call),
       name,
       timeoutMs,
       missing: ranks.filter((rank) => !arrivals.has(rank)),
@@ -170,18 +248,20 @@ export function createRendezvous(worldSize: number, timeoutMs: number): Rendezvo
     });
   }
 
-  function leave(rank: number, failure?: { readonly cause: unknown }): void {
+  function leave(rank: number, failure: Leaving): void {
     ended.add(rank);
     if (failure) {
       const { cause } = failure;
-      return breakDown(leftError(rank, worldSize, calls[rank], messageOf(cause), cause));
+      return breakDown(
+        leftError(rank, worldSize, inside ? inside.call : calls[rank], messageOf(cause), cause),
+      );
     }
     for (const { call, arrivals } of rounds.values()) {
       if (call <= calls[rank]) continue;
       const [waiting] = arrivals.values();
-      return breakDown(endedError([rank], call, waiting.name));
+      return breakDown(endedError([rank], shown(call), waiting.name));
     }
   }
 
-  return Object.freeze({ meet, leave });
+  return Object.freeze({ meet, breakDown, broken: () => broken, within });
 }

@@ -1,6 +1,6 @@
 /** A page that trains on its main thread and in a worker, and sends home what came of it. */
 
-import { type Outcome, trainHere } from "./wasm_worker.ts";
+import { type Outcome, say, trainHere } from "./wasm_worker.ts";
 
 /** What came of the main thread, and of a worker. */
 export interface WasmReport {
@@ -9,8 +9,7 @@ export interface WasmReport {
 }
 
 /** What came of it; an error's message where there was one. */
-const told = (outcome: Promise<Outcome>): Promise<Outcome | string> =>
-  outcome.catch((error: Error) => `${error.name}: ${error.message}`);
+const told = (outcome: Promise<Outcome>): Promise<Outcome | string> => outcome.catch(say);
 
 const worker = new Worker("./wasm_worker.js", { type: "module" });
 const answer = new Promise<Outcome | string>((resolve) => {

@@ -13,6 +13,7 @@ import {
 /** What came of it. */
 export interface Outcome {
   readonly threads: number;
+  readonly reason: string | null;
   /** The largest elements of the output and of the gradient. */
   readonly largest: readonly number[];
 }
@@ -32,7 +33,14 @@ export async function train<A>(device: Device<A>): Promise<readonly number[]> {
 /** Opens a device with two threads, or as many as it gets, and trains on it. */
 export async function trainHere(): Promise<Outcome> {
   await using device = await wasmDevice({ threads: 2, maximumBytes: 2 ** 28 });
-  return { threads: device.info.threads, largest: await train(device) };
+  const { threads, threadsReason: reason } = device.info;
+  return { threads, reason, largest: await train(device) };
+}
+
+/** An error for the report. */
+export function say(error: Error): string {
+  const { name, code, message } = error as Error & { readonly code?: string };
+  return `${name} ${code}: ${message}`;
 }
 
 /** The scope of a worker, if this is one. */
@@ -43,6 +51,6 @@ const scope = globalThis as unknown as {
 if (scope.WorkerGlobalScope) {
   trainHere().then(
     scope.postMessage,
-    (error: Error) => scope.postMessage(`${error.name}: ${error.message}`),
+    (error: Error) => scope.postMessage(say(error)),
   );
 }

@@ -6,6 +6,7 @@
 import { integer, type Program, text } from "../../examples/command_line.ts";
 import { runProgram } from "../../examples/run_program.ts";
 import { startError } from "../../examples/start_error.ts";
+import { type Circumstance, circumstances } from "./circumstances.ts";
 import { isClean, type Line, provoke, table } from "./report.ts";
 import type { Subject } from "./subject.ts";
 import { mpiSubjects } from "./mpi.ts";
@@ -43,18 +44,23 @@ has, and reports what the others saw, how soon, and what was left behind. Linux 
 };
 
 async function main({ times, soak, engine = "" }: FailureFlags): Promise<number> {
-  const subjects = [...workerSubjects, ...await mpiSubjects()]
-    .filter(({ name }) => name.toLowerCase().includes(engine.toLowerCase()));
-  if (subjects.length === 0) {
+  const isMeant = (name: string) => name.toLowerCase().includes(engine.toLowerCase());
+  const subjects = [...workerSubjects, ...await mpiSubjects()].filter(({ name }) => isMeant(name));
+  const others = (await circumstances()).filter(({ subject }) => isMeant(subject));
+  if (subjects.length + others.length === 0) {
     throw startError(`--engine must be part of an engine's name: current value is "${engine}"`);
   }
   let clean = true;
-  if (times > 0) clean = await fail(subjects, times) && clean;
+  if (times > 0) clean = await fail(subjects, others, times) && clean;
   if (soak > 0) clean = await soakAll(subjects, soak) && clean;
   return clean ? 0 : 1;
 }
 
-async function fail(subjects: readonly Subject[], times: number): Promise<boolean> {
+async function fail(
+  subjects: readonly Subject[],
+  others: readonly Circumstance[],
+  times: number,
+): Promise<boolean> {
   const lines: Line[] = [];
   for (const subject of subjects) {
     lines.push(
@@ -64,6 +70,10 @@ async function fail(subjects: readonly Subject[], times: number): Promise<boolea
         }
       }),
     );
+  }
+  for (const { subject, happen } of others) {
+    lines.push(await happen(times));
+    console.error(`${subject}: ${lines.at(-1)?.kind}`);
   }
   console.log(`\n${table(lines)}\n`);
   for (const { subject, kind, remarks } of lines.filter((line) => !isClean(line))) {

@@ -8,7 +8,7 @@ import type { Subject, Trial } from "./subject.ts";
 /** One line of the report. */
 export interface Line {
   readonly subject: string;
-  readonly kind: Kind;
+  readonly kind: string;
   readonly times: number;
   /** Times that some rank, or the start as a whole, did not come to an end in time. */
   readonly hung: number;
@@ -20,8 +20,8 @@ export interface Line {
   readonly stateLost: number;
   /** Times that something was left behind. */
   readonly leftBehind: number;
-  /** Slowest error, from the call to the rejection, in ms; of a launcher, from start to end. */
-  readonly slowestMs: number;
+  /** Slowest error, from the call to the rejection, in ms; of a launcher, from start to end; null where there is to be none. */
+  readonly slowestMs: number | null;
   /** How the first failure of each kind read, for whoever looks closer. */
   readonly message: string;
   /** What was not as it should be, in words. */
@@ -172,7 +172,9 @@ export function table(lines: readonly Line[]): string {
     line.unlike,
     line.stateLost,
     line.leftBehind,
-    line.slowestMs >= 1000
+    line.slowestMs === null
+      ? ""
+      : line.slowestMs >= 1000
       ? `${(line.slowestMs / 1000).toFixed(1)} s`
       : `${line.slowestMs.toFixed(0)} ms`,
   ]);

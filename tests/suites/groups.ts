@@ -47,6 +47,130 @@ export async function sumSameBits({ rank, allReduce }: ProcessGroup): Promise<nu
   return [...await allReduce(Float64Array.from(normalArray(1000, rank)), sum, { label: "bits" })];
 }
 
+/** The larger of each two; declared to be cut, and failing where rank 2's part of long arrays begins, if at all. */
+const larger: Combine = Object.assign(
+  function larger(a: Float64Array, b: Float64Array): Float64Array {
+    return a.map((value, i) => {
+      if (value === 1313) throw new Error("an unlucky number");
+      return Math.max(value, b[i]);
+    });
+  },
+  { elementwise: true } as const,
+);
+
+/** Arrays of several lengths, by functions that may be cut and that may not, and a failure of each kind in between. */
+export async function reduceLengths(
+  { rank, worldSize, allReduce }: ProcessGroup,
+): Promise<number[][]> {
+  const kept: number[][] = [];
+  const whole: Combine = function whole(a, b) {
+    // Each element knows the others: composed maps, and the number of elements.
+    return a.map((_, i) => i % 2 === 0 ? a[i] * b[i] : a[i - 1] * b[i] + a[i] + 0 * a.length);
+  };
+  for (const length of [1, 2, 3, 8, 21]) {
+    const own = Float64Array.from({ length }, (_, i) => 0.1 * (rank + 1) + i);
+    const total = await allReduce(own, sum);
+    const most = await allReduce(own.map((value) => value * (-1) ** rank), larger);
+    const unlucky = Float64Array.from({ length: 2 * length }, (_, i) => {
+      return rank === worldSize - 2 && i === 2 * length - 1 ? 1313 : 0;
+    });
+    const failure = await failureOf(allReduce(unlucky, larger));
+    const maps = await allReduce(
+      Float64Array.from({ length: 2 * length }, (_, i) => rank + 1 + i),
+      whole,
+    );
+    const failed = await failureOf(allReduce(unlucky, (a, b) => {
+      if (b[b.length - 1] === 1313) throw new Error("an unlucky number");
+      return a.map((value, i) => value + b[i]);
+    }));
+    const isUnlucky = ({ message, code }: Failure) =>
+      Number(code === "rankFailed" && /combining failed: an unlucky number/.test(message));
+    kept.push([...total], [...most], [...maps], [isUnlucky(failure), isUnlucky(failed)]);
+  }
+  return kept;
+}
+
+/** Functions of one name, of which only rank 1's is declared to be cut. */
+export async function declareUnlike({ rank, allReduce }: ProcessGroup): Promise<[Failure, number]> {
+  const add: Combine = (a, b) => a.map((value, i) => value + b[i]);
+  const own = rank === 1 ? Object.assign(add, { elementwise: true } as const) : add;
+  const failure = await failureOf(allReduce(new Float64Array(5), own));
+  const [total] = await allReduce(Float64Array.of(1), sum);
+  return [failure, total];
+}
+
+/** A name and a label that are no texts, and an error without one. */
+export async function sayOddly(
+  { rank, allReduce }: ProcessGroup,
+): Promise<[Failure, number, number]> {
+  const odd = Object.defineProperty(new Error(), "message", {
+    get: () => {
+      throw new Error("no text");
+    },
+  });
+  const values = rank === 1 ? Promise.reject(odd) : Float64Array.of(1);
+  const failure = await failureOf(allReduce(values, sum));
+  const [labelled] = await allReduce(Float64Array.of(1), sum, { label: Symbol("odd") as never });
+  const [total] = await allReduce(Float64Array.of(1), sum);
+  return [failure, labelled, total];
+}
+
+/** What a call that holds up the thread throws, as plain data. */
+function thrownBy(call: () => unknown): Promise<Failure> {
+  return failureOf(Promise.resolve().then(call));
+}
+
+/** The same reductions, awaited and blocking, and in every mixture of both. */
+export async function reduceBlocking(group: ProcessGroup): Promise<number[][]> {
+  const { rank, allReduce, allReduceBlocking } = group;
+  const kept: number[][] = [];
+  for (const length of [1, 3, 1000]) {
+    const own = Float64Array.from(normalArray(length, rank));
+    const moments = Float64Array.of(rank, ...Float64Array.from({ length: 2 * length }, () => rank));
+    const awaited = [await allReduce(own, sum), await allReduce(moments, combineMoments)];
+    const local = own.slice();
+    const total = allReduceBlocking(local, sum, { label: "now" });
+    if (total.buffer === local.buffer || local.some((value, i) => value !== own[i])) return [];
+    const blocking = [total, allReduceBlocking(moments, combineMoments)];
+    const mixed = rank === 1
+      ? allReduceBlocking(own, sum, { label: "mixed" })
+      : await allReduce(own, sum, { label: "mixed" });
+    kept.push(...[...awaited, ...blocking, mixed].map((values) => [...values]));
+  }
+  // In sub-groups too.
+  const pair = await group.split(rank % 2);
+  kept.push([group.allReduceBlocking(Float64Array.of(rank), sum)[0]]);
+  kept.push([pair.allReduceBlocking(Float64Array.of(1), sum)[0] / pair.worldSize]);
+  return kept;
+}
+
+/** Failures in turn, each followed by a sum that must work, and at last a rank that comes late. */
+export async function failBlocking(group: ProcessGroup): Promise<(Failure | number)[]> {
+  const { rank, allReduceBlocking } = group;
+  const odd = rank === 1;
+  const one = Float64Array.of(1);
+  const disagreement = await thrownBy(() => allReduceBlocking(new Float64Array(odd ? 5 : 3), sum));
+  const rubbish = await thrownBy(() => allReduceBlocking(odd ? [1] as never : one, sum));
+  const combining = await thrownBy(() =>
+    allReduceBlocking(one, () => {
+      throw new Error("cannot add");
+    })
+  );
+  // While a call is under way, which the others have not made yet, its rank must not be held up.
+  const pending = group.barrier();
+  const busy = await thrownBy(() => allReduceBlocking(one, sum));
+  await pending;
+  const [total] = allReduceBlocking(one, sum);
+  if (odd) await pause(1000);
+  const late = await thrownBy(() => allReduceBlocking(one, sum, { label: "forward" }));
+  const after = await failureOf(group.allReduce(one, sum));
+  return [disagreement, rubbish, combining, busy, total, late, after];
+}
+
+export async function refuseToBlock({ allReduceBlocking }: ProcessGroup): Promise<Failure> {
+  return await thrownBy(() => allReduceBlocking(Float64Array.of(1), sum));
+}
+
 export async function mergeWithEmpty({ rank, allReduce }: ProcessGroup): Promise<number[]> {
   const local = rank === 1 ? [0, 0, 0] : [1, 0.1 * (rank + 1), 0];
   return [...await allReduce(Float64Array.from(local), combineMoments)];
@@ -275,6 +399,46 @@ export function groupSuite(kit: GroupKit): void {
     // Four additions, each half a unit in the last place of sums that are below 16.
     assertClose(total, expected, { absolute: 4 * 2 ** -50, relative: 0 }, "sum");
   });
+  test("arrays of any length are reduced in rank order, by any function", 3, reduceLengths, null, (
+    results,
+  ) => {
+    const kept = same(results);
+    [1, 2, 3, 8, 21].forEach((length, at) => {
+      const [total, most, maps, failures] = kept.slice(4 * at, 4 * at + 4);
+      const own = [0, 1, 2].map((rank) =>
+        Float64Array.from({ length }, (_, i) => 0.1 * (rank + 1) + i)
+      );
+      const expected = sum(sum(own[0], own[1]), own[2]);
+      if (kit.foldsInOrder !== false) assert.deepEqual(total, [...expected]);
+      else assertClose(total, expected, { absolute: 2 ** -47, relative: 0 }, "sum");
+      assert.deepEqual(most, [...own[2]].map((value, i) => Math.max(own[0][i], value)));
+      // Small integers, exact in whatever order; the maps compose as (a, b) then (c, d).
+      const map = [0, 1, 2].map((rank) =>
+        Array.from({ length: 2 * length }, (_, i) => rank + 1 + i)
+      );
+      const composed = map.reduce((a, b) =>
+        a.map((_, i) => i % 2 === 0 ? a[i] * b[i] : a[i - 1] * b[i] + a[i])
+      );
+      assert.deepEqual(maps, composed);
+      assert.deepEqual(failures, [1, 1]);
+    });
+  });
+  test(
+    "what is declared of a function must be the same on all",
+    3,
+    declareUnlike,
+    null,
+    (results) => {
+      const [failure, total] = same(results);
+      assert.deepEqual([failure.code, total], ["disagreement", 3]);
+      assert.match(failure.message, /rank 1 (called|made) .*\(elementwise\)/);
+    },
+  );
+  test("whatever has no text is said all the same", 2, sayOddly, null, (results) => {
+    const [failure, labelled, total] = same(results);
+    assert.deepEqual([failure.code, failure.ranks, labelled, total], ["rankFailed", [1], 2, 2]);
+    assert.match(failure.message, /an object without a text/);
+  });
   test("allReduce() merges moments past an empty rank", 3, mergeWithEmpty, null, (results) => {
     const [count, mean, m2] = same(results);
     assert.equal(count, 2);
@@ -353,6 +517,48 @@ export function groupSuite(kit: GroupKit): void {
     assert.equal(same(results), 2);
   });
   if (kit.reduceOnly) return;
+
+  if (kit.blocks) {
+    test(
+      "allReduceBlocking() gives the bits of allReduce()",
+      4,
+      reduceBlocking,
+      null,
+      (results) => {
+        const kept = same(results);
+        for (let i = 0; i < 15; i += 5) {
+          const [total, moments, ...others] = kept.slice(i, i + 5);
+          assert.deepEqual(others, [total, moments, total]);
+        }
+        assert.deepEqual(kept.slice(15), [[6], [1]]);
+      },
+    );
+    test("allReduceBlocking() fails as allReduce() does", 3, failBlocking, null, (results) => {
+      const [disagreement, rubbish, combining, busy, total, late, after] = same(results);
+      const checks = [
+        [disagreement, "disagreement", /disagree: ranks 0, 2 called .*rank 1 called/],
+        [rubbish, "rankFailed", /Rank 1 failed before call 2.*must be a Float64Array/],
+        [combining, "rankFailed", /call 3.*combining failed: cannot add/],
+        [busy, undefined, /^Cannot hold up the thread in allReduce as no awaited call/],
+        [late, "deadline", /call 6, allReduce "forward", as rank 1 did not arrive within 400 ms/],
+        [after, "deadline", /call 6/],
+      ] as const;
+      for (const [failure, code, pattern] of checks) {
+        assert(typeof failure === "object");
+        assert.equal(failure.code, code);
+        assert.match(failure.message, pattern);
+      }
+      assert.equal(total, 3);
+    }, 400);
+  } else {
+    test("allReduceBlocking() is refused where ranks cannot wait so", 2, refuseToBlock, null, (
+      results,
+    ) => {
+      const { name, message } = same(results);
+      assert.equal(name, "TypeError");
+      assert.match(message, /^Cannot hold up the thread in allReduce as /);
+    });
+  }
 
   test(
     "allGather(), broadcast() and barrier() do theirs",

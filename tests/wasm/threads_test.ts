@@ -3,8 +3,10 @@
 import assert from "node:assert/strict";
 import { DeviceError } from "../../mod.ts";
 import { type StartThread, startThread, startWebThread } from "../../kernels/wasm/threads/start.ts";
-import { createTeam, mayBlock, sharesMemory } from "../../kernels/wasm/threads/team.ts";
+import { createTeam, whyOneThread } from "../../kernels/wasm/threads/team.ts";
+import { mayBlock, sharesMemory } from "../../lib/threads.ts";
 import { openWorkshop } from "./threads_kit.ts";
+import { wasmDevice } from "../../kernels/wasm_device.ts";
 import { xoroshiro128plus } from "pure-rand/generator/xoroshiro128plus";
 
 /** A helper that says it is ready and then is dead: nobody ever hears of it again. */
@@ -154,15 +156,49 @@ Deno.test("a helper that died without a word is missed at the deadline", async (
   assert(performance.now() - began < BOUND_MS);
 });
 
+Deno.test("a stop of the process while a helper is at work does not count as its time", async () => {
+  const { team, numbers, words } = await openWorkshop({ timeoutMs: 5000 });
+  words[2] = 1; // The caller's own part is done at once, the helper's once another thread says so.
+  const code = `onmessage = ({ data }) => setTimeout(() => Atomics.store(data, 64, 1), 300);`;
+  const url = `data:text/javascript,${encodeURIComponent(code)}`;
+  const other = new Worker(url, { type: "module" });
+  other.postMessage(words);
+  const { now } = performance;
+  const stop = now.call(performance) + 150;
+  performance.now = () => {
+    const ms = now.call(performance);
+    return ms < stop ? ms : ms + 60_000; // As if nobody had run for a minute.
+  };
+  try {
+    team.run("hold", [[8], [256]]);
+    team.run("add", [[512, 1], [1024, 2]]);
+  } finally {
+    performance.now = now;
+    other.terminate();
+  }
+  assert.deepEqual([numbers[64], numbers[128]], [1, 2]);
+  team.close();
+});
+
+Deno.test("a program that a policy keeps from loading is told from one that fails", async () => {
+  const start: StartThread = ({ refused }) => ({ post: refused, rest: () => {}, end: () => {} });
+  await assert.rejects(openWorkshop({ start }), {
+    name: "DeviceError",
+    code: "unsupported",
+    message:
+      /Content-Security-Policy must allow workers from blob: URLs: add blob: to .* worker-src/,
+  });
+});
+
 Deno.test("a helper that was terminated is missed at the next call", async () => {
   let terminate = () => {};
   const { promise: told, resolve } = Promise.withResolvers<void>();
-  const start: StartThread = ({ greeted, ended }) => {
+  const start: StartThread = ({ greeted, ended, refused }) => {
     const hear = (reason: string) => {
       ended(reason);
       resolve();
     };
-    const thread = startThread({ greeted, ended: hear });
+    const thread = startThread({ greeted, ended: hear, refused });
     terminate = thread.end;
     return thread;
   };
@@ -269,6 +305,12 @@ Deno.test("where memory is not shared, or the thread may not block, a team is re
   Object.defineProperty(globalThis, "crossOriginIsolated", { value: false, configurable: true });
   try {
     assert.equal(sharesMemory(), false);
+    assert.match(whyOneThread() ?? "", /Cross-Origin-Opener-Policy: same-origin/);
+    await using device = await wasmDevice({ threads: 4 });
+    assert.equal(device.info.threads, 1);
+    assert.equal(device.info.threadsReason, whyOneThread());
+    await using alone = await wasmDevice();
+    assert.equal(alone.info.threadsReason, null);
     await assert.rejects(openWorkshop({ start }), refused);
   } finally {
     delete (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated;
@@ -279,6 +321,7 @@ Deno.test("where memory is not shared, or the thread may not block, a team is re
   };
   try {
     assert.equal(mayBlock(), false);
+    assert.match(whyOneThread() ?? "", /may not wait: open the device in a worker/);
     await assert.rejects(openWorkshop({ start }), refused);
   } finally {
     Atomics.wait = wait;

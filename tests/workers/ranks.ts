@@ -1,7 +1,7 @@
 /** Workers that go wrong in their own ways, one per name; the parameter says which. */
 
 import { serveRank } from "../../lib/groups/workers.ts";
-import { CollectiveError, type ProcessGroup, sum } from "../../mod.ts";
+import { CollectiveError, type ProcessGroup, referenceDevice, sum, tensor } from "../../mod.ts";
 
 const one = Float64Array.of(1);
 
@@ -128,6 +128,22 @@ const bodies: Record<string, (group: ProcessGroup) => unknown> = {
     const last = await world.split(0);
     if (world.rank === 1) return "left";
     await last.barrier({ label: "last" });
+  },
+  returnATensor: () => {
+    const output = tensor(referenceDevice(), [1, 2], [2, 1]);
+    return Promise.resolve({ loss: Float64Array.of(1), step: [{ output }] });
+  },
+  throwOddly: ({ rank }) => {
+    if (rank === 0) return Promise.resolve();
+    const odd = new Error();
+    for (const name of ["name", "message", "stack"]) {
+      Object.defineProperty(odd, name, {
+        get: () => {
+          throw new Error("no text");
+        },
+      });
+    }
+    throw odd;
   },
   returnAFunction: () => () => 1,
   neverEnd: () => new Promise(() => {}),

@@ -46,6 +46,16 @@ export function notStarted(reason: string, cause?: unknown): DeviceError {
   );
 }
 
+/** A policy of the page forbids workers whose program is a text. */
+export function notAllowed(): DeviceError {
+  return new DeviceError(
+    "Cannot start a thread as the page's Content-Security-Policy must allow workers from blob: URLs: " +
+      "add blob: to its directive worker-src (which falls back to child-src, script-src and default-src), " +
+      "or take one thread",
+    "unsupported",
+  );
+}
+
 /** The team's owner has closed it. */
 export function closed(): DeviceError {
   return new DeviceError(

@@ -4,14 +4,15 @@
  * @module
  */
 
+import type { Patience } from "../../../lib/patience.ts";
 import { LAYOUT } from "./protocol.ts";
 
 /** How the caller hands work to one helper. */
 export interface Slot {
   /** Hands over a call; the one before it must have ended. */
   readonly hand: (kernel: number, values: readonly number[]) => void;
-  /** Waits until the call has ended, at most until `deadline` as performance.now() counts; false where it has not. */
-  readonly await: (deadline: number) => boolean;
+  /** Waits until the call has ended, as long as there is patience; false where it has not. */
+  readonly await: (patience: Patience) => boolean;
   /** What the helper's kernel threw; null where nothing. */
   readonly failure: () => string | null;
   /** Tells the helper to end as soon as it looks. */
@@ -83,14 +84,14 @@ export function openSlot(control: SharedArrayBuffer, index: number): Slot {
     spinMs = Math.max(SPIN_MS.least, spinMs / 2);
     return false;
   };
-  const wait = (deadline: number): boolean => {
+  const wait = ({ sliceMs, leftMs }: Patience): boolean => {
     if (hasEnded() || spun()) return true;
     Atomics.store(words, LAYOUT.callerSleeps, 1);
     try {
       while (!hasEnded()) {
-        const leftMs = deadline - performance.now();
-        if (leftMs <= 0) return false;
-        Atomics.wait(words, done, (handed - 1) | 0, Math.min(SLICE_MS, leftMs));
+        const left = leftMs();
+        if (left <= 0) return false;
+        Atomics.wait(words, done, (handed - 1) | 0, Math.min(SLICE_MS, sliceMs, left));
       }
       return true;
     } finally {

@@ -9,6 +9,7 @@
  */
 
 import { DeviceError } from "../../../lib/errors.ts";
+import { notAllowed } from "./failures.ts";
 import { helper } from "./helper.ts";
 import { type Greeting, LAYOUT, type Start } from "./protocol.ts";
 
@@ -17,6 +18,8 @@ export interface Listener {
   readonly greeted: (greeting: Greeting) => void;
   /** The thread has ended, or its program could not be run. */
   readonly ended: (reason: string) => void;
+  /** The thread may not be started here; told by platforms that are asked for a program by its address. */
+  readonly refused: () => void;
 }
 
 /** A thread, as its maker sees it. */
@@ -86,11 +89,11 @@ function nodeThread(NodeWorker: NodeWorkerClass, { greeted, ended }: Listener): 
 }
 
 /** Starts a web worker; also what `startThread` does where there is nothing else. */
-export function startWebThread({ greeted, ended }: Listener): Thread {
+export function startWebThread({ greeted, ended, refused }: Listener): Thread {
   const url = URL.createObjectURL(new Blob([program("self")], { type: "text/javascript" }));
   // Only once the program was read: some platforms read it late.
   const revoke = () => URL.revokeObjectURL(url);
-  const worker = new Worker(url, { type: "module" });
+  const worker = openWorker(url);
   worker.addEventListener("message", ({ data }: MessageEvent<Greeting>) => {
     revoke();
     greeted(data);
@@ -98,7 +101,9 @@ export function startWebThread({ greeted, ended }: Listener): Thread {
   worker.addEventListener("error", (event) => {
     event.preventDefault();
     revoke();
-    ended(event.message ?? "its program could not be loaded");
+    // The program is a text that is there: what keeps it from being loaded is a policy, and nothing is said of it.
+    if (event.message === undefined) refused();
+    else ended(event.message);
   });
   return {
     post: (start) => worker.postMessage(start),
@@ -108,6 +113,17 @@ export function startWebThread({ greeted, ended }: Listener): Thread {
       worker.terminate();
     },
   };
+}
+
+/** Some platforms say at once that a policy forbids it, others by an event. */
+function openWorker(url: string): Worker {
+  try {
+    return new Worker(url, { type: "module" });
+  } catch (error) {
+    URL.revokeObjectURL(url);
+    if ((error as Error).name === "SecurityError") throw notAllowed();
+    throw error;
+  }
 }
 
 /** The whole text of a helper's program, which is told its port and the layout of the words. */

@@ -4,14 +4,16 @@
  * @module
  */
 
-import { DeviceError } from "../../../lib/errors.ts";
-import { mayBlock, sharesMemory } from "./abilities.ts";
-import { closed, dead, notStarted, trapped, unfinished } from "./failures.ts";
+import { DeviceError, isDeviceError } from "../../../lib/errors.ts";
+import { alarmIn, patienceFor } from "../../../lib/patience.ts";
+import { mayBlock, sharesMemory } from "../../../lib/threads.ts";
+import { whyOneThread } from "./abilities.ts";
+import { closed, dead, notAllowed, notStarted, trapped, unfinished } from "./failures.ts";
 import { LAYOUT } from "./protocol.ts";
 import { controlBuffer, openSlot, type Slot } from "./slot.ts";
 import { type StartThread, startThread, type Thread } from "./start.ts";
 
-export { mayBlock, sharesMemory };
+export { whyOneThread };
 
 /**
  * Threads on one memory.
@@ -45,7 +47,7 @@ export interface TeamOptions {
   readonly exports: Record<string, (...values: number[]) => void>;
   /** How many threads, the caller's included: 1 to 16. */
   readonly threads: number;
-  /** How long helpers may take to start, and in each run after the caller's own part has ended, in ms. */
+  /** How long helpers may take to start, and in each run after the caller's own part has ended, in ms of the caller's own. */
   readonly timeoutMs: number;
 }
 
@@ -67,7 +69,7 @@ interface Kernel {
  * @param start how a helper's thread is started; the platform's way by default
  * @returns the team
  * @throws (rejects with) DeviceError "unsupported" where this thread may not block, or there is no shared memory or no
- * worker; "lost" where a helper could not be started in time. TypeError, RangeError for impossible options
+ * worker, or a policy of the page forbids it; "lost" where a helper could not be started in time. TypeError, RangeError for impossible options
  *
  * @example Two threads fill one memory
  * ```ts ignore
@@ -101,11 +103,11 @@ export async function createTeam(
     for (const helper of helpers) helper.end();
     return error;
   };
-  let timer: ReturnType<typeof setTimeout> | undefined;
+  let giveUp = () => {};
   const started = new Promise<void>((resolve, reject) => {
     if (control === null) return resolve();
     const late = () => reject(end(notStarted(`it took more than ${timeoutMs} ms`)));
-    timer = setTimeout(late, timeoutMs);
+    giveUp = alarmIn(timeoutMs, late);
     let ready = 0;
     for (const slot of slots.keys()) {
       const fail = (reason: string) => reject(end(dead(slot + 1, reason)));
@@ -117,6 +119,7 @@ export async function createTeam(
         },
         // Once all have started this ends the team, and the next run tells.
         ended: fail,
+        refused: () => reject(end(notAllowed())),
       });
       helpers.push(helper);
       helper.post({ module, memory, control, slot, kernels: names });
@@ -125,9 +128,9 @@ export async function createTeam(
   try {
     await started;
   } catch (error) {
-    throw end(error instanceof DeviceError ? error : notStarted(String(error), error));
+    throw end(isDeviceError(error) ? error : notStarted(String(error), error));
   } finally {
-    clearTimeout(timer);
+    giveUp();
   }
   for (const helper of helpers) helper.rest();
 
@@ -156,11 +159,11 @@ function gather(
   kernel: string,
   timeoutMs: number,
 ): DeviceError | undefined {
-  const deadline = performance.now() + timeoutMs;
+  const patience = patienceFor(timeoutMs);
   let failure: DeviceError | undefined;
   for (let thread = 1; thread < parts; thread++) {
     const slot = slots[thread - 1];
-    if (!slot.await(deadline)) {
+    if (!slot.await(patience)) {
       failure ??= unfinished(kernel, thread, timeoutMs);
       continue;
     }

@@ -6,9 +6,10 @@
 
 import type { CollectiveError } from "../../errors.ts";
 import type { Request } from "../engine.ts";
-import { judge, messageOf, type Saying } from "../failures.ts";
+import { deadlineError, judge, messageOf, type Saying } from "../failures.ts";
 import type { Presence } from "./mailbox.ts";
 import type { Part } from "./parts.ts";
+import type { Place } from "./sub_groups.ts";
 
 /** A call in line. */
 export interface Call {
@@ -53,4 +54,41 @@ export function failedAlone(call: Call, rank: number, worldSize: number): Collec
   const sayings = Array.from({ length: worldSize }, () => ({ failed: false, text: "" }));
   sayings[rank] = sayingOf(call);
   return judge(call.number, sayings, call.failure?.cause)!;
+}
+
+/**
+ * What is known of a call whose time is up.
+ *
+ * @param call this rank's
+ * @param present where the others say they stand; the rest are missing
+ * @param place this rank, and how many there are
+ * @param timeoutMs how long the call may take
+ * @returns the error
+ */
+export function lateOf(
+  call: Call,
+  present: ReadonlyMap<number, Presence>,
+  { rank, worldSize }: Place,
+  timeoutMs: number,
+): CollectiveError {
+  const { number, request: { name }, failure } = call;
+  const at = new Map(present).set(rank, presenceOf(call, 0));
+  const ranks = Array.from({ length: worldSize }, (_, other) => other);
+  const hasCome = (there: Presence | undefined) =>
+    there && (there.call > number || (there.call === number && there.waitedMs >= 0));
+  const come = ranks.filter((other) => hasCome(at.get(other)));
+  const inState = (state: Presence["state"]) =>
+    come.filter((other) => at.get(other)?.state === state && at.get(other)?.call === number);
+  return deadlineError({
+    call: number,
+    name,
+    timeoutMs,
+    missing: ranks.filter((other) => !come.includes(other)),
+    unready: inState("unready"),
+    failed: inState("failed").map((other) => ({
+      rank: other,
+      message: at.get(other)?.message ?? "",
+    })),
+    cause: failure?.cause,
+  });
 }

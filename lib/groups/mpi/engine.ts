@@ -5,9 +5,10 @@
  */
 
 import type { CollectiveError } from "../../errors.ts";
-import type { Engine, Request } from "../engine.ts";
-import { cancelledError, deadlineError, leftError } from "../failures.ts";
-import { type Call, failedAlone, presenceOf } from "./call.ts";
+import { awakeClock, paceOf } from "../../patience.ts";
+import { type Engine, type Request, valuesNow } from "../engine.ts";
+import { busyError, cancelledError, leftError } from "../failures.ts";
+import { type Call, failedAlone, lateOf, presenceOf } from "./call.ts";
 import { openChannel } from "./channel.ts";
 import { MpiError } from "./errors.ts";
 import type { Library } from "./library.ts";
@@ -17,7 +18,7 @@ import type { Operations } from "./operations.ts";
 import { partOf, release, resultOf } from "./parts.ts";
 import { patience, type Pause, type Progress } from "./requests.ts";
 import { createSettlement } from "./settlement.ts";
-import { createSteps } from "./steps.ts";
+import { createCourse, type Steps } from "./steps.ts";
 import { divide } from "./sub_groups.ts";
 
 /** What all groups of a process share. */
@@ -56,6 +57,10 @@ const EXCUSED_MS = 400;
 const CATCHING_UP_MS = 1;
 /** How long a rank that does not know what went wrong leaves the word to others. */
 const UNKNOWING_MS = 50;
+/** Looks are far closer together than that: what is longer was spent asleep, or on something else. */
+const LONGEST_STEP_MS = 50;
+/** What nobody ever wakes. */
+const ASLEEP = new Int32Array(new SharedArrayBuffer(4));
 /** After so long without a call there may be messages of a group that broke meanwhile. */
 const IDLE_MS = 1;
 
@@ -70,7 +75,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   const { library, progress, operations, memory, checked, timeoutMs } = session;
   const channel = openChannel(library, comm);
   const { rank, worldSize } = channel;
-  const steps = createSteps(channel, complete, operations, memory, checked);
+  const course = createCourse(channel, operations, memory, checked);
   const mailbox = openMailbox(library, comm, rank, worldSize);
   const settlement = createSettlement(rank, worldSize, mailbox, lateError);
   const line: Call[] = [];
@@ -80,10 +85,14 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   let broken: Error | undefined;
   /** The call whose turn it is, or was last. */
   let current: Call | undefined;
-  /** When its turn came, its present request was posted, messages were looked for; and its deadline. */
-  let [began, since, seen, deadline] = [0, 0, 0, 0];
-  /** When the last call came to its end. */
-  let left = performance.now();
+  /** The time in which this process itself ran: one that was stopped must not blame others for it. */
+  const clock = awakeClock(Math.min(LONGEST_STEP_MS, paceOf(timeoutMs).mostMs));
+  /** When its turn came, its present request was posted; and its deadline. By this clock. */
+  let [began, since, deadline] = [0, 0, 0];
+  /** When messages were looked for, by the clock on the wall. */
+  let seen = 0;
+  /** When the last call came to its end, by this clock. */
+  let left = clock();
   /** Goes on with the call whose request is pending. */
   let resume: (() => void) | undefined;
   /** Whether others may wait for this rank in a step that cannot be given up, and what to do after it. */
@@ -109,8 +118,10 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     const finish: Call["finish"] = (result) => resolve(conclude(result));
     const call: Call = { number, request, finish, reject, binding };
     // At once where it can be: the caller may write to its array after the call.
-    if (values instanceof Float64Array) bring(call, values);
-    else Promise.resolve(values).then((own) => bring(call, own), (cause) => fail(call, cause));
+    if (values instanceof Float64Array) bring(call, () => values);
+    else {Promise.resolve(values).then((own) =>
+        bring(call, () => own), (cause) =>
+        fail(call, cause));}
     line.push(call);
     if (signal) {
       const cancel = () => giveUp(cancelledError(rank, number, name, signal.reason));
@@ -122,9 +133,9 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     return promise;
   }
 
-  function bring(call: Call, values: Float64Array): void {
+  function bring(call: Call, own: () => Float64Array): void {
     try {
-      call.part = partOf(call.request, values, channel, memory);
+      call.part = partOf(call.request, own(), channel, memory);
     } catch (cause) {
       call.failure = { cause };
     }
@@ -138,42 +149,122 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
 
   /** The turn of a call has come. */
   function begin(call: Call): void {
+    open(call);
+    if (!broken && !settlement.begun()) perform(call);
+  }
+
+  function open(call: Call): void {
     current = call;
-    began = since = seen = performance.now();
+    began = since = clock();
+    seen = performance.now();
     deadline = began + timeoutMs;
     // A group that broke meanwhile takes no further call, though MPI might complete it.
     guard(() => {
       if (began - left > IDLE_MS) mailbox.catchUp();
       patrol(began, null);
     });
-    if (!broken && !settlement.begun()) perform(call);
   }
 
   async function perform(call: Call): Promise<void> {
-    const { request: { flow }, finish, reject } = call;
     try {
       if (!call.part && !call.failure) await valuesOf(call);
       if (call.binding) await splitTurn();
       if (broken || settlement.begun()) return; // The verdict rejects the call.
-      const agreed = checked ? steps.agree(call) : undefined;
-      if (agreed) await agreed;
-      if (settlement.begun()) return; // By a signal in between.
-      if (!call.part) return giveUp(failedAlone(call, rank, worldSize));
-      committed = call.binding;
-      const exchanged = steps.exchange(call, call.part);
-      if (exchanged) await exchanged;
-      finish(resultOf(flow, call.part, worldSize));
+      const outcome = drive(route(call));
+      const result = outcome instanceof Promise ? await outcome : outcome;
+      if (!result) return;
+      call.finish(result);
       leave(call);
     } catch (error) {
-      if (error instanceof MpiError) return crash(call, error);
-      if (!checked) return giveUpUnchecked(error as CollectiveError);
-      leave(call);
-      reject(error);
+      if (!failCall(call, error)) return;
     }
     // Not at once: as many calls as stand in line would stand on the stack.
     queueMicrotask(() => {
       if (line.length > 0 && line[0] !== current) begin(line[0]);
     });
+  }
+
+  /** The way of a call whose values are there, to its result; or to none, where the group breaks with it. */
+  function* route(call: Call): Steps<readonly Float64Array[] | undefined> {
+    if (checked) yield* course.agree(call);
+    if (settlement.begun()) return; // By a signal in between.
+    if (!call.part) return void giveUp(failedAlone(call, rank, worldSize));
+    committed = call.binding;
+    yield* course.exchange(call, call.part);
+    return resultOf(call.request.flow, call.part, worldSize);
+  }
+
+  /** Goes through steps; at once as far as it can be: a promise would put off the next step to another turn. */
+  function drive<T>(steps: Steps<T>): T | Promise<T> {
+    for (;;) {
+      const { done, value } = steps.next();
+      if (done) return value;
+      const pending = complete(value);
+      if (pending) return pending.then(() => drive(steps));
+    }
+  }
+
+  /** A call that came to no result; says whether the group goes on with the next. */
+  function failCall(call: Call, error: unknown): boolean {
+    if (error instanceof MpiError) crash(call, error);
+    else if (!checked) giveUpUnchecked(error as CollectiveError);
+    else {
+      leave(call);
+      call.reject(error);
+      return true;
+    }
+    return false;
+  }
+
+  /** A call that holds up the thread until it has its result. */
+  function meetNow(request: Request): readonly Float64Array[] {
+    if (session.engines.some(({ busy }) => busy())) throw busyError(request.name);
+    const number = ++calls;
+    if (broken) throw broken;
+    let failure: { readonly cause: unknown } | undefined;
+    const reject = (cause: unknown) => failure = { cause };
+    const call: Call = { number, request, finish: () => {}, reject, binding: false };
+    bring(call, () => valuesNow(request));
+    line.push(call);
+    open(call);
+    try {
+      if (!broken && !settlement.begun()) {
+        const steps = route(call);
+        for (let step = steps.next(); !failure; step = steps.next()) {
+          if (step.done && !step.value) break;
+          if (!step.done) {
+            completeNow(step.value);
+            continue;
+          }
+          leave(call);
+          return step.value!;
+        }
+      }
+    } catch (error) {
+      failCall(call, error);
+    }
+    while (!failure) pauseNow(since);
+    throw failure.cause;
+  }
+
+  /** Sees what was started last through, or the group to its end. */
+  function completeNow(bytes: number): void {
+    since = clock();
+    if (spin(performance.now() + progress.spinMs(bytes))) return;
+    while (!broken) {
+      if (!settlement.begun() && spin(performance.now())) return;
+      pauseNow(since);
+    }
+    throw broken;
+  }
+
+  /** Looks for messages and at the clock, and sleeps for a moment where that is due. */
+  function pauseNow(since: number): void {
+    const now = clock();
+    guard(() => patrol(now, standing(now)));
+    if (broken) return;
+    const ageMs = now - since;
+    if (ageMs > progress.turnsMs) Atomics.wait(ASLEEP, 0, 0, patience(ageMs) / 1000);
   }
 
   function valuesOf(call: Call): Promise<void> {
@@ -183,7 +274,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
 
   function leave(call: Call): void {
     line.shift();
-    left = performance.now();
+    left = clock();
     call.forget?.();
     if (call.part) release(call.part, memory);
     committed = false;
@@ -197,8 +288,8 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   }
 
   function complete(bytes: number): Promise<void> | undefined {
-    since = performance.now();
-    if (spin(since + progress.spinMs(bytes))) return;
+    since = clock();
+    if (spin(performance.now() + progress.spinMs(bytes))) return;
     progress.watch(look);
     return new Promise((resolve) => resume = resolve);
   }
@@ -222,17 +313,18 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   }
 
   /** One look of the loop; says when it wants the next. */
-  function look(now: number): Pause | null {
+  function look(wall: number): Pause | null {
+    const now = clock();
     if (broken || (line.length === 0 && !settlement.begun())) return null;
     let pause: Pause | null = UNREADY_US;
     guard(() => {
       const fresh = now - since < progress.turnsMs;
       // Who was busy has to take in what came meanwhile, which one test does not.
-      const until = now - seen > BUSY_MS
+      const until = wall - seen > BUSY_MS
         ? performance.now() + CATCHING_UP_MS
         : fresh
-        ? now + progress.spinMs(0)
-        : now;
+        ? wall + progress.spinMs(0)
+        : wall;
       if (resume && !settlement.begun() && spin(until)) {
         resume();
         resume = undefined;
@@ -251,10 +343,11 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   function patrol(now: number, at: Presence | null): void {
     const verdict = settlement.patrol(now, at);
     if (verdict) return breakDown(verdict);
-    if (now - seen > BUSY_MS && now < began + timeoutMs + EXCUSED_MS) {
+    const wall = performance.now();
+    if (wall - seen > BUSY_MS && now < began + timeoutMs + EXCUSED_MS) {
       deadline = Math.max(deadline, now + BUSY_MS);
     }
-    seen = now;
+    seen = wall;
     if (now > deadline && line.length > 0 && !committed && !settlement.begun()) {
       settlement.propose(undefined, now);
     }
@@ -272,7 +365,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
       return;
     }
     guard(() => {
-      const now = performance.now();
+      const now = clock();
       mailbox.catchUp();
       patrol(now, standing(now));
       if (!broken && !settlement.begun()) settlement.propose(error, now);
@@ -315,32 +408,14 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
 
   /** What is known of a call whose time is up. */
   function lateError(present: ReadonlyMap<number, Presence>): CollectiveError {
-    const { number, request: { name }, failure } = current!;
-    const at = new Map(present).set(rank, presenceOf(current!, 0));
-    const ranks = Array.from({ length: worldSize }, (_, other) => other);
-    const hasCome = (there: Presence | undefined) =>
-      there && (there.call > number || (there.call === number && there.waitedMs >= 0));
-    const come = ranks.filter((other) => hasCome(at.get(other)));
-    const inState = (state: Presence["state"]) =>
-      come.filter((other) => at.get(other)?.state === state && at.get(other)?.call === number);
-    return deadlineError({
-      call: number,
-      name,
-      timeoutMs,
-      missing: ranks.filter((other) => !come.includes(other)),
-      unready: inState("unready"),
-      failed: inState("failed").map((other) => ({
-        rank: other,
-        message: at.get(other)?.message ?? "",
-      })),
-      cause: failure?.cause,
-    });
+    return lateOf(current!, present, { rank, worldSize }, timeoutMs);
   }
 
   const engine: MpiEngine = {
     rank,
     worldSize,
     meet: (request) => enter(request, (result) => result, false),
+    meetNow,
     split: (request) => enter(request, subGroup, true),
     broken: () => broken,
     busy: () => line.length > 0,

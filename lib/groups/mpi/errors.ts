@@ -32,3 +32,20 @@ export class MpiError extends Error {
     this.code = code;
   }
 }
+
+/**
+ * Tells whether an error is an {@linkcode MpiError}, also one of another copy of the library, whose class is another.
+ *
+ * @param error anything that was thrown
+ * @param code which one; any by default
+ * @returns whether it has that name and a code
+ */
+export function isMpiError(error: unknown, code?: MpiErrorCode): error is MpiError {
+  try {
+    const { name: its, code: itsCode } = Object(error) as Partial<MpiError>;
+    const isCode = typeof itsCode === "string" && (code === undefined || itsCode === code);
+    return its === "MpiError" && isCode;
+  } catch {
+    return false; // A proxy that refuses to be looked at.
+  }
+}

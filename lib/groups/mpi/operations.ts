@@ -96,11 +96,15 @@ function createVector({ symbols, ok, double }: Library, length: number): bigint 
   return type[0];
 }
 
+/** From this length on a view of MPI's memory costs less than a copy. */
+const VIEWED_LENGTH = 65_536;
+
 /**
  * What MPI calls: right = combine(left, right), and a status of 1 behind the values of whatever has failed anywhere.
  * Nothing may be thrown into MPI.
  *
- * On copies: MPI's memory is elsewhere each time, and an ArrayBuffer around it costs more than to copy 100 KB.
+ * On copies: MPI's memory is elsewhere each time, and an ArrayBuffer around it costs more than to copy 100 KB; and a
+ * function that we do not know may keep what it gets, so that its copies are its own.
  */
 function apply(
   operation: Operation,
@@ -111,29 +115,41 @@ function apply(
 ): void {
   const { combine, length } = operation;
   const bytes = BigInt(8 * (length + 1));
-  const [a, b] = [memory.take(length + 1), memory.take(length + 1)];
+  const isOwn = combine === combineMoments;
+  if (isOwn && length >= VIEWED_LENGTH) {
+    const [a, b] = [left, right].map((pointer) =>
+      new Float64Array(Deno.UnsafePointerView.getArrayBuffer(pointer, Number(bytes)))
+    );
+    return combineInto(operation, a, b);
+  }
+  const room = () => isOwn ? memory.take(length + 1) : new Float64Array(length + 1);
+  const [a, b] = [room(), room()];
   symbols.fromMemory(a, left, bytes);
   symbols.fromMemory(b, right, bytes);
-  if (a[length] !== 0 || b[length] !== 0) b[length] = 1;
-  else {
-    try {
-      merge(combine, a, b, length);
-    } catch (cause) {
-      operation.failure = { cause };
-      b[length] = 1;
-    }
-  }
+  combineInto(operation, a, b);
   symbols.toMemory(right, b, bytes);
-  memory.give(a);
-  memory.give(b);
+  if (isOwn) [a, b].forEach(memory.give);
 }
 
-function merge(combine: Combine, a: Float64Array, b: Float64Array, length: number): void {
-  if (combine === combineMoments) {
-    const merged = b.subarray(0, length);
-    combineMomentsInto(a.subarray(0, length), merged, merged);
-  } else {
-    // A function that we do not know may keep what it gets.
-    b.set(checkTotal(combine(a.slice(0, length), b.slice(0, length)), length, combine));
+/** b = combine(a, b), and the status behind it. */
+function combineInto(
+  operation: Operation,
+  a: Float64Array<ArrayBuffer>,
+  b: Float64Array<ArrayBuffer>,
+): void {
+  const { combine, length } = operation;
+  const isIntact = a[length] === 0 && b[length] === 0;
+  b[length] = 1;
+  if (!isIntact) return;
+  const [left, right] = [a.subarray(0, length), b.subarray(0, length)];
+  try {
+    if (combine === combineMoments) combineMomentsInto(left, right, right);
+    else {
+      const total = checkTotal(combine(left, right), length, combine);
+      if (total !== right) b.set(total);
+    }
+    b[length] = 0;
+  } catch (cause) {
+    operation.failure = { cause };
   }
 }

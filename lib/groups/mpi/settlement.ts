@@ -21,7 +21,7 @@ export interface Settlement {
   /**
    * Reads what came in and answers.
    *
-   * @param now the time, in ms
+   * @param now the time in which this process ran, in ms
    * @param at where this rank stands, or null while it is not in a call
    * @returns what to reject with, once it is known
    */

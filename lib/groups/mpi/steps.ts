@@ -1,7 +1,7 @@
 /**
  * What happens in a call when its turn has come and its values are there: the ranks agree, then the values move.
  *
- * Each step is undefined where it came to its end at once: a promise would put off the next one to another turn.
+ * Steps yield whenever they have started something: how it is waited for is their caller's business.
  *
  * @module
  */
@@ -22,50 +22,44 @@ import type { Memory } from "./memory.ts";
 import type { Operation, Operations } from "./operations.ts";
 import { isCustom, type Part } from "./parts.ts";
 
-/** Sees what was started last on the channel through, of so many bytes; undefined where it is complete already. */
-export type Complete = (bytes: number) => Promise<void> | undefined;
+/** Yields how many bytes what was started last on the channel moves, until it is complete. */
+export type Steps<T> = Generator<number, T, void>;
 
 /** The steps of calls on one communicator. */
-export interface Steps {
-  /** Makes sure that all ranks are at the same and none has failed; rejects with what all others reject with. */
-  readonly agree: (call: Call) => Promise<void> | undefined;
-  /** Moves the values; rejects, on all ranks alike, where combining failed. */
-  readonly exchange: (call: Call, part: Part) => Promise<void> | undefined;
+export interface Course {
+  /** Makes sure that all ranks are at the same and none has failed; throws what all others throw. */
+  readonly agree: (call: Call) => Steps<void>;
+  /** Moves the values; throws, on all ranks alike, where combining failed. */
+  readonly exchange: (call: Call, part: Part) => Steps<void>;
 }
 
 /**
  * Prepares the steps.
  *
  * @param channel the communicator
- * @param complete how to wait on it
  * @param operations functions of the program
  * @param memory where to take room from
  * @param checked whether the ranks agree
  * @returns the steps
  */
-export function createSteps(
+export function createCourse(
   channel: Channel,
-  complete: Complete,
   operations: Operations,
   memory: Memory,
   checked: boolean,
-): Steps {
+): Course {
   const { rank, worldSize, library: { double, byte, sum, max } } = channel;
   const agreement = createAgreement();
   const opinion = memory.take(OPINION_LENGTH);
   const outcome = memory.take(OPINION_LENGTH);
   const sayings = new Uint8Array(new ArrayBuffer(worldSize * SAYING_BYTES));
 
-  function agree(call: Call): Promise<void> | undefined {
+  function* agree(call: Call): Steps<void> {
     agreement.write(opinion, sayingOf(call), call.part?.length ?? 0);
     channel.reduce(opinion, outcome, OPINION_LENGTH, double, max);
-    const pending = complete(0);
-    if (!pending) return agreement.holds(outcome) ? undefined : disagree(call);
-    return pending.then(() => agreement.holds(outcome) ? undefined : disagree(call));
-  }
-
-  async function disagree(call: Call): Promise<never> {
-    const sayings = await tell(sayingOf(call));
+    yield 0;
+    if (agreement.holds(outcome)) return;
+    const sayings = yield* tell(sayingOf(call));
     throw judge(call.number, sayings, call.failure?.cause) ?? new CollectiveError(
       `Cannot complete call ${call.number} as the ranks disagree in characters that do not show: ` +
         `rank 0 called ${sayings[0].text}`,
@@ -75,21 +69,22 @@ export function createSteps(
   }
 
   /** Tells the others, and hears from all. */
-  async function tell(saying: Saying): Promise<readonly Saying[]> {
+  function* tell(saying: Saying): Steps<readonly Saying[]> {
     const own = sayings.subarray(rank * SAYING_BYTES, (rank + 1) * SAYING_BYTES);
     encodeSaying(own.fill(0), saying);
     channel.gather(sayings, SAYING_BYTES, byte);
-    const pending = complete(0);
-    if (pending) await pending;
+    yield 0;
     return decodeSayings(sayings);
   }
 
-  function exchange(call: Call, part: Part): Promise<void> | undefined {
+  function* exchange(call: Call, part: Part): Steps<void> {
     const { flow } = call.request;
     const { sent, received, length } = part;
     switch (flow.kind) {
       case "reduce":
-        if (isCustom(flow)) return combine(call, part, operations.take(flow.combine, length));
+        if (isCustom(flow)) {
+          return yield* combine(call, part, operations.take(flow.combine, length));
+        }
         channel.reduce(sent, received, length, double, sum);
         break;
       case "gather":
@@ -102,38 +97,30 @@ export function createSteps(
         if (checked) return; // The agreement was one.
         channel.barrier();
     }
-    return complete(8 * length);
+    yield 8 * length;
   }
 
-  function combine(call: Call, part: Part, operation: Operation): Promise<void> | undefined {
+  function* combine(call: Call, part: Part, operation: Operation): Steps<void> {
     const { sent, received, length } = part;
     channel.reduce(sent, received, 1, operations.vector(length + 1), operation.handle);
-    const pending = complete(8 * length);
-    if (pending) return pending.then(() => combined(call, part, operation));
-    return combined(call, part, operation);
-  }
-
-  /** MPI combines on several ranks. The library's own function fails on all of them or none; another's may not. */
-  function combined(call: Call, part: Part, operation: Operation): Promise<void> | undefined {
+    yield 8 * length;
     const { failure, combine } = operation;
     operations.give(operation);
-    const failed = part.received[part.length] !== 0;
-    if (checked && combine !== combineMoments) return compare(call, part, failed, failure);
-    return failed ? blame(call, part, failure) : undefined;
-  }
-
-  async function compare(call: Call, part: Part, failed: boolean, failure: Operation["failure"]) {
+    const failed = received[length] !== 0;
+    // MPI combines on several ranks. The library's own function fails on all of them or none; another's may not.
+    if (!checked || combine === combineMoments) {
+      return failed ? yield* blame(call, part, failure) : undefined;
+    }
     opinion[0] = failed ? 1 : 0;
     channel.reduce(opinion, outcome, 1, double, max);
-    const pending = complete(0);
-    if (pending) await pending;
-    if (outcome[0] !== 0) await blame(call, part, failure);
+    yield 0;
+    if (outcome[0] !== 0) yield* blame(call, part, failure);
   }
 
   /** The same reason on all ranks: that of the first that has one. */
-  async function blame(call: Call, { text }: Part, failure: Operation["failure"]): Promise<never> {
+  function* blame(call: Call, { text }: Part, failure: Operation["failure"]): Steps<never> {
     const own = { failed: failure !== undefined, text: failure ? messageOf(failure.cause) : "" };
-    const all = checked ? await tell(own) : [own];
+    const all = checked ? yield* tell(own) : [own];
     const reason = all.find(({ failed }) => failed)?.text ?? "on another rank";
     throw combineError(call.number, text, worldSize, reason, failure?.cause);
   }

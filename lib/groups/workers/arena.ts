@@ -2,101 +2,34 @@
  * The shared memory of a group of workers: one growing buffer, cut into areas, one for the world and one for each
  * sub-group. All that is in it is found by offset, so that a buffer is all a worker needs to be handed.
  *
+ * There is no lock, which a rank could be stopped or ended with: what must be one rank's alone is claimed by changing one
+ * word, and only whoever changed it goes on.
+ *
  * @module
  */
 
 import { display } from "../failures.ts";
+import {
+  type Area,
+  bytesOf,
+  GROUP,
+  type Head,
+  openArea,
+  openHead,
+  RANK,
+  roundOf,
+  ROUNDS,
+} from "./area.ts";
 
-/** One rank's view of a group's part of the memory. */
-export interface Area {
-  /** Where it begins, in bytes; what other ranks find it by. */
-  readonly offset: number;
-  /** Number of ranks of its group. */
-  readonly worldSize: number;
-  /** Values that a rank can bring at once. */
-  readonly capacity: number;
-  /** Words of the group, at {@linkcode GROUP}. */
-  readonly group: Int32Array<SharedArrayBuffer>;
-  /** Words of each rank, at {@linkcode RANK}. */
-  readonly ranks: readonly Int32Array<SharedArrayBuffer>[];
-  /** What each rank brings, twice: calls alternate, so that nobody writes what another still reads. */
-  readonly desks: readonly (readonly Desk[])[];
-  /** What the last to arrive has combined. */
-  readonly total: Float64Array<SharedArrayBuffer>;
-  /** Why a call failed while combining. */
-  readonly combining: Text;
-  /** Why the group is broken. */
-  readonly breakdown: Text;
-}
-
-/** Where a rank lays down its part of a call. */
-export interface Desk {
-  /** Words at {@linkcode DESK}. */
-  readonly words: Int32Array<SharedArrayBuffer>;
-  /** What it called, or why it failed. */
-  readonly saying: Text;
-  /** What it brings. */
-  readonly values: Float64Array<SharedArrayBuffer>;
-}
-
-/** A text in shared memory; cut off where it is too long. */
-export interface Text {
-  readonly write: (text: string) => void;
-  readonly read: () => string;
-}
-
-/** Words of a group. */
-export const GROUP = {
-  /** Changes whenever there may be something new; what waiting ranks sleep on. */
-  wake: 0,
-  /** Number of the round under way; -1 - number once the group is broken. Whoever changes it has decided the round. */
-  round: 1,
-  /** Ranks that have arrived in this round. */
-  arrived: 2,
-  /** What came of the last round: {@linkcode VERDICT}. */
-  verdict: 3,
-  /** 1 + the rank that is combining, or 0. */
-  combining: 4,
-  /** 1 while somebody writes why the group breaks down. */
-  breaking: 5,
-  /** Handles that are still in use; with none the area may serve another group. */
-  handles: 6,
-} as const;
-/** What comes of a round. */
-export const VERDICT = { done: 0, refused: 1, combineFailed: 2 } as const;
-/** Words of a rank. */
-export const RANK = {
-  /** Calls it has made. */
-  calls: 0,
-  /** 1 + the last round that it arrived in. */
-  arrivals: 1,
-  /** 1 once it will make no further call. */
-  ended: 2,
-  /** Its rank in the world. */
-  inWorld: 3,
-} as const;
-/** Words of a desk. */
-export const DESK = { failed: 0, length: 1, hash: 2, hash2: 3 } as const;
-
-/** Words of the whole memory: a lock, where the free part begins, the last area (each knows the one before it). */
-const MEMORY = { lock: 0, free: 1, last: 2 } as const;
+/** Words of the whole memory, in 64 bytes: where the free part begins; the last area, each knows the one before it. */
+const MEMORY = { free: 1, last: 2 } as const;
 const MEMORY_BYTES = 64;
 /** Where the world's area begins. */
 export const WORLD = MEMORY_BYTES;
-const GROUP_WORDS = 16;
-/** Among a group's words: what makes a list of areas, and tells their sizes. */
-const CHAIN = { before: 8, worldSize: 9, capacity: 10 } as const;
-const RANK_WORDS = 16;
-const DESK_WORDS = 16;
-/** Length of a text, in words and in code units. */
-const TEXT_WORDS = 512;
-const TEXT_UNITS = 2 * (TEXT_WORDS - 1);
 /** What ranks of a sub-group can bring at once: enough for the statistics of 4,095 channels. */
 const PART_CAPACITY = 8192;
 /** Address space for all sub-groups of a world, where buffers can grow. */
 const SPACE_BYTES = 2 ** 30;
-/** Whoever holds a lock for longer than this has most likely ended. */
-const LOCK_MS = 1000;
 
 /**
  * Makes the memory of a world.
@@ -107,21 +40,13 @@ const LOCK_MS = 1000;
  * @param worldSize number of ranks
  * @param capacity values that a rank can bring at once; longer arrays travel in several rounds
  * @returns the buffer, to be handed to all ranks
- * @throws RangeError for an impossible capacity
  */
 export function createMemory(worldSize: number, capacity: number): SharedArrayBuffer {
-  if (!Number.isSafeInteger(capacity) || capacity < 1 || capacity > 2 ** 24) {
-    throw new RangeError(
-      `Cannot make the group as capacity must be an integer from 1 to ${2 ** 24}: ` +
-        `current value is ${capacity}`,
-    );
-  }
-  const world = bytesOf(worldSize, capacity);
-  const least = MEMORY_BYTES + world;
-  const room = 16 * bytesOf(worldSize, Math.min(capacity, PART_CAPACITY));
+  const least = MEMORY_BYTES + bytesOf(worldSize, capacity);
+  const room = 16 * bytesOf(worldSize, partCapacity(capacity));
   const buffer = growable(least, least + Math.max(room, SPACE_BYTES)) ??
     growable(least, least + room) ?? new SharedArrayBuffer(least + room);
-  new Int32Array(buffer, 0, MEMORY_BYTES / 4)[MEMORY.free] = MEMORY_BYTES / 64;
+  memoryOf(buffer)[MEMORY.free] = MEMORY_BYTES / 64;
   allocate(buffer, Array.from({ length: worldSize }, (_, rank) => rank), capacity);
   return buffer;
 }
@@ -137,7 +62,7 @@ export function partCapacity(capacity: number): number {
 }
 
 /**
- * Finds room for a group.
+ * Finds room for a group: that of one which nobody has a handle on any more, or new room.
  *
  * @param buffer the memory
  * @param members the ranks in the world of its ranks
@@ -149,39 +74,30 @@ export function allocate(
   members: readonly number[],
   capacity: number,
 ): number {
-  const memory = new Int32Array(buffer, 0, MEMORY_BYTES / 4);
-  const bytes = bytesOf(members.length, capacity);
-  return locked(memory, () => {
-    let offset = unused(buffer, memory[MEMORY.last], members.length, capacity);
-    const isNew = offset === 0;
-    if (isNew) {
-      offset = 64 * memory[MEMORY.free];
-      if (!reach(buffer, offset + bytes)) return 0;
-      const group = new Int32Array(buffer, offset, GROUP_WORDS);
-      group[CHAIN.before] = memory[MEMORY.last];
-      group[CHAIN.worldSize] = members.length;
-      group[CHAIN.capacity] = capacity;
-      memory[MEMORY.free] += bytes / 64;
-    }
-    const area = openArea(buffer, offset);
-    const world = openArea(buffer, WORLD);
-    for (const word of Object.values(GROUP)) area.group[word] = 0;
+  const again = claimUnused(buffer, members.length, capacity);
+  const offset = again || claimNew(buffer, bytesOf(members.length, capacity));
+  if (offset === 0) return 0;
+  if (again === 0) {
+    const group = new Int32Array(buffer, offset, 16);
+    group[GROUP.worldSize] = members.length;
+    group[GROUP.capacity] = capacity;
     // One more for the world, so that its area never serves another group.
-    area.group[GROUP.handles] = members.length + (offset === WORLD ? 1 : 0);
-    members.forEach((inWorld, rank) => {
-      area.ranks[rank].fill(0);
-      area.ranks[rank][RANK.inWorld] = inWorld;
-      const ended = offset === WORLD ? 0 : Atomics.load(world.ranks[inWorld], RANK.ended);
-      area.ranks[rank][RANK.ended] = ended;
-    });
-    // Not before it is complete. What was found again is in the list already.
-    if (isNew) Atomics.store(memory, MEMORY.last, offset / 64);
-    return offset;
+    group[GROUP.handles] = members.length + (offset === WORLD ? 1 : 0);
+  }
+  furnish(openHead(buffer, offset), members);
+  if (again === 0) enlist(buffer, offset);
+  // Whoever ends from now on finds the area; who had ended before is found here.
+  const area = openHead(buffer, offset);
+  const world = openHead(buffer, WORLD);
+  members.forEach((inWorld, rank) => {
+    if (hasEnded(world, inWorld)) end(area, rank);
   });
+  return offset;
 }
 
 /**
- * Lists all areas that a rank of the world is in.
+ * Lists all areas that a rank of the world is in. What is made ready meanwhile is not among them: who makes it looks for
+ * ranks that have ended once it is.
  *
  * @param buffer the memory
  * @param inWorld the rank
@@ -191,88 +107,98 @@ export function areasOf(
   buffer: SharedArrayBuffer,
   inWorld: number,
 ): readonly { readonly area: Area; readonly rank: number }[] {
-  const memory = new Int32Array(buffer, 0, MEMORY_BYTES / 4);
-  // Nobody is to change the list, or the ranks of an area in it, meanwhile.
-  return locked(memory, () => {
-    const found: { readonly area: Area; readonly rank: number }[] = [];
-    for (let at = memory[MEMORY.last]; at > 0;) {
+  const found: { readonly area: Area; readonly rank: number }[] = [];
+  for (let at = Atomics.load(memoryOf(buffer), MEMORY.last); at > 0;) {
+    const head = openHead(buffer, 64 * at);
+    const rank = head.ranks.findIndex((words) => Atomics.load(words, RANK.inWorld) === inWorld);
+    if (rank >= 0 && head.tenancy % 2 === 0) {
       const area = openArea(buffer, 64 * at);
-      const rank = area.ranks.findIndex((words) => words[RANK.inWorld] === inWorld);
-      if (rank >= 0) found.push({ area, rank });
-      at = area.group[CHAIN.before];
+      if (area.tenancy === head.tenancy && isTenant(area)) found.push({ area, rank });
     }
-    return found;
-  });
+    at = head.group[GROUP.before];
+  }
+  return found;
+}
+
+/** Whether an area still serves the group that a view of it was made for. */
+export function isTenant({ group, tenancy }: Head): boolean {
+  return Atomics.load(group, GROUP.tenancy) === tenancy;
+}
+
+/** Whether a rank of an area will make no further call. */
+export function hasEnded({ ranks, tenancy }: Head, rank: number): boolean {
+  return Atomics.load(ranks[rank], RANK.ended) === tenancy;
+}
+
+/** Says so. Should the area have come to another group meanwhile, it says nothing. */
+export function end({ ranks, tenancy }: Head, rank: number): void {
+  Atomics.store(ranks[rank], RANK.ended, tenancy);
 }
 
 /**
- * Makes the views of an area.
+ * Takes a rank's seat in the world, once.
  *
  * @param buffer the memory
- * @param offset where the area begins, in bytes
- * @returns the area
+ * @param rank the rank
+ * @returns whether nobody had taken it
  */
-export function openArea(buffer: SharedArrayBuffer, offset: number): Area {
-  let at = offset;
-  const words = (count: number): Int32Array<SharedArrayBuffer> => {
-    const view = new Int32Array(buffer, at, count);
-    at += 4 * count;
-    return view;
-  };
-  const text = (): Text => {
-    const length = words(1);
-    const units = new Uint16Array(buffer, at, TEXT_UNITS);
-    at += 2 * TEXT_UNITS;
-    return textIn(length, units);
-  };
-  const numbers = (): Float64Array<SharedArrayBuffer> => {
-    const view = new Float64Array(buffer, at, capacity);
-    at += valueBytes(capacity);
-    return view;
-  };
-  const group = words(GROUP_WORDS);
-  const [worldSize, capacity] = [group[CHAIN.worldSize], group[CHAIN.capacity]];
-  const each = <T>(count: number, make: () => T): T[] => Array.from({ length: count }, make);
-  return {
-    offset,
-    worldSize,
-    capacity,
-    group,
-    ranks: each(worldSize, () => words(RANK_WORDS)),
-    combining: text(),
-    breakdown: text(),
-    desks: each(
-      2,
-      () =>
-        each(worldSize, () => ({ words: words(DESK_WORDS), saying: text(), values: numbers() })),
-    ),
-    total: numbers(),
-  };
+export function claimSeat(buffer: SharedArrayBuffer, rank: number): boolean {
+  return Atomics.compareExchange(openHead(buffer, WORLD).ranks[rank], RANK.taken, 0, 1) === 0;
 }
 
-function bytesOf(worldSize: number, capacity: number): number {
-  const desk = 4 * DESK_WORDS + 4 * TEXT_WORDS + valueBytes(capacity);
-  const words = GROUP_WORDS + worldSize * RANK_WORDS + 2 * TEXT_WORDS;
-  return 4 * words + 2 * worldSize * desk + valueBytes(capacity);
+/** Makes an area ready for a group. It is claimed by this rank, and no other writes to it but who looks for a rank. */
+function furnish({ group, ranks, claims, tenancy }: Head, members: readonly number[]): void {
+  const next = tenancy + 2;
+  Atomics.store(group, GROUP.tenancy, tenancy + 1);
+  const { round, reason } = roundOf(Atomics.load(group, GROUP.round));
+  if (reason >= 0) Atomics.store(claims, reason, 0);
+  // Another number than before: who is late with breaking the group that was here must not break this one.
+  const first = tenancy === 0 ? 0 : (round + 2) % ROUNDS;
+  members.forEach((inWorld, rank) => {
+    ranks[rank].fill(0);
+    ranks[rank][RANK.arrivals] = first;
+    Atomics.store(ranks[rank], RANK.inWorld, inWorld);
+  });
+  for (const word of [GROUP.arrived, GROUP.verdict, GROUP.combining]) group[word] = 0;
+  Atomics.store(group, GROUP.round, first);
+  Atomics.store(group, GROUP.tenancy, next);
 }
 
-/** Whole cache lines, so that ranks do not write to each other's. */
-function valueBytes(capacity: number): number {
-  return 64 * Math.ceil(capacity / 8);
+/** An area whose group nobody has a handle on any more. */
+function claimUnused(buffer: SharedArrayBuffer, worldSize: number, capacity: number): number {
+  const words = new Int32Array(buffer); // One view for all: there may be thousands of areas.
+  for (let at = Atomics.load(words, MEMORY.last); at > 0;) {
+    const group = 16 * at;
+    const fits = words[group + GROUP.worldSize] === worldSize &&
+      words[group + GROUP.capacity] === capacity;
+    const handles = group + GROUP.handles;
+    if (fits && Atomics.compareExchange(words, handles, 0, worldSize) === 0) return 64 * at;
+    at = words[group + GROUP.before];
+  }
+  return 0;
 }
 
-function textIn(length: Int32Array, units: Uint16Array): Text {
-  return {
-    write: (text) => {
-      length[0] = text.length;
-      const count = Math.min(text.length, units.length);
-      for (let i = 0; i < count; i++) units[i] = text.charCodeAt(i);
-    },
-    read: () => {
-      const count = Math.min(length[0], units.length);
-      return String.fromCharCode(...units.slice(0, count)) + (length[0] > count ? "..." : "");
-    },
-  };
+function claimNew(buffer: SharedArrayBuffer, bytes: number): number {
+  const memory = memoryOf(buffer);
+  for (;;) {
+    const free = Atomics.load(memory, MEMORY.free);
+    if (!reach(buffer, 64 * free + bytes)) return 0;
+    const taken = Atomics.compareExchange(memory, MEMORY.free, free, free + bytes / 64) === free;
+    if (taken) return 64 * free;
+  }
+}
+
+function enlist(buffer: SharedArrayBuffer, offset: number): void {
+  const memory = memoryOf(buffer);
+  const group = new Int32Array(buffer, offset, 16);
+  do group[GROUP.before] = Atomics.load(memory, MEMORY.last); while (
+    Atomics.compareExchange(memory, MEMORY.last, group[GROUP.before], offset / 64) !==
+      group[GROUP.before]
+  );
+}
+
+function memoryOf(buffer: SharedArrayBuffer): Int32Array<SharedArrayBuffer> {
+  return new Int32Array(buffer, 0, MEMORY_BYTES / 4);
 }
 
 function growable(bytes: number, maxByteLength: number): SharedArrayBuffer | null {
@@ -298,46 +224,27 @@ function reach(buffer: SharedArrayBuffer, bytes: number): boolean {
   }
 }
 
-/** An area whose group nobody has a handle on any more. */
-function unused(
-  buffer: SharedArrayBuffer,
-  last: number,
-  worldSize: number,
-  capacity: number,
-): number {
-  for (let at = last; at > 0;) {
-    const group = new Int32Array(buffer, 64 * at, GROUP_WORDS);
-    const fits = group[CHAIN.worldSize] === worldSize && group[CHAIN.capacity] === capacity;
-    if (fits && Atomics.load(group, GROUP.handles) === 0) return 64 * at;
-    at = group[CHAIN.before];
-  }
-  return 0;
-}
-
-function locked<T>(memory: Int32Array, body: () => T): T {
-  const patience = performance.now() + LOCK_MS;
-  while (Atomics.compareExchange(memory, MEMORY.lock, 0, 1) !== 0) {
-    if (performance.now() > patience) break;
-  }
-  try {
-    return body();
-  } finally {
-    Atomics.store(memory, MEMORY.lock, 0);
-  }
-}
-
 /**
- * Checks that a buffer is the memory of a world.
+ * Checks that a buffer is the memory of a world, with a place for a rank.
  *
  * @param buffer what a worker was handed
+ * @param rank the rank that it says
  * @throws TypeError where it cannot be
  */
-export function checkMemory(buffer: SharedArrayBuffer): void {
+export function checkMemory(buffer: SharedArrayBuffer, rank: number): void {
   const isShared = typeof SharedArrayBuffer !== "undefined" && buffer instanceof SharedArrayBuffer;
-  if (isShared && buffer.byteLength > MEMORY_BYTES) return;
+  if (!isShared || buffer.byteLength <= MEMORY_BYTES) {
+    throw new TypeError(
+      `Cannot join the group as its memory must be a seat's SharedArrayBuffer: current value is ${
+        display(buffer)
+      }`,
+    );
+  }
+  const worldSize = new Int32Array(buffer, WORLD, 16)[GROUP.worldSize];
+  if (Number.isInteger(rank) && rank >= 0 && rank < worldSize) return;
   throw new TypeError(
-    `Cannot join the group as its memory must be a seat's SharedArrayBuffer: current value is ${
-      display(buffer)
+    `Cannot join the group as the seat's rank must be below ${worldSize}: current value is ${
+      display(rank)
     }`,
   );
 }

@@ -5,13 +5,12 @@
  */
 
 import { CollectiveError, type CollectiveErrorCode } from "../../errors.ts";
-import { type Area, GROUP } from "./arena.ts";
-
-/** Somebody who has not written down within this time why the group breaks has ended meanwhile. */
-const WRITING_MS = 1000;
+import { type Area, brokenWord, GROUP, roundOf } from "./area.ts";
+import { isTenant } from "./arena.ts";
 
 /**
- * Breaks a group.
+ * Breaks a group. Nobody waits for anybody here: who finds the group broken writes down why in a place of his own, and
+ * one word says whose words hold.
  *
  * @param area the group's memory
  * @param error why
@@ -19,22 +18,20 @@ const WRITING_MS = 1000;
  * @returns whether it was this that broke the group
  */
 export function breakDown(area: Area, error: CollectiveError, only?: number): boolean {
-  const { group, breakdown } = area;
-  const patience = performance.now() + WRITING_MS;
-  while (Atomics.compareExchange(group, GROUP.breaking, 0, 1) !== 0) {
-    if (Atomics.load(group, GROUP.round) < 0) return false;
-    if (performance.now() > patience) break;
-  }
-  breakdown.write(written(error));
+  const { group, claims, reasons } = area;
+  if (Atomics.load(group, GROUP.round) < 0) return false;
+  const reason = reasons.findIndex((_, i) => Atomics.compareExchange(claims, i, 0, 1) === 0);
+  // Taken by ranks that ended with it; who waits comes back to it.
+  if (reason < 0) return false;
+  reasons[reason].write(written(error));
   for (;;) {
     const round = Atomics.load(group, GROUP.round);
-    if (round < 0) return false;
-    if (only !== undefined && round !== only) {
-      Atomics.store(group, GROUP.breaking, 0);
+    if (round < 0 || (only !== undefined && round !== only) || !isTenant(area)) {
+      Atomics.store(claims, reason, 0);
       return false;
     }
-    // Negative for broken, and still telling which round was under way.
-    if (Atomics.compareExchange(group, GROUP.round, round, ~round) === round) break;
+    const broken = brokenWord(round, reason);
+    if (Atomics.compareExchange(group, GROUP.round, round, broken) === round) break;
   }
   wake(area);
   return true;
@@ -47,8 +44,8 @@ export function breakDown(area: Area, error: CollectiveError, only?: number): bo
  * @param options `cause`, on the rank that has it
  * @returns the error
  */
-export function breakdownOf({ breakdown }: Area, options?: ErrorOptions): CollectiveError {
-  const text = breakdown.read();
+export function breakdownOf({ group, reasons }: Area, options?: ErrorOptions): CollectiveError {
+  const text = reasons[roundOf(Atomics.load(group, GROUP.round)).reason].read();
   const [head] = text.split("\n", 1);
   const [code, ranks] = head.split(" ");
   const message = text.slice(head.length + 1);

@@ -5,9 +5,12 @@
  */
 
 import type { ProcessGroup } from "../../collectives.ts";
+import { mayBlock, sharesMemory } from "../../threads.ts";
 import { checkWorld, type Engine, processGroup } from "../engine.ts";
-import { checkMemory, createMemory } from "./arena.ts";
-import { openHub, portEnd } from "./ports.ts";
+import { display, takenBefore } from "../failures.ts";
+import { checkMemory, claimSeat, createMemory } from "./arena.ts";
+import { openHub } from "./hub.ts";
+import { portEnd } from "./port_end.ts";
 import { leaveShared, sharedEngine } from "./shared_engine.ts";
 
 /** Options of {@linkcode workerSeats}. */
@@ -21,9 +24,10 @@ export interface SeatOptions {
    */
   readonly transport?: "auto" | "shared" | "port";
   /**
-   * Numbers that a rank can bring to a call at once over shared memory, 131,136 by default (1 MiB; statistics of 65,567
-   * channels); in sub-groups 8,192 at most. Longer arrays travel in pieces. Every group has 2 * worldSize + 1 times as much address space; memory is
-   * used where it is written to.
+   * Numbers that a rank can bring to a call at once, 131,136 by default (1 MiB; statistics of 65,567 channels); over shared
+   * memory in sub-groups 8,192 at most. Longer arrays travel in pieces, and no rank holds more than four times its own:
+   * what declares to be `elementwise` is reduced in shares, all else is folded whole, by one rank after the other. Over
+   * shared memory every group has 2 * worldSize + 2 times as much address space; memory is used where it is written to.
    */
   readonly capacity?: number;
 }
@@ -36,6 +40,8 @@ export interface WorkerSeat {
   readonly worldSize: number;
   /** How long a rank waits for the others, in ms. */
   readonly timeoutMs: number;
+  /** Numbers that a rank can bring to a call at once. */
+  readonly capacity: number;
   /** What connects the ranks. */
   readonly link: SharedArrayBuffer | MessagePort;
 }
@@ -71,6 +77,7 @@ export interface WorkerGroupOptions {
 const CAPACITY = 131_136;
 /** Far more than there are cores; the memory of a group grows with the square of it. */
 const MOST_WORKERS = 128;
+const MOST_VALUES = 2 ** 24;
 
 /**
  * Makes the seats of a group of workers that you start yourself; `spawnWorkers` also starts them.
@@ -101,6 +108,12 @@ export function workerSeats(worldSize: number, options: SeatOptions = {}): Worke
         `current value is ${JSON.stringify(transport)}`,
     );
   }
+  if (!Number.isSafeInteger(capacity) || capacity < 1 || capacity > MOST_VALUES) {
+    throw new RangeError(
+      `Cannot make the group as capacity must be an integer from 1 to ${MOST_VALUES}: ` +
+        `current value is ${display(capacity)}`,
+    );
+  }
   if (worldSize > MOST_WORKERS) {
     throw new RangeError(
       `Cannot make the group as worldSize must be at most ${MOST_WORKERS} workers: ` +
@@ -116,7 +129,7 @@ export function workerSeats(worldSize: number, options: SeatOptions = {}): Worke
     );
   }
   const seat = (rank: number, link: WorkerSeat["link"]): WorkerSeat =>
-    Object.freeze({ rank, worldSize, timeoutMs, link });
+    Object.freeze({ rank, worldSize, timeoutMs, capacity, link });
   if (shared) {
     const memory = createMemory(worldSize, capacity);
     return Object.freeze({
@@ -155,7 +168,7 @@ export function transfers(seat: WorkerSeat): Transferable[] {
  * @param seat what the worker was handed; each seat may be taken once
  * @param options how to wait
  * @returns the group, frozen
- * @throws TypeError where it is no seat, or blocking is asked for over a port
+ * @throws TypeError where it is no seat, one that was taken before, or blocking is asked for over a port
  */
 export function workerGroup(seat: WorkerSeat, options: WorkerGroupOptions = {}): ProcessGroup {
   return processGroup(takeSeat(seat, options).engine);
@@ -173,10 +186,10 @@ export interface Taken {
  * @param seat what the worker was handed
  * @param options how to wait
  * @returns this rank's end
- * @throws TypeError where it is no seat, or blocking is asked for over a port
+ * @throws TypeError where it is no seat, one that was taken before, or blocking is asked for over a port
  */
 export function takeSeat(seat: WorkerSeat, { wait = "async" }: WorkerGroupOptions): Taken {
-  const { rank, worldSize, timeoutMs, link } = seat;
+  const { rank, worldSize, timeoutMs, capacity, link } = seat;
   if (wait !== "async" && wait !== "block") {
     throw new TypeError(
       `Cannot join the group as wait must be "async" or "block": current value is ${
@@ -185,7 +198,14 @@ export function takeSeat(seat: WorkerSeat, { wait = "async" }: WorkerGroupOption
     );
   }
   if (!(link instanceof MessagePort)) {
-    checkMemory(link);
+    checkMemory(link, rank);
+    if (wait === "block" && !mayBlock()) {
+      throw new TypeError(
+        `Cannot join the group as wait "block" needs a thread that may be held up: this one may not, as a page's own; ` +
+          `join it in a worker, or by wait "async"`,
+      );
+    }
+    if (!claimSeat(link, rank)) throw takenBefore(rank);
     const cores = globalThis.navigator?.hardwareConcurrency ?? 1;
     return {
       engine: sharedEngine({ buffer: link, timeoutMs, waiting: wait, cores }, rank),
@@ -197,13 +217,12 @@ export function takeSeat(seat: WorkerSeat, { wait = "async" }: WorkerGroupOption
       `Cannot join the group as wait "block" needs shared memory: this seat has a port`,
     );
   }
-  return portEnd(link, rank, worldSize, timeoutMs);
+  return portEnd(link, { rank, worldSize, timeoutMs, capacity });
 }
 
 /** Threads share memory in Deno, and on pages that are isolated from other origins. */
 function canShare(): boolean {
-  return typeof SharedArrayBuffer !== "undefined" && typeof Atomics.waitAsync === "function" &&
-    (globalThis as { readonly crossOriginIsolated?: boolean }).crossOriginIsolated !== false;
+  return sharesMemory() && typeof Atomics.waitAsync === "function";
 }
 
 function checkRank(rank: number, worldSize: number): number {

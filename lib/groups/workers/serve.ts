@@ -5,9 +5,9 @@
  */
 
 import type { ProcessGroup } from "../../collectives.ts";
-import { CollectiveError } from "../../errors.ts";
+import { isCollectiveError } from "../../errors.ts";
 import { processGroup } from "../engine.ts";
-import { messageOf, type PlainFailure, toPlain } from "../failures.ts";
+import { display, messageOf, type PlainFailure, toPlain } from "../failures.ts";
 import { takeSeat, type WorkerGroupOptions, type WorkerSeat } from "./seats.ts";
 
 /** A worker to its maker. */
@@ -96,6 +96,7 @@ async function serve<P, R>(
   try {
     taken = takeSeat(seat, options);
     const result = await body(processGroup(taken.engine), parameter as P);
+    checkResult(result);
     taken.leave();
     send({ kind: "done", result });
   } catch (cause) {
@@ -104,9 +105,56 @@ async function serve<P, R>(
   }
 }
 
+/**
+ * Finds what belongs to a device in what a rank returns: its handle would travel, or not even that, and its numbers stay.
+ *
+ * @throws TypeError with the path
+ */
+function checkResult(result: unknown): void {
+  const seen = new Set<unknown>();
+  const look: { readonly value: unknown; readonly path: string }[] = [{ value: result, path: "" }];
+  for (let next = look.pop(); next; next = look.pop()) {
+    const { value, path } = next;
+    if (typeof value !== "object" || value === null || seen.has(value)) continue;
+    if (ArrayBuffer.isView(value)) continue;
+    seen.add(value);
+    if (DEVICES.includes((value as { readonly device?: unknown }).device)) {
+      throw new TypeError(
+        `Cannot return ${
+          path ? `"${path}"` : "it"
+        } from a rank as what travels must be numbers: it is a live array ` +
+          `of a device, which ends with its worker; read it first, by toArray() or stateToHost()`,
+      );
+    }
+    const entries = value instanceof Map || Array.isArray(value)
+      ? [...value.entries()]
+      : value instanceof Set
+      ? [...[...value].entries()]
+      : Object.entries(value);
+    for (const [key, value] of entries) {
+      look.push({ value, path: path ? `${path}.${display(key)}` : display(key) });
+    }
+  }
+}
+
+/** What arrays say of themselves. */
+const DEVICES: readonly unknown[] = ["reference", "wasm", "webgpu"];
+
+/** What can be said of a thrown value and sent: its texts may be none, or not be had. */
 function thrown(error: unknown): Thrown {
-  if (!(error instanceof Error)) return { name: "Error", message: messageOf(error) };
-  const { name, message, stack } = error;
-  const plain = error instanceof CollectiveError ? toPlain(error) : undefined;
-  return { name, message, stack, plain };
+  const plain = isCollectiveError(error) ? toPlain(error) : undefined;
+  const text = (look: () => unknown): string | undefined => {
+    try {
+      const value = look();
+      return typeof value === "string" ? value : undefined;
+    } catch {
+      return undefined;
+    }
+  };
+  return {
+    name: text(() => (error as Error).name) ?? "Error",
+    message: messageOf(error),
+    stack: text(() => (error as Error).stack),
+    ...(plain ? { plain } : {}),
+  };
 }

@@ -5,12 +5,16 @@
  * @module
  */
 
-import { conclude } from "../contributions.ts";
-import { type Engine, membersOf, type Request } from "../engine.ts";
-import { cancelledError, combineError, leftError, messageOf } from "../failures.ts";
-import { allocate, areasOf, GROUP, openArea, partCapacity, RANK, WORLD } from "./arena.ts";
+import { patienceFor } from "../../patience.ts";
+import { cannotBlock, type Engine, membersOf, type Request, valuesNow } from "../engine.ts";
+import { busyError, cancelledError, leftError, messageOf } from "../failures.ts";
+import { allocate, areasOf, end, partCapacity, WORLD } from "./arena.ts";
+import { GROUP, openArea, openHead, RANK } from "./area.ts";
 import { breakDown, wake } from "./breakdown.ts";
-import { type Call, openTable, type Part, type TableOptions } from "./table.ts";
+import { type Part, partOf } from "./desks.ts";
+import { countWeight, type Weight } from "./garbage.ts";
+import { bringInPieces, planOf } from "./pieces.ts";
+import { type Call, openTable, type Steps, type TableOptions } from "./table.ts";
 import { countTurns, type Turns } from "./turns.ts";
 
 /** What all groups of a rank have in common. */
@@ -23,7 +27,18 @@ interface Session extends SharedOptions {
   readonly turns: Turns;
   /** Tells, once an end is collected, that its area is needed by one rank less. */
   readonly ends: FinalizationRegistry<Int32Array>;
+  /** Ends that have a call under way: they are needed, whether or not anybody has a handle on them. */
+  readonly busy: Set<Engine>;
+  readonly weight: Weight;
 }
+
+const NOT_BLOCKING = cannotBlock(
+  `the group must be joined with wait "block": current value is "async"`,
+);
+/** What a rank says of the room for its sub-group: that another looks for it, or that there is none. */
+const [NOT_MINE, NO_ROOM] = [0, -1];
+/** How often to look for room: groups that nobody has a handle on give theirs back only once they are collected. */
+const MOST_TRIES = 4;
 
 /**
  * Opens one rank's end of a world in shared memory.
@@ -36,11 +51,18 @@ export function sharedEngine(options: SharedOptions, rank: number): Engine {
   const ends = new FinalizationRegistry((group: Int32Array) => {
     Atomics.sub(group, GROUP.handles, 1);
   });
-  return openEnd({ ...options, turns: countTurns(), ends }, WORLD, rank);
+  const session: Session = {
+    ...options,
+    turns: countTurns(),
+    ends,
+    busy: new Set(),
+    weight: countWeight(),
+  };
+  return openEnd(session, WORLD, rank);
 }
 
 function openEnd(session: Session, offset: number, rank: number): Engine {
-  const { buffer, timeoutMs, turns, ends } = session;
+  const { buffer, timeoutMs, turns, ends, busy, weight } = session;
   const area = openArea(buffer, offset);
   const table = openTable(area, rank, session);
   const { worldSize, capacity } = area;
@@ -63,17 +85,21 @@ function openEnd(session: Session, offset: number, rank: number): Engine {
     const before = last ? last.then(turns.due) : turns.due();
     const { promise: done, resolve: finish } = Promise.withResolvers<void>();
     last = done;
-    const start = (request: Request) =>
-      perform({ number, request, until: performance.now() + timeoutMs });
+    const start = (request: Request, owned: boolean) =>
+      perform({ number, request, patience: patienceFor(timeoutMs), owned });
     // The caller may write to its array while earlier calls are under way.
     const kept = before && values instanceof Float64Array
       ? { ...request, values: values.slice() }
       : request;
     if (values instanceof Promise) values.catch(() => {}); // Looked at when the call's turn has come.
-    const result = before ? before.then(() => start(kept)) : start(kept);
+    busy.add(engine);
+    const result = before ? before.then(() => start(kept, kept !== request)) : start(kept, false);
     const leave = () => {
       signal?.removeEventListener("abort", cancel);
-      if (last === done) last = null;
+      if (last === done) {
+        last = null;
+        busy.delete(engine);
+      }
       finish();
     };
     result.then(leave, leave);
@@ -81,63 +107,68 @@ function openEnd(session: Session, offset: number, rank: number): Engine {
   }
 
   async function perform(call: Call): Promise<readonly Float64Array[]> {
-    const { flow } = call.request;
     const brought = table.bring(call);
     const part = brought instanceof Promise ? await brought : brought;
-    if (!("values" in part) || part.values.length <= capacity) {
-      return await table.round(call, part, flow);
-    }
-    const all = await bringInPieces(call, part);
-    try {
-      return conclude(flow, all)();
-    } catch (cause) {
-      throw combineError(call.number, part.text, worldSize, messageOf(cause), cause);
-    }
+    return await table.drive(call, meet(call, part));
   }
 
-  /** What is too long for the desks: the ranks agree first, then bring it piece by piece. */
-  async function bringInPieces(
-    call: Call,
-    { values, text }: Part & { readonly values: Float64Array },
-  ): Promise<readonly Float64Array[]> {
-    const { length } = values;
-    const own = values.slice(); // The caller may write to its array meanwhile.
-    await table.round(call, { values: own, text }, { kind: "barrier" });
-    const all = Array.from({ length: worldSize }, () => new Float64Array(length));
-    for (let at = 0; at < length; at += capacity) {
-      const piece = { values: own.subarray(at, at + capacity), text: `${text}, in pieces` };
-      const pieces = await table.round(call, piece, { kind: "gather" });
-      pieces.forEach((values, other) => all[other].set(values, at));
+  function* meet(call: Call, part: Part): Steps<readonly Float64Array[]> {
+    const { request: { flow }, owned } = call;
+    if ("values" in part && part.length > capacity) {
+      // The caller may write to its array meanwhile.
+      const own = owned ? part.values : part.values.slice();
+      return yield* bringInPieces({ call, text: part.text, rank, area, table }, own);
     }
-    return all;
+    return yield* table.round(call, part, planOf(flow));
+  }
+
+  /** A call that holds up the thread until it has its result. */
+  function meetNow(request: Request): readonly Float64Array[] {
+    if (busy.size > 0) throw busyError(request.name);
+    const number = ++calls;
+    Atomics.store(area.ranks[rank], RANK.calls, number);
+    const broken = table.broken();
+    if (broken) throw broken;
+    const call = { number, request, patience: patienceFor(timeoutMs), owned: false };
+    return table.driveNow(call, meet(call, partOf(request, () => valuesNow(request))));
   }
 
   async function divide(call: Call): Promise<Engine> {
     const wishes = await perform(call);
     const members = membersOf(wishes, rank);
-    // The first member finds room for all, and tells where.
     const inWorld = members.map((member) => area.ranks[member][RANK.inWorld]);
-    const room = members[0] === rank ? allocate(buffer, inWorld, partCapacity(capacity)) : 0;
-    const told = { values: Float64Array.of(room), text: `${call.request.name}, where` };
-    const rooms = await table.round(call, told, { kind: "gather" });
-    const [offset] = rooms[members[0]];
-    if (offset === 0) {
-      throw new RangeError(
-        `Cannot split the group as its shared memory has no room for one more of ` +
-          `${members.length} ranks: ${buffer.byteLength} bytes are in use; split less often, ` +
-          `or let go of groups that are done with`,
-      );
+    // The first member finds room for all, and tells where.
+    let room = NOT_MINE;
+    for (let tries = 1;; tries++) {
+      if (members[0] === rank && room <= 0) {
+        room = allocate(buffer, inWorld, partCapacity(capacity)) || NO_ROOM;
+      }
+      const text = `${call.request.name}, where`;
+      const told = { values: Float64Array.of(room), length: 1, text };
+      const plan = planOf({ kind: "gather" });
+      const rooms = await table.drive(call, table.round(call, told, plan));
+      if (tries < MOST_TRIES && rooms.some(([room]) => room === NO_ROOM)) await weight.collect();
+      else return openEnd(session, checkRoom(rooms[members[0]][0], members), members.indexOf(rank));
     }
-    return openEnd(session, offset, members.indexOf(rank));
+  }
+
+  function checkRoom(offset: number, { length }: readonly number[]): number {
+    if (offset !== NO_ROOM) return offset;
+    throw new RangeError(
+      `Cannot split the group as its shared memory has no room for one more of ${length} ranks: ` +
+        `${buffer.byteLength} bytes are in use; split less often, or let go of groups that are done with`,
+    );
   }
 
   const engine: Engine = {
     rank,
     worldSize,
     meet: (request) => inLine(request, perform),
+    meetNow: session.waiting === "block" ? meetNow : NOT_BLOCKING,
     split: (request) => inLine(request, divide),
   };
   ends.register(engine, area.group);
+  weight.add(area.bytes);
   return engine;
 }
 
@@ -154,12 +185,11 @@ export function leaveShared(
   failure?: { readonly cause: unknown },
 ): void {
   // The world first: whoever makes a sub-group from now on sees it there.
-  Atomics.store(openArea(buffer, WORLD).ranks[inWorld], RANK.ended, 1);
+  end(openHead(buffer, WORLD), inWorld);
   for (const { area, rank } of areasOf(buffer, inWorld)) {
-    const words = area.ranks[rank];
-    Atomics.store(words, RANK.ended, 1);
+    end(area, rank);
     if (failure) {
-      const calls = Atomics.load(words, RANK.calls);
+      const calls = Atomics.load(area.ranks[rank], RANK.calls);
       const { cause } = failure;
       breakDown(area, leftError(rank, area.worldSize, calls, messageOf(cause), cause));
     } else wake(area);

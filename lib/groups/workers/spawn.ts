@@ -7,7 +7,8 @@
  * @module
  */
 
-import { CollectiveError } from "../../errors.ts";
+import { isCollectiveError } from "../../errors.ts";
+import { alarmIn } from "../../patience.ts";
 import { checkTimeout } from "../engine.ts";
 import { fromPlain } from "../failures.ts";
 import { type SeatOptions, transfers, type WorkerGroupOptions, workerSeats } from "./seats.ts";
@@ -26,7 +27,6 @@ export interface SpawnOptions<P> extends SeatOptions, WorkerGroupOptions {
 /** How long a worker may be too busy to answer while none has ended, and how often it is asked at most. */
 const BUSY_MS = 600_000;
 const ASKING_MS = 1000;
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /**
  * Starts one worker per rank, waits for all of them, and ends them.
@@ -75,26 +75,27 @@ export async function spawnWorkers<P, R>(
   const start = typeof worker === "function"
     ? worker
     : () => new Worker(worker, { type: "module" });
+  const module = typeof worker === "function" ? "its module" : `its module ${shortened(worker)}`;
   const running: Running[] = [];
   const failures: Failure[] = [];
   let stop: (failure: Failure) => void = () => {};
   const stopped = new Promise<Failure>((resolve) => stop = resolve);
   const abort = () => stop({ rank: -1, error: signal?.reason });
   signal?.addEventListener("abort", abort, { once: true });
-  let patience: ReturnType<typeof setTimeout> | undefined;
+  let hurry = () => {};
+  let hurried = false;
 
   const fail = (rank: number, error: unknown): void => {
     failures.push({ rank, error });
     world.leave(rank, { cause: error });
-    if (timeoutMs === Infinity) return;
-    const longest = Math.min(timeoutMs + 1000, LONGEST_TIMER_MS);
-    patience ??= setTimeout(() => stop(firstOf(failures)), longest);
+    if (!hurried) hurry = alarmIn(timeoutMs + 1000, () => stop(firstOf(failures)));
+    hurried = true;
   };
   try {
     for (const seat of world.seats) {
       const message: Omit<Start, "port"> = { mark: START, seat, options: { wait }, parameter };
       const worker = start(seat.rank);
-      running.push(run(worker, message, startTimeoutMs, (error) => fail(seat.rank, error)));
+      running.push(run(worker, message, startTimeoutMs, module, (error) => fail(seat.rank, error)));
     }
     // Together, so that none waits for another that is still loading.
     await Promise.race([Promise.all(running.map(({ ready }) => ready)), stopped]);
@@ -106,7 +107,7 @@ export async function spawnWorkers<P, R>(
     if (failures.length > 0) throw firstOf(failures).error;
     return results as R[];
   } finally {
-    clearTimeout(patience);
+    hurry();
     signal?.removeEventListener("abort", abort);
     for (const { end } of running) end();
     world.close();
@@ -134,6 +135,7 @@ function run(
   worker: Worker,
   message: Omit<Start, "port">,
   startTimeoutMs: number,
+  module: string,
   fail: (error: unknown) => void,
 ): Running {
   const { rank, timeoutMs } = message.seat;
@@ -144,11 +146,12 @@ function run(
   const { promise: ended, resolve } = Promise.withResolvers<unknown>();
   const { promise: ready, resolve: isReady } = Promise.withResolvers<void>();
   let over = false;
-  let starting: ReturnType<typeof setTimeout> | undefined;
+  let serves = false;
+  let started = () => {};
   let asking: ReturnType<typeof setInterval> | undefined;
   const conclude = (result: unknown): void => {
     over = true;
-    clearTimeout(starting);
+    started();
     clearInterval(asking);
     isReady();
     resolve(result);
@@ -188,22 +191,29 @@ function run(
   };
   worker.addEventListener("error", (event) => {
     event.preventDefault();
-    refuse(new Error(`The worker of rank ${rank} failed: ${event.message}`));
+    // Of a module that does not load some platforms say nothing, and others what was wrong with it.
+    const reason = event.message ? `: ${event.message}` : "";
+    refuse(
+      new Error(
+        serves
+          ? `The worker of rank ${rank} failed${reason}`
+          : `The worker of rank ${rank} failed before it served, as ${module} could not be loaded or run${reason}`,
+      ),
+    );
   });
   worker.addEventListener("message", (event: MessageEvent) => {
     if (event.data !== READY) return;
-    clearTimeout(starting);
+    serves = true;
+    started();
     isReady();
   });
-  if (startTimeoutMs !== Infinity) {
-    starting = setTimeout(() =>
-      refuse(
-        new Error(
-          `Cannot start rank ${rank} as its worker must call serveRank(): ` +
-            `it did not within ${startTimeoutMs} ms`,
-        ),
-      ), startTimeoutMs);
-  }
+  started = alarmIn(startTimeoutMs, () =>
+    refuse(
+      new Error(
+        `Cannot start rank ${rank} as its worker must call serveRank(): ` +
+          `${module} did not within ${startTimeoutMs} ms`,
+      ),
+    ));
   const begin = (): void => {
     if (over) return;
     try {
@@ -230,10 +240,15 @@ function run(
 /** The rank that failed of itself, not because another one did. */
 function firstOf(failures: readonly Failure[]): Failure {
   const own = failures.find(({ rank, error }) =>
-    !(error instanceof CollectiveError && error.code === "rankFailed" &&
-      !error.ranks.includes(rank))
+    !(isCollectiveError(error, "rankFailed") && !error.ranks.includes(rank))
   );
   return own ?? failures[0];
+}
+
+/** An address in a message: of data and blobs the beginning. */
+function shortened(address: string | URL): string {
+  const text = String(address);
+  return text.length > 200 ? `${text.slice(0, 200)}...` : text;
 }
 
 function revive({ name, message, stack, plain }: Thrown): Error {

@@ -28,6 +28,6 @@ export function countTurns(): Turns {
 }
 
 /** By a timer: Deno's setImmediate comes around without a look at what other threads have sent. */
-function nextTurn(): Promise<void> {
+export function nextTurn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
 }

@@ -1,0 +1,185 @@
+/**
+ * Arrays that are longer than the ranks' desks: brought piece by piece, so that no rank ever holds those of all.
+ *
+ * @module
+ */
+
+import type { Combine } from "../../collectives.ts";
+import { checkTotal, fold, foldInto, shareOf } from "../contributions.ts";
+import type { Flow } from "../engine.ts";
+import { combineError, messageOf } from "../failures.ts";
+import type { Area } from "./area.ts";
+import type { Part } from "./desks.ts";
+import type { Call, Plan, Steps, Table } from "./table.ts";
+
+/** A call whose values are too long. */
+export interface Long {
+  readonly call: Call;
+  /** What all ranks must call alike. */
+  readonly text: string;
+  readonly rank: number;
+  readonly area: Area;
+  readonly table: Pick<Table, "round">;
+}
+
+const NOTHING = new Float64Array(0);
+
+/**
+ * What becomes of values that fit on the desks.
+ *
+ * @param flow of the call
+ * @returns the plan of its only round; what it takes are copies, as slices of shared memory are not shared
+ */
+export function planOf(flow: Flow): Plan<readonly Float64Array[]> {
+  switch (flow.kind) {
+    case "reduce":
+      return {
+        combine: ({ desks, length, total }) => {
+          total.set(fold(desks.map(({ values }) => values.subarray(0, length)), flow.combine));
+        },
+        take: ({ length, total }) => [total.slice(0, length)],
+      };
+    case "gather":
+      return { take: ({ desks, length }) => desks.map(({ values }) => values.slice(0, length)) };
+    case "broadcast":
+      return { take: ({ desks, length }) => [desks[flow.root].values.slice(0, length)] };
+    case "barrier":
+      return { take: () => [] };
+  }
+}
+
+/**
+ * Brings values piece by piece.
+ *
+ * @param long the call
+ * @param own this rank's values, a copy that may be written to
+ * @returns what becomes of them; throws, on all ranks alike, where combining fails
+ */
+export function* bringInPieces(long: Long, own: Float64Array): Steps<readonly Float64Array[]> {
+  const { call, text, rank, area: { worldSize }, table } = long;
+  const { flow } = call.request;
+  const { length } = own;
+  // First of all whether they are all at the same.
+  yield* table.round(call, { values: NOTHING, length, text }, planOf({ kind: "barrier" }));
+  switch (flow.kind) {
+    case "reduce":
+      if (flow.combine.elementwise) return [yield* reduceByShares(long, own, flow.combine)];
+      return [yield* foldInTurn(long, own, flow.combine)];
+    case "gather": {
+      const all = Array.from({ length: worldSize }, () => new Float64Array(length));
+      yield* pass(long, own, length, (pieces, at) => {
+        pieces.forEach((piece, other) => all[other].set(piece, at));
+      });
+      return all;
+    }
+    case "broadcast":
+      yield* hand(long, flow.root, own, rank === flow.root ? null : own);
+      return [own];
+    case "barrier":
+      return [];
+  }
+}
+
+/**
+ * Each rank adds up its share of a piece, element by element in rank order, and all take the whole piece in the next
+ * round. What was brought is written over by what has come of it.
+ */
+function* reduceByShares(long: Long, own: Float64Array, combine: Combine): Steps<Float64Array> {
+  const { call, text, rank, area: { worldSize, capacity }, table } = long;
+  const { length } = own;
+  const pieceAt = (i: number) => own.subarray(i * capacity, (i + 1) * capacity);
+  const refuse = refusalOf(long);
+  let failure: Failure;
+  let before: Float64Array = NOTHING;
+  for (let i = 0; (i - 1) * capacity < length; i++) {
+    const piece = pieceAt(i);
+    const part = failure ?? { values: piece, length, text: `${text}, in pieces` };
+    yield* table.round(call, part, {
+      refuse,
+      take: ({ desks, total }) => {
+        if (i > 0) pieceAt(i - 1).set(before.subarray(0, pieceAt(i - 1).length));
+        before = total;
+        const [from, to] = shareOf(piece.length, rank, worldSize);
+        if (from === to) return;
+        const shares = desks.map(({ values }) => values.subarray(from, to));
+        failure = failureOf(() => foldInto(total.subarray(from, to), shares, combine));
+      },
+    });
+  }
+  return own;
+}
+
+/**
+ * One rank after the other folds its values to what has come from those before it, and hands on the total: no rank has
+ * more than its own, what came, and what has come of them.
+ */
+function* foldInTurn(long: Long, own: Float64Array, combine: Combine): Steps<Float64Array> {
+  const { rank, area: { worldSize } } = long;
+  const { length } = own;
+  let total = own;
+  let failure: Failure;
+  for (let receiver = 1; receiver < worldSize; receiver++) {
+    const incoming = rank === receiver ? new Float64Array(length) : null;
+    yield* hand(long, receiver - 1, total, incoming, failure);
+    if (incoming === null) continue;
+    failure = failureOf(() => total = checkTotal(combine(incoming, own), length, combine));
+  }
+  const received = new Float64Array(length);
+  yield* hand(long, worldSize - 1, total, received, failure);
+  return received;
+}
+
+/** One rank's values go to all that have room for them. */
+function* hand(
+  long: Long,
+  sender: number,
+  values: Float64Array,
+  room: Float64Array | null,
+  failure?: Failure,
+): Steps<void> {
+  const { length } = values;
+  yield* pass(long, long.rank === sender ? values : NOTHING, length, (pieces, at) => {
+    room?.set(pieces[sender], at);
+  }, failure);
+}
+
+/** Brings all pieces in turn, and takes in those of all ranks. */
+function* pass(
+  long: Long,
+  values: Float64Array,
+  length: number,
+  take: (pieces: readonly Float64Array[], at: number) => void,
+  failure?: Failure,
+): Steps<void> {
+  const { call, text, area: { capacity }, table } = long;
+  const refuse = refusalOf(long);
+  for (let at = 0; at < length; at += capacity) {
+    const piece = values.subarray(at, at + capacity);
+    const part = failure ?? { values: piece, length, text: `${text}, in pieces` };
+    yield* table.round(call, part, {
+      refuse,
+      take: ({ desks }) => {
+        const count = Math.min(capacity, length - at);
+        take(desks.map(({ values }) => values.subarray(0, count)), at);
+      },
+    });
+  }
+}
+
+/** A combining that failed, as the part of the next round: so all ranks learn of it. */
+type Failure = Extract<Part, { readonly cause: unknown }> | undefined;
+
+function failureOf(body: () => void): Failure {
+  try {
+    body();
+  } catch (cause) {
+    return { cause, text: messageOf(cause) };
+  }
+}
+
+function refusalOf({ call, text, area: { worldSize } }: Long): Plan<unknown>["refuse"] {
+  return (sayings, cause) => {
+    const { text: reason } = sayings.find(({ failed }) => failed)!;
+    return combineError(call.number, text, worldSize, reason, cause);
+  };
+}

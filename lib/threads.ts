@@ -1,0 +1,32 @@
+/**
+ * What threads that work together ask of the platform, found out by trying.
+ *
+ * @module
+ */
+
+/**
+ * Tells whether memory can be shared with workers: browsers allow it on pages that are isolated (COOP and COEP headers),
+ * Deno and Node everywhere.
+ *
+ * @returns whether several threads can have one memory
+ */
+export function sharesMemory(): boolean {
+  const { crossOriginIsolated } = globalThis as { readonly crossOriginIsolated?: boolean };
+  return typeof SharedArrayBuffer === "function" && crossOriginIsolated !== false;
+}
+
+/**
+ * Tells whether this thread may block in `Atomics.wait`: all may but a browser's main thread and its service workers.
+ *
+ * @returns whether this thread can be held up until another one is done
+ */
+export function mayBlock(): boolean {
+  if (typeof SharedArrayBuffer !== "function") return false;
+  try {
+    // Another value than the one that is there: returns at once where it is allowed.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 1, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,24 @@
+/**
+ * A program that reduces long arrays over workers, and prints the most memory that it had beyond its start, in multiples of
+ * all arrays together. Needs /proc. The arguments: transport, ranks, values of each.
+ */
+
+import { spawnWorkers } from "../../lib/groups/workers.ts";
+import { startWorker, type WorkerTask } from "../worker_rank.ts";
+import type { reduceLong } from "./long_arrays_rank.ts";
+
+const [transport, ranks, length] = Deno.args;
+const mostBytes = () =>
+  1024 * Number(/VmHWM:\s+(\d+)/.exec(Deno.readTextFileSync("/proc/self/status"))?.[1]);
+
+const before = mostBytes();
+const totals = await spawnWorkers<WorkerTask, Awaited<ReturnType<typeof reduceLong>>>(
+  () => startWorker(new URL("./long_arrays_rank.ts", import.meta.url).href),
+  Number(ranks),
+  {
+    transport: transport as "shared" | "port",
+    parameter: { name: "reduceLong", parameter: Number(length) },
+  },
+);
+const times = (mostBytes() - before) / (8 * Number(length) * Number(ranks));
+console.log(JSON.stringify({ totals, times }));
