@@ -340,7 +340,7 @@ export async function cancel(
   if (when === "before") controller.abort(new Error("user left"));
   // In "during" another rank stays away, so that the call is under way when the signal fires.
   else setTimeout(() => controller.abort(new Error("user left")), 20);
-  if (when === "during" && rank === 1) await pause(60);
+  if (when === "during" && rank === 1) await pause(300);
   const options = rank === 0 ? { signal: controller.signal } : {};
   const first = await failureOf(allReduce(Float64Array.of(1), sum, options));
   return [first, await failureOf(allReduce(Float64Array.of(1), sum))];
