@@ -1,6 +1,7 @@
 /** Everything that a kind of process group must pass: call it in a test file with the group's kit. */
 
 import type { GroupKit } from "./kit.ts";
+import { blockingSuite } from "./suites/blocking.ts";
 import { dataParallelOverGroup } from "./suites/data_parallel_groups.ts";
 import { groupSuite as collectives } from "./suites/groups.ts";
 import { groupLaw } from "./suites/law.ts";
@@ -20,5 +21,6 @@ export function groupSuite(kit: GroupKit): void {
     if (kit.reduceOnly) return;
     dataParallelOverGroup(kit);
     pageOverGroup(kit);
+    if (kit.blocks) blockingSuite(kit);
   });
 }
