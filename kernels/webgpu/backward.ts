@@ -5,12 +5,12 @@
  */
 
 import type { Device, SumsPass } from "../../lib/device.ts";
-import { extents, type Format } from "../../lib/tensor.ts";
+import { extents } from "../../lib/tensor.ts";
 import { gradientSumsKernel } from "../wgsl/gradient_sums.ts";
 import { gradientsKernel, gradParametersKernel } from "../wgsl/gradients.ts";
 import { maskGate, plainGate } from "../wgsl/mask.ts";
-import { type Mask, recordBytes, type Slot, type Sums, type WebGpuArray } from "./arrays.ts";
-import type { Context, Operate, StatisticsSlots } from "./context.ts";
+import { recordBytes, type Slot, type Sums, type WebGpuArray } from "./arrays.ts";
+import { type Context, type Operate, sameShape, type StatisticsSlots } from "./context.ts";
 
 type A = WebGpuArray;
 
@@ -130,7 +130,11 @@ function read(context: Context, { input, gradOutput, output, statistics }: SumsP
   const x = context.input(input);
   const dy = context.like(input, gradOutput);
   const y = context.likeOrNull(input, output);
-  const mask = y?.slot.mask && covers(y.slot.mask, input.shape, y.format) ? y.slot.mask : null;
+  const { mask: found } = y?.slot ?? {};
+  // It may have been written for a tensor of another shape or order, whose array this is.
+  const mask = found?.format === y?.format && found && sameShape(found.shape, input.shape)
+    ? found
+    : null;
   return {
     tensors: { x, gradOutput: dy, output: mask ? null : y },
     mask,
@@ -138,12 +142,6 @@ function read(context: Context, { input, gradOutput, output, statistics }: SumsP
     reread: y && !mask ? 3 : 2,
     statistics: context.statistics(statistics, input.shape[1]),
   };
-}
-
-/** Whether a mask was written for a tensor of this shape and order. */
-function covers(mask: Mask, shape: readonly number[], format: Format): boolean {
-  return mask.format === format && mask.shape.length === shape.length &&
-    mask.shape.every((extent, i) => extent === shape[i]);
 }
 
 /** The kernels take the statistics of a pass from before its local sums. */

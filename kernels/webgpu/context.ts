@@ -8,7 +8,7 @@
  */
 
 import type { Statistics } from "../../lib/device.ts";
-import { checkLayout, type DType, elements, type Tensor } from "../../lib/tensor.ts";
+import { checkLayout, elements, type Tensor } from "../../lib/tensor.ts";
 import type { MaskLayout } from "../wgsl/mask.ts";
 import type { Source } from "../wgsl/statistics.ts";
 import {
@@ -138,10 +138,20 @@ function contextOf(machine: Machine, recorder: Recorder, made: A[]): Context {
     const size = records * bytesPerChannel(contents);
     return own({ block: memory.allocate(padded(size), "storage"), offset: 0, size }, contents);
   };
-  const laid = ({ data, format }: Tensor<A>, shape: readonly number[], dtype: DType): Laid => ({
+  const laid = ({ data, shape, dtype, format }: Tensor<A>): Laid => ({
     slot: arrays.slot(data, batch, "elements", elements(shape), dtype),
     format,
   });
+  const like = (input: Tensor<A>, tensor: Tensor<A>): Laid => {
+    const { shape, dtype } = tensor;
+    if (dtype !== input.dtype || !sameShape(shape, input.shape)) {
+      throw new TypeError(
+        `Cannot launch the pass as its tensors must be alike: current ones are ` +
+          `(${input.shape.join(", ")}) ${input.dtype} and (${shape.join(", ")}) ${dtype}`,
+      );
+    }
+    return laid(tensor);
+  };
   const vector = (array: A, channels: number) =>
     arrays.slot(array, batch, "elements", channels, "float32");
   const statistic: Context["statistic"] = <K extends StatisticKind>(
@@ -163,10 +173,10 @@ function contextOf(machine: Machine, recorder: Recorder, made: A[]): Context {
     },
     input: (tensor) => {
       checkLayout(tensor, "launch the pass", "input");
-      return laid(tensor, tensor.shape, tensor.dtype);
+      return laid(tensor);
     },
-    like: ({ shape, dtype }, tensor) => laid(tensor, shape, dtype),
-    likeOrNull: ({ shape, dtype }, tensor) => tensor ? laid(tensor, shape, dtype) : null,
+    like,
+    likeOrNull: (input, tensor) => tensor ? like(input, tensor) : null,
     vector,
     vectorOrNull: (array, channels) => array && vector(array, channels),
     elements: (array, length) => arrays.slot(array, batch, "elements", length),
@@ -218,6 +228,11 @@ function contextOf(machine: Machine, recorder: Recorder, made: A[]): Context {
     overChannels: (channels, launch) => overChannels(recorder, limits, channels, launch),
     free: arrays.free,
   };
+}
+
+/** Whether two shapes are one. */
+export function sameShape(a: readonly number[], b: readonly number[]): boolean {
+  return a === b || (a.length === b.length && a.every((extent, i) => extent === b[i]));
 }
 
 function statisticKind(kind: Kind): StatisticKind {
