@@ -6,30 +6,30 @@
 
 import type { Device } from "../../lib/device.ts";
 import { addScaledKernel } from "../wgsl/add_scaled.ts";
-import type { Slot, WebGpuArray } from "./arrays.ts";
-import type { Operate } from "./context.ts";
+import type { Elements, Slot, WebGpuArray } from "./arrays.ts";
+import { type Operate, room } from "./context.ts";
+import { type Laid, walk } from "./walks.ts";
 
 /** Makes the operation. */
 export function addScaledOperation(operate: Operate): Pick<Device<WebGpuArray>, "addScaled"> {
   return {
     addScaled: ({ x, y, scale }) =>
       operate((context) => {
-        const augend = context.elements(x);
+        const { arrays, recorder: { batch } } = context;
+        const augend = arrays.slot(x, batch, "elements");
         const { length, dtype } = augend.contents;
-        const addend = context.elements(y, length);
-        const [array, sum] = context.room(augend.contents);
+        const addend = arrays.slot(y, batch, "elements", length);
+        const [array, sum] = room(context, augend.contents);
         if (length === 0) return array;
-        const row = (slot: Slot<typeof augend.contents>) =>
-          ({ slot, format: "channelsFirst" }) as const;
-        const over = context.walk({
+        const row = (slot: Slot<Elements>): Laid => ({ slot, format: "channelsFirst" });
+        const over = walk(context, {
           shape: [1, 1, length],
           tensors: { x: row(augend), y: row(addend), sum: row(sum) },
           beside: {},
         });
-        const dtypes = { x: dtype, y: addend.contents.dtype };
         over.launch({
-          kernel: (tile) =>
-            context.kernel(addScaledKernel, { ...tile, ...dtypes, subgroups: "none" }),
+          kernel: addScaledKernel,
+          options: { x: dtype, y: addend.contents.dtype, subgroups: "none" },
           arrays: {},
           slices: over.slices(1),
           parameters: { scale },

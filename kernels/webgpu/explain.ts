@@ -8,7 +8,8 @@ import { checkLayout, type DType, elements, type Format } from "../../lib/tensor
 import type { Pack, Subgroups } from "../wgsl/tiles.ts";
 import { bytesOf, recordBytes } from "./arrays.ts";
 import type { Choices } from "./choices.ts";
-import { layMask, type Limits, planWalk, tiling, type WalkPlan } from "./plan.ts";
+import { layMask } from "./masks.ts";
+import { type Limits, planWalk, tiling, type WalkPlan } from "./plan.ts";
 
 /** What is asked about, beside a shape. */
 export interface ExplainOptions {

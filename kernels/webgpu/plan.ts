@@ -5,10 +5,8 @@
  * @module
  */
 
-import { type DType, extents, type Format } from "../../lib/tensor.ts";
-import { type MaskLayout, PACKS_OF_A_WORD } from "../wgsl/mask.ts";
+import { extents, type Format } from "../../lib/tensor.ts";
 import { channelsOfLane, elementsOf, type Pack, type Tile } from "../wgsl/tiles.ts";
-import { bytesOf } from "./arrays.ts";
 import type { Choices } from "./choices.ts";
 
 /** Slices that one invocation merges when the array is read; and slices per channel at most, windows aside. */
@@ -215,24 +213,6 @@ export function shares(
   const rows = workgroup / lanes;
   const least = walked * 4 / elementsOf(pack);
   return Math.ceil(samples * inner / (rows * Math.max(least, 4 * Math.ceil(merged / rows))));
-}
-
-/**
- * The mask of a walk that writes an output, by the lanes and rows of its workgroups; null without packs, or where the output or
- * the mask fits no binding, since a mask knows nothing of windows.
- */
-export function layMask(
-  { geometry: { samples, channels, inner }, tile, pack }: WalkPlan,
-  dtype: DType,
-  { choices: { masks }, bindingBytes, alignment }: Limits,
-): MaskLayout | null {
-  if (!masks || pack === "none") return null;
-  const rows = tile.workgroup / tile.lanes;
-  const positions = samples * inner;
-  const words = Math.ceil(positions / (PACKS_OF_A_WORD * rows)) * rows;
-  const bytes = 4 * words * channels;
-  const largest = Math.max(bytes, positions * channels * bytesOf(dtype) * elementsOf(pack));
-  return largest > bindingBytes - alignment ? null : { pack, rows, words, bytes };
 }
 
 /**

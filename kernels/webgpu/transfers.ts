@@ -7,7 +7,7 @@
 import type { Device } from "../../lib/device.ts";
 import type { ArrayInfo } from "../../lib/tensor.ts";
 import { bytesOf, type Elements, padded, type Slot, type WebGpuArray } from "./arrays.ts";
-import type { Context, Operate } from "./context.ts";
+import { type Context, fill, type Operate, settled } from "./context.ts";
 import { USAGE } from "./memory.ts";
 import type { Range } from "./programs.ts";
 
@@ -17,10 +17,11 @@ export type Transfers = Pick<Device<WebGpuArray>, "upload" | "download" | "downl
 /** Makes the operations between host and device. */
 export function transfers(operate: Operate): Transfers {
   const collect = (arrays: readonly WebGpuArray[]): Promise<Float32Array<ArrayBuffer>> =>
-    reading(operate, async ({ elements, limits, recorder, settled }) => {
-      const slots = arrays.map((array) => elements(array));
+    reading(operate, async (context) => {
+      const { recorder, limits } = context;
+      const slots = arrays.map((array) => context.arrays.slot(array, recorder.batch, "elements"));
       const wanted = slots.filter(({ contents }) => contents.length > 0).map(located);
-      if (wanted.length === 0) await settled();
+      if (wanted.length === 0) await settled(context);
       const reads = portions(wanted, limits.bindingBytes).map((portion) => ({
         portion,
         bytes: recorder.readBack(...portion.map(({ range }) => range)),
@@ -42,9 +43,9 @@ export function transfers(operate: Operate): Transfers {
 
   return {
     upload: (values, dtype = "float32") =>
-      operate(({ fill }) => {
+      operate((context) => {
         const bytes = bytesOf(dtype);
-        return fill({ kind: "elements", length: values.length, dtype }, () => {
+        return fill(context, { kind: "elements", length: values.length, dtype }, () => {
           // What is written is a multiple of 4 bytes.
           const length = padded(values.length * bytes) / bytes;
           const stored = dtype === "float16" ? new Float16Array(length) : new Float32Array(length);

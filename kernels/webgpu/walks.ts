@@ -13,10 +13,11 @@ import {
   bytesPerChannel,
   elementBytes,
   type Elements,
+  type Mask,
   padded,
   type Slot,
 } from "./arrays.ts";
-import type { Recorder } from "./launches.ts";
+import type { Context } from "./context.ts";
 import {
   type Box,
   channelTile,
@@ -51,33 +52,35 @@ export interface WalkOver {
   readonly reduced?: Walked["reduced"];
 }
 
-/** What is launched. */
-export interface Launch {
-  readonly kernel: (tile: Tile) => Kernel;
+/** What is launched: a kernel made of the tile and its own options. */
+export interface Launch<O> {
+  readonly kernel: (options: Tile & O) => Kernel;
+  readonly options: O;
   readonly arrays: Beside;
   /** The kernel's own parameters. */
   readonly parameters?: Parameters;
 }
 
 /** What is launched over tensors. */
-export interface WalkLaunch extends Launch {
+export interface WalkLaunch<O> extends Launch<O> {
   /** Slices of each box, and the number of positions that each begins at a multiple of; 1 by default. */
   readonly slices: number;
   readonly unit?: number;
-  /** Arrays that are bound as a whole. */
+  /** The mask that is read or written. */
+  readonly mask?: Mask | null;
+  /** Other arrays that are bound as a whole. */
   readonly whole?: Readonly<Record<string, Range>>;
 }
 
 /** A walk that is planned. */
 export interface Walk extends WalkPlan {
   /** Launches a kernel over every box. */
-  readonly launch: (launch: WalkLaunch) => void;
+  readonly launch: <O extends object>(launch: WalkLaunch<O>) => void;
 }
 
 /** Plans a walk. */
 export function walk(
-  recorder: Recorder,
-  limits: Limits,
+  { recorder, limits, kernels }: Context,
   { shape, tensors, beside, reread = 0, reduced = null }: WalkOver,
 ): Walk {
   const given = Object.entries(tensors).flatMap(([name, tensor]) =>
@@ -96,13 +99,15 @@ export function walk(
   const wide = channelsOfLane(pack);
   const packed = elementsOf(pack);
 
-  const launch = ({ kernel, arrays, slices, unit, whole, parameters: own }: WalkLaunch): void => {
-    const made = kernel(tile);
+  const launch: Walk["launch"] = (launch) => {
+    const { kernel, options, arrays, slices, unit, mask, whole } = launch;
+    const made = kernels(kernel, { ...tile, ...options });
     const one = {};
+    const own = mask ? { ...launch.parameters, maskWords: mask.words } : launch.parameters;
     for (const box of boxes) {
       const [channel, channels] = [box.channel * wide, box.channels * wide];
       const { workgroups, parameters } = tiling(box, tile, slices, unit);
-      const ranges: Record<string, Range> = { ...whole };
+      const ranges: Record<string, Range> = { ...whole, ...(mask && { mask: mask.range }) };
       const values: Record<string, number | readonly number[]> = {
         ...{ ...parameters, ...own, firstChannel: channel, firstSlice: box.cell * slices },
       };
@@ -125,15 +130,14 @@ export function walk(
 }
 
 /** Launches a kernel that walks no tensor over all channels, in parts that can be bound. */
-export function overChannels(
-  recorder: Recorder,
-  limits: Limits,
+export function overChannels<O extends object>(
+  { recorder, limits, kernels }: Context,
   channels: number,
-  { kernel, arrays, parameters }: Launch,
+  { kernel, options, arrays, parameters }: Launch<O>,
 ): void {
   const most = Math.floor((limits.bindingBytes - limits.alignment) / largestRecord(arrays));
   const tile = channelTile(limits.choices);
-  const made = kernel(tile);
+  const made = kernels(kernel, { ...tile, ...options });
   for (let channel = 0; channel < channels; channel += most) {
     const box = { channel, channels: Math.min(most, channels - channel) };
     const column = { samples: 1, inner: 1, channels: box.channels };

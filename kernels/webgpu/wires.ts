@@ -19,8 +19,10 @@ import {
   type Sums,
   type WebGpuArray,
 } from "./arrays.ts";
-import type { Context, Operate } from "./context.ts";
+import { type Context, fill, type Operate, room, settled } from "./context.ts";
+import { statistic } from "./given.ts";
 import { reading } from "./transfers.ts";
+import { overChannels } from "./walks.ts";
 
 /** Operations on statistics. */
 export type Wires = Pick<Device<WebGpuArray>, "toWire" | "fromWire" | "merge">;
@@ -92,13 +94,13 @@ const CODECS: Readonly<Record<StatisticKind, Codec<Statistic>>> = {
 /** Makes the operations on statistics. */
 export function wireOperations(operate: Operate): Wires {
   return {
-    toWire: (array) => reading(operate, (context) => readWire(context, context.statistic(array))),
+    toWire: (array) => reading(operate, (context) => readWire(context, statistic(context, array))),
     fromWire: ({ name }, wire) =>
       operate((context) => {
         const channels = channelsOf(name, wire);
         const { contents, encode } = CODECS[name];
         const record = recordBytes(name, 1) / 4;
-        return context.fill(contents(channels, wire), () => {
+        return fill(context, contents(channels, wire), () => {
           const records = new Float32Array(record * channels);
           for (let c = 0; c < channels; c++) {
             const numbers = encode(wire, channels, c);
@@ -109,15 +111,15 @@ export function wireOperations(operate: Operate): Wires {
       }),
     merge: (a, b) =>
       operate((context) => {
-        const one = context.statistic(a);
+        const one = statistic(context, a);
         const { kind, channels, empty } = one.contents;
-        const other = context.statistic(b, kind, channels);
+        const other = statistic(context, b, kind, channels);
         const { union, merged: kernel } = CODECS[kind];
-        const [array, merged] = context.room(union(one.contents, other.contents));
+        const [array, merged] = room(context, union(one.contents, other.contents));
         // An empty batch's sums have no statistics before them.
         const both = empty ? { one: other, other: one } : { one, other };
-        context.overChannels(channels, {
-          kernel: (tile) => context.kernel(kernel, { ...tile, two: true }),
+        overChannels(context, channels, {
+          ...{ kernel, options: { two: true } },
           arrays: { ...both, merged },
         });
         return array;
@@ -134,20 +136,20 @@ async function readWire(
   const { merged: kernel, decode } = CODECS[kind];
   const wire = new Float64Array(STATISTICS[kind].format.length(channels));
   if (empty || channels === 0) {
-    await context.settled();
+    await settled(context);
     return wire;
   }
   const [scratch, merged] = slices > 1
-    ? context.room({ ...slot.contents, slices: 1 })
+    ? room(context, { ...slot.contents, slices: 1 })
     : [null, slot];
   if (scratch) {
-    context.overChannels(channels, {
-      kernel: (tile) => context.kernel(kernel, { ...tile, two: false }),
+    overChannels(context, channels, {
+      ...{ kernel, options: { two: false } },
       arrays: { one: slot, merged },
     });
   }
   const bytes = context.recorder.readBack(merged);
-  if (scratch) context.free(scratch);
+  if (scratch) context.arrays.free(scratch);
   const records = new Float32Array(await bytes);
   const { folded } = STATISTICS[kind];
   const numbers = Object.keys(folded.fields).length;
