@@ -9,12 +9,12 @@ import { extents } from "../../lib/tensor.ts";
 import { gradientSumsKernel } from "../wgsl/gradient_sums.ts";
 import { gradientsKernel, type GradientsOptions, gradParametersKernel } from "../wgsl/gradients.ts";
 import { maskGate, plainGate } from "../wgsl/mask.ts";
-import { recordBytes, type Slot, type Sums, type WebGpuArray } from "./arrays.ts";
+import { recordBytes, type Slot, type Statistic, type WebGpuArray } from "./arrays.ts";
 import { type Context, fill, type Operate, pair, room } from "./context.ts";
 import {
   alike,
   inputOf,
-  sameShape,
+  sameItems,
   statistic,
   statisticsOf,
   type StatisticsSlots,
@@ -35,10 +35,11 @@ export function backwardOperations(operate: Operate): Backward {
       const { dtype, shape } = pass.input;
       const { batch, channels, inner } = extents(shape);
       const { source, slots: beside, handles } = statistics;
-      const contents = { kind: "gradient sums", channels, statistics: handles } as const;
-      if (batch * inner === 0) {
+      const count = batch * inner;
+      const contents = { kind: "gradient sums", channels, count, statistics: handles } as const;
+      if (count === 0) {
         const bytes = recordBytes("gradient sums", 1) * channels;
-        return fill(context, { ...contents, slices: 1, empty: true }, () => new Uint8Array(bytes));
+        return fill(context, { ...contents, slices: 1 }, () => new Uint8Array(bytes));
       }
       const over = walk(context, {
         ...{ shape, tensors, beside, reread },
@@ -46,7 +47,7 @@ export function backwardOperations(operate: Operate): Backward {
       });
       const slices = over.slices(0);
       const total = slices * over.cells;
-      const [array, sums] = room(context, { ...contents, slices: total, empty: false });
+      const [array, sums] = room(context, { ...contents, slices: total });
       over.launch({
         kernel: gradientSumsKernel,
         options: { ...gate, dtype, source },
@@ -144,7 +145,7 @@ function read(context: Context, { input, gradOutput, output, statistics }: SumsP
   const y = alike(context, input, output);
   const { mask: found } = y?.slot ?? {};
   // It may have been written for a tensor of another shape or order, whose array this is.
-  const mask = found?.format === y?.format && found && sameShape(found.shape, input.shape)
+  const mask = found?.format === y?.format && found && sameItems(found.shape, input.shape)
     ? found
     : null;
   return {
@@ -158,18 +159,17 @@ function read(context: Context, { input, gradOutput, output, statistics }: SumsP
 
 /** The kernels take the statistics of a pass from before its local sums. */
 function checkStatistics(
-  { contents: { statistics, empty } }: Slot<Sums>,
+  { contents: { statistics, count } }: Slot<Statistic>,
   { handles }: StatisticsSlots,
-  emptyInput: boolean,
+  empty: boolean,
 ): void {
-  const same = statistics.length === handles.length &&
-    statistics.every((array, i) => array === handles[i]);
-  if (same && empty === emptyInput) return;
+  const same = sameItems(statistics, handles);
+  if (same && (count === 0) === empty) return;
   throw new TypeError(
     `Cannot compute the gradients as the local sums must be those that gradientSums made of this batch with the ` +
       `statistics of the pass: current ones are ${
         same
-          ? `of ${empty ? "an empty batch" : "a batch with values"}`
+          ? `of ${empty ? "a batch with values" : "an empty batch"}`
           : statistics.length === 0
           ? "from a wire"
           : "of other statistics"

@@ -8,7 +8,7 @@ import { checkLayout, type DType, elements, type Format } from "../../lib/tensor
 import type { Pack, Subgroups } from "../wgsl/tiles.ts";
 import { bytesOf, recordBytes } from "./arrays.ts";
 import type { Choices } from "./choices.ts";
-import { layMask } from "./masks.ts";
+import { layMask } from "./forward.ts";
 import { type Limits, planWalk, tiling, type WalkPlan } from "./plan.ts";
 
 /** What is asked about, beside a shape. */
@@ -132,8 +132,9 @@ export function explainPlan(
   });
 }
 
-function groupsOf({ boxes }: WalkPlan): number {
-  return 1 + Math.max(...boxes.map(({ group }) => group));
+/** Every group of channels has all cells. */
+function groupsOf({ boxes, cells }: WalkPlan): number {
+  return boxes.length / cells;
 }
 
 function kernelPlan({ boxes, tile, pack, cells }: WalkPlan, slices: number): KernelPlan {

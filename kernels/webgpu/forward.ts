@@ -5,15 +5,16 @@
  */
 
 import type { Device } from "../../lib/device.ts";
-import { extents } from "../../lib/tensor.ts";
-import { PACKS_OF_A_WORD } from "../wgsl/mask.ts";
+import { type DType, extents, type Tensor } from "../../lib/tensor.ts";
+import { type MaskLayout, PACKS_OF_A_WORD } from "../wgsl/mask.ts";
 import { momentsKernel } from "../wgsl/moments.ts";
 import { normalizeKernel } from "../wgsl/normalize.ts";
 import { runningStatsKernel } from "../wgsl/statistics.ts";
-import { recordBytes, type WebGpuArray } from "./arrays.ts";
-import { fill, type Operate, room } from "./context.ts";
+import { elementsOf } from "../wgsl/tiles.ts";
+import { bytesOf, type Mask, recordBytes, type WebGpuArray } from "./arrays.ts";
+import { type Context, fill, type Operate, room } from "./context.ts";
 import { alike, inputOf, statistic, statisticsOf, vector } from "./given.ts";
-import { layMask, roomForMask } from "./masks.ts";
+import type { Limits, WalkPlan } from "./plan.ts";
 import { overChannels, walk } from "./walks.ts";
 
 /** Operations of the way forward. */
@@ -27,8 +28,8 @@ export function forwardOperations(operate: Operate): Forward {
       const { dtype, shape } = input;
       const { batch, channels, inner } = extents(shape);
       const count = batch * inner;
-      const contents = { kind: "moments", channels, count, empty: count === 0 } as const;
-      if (contents.empty) {
+      const contents = { kind: "moments", channels, count, statistics: [] } as const;
+      if (count === 0) {
         const bytes = recordBytes("moments", 1) * channels;
         return fill(context, { ...contents, slices: 1 }, () => new Uint8Array(bytes));
       }
@@ -106,4 +107,35 @@ export function forwardOperations(operate: Operate): Forward {
     });
 
   return { moments, normalize, updateRunningStats };
+}
+
+/**
+ * The mask of a walk that writes an output, by the lanes and rows of its workgroups; null without packs, or where the output or
+ * the mask fits no binding, since a mask knows nothing of windows.
+ */
+export function layMask(
+  { geometry: { samples, channels, inner }, tile, pack }: WalkPlan,
+  dtype: DType,
+  { choices: { masks }, bindingBytes, alignment }: Limits,
+): MaskLayout | null {
+  if (!masks || pack === "none") return null;
+  const rows = tile.workgroup / tile.lanes;
+  const positions = samples * inner;
+  const words = Math.ceil(positions / (PACKS_OF_A_WORD * rows)) * rows;
+  const bytes = 4 * words * channels;
+  const largest = Math.max(bytes, positions * channels * bytesOf(dtype) * elementsOf(pack));
+  return largest > bindingBytes - alignment ? null : { pack, rows, words, bytes };
+}
+
+/** Room for the mask of an output, which goes with it. */
+function roomForMask(
+  { memory, arrays }: Context,
+  { data, shape, format }: Tensor<WebGpuArray>,
+  layout: MaskLayout,
+): Mask {
+  const block = memory.allocate(layout.bytes, "storage");
+  const range = { block, offset: 0, size: layout.bytes };
+  const mask = { ...layout, range, shape: [...shape], format };
+  arrays.attach(data, mask);
+  return mask;
 }

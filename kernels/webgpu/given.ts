@@ -13,8 +13,8 @@ import {
   type Elements,
   type Slot,
   type StatisticKind,
-  STATISTICS,
   type WebGpuArray,
+  WIRES,
 } from "./arrays.ts";
 import type { Context } from "./context.ts";
 import type { Laid } from "./walks.ts";
@@ -33,7 +33,7 @@ export function alike(context: Context, input: Tensor<A>, tensor?: Tensor<A>): L
 export function alike(context: Context, input: Tensor<A>, tensor?: Tensor<A>): Laid | null {
   if (tensor === undefined) return null;
   const { shape, dtype } = tensor;
-  if (dtype === input.dtype && sameShape(shape, input.shape)) return laid(context, tensor);
+  if (dtype === input.dtype && sameItems(shape, input.shape)) return laid(context, tensor);
   throw new TypeError(
     `Cannot launch the pass as its tensors must be alike: current ones are ` +
       `(${input.shape.join(", ")}) ${input.dtype} and (${shape.join(", ")}) ${dtype}`,
@@ -44,9 +44,9 @@ function laid({ arrays, recorder }: Context, { data, shape, dtype, format }: Ten
   return { slot: arrays.slot(data, recorder.batch, "elements", elements(shape), dtype), format };
 }
 
-/** Whether two shapes are one. */
-export function sameShape(a: readonly number[], b: readonly number[]): boolean {
-  return a === b || (a.length === b.length && a.every((extent, i) => extent === b[i]));
+/** Whether two lists, such as shapes, are of the same items. */
+export function sameItems<T>(a: readonly T[], b: readonly T[]): boolean {
+  return a === b || (a.length === b.length && a.every((item, i) => item === b[i]));
 }
 
 /** A vector of so many channels, where there is one. */
@@ -67,7 +67,7 @@ export function statistic<K extends StatisticKind = StatisticKind>(
   kind = statisticKind(arrays.kindOf(array)) as K,
   channels?: number,
 ): Slot<ContentsOf<K>> {
-  const length = channels === undefined ? undefined : STATISTICS[kind].format.length(channels);
+  const length = channels === undefined ? undefined : WIRES[kind].length(channels);
   return arrays.slot(array, recorder.batch, kind, length);
 }
 

@@ -46,8 +46,6 @@ export interface Box extends Geometry {
   readonly place: number;
   /** Which of the boxes that share its channels it is. */
   readonly cell: number;
-  /** Which of the parts of the channels it has. */
-  readonly group: number;
 }
 
 /** How the memory of a walk's tensors lies. */
@@ -74,33 +72,24 @@ export function layOut(
   // Without spatial extents the two formats are one.
   const last = (format: Format) => channels > 1 && (format === "channelsLast" || inner === 1);
   const folds = channels === 1 || formats.every(last);
-  const geometry = folds
-    ? { samples: 1, channels, inner: batch * inner }
-    : { samples: batch, channels, inner };
+  const row = folds ? batch * inner : inner;
+  const pack = packs && !formats.some(last) && row % 4 === 0
+    ? "places"
+    : packs && formats.every(last) && channels % 4 === 0
+    ? "channels"
+    : "none";
+  // Counted in packs from here on.
+  const geometry = {
+    samples: folds ? 1 : batch,
+    channels: channels / channelsOfLane(pack),
+    inner: pack === "places" ? row / 4 : row,
+  };
   const strides = formats.map((format) => ({
     sample: geometry.channels * geometry.inner,
     channel: last(format) ? 1 : geometry.inner,
-    place: last(format) ? channels : 1,
+    place: last(format) ? geometry.channels : 1,
   }));
-  const channelsLast = last(formats[0]);
-  if (packs && !formats.some(last) && geometry.inner % 4 === 0) {
-    const packed = strides.map(({ sample, channel }) => ({
-      ...{ sample: sample / 4, channel: channel / 4, place: 1 },
-    }));
-    const inner = geometry.inner / 4;
-    return { geometry: { ...geometry, inner }, strides: packed, channelsLast, pack: "places" };
-  }
-  if (packs && formats.every(last) && channels % 4 === 0) {
-    const packed = strides.map(({ sample, place }) => ({
-      ...{ sample: sample / 4, channel: 1, place: place / 4 },
-    }));
-    const lanes = channels / 4;
-    return {
-      ...{ geometry: { ...geometry, channels: lanes }, strides: packed },
-      ...{ channelsLast, pack: "channels" },
-    };
-  }
-  return { geometry, strides, channelsLast, pack: "none" };
+  return { geometry, strides, channelsLast: last(formats[0]), pack };
 }
 
 /** One lane per workgroup where a channel's places are neighbours, else as many as lie side by side. */
@@ -177,7 +166,7 @@ export function cut(
     for (let place = 0; place < inner; place += di, cell++) {
       for (let channel = 0; channel < channels; channel += dc) {
         boxes.push({
-          ...{ sample, channel, place, cell, group: channel / dc },
+          ...{ sample, channel, place, cell },
           samples: Math.min(dn, samples - sample),
           channels: Math.min(dc, channels - channel),
           inner: Math.min(di, inner - place),

@@ -8,15 +8,7 @@
  */
 
 import type { DType } from "../../lib/tensor.ts";
-import {
-  type Folded,
-  mergedKernel,
-  type MergedOptions,
-  recordAt,
-  slicesOf,
-  treeReduce,
-  writeSlice,
-} from "./fold.ts";
+import { type Folded, recordAt, slicesOf, treeReduce, writeSlice } from "./fold.ts";
 import { type Kernel, tensor, written } from "./kernel.ts";
 import { type Gate, MASK_PARAMETERS, maskReader, maskStorage } from "./mask.ts";
 import { type Source, statistics, statisticsStorage } from "./statistics.ts";
@@ -136,9 +128,4 @@ fn stated(c: u32) -> Moments {
   return Moments(${of(0, "x")}, ${of(0, "y")}, ${of(1, "x")}, count);
 }
 `;
-}
-
-/** Gradient sums of all slices of one array, or of two, as those of one slice. */
-export function mergedSumsKernel(options: MergedOptions): Kernel {
-  return mergedKernel(gradientSums, options);
 }

@@ -1,5 +1,5 @@
 /**
- * Elements between host and device.
+ * Elements to the device, back to the host, and added: what needs no statistics.
  *
  * @module
  */
@@ -7,15 +7,20 @@
 import type { Device } from "../../lib/device.ts";
 import type { ArrayInfo } from "../../lib/tensor.ts";
 import { bytesOf, type Elements, padded, type Slot, type WebGpuArray } from "./arrays.ts";
-import { type Context, fill, type Operate, settled } from "./context.ts";
+import { addScaledKernel } from "../wgsl/add_scaled.ts";
+import { type Context, fill, type Operate, room, settled } from "./context.ts";
 import { USAGE } from "./memory.ts";
 import type { Range } from "./programs.ts";
+import { type Laid, walk } from "./walks.ts";
 
-/** Operations between host and device. */
-export type Transfers = Pick<Device<WebGpuArray>, "upload" | "download" | "downloadAll">;
+/** Operations on elements. */
+export type ElementOperations = Pick<
+  Device<WebGpuArray>,
+  "upload" | "download" | "downloadAll" | "addScaled"
+>;
 
-/** Makes the operations between host and device. */
-export function transfers(operate: Operate): Transfers {
+/** Makes the operations on elements. */
+export function elementOperations(operate: Operate): ElementOperations {
   const collect = (arrays: readonly WebGpuArray[]): Promise<Float32Array<ArrayBuffer>> =>
     reading(operate, async (context) => {
       const { recorder, limits } = context;
@@ -55,6 +60,29 @@ export function transfers(operate: Operate): Transfers {
       }),
     download: (array) => collect([array]),
     downloadAll: collect,
+    addScaled: ({ x, y, scale }) =>
+      operate((context) => {
+        const { arrays, recorder: { batch } } = context;
+        const augend = arrays.slot(x, batch, "elements");
+        const { length, dtype } = augend.contents;
+        const addend = arrays.slot(y, batch, "elements", length);
+        const [array, sum] = room(context, augend.contents);
+        if (length === 0) return array;
+        const row = (slot: Slot<Elements>): Laid => ({ slot, format: "channelsFirst" });
+        const over = walk(context, {
+          shape: [1, 1, length],
+          tensors: { x: row(augend), y: row(addend), sum: row(sum) },
+          beside: {},
+        });
+        over.launch({
+          kernel: addScaledKernel,
+          options: { x: dtype, y: addend.contents.dtype, subgroups: "none" },
+          arrays: {},
+          slices: over.slices(1),
+          parameters: { scale },
+        });
+        return array;
+      }),
   };
 }
 
