@@ -11,7 +11,7 @@ import { addScaledKernel } from "../wgsl/add_scaled.ts";
 import { type Context, fill, type Operate, room, settled } from "./context.ts";
 import { USAGE } from "./memory.ts";
 import type { Range } from "./programs.ts";
-import { type Laid, walk } from "./walks.ts";
+import { walk } from "./walks.ts";
 
 /** Operations on elements. */
 export type ElementOperations = Pick<
@@ -68,7 +68,7 @@ export function elementOperations(operate: Operate): ElementOperations {
         const addend = arrays.slot(y, batch, "elements", length);
         const [array, sum] = room(context, augend.contents);
         if (length === 0) return array;
-        const row = (slot: Slot<Elements>): Laid => ({ slot, format: "channelsFirst" });
+        const row = (slot: Slot<Elements>) => ({ slot, format: "channelsFirst" }) as const;
         const over = walk(context, {
           shape: [1, 1, length],
           tensors: { x: row(augend), y: row(addend), sum: row(sum) },

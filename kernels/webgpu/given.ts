@@ -17,20 +17,21 @@ import {
   WIRES,
 } from "./arrays.ts";
 import type { Context } from "./context.ts";
-import type { Laid } from "./walks.ts";
+import type { Laid } from "./plan.ts";
 
 type A = WebGpuArray;
+type Given = Laid<Slot<Elements>>;
 
 /** The tensor that a pass is over. */
-export function inputOf(context: Context, input: Tensor<A>): Laid {
+export function inputOf(context: Context, input: Tensor<A>): Given {
   checkLayout(input, "launch the pass", "input");
   return laid(context, input);
 }
 
 /** A tensor of the same shape and dtype, where there is one. */
-export function alike(context: Context, input: Tensor<A>, tensor: Tensor<A>): Laid;
-export function alike(context: Context, input: Tensor<A>, tensor?: Tensor<A>): Laid | null;
-export function alike(context: Context, input: Tensor<A>, tensor?: Tensor<A>): Laid | null {
+export function alike(context: Context, input: Tensor<A>, tensor: Tensor<A>): Given;
+export function alike(context: Context, input: Tensor<A>, tensor?: Tensor<A>): Given | null;
+export function alike(context: Context, input: Tensor<A>, tensor?: Tensor<A>): Given | null {
   if (tensor === undefined) return null;
   const { shape, dtype } = tensor;
   if (dtype === input.dtype && sameItems(shape, input.shape)) return laid(context, tensor);
@@ -40,7 +41,7 @@ export function alike(context: Context, input: Tensor<A>, tensor?: Tensor<A>): L
   );
 }
 
-function laid({ arrays, recorder }: Context, { data, shape, dtype, format }: Tensor<A>): Laid {
+function laid({ arrays, recorder }: Context, { data, shape, dtype, format }: Tensor<A>): Given {
   return { slot: arrays.slot(data, recorder.batch, "elements", elements(shape), dtype), format };
 }
 

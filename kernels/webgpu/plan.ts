@@ -7,6 +7,15 @@
 
 import { extents, type Format } from "../../lib/tensor.ts";
 import { channelsOfLane, elementsOf, type Pack, type Tile } from "../wgsl/tiles.ts";
+import {
+  bytesOf,
+  bytesPerChannel,
+  type Contents,
+  type Elements,
+  recordBytes,
+  type Slot,
+  type StatisticKind,
+} from "./arrays.ts";
 import type { Choices } from "./choices.ts";
 
 /** Slices that one invocation merges when the array is read; and slices per channel at most, windows aside. */
@@ -229,22 +238,24 @@ export interface Limits {
   readonly choices: Choices;
 }
 
-/** The tensors of a walk, and what is bound beside them. */
-export interface Walked {
+/** A tensor's array, as far as a plan is concerned, and its memory order. */
+export interface Laid<S = Pick<Slot<Elements>, "contents" | "offset">> {
+  readonly slot: S;
+  readonly format: Format;
+}
+
+/** What is walked. */
+export interface WalkOver<T = Laid, S = { readonly contents: Contents }> {
   /** Logical shape of the tensors; not empty. */
   readonly shape: readonly number[];
-  /** The memory order of each; the first decides how channels lie. */
-  readonly formats: readonly Format[];
-  /** Bytes of an element, of each. */
-  readonly bytes: readonly number[];
-  /** Whether each begins at a multiple of four elements: what others have wrapped may begin anywhere. */
-  readonly aligned: boolean;
-  /** How many of them a second walk reads again: those should still be in the cache then. */
-  readonly reread: number;
-  /** Bytes per channel of the largest array that is bound beside them. */
-  readonly beside: number;
-  /** Bytes per channel of what a reduction writes, in so many slices; null for a walk that is none. */
-  readonly reduced: ((slices: number) => number) | null;
+  /** The tensors by the kernels' names; the first decides how channels lie. */
+  readonly tensors: Readonly<Record<string, T | null>>;
+  /** Arrays with a record per channel that are bound beside them, by the kernels' names. */
+  readonly beside: Readonly<Record<string, S | null>>;
+  /** How many of the tensors the walk before or after this one reads too, and should still be in the cache then. */
+  readonly reread?: number;
+  /** What a reduction writes, in slices. */
+  readonly reduced?: StatisticKind;
 }
 
 /** How tensors are walked. */
@@ -258,10 +269,14 @@ export interface WalkPlan extends Ground {
 }
 
 /** Plans a walk: everything that decides how kernels run over tensors. */
-export function planWalk(walked: Walked, limits: Limits): WalkPlan {
-  const { shape, formats, bytes, aligned, reread, beside, reduced } = walked;
+export function planWalk(over: WalkOver, limits: Limits): WalkPlan {
+  const { shape, beside, reread = 0, reduced } = over;
   const { choices } = limits;
-  const ground = layOut(shape, formats, choices.packs && aligned);
+  const tensors = Object.values(over.tensors).filter((tensor) => tensor !== null);
+  const bytes = tensors.map(({ slot: { contents } }) => bytesOf(contents.dtype));
+  // What others have wrapped may begin anywhere.
+  const aligned = tensors.every(({ slot }, i) => slot.offset % (4 * bytes[i]) === 0);
+  const ground = layOut(shape, tensors.map(({ format }) => format), choices.packs && aligned);
   const { geometry, strides, pack } = ground;
   const tile = tileOf(ground, choices);
   const packBytes = Math.max(...bytes) * elementsOf(pack);
@@ -269,18 +284,27 @@ export function planWalk(walked: Walked, limits: Limits): WalkPlan {
   const group = reread === 0
     ? geometry.channels
     : channelsInCache(ground, tile, reread * packBytes, choices);
-  const most = (recordBytes: number) =>
-    Math.min(group, Math.floor(room / Math.max(4, recordBytes) / channelsOfLane(pack)));
+  const most = (record: number) =>
+    Math.min(group, Math.floor(room / record / channelsOfLane(pack)));
   const boxed = (channels: number) =>
     cut(geometry, strides, Math.floor(room / packBytes), channels);
-  const { boxes, cells } = boxed(most(beside));
-  if (reduced === null) {
+  const { boxes, cells } = boxed(most(largestRecord(beside)));
+  if (!reduced) {
     const slices = (merged: number) => shares(boxes[0], tile, merged, choices);
     return { ...ground, tile, boxes, cells, slices };
   }
   const slices = slicesOf(geometry, boxes[0], cells, tile, choices);
   // The slices' own array is bound too, and may be the largest.
-  const fit = most(reduced(slices * cells));
+  const fit = most(recordBytes(reduced, slices * cells));
   const fitting = fit < boxes[0].channels ? boxed(fit).boxes : boxes;
   return { ...ground, tile, boxes: fitting, cells, slices: () => slices };
+}
+
+/** Bytes per channel of the largest of some arrays. */
+export function largestRecord(arrays: WalkOver["beside"]): number {
+  let largest = 4;
+  for (const slot of Object.values(arrays)) {
+    if (slot) largest = Math.max(largest, bytesPerChannel(slot.contents));
+  }
+  return largest;
 }

@@ -10,7 +10,7 @@
 import type { DType } from "../../lib/tensor.ts";
 import { type Folded, recordAt, slicesOf, treeReduce, writeSlice } from "./fold.ts";
 import { type Kernel, tensor, written } from "./kernel.ts";
-import { type Gate, MASK_PARAMETERS, maskReader, maskStorage } from "./mask.ts";
+import { type Gate, maskReader, maskStorage } from "./mask.ts";
 import { type Source, statistics, statisticsStorage } from "./statistics.ts";
 import {
   loop,
@@ -82,7 +82,6 @@ export function gradientSumsKernel(
       ...statisticsStorage(source),
       sums: written(slicesOf(gradientSums)),
     },
-    parameters: gate === "mask" ? MASK_PARAMETERS : {},
     declared: `${statistics(source, options)}${treeReduce(options, gradientSums)}${
       maskReader(options, options)
     }`,

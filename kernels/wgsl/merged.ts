@@ -30,7 +30,6 @@ export function mergedKernel(
     name: "merged",
     options,
     storage: { one: array, other: options.two ? array : null, merged: written(array) },
-    parameters: {},
     declared: `${treeReduce(options, folded)}${gather(options, folded, "one")}${
       options.two ? gather(options, folded, "other") : ""
     }`,
