@@ -17,12 +17,14 @@
  *    {@linkcode mergeMoments}, {@linkcode allReduceMoments}, {@linkcode normalizeWith}, {@linkcode updateRunningStats}.
  * 5. {@linkcode allReduceGradients}, {@linkcode lossScale}, {@linkcode joinUneven}, {@linkcode broadcastState} and
  *    {@linkcode assertReplicated} keep the rest of a model equal on all replicas.
- * 6. {@linkcode withParameters} and {@linkcode addScaled} are an optimiser's step; {@linkcode region},
- *    {@linkcode batch} and {@linkcode release} say what lives how long on the device, and `donate` in the options of
- *    evaluation and backward that an array may be written over.
+ * 6. {@linkcode withParameters}, {@linkcode addScaled} and {@linkcode mapArrays} are an optimiser's step, and averages of
+ *    models; {@linkcode allFinite} tells whether a step may be kept; {@linkcode region}, {@linkcode batch} and
+ *    {@linkcode release} say what lives how long on the device, and `donate` in the options of evaluation and backward
+ *    that an array may be written over.
  * 7. In a model, a batch norm is a plain record too: {@linkcode initLayer} makes one, {@linkcode applyLayer},
  *    {@linkcode inferLayer} and {@linkcode backwardLayer} run any, {@linkcode convertSyncBatchNorm} synchronises all.
- *    The entry point `./checkpoint` takes whole models to files and back.
+ *    {@linkcode freeze}, {@linkcode resetRunningStats}, {@linkcode foldModel} and {@linkcode mapLayers} take whole models
+ *    too. The entry point `./checkpoint` takes them to files and back.
  *
  * @example
  * ```ts
@@ -119,6 +121,9 @@ export {
   type NewLayerOptions,
 } from "./lib/layers/layer.ts";
 export { freeze, type FreezeOptions, unfreeze } from "./lib/layers/freeze.ts";
+export { mapLayers } from "./lib/layers/map_layers.ts";
+export { type ResetOptions, resetRunningStats } from "./lib/layers/reset.ts";
+export type { LayerChoice } from "./lib/layers/replace.ts";
 export {
   applyLayer,
   type FrozenSaved,
@@ -136,7 +141,9 @@ export {
 } from "./lib/layers/convert.ts";
 export { checkModel } from "./lib/layers/check_model.ts";
 export { foldBatchNorm, type FoldedLayer, type LinearLayer } from "./lib/layers/fold.ts";
+export { foldModel, type FoldModelOptions, type LinearNode } from "./lib/layers/fold_model.ts";
 export { addScaled, withParameters } from "./lib/parameters.ts";
+export { allFinite, mapArrays } from "./lib/tree_arithmetic.ts";
 export { batch, region, type RegionOptions, release } from "./lib/ownership.ts";
 export {
   allReduceGradients,

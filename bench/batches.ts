@@ -1,15 +1,14 @@
-/** The batches that are measured, and what must come out of them. */
+/** Batches: shapes, numbers, and how they get onto a device. */
 
 import {
   type BatchNormState,
   type Device,
+  type DType,
   type Format,
   stateFromHost,
   type Tensor,
   tensor,
 } from "../mod.ts";
-import { assertClose, EPSILON } from "../tests/kit.ts";
-import * as oracle from "../tests/oracle.ts";
 import { normalArray } from "../tests/random.ts";
 
 /** Shape and memory order of a batch. */
@@ -18,36 +17,15 @@ export interface BatchShape {
   readonly format: Format;
 }
 
-const first = (...shape: number[]): BatchShape => ({ shape, format: "channelsFirst" });
-const last = (...shape: number[]): BatchShape => ({ shape, format: "channelsLast" });
+/** Channels first. */
+export const first = (...shape: number[]): BatchShape => ({ shape, format: "channelsFirst" });
+/** Channels last. */
+export const last = (...shape: number[]): BatchShape => ({ shape, format: "channelsLast" });
 
-/** The shapes of published figures, the large ones with fewer samples: a device of plain loops takes its time. */
-export const CPU_SHAPES: readonly BatchShape[] = [
-  first(4, 64, 56, 56),
-  first(8, 256, 14, 14),
-  last(8, 256, 14, 14),
-  first(2, 2048, 7, 7),
-  first(256, 128),
-  first(2, 80, 100, 100),
-];
-
-/** Layers of a ResNet-50 on 32 images and a small one; the last is larger than the caches of today's GPUs. */
-export const GPU_SHAPES: readonly BatchShape[] = [
-  first(256, 128),
-  first(32, 256, 14, 14),
-  last(32, 256, 14, 14),
-  first(32, 2048, 7, 7),
-  first(32, 64, 56, 56),
-  last(32, 64, 56, 56),
-  first(32, 64, 112, 112),
-];
-
-/** Enough to run every row where a GPU is software; SwiftShader takes a second for a larger one. */
-export const SOFTWARE_GPU_SHAPES: readonly BatchShape[] = [
-  first(64, 16),
-  first(4, 4, 2, 2),
-  last(4, 4, 2, 2),
-];
+/** Samples, channels and the product of the other extents. */
+export function extentsOf({ shape: [samples, channels, ...spatial] }: BatchShape) {
+  return { samples, channels, inner: spatial.reduce((product, extent) => product * extent, 1) };
+}
 
 /** Elements of a batch. */
 export function elementsOf({ shape }: BatchShape): number {
@@ -59,25 +37,40 @@ export function titleOf({ shape, format }: BatchShape): string {
   return `[${shape.join(",")}]${format === "channelsLast" ? " channels last" : ""}`;
 }
 
-/** Values, gradient and state of a batch, channels first, the same numbers on every device. */
-export function numbersOf(shape: BatchShape) {
-  const { shape: [, channels, ...spatial] } = shape;
-  const inner = spatial.reduce((product, extent) => product * extent, 1);
-  const elements = elementsOf(shape);
-  const state: BatchNormState<Float32Array> = {
-    numFeatures: channels,
-    eps: 1e-5,
-    momentum: 0.1,
-    weight: normalArray(channels, 3, 1, 0.1),
-    bias: normalArray(channels, 4),
-    runningMean: normalArray(channels, 5),
-    runningVar: normalArray(channels, 6).map((value) => 0.5 + value * value),
-    numBatchesTracked: 0,
+/** A batch on the host, in the memory order of its shape; weight and bias of shape (C). */
+export interface Numbers {
+  readonly x: Float32Array<ArrayBuffer>;
+  readonly dy: Float32Array<ArrayBuffer>;
+  readonly residual: Float32Array<ArrayBuffer>;
+  readonly weight: Float32Array<ArrayBuffer>;
+  readonly bias: Float32Array<ArrayBuffer>;
+}
+
+/** eps of everything that is measured. */
+export const EPS = 1e-5;
+/** Weight of the new batch in the running statistics; some peers have none. */
+export const MOMENTUM = 0.1;
+
+/** How many numbers are drawn; a prime, so that channels of larger batches repeat each other at other places. */
+const DRAWN = 1_048_573;
+
+/** Draws x of some mean, everything else about 0 or 1, standard deviation 1; the same numbers at every call. */
+export function numbersOf(
+  shape: BatchShape,
+  { mean = 0.5, dtype = "float32" }: { readonly mean?: number; readonly dtype?: DType } = {},
+): Numbers {
+  const [length, { channels }] = [elementsOf(shape), extentsOf(shape)];
+  const drawn = (seed: number, mean = 0) => {
+    const few = normalArray(Math.min(DRAWN, length), seed, mean);
+    const all = new Float32Array(length);
+    for (let at = 0; at < length; at += few.length) {
+      all.set(few.subarray(0, Math.min(few.length, length - at)), at);
+    }
+    return dtype === "float16" ? Float32Array.from(Float16Array.from(all)) : all;
   };
   return {
-    batch: { values: normalArray(elements, 1, 0.5, 2), channels, inner },
-    gradient: normalArray(elements, 2),
-    state,
+    ...{ x: drawn(1, mean), dy: drawn(2), residual: drawn(3) },
+    ...{ weight: normalArray(channels, 4, 1, 0.1), bias: normalArray(channels, 5, 0, 0.1) },
   };
 }
 
@@ -86,44 +79,36 @@ export interface Placed<A> {
   readonly state: BatchNormState<A>;
   readonly x: Tensor<A>;
   readonly dy: Tensor<A>;
+  readonly residual: Tensor<A>;
 }
 
-/** Puts the samples of one of several ranks onto a device. */
+/** Which samples of a batch go onto the device, in which storage, with which running mean. */
+export interface Placing {
+  readonly dtype?: DType;
+  readonly runningMean?: number;
+  readonly rank?: number;
+  readonly worldSize?: number;
+}
+
+/** Puts the samples of one of several ranks onto a device, with the state of a layer before it. */
 export function place<A>(
   device: Device<A>,
-  shape: BatchShape,
-  rank = 0,
-  worldSize = 1,
+  batch: BatchShape,
+  { x, dy, residual, weight, bias }: Numbers,
+  { dtype = "float32", runningMean = 0, rank = 0, worldSize = 1 }: Placing = {},
 ): Placed<A> {
-  const { batch, gradient, state } = numbersOf(shape);
-  const { shape: [samples, ...rest], format } = shape;
+  const { shape: [samples, channels, ...spatial], format } = batch;
   const [from, to] = [rank, rank + 1].map((r) => Math.floor(samples * r / worldSize));
-  const size = batch.channels * batch.inner;
+  const size = elementsOf(batch) / samples;
   const cut = (values: Float32Array) =>
-    tensor(device, ordered(values.slice(from * size, to * size), batch, format), [
-      to - from,
-      ...rest,
-    ], { format });
-  return { state: stateFromHost(device, state), x: cut(batch.values), dy: cut(gradient) };
-}
-
-/** Fails unless a result is the oracle's, in the memory order of the batch. */
-export function compare(
-  actual: Float32Array,
-  expected: ArrayLike<number>,
-  { format }: BatchShape,
-  batch: oracle.Batch,
-  ulps: number,
-): void {
-  // In units of the output: at these sizes no term of a formula exceeds 16.
-  const tolerance = { relative: ulps * EPSILON.float32, absolute: 16 * ulps * EPSILON.float32 };
-  assertClose(actual, ordered(Float32Array.from(expected), batch, format), tolerance, "result");
-}
-
-function ordered(
-  values: Float32Array<ArrayBuffer>,
-  extents: { readonly channels: number; readonly inner: number },
-  format: Format,
-): Float32Array<ArrayBuffer> {
-  return format === "channelsLast" ? oracle.permute(values, extents, format) : values;
+    tensor(device, values.slice(from * size, to * size), [to - from, channels, ...spatial], {
+      format,
+      dtype,
+    });
+  const state = stateFromHost(device, {
+    ...{ numFeatures: channels, eps: EPS, momentum: MOMENTUM, weight, bias, numBatchesTracked: 0 },
+    runningMean: new Float32Array(channels).fill(runningMean),
+    runningVar: new Float32Array(channels).fill(1),
+  });
+  return { state, x: cut(x), dy: cut(dy), residual: cut(residual) };
 }

@@ -2,16 +2,14 @@
  * The measuring loop: rows take turns, round by round, so that a disturbance of the machine meets all of them, and each
  * gets its median over the rounds.
  *
- * `deno bench` measures one row after the other, reports no median, and knows nothing of work that goes on after a call
- * has returned, as a GPU's does.
+ * `deno bench` measures one row after the other, and knows nothing of work that goes on after a call has returned, as a
+ * GPU's does: tables of who is faster come from here.
  */
 
 /** Something that can be timed. */
 export interface Timed {
   /** Runs once; a promise is awaited. It may return with the work merely launched. */
   readonly run: () => unknown;
-  /** How many calls one run counts as; 1 by default. */
-  readonly calls?: number;
   /** Waits until everything launched is done; left out where a run has done its work when it returns. */
   readonly settle?: () => Promise<unknown>;
 }
@@ -20,17 +18,10 @@ export interface Timed {
 const LEAST = 20;
 /** How many times longer than an empty wait they take at least: the grain of that wait is the error. */
 const FLOORS = 10;
-/** Calls in a row of which the fastest counts, when only launching is timed. */
-const BURST = 8;
-/** Rounds of launching. */
-const LAUNCH_ROUNDS = 9;
 
 /**
- * Measures work: k runs and one wait for them, less a wait for nothing in the same round, divided by k.
- *
- * @param rows what takes turns
- * @param rounds how many turns
- * @returns the median over the rounds for each row, in ms per call
+ * Measures work: k runs and one wait for them, less a wait for nothing in the same round, divided by k. Returns the median
+ * over the rounds for each row, in ms.
  */
 export async function workTimes(rows: readonly Timed[], rounds: number): Promise<number[]> {
   const samples: (() => Promise<number>)[] = [];
@@ -38,32 +29,11 @@ export async function workTimes(rows: readonly Timed[], rounds: number): Promise
     const runs = await enough(row);
     samples.push(async () => (-await elapsed(row, 0) + await elapsed(row, runs)) / runs);
   }
-  return perCall(rows, await takeTurns(samples, rounds));
-}
-
-/**
- * Measures what launching costs the host. A round is the fastest of a few calls in a row, since the first finds cold
- * caches and a later one may find a full queue, which is then emptied with the clock stopped.
- *
- * @param rows what takes turns; their runs are synchronous
- * @returns the median over the rounds for each row, in ms per call
- */
-export async function launchTimes(rows: readonly Timed[]): Promise<number[]> {
-  const samples = rows.map(({ run, calls = 1, settle }) => async () => {
-    const times = Array.from({ length: Math.ceil(BURST / calls) }, () => {
-      const start = performance.now();
-      run();
-      return performance.now() - start;
-    });
-    await settle?.();
-    return Math.min(...times);
-  });
-  await takeTurns(samples, LAUNCH_ROUNDS); // For the compiler.
-  return perCall(rows, await takeTurns(samples, LAUNCH_ROUNDS));
+  return await takeTurns(samples, rounds);
 }
 
 /** Doubles the number of runs until it is long enough, which warms up too. */
-async function enough(row: Timed): Promise<number> {
+export async function enough(row: Timed): Promise<number> {
   await elapsed(row, 1);
   const floor = await elapsed(row, 0);
   let runs = 1;
@@ -90,8 +60,4 @@ async function takeTurns(
     for (const [i, sample] of samples.entries()) taken[i].push(await sample());
   }
   return taken.map((times) => times.sort((a, b) => a - b)[Math.floor(rounds / 2)]);
-}
-
-function perCall(rows: readonly Timed[], times: readonly number[]): number[] {
-  return times.map((time, i) => time / (rows[i].calls ?? 1));
 }

@@ -8,10 +8,10 @@ import * as Plot from "@observablehq/plot";
 import { DOMParser } from "linkedom";
 import { type Comparison, FIRST_STEPS, type Name } from "./compare.ts";
 import { LARGEST_DIFFERENCE, percent } from "./report.ts";
+import { wrap } from "./wrap.ts";
 
 interface Panel {
   readonly width: number;
-  readonly marginRight: number;
   readonly x: Axis;
   readonly y: Axis;
   readonly curves: readonly Curve[];
@@ -30,12 +30,17 @@ interface Curve {
 
 const WIDTH = 1120;
 const LEFT_WIDTH = 620;
-const HEIGHT = 500;
 const EDGE = 24;
-const PANEL_TOP = 88;
-const PANEL_HEIGHT = HEIGHT - PANEL_TOP - 10;
+const PANEL_HEIGHT = 402;
 const MARGIN = { top: 34, bottom: 46, left: 58 };
 const LABEL_GAP = 17;
+const LABEL_LEFT = 9;
+const LABEL_SIZE = 13;
+const SIZE = 13.5;
+const LINE = 18;
+/** Widths of a character of English text in shares of its size, in DejaVu Sans, the widest font that is common. */
+const REGULAR_WIDTH = 0.61;
+const BOLD_WIDTH = 0.68;
 const INK = "#222";
 const FONT = "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif";
 
@@ -62,71 +67,66 @@ const TEXT_COLOURS: Readonly<Record<Name, string>> = {
  * @returns an SVG document, readable on light and dark pages
  */
 export function chart(comparison: Comparison): string {
-  const { replicas, batch, results } = comparison;
-  const accuracy = accuracyPanel(comparison);
-  const distance = distancePanel(comparison);
+  const { replicas } = comparison;
+  const learn = replicas === 1
+    ? "1 replica with syncbn learns"
+    : `${replicas} replicas with syncbn learn`;
+  const subtitle = sentences(comparison)
+    .flatMap((sentence) => wrap(sentence, Math.floor((WIDTH - 2 * EDGE) / (SIZE * REGULAR_WIDTH))));
+  const top = 58 + LINE * subtitle.length;
+  const height = top + PANEL_HEIGHT + 10;
+  const heading = { y: top + 12, size: SIZE, weight: 600, colour: INK };
+  return [
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${height}" ` +
+    `viewBox="0 0 ${WIDTH} ${height}" font-family="${FONT}" role="img" aria-label="Curves of the syncbn demo">`,
+    `<rect width="100%" height="100%" fill="white"/>`,
+    text(`${learn} what one process learns`, {
+      ...{ x: EDGE, y: 34, size: 20, weight: 600, colour: INK },
+    }),
+    ...subtitle.map((line, i) =>
+      text(line, { x: EDGE, y: 58 + LINE * i, size: SIZE, weight: 400, colour: "#555" })
+    ),
+    text("Accuracy on 360 images it has not seen, %", { ...heading, x: EDGE }),
+    nested(accuracyPanel(comparison), [0, top], "accuracy"),
+    text("Largest difference of a parameter from one process", {
+      ...heading,
+      x: LEFT_WIDTH + EDGE,
+    }),
+    nested(distancePanel(comparison), [LEFT_WIDTH, top], "distance"),
+    "</svg>\n",
+  ].join("\n");
+}
+
+/** What is shown, a line each or more. */
+function sentences({ replicas, batch, results }: Comparison): readonly string[] {
+  const images = batch === 1 ? "image" : "images";
   const reach = replicas === 1
     ? "one replica is one process, whatever its batch norm"
     : results.local.exams.length > 0
     ? `with batch norm left to each replica's own ${batch} they do not`
     : "batch norm left to each replica's own image would be impossible";
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${HEIGHT}" ` +
-    `viewBox="0 0 ${WIDTH} ${HEIGHT}" font-family="${FONT}" role="img" aria-label="Curves of the syncbn demo">`,
-    `<rect width="100%" height="100%" fill="white"/>`,
-    text(
-      EDGE,
-      34,
-      20,
-      600,
-      INK,
-      `${count(replicas)} with syncbn ${
-        replicas === 1 ? "learns" : "learn"
-      } what one process learns`,
-    ),
-    text(
-      EDGE,
-      58,
-      13.5,
-      400,
-      "#555",
-      `Handwritten digits, ${batch} ${
-        batch === 1 ? "image" : "images"
-      } per replica and step. With syncbn the replicas follow one ` +
-        `process that has all ${replicas * batch}; ${reach}.`,
-    ),
-    text(EDGE, PANEL_TOP + 12, 13.5, 600, INK, "Accuracy on 360 images it has not seen, %"),
-    nested(accuracy, 0, "accuracy"),
-    text(
-      LEFT_WIDTH + EDGE,
-      PANEL_TOP + 12,
-      13.5,
-      600,
-      INK,
-      "Largest difference of a parameter from one process (log scale)",
-    ),
-    nested(distance, LEFT_WIDTH, "distance"),
-    "</svg>\n",
-  ].join("\n");
+    `Handwritten digits, ${batch} ${images} per replica and step.`,
+    `With syncbn the replicas follow one process that has all ${replicas * batch}; ${reach}.`,
+  ];
 }
 
 function accuracyPanel(comparison: Comparison): Panel {
-  const { steps, planned, epochs, replicas, batch, results } = comparison;
+  const { steps, planned, epochs, results } = comparison;
   const seen = epochs * steps / planned;
   const curves = [
-    { ...results.one, label: `one process, batch ${replicas * batch}` },
-    { ...results.sync, label: `syncbn, ${count(replicas)}` },
+    { ...results.one, label: "one process" },
+    { ...results.sync, label: "syncbn" },
     { ...results.none, label: "no norm" },
     { ...results.local, label: "local batch norm" },
   ].filter(({ exams }) => exams.length > 0).map(({ name, label, exams }): Curve => ({
     name,
-    label: `${percent(exams[exams.length - 1].accuracy)} %  ${label}`,
+    label: `${percent(exams[exams.length - 1].accuracy)} % ${label}`,
     points: exams.map(({ step, accuracy }) => [seen * step / steps, 100 * accuracy]),
   }));
   const lowest = Math.min(...curves.flatMap(({ points }) => points.map(([, y]) => y)));
   return {
     width: LEFT_WIDTH,
-    marginRight: 192,
     x: {
       domain: [0, seen],
       label: "epoch",
@@ -156,7 +156,6 @@ function distancePanel({ steps, results }: Comparison): Panel {
   const limit = [[1, LARGEST_DIFFERENCE], [Math.min(FIRST_STEPS, steps), LARGEST_DIFFERENCE]];
   return {
     width: WIDTH - LEFT_WIDTH,
-    marginRight: 130,
     x: {
       type: "log",
       domain: [1, Math.max(steps, 2)],
@@ -185,8 +184,8 @@ function distancePanel({ steps, results }: Comparison): Panel {
 
 /** Draws a panel as an SVG element within the chart. */
 function nested(
-  { width, marginRight, x, y, curves, marks }: Panel,
-  left: number,
+  { width, x, y, curves, marks }: Panel,
+  [left, top]: readonly [left: number, top: number],
   name: string,
 ): string {
   const document = new DOMParser().parseFromString("<html></html>", "text/html");
@@ -194,6 +193,7 @@ function nested(
   const ends = curves.map(({ points }) => points[points.length - 1]);
   const heights = ends.map(([, value]) => position(value, y) * inner);
   const spread = keepApart(heights);
+  const longest = Math.max(...curves.map(({ label }) => label.length));
   const plot = Plot.plot({
     document,
     className: name,
@@ -202,8 +202,8 @@ function nested(
     marginTop: MARGIN.top,
     marginBottom: MARGIN.bottom,
     marginLeft: MARGIN.left,
-    marginRight,
-    style: { fontFamily: FONT, fontSize: "13px", color: INK, overflow: "visible" },
+    marginRight: LABEL_LEFT + LABEL_SIZE * BOLD_WIDTH * longest,
+    style: { fontFamily: FONT, fontSize: `${LABEL_SIZE}px`, color: INK, overflow: "visible" },
     x: { ...x, labelArrow: "none", labelAnchor: "center" },
     y: { ...y, label: null, grid: true, tickSize: 0 },
     marks: [
@@ -213,7 +213,7 @@ function nested(
         Plot.text([ends[i]], {
           text: () => curve.label,
           textAnchor: "start",
-          dx: 9,
+          dx: LABEL_LEFT,
           dy: heights[i] - spread[i],
           fill: TEXT_COLOURS[curve.name],
           fontWeight: 600,
@@ -222,7 +222,7 @@ function nested(
     ],
   });
   plot.setAttribute("x", String(left));
-  plot.setAttribute("y", String(PANEL_TOP));
+  plot.setAttribute("y", String(top));
   return plot.outerHTML;
 }
 
@@ -254,17 +254,15 @@ function keepApart(heights: readonly number[]): readonly number[] {
   return moved;
 }
 
-function count(replicas: number): string {
-  return replicas === 1 ? "1 replica" : `${replicas} replicas`;
-}
-
 function text(
-  x: number,
-  y: number,
-  size: number,
-  weight: number,
-  colour: string,
   content: string,
+  { x, y, size, weight, colour }: {
+    readonly x: number;
+    readonly y: number;
+    readonly size: number;
+    readonly weight: number;
+    readonly colour: string;
+  },
 ): string {
   return `<text x="${x}" y="${y}" font-size="${size}" font-weight="${weight}" fill="${colour}">${content}</text>`;
 }

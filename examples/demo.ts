@@ -8,37 +8,21 @@ import { planRuns } from "./compare.ts";
 import { demonstrate } from "./demonstrate.ts";
 import { noAdapter, openPlace } from "./devices.ts";
 import { type Digits, readDigits } from "./digits.ts";
-import { HELP, parseFlags, type RunCommand } from "./flags.ts";
+import { commandOf, DEMO, type DemoFlags, type RunCommand } from "./flags.ts";
 import { startedRanks, startRanks } from "./mpi_launch.ts";
 import { joinRanks } from "./mpi_rank.ts";
 import { checkWorkers, dropMpi } from "./permissions.ts";
+import { runProgram } from "./run_program.ts";
 import { inProcessRunner, workerRunner } from "./runners.ts";
-import { isStartError } from "./start_error.ts";
 
 /** Runs the demo and returns its exit code. */
-async function main(args: readonly string[]): Promise<number> {
-  try {
-    const digits = await readDigits(
-      await Deno.readFile(new URL("./digits.bin.gz", import.meta.url)),
-    );
-    const command = parseFlags(args, digits.training.count, startedRanks);
-    if (command.kind === "help") {
-      console.log(HELP);
-      return 0;
-    }
-    if (command.kind === "wrong") {
-      console.error(command.message);
-      return 2;
-    }
-    if (command.group !== "mpi") return await runHere(command, digits);
-    return await (startedRanks() === undefined
-      ? startRanks(command, args)
-      : joinRanks(command, digits));
-  } catch (error) {
-    if (!isStartError(error)) throw error;
-    console.error(error.message);
-    return 2;
-  }
+async function main(flags: DemoFlags, args: readonly string[]): Promise<number> {
+  const command = commandOf(flags, startedRanks);
+  const digits = await readDigits(await Deno.readFile(new URL("./digits.bin.gz", import.meta.url)));
+  if (command.group !== "mpi") return await runHere(command, digits);
+  return await (startedRanks() === undefined
+    ? startRanks(command, args)
+    : joinRanks(command, digits));
 }
 
 /** The demo with all replicas in this process. */
@@ -61,4 +45,6 @@ async function runHere(command: RunCommand, digits: Digits): Promise<number> {
   });
 }
 
-if (import.meta.main) Deno.exit(await main(Deno.args));
+if (import.meta.main) {
+  Deno.exit(await runProgram(DEMO, Deno.args, (flags) => main(flags, Deno.args)));
+}

@@ -27,8 +27,10 @@ export const SIDE = 8;
 /** Number of different digits. */
 export const CLASSES = 10;
 
+/** Number of images to learn from. */
+export const TRAINING_IMAGES = 1437;
+
 const IMAGES = 1797;
-const TEST_IMAGES = 360;
 const INK = 16;
 
 /**
@@ -56,6 +58,8 @@ export async function readDigits(compressed: Uint8Array<ArrayBuffer>): Promise<D
       ),
       labels: bytes.slice(IMAGES * SIDE * SIDE + from, IMAGES * SIDE * SIDE + to),
     });
-  const cut = IMAGES - TEST_IMAGES;
-  return Object.freeze({ training: slice(0, cut), test: slice(cut, IMAGES) });
+  return Object.freeze({
+    training: slice(0, TRAINING_IMAGES),
+    test: slice(TRAINING_IMAGES, IMAGES),
+  });
 }

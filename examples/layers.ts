@@ -5,6 +5,8 @@
  *
  * Images lie channels last: a row of a matrix is one pixel with all its channels.
  *
+ * These layers run on the host beside Wasm, as beside the reference: only the batch norms are the library's.
+ *
  * @module
  */
 

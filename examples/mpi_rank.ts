@@ -9,9 +9,10 @@ import { planRuns } from "./compare.ts";
 import { demonstrate } from "./demonstrate.ts";
 import { noAdapter, openPlace, openWasm, type Place } from "./devices.ts";
 import type { Digits } from "./digits.ts";
-import type { DeviceName, RunCommand } from "./flags.ts";
+import { DEMO, type DeviceName, type RunCommand } from "./flags.ts";
+import { sentenceOf } from "./run_program.ts";
 import { inProcessRunner, rankRunner } from "./runners.ts";
-import { isStartError, startError } from "./start_error.ts";
+import { startError } from "./start_error.ts";
 
 /** Rank 0 trains alone before the replicas do; the others wait for it meanwhile. */
 const WAITING_MS = 3_600_000;
@@ -33,10 +34,10 @@ export async function joinRanks(command: RunCommand, digits: Digits): Promise<nu
     await group.close();
     return code;
   } catch (error) {
-    const isStart = isStartError(error);
-    console.error(isStart ? error.message : error);
+    const sentence = sentenceOf(DEMO, error);
+    console.error(sentence ?? error);
     await new Promise((resolve) => setTimeout(resolve, PASSING_ON_MS));
-    return group.abort(isStart ? 2 : 1);
+    return group.abort(sentence === undefined ? 1 : 2);
   }
 }
 

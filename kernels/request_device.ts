@@ -17,7 +17,12 @@
  * @module
  */
 
+// One type for both devices, since a union of `Device<A>` fits no generic function; that the arrays are of one kind is
+// known at run time, where a foreign one is refused. The adapter is looked at before anything is opened, and nothing
+// falls back in silence: hence `reason`.
+
 import type { Device } from "../lib/device.ts";
+import { checkOptions } from "../lib/check_effects.ts";
 import { DeviceError } from "../lib/errors.ts";
 import { shown } from "../lib/words.ts";
 import { type WasmArray, type WasmDevice, wasmDevice, type WasmOptions } from "./wasm_device.ts";
@@ -65,6 +70,7 @@ export interface RequestDeviceOptions {
   readonly wasm?: WasmOptions;
 }
 
+const OPTIONS = ["gpu", "powerPreference", "wasm"];
 const POWER_PREFERENCES: readonly unknown[] = ["high-performance", "low-power"];
 /** Rasterizers on the CPU: of Mesa, Chromium and Windows. Not every browser has isFallbackAdapter among the infos yet. */
 const SOFTWARE = /llvmpipe|lavapipe|softpipe|swiftshader|basic render/i;
@@ -94,7 +100,7 @@ const SOFTWARE = /llvmpipe|lavapipe|softpipe|swiftshader|basic render/i;
  * ```
  */
 export async function requestDevice(options: RequestDeviceOptions = {}): Promise<RequestedDevice> {
-  checkOptions(options);
+  checkRequest(options);
   const gpu = await openGpu(options);
   if (typeof gpu !== "string") return requested("webgpu", gpu, "there is a hardware GPU");
   return requested("wasm", await openWasm(options.wasm, gpu), gpu);
@@ -164,13 +170,9 @@ async function openWasm(options: WasmOptions | undefined, reason: string): Promi
   }
 }
 
-function checkOptions(options: RequestDeviceOptions): void {
+function checkRequest(options: RequestDeviceOptions): void {
   const action = "request a device";
-  if (typeof options !== "object" || options === null) {
-    throw new TypeError(
-      `Cannot ${action} as options must be a record: current value is ${shown(options)}`,
-    );
-  }
+  checkOptions(options, OPTIONS, action);
   const { gpu, powerPreference } = options;
   if (gpu !== undefined && typeof gpu?.requestAdapter !== "function") {
     throw new TypeError(

@@ -16,6 +16,10 @@
  * @module
  */
 
+// `wasmDevice` is asynchronous though one thread would not need it: threads start, and browsers compile, in their own
+// time.
+
+import { checkOptions } from "../lib/check_effects.ts";
 import { checkLayout, elements, type Tensor, type TensorOptions } from "../lib/tensor.ts";
 import { shown } from "../lib/words.ts";
 import type { WasmArray } from "./wasm/arrays.ts";
@@ -25,6 +29,7 @@ import { MOST_PAGES, PAGE } from "./wasm/memory.ts";
 
 export type { WasmArray, WasmDevice, WasmInfo, WasmOptions };
 
+const OPTIONS = ["threads", "arithmetic", "initialBytes", "maximumBytes", "timeoutMs"];
 const MOST_BYTES = MOST_PAGES * PAGE;
 const MOST_THREADS = 16;
 /** The longest that setTimeout() and Atomics.wait() wait; anything more is at once, or never. */
@@ -52,7 +57,7 @@ const MOST_TIMEOUT_MS = 2 ** 31 - 1;
  * ```
  */
 export async function wasmDevice(options: WasmOptions = {}): Promise<WasmDevice> {
-  checkOptions(options);
+  checkWasmOptions(options);
   return await createDevice(options);
 }
 
@@ -121,13 +126,9 @@ export function view(of: Tensor<WasmArray> | WasmArray): Float32Array | Float16A
   );
 }
 
-function checkOptions(options: WasmOptions): void {
+function checkWasmOptions(options: WasmOptions): void {
   const action = "open the device";
-  if (typeof options !== "object" || options === null) {
-    throw new TypeError(
-      `Cannot ${action} as options must be a record: current value is ${shown(options)}`,
-    );
-  }
+  checkOptions(options, OPTIONS, action);
   const { threads, arithmetic, initialBytes, maximumBytes, timeoutMs } = options;
   const checkInteger = (name: string, value: number | undefined, most: number): void => {
     if (value === undefined || (Number.isInteger(value) && value >= 1 && value <= most)) return;

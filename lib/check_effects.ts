@@ -87,8 +87,13 @@ export function checkSignal(signal: AbortSignal | undefined, action: string): vo
   );
 }
 
+/** The signal of a call as a collective is given it: what is none is left out, since {@linkcode checkSignal} tells of it. */
+export function signalIn(options: Pick<CollectiveOptions, "signal">): AbortSignal | undefined {
+  return isSignal(options?.signal) ? options.signal : undefined;
+}
+
 /** Whether a value is a signal, of whatever realm. */
-export function isSignal(value: unknown): value is AbortSignal {
+function isSignal(value: unknown): value is AbortSignal {
   return typeof (value as AbortSignal | null | undefined)?.addEventListener === "function";
 }
 

@@ -1,12 +1,47 @@
 /**
- * What a record must have to be a state: on a device, on the host, or wherever it lies.
+ * The state of a batch norm: an immutable record, and what it must have on a device, on the host, or wherever it lies.
  *
  * @module
  */
 
-import type { BatchNormState } from "./state.ts";
 import { describe, type Describing } from "./tensor.ts";
 import { mistaken, shown } from "./words.ts";
+
+/**
+ * Tells whether a node of a model says that it is a state.
+ *
+ * @param value a plain record
+ * @returns whether it has a state's fields; what stands in them is not looked at
+ */
+export function claimsState<A>(value: object): value is BatchNormState<A> {
+  return "numFeatures" in value && "runningMean" in value && "numBatchesTracked" in value;
+}
+
+/**
+ * Everything a batch norm remembers. A plain record: a spread copy with another `eps` is a valid state. Vectors have
+ * shape (C), float32.
+ */
+export interface BatchNormState<A> {
+  /** Number of channels C. */
+  readonly numFeatures: number;
+  /** Added to the variance before its root, in the square of the input's unit. */
+  readonly eps: number;
+  /**
+   * Weight of the NEW batch in the running statistics, as in PyTorch: new = (1 - momentum) * old + momentum * observed.
+   * null averages over all batches instead.
+   */
+  readonly momentum: number | null;
+  /** Scale per channel, or null for none. */
+  readonly weight: A | null;
+  /** Offset per channel, or null for none. */
+  readonly bias: A | null;
+  /** Running mean, or null where nothing is tracked. */
+  readonly runningMean: A | null;
+  /** Running unbiased variance, or null where nothing is tracked. */
+  readonly runningVar: A | null;
+  /** Batches that the running statistics have seen. */
+  readonly numBatchesTracked: number;
+}
 
 /**
  * Checks that a state is well-formed and lives on the device.

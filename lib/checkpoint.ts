@@ -28,7 +28,14 @@
  */
 
 export { toFloat32 } from "./checkpoint/numbers.ts";
-export type { StateDict, Stored, StoredArray, StoredDType } from "./checkpoint/stored_array.ts";
+export type {
+  OpaqueDType,
+  StateDict,
+  Stored,
+  StoredArray,
+  StoredDType,
+} from "./checkpoint/stored_array.ts";
+export type { StateDictOptions } from "./checkpoint/state_dict/entries.ts";
 export { toStateDict } from "./checkpoint/state_dict/save.ts";
 export {
   fromStateDict,

@@ -7,6 +7,15 @@
  * concern it. So a new option is one field here and the kernels that honour it; a device says in `info.passes` which of
  * the optional fields it honours, and a call that needs another one is an error before anything is launched.
  *
+ * Decisions:
+ * - `gradients` gives those of input, weight and bias from one operation, out of the local and the total sums: a GPU
+ *   then needs two dispatches per backward. Arrays that an operation returns together may share one allocation.
+ * - Statistics carry their source: a batch's moments in the device's own layout, or running mean and variance. Kernels
+ *   do not know whether moments came from this rank or from the group.
+ * - `downloadAll`, many arrays in one transfer, is optional; without it each is read by itself. So is `adopt`, by which
+ *   memory of the caller's enters: as an operation, so that a region's handle owns what was wrapped through it. The way
+ *   back needs no device, as an array knows where it lies.
+ *
  * @module
  */
 

@@ -1,6 +1,9 @@
 /**
  * One exchange with the other ranks: launch, read back, reduce, with every failure of this rank travelling to all.
  *
+ * The readback is given to the collective as a promise, so that a rank's own failure travels to all. All ranks then get
+ * a `CollectiveError`, the failing one too, with the original error as its `cause`.
+ *
  * @module
  */
 

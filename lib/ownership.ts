@@ -1,14 +1,21 @@
 /**
  * Ownership of arrays on a device: who allocates, frees; results belong to the caller.
  *
- * A tree here is any nesting of plain records, arrays and Maps with arrays of a device at its leaves, such as tensors,
- * states, what forward saved, and whole models.
+ * A tree here is any nesting of plain records, arrays, Maps, Sets and objects of classes with arrays of a device at its
+ * leaves, such as tensors, states, what forward saved, and whole models.
+ *
+ * A batch's handle ends with its body, on devices without a queue too: what would miss the submit of a GPU is an error
+ * everywhere. One mechanism, `region`, is for users and for the library's own synchronised functions. Local ones know
+ * what they make beside their results and free it by name, since walking the results in search of it was a third of
+ * what a small call cost.
  *
  * @module
  */
 
+import { checkOptions } from "./check_effects.ts";
 import { derive } from "./derived.ts";
 import type { Device } from "./device.ts";
+import { reach } from "./tree.ts";
 
 /** Options of {@linkcode region}. */
 export interface RegionOptions {
@@ -24,9 +31,9 @@ export interface RegionOptions {
  * Runs a body and frees what it allocated and did not return.
  *
  * The body gets a derived handle on the device: what is allocated through it belongs to the region, and everything not
- * reachable from the result is freed when the body ends, by a result or by an error. Reachable is what stands in plain
- * records, arrays and Maps, nested as they may be; not what a Set, a class instance or a closure holds. There is no
- * hidden stack, so ranks that interleave at awaits do not disturb each other.
+ * reachable from the result is freed when the body ends, by a result or by an error. Reachable is what stands in records,
+ * arrays, Maps, Sets and fields of objects, nested as they may be; not what a private field, a getter or a closure holds.
+ * There is no hidden stack, so ranks that interleave at awaits do not disturb each other.
  *
  * @param device the device, or another region's handle
  * @param body what to do with the derived handle; may be asynchronous
@@ -67,13 +74,14 @@ export function region<A, R>(
   body: (device: Device<A>) => R,
   options: RegionOptions = {},
 ): R {
+  checkOptions(options, ["replace"], "open the region");
   const owned = new Set<A>();
   let open = true;
   const end = (result: unknown): void => {
     open = false;
     if (owned.size === 0) return;
     // What is reachable is the caller's from here on; once that is everything, there is nothing left to look for.
-    walkTree(result, (node) => owned.delete(node as A), () => owned.size > 0);
+    reach(result, (node) => owned.delete(node as A), () => owned.size > 0);
     if (owned.size > 0) freeAll(device, owned);
   };
   const scope = derive(device, {
@@ -150,7 +158,7 @@ export function batch<A, R>(device: Device<A>, body: (device: Device<A>) => R): 
  * Frees the arrays of a tree, except those reachable from another.
  *
  * @param device the device; arrays of other devices and arrays already freed are left alone
- * @param dead the tree whose arrays are no longer needed: plain records, arrays and Maps, nested as they may be
+ * @param dead the tree whose arrays are no longer needed: records, arrays, Maps, Sets and objects, nested as they may be
  * @param options `keep`: a tree whose arrays are; a new state shares unchanged vectors with the old one, and what
  * forward saved borrows the input, the weight and the bias, with an activation the output too
  *
@@ -171,8 +179,13 @@ export function release<A>(
   dead: unknown,
   options: { readonly keep?: unknown } = {},
 ): void {
+  checkOptions(options, ["keep"], "release the arrays");
   const doomed = arraysIn(dead, device.owns);
-  for (const array of arraysIn(options.keep, device.owns)) doomed.delete(array);
+  reach(
+    options.keep,
+    (node) => doomed.delete(node as A) || device.owns(node),
+    () => doomed.size > 0,
+  );
   freeAll(device, doomed);
 }
 
@@ -213,50 +226,6 @@ function checkOpen(open: boolean, where: string): void {
 /** Arrays in a tree. */
 function arraysIn<A>(tree: unknown, isArray: (value: unknown) => value is A): Set<A> {
   const found = new Set<A>();
-  walkTree(tree, (node) => isArray(node) && found.add(node) !== undefined, () => true);
+  reach(tree, (node) => isArray(node) && found.add(node) !== undefined);
   return found;
-}
-
-/** Nodes that are walked before they are remembered: most trees are small, and only a cycle has no end. */
-const SMALL_TREE = 64;
-
-/**
- * Walks a tree; descends into plain records, arrays and Maps only, and survives cycles.
- *
- * @param tree the tree
- * @param take whether an object is a leaf
- * @param more whether to go on
- */
-function walkTree(tree: unknown, take: (node: object) => boolean, more: () => boolean): void {
-  if (!isObject(tree)) return;
-  let seen: Set<object> | undefined;
-  let walked = 0;
-  const pending: object[] = [tree];
-  while (pending.length > 0 && more()) {
-    const node = pending.pop()!;
-    if (take(node)) continue;
-    if (++walked > SMALL_TREE) {
-      seen ??= new Set();
-      if (seen.has(node)) continue;
-      seen.add(node);
-    }
-    if (Array.isArray(node)) { for (const value of node) if (isObject(value)) pending.push(value); }
-    else if (node instanceof Map) {
-      for (const value of node.values()) if (isObject(value)) pending.push(value);
-    } else if (isPlain(node)) {
-      for (const key of Object.keys(node)) {
-        const value = node[key];
-        if (isObject(value)) pending.push(value);
-      }
-    }
-  }
-}
-
-function isObject(value: unknown): value is object {
-  return typeof value === "object" && value !== null;
-}
-
-function isPlain(node: object): node is Record<string, unknown> {
-  const prototype = Object.getPrototypeOf(node);
-  return prototype === Object.prototype || prototype === null;
 }

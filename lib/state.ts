@@ -1,40 +1,21 @@
 /**
- * The state of a batch norm: an immutable record, on a device or on the host, and how to make and move one.
+ * How to make and move the state of a batch norm.
  *
  * @module
  */
 
-import { checkConfiguration, checkState, checkVectors } from "./check_state.ts";
+import {
+  type BatchNormState,
+  checkConfiguration,
+  checkState,
+  checkVectors,
+} from "./check_state.ts";
 import { checkOptions } from "./check_effects.ts";
 import type { Device } from "./device.ts";
 import { region } from "./ownership.ts";
 import { shown } from "./words.ts";
 
-/**
- * Everything a batch norm remembers. A plain record: a spread copy with another `eps` is a valid state. Vectors have
- * shape (C), float32.
- */
-export interface BatchNormState<A> {
-  /** Number of channels C. */
-  readonly numFeatures: number;
-  /** Added to the variance before its root, in the square of the input's unit. */
-  readonly eps: number;
-  /**
-   * Weight of the NEW batch in the running statistics, as in PyTorch: new = (1 - momentum) * old + momentum * observed.
-   * null averages over all batches instead.
-   */
-  readonly momentum: number | null;
-  /** Scale per channel, or null for none. */
-  readonly weight: A | null;
-  /** Offset per channel, or null for none. */
-  readonly bias: A | null;
-  /** Running mean, or null where nothing is tracked. */
-  readonly runningMean: A | null;
-  /** Running unbiased variance, or null where nothing is tracked. */
-  readonly runningVar: A | null;
-  /** Batches that the running statistics have seen. */
-  readonly numBatchesTracked: number;
-}
+export type { BatchNormState } from "./check_state.ts";
 
 /** Options of {@linkcode initBatchNorm}. */
 export interface BatchNormOptions {
@@ -60,7 +41,8 @@ export interface BatchNormOptions {
 }
 
 const ACTION = "initialize the batch norm";
-const OPTIONS: readonly string[] = [
+/** The names of {@linkcode BatchNormOptions}. */
+export const BATCH_NORM_OPTIONS: readonly string[] = [
   "eps",
   "momentum",
   "affine",
@@ -100,7 +82,7 @@ export function initBatchNorm<A>(
       }; call initBatchNorm(device, numFeatures, options)`,
     );
   }
-  checkOptions(options, OPTIONS, ACTION);
+  checkOptions(options, BATCH_NORM_OPTIONS, ACTION);
   return stateFromHost(device, firstState(numFeatures, options, ACTION));
 }
 

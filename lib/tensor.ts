@@ -4,6 +4,7 @@
  * @module
  */
 
+import { checkOptions } from "./check_effects.ts";
 import { mistaken, shown } from "./words.ts";
 
 /** How elements are stored; arithmetic is never narrower than float32 whatever the storage. */
@@ -87,8 +88,9 @@ export function tensor<A>(
   shape: readonly number[],
   options: TensorOptions = {},
 ): Tensor<A> {
-  const { dtype = "float32", format = "channelsFirst" } = options;
   const action = "make the tensor";
+  checkOptions(options, ["dtype", "format"], action);
+  const { dtype = "float32", format = "channelsFirst" } = options;
   checkLayout({ shape, dtype, format }, action);
   const wanted = elements(shape);
   if (typeof values?.length !== "number") {

@@ -1,30 +1,31 @@
 import assert from "node:assert/strict";
 import measured from "../bench/groups/measured.json" with { type: "json" };
+import { launch } from "../bench/ranks.ts";
+import { replaceSection } from "../bench/report.ts";
 import {
+  agreement,
   type Algorithm,
   allGather,
   byHosts,
   bytesOf,
+  calibrate,
+  drawing,
   fit,
+  gatheredBytes,
   type Link,
+  NETWORKS,
+  ours,
+  pytorch,
   recursiveDoubling,
+  REDUCTION,
+  RESNET_50,
   ring,
   ringAllGather,
+  tables,
   timeOf,
   tree,
   type Wire,
-} from "../bench/groups/model.ts";
-import { launch } from "../bench/groups/peers.ts";
-import { drawing, replaceSection } from "../bench/groups/scale.ts";
-import { NETWORKS, REDUCTION, section } from "../bench/groups/scale_section.ts";
-import {
-  agreement,
-  calibrate,
-  gatheredBytes,
-  ours,
-  pytorch,
-  RESNET_50,
-} from "../bench/groups/step.ts";
+} from "../bench/scale.ts";
 
 /** One message: pieces of the vector, each with the set of ranks whose contributions are folded into it. */
 interface Message {
@@ -415,15 +416,19 @@ Deno.test("a ResNet-50 has 53 batch norms of 26,560 channels, and its step sends
   assert.equal(gatheredBytes(100_000, 2048), 1_638_800_000);
 });
 
-Deno.test("bench/README.md has the section and the chart that the measurements give", async () => {
+Deno.test("bench/scale.md has the tables and the chart that the measurements give", async () => {
   const file = (path: string) => Deno.readTextFile(new URL(`../bench/${path}`, import.meta.url));
-  const page = await file("README.md");
-  assert.equal(replaceSection(page, section(measured)), page, "deno task bench:scale --write");
-  assert.throws(() => replaceSection("no markers", ""), /they are at -1 and -1$/);
+  const page = await file("scale.md");
+  assert.equal(
+    replaceSection(page, "scale", tables(measured)),
+    page,
+    "deno task bench:scale --write",
+  );
+  assert.throws(() => replaceSection("no markers", "scale", ""), /they are at -1 and -1$/);
   const drawn = drawing(measured);
   assert.match(drawn, /^<svg.*<\/svg>\s*$/s);
   assert.doesNotMatch(drawn, /NaN|undefined/);
-  assert.equal(await file("groups/scale.svg"), drawn);
+  assert.equal(await file("scale.svg"), drawn);
 });
 
 Deno.test("what the section concludes holds for the measurements", () => {

@@ -9,25 +9,27 @@
 import assert from "node:assert/strict";
 import { deviceSuite } from "./device_suite.ts";
 import { webgpuTests } from "./webgpu/all.ts";
+import { choiceTests } from "./webgpu/choices.ts";
+import { shaderTests } from "./webgpu/shaders.ts";
 import { demanded } from "./demanded.ts";
+import { loadDawn } from "./load_dawn.ts";
 import { opener, sharedKit, spellingOf } from "./webgpu_kit.ts";
 
 const NAME = "webgpu (Dawn)";
 
 /** Dawn's implementation where it can be loaded and has an adapter. */
-async function loadDawn(): Promise<GPU | null> {
+async function dawnWithAdapter(): Promise<GPU | null> {
   const { state } = await Deno.permissions.query({ name: "ffi" });
   if (state !== "granted") return null;
   // While anything is awaited, Dawn looks for it again and again by setImmediate, and each look leaves the garbage
   // collector something to find by a linear search: after the long waits of a software adapter it stands still for
   // seconds. A millisecond between two looks is nothing to such an adapter.
   Object.assign(globalThis, { setImmediate: (look: () => void) => setTimeout(look, 1) });
-  const { create } = await import("webgpu");
-  const gpu: GPU = create([]);
+  const gpu = await loadDawn();
   return await gpu.requestAdapter() ? gpu : null;
 }
 
-const dawn = await loadDawn();
+const dawn = await dawnWithAdapter();
 if (dawn) {
   const subgroups = await spellingOf(dawn);
   const { kit, closing } = await sharedKit(dawn, {
@@ -42,7 +44,11 @@ if (dawn) {
     ignore: subgroups === "none" && !demanded("dawn"), // SwiftShader has them.
     fn: () => assert.notEqual(subgroups, "none"),
   });
-  await webgpuTests(opener(dawn, NAME, false));
+  // Long loops and large tensors are left to the runtime's own.
+  const opens = opener(dawn, { name: NAME });
+  webgpuTests(opens);
+  shaderTests(opens, subgroups);
+  choiceTests(opens);
 } else if (demanded("dawn")) {
   Deno.test(`${NAME}: everything`, () => {
     throw new Error("this run demands Dawn, which could not be loaded or has no adapter");

@@ -3,8 +3,9 @@
 import assert from "node:assert/strict";
 import { referenceDevice } from "../mod.ts";
 import type { MpiFamily } from "../lib/groups/mpi.ts";
+import { parseCommandLine } from "../examples/command_line.ts";
 import { planRuns } from "../examples/compare.ts";
-import { parseFlags } from "../examples/flags.ts";
+import { commandOf, DEMO, type RunCommand } from "../examples/flags.ts";
 import { hostLayers } from "../examples/host_layers.ts";
 import { inProcessRunner, workerRunner } from "../examples/runners.ts";
 import { demo, digits, fromRoot, NARROW, NO_ADAPTER, taskFlags } from "./demo_kit.ts";
@@ -51,26 +52,40 @@ Deno.test("the demo on workers shows what it shows on one thread", async () => {
   );
 });
 
-Deno.test("the demo answers wrong flags of its groups with one line", () => {
+Deno.test("the demo refuses names of groups and launchers that there are not", () => {
   const calls: [string[], RegExp][] = [
-    [["--group", "gpu"], /--group must be in-process, workers or mpi: current value is "gpu"/],
-    [["--group"], /--group must be .*: it has none/],
-    [["--mpi", "mpich"], /--mpi must come with --group mpi: the group is in-process/],
-    [["--group", "mpi", "--mpi", "lam"], /--mpi must be openmpi or mpich: current value is "lam"/],
-    [["--progress", "dots"], /--progress must be auto, bar or lines: current value is "dots"/],
-    [["--group", "mpi", "--replicas", "4"], /--replicas must be left out, or .* started, 3: .*"4"/],
-    [["--group", "mpi", "--batch", "1"], /replicas times batch .*: current value is 3 x 1/],
+    [["--group", "gpu"], /^--group must be in-process, workers or mpi: current value is "gpu"/],
+    [["--group"], /^--group must be .*: it has none/],
+    [["--group", "mpi", "--mpi", "lam"], /^--mpi must be openmpi or mpich: current value is "lam"/],
+    [["--progress", "dots"], /^--progress must be auto, bar or lines: current value is "dots"/],
   ];
   for (const [flags, text] of calls) {
-    const command = parseFlags(flags, 1437, () => 3);
-    assert(command.kind === "wrong");
-    assert.match(command.message, text);
-    assert(!command.message.includes("\n"));
+    const line = parseCommandLine(DEMO, flags);
+    assert(line.kind === "wrong");
+    assert.match(line.reason, text);
   }
-  const joined = parseFlags(["--group", "mpi"], 1437, () => 3);
-  assert(joined.kind === "run" && joined.options.replicas === 3);
-  const alone = parseFlags(["--group", "workers"], 1437, () => 3);
-  assert(alone.kind === "run" && alone.options.replicas === 4);
+});
+
+Deno.test("the demo refuses flags of its groups that do not go together", () => {
+  const under = (launched: number | undefined) => (...flags: string[]) => {
+    const line = parseCommandLine(DEMO, flags);
+    assert(line.kind === "run");
+    return commandOf(line.values, () => launched);
+  };
+  const [alone, joined] = [under(undefined), under(3)];
+  const calls: [() => RunCommand, RegExp][] = [
+    [() => alone("--mpi", "mpich"), /--mpi must come with --group mpi: the group is in-process/],
+    [
+      () => joined("--group", "mpi", "--replicas", "4"),
+      /--replicas must be left out, or .* started, 3: current value is 4/,
+    ],
+    [() => joined("--group", "mpi", "--batch", "1"), /replicas times batch .*: .* is 3 x 1/],
+    [() => alone("--batch", "360"), /replicas times batch must be from 4 to 1437.*: .* 4 x 360/],
+  ];
+  for (const [call, message] of calls) assert.throws(call, { name: "StartError", message });
+  assert.equal(joined("--group", "mpi").options.replicas, 3);
+  assert.equal(joined("--group", "workers").options.replicas, 4);
+  assert.equal(alone("--group", "mpi", "--replicas", "2").options.replicas, 2);
 });
 
 Deno.test("the demo says in one line what keeps a group from starting", async () => {
@@ -190,7 +205,7 @@ await mpiTest("Open MPI", "the demo under a launcher takes no other number", asy
   assert.deepEqual([code, stdout], [2, ""]);
   assert.match(
     stderr,
-    /^Cannot start the demo as --replicas must be left out, or be what mpirun has started, 2: .*"3"/m,
+    /^Cannot start the demo as --replicas must be left out, or be what mpirun has started, 2: .* 3 /m,
   );
 });
 

@@ -19,7 +19,7 @@ export const NO_ADAPTER = { DENO_WEBGPU_BACKEND: Deno.build.os === "darwin" ? "v
 /** The flags of the demo's task, with the paths that it reads as they are from elsewhere. */
 export async function taskFlags(): Promise<readonly string[]> {
   const { tasks } = JSON.parse(await Deno.readTextFile(new URL("deno.json", root)));
-  const flags: readonly string[] = tasks.demo.split(" ").filter((word: string) =>
+  const flags: readonly string[] = tasks.demo.command.split(" ").filter((word: string) =>
     word.startsWith("--")
   );
   const READ = "--allow-read=";

@@ -7,7 +7,7 @@ import { openPlace, type Place } from "../examples/devices.ts";
 import { hostLayers } from "../examples/host_layers.ts";
 import { judge, LARGEST_DIFFERENCE, table } from "../examples/report.ts";
 import { inProcessRunner } from "../examples/runners.ts";
-import { demo, digits, NO_ADAPTER } from "./demo_kit.ts";
+import { demo, digits, NARROW, NO_ADAPTER } from "./demo_kit.ts";
 
 const run = inProcessRunner(hostLayers(referenceDevice()), digits);
 const compareHere = (options: CompareOptions) =>
@@ -86,6 +86,23 @@ Deno.test("the demo answers a wrong flag with one line and exit code 2", async (
     assert.match(stderr[0], text);
     assert.equal(stdout, "");
   }
+});
+
+Deno.test("the demo says in one line which permission it lacks", async () => {
+  const [read] = NARROW;
+  const calls: [string[], RegExp][] = [
+    [[], /^Cannot start the demo as Deno must allow read access to .*deno task demo does/],
+    [["--allow-read"], /^Cannot start the demo as out\/demo\.svg must be writable: .*write access/],
+    [[read, "--allow-write=elsewhere"], /out\/demo\.svg must be writable: .*--allow-write/],
+  ];
+  for (const [permissions, text] of calls) {
+    const { code, stdout, stderr } = await demo(["--device", "reference"], { permissions });
+    assert.deepEqual([code, stdout, stderr.length], [2, "", 1], stderr.join("\n"));
+    assert.match(stderr[0], text);
+  }
+  const help = await demo(["--help"], { permissions: [] });
+  assert.equal(help.code, 0);
+  assert.match(help.stdout, /^ {2}--replicas N +number of replicas, 1 to 64 \(4\)$/m);
 });
 
 Deno.test("the demo says in one line that there is no adapter for --device webgpu", async () => {

@@ -102,13 +102,13 @@ const REFUSED: readonly (readonly [
 ];
 
 Deno.test("foldBatchNorm() takes what the refused cases differ from", () => {
-  assert.deepEqual(foldBatchNorm(STATE, LAYER).weight, LAYER.weight);
+  assert.deepEqual(foldBatchNorm(STATE, LAYER, 2).weight, LAYER.weight);
 });
 
 for (const [name, kind, end, layer, state] of REFUSED) {
   Deno.test(`foldBatchNorm() refuses ${name}`, () => {
-    const call = () =>
-      foldBatchNorm({ ...STATE, ...state as object }, { ...LAYER, ...layer as object });
+    const given = { ...LAYER, ...layer as object };
+    const call = () => foldBatchNorm({ ...STATE, ...state as object }, given, given.shape?.length);
     assert.throws(call, (error) => {
       assert(error instanceof kind, `${error}`);
       assert.match(error.message, /^Cannot fold the batch norm /);
@@ -120,6 +120,28 @@ for (const [name, kind, end, layer, state] of REFUSED) {
 
 Deno.test("foldBatchNorm() refuses null for a state or a layer", () => {
   const nothing = null as unknown as typeof STATE & LinearLayer;
-  assert.throws(() => foldBatchNorm(STATE, nothing), /weight must be a Float32Array/);
-  assert.throws(() => foldBatchNorm(nothing, LAYER), /the state must be a record as of init/);
+  assert.throws(() => foldBatchNorm(STATE, nothing, 2), /weight must be a Float32Array/);
+  assert.throws(() => foldBatchNorm(nothing, LAYER, 2), /the state must be a record as of init/);
+});
+
+Deno.test("foldBatchNorm() refuses a linear layer over another axis than the channels, of equal extents too", () => {
+  const square: LinearLayer = { weight: new Float32Array(4), shape: [2, 2], bias: null };
+  for (const transposed of [false, true]) {
+    // Batches (N, 2, 2): the layer gives the last axis, the batch norm takes axis 1.
+    assert.throws(() => foldBatchNorm(STATE, { ...square, transposed }, 3), {
+      name: "TypeError",
+      message:
+        "Cannot fold the batch norm as the layer's weight must have the rank of the batches " +
+        "that it normalizes, 3, or its outputs are not their channels, axis 1 (a linear layer over " +
+        "these is a convolution of shape (out, in, 1)): current shape is (2, 2)",
+    });
+  }
+  assert.throws(() => foldBatchNorm(STATE, { ...square, shape: [2, 2, 1] }, 2), /rank .*, 2, or/);
+  const pointwise = foldBatchNorm(STATE, { ...square, shape: [2, 2, 1] }, 3);
+  assert.deepEqual(pointwise.weight, foldBatchNorm(STATE, square, 2).weight);
+  for (const [rank, name] of [[1, "RangeError"], [2.5, "RangeError"], [undefined, "TypeError"]]) {
+    const message = `Cannot fold the batch norm as inputRank, that of the batches that it ` +
+      `normalizes, must be an integer >= 2: current value is ${rank}`;
+    assert.throws(() => foldBatchNorm(STATE, square, rank as number), { name, message } as Error);
+  }
 });

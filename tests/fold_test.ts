@@ -77,7 +77,7 @@ Deno.test("foldBatchNorm() gives what the layer and the batch norm's evaluation 
   fc.assert(
     fc.property(geometries, presence, epsilons, fc.nat(1e6), (geometry, present, eps, seed) => {
       const { layer, state, x } = draw(geometry, present, eps, seed);
-      const folded = foldBatchNorm(state, layer);
+      const folded = foldBatchNorm(state, layer, layer.shape.length);
       const actual = convolve(geometry, folded, x);
       const rounded = convolve(
         geometry,
@@ -109,7 +109,7 @@ Deno.test("foldBatchNorm() keeps what it is given, shares no memory with it and 
   fc.assert(fc.property(geometries, presence, fc.nat(1e6), (geometry, present, seed) => {
     const { layer, state } = draw(geometry, present, 1e-5, seed);
     const copy = structuredClone({ layer, state });
-    const folded = foldBatchNorm(state, layer);
+    const folded = foldBatchNorm(state, layer, layer.shape.length);
     assert.deepEqual({ layer, state }, copy);
     assert(Object.isFrozen(folded) && Object.isFrozen(folded.shape));
     assert.deepEqual(folded.shape, layer.shape);
@@ -125,6 +125,7 @@ Deno.test("foldBatchNorm() of a constant channel without eps leaves the offset a
   const { weight, bias } = foldBatchNorm(
     host({ eps: 0, bias: Float32Array.of(7, 8), runningVar: Float32Array.of(0, 4) }),
     layer,
+    2,
   );
   assert.deepEqual([...weight, ...bias], [0, 2, 7, 11]);
 });
@@ -132,7 +133,7 @@ Deno.test("foldBatchNorm() of a constant channel without eps leaves the offset a
 Deno.test("foldBatchNorm() of a pruned channel, weight 0, leaves the offset alone", () => {
   const layer = { weight: Float32Array.of(3, 4), shape: [2, 1], bias: null };
   const pruned = host({ weight: Float32Array.of(0, 2), bias: Float32Array.of(7, 8) });
-  const { weight, bias } = foldBatchNorm(pruned, layer);
+  const { weight, bias } = foldBatchNorm(pruned, layer, 2);
   assert.deepEqual([...weight, ...bias], [0, 8, 7, 8]);
 });
 
@@ -142,8 +143,8 @@ Deno.test("foldBatchNorm() folds a folded layer once more, along the same axis",
     const [transposed, wanted] of [[true, [1, 100, 1, 100]], [false, [1, 1, 100, 100]]] as const
   ) {
     const weight = Float32Array.of(1, 1, 1, 1);
-    const once = foldBatchNorm(tenfold, { weight, shape: [2, 2], bias: null, transposed });
-    assert.deepEqual([...foldBatchNorm(tenfold, once).weight], wanted);
+    const once = foldBatchNorm(tenfold, { weight, shape: [2, 2], bias: null, transposed }, 2);
+    assert.deepEqual([...foldBatchNorm(tenfold, once, 2).weight], wanted);
   }
 });
 
@@ -195,7 +196,7 @@ for (const [index, fold] of (golden.folds as unknown as readonly Fold[]).entries
     // As a caller would leave it out.
     ...(transposed && { transposed }),
   };
-  const folded = foldBatchNorm(state, layer);
+  const folded = foldBatchNorm(state, layer, layer.shape.length);
   const what = `${kind} (${shape}), fold ${index}`;
 
   if (torch !== null && exact !== null) {

@@ -5,6 +5,7 @@ import { dataParallelOverGroup } from "./suites/data_parallel_groups.ts";
 import { groupSuite as collectives } from "./suites/groups.ts";
 import { groupLaw } from "./suites/law.ts";
 import { pageOverGroup } from "./suites/page.ts";
+import { inTier } from "./tier.ts";
 
 /**
  * Registers all tests of a kind of group: its collectives, its failures, the law, data parallelism and PyTorch's page
@@ -13,9 +14,11 @@ import { pageOverGroup } from "./suites/page.ts";
  * @param kit how to run a task on ranks of this kind
  */
 export function groupSuite(kit: GroupKit): void {
-  collectives(kit);
-  groupLaw(kit);
-  if (kit.reduceOnly) return;
-  dataParallelOverGroup(kit);
-  pageOverGroup(kit);
+  inTier(kit, (kit) => {
+    collectives(kit);
+    groupLaw(kit);
+    if (kit.reduceOnly) return;
+    dataParallelOverGroup(kit);
+    pageOverGroup(kit);
+  });
 }

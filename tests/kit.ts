@@ -4,11 +4,23 @@
 
 import assert from "node:assert/strict";
 import type { Device, ProcessGroup } from "../mod.ts";
+import type { Tier } from "./tier.ts";
 
-/** A device under test. */
-export interface DeviceKit<A> {
+/** How a test is registered: `Deno.test`, or what counts tests that this run leaves out. */
+export type Register = (name: string, body: () => void | Promise<void>) => void;
+
+/** What kits of devices and of groups have in common. */
+export interface Kit {
   /** For the names of the tests. */
   readonly name: string;
+  /** In which runs its tests are run; "quick", in all of them, by default. */
+  readonly tier?: Tier;
+  /** How its tests are registered; `Deno.test` by default. */
+  readonly register?: Register;
+}
+
+/** A device under test. */
+export interface DeviceKit<A> extends Kit {
   /** Opens a fresh device; `close` ends it. Rejects where the machine has none. */
   readonly open: () => Promise<{ readonly device: Device<A>; readonly close: () => Promise<void> }>;
   /**
@@ -28,6 +40,8 @@ export interface DeviceKit<A> {
   readonly arithmetic: "float32" | "float64";
   /** How many scenarios of the law to draw; 300 by default, fewer where a readback is slow. */
   readonly cases?: number;
+  /** True where tests of tens of millions of elements belong: they need a second and a GB, once per kind of kernels. */
+  readonly giants?: true;
 }
 
 /**
@@ -44,9 +58,7 @@ export interface RankTask<P, R> {
 }
 
 /** A kind of group under test. */
-export interface GroupKit {
-  /** For the names of the tests. */
-  readonly name: string;
+export interface GroupKit extends Kit {
   /** Runs a task on every rank concurrently; rejects with the first error once all ranks have settled. */
   readonly run: <P, R>(
     worldSize: number,
@@ -78,11 +90,20 @@ export async function using<A, T>(
   }
 }
 
-/** Registers tests of a device under its name, each with a device of its own. */
+/** Registers a test of a kit under its name. */
+export function register(
+  { name: kit, register = Deno.test }: Kit,
+  name: string,
+  body: () => void | Promise<void>,
+): void {
+  register(`${kit}: ${name}`, body);
+}
+
+/** Registers tests of a device under its name, each with a device that the kit opens for it. */
 export function testsOf<A>(
   kit: DeviceKit<A>,
 ): (name: string, body: (device: Device<A>) => Promise<void> | void) => void {
-  return (name, body) => Deno.test(`${kit.name}: ${name}`, () => using(kit, body));
+  return (name, body) => register(kit, name, () => using(kit, body));
 }
 
 /** Relative unit in the last place of a storage. */

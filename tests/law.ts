@@ -5,16 +5,39 @@
  * counterexample is shrunk, printed with the line that replays it, and makes the exit code 1.
  */
 
-import { parseArgs } from "node:util";
 import fc from "fast-check";
+import { integer, type Program } from "../examples/command_line.ts";
+import { runProgram } from "../examples/run_program.ts";
 import { referenceDevice, runRanks } from "../mod.ts";
 import { innerOf, samplesOf, type Scenario, scenarios, sliceOf } from "./scenario.ts";
 import { checkLaw } from "./suites/law.ts";
 import { trainRank } from "./training.ts";
 
-const USAGE = `deno task law [--cases N] [--seed N]
-  --cases N  how many partitions of batches to check (default 1000)
-  --seed N   what to draw them from (default: the clock)`;
+/** What the flags say. */
+interface LawFlags {
+  readonly cases: number;
+  /** Undefined for the clock's. */
+  readonly seed: number | undefined;
+}
+
+const LAW: Program<LawFlags> = {
+  usage: "deno task law",
+  action: "check the law",
+  about: `\
+Draws batches, cuts each over some ranks, and checks that the ranks compute what one rank computes
+from all of it: on the reference device, in one thread.`,
+  flags: {
+    cases: integer({
+      ...{ from: 1, to: 2 ** 31 - 1, usual: 1000 },
+      help: "how many batches to check",
+    }),
+    seed: integer({
+      ...{ from: 0, to: 2 ** 31 - 1, usual: undefined },
+      help: "what to draw them from (the clock)",
+    }),
+  },
+  notes: "Exits with 1 and the smallest counterexample if there is one, with 2 for a wrong flag.",
+};
 
 /** Features of a scenario worth counting: a law that never saw an empty rank has not been tested. */
 const FEATURES: Record<string, (scenario: Scenario) => boolean> = {
@@ -34,49 +57,7 @@ const FEATURES: Record<string, (scenario: Scenario) => boolean> = {
   "residual and ReLU": ({ residual, relu }) => residual !== null && relu,
 };
 
-/** Reads the command line; throws one line for what is wrong with it. */
-function parse(args: string[]): { readonly cases: number; readonly seed: number } | "help" {
-  const { values, positionals } = parseArgs({
-    args,
-    options: { cases: { type: "string" }, seed: { type: "string" }, help: { type: "boolean" } },
-    // Not strict, since its errors are several lines long and never say what was wanted.
-    strict: false,
-  });
-  const [unknown] = Object.keys(values).filter((name) => !["cases", "seed", "help"].includes(name));
-  if (unknown !== undefined || positionals.length > 0) {
-    const what = unknown === undefined ? positionals[0] : `--${unknown}`;
-    throw new RangeError(
-      `Cannot check the law as it takes --cases N, --seed N and --help: current argument is ${what}`,
-    );
-  }
-  if (values.help) return "help";
-  const integer = (name: "cases" | "seed", usual: number, smallest: number) => {
-    const text = values[name] ?? String(usual);
-    const value = Number(text);
-    const fits = typeof text === "string" && /^\d+$/.test(text) && value >= smallest &&
-      value < 2 ** 31;
-    if (fits) return value;
-    throw new RangeError(
-      `Cannot check the law as --${name} must be an integer from ${smallest} to ${2 ** 31 - 1}: ` +
-        `current value is ${JSON.stringify(text)}`,
-    );
-  };
-  return { cases: integer("cases", 1000, 1), seed: integer("seed", Date.now() % 2 ** 31, 0) };
-}
-
-async function main(): Promise<number> {
-  let options: ReturnType<typeof parse>;
-  try {
-    options = parse(Deno.args);
-  } catch (error) {
-    console.error((error as Error).message);
-    return 2;
-  }
-  if (options === "help") {
-    console.log(USAGE);
-    return 0;
-  }
-  const { cases, seed } = options;
+async function main({ cases, seed = Date.now() % 2 ** 31 }: LawFlags): Promise<number> {
   const device = referenceDevice();
   const seen = new Map(Object.keys(FEATURES).map((name) => [name, 0]));
   const start = performance.now();
@@ -110,4 +91,4 @@ async function main(): Promise<number> {
   return 0;
 }
 
-Deno.exit(await main());
+Deno.exit(await runProgram(LAW, Deno.args, main));

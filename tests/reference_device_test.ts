@@ -1,10 +1,13 @@
 import assert from "node:assert/strict";
 import { DeviceError, referenceDevice, tensor } from "../mod.ts";
 import { deviceSuite } from "./device_suite.ts";
+import { librarySuite } from "./library_suite.ts";
 import { queuedKit, referenceKit } from "./reference_kit.ts";
 
-deviceSuite(referenceKit);
+deviceSuite({ ...referenceKit, giants: true });
 deviceSuite(queuedKit);
+librarySuite(referenceKit);
+librarySuite(queuedKit);
 
 Deno.test("referenceDevice() says so where the runtime has no Float16Array", () => {
   const descriptor = Object.getOwnPropertyDescriptor(globalThis, "Float16Array");

@@ -1,6 +1,7 @@
 /** Wasm devices as the suites see them: every block between guard zones, and full of NaN wherever nobody has written. */
 
-import type { DeviceKit } from "./kit.ts";
+import { type DeviceKit, type Kit, register } from "./kit.ts";
+import { inTier, isRun } from "./tier.ts";
 import type { WasmArray, WasmDevice, WasmOptions } from "../kernels/wasm_device.ts";
 import type { Build } from "../kernels/wasm/binary.ts";
 import { createDevice } from "../kernels/wasm/device.ts";
@@ -16,6 +17,8 @@ const POISON = 0xff;
 export interface Guarded {
   /** Throws where a guard zone was written, and says whose. */
   readonly check: () => void;
+  /** The same of blocks that were given out since it was called last: what a test leaves behind is looked at once. */
+  readonly checkNew: () => void;
   /** Bytes in use, without guard zones. */
   readonly inUse: () => number;
   /** Blocks in use: those of arrays, and one of scratch memory once an operation has needed any. */
@@ -25,6 +28,7 @@ export interface Guarded {
 /** Puts guard zones around every block of a memory, and NaN into it whenever it is given out or given back. */
 export function guard(memory: Memory): { readonly memory: Memory; readonly guarded: Guarded } {
   const blocks = new Map<number, number>();
+  const unchecked = new Set<number>();
   const fill = (address: number, bytes: number, byte: number): void => {
     new Uint8Array(memory.buffer(), address, bytes).fill(byte);
   };
@@ -47,6 +51,7 @@ export function guard(memory: Memory): { readonly memory: Memory; readonly guard
       allocate: (bytes) => {
         const block = memory.allocate(bytes + 2 * GUARD) + GUARD;
         blocks.set(block, bytes);
+        unchecked.add(block);
         fill(block - GUARD, GUARD, GUARD_BYTE);
         fill(block, bytes, POISON);
         fill(block + bytes, GUARD, GUARD_BYTE);
@@ -56,11 +61,17 @@ export function guard(memory: Memory): { readonly memory: Memory; readonly guard
         checkBlock(block);
         fill(block, blocks.get(block)!, POISON);
         blocks.delete(block);
+        unchecked.delete(block);
         memory.release(block - GUARD);
       },
     },
     guarded: {
       check: () => [...blocks.keys()].forEach(checkBlock),
+      checkNew: () => {
+        const recent = [...unchecked];
+        unchecked.clear();
+        recent.forEach(checkBlock);
+      },
       inUse: () => [...blocks.values()].reduce((total, bytes) => total + bytes, 0),
       blocks: () => blocks.size,
     },
@@ -119,12 +130,29 @@ export function wasmKit(name: string, opening: Opening): DeviceKit<WasmArray> {
   };
 }
 
-/** A kit of one handle for all tests, where starting threads takes a while; `close` belongs to the last of them. */
-export async function sharedWasmKit(name: string, opening: Opening): Promise<{
+/**
+ * A kit of one handle for all tests, where starting threads takes a while. The last test must be that of `closing`, which
+ * looks at every zone that is left once more.
+ */
+export async function sharedWasmKit(
+  name: string,
+  { tier, ...opening }: Opening & Pick<Kit, "tier">,
+): Promise<{
   readonly kit: DeviceKit<WasmArray>;
-  readonly close: () => Promise<void>;
+  readonly closing: (name: string) => void;
 }> {
-  const { device, guarded, close } = await openWasm(opening);
-  const opened = { device, close: () => Promise.resolve(guarded.check()) };
-  return { kit: { ...wasmKit(name, opening), open: () => Promise.resolve(opened) }, close };
+  // Nothing is opened for tests that are only counted.
+  const opened = isRun(tier) ? await openWasm(opening) : null;
+  const kit: DeviceKit<WasmArray> = {
+    ...wasmKit(name, opening),
+    ...(tier && { tier }),
+    open: () => {
+      const { device, guarded } = opened!;
+      return Promise.resolve({ device, close: () => Promise.resolve(guarded.checkNew()) });
+    },
+  };
+  return {
+    kit,
+    closing: (name) => inTier(kit, (kit) => register(kit, name, async () => await opened?.close())),
+  };
 }

@@ -10,8 +10,8 @@ import {
   tensor,
 } from "../mod.ts";
 import { webgpuDevice } from "../kernels/webgpu_device.ts";
-import { nullGpu } from "../bench/layers/null_gpu.ts";
-import { networkOn } from "../bench/layers/step.ts";
+import { nullGpu } from "./null_gpu.ts";
+import { layersOf, stepper } from "../bench/resnet.ts";
 
 Deno.test("webgpu: 10,000 training steps allocate, bind and compile nothing after the tenth", () => {
   const { gpuDevice, asked } = nullGpu();
@@ -49,11 +49,13 @@ Deno.test("webgpu: 10,000 training steps allocate, bind and compile nothing afte
 
 Deno.test("webgpu: a step of 53 layers is two submits, and the same buffers every time", () => {
   const { gpuDevice, asked } = nullGpu();
-  const network = networkOn(webgpuDevice(gpuDevice), 2, 32);
-  assert.equal(network.layers, 53);
-  for (let i = 0; i < 60; i++) network.step(true); // Until every layer has got the buffers that it had before.
+  const device = webgpuDevice(gpuDevice);
+  const layers = layersOf(device, 2, 32);
+  assert.equal(layers.length, 53);
+  const step = stepper(device, layers);
+  for (let i = 0; i < 60; i++) step(true); // Until every layer has got the buffers that it had before.
   const before = asked();
-  for (let i = 0; i < 20; i++) network.step(true);
+  for (let i = 0; i < 20; i++) step(true);
   const { dispatches, submits, ...after } = asked();
   assert.equal(after.buffers, before.buffers);
   assert.equal(after.bytes, before.bytes);

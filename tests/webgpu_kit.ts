@@ -1,8 +1,9 @@
 /** The WebGPU devices of this machine, as the suites see them. */
 
 import { demanded } from "./demanded.ts";
-import type { DeviceKit } from "./kit.ts";
+import { type DeviceKit, type Kit, register } from "./kit.ts";
 import { recordGpu, type RecordingGpu } from "./recording_gpu.ts";
+import { isRun, type Tier } from "./tier.ts";
 import { createDevice } from "../kernels/webgpu/device.ts";
 import type { OnBlock } from "../kernels/webgpu/memory.ts";
 import type { Choices } from "../kernels/webgpu/choices.ts";
@@ -79,43 +80,40 @@ export async function open(
   return { device, recording, again: () => open(gpu, opening), close, settled };
 }
 
-/** A kit of such handles. */
-export function webgpuKit(gpu: GPU, opening: Opening): DeviceKit<WebGpuArray> {
-  return {
-    name: opening.name,
-    open: () => open(gpu, opening),
+/** What a kit of WebGPU says beside how its handle is opened. */
+export type KitOpening = Opening & Pick<DeviceKit<WebGpuArray>, "tier" | "giants" | "cases">;
+
+/**
+ * A kit of one handle for all tests, since what takes the time is to open a GPUDevice and to compile kernels. The last
+ * test must be that of `closing`, which ends the handle.
+ */
+export async function sharedKit(gpu: GPU, opening: KitOpening): Promise<{
+  readonly kit: DeviceKit<WebGpuArray>;
+  readonly closing: () => Promise<void>;
+}> {
+  const { name, tier, giants, cases = 60 } = opening;
+  // Nothing is opened for tests that are only counted.
+  const opened = isRun(tier) ? await open(gpu, opening) : null;
+  const kit: DeviceKit<WebGpuArray> = {
+    ...{ name, cases, ...(tier && { tier }), ...(giants && { giants }) },
+    open: () => {
+      const { device, settled } = opened!;
+      // With `gpu`: Dawn's objects crash once the instance that they came from is forgotten.
+      return Promise.resolve({ device, close: settled, gpu });
+    },
     ulps: ULPS,
     nonFinite: false,
     subnormals: false,
     arithmetic: "float32",
-    cases: 60,
   };
-}
-
-/**
- * A kit of one handle for all tests, where compiling the kernels takes seconds. The last test must be that of
- * `closing`.
- */
-export async function sharedKit(gpu: GPU, opening: Opening & { readonly cases: number }): Promise<{
-  readonly kit: DeviceKit<WebGpuArray>;
-  readonly closing: () => Promise<void>;
-}> {
-  const { device, close, settled } = await open(gpu, opening);
-  const opened = { device, close: settled, gpu };
-  const kit = {
-    ...webgpuKit(gpu, opening),
-    cases: opening.cases,
-    // With `gpu`: Dawn's objects crash once the instance that they came from is forgotten.
-    open: () => Promise.resolve(opened),
-  };
-  return { kit, closing: close };
+  return { kit, closing: async () => await opened?.close() };
 }
 
 /** How the tests of this folder's WebGPU part get at a device. */
 export interface Opener {
   readonly gpu: GPU;
-  /** Whether the adapter is fast enough for large tensors and long loops. */
-  readonly heavy: boolean;
+  /** "full" where the run and the adapter have time for large tensors, long loops and every choice. */
+  readonly tier: Tier;
   /** Registers a test with a handle of its own, which ends with it. */
   readonly test: (
     name: string,
@@ -124,10 +122,10 @@ export interface Opener {
   ) => void;
 }
 
-/** Makes an opener; its tests have the given name before their own. */
-export function opener(gpu: GPU, name: string, heavy: boolean): Opener {
+/** Makes an opener; its tests have the kit's name before their own. */
+export function opener(gpu: GPU, kit: Kit): Opener {
   const test: Opener["test"] = (what, opening, body) =>
-    Deno.test(`${name}: ${what}`, async () => {
+    register(kit, what, async () => {
       const opened = await open(gpu, opening);
       try {
         await body(opened);
@@ -135,7 +133,7 @@ export function opener(gpu: GPU, name: string, heavy: boolean): Opener {
         await opened.close();
       }
     });
-  return { gpu, heavy, test };
+  return { gpu, tier: kit.tier ?? "quick", test };
 }
 
 /** Fills every block that is handed out or given back with NaN, so that whoever reads what nobody wrote shows it. */

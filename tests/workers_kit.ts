@@ -2,11 +2,16 @@
 
 import { type SpawnOptions, spawnWorkers } from "../lib/groups/workers.ts";
 import type { GroupKit } from "./kit.ts";
+import type { Tier } from "./tier.ts";
 import { startWorker, type WorkerTask } from "./worker_rank.ts";
 
-function kit(name: string, options: SpawnOptions<WorkerTask>): GroupKit {
+function kit(
+  name: string,
+  options: SpawnOptions<WorkerTask>,
+  tier: Tier = "quick",
+): GroupKit {
   return {
-    name,
+    ...{ name, tier },
     costlyStart: 8,
     run: <P, R>(
       worldSize: number,
@@ -25,8 +30,12 @@ function kit(name: string, options: SpawnOptions<WorkerTask>): GroupKit {
 /** Shared memory, waiting without holding up the thread. */
 export const sharedKit = kit("workers", { transport: "shared" });
 /** Shared memory, waiting blocked. */
-export const blockingKit = kit("blocking workers", { transport: "shared", wait: "block" });
+export const blockingKit = kit("blocking workers", { transport: "shared", wait: "block" }, "full");
 /** Shared memory with room for two numbers at a time: all travels in pieces. */
-export const piecesKit = kit("workers with small desks", { transport: "shared", capacity: 2 });
+export const piecesKit = kit(
+  "workers with small desks",
+  { transport: "shared", capacity: 2 },
+  "full",
+);
 /** A port each. */
 export const portsKit = kit("workers over ports", { transport: "port" });

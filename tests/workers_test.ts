@@ -10,11 +10,9 @@ import {
 import { CollectiveError } from "../mod.ts";
 import { counting } from "./signals.ts";
 import { groupSuite } from "./group_suite.ts";
-import { blockingKit, piecesKit, portsKit, sharedKit } from "./workers_kit.ts";
+import { portsKit, sharedKit } from "./workers_kit.ts";
 
 groupSuite(sharedKit);
-groupSuite(blockingKit);
-groupSuite(piecesKit);
 groupSuite(portsKit);
 
 const RANKS = new URL("./workers/ranks.ts", import.meta.url);

@@ -1,8 +1,4 @@
-/**
- * What is measured on a GPU: batches, storages, with and without what is fused, and how many bytes each work moves.
- *
- * @module
- */
+/** What is measured on a GPU: batches, storages, with and without what is fused, and how many bytes each work moves. */
 
 import type { DType } from "../../mod.ts";
 import { type BatchShape, elementsOf, titleOf } from "../batches.ts";
@@ -36,13 +32,7 @@ const SHAPES: readonly (readonly number[])[] = [
 /** Enough to run everything where a GPU is software. */
 const SOFTWARE_SHAPES: readonly (readonly number[])[] = [[64, 16], [4, 8, 6, 6], [3, 5, 7]];
 
-/**
- * Lists what is measured.
- *
- * @param software whether the adapter is software, whose speed says nothing: small batches, in every variant
- * @param dtypes the storages that the adapter has
- * @returns every shape in both memory orders where they differ, every storage, plain and fused
- */
+/** Lists what is measured. */
 export function casesFor(software: boolean, dtypes: readonly DType[]): readonly Case[] {
   return (software ? SOFTWARE_SHAPES : SHAPES).flatMap((shape) => {
     const formats = shape.length === 2

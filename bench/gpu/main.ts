@@ -1,68 +1,60 @@
 /**
  * `deno task bench:gpu`: ours on a GPU against a plain copy by the same GPU, against jax-js and TensorFlow.js where they run on it and,
  * where a Python has PyTorch with CUDA, against SyncBatchNorm's kernels and F.batch_norm; checked against float64 first.
- *
- * ```sh
- * deno task bench:gpu [--dawn] [--python PATH] [--device NAME] [--quick ROUNDS] [--plan JSON] [--write] [SHAPE...]
- * ```
- *
- * - `--dawn`: Dawn (npm:webgpu) instead of the runtime's own WebGPU
- * - `--python`: a Python that may have PyTorch with CUDA; `python3` by default
- * - `--device`: what the adapter is called, where it does not say
- * - `--quick`: so many rounds
- * - `--plan`: choices of the plan, as `deno task tune` prints them
- * - `--write`: what it prints goes to bench/README.md, and a chart of it to `gpu.svg`
- * - SHAPE: only these, such as `[32,64,56,56]`
- *
- * @module
  */
 
-import { parseArgs } from "node:util";
-import config from "../../deno.json" with { type: "json" };
 import { DeviceError } from "../../mod.ts";
 import { requestWebGpuDevice } from "../../kernels/webgpu_device.ts";
-import { replaceSection } from "../groups/scale.ts";
+import { DAWN } from "../../tests/load_dawn.ts";
+import { commandLine, integer, refuse } from "../command.ts";
 import { openPackages } from "../peers/packages.ts";
+import { assertWritable, captionOf, writeSection } from "../report.ts";
 import { type Case, casesFor, titleOfCase } from "./cases.ts";
-import { chart } from "./chart.ts";
+import type { MeasuredCase, MeasuredGpu, MeasuredRanks, PeerTimes } from "./measured.ts";
 import { measureOurs } from "./ours.ts";
-import { openPeers, type Peer, type PeerTimes } from "./peers.ts";
-import {
-  MARKERS,
-  type MeasuredCase,
-  type MeasuredGpu,
-  type MeasuredRanks,
-  section,
-} from "./section.ts";
+import { openPeers, type Peer } from "./peers.ts";
 import { gpuAtHand, ranksInWorkers, ranksOfThread } from "./ranks.ts";
+import { gpuChart, gpuSection } from "./section.ts";
 import { startTorch } from "./torch.ts";
 import { verdicts } from "./verdict.ts";
 
-const README = new URL("../README.md", import.meta.url);
 /** Where a bundle of a peer goes; ignored by git. */
 const BUILT = new URL("../../out/gpu/", import.meta.url);
-const ROUNDS = 7;
 /** Batches of the rows with collectives. */
 const GROUP_SHAPES: readonly (readonly number[])[] = [[32, 64, 56, 56], [32, 256, 14, 14]];
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    dawn: { type: "boolean", default: false },
-    python: { type: "string", default: "python3" },
-    device: { type: "string" },
-    quick: { type: "string" },
-    plan: { type: "string", default: "{}" },
-    write: { type: "boolean", default: false },
-  },
-});
-const rounds = values.quick === undefined ? ROUNDS : Number(values.quick);
-if (!(Number.isInteger(rounds) && rounds > 0)) {
-  throw new RangeError(
-    `Cannot measure as --quick must be a number of rounds: current value is ${values.quick}`,
-  );
+const HELP = `\
+Times batch norm on this GPU against a plain copy and other libraries on the same GPU.
+
+Usage: deno task bench:gpu [flags] [SHAPE...]
+
+  SHAPE            only these, such as [32,64,56,56]
+  --dawn           Dawn (npm:webgpu) instead of the runtime's own WebGPU
+  --python PATH    a Python that may have PyTorch with CUDA (python3)
+  --device NAME    what the adapter is called, where it does not say
+  --quick N        so many rounds (7)
+  --plan JSON      choices of the plan, as deno task tune prints them
+  --write          write the section of bench/README.md, and gpu.svg`;
+
+const { values, positionals } = commandLine(HELP, {
+  dawn: { type: "boolean", default: false },
+  python: { type: "string", default: "python3" },
+  device: { type: "string" },
+  quick: { type: "string", default: "7" },
+  plan: { type: "string", default: "{}" },
+  write: { type: "boolean", default: false },
+}, "SHAPE");
+const rounds = integer("--quick", values.quick);
+if (values.write) await assertWritable("gpu");
+
+/** The choices of the plan. */
+function plan() {
+  try {
+    return JSON.parse(values.plan);
+  } catch {
+    refuse(`Cannot start as --plan must be JSON: current value is ${values.plan}`);
+  }
 }
-if (values.write) replaceSection(await Deno.readTextFile(README), "", MARKERS);
 
 /** Every peer that can compute a case; why one cannot goes to the absent. */
 async function measurePeers(peers: readonly Peer[], one: Case, absent: string[]) {
@@ -84,9 +76,10 @@ async function measurePeers(peers: readonly Peer[], one: Case, absent: string[])
 async function openDevice() {
   const gpu = await gpuAtHand(values.dawn);
   const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) refuse("Cannot measure as there must be a WebGPU adapter: none was found");
   const clock = "timestamp-query";
-  const requiredFeatures = adapter?.features.has(clock) ? [clock] as const : [];
-  return await requestWebGpuDevice({ gpu, requiredFeatures, plan: JSON.parse(values.plan) });
+  const requiredFeatures = adapter.features.has(clock) ? [clock] as const : [];
+  return await requestWebGpuDevice({ gpu, requiredFeatures, plan: plan() });
 }
 
 async function run(): Promise<MeasuredGpu> {
@@ -100,6 +93,13 @@ async function run(): Promise<MeasuredGpu> {
   const cases = casesFor(software, dtypes).filter(({ batch: { shape } }) =>
     positionals.length === 0 || positionals.includes(`[${shape}]`)
   );
+  if (cases.length === 0) {
+    const names = new Set(casesFor(software, dtypes).map(({ batch: { shape } }) => `[${shape}]`));
+    refuse(
+      `Cannot measure as the shapes must be among ${[...names].join(" ")}: ` +
+        `current value is ${positionals}`,
+    );
+  }
   const absent = [
     ...(torch.missing === null ? [] : [`PyTorch is not measured: ${torch.missing}`]),
     ...(device.gpuDevice.features.has("timestamp-query")
@@ -139,13 +139,13 @@ async function run(): Promise<MeasuredGpu> {
       torch: software ? null : await torch.ranks(shape),
     });
   }
-  const implementation = values.dawn ? `Dawn ${config.imports.webgpu}` : "Deno's own WebGPU";
+  const implementation = values.dawn ? `Dawn (${DAWN})` : "Deno's own WebGPU";
   const versions = [
     ...[`Deno ${Deno.version.deno}`, implementation, torch.version],
     ...peers.map(({ version }) => version),
   ];
   return {
-    date: new Date().toISOString().slice(0, 10),
+    date: captionOf("").date,
     adapter: values.device ?? name,
     ...{ software, rounds, cases: measured, ranks, absent },
     versions: versions.filter((version) => version !== ""),
@@ -154,14 +154,13 @@ async function run(): Promise<MeasuredGpu> {
 }
 
 const measured = await run();
-const text = section(measured);
+const text = gpuSection(measured);
 console.log(text);
 for (const { goal, met } of verdicts(measured)) {
   console.error(`${met === null ? "not measured" : met ? "met" : "missed"}: ${goal}`);
 }
 if (values.write) {
-  const page = await Deno.readTextFile(README); // Somebody may have written to it meanwhile.
-  await Deno.writeTextFile(README, replaceSection(page, text, MARKERS));
-  await Deno.writeTextFile(new URL("gpu.svg", import.meta.url), chart(measured));
+  await writeSection("gpu", text);
+  await Deno.writeTextFile(new URL("gpu.svg", import.meta.url), gpuChart(measured));
 }
 Deno.exit(); // Dawn would keep the process alive.

@@ -3,29 +3,20 @@
  *
  * Neither has a fused batch norm with statistics of the batch: both compute it by the operators that they have, jax-js in one
  * compiled function.
- *
- * @module
  */
 
+import { type Numbers, numbersOf } from "../batches.ts";
+import { assertRight, errorsOf } from "../errors.ts";
 import { workTimes } from "../measure.ts";
 import { type Jax, jaxCalls, type JaxModule } from "../peers/jax.ts";
 import type { Packages } from "../peers/packages.ts";
-import type { Numbers } from "../peers/subject.ts";
 import { buildBundle, disposeAll, type Tf, tfjsCalls } from "../peers/tfjs.ts";
 import type { Case } from "./cases.ts";
-import { type Errors, errorsOf } from "./check.ts";
-import { EPS, numbersOf } from "./ours.ts";
+import type { PeerTimes } from "./measured.ts";
+import { MEAN } from "./ours.ts";
 
 /** What float32 without care may be off by at a mean of 1e3. */
 const WRONG = 1e-2;
-
-/** What a peer took, in ms per call by the wall clock, and how exact it is. */
-export interface PeerTimes {
-  readonly forward: number;
-  /** Forward and backward. */
-  readonly both: number;
-  readonly errors: Errors;
-}
 
 /** A peer, or why it is not measured. */
 export interface Peer {
@@ -45,13 +36,7 @@ interface Calls {
   readonly dispose: () => void;
 }
 
-/**
- * Loads both. They take the GPU from `navigator`.
- *
- * @param packages where they are installed
- * @param folder where a bundle goes
- * @returns the peers
- */
+/** Loads both. They take the GPU from `navigator`. */
 export async function openPeers(packages: Packages, folder: URL): Promise<readonly Peer[]> {
   return [await jax(packages), await tfjs(packages, folder)];
 }
@@ -137,13 +122,11 @@ function peer(name: string, version: string, open: (one: Case, numbers: Numbers)
   return {
     ...{ name, version, missing: null },
     measure: async (one, rounds) => {
-      const numbers = numbersOf(one);
+      const numbers = numbersOf(one.batch, { mean: MEAN[one.dtype] });
       const { forward, both, settle, results, dispose } = open(one, numbers);
       try {
-        const errors = errorsOf(one, numbers, await results(), EPS);
-        if (!(Math.max(errors.y, errors.dx) <= WRONG)) {
-          throw new RangeError(`wrong: y is off by ${errors.y}, dx by ${errors.dx}`);
-        }
+        const errors = errorsOf(one.batch, numbers, await results());
+        assertRight(errors, WRONG);
         const timed = [forward, both].map((run) => ({ run, settle }));
         const [forwardTime, bothTime] = await workTimes(timed, rounds);
         return { forward: forwardTime, both: bothTime, errors };

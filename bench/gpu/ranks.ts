@@ -1,21 +1,19 @@
-/**
- * Two ranks on one GPU with collectives: forward and backward of one batch norm, half of the batch each.
- *
- * @module
- */
+/** Two ranks on one GPU with collectives: forward and backward of one batch norm, half of the batch each. */
 
 import {
   type ProcessGroup,
   region,
+  release,
   runRanks,
   syncBatchNormBackward,
   syncBatchNormForward,
 } from "../../mod.ts";
-import { spawnWorkers } from "../../lib/groups/workers.ts";
 import { requestWebGpuDevice, type WebGpuDevice } from "../../kernels/webgpu_device.ts";
-import { type BatchShape, place } from "../batches.ts";
+import { loadDawn } from "../../tests/load_dawn.ts";
+import { first, numbersOf, place } from "../batches.ts";
+import { median } from "../groups/measured.ts";
+import { workers } from "../ranks.ts";
 
-/** Ranks. */
 const WORLD_SIZE = 2;
 
 /** What is timed. */
@@ -29,24 +27,18 @@ export interface RankOptions {
 
 /** Dawn, or the runtime's own WebGPU. */
 export async function gpuAtHand(dawn: boolean): Promise<GPU> {
-  return dawn ? (await import("webgpu")).create([]) : navigator.gpu;
+  return dawn ? await loadDawn() : navigator.gpu;
 }
 
-/**
- * Times the steps of one rank.
- *
- * @param device where it computes
- * @param group the ranks
- * @param options what is timed
- * @returns milliseconds of a step: the median over the rounds, after one that warms up
- */
+/** Times the steps of one rank. */
 async function timeRank(
   device: WebGpuDevice,
   group: ProcessGroup,
   { shape, rounds }: RankOptions,
 ): Promise<number> {
-  const batch: BatchShape = { shape, format: "channelsFirst" };
-  const { state, x, dy } = place(device, batch, group.rank, group.worldSize);
+  const batch = first(...shape);
+  const placed = place(device, batch, numbersOf(batch), group);
+  const { state, x, dy } = placed;
   const times: number[] = [];
   for (let round = 0; round <= rounds; round++) {
     await group.barrier();
@@ -59,8 +51,8 @@ async function timeRank(
     await device.gpuDevice.queue.onSubmittedWorkDone();
     if (round > 0) times.push(performance.now() - start);
   }
-  device.free(x.data, dy.data);
-  return times.sort((a, b) => a - b)[times.length >> 1];
+  release(device, placed);
+  return median(times);
 }
 
 /** Two ranks of this thread on one device. */
@@ -68,11 +60,10 @@ export async function ranksOfThread(device: WebGpuDevice, options: RankOptions):
   return Math.max(...await runRanks(WORLD_SIZE, (group) => timeRank(device, group, options)));
 }
 
-/** Two ranks in workers, each with a device of its own on the same adapter. */
-export async function ranksInWorkers(options: RankOptions): Promise<number> {
-  const worker = new URL("worker_rank.ts", import.meta.url);
-  const times = await spawnWorkers<RankOptions, number>(worker, WORLD_SIZE, { parameter: options });
-  return Math.max(...times);
+/** Two ranks in workers, each with a device of its own on the same adapter; the time of the first. */
+export function ranksInWorkers(options: RankOptions): Promise<number> {
+  const task = { module: import.meta.url, name: "serveSteps" };
+  return workers()<RankOptions, number>(WORLD_SIZE, task, options);
 }
 
 /** What a worker does. */

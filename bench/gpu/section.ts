@@ -1,65 +1,26 @@
-/**
- * The section of bench/README.md that a run writes: goals, then a table per storage and memory order.
- *
- * @module
- */
+/** The section of bench/README.md that a run writes, and its chart. */
 
-import { figure, paragraph, table } from "../groups/markdown.ts";
+import { chart, dots, heightOf } from "../chart.ts";
+import { goalSection } from "../goals.ts";
+import { distance, figure, list, paragraph, section, table, time } from "../report.ts";
 import { speedOf, titleOfCase, type Work, WORKS } from "./cases.ts";
-import type { CaseTimes } from "./ours.ts";
-import type { PeerTimes } from "./peers.ts";
-import { TORCH_ROWS, type TorchTimes } from "./torch.ts";
-import { copySpeed, timesOf, verdicts } from "./verdict.ts";
+import { copySpeed, type MeasuredCase, type MeasuredGpu, timesOf } from "./measured.ts";
+import { TORCH_ROWS } from "./torch.ts";
+import { verdicts } from "./verdict.ts";
 
-/** What stands before and after the section. */
-export const MARKERS = ["<!-- gpu:begin -->", "<!-- gpu:end -->"] as const;
+const COLOURS: Readonly<Record<Work, string>> = {
+  inference: "#555555",
+  forward: "#2e6fb7",
+  backward: "#d1495b",
+};
 
-/** A case by everybody. */
-export interface MeasuredCase {
-  readonly ours: CaseTimes;
-  readonly torch: TorchTimes | null;
-  /** Of the plain float32 cases, by name. */
-  readonly peers: Readonly<Record<string, PeerTimes>>;
-}
-
-/** Two ranks on one GPU, ms of a forward and backward. */
-export interface MeasuredRanks {
-  readonly shape: readonly number[];
-  /** Ours: two ranks of a thread on one device, and two workers with a device each. */
-  readonly thread: number;
-  readonly workers: number;
-  /** SyncBatchNorm over gloo; null where it was not measured. */
-  readonly torch: number | null;
-}
-
-/** A run. */
-export interface MeasuredGpu {
-  /** Day of the run, ISO 8601. */
-  readonly date: string;
-  readonly adapter: string;
-  /** Whether the adapter is software: its times say nothing. */
-  readonly software: boolean;
-  readonly versions: readonly string[];
-  readonly command: string;
-  readonly rounds: number;
-  readonly cases: readonly MeasuredCase[];
-  readonly ranks: readonly MeasuredRanks[];
-  /** Who was not measured, and why. */
-  readonly absent: readonly string[];
-}
-
-/**
- * Writes the section.
- *
- * @param measured the run
- * @returns Markdown as `deno fmt` leaves it
- */
-export function section(measured: MeasuredGpu): string {
+/** Writes the section. */
+export function gpuSection(measured: MeasuredGpu): string {
   const { adapter, software, versions, date, rounds, cases, absent, command } = measured;
   const clock = cases.some(({ ours }) => ours.gpu)
     ? "between two timestamps of the GPU"
     : "by the wall clock, less an empty wait";
-  return [
+  return section(
     ...(software
       ? [paragraph(
         "**Not measured on a GPU yet.** The rows below are a software adapter's: they show that everything runs and is " +
@@ -77,13 +38,7 @@ export function section(measured: MeasuredGpu): string {
         "copy of as many bytes. Errors are the greatest distances from float64, at mean 1e3 (float16: 1).",
     ),
     "### Goals on a GPU",
-    table([
-      ["goal", "measured", "verdict"],
-      ...verdicts(measured).map(({ goal, met, figure }) => [
-        ...[goal, figure],
-        met === null ? "not measured" : met ? "met" : "missed",
-      ]),
-    ]),
+    ...goalSection(verdicts(measured)),
     "### Ours",
     table([
       ["batch", "copy, GB/s", ...WORKS, "error of y", "error of dx"],
@@ -92,10 +47,8 @@ export function section(measured: MeasuredGpu): string {
     ...torchTable(cases),
     ...peersTable(cases),
     ...ranksTable(measured),
-    ...(absent.length === 0 ? [] : [
-      absent.map((line) => paragraph(`${line}.`, "- ")).join("\n"),
-    ]),
-  ].join("\n\n");
+    ...list(absent.map((line) => `${line}.`)),
+  );
 }
 
 function lineOf(one: MeasuredCase): string[] {
@@ -109,7 +62,7 @@ function lineOf(one: MeasuredCase): string[] {
   return [
     ...[titleOfCase(what), figure(copy)],
     ...WORKS.map(cell),
-    ...[errors.y.toExponential(1), errors.dx.toExponential(1)],
+    ...[distance(errors.y), distance(errors.dx)],
   ];
 }
 
@@ -146,7 +99,7 @@ function peersTable(cases: readonly MeasuredCase[]): string[] {
       return [
         ...[titleOfCase(ours.case), name],
         ...[times(forward, wall.forward), times(both, wall.forward + wall.backward)],
-        ...[errors.y.toExponential(1), errors.dx.toExponential(1)],
+        ...[distance(errors.y), distance(errors.dx)],
       ];
     })
   );
@@ -183,6 +136,24 @@ function ranksTable({ ranks }: MeasuredGpu): string[] {
   ];
 }
 
-function time(milliseconds: number): string {
-  return milliseconds < 0.1 ? milliseconds.toFixed(4) : figure(milliseconds);
+/** The chart: the share of a plain copy's bandwidth of the float32 cases, plain and fused. */
+export function gpuChart({ cases: all, software, adapter }: MeasuredGpu): string {
+  const cases = all.filter(({ ours }) => ours.case.dtype === "float32");
+  const rows = cases.map(({ ours }) => titleOfCase(ours.case));
+  const points = cases.flatMap((one, i) =>
+    WORKS.map((work) => ({
+      row: rows[i],
+      value: 100 * speedOf(one.ours.case, work, timesOf(one)[work]) / copySpeed(one),
+      colour: COLOURS[work],
+    }))
+  );
+  return chart({
+    title: `Batch norm on ${adapter}`,
+    subtitle: software
+      ? "A software adapter: not measured on a GPU yet."
+      : "Share of a plain copy's bandwidth.",
+    legend: WORKS.map((label) => ({ label, colour: COLOURS[label] })),
+    ...{ width: 900, height: heightOf(rows) },
+    panels: [{ title: "", options: dots(points, { rows, label: "% of the copy", line: 100 }) }],
+  });
 }

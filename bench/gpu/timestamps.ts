@@ -1,18 +1,6 @@
-/**
- * The GPU's own clock.
- *
- * @module
- */
+/** The GPU's own clock. */
 
-/**
- * Times launches between two timestamps on the queue.
- *
- * @param gpuDevice a GPUDevice with the feature timestamp-query
- * @param run launches once; synchronous
- * @param calls how often, in a row
- * @param rounds how many times all of it
- * @returns milliseconds per call, the median over the rounds
- */
+/** Times launches between two timestamps on the queue. */
 export async function gpuMilliseconds(
   gpuDevice: GPUDevice,
   run: () => void,

@@ -1,9 +1,7 @@
-/**
- * PyTorch on CUDA, in a process of its own that is asked case by case.
- *
- * @module
- */
+/** PyTorch on CUDA, in a process of its own that is asked case by case. */
 
+import { pathOf } from "../ranks.ts";
+import { startChild } from "../peers/child.ts";
 import type { Case, Work } from "./cases.ts";
 
 /** PyTorch's kernels as SyncBatchNorm launches them, without its collectives. */
@@ -24,14 +22,7 @@ export interface Torch extends AsyncDisposable {
   readonly ranks: (shape: readonly number[]) => Promise<number | null>;
 }
 
-const CHILD = new URL("torch_child.py", import.meta.url);
-
-/**
- * Starts the child.
- *
- * @param python a Python that may have PyTorch with CUDA
- * @returns what asks it
- */
+/** Starts a Python that may have PyTorch with CUDA. */
 export async function startTorch(python: string): Promise<Torch> {
   const nobody = (missing: string): Torch => ({
     ...{ version: "", missing },
@@ -39,51 +30,27 @@ export async function startTorch(python: string): Promise<Torch> {
     ranks: () => Promise.resolve(null),
     [Symbol.asyncDispose]: () => Promise.resolve(),
   });
-  let process: Deno.ChildProcess;
   try {
-    const args = [decodeURIComponent(CHILD.pathname)];
-    process = new Deno.Command(python, { args, stdin: "piped", stdout: "piped", stderr: "null" })
-      .spawn();
+    const child = await startChild([python, "-u", pathOf(import.meta.url, "torch_child.py")]);
+    const { version, gpu, missing } = JSON.parse(child.greeting);
+    if (missing) {
+      await child[Symbol.asyncDispose]();
+      return nobody(missing);
+    }
+    const ask = async (question: object) => {
+      const { missing, ...answer } = JSON.parse(await child.ask(JSON.stringify(question)));
+      if (missing) console.error(`  PyTorch: ${missing}`);
+      return missing ? null : answer;
+    };
+    return {
+      ...{ version: `${version} on ${gpu}`, missing: null },
+      measure: ({ batch: { shape, format }, dtype, fused }, rounds) =>
+        fused ? Promise.resolve(null) : ask({ shape, format, dtype, rounds }),
+      ranks: async (shape) => (await ask({ shape, ranks: true }))?.both ?? null,
+      [Symbol.asyncDispose]: () => child[Symbol.asyncDispose](),
+    };
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return nobody(`there is no ${python}`);
     throw error;
   }
-  const writer = process.stdin.getWriter();
-  const reader = process.stdout.pipeThrough(new TextDecoderStream()).getReader();
-  let pending = "";
-  const readLine = async (): Promise<string> => {
-    while (!pending.includes("\n")) {
-      const { value, done } = await reader.read();
-      if (done) throw new Error("the Python process has ended");
-      pending += value;
-    }
-    const end = pending.indexOf("\n");
-    const line = pending.slice(0, end);
-    pending = pending.slice(end + 1);
-    return line;
-  };
-  const end = async () => {
-    await writer.close().catch(() => {}); // It may have ended.
-    await reader.cancel();
-    await process.status;
-  };
-  const { version, gpu, missing } = JSON.parse(await readLine());
-  if (missing) {
-    await end();
-    return nobody(missing);
-  }
-  const ask = async (question: object) => {
-    await writer.write(new TextEncoder().encode(`${JSON.stringify(question)}\n`));
-    const { missing, ...answer } = JSON.parse(await readLine());
-    if (missing) console.error(`  PyTorch: ${missing}`);
-    return missing ? null : answer;
-  };
-  return {
-    version: `${version} on ${gpu}`,
-    missing: null,
-    measure: ({ batch: { shape, format }, dtype, fused }, rounds) =>
-      fused ? Promise.resolve(null) : ask({ shape, format, dtype, rounds }),
-    ranks: async (shape) => (await ask({ shape, ranks: true }))?.both ?? null,
-    [Symbol.asyncDispose]: end,
-  };
 }

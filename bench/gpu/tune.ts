@@ -1,19 +1,14 @@
 /**
  * `deno task tune`: which choices of the plan are the fastest on the adapter at hand. One choice after the other is varied,
  * and the fastest value kept; everything that is measured, and the result, goes to `tuned.json` by the adapter's name.
- *
- * ```sh
- * deno task tune [--dawn] [--quick ROUNDS] [--write]
- * ```
- *
- * @module
  */
 
-import { parseArgs } from "node:util";
 import { explain, requestWebGpuDevice, webgpuDevice } from "../../kernels/webgpu_device.ts";
 import type { Choices } from "../../kernels/webgpu_device.ts";
+import { commandLine, integer, refuse } from "../command.ts";
 import { type Case, titleOfCase } from "./cases.ts";
 import { measureOurs } from "./ours.ts";
+import { gpuAtHand } from "./ranks.ts";
 
 const TUNED = new URL("tuned.json", import.meta.url);
 /** What is tried, in this order; the first value is where it starts. */
@@ -37,17 +32,26 @@ const WORTH = 0.98;
 const HARDWARE = batches([[32, 64, 56, 56], [32, 256, 14, 14], [64, 64, 112, 112]]);
 const SOFTWARE = batches([[4, 8, 6, 6]]);
 
-const { values } = parseArgs({
-  options: {
-    dawn: { type: "boolean", default: false },
-    quick: { type: "string", default: "5" },
-    write: { type: "boolean", default: false },
-  },
+const HELP = `\
+Finds the choices of the plan that are the fastest on this GPU, and prints them.
+
+Usage: deno task tune [flags]
+
+  --dawn       Dawn (npm:webgpu) instead of the runtime's own WebGPU
+  --quick N    so many rounds (5)
+  --write      write what was measured to bench/gpu/tuned.json`;
+
+const { values } = commandLine(HELP, {
+  dawn: { type: "boolean", default: false },
+  quick: { type: "string", default: "5" },
+  write: { type: "boolean", default: false },
 });
-const gpu: GPU = values.dawn ? (await import("webgpu")).create([]) : navigator.gpu;
+const rounds = integer("--quick", values.quick);
+const gpu = await gpuAtHand(values.dawn);
 const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
+if (!adapter) refuse("Cannot tune as there must be a WebGPU adapter: none was found");
 const clock = "timestamp-query";
-const requiredFeatures = adapter?.features.has(clock) ? [clock] as const : [];
+const requiredFeatures = adapter.features.has(clock) ? [clock] as const : [];
 await using owner = await requestWebGpuDevice({ gpu, requiredFeatures });
 const { name, isFallbackAdapter: software } = owner.info;
 const cases = software ? SOFTWARE : HARDWARE;
@@ -57,7 +61,7 @@ async function measure(plan: Partial<Choices>): Promise<number[]> {
   using device = webgpuDevice(owner.gpuDevice, { plan });
   const times: number[] = [];
   for (const one of cases) {
-    const { gpu, wall } = await measureOurs(device, one, Number(values.quick));
+    const { gpu, wall } = await measureOurs(device, one, rounds);
     const { forward, backward } = gpu ?? wall;
     times.push(forward + backward);
   }

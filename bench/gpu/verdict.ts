@@ -1,45 +1,11 @@
-/**
- * The goals, and whether a run reached them: computed from its figures alone, and no speed from those of a software adapter.
- *
- * @module
- */
+/** The goals on a GPU; no speed is judged from a software adapter's figures. */
 
-import { bytesOf, speedOf, titleOfCase, type Work } from "./cases.ts";
-import { COPIES } from "./ours.ts";
-import type { MeasuredCase, MeasuredGpu } from "./section.ts";
+import { atLeast, atMost, type Seen, type Verdict } from "../goals.ts";
+import { speedOf, titleOfCase, type Work } from "./cases.ts";
+import { copySpeed, type MeasuredCase, type MeasuredGpu, timesOf } from "./measured.ts";
 import { SYNC_KERNELS } from "./torch.ts";
 
-/** A goal, and what was measured. */
-export interface Verdict {
-  readonly goal: string;
-  /** Whether it was reached; null where it was not measured. */
-  readonly met: boolean | null;
-  /** The worst figure, with where it was seen. */
-  readonly figure: string;
-}
-
-interface Seen {
-  readonly value: number;
-  readonly where: string;
-}
-
-/** The GPU's times, or the wall's where it has no clock. */
-export function timesOf({ ours: { gpu, wall } }: MeasuredCase) {
-  return gpu ?? wall;
-}
-
-/** GB/s of the faster copy of a case. */
-export function copySpeed(one: MeasuredCase): number {
-  const times = timesOf(one);
-  return 2 * bytesOf(one.ours.case) / Math.min(...COPIES.map((copy) => times[copy])) / 1e6;
-}
-
-/**
- * Judges a run.
- *
- * @param measured the run
- * @returns every goal of the issue
- */
+/** Judges a run. */
 export function verdicts(measured: MeasuredGpu): readonly Verdict[] {
   const cases = measured.software ? [] : measured.cases;
   const plain = cases.filter(({ ours }) => !ours.case.fused);
@@ -97,21 +63,4 @@ export function verdicts(measured: MeasuredGpu): readonly Verdict[] {
       2e-6,
     ),
   ];
-}
-
-function atLeast(goal: string, all: readonly Seen[], least: number): Verdict {
-  const [worst] = all.toSorted((a, b) => a.value - b.value);
-  if (!worst) return { goal, met: null, figure: "not measured" };
-  const reached = all.filter(({ value }) => value >= least).length;
-  const figure = `${
-    worst.value.toFixed(2)
-  } at worst (${worst.where}), reached in ${reached} of ${all.length}`;
-  return { goal, met: worst.value >= least, figure };
-}
-
-function atMost(goal: string, all: readonly Seen[], most: number): Verdict {
-  const [worst] = all.toSorted((a, b) => b.value - a.value);
-  if (!worst) return { goal, met: null, figure: "not measured" };
-  const figure = `${worst.value.toExponential(1)} at worst (${worst.where})`;
-  return { goal, met: worst.value <= most, figure };
 }

@@ -1,118 +1,55 @@
 /**
  * The process groups of this library, timed as their peers are: workers by each way to wait and to reach each other, MPI
- * by each library, with and without its agreement checks.
- *
- * @module
+ * by each library, with and without its agreement checks; and one fold of each combine.
  */
 
-import { type SpawnOptions, spawnWorkers } from "../../lib/groups/workers.ts";
-import type { LoopLine, LoopOptions } from "./loop.ts";
-import { type Family, type GroupRow, launch, type MissingPeer, run, whyFailed } from "./peers.ts";
+import { combineMoments, type ProcessGroup, sum } from "../../mod.ts";
+import { workTimes } from "../measure.ts";
+import { mpi, type Runner, workers } from "../ranks.ts";
+import {
+  AGREEMENT_LENGTH,
+  type Effort,
+  foldSubject,
+  type GroupRow,
+  LENGTHS,
+  median,
+  type MissingPeer,
+  nameOf,
+} from "./measured.ts";
 
-/** What is timed. */
-export interface EngineOptions {
-  readonly ranks: readonly number[];
-  readonly lengths: readonly number[];
-  readonly rounds?: number;
-  readonly milliseconds?: number;
-}
+const COMBINES = { sum, combineMoments };
+type Combine = keyof typeof COMBINES;
+const MOST_CALLS = 2 ** 20;
+const FOLD_ROUNDS = 9;
 
-/** The rows of the engines, and what is missing. */
-export interface Engines {
-  readonly rows: readonly GroupRow[];
-  readonly missing: readonly MissingPeer[];
-}
+const ENGINES: Readonly<Record<string, Runner>> = {
+  "workers, blocking": workers({ transport: "shared", wait: "block" }),
+  workers: workers({ transport: "shared" }),
+  "workers over ports": workers({ transport: "port" }),
+  "Open MPI": mpi("openmpi"),
+  "Open MPI, unchecked": mpi("openmpi", false),
+  MPICH: mpi("mpich"),
+  "MPICH, unchecked": mpi("mpich", false),
+};
 
-/** One kind of group with one combine. */
-interface Subject {
-  readonly subject: string;
-  readonly time: (ranks: number, options: LoopOptions) => Promise<readonly LoopLine[]>;
-  /** Why it cannot run with so many ranks; null where it can. */
-  readonly refuses: (ranks: number) => string | null;
-}
-
-/** How the engines' rows are called. */
-export const nameOf = (engine: string, combine: LoopOptions["combine"]): string =>
-  `syncbn, ${engine}, ${combine}`;
-
-const SECONDS = 90;
-
-function workers(name: string, options: SpawnOptions<LoopOptions>): Subject {
-  const module = new URL("worker_rank.ts", import.meta.url);
-  return {
-    subject: name,
-    refuses: () => null,
-    time: async (ranks, parameter) => {
-      const [lines] = await spawnWorkers<LoopOptions, LoopLine[]>(module, ranks, {
-        ...options,
-        parameter,
-      });
-      return lines;
-    },
-  };
-}
-
-function mpi(name: string, family: Family, checked: boolean): Subject {
-  const module = decodeURIComponent(new URL("mpi_rank.ts", import.meta.url).pathname);
-  const permissions = ["--allow-ffi", "--allow-env"];
-  const cores = navigator.hardwareConcurrency;
-  return {
-    subject: `${name}${checked ? "" : ", unchecked"}`,
-    refuses: (ranks) =>
-      family === "mpich" && ranks > cores
-        ? `MPICH's ranks never yield: ${ranks} need as many cores, there are ${cores}`
-        : null,
-    time: async (ranks, options) => {
-      const order = JSON.stringify({ ...options, checked });
-      // With as many ranks as cores V8's own threads would take the other rank's.
-      const flags = ["--no-check", "--v8-flags=--single-threaded", ...permissions];
-      const deno = [Deno.execPath(), "run", ...flags, module, order];
-      const finished = await run(launch(family, ranks, deno, { NO_COLOR: "1" }), SECONDS);
-      if ("missing" in finished) throw new Error(finished.missing);
-      if (finished.code !== 0) throw new Error(whyFailed(finished));
-      const told = JSON.parse(finished.stdout.trim().split("\n").at(-1) ?? "");
-      if (told.ranks !== ranks) throw new Error(`each rank is in a world of ${told.ranks}`);
-      return told.lines;
-    },
-  };
-}
-
-const SUBJECTS: readonly Subject[] = [
-  workers("workers, blocking", { transport: "shared", wait: "block" }),
-  workers("workers", { transport: "shared" }),
-  workers("workers over ports", { transport: "port" }),
-  mpi("Open MPI", "openmpi", true),
-  mpi("Open MPI", "openmpi", false),
-  mpi("MPICH", "mpich", true),
-  mpi("MPICH", "mpich", false),
-];
-
-/**
- * Measures the engines, one after the other.
- *
- * @param options what is timed
- * @returns a row per engine, combine, number of ranks and length; and what is missing, with the reason
- */
+/** Measures the engines, one after the other; a row per engine, combine, number of ranks and length. */
 export async function measureEngines(
-  { ranks: worlds, lengths, rounds = 9, milliseconds = 20 }: EngineOptions,
-): Promise<Engines> {
+  worlds: readonly number[],
+  effort: Effort,
+): Promise<{ readonly rows: readonly GroupRow[]; readonly missing: readonly MissingPeer[] }> {
   const rows: GroupRow[] = [];
   const missing: MissingPeer[] = [];
-  for (const { subject: engine, refuses, time } of SUBJECTS) {
+  const task = { module: import.meta.url, name: "loop" };
+  for (const [engine, run] of Object.entries(ENGINES)) {
     for (const ranks of worlds) {
-      for (const combine of ["sum", "combineMoments"] as const) {
+      for (const combine of Object.keys(COMBINES) as Combine[]) {
         const subject = nameOf(engine, combine);
-        const refused = refuses(ranks);
-        if (refused !== null) {
-          missing.push({ subject, ranks, missing: refused });
-          continue;
-        }
-        const fit = lengths.filter((length) => combine === "sum" || length % 2 === 1);
         try {
-          const lines = await time(ranks, { lengths: fit, combine, rounds, milliseconds });
-          for (const { length, median, fastest } of lines) {
-            rows.push({ subject, ranks, length, microseconds: { median, fastest } });
-          }
+          const lines = await run<LoopOptions, readonly Line[]>(ranks, task, {
+            combine,
+            ...effort,
+          });
+          rows.push(...lines.map((line) => ({ subject, ranks, ...line })));
         } catch (error) {
           missing.push({ subject, ranks, missing: (error as Error).message });
         }
@@ -120,4 +57,79 @@ export async function measureEngines(
     }
   }
   return { rows, missing };
+}
+
+/** Measures the library's combines; a row per combine and length. */
+export async function measureFolds(): Promise<GroupRow[]> {
+  const folds = LENGTHS.flatMap((length) => {
+    const [a, b] = [1, 2].map((scale) => Float64Array.from({ length }, (_, i) => scale * (i + 1)));
+    return [combineMoments, sum].map((combine) => ({
+      row: { subject: foldSubject(combine.name), ranks: 1, length },
+      run: () => combine(a, b),
+    }));
+  });
+  const rounds: number[][] = [];
+  for (let round = 0; round < FOLD_ROUNDS; round++) rounds.push(await workTimes(folds, 1));
+  return folds.map(({ row }, i) => {
+    const times = rounds.map((round) => Number((1e3 * round[i]).toFixed(4)));
+    return { ...row, microseconds: { median: median(times), fastest: Math.min(...times) } };
+  });
+}
+
+interface LoopOptions extends Effort {
+  readonly combine: Combine;
+}
+
+type Line = Pick<GroupRow, "length" | "microseconds">;
+
+/** What every rank does, as in `raw_mpi.c`: checks and times the all-reduce of a group, length by length. */
+export async function loop(group: ProcessGroup, options: LoopOptions): Promise<readonly Line[]> {
+  const lines: Line[] = [];
+  for (const length of [AGREEMENT_LENGTH, ...LENGTHS]) {
+    const moments = length % 2 === 1;
+    if (moments || options.combine === "sum") lines.push(await time(group, length, options));
+  }
+  return lines;
+}
+
+/**
+ * A round is a barrier and k calls in a row; its time is the slowest rank's, divided by k. k doubles until a round takes
+ * long enough, which warms up too.
+ */
+async function time(
+  group: ProcessGroup,
+  length: number,
+  { combine, rounds, milliseconds }: LoopOptions,
+): Promise<Line> {
+  const fold = COMBINES[combine];
+  const local = contribution(group.rank, length);
+  const total = await group.allReduce(local, fold);
+  const all = Array.from({ length: group.worldSize }, (_, rank) => contribution(rank, length));
+  const expected = all.reduce(fold);
+  const wrong = total.findIndex((value, i) =>
+    !(Math.abs(value - expected[i]) <= 1e-12 * Math.abs(expected[i]))
+  );
+  if (wrong >= 0) {
+    throw new Error(
+      `Cannot time a wrong total: element ${wrong} must be ${expected[wrong]}: ` +
+        `current value is ${total[wrong]}`,
+    );
+  }
+  const round = async (calls: number): Promise<number> => {
+    await group.barrier();
+    const start = performance.now();
+    for (let i = 0; i < calls; i++) await group.allReduce(local, fold);
+    const times = await group.allGather(Float64Array.of(performance.now() - start));
+    return Math.max(...times.map(([ms]) => ms));
+  };
+  let calls = 1;
+  while (await round(calls) < milliseconds && calls < MOST_CALLS) calls *= 2;
+  const times: number[] = [];
+  for (let i = 0; i < rounds; i++) times.push(1e3 * await round(calls) / calls);
+  return { length, microseconds: { median: median(times), fastest: times[0] } };
+}
+
+/** Moments of a rank's own: a count, means, sums of squares; any numbers where they are added. */
+function contribution(rank: number, length: number): Float64Array {
+  return Float64Array.from({ length }, (_, i) => i === 0 ? rank + 3 : (rank + 1) * (i + 1));
 }

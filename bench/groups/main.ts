@@ -1,47 +1,45 @@
-/**
- * `deno task bench:groups`: measures the process groups, their peers, and what synchronising adds to a training step, on
- * a machine that should have nothing else to do. With `--write` the numbers go to `measured.json`, and all that is
- * made of them to bench/README.md and the chart.
- *
- * `deno task bench:groups [--machine "an AMD EPYC"] [--python PATH] [--quick] [--write] [RANKS...]`
- *
- * @module
- */
+/** `deno task bench:groups`: the process groups, their peers, and what synchronising adds to a training step. */
 
-import { parseArgs } from "node:util";
-import { measureEngines } from "./engines.ts";
-import { AGREEMENT_LENGTH, groupsSection } from "./groups_section.ts";
-import { type Measured, measureFolds } from "./measured.ts";
-import { LENGTHS, measurePeers } from "./peers.ts";
-import { drawing, replaceSection, SECTIONS } from "./scale.ts";
-import { section } from "./scale_section.ts";
+import { commandLine, integer } from "../command.ts";
+import { assertWritable, captionOf, writeSection } from "../report.ts";
+import { writeScale } from "../scale.ts";
+import { measureEngines, measureFolds } from "./engines.ts";
+import type { Measured } from "./measured.ts";
+import { measurePeers } from "./peers.ts";
+import { groupsSection } from "./section.ts";
 import { measureSteps } from "./training.ts";
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    machine: { type: "string", default: "a processor that nobody named" },
-    python: { type: "string" },
-    quick: { type: "boolean", default: false },
-    write: { type: "boolean", default: false },
-  },
-});
-const ranks = positionals.length > 0 ? positionals.map(Number) : [2, 4];
-const effort = values.quick ? { rounds: 1, milliseconds: 1 } : {};
+const HELP = `\
+Times all-reduces of workers and of MPI against MPI itself in C and mpi4py, and training steps, on a
+machine that should have nothing else to do.
 
-const folds = await measureFolds(LENGTHS);
-const peers = await measurePeers({ ranks, lengths: LENGTHS, python: values.python, ...effort });
-const lengths = [AGREEMENT_LENGTH, ...LENGTHS];
-const engines = await measureEngines({ ranks, lengths, ...effort });
-const training = await measureSteps({
-  ...{ ranks: 2, batch: 8 },
-  ...(values.quick ? { steps: 10, rounds: 1 } : { steps: 100, rounds: 5 }),
-});
+Usage: deno task bench:groups [flags] [RANKS...]
 
-const { os, arch } = Deno.build;
+  RANKS            numbers of ranks (2 4)
+  --machine NAME   what the processor is called
+  --python PATH    a Python that may have mpi4py and numpy (python3)
+  --quick          one short round of everything
+  --write          write groups/measured.json, its section of bench/README.md, and bench/scale.md`;
+
+const { values, positionals } = commandLine(HELP, {
+  machine: { type: "string", default: "a processor that nobody named" },
+  python: { type: "string", default: "python3" },
+  quick: { type: "boolean", default: false },
+  write: { type: "boolean", default: false },
+}, "RANKS");
+const worlds = positionals.length > 0
+  ? positionals.map((value) => integer("RANKS", value))
+  : [2, 4];
+const effort = values.quick ? { rounds: 1, milliseconds: 1 } : { rounds: 9, milliseconds: 20 };
+if (values.write) await assertWritable("groups");
+
+const folds = await measureFolds();
+const peers = await measurePeers(worlds, effort, values.python);
+const engines = await measureEngines(worlds, effort);
+const length = values.quick ? { steps: 10, rounds: 1 } : { steps: 100, rounds: 5 };
+const training = await measureSteps(2, { batch: 8, ...length });
 const measured: Measured = {
-  date: new Date().toISOString().slice(0, 10),
-  machine: `${os} ${arch}, ${navigator.hardwareConcurrency} cores of ${values.machine}`,
+  ...captionOf(values.machine),
   versions: [`Deno ${Deno.version.deno}`, ...peers.libraries],
   rows: [...engines.rows, ...peers.rows, ...folds],
   missing: [...engines.missing, ...peers.missing, ...training.missing],
@@ -50,10 +48,8 @@ const measured: Measured = {
 const text = groupsSection(measured);
 console.log(text);
 if (values.write) {
-  const at = (name: string) => new URL(name, import.meta.url);
-  await Deno.writeTextFile(at("measured.json"), `${JSON.stringify(measured, null, 2)}\n`);
-  const page = await Deno.readTextFile(at("../README.md"));
-  const withGroups = replaceSection(page, text, SECTIONS.groups);
-  await Deno.writeTextFile(at("../README.md"), replaceSection(withGroups, section(measured)));
-  await Deno.writeTextFile(at("scale.svg"), drawing(measured));
+  const file = new URL("measured.json", import.meta.url);
+  await Deno.writeTextFile(file, `${JSON.stringify(measured, null, 2)}\n`);
+  await writeSection("groups", text);
+  await writeScale(measured);
 }

@@ -1,73 +1,65 @@
-/**
- * What was measured of groups and their peers, and what one fold of the library's own combines takes.
- *
- * @module
- */
-
-import { combineMoments, sum } from "../../mod.ts";
-import { workTimes } from "../measure.ts";
-import type { GroupRow, MissingPeer } from "./peers.ts";
-
 /** What `measured.json` holds. */
+
+/** How long one all-reduce takes. */
+export interface GroupRow {
+  /** Whose it is: program, library and kind of call; a fold has 1 rank. */
+  readonly subject: string;
+  readonly ranks: number;
+  /** Number of float64 that every rank gives and gets. */
+  readonly length: number;
+  /** Microseconds per call on the slowest rank: median and fastest of the rounds. */
+  readonly microseconds: { readonly median: number; readonly fastest: number };
+}
+
+/** What was not measured, and why. */
+export interface MissingPeer {
+  readonly subject: string;
+  readonly ranks: number;
+  readonly missing: string;
+}
+
+/** A training step, all ranks together, in ms: with batch norm over each rank's own images, and over those of all. */
+export interface StepTimes {
+  readonly local: number;
+  readonly sync: number;
+}
+
+/** Where the ranks were. */
+export interface StepRow extends StepTimes {
+  readonly group: string;
+  readonly ranks: number;
+}
+
+/** A run. */
 export interface Measured {
-  /** Day of the measurement, ISO 8601. */
   readonly date: string;
   /** Processor and system. */
   readonly machine: string;
   /** Deno, and each MPI. */
   readonly versions: readonly string[];
-  /** How long things take; folds have 1 rank. */
   readonly rows: readonly GroupRow[];
-  /** What was not measured, and why. */
   readonly missing?: readonly MissingPeer[];
-  /** What synchronising adds to a training step of the demo. */
+  /** Of the demo's network. */
   readonly steps?: readonly StepRow[];
 }
 
-/** A training step of the demo's network, all ranks together. */
-export interface StepRow {
-  /** Where the ranks are. */
-  readonly group: string;
-  readonly ranks: number;
-  /** Milliseconds per step with batch norm over each rank's own images, and over those of all ranks. */
-  readonly local: number;
-  readonly sync: number;
+/** How much is done: rounds of which the median counts, and what a round takes at least. */
+export interface Effort {
+  readonly rounds: number;
+  readonly milliseconds: number;
 }
 
-/** The name of a fold's rows. */
+/** The forward wire 2C + 1 of 64, 512, 4096 and 65,536 channels. */
+export const LENGTHS = [129, 1025, 8193, 131073] as const;
+/** A length that only the unchecked engines are timed with: that of an agreement. */
+export const AGREEMENT_LENGTH = 10;
+
+/** How the engines' rows are called. */
+export const nameOf = (engine: string, combine: string): string => `syncbn, ${engine}, ${combine}`;
+/** How the rows of a fold are called. */
 export const foldSubject = (combine: string): string => `${combine}, one fold`;
 
-const ROUNDS = 9;
-
-/**
- * Measures the library's combines.
- *
- * @param lengths numbers of float64, odd as those of moments are
- * @returns a row per combine and length
- */
-export async function measureFolds(lengths: readonly number[]): Promise<GroupRow[]> {
-  const folds = lengths.flatMap((length) => {
-    const [a, b] = [1, 2].map((scale) => Float64Array.from({ length }, (_, i) => scale * (i + 1)));
-    return [combineMoments, sum].map((combine) => ({
-      subject: foldSubject(combine.name),
-      ranks: 1,
-      length,
-      run: () => combine(a, b),
-    }));
-  });
-  const rounds: number[][] = [];
-  for (let round = 0; round < ROUNDS; round++) rounds.push(await workTimes(folds, 1));
-  return folds.map(({ subject, ranks, length }, i) => {
-    const times = rounds.map((round) => round4(1e3 * round[i])).sort((a, b) => a - b);
-    return {
-      subject,
-      ranks,
-      length,
-      microseconds: { median: times[ROUNDS >> 1], fastest: times[0] },
-    };
-  });
-}
-
-function round4(value: number): number {
-  return Number(value.toFixed(4));
+/** The median of what is sorted here. */
+export function median(times: number[]): number {
+  return times.sort((a, b) => a - b)[times.length >> 1];
 }

@@ -1,7 +1,7 @@
 """
 What mpi4py takes for the all-reduce of raw_mpi.c: the same arguments, the same loop, the same lines of JSON.
 
-usage: raw_mpi4py.py allreduce|iallreduce separate|in-place ROUNDS MILLISECONDS SECONDS LENGTH...
+usage: raw_mpi4py.py allreduce|iallreduce ROUNDS MILLISECONDS SECONDS LENGTH...
 """
 
 import json
@@ -10,7 +10,7 @@ import sys
 from statistics import median
 from time import perf_counter
 
-call, buffers, rounds, milliseconds, seconds, *lengths = sys.argv[1:]
+call, rounds, milliseconds, seconds, *lengths = sys.argv[1:]
 signal.alarm(int(seconds))  # Before MPI starts: no rank outlives it.
 
 import numpy
@@ -44,15 +44,11 @@ def round_of(send, receive, calls):
 
 def measure(length):
     receive = numpy.zeros(length)
-    sent = receive if buffers == "in-place" else numpy.zeros(length)
-    send = MPI.IN_PLACE if buffers == "in-place" else sent
-
-    sent[:] = (world.rank + 1) * numpy.arange(1.0, length + 1)
+    send = (world.rank + 1) * numpy.arange(1.0, length + 1)
     all_reduce(send, receive)
     if not (receive == world.size * (world.size + 1) / 2 * numpy.arange(1.0, length + 1)).all():
         print("Cannot time a wrong sum", file=sys.stderr, flush=True)
         world.Abort(1)
-    sent[:] = receive[:] = 0  # Sums in place would grow without end.
 
     calls = 1
     while round_of(send, receive, calls) < float(milliseconds) / 1e3 and calls < MOST_CALLS:

@@ -1,22 +1,20 @@
-/**
- * A child process that keeps batches and measures itself: asked by lines, answered by a line, float32 after either.
- *
- * @module
- */
+/** A child process that keeps batches and measures itself: asked by lines, answered by a line, float32 after either. */
 
-import { extentsOf, type Numbers, type Results } from "./subject.ts";
-import type { BatchShape } from "../batches.ts";
+import { type BatchShape, extentsOf, type Numbers } from "../batches.ts";
+import type { Results } from "../errors.ts";
 
 /** A process that speaks the protocol of `limit.c`. */
 export interface Child extends AsyncDisposable {
   /** What it said when it began. */
   readonly greeting: string;
+  /** Answers a line by a line. */
+  readonly ask: (line: string) => Promise<string>;
   /** Puts a batch in place of the one before. */
   readonly prepare: (shape: BatchShape, numbers: Numbers) => Promise<void>;
   /** Milliseconds of all calls together, by the child's own clock; null where it cannot. */
   readonly run: (line: string) => Promise<number | null>;
   /** What the line gives on the batch that is in place. */
-  readonly results: (line: string, shape: BatchShape) => Promise<Results>;
+  readonly results: (line: string, shape: BatchShape) => Promise<Required<Results>>;
   /** Frees the batch. */
   readonly free: () => Promise<void>;
 }
@@ -24,14 +22,7 @@ export interface Child extends AsyncDisposable {
 /** Seconds after which an unanswered child is killed: the slowest works on tensors of 320 MB. */
 const PATIENCE = 240;
 
-/**
- * Starts a child.
- *
- * @param command the program and its arguments
- * @param env variables besides those of this process
- * @returns the child, after it has greeted
- * @throws Error that quotes it where it ends instead
- */
+/** Starts a child. */
 export async function startChild(
   [program, ...args]: readonly string[],
   env: Readonly<Record<string, string>> = {},
@@ -98,6 +89,7 @@ export async function startChild(
 
   return {
     greeting: await readLine(),
+    ask,
     prepare: async (shape, { x, dy, weight, bias }) => {
       const { samples, channels, inner } = extentsOf(shape);
       const spatial = shape.shape.slice(2);

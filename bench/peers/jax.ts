@@ -1,21 +1,8 @@
-/**
- * jax-js, on its Wasm backend here and on its WebGPU backend in `../gpu/`.
- *
- * @module
- */
+/** jax-js, on its Wasm backend here and on its WebGPU backend in `../gpu/`. */
 
-import type { BatchShape } from "../batches.ts";
+import { type BatchShape, EPS, extentsOf, type Numbers } from "../batches.ts";
 import type { Packages } from "./packages.ts";
-import {
-  type Candidate,
-  EPS,
-  extentsOf,
-  type Numbers,
-  plainLayout,
-  type Subject,
-  timeCalls,
-  type Work,
-} from "./subject.ts";
+import { type Candidate, plainLayout, type Subject, timeCalls, type Work } from "./subject.ts";
 
 const NAME = "jax-js wasm";
 
@@ -56,10 +43,6 @@ export interface JaxModule {
 /**
  * Loads it once per number of threads. It takes as many workers as the machine has cores when it is loaded; its two
  * builds, for import and for require, are two instances.
- *
- * @param packages where it is installed
- * @param threads 1 or 2
- * @returns the subject, or why there is none
  */
 export async function jaxSubject(packages: Packages, threads: 1 | 2): Promise<Candidate> {
   const cores = Object.getOwnPropertyDescriptor(navigator, "hardwareConcurrency");
@@ -88,14 +71,7 @@ export interface JaxCalls {
   readonly dispose: () => void;
 }
 
-/**
- * Puts a batch in place.
- *
- * @param jax the module, on the backend that is its default
- * @param shape shape and format of the batch
- * @param numbers its numbers
- * @returns what launches
- */
+/** Puts a batch in place. */
 export function jaxCalls(
   { jit, numpy: np }: JaxModule,
   shape: BatchShape,

@@ -46,6 +46,8 @@
 #define ALONE (1 << 16)  /* elements below which one thread is faster than two and their barrier */
 #define EPS 1e-5
 
+#define generic static inline __attribute__((always_inline))
+
 typedef float vector __attribute__((vector_size(4 * LANES)));
 /* The same without alignment, and as part of an array of float. */
 typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -187,76 +189,41 @@ static float mean_of(const float *row, size_t n, size_t stride) {
   return sum / n;
 }
 
-static inline void piece_moments(const float *row, size_t length, vector k, vector *sum, vector *square) {
+/* The sums of a pass: forward of d = x - shift and d * d, where the shift is k; backward of dy and dy * d, where it is the
+ * mean. Everything generic is inlined with `back` as a constant. */
+generic void piece_sums(int back, const float *g, const float *row, size_t length, vector shift, vector *sum, vector *product) {
   vector s[4] = {}, q[4] = {};
   size_t i = 0;
   for (; i + 4 * LANES <= length; i += 4 * LANES)
     for (int j = 0; j < 4; j++) {
-      vector d = load(row + i + j * LANES) - k;
-      s[j] += d;
-      q[j] += d * d;
+      vector d = load(row + i + j * LANES) - shift, t = back ? load(g + i + j * LANES) : d;
+      s[j] += t;
+      q[j] += t * d;
     }
   for (; i + LANES <= length; i += LANES) {
-    vector d = load(row + i) - k;
-    s[1] += d;
-    q[1] += d * d;
+    vector d = load(row + i) - shift, t = back ? load(g + i) : d;
+    s[1] += t;
+    q[1] += t * d;
   }
   if (i < length) {
-    vector d = keep_part(load_part(row + i, length - i) - k, length - i);
-    s[2] += d;
-    q[2] += d * d;
-  }
-  *sum = (s[0] + s[1]) + (s[2] + s[3]);
-  *square = (q[0] + q[1]) + (q[2] + q[3]);
-}
-
-/* A row; the lanes of a long one are summed piece by piece, so that they keep their digits. */
-static inline void row_moments(const float *row, vector k, vector *sum, vector *square) {
-  if (inner <= PIECE) {
-    piece_moments(row, inner, k, sum, square);
-    return;
-  }
-  double s[LANES] = {}, q[LANES] = {};
-  for (size_t i = 0; i < inner; i += PIECE) {
-    piece_moments(row + i, inner - i < PIECE ? inner - i : PIECE, k, sum, square);
-    widen(s, *sum);
-    widen(q, *square);
-  }
-  narrow(sum, s);
-  narrow(square, q);
-}
-
-static inline void piece_products(const float *g, const float *row, size_t length, vector mean, vector *sum, vector *product) {
-  vector s[4] = {}, q[4] = {};
-  size_t i = 0;
-  for (; i + 4 * LANES <= length; i += 4 * LANES)
-    for (int j = 0; j < 4; j++) {
-      vector d = load(g + i + j * LANES);
-      s[j] += d;
-      q[j] += d * (load(row + i + j * LANES) - mean);
-    }
-  for (; i + LANES <= length; i += LANES) {
-    vector d = load(g + i);
-    s[1] += d;
-    q[1] += d * (load(row + i) - mean);
-  }
-  if (i < length) {
-    vector d = load_part(g + i, length - i);
-    s[2] += d;
-    q[2] += d * (load_part(row + i, length - i) - mean);
+    vector d = load_part(row + i, length - i) - shift;
+    vector t = back ? load_part(g + i, length - i) : keep_part(d, length - i);
+    s[2] += t;
+    q[2] += t * d;
   }
   *sum = (s[0] + s[1]) + (s[2] + s[3]);
   *product = (q[0] + q[1]) + (q[2] + q[3]);
 }
 
-static inline void row_products(const float *g, const float *row, vector mean, vector *sum, vector *product) {
+/* A row; the lanes of a long one are summed piece by piece, so that they keep their digits. */
+generic void row_sums(int back, const float *g, const float *row, vector shift, vector *sum, vector *product) {
   if (inner <= PIECE) {
-    piece_products(g, row, inner, mean, sum, product);
+    piece_sums(back, g, row, inner, shift, sum, product);
     return;
   }
   double s[LANES] = {}, q[LANES] = {};
   for (size_t i = 0; i < inner; i += PIECE) {
-    piece_products(g + i, row + i, inner - i < PIECE ? inner - i : PIECE, mean, sum, product);
+    piece_sums(back, g + i, row + i, inner - i < PIECE ? inner - i : PIECE, shift, sum, product);
     widen(s, *sum);
     widen(q, *product);
   }
@@ -269,43 +236,21 @@ static void clear(struct sums *sums, size_t n) {
   memset(sums->b, 0, n * sizeof(double));
 }
 
-static void moments_first(int thread) {
+generic void sums_first(int back, int thread) {
   struct sums *sums = &part[thread];
   size_t begin = from(samples, thread), end = from(samples, thread + 1);
   clear(sums, channels);
   sums->count = (end - begin) * inner;
-  if (begin == end) return;
+  const float *shift = back ? factors[thread].mean : sums->k;
   size_t sampled = inner < 1024 ? inner : 1024; /* enough for a shift: it must be near the mean, not be it */
   for (size_t n = begin; n < end; n++)
     for (size_t c = 0; c < channels; c += LANES) {
       size_t count = channels - c < LANES ? channels - c : LANES;
       vector s[LANES] = {}, q[LANES] = {};
       for (size_t j = 0; j < count; j++) {
-        const float *row = x + (n * channels + c + j) * inner;
-        if (n == begin) sums->k[c + j] = mean_of(row, sampled, 1);
-        row_moments(row, all(sums->k[c + j]), &s[j], &q[j]);
-      }
-      if (count == LANES) {
-        add_block(sums->a + c, s);
-        add_block(sums->b + c, q);
-      } else {
-        add_rows(sums->a + c, s, count);
-        add_rows(sums->b + c, q, count);
-      }
-    }
-}
-
-static void products_first(int thread) {
-  struct sums *sums = &part[thread];
-  const float *mean = factors[thread].mean;
-  clear(sums, channels);
-  for (size_t n = from(samples, thread), end = from(samples, thread + 1); n < end; n++)
-    for (size_t c = 0; c < channels; c += LANES) {
-      size_t count = channels - c < LANES ? channels - c : LANES;
-      vector s[LANES] = {}, q[LANES] = {};
-      for (size_t j = 0; j < count; j++) {
         size_t at = (n * channels + c + j) * inner;
-        row_products(dy + at, x + at, all(mean[c + j]), &s[j], &q[j]);
+        if (!back && n == begin) sums->k[c + j] = mean_of(x + at, sampled, 1);
+        row_sums(back, dy + at, x + at, all(shift[c + j]), &s[j], &q[j]);
       }
       if (count == LANES) {
         add_block(sums->a + c, s);
@@ -342,13 +287,14 @@ static void ends(int thread, size_t *begin, size_t *end, size_t *rest) {
   }
 
 /* A block of short rows, in the order of memory. */
-static inline void moments_short(const float *row, struct sums *sums, size_t vectors) {
+generic void short_sums(int back, size_t at, const float *shift, struct sums *sums, size_t vectors) {
   vector s[8] = {}, q[8] = {};
   for (size_t r = 0; r < MANY_ROWS; r++)
     for (size_t v = 0; v < vectors; v++) {
-      vector d = load(row + (r * vectors + v) * LANES) - *(vector *)(sums->k + v * LANES);
-      s[v] += d;
-      q[v] += d * d;
+      size_t p = at + (r * vectors + v) * LANES;
+      vector d = load(x + p) - *(vector *)(shift + v * LANES), t = back ? load(dy + p) : d;
+      s[v] += t;
+      q[v] += t * d;
     }
   for (size_t v = 0; v < vectors; v++) {
     widen(sums->a + v * LANES, s[v]);
@@ -357,96 +303,49 @@ static inline void moments_short(const float *row, struct sums *sums, size_t vec
 }
 
 /* A block of rows of any length, vector by vector; inlined with a constant number of rows. */
-static inline void moments_rows(const float *row, struct sums *sums, size_t rows) {
+generic void rows_sums(int back, size_t at, const float *shift, struct sums *sums, size_t rows) {
   for (size_t v = 0; v < period; v += LANES) {
-    vector k = *(vector *)(sums->k + v), s = {}, q = {};
+    vector k = *(vector *)(shift + v), s = {}, q = {};
     for (size_t r = 0; r < rows; r++) {
-      vector d = load(row + r * period + v) - k;
-      s += d;
-      q += d * d;
+      size_t p = at + r * period + v;
+      vector d = load(x + p) - k, t = back ? load(dy + p) : d;
+      s += t;
+      q += t * d;
     }
     widen(sums->a + v, s);
     widen(sums->b + v, q);
   }
 }
 
-static void moments_last(int thread) {
+/* A shift near the means of a thread's rows: that of the first few. */
+static void shift_last(struct sums *sums, const float *at) {
+  size_t sampled = sums->count < FEW_ROWS ? sums->count : FEW_ROWS;
+  for (size_t c = 0; c < channels; c++) sums->k[c] = mean_of(at + c, sampled, channels);
+  for (size_t c = channels; c < period; c++) sums->k[c] = sums->k[c - channels];
+}
+
+generic void sums_last(int back, int thread) {
   struct sums *sums = &part[thread];
   size_t begin, end, rest, r;
   ends(thread, &begin, &end, &rest);
   clear(sums, period);
   sums->count = (end - begin) * folds + rest / channels;
   if (sums->count == 0) return;
-  const float *at = x + begin * period;
-  size_t sampled = sums->count < FEW_ROWS ? sums->count : FEW_ROWS;
-  for (size_t c = 0; c < channels; c++) sums->k[c] = 0;
-  for (size_t i = 0; i < sampled; i++)
-    for (size_t c = 0; c < channels; c++) sums->k[c] += at[i * channels + c];
-  for (size_t c = 0; c < channels; c++) sums->k[c] /= sampled;
-  for (size_t c = channels; c < period; c++) sums->k[c] = sums->k[c - channels];
+  if (!back) shift_last(sums, x + begin * period);
+  const float *shift = back ? factors[thread].mean : sums->k;
   r = begin;
 #define BLOCKS(vectors) \
-  if (vectors) for (; r + MANY_ROWS <= end; r += MANY_ROWS) moments_short(x + r * period, sums, vectors)
+  if (vectors) for (; r + MANY_ROWS <= end; r += MANY_ROWS) short_sums(back, r * period, shift, sums, vectors)
   FOR_VECTORS(BLOCKS)
 #undef BLOCKS
   if (period <= SHORT)
-    for (; r + MANY_ROWS <= end; r += MANY_ROWS) moments_rows(x + r * period, sums, MANY_ROWS);
-  for (; r + FEW_ROWS <= end; r += FEW_ROWS) moments_rows(x + r * period, sums, FEW_ROWS);
-  for (; r < end; r++) moments_rows(x + r * period, sums, 1);
+    for (; r + MANY_ROWS <= end; r += MANY_ROWS) rows_sums(back, r * period, shift, sums, MANY_ROWS);
+  for (; r + FEW_ROWS <= end; r += FEW_ROWS) rows_sums(back, r * period, shift, sums, FEW_ROWS);
+  for (; r < end; r++) rows_sums(back, r * period, shift, sums, 1);
   for (size_t i = 0; i < rest; i++) {
-    float d = x[end * period + i] - sums->k[i];
-    sums->a[i] += d;
-    sums->b[i] += (double)d * d;
-  }
-}
-
-static inline void products_short(const float *g, const float *row, const float *mean, struct sums *sums, size_t vectors) {
-  vector s[8] = {}, q[8] = {};
-  for (size_t r = 0; r < MANY_ROWS; r++)
-    for (size_t v = 0; v < vectors; v++) {
-      size_t p = (r * vectors + v) * LANES;
-      vector d = load(g + p);
-      s[v] += d;
-      q[v] += d * (load(row + p) - *(vector *)(mean + v * LANES));
-    }
-  for (size_t v = 0; v < vectors; v++) {
-    widen(sums->a + v * LANES, s[v]);
-    widen(sums->b + v * LANES, q[v]);
-  }
-}
-
-static inline void products_rows(const float *g, const float *row, const float *mean, struct sums *sums, size_t rows) {
-  for (size_t v = 0; v < period; v += LANES) {
-    vector m = *(vector *)(mean + v), s = {}, q = {};
-    for (size_t r = 0; r < rows; r++) {
-      vector d = load(g + r * period + v);
-      s += d;
-      q += d * (load(row + r * period + v) - m);
-    }
-    widen(sums->a + v, s);
-    widen(sums->b + v, q);
-  }
-}
-
-static void products_last(int thread) {
-  struct sums *sums = &part[thread];
-  const float *mean = factors[thread].mean;
-  size_t begin, end, rest, r;
-  ends(thread, &begin, &end, &rest);
-  clear(sums, period);
-  r = begin;
-#define BLOCKS(vectors) \
-  if (vectors) for (; r + MANY_ROWS <= end; r += MANY_ROWS) products_short(dy + r * period, x + r * period, mean, sums, vectors)
-  FOR_VECTORS(BLOCKS)
-#undef BLOCKS
-  if (period <= SHORT)
-    for (; r + MANY_ROWS <= end; r += MANY_ROWS) products_rows(dy + r * period, x + r * period, mean, sums, MANY_ROWS);
-  for (; r + FEW_ROWS <= end; r += FEW_ROWS) products_rows(dy + r * period, x + r * period, mean, sums, FEW_ROWS);
-  for (; r < end; r++) products_rows(dy + r * period, x + r * period, mean, sums, 1);
-  for (size_t i = 0; i < rest; i++) {
-    float g = dy[end * period + i];
-    sums->a[i] += g;
-    sums->b[i] += (double)g * (x[end * period + i] - mean[i]);
+    float d = x[end * period + i] - shift[i], t = back ? dy[end * period + i] : d;
+    sums->a[i] += t;
+    sums->b[i] += (double)t * d;
   }
 }
 
@@ -519,132 +418,85 @@ static void backward_factors(int thread) {
     else store(to, v);                    \
   } while (0)
 
-static inline void normalize_first(int thread, int streaming) {
-  struct factors f = factors[thread];
-  for (size_t n = from(samples, thread), end = from(samples, thread + 1); n < end; n++)
-    for (size_t c = 0; c < channels; c++) {
-      const float *row = x + (n * channels + c) * inner;
-      float *to = y + (n * channels + c) * inner;
-      vector mean = all(f.mean[c]), a = all(f.a[c]), b = all(f.b[c]);
-      size_t i = 0;
-      for (; i + 4 * LANES <= inner; i += 4 * LANES)
-        for (int j = 0; j < 4; j++) PUT(to + i + j * LANES, (load(row + i + j * LANES) - mean) * a + b);
-      for (; i + LANES <= inner; i += LANES) PUT(to + i, (load(row + i) - mean) * a + b);
-      if (i < inner) store_part(to + i, (load_part(row + i, inner - i) - mean) * a + b, inner - i);
-    }
-}
+/* y = d * a + b or dx = dy * a + (d * b + c), where d = x - mean: an element, and a vector of any width. */
+#define VALUE(g, d, a, b, c) (back ? (g) * (a) + ((d) * (b) + (c)) : (d) * (a) + (b))
 
-static inline void gradient_first(int thread, int streaming) {
+generic void write_first(int back, int thread, int streaming) {
   struct factors f = factors[thread];
   for (size_t n = from(samples, thread), end = from(samples, thread + 1); n < end; n++)
     for (size_t ch = 0; ch < channels; ch++) {
-      size_t at = (n * channels + ch) * inner;
+      size_t at = (n * channels + ch) * inner, i = 0;
       const float *row = x + at, *g = dy + at;
-      float *to = dx + at;
+      float *to = (back ? dx : y) + at;
       vector mean = all(f.mean[ch]), a = all(f.a[ch]), b = all(f.b[ch]), c = all(f.c[ch]);
-      size_t i = 0;
       for (; i + 4 * LANES <= inner; i += 4 * LANES)
         for (int j = 0; j < 4; j++) {
           size_t p = i + j * LANES;
-          PUT(to + p, load(g + p) * a + ((load(row + p) - mean) * b + c));
+          PUT(to + p, VALUE(load(g + p), load(row + p) - mean, a, b, c));
         }
-      for (; i + LANES <= inner; i += LANES) PUT(to + i, load(g + i) * a + ((load(row + i) - mean) * b + c));
+      for (; i + LANES <= inner; i += LANES) PUT(to + i, VALUE(load(g + i), load(row + i) - mean, a, b, c));
       if (i < inner) {
         size_t n = inner - i;
-        store_part(to + i, load_part(g + i, n) * a + ((load_part(row + i, n) - mean) * b + c), n);
+        store_part(to + i, VALUE(load_part(g + i, n), load_part(row + i, n) - mean, a, b, c), n);
       }
     }
 }
 
-static inline void normalize_rows(struct factors f, size_t begin, size_t end, size_t vectors, int streaming) {
+generic void write_rows(int back, struct factors f, size_t begin, size_t end, size_t vectors, int streaming) {
+  float *to = back ? dx : y;
   for (size_t r = begin; r < end; r++)
     for (size_t v = 0; v < vectors; v++) {
-      size_t c = v * LANES, p = r * vectors * LANES + c;
-      PUT(y + p, (load(x + p) - *(vector *)(f.mean + c)) * *(vector *)(f.a + c) + *(vector *)(f.b + c));
+      size_t i = v * LANES, p = r * vectors * LANES + i;
+      vector a = *(vector *)(f.a + i), b = *(vector *)(f.b + i), c = *(vector *)(f.c + i);
+      PUT(to + p, VALUE(load(dy + p), load(x + p) - *(vector *)(f.mean + i), a, b, c));
     }
 }
 
-static inline void normalize_last(int thread, int streaming) {
+generic void write_last(int back, int thread, int streaming) {
   struct factors f = factors[thread];
+  float *to = back ? dx : y;
   size_t begin, end, rest;
   ends(thread, &begin, &end, &rest);
-#define ROWS(vectors) normalize_rows(f, begin, end, vectors ? vectors : period / LANES, streaming)
-  FOR_VECTORS(ROWS)
-#undef ROWS
-  for (size_t i = 0; i < rest; i++) y[end * period + i] = (x[end * period + i] - f.mean[i]) * f.a[i] + f.b[i];
-}
-
-static inline void gradient_rows(struct factors f, size_t begin, size_t end, size_t vectors, int streaming) {
-  for (size_t r = begin; r < end; r++)
-    for (size_t v = 0; v < vectors; v++) {
-      size_t c = v * LANES, p = r * vectors * LANES + c;
-      vector d = load(x + p) - *(vector *)(f.mean + c);
-      PUT(dx + p, load(dy + p) * *(vector *)(f.a + c) + (d * *(vector *)(f.b + c) + *(vector *)(f.c + c)));
-    }
-}
-
-static inline void gradient_last(int thread, int streaming) {
-  struct factors f = factors[thread];
-  size_t begin, end, rest;
-  ends(thread, &begin, &end, &rest);
-#define ROWS(vectors) gradient_rows(f, begin, end, vectors ? vectors : period / LANES, streaming)
+#define ROWS(vectors) write_rows(back, f, begin, end, vectors ? vectors : period / LANES, streaming)
   FOR_VECTORS(ROWS)
 #undef ROWS
   for (size_t i = 0; i < rest; i++) {
     size_t p = end * period + i;
-    dx[p] = dy[p] * f.a[i] + ((x[p] - f.mean[i]) * f.b[i] + f.c[i]);
+    to[p] = VALUE(dy[p], x[p] - f.mean[i], f.a[i], f.b[i], f.c[i]);
   }
 }
 
 /* --- calls ----------------------------------------------------------------------------------------------------- */
 
-static void forward(int thread) {
+generic void pass(int back, int thread) {
+  struct factors f = factors[thread];
   if (last) {
-    moments_last(thread);
+    sums_last(back, thread);
     fold(&part[thread]);
   } else {
-    moments_first(thread);
+    sums_first(back, thread);
   }
   meet();
-  forward_factors(thread);
+  if (back) backward_factors(thread);
+  else forward_factors(thread);
   if (last) {
-    repeat(factors[thread].mean);
-    repeat(factors[thread].a);
-    repeat(factors[thread].b);
-    if (job.streaming) normalize_last(thread, 1);
-    else normalize_last(thread, 0);
+    repeat(f.mean);
+    repeat(f.a);
+    repeat(f.b);
+    repeat(f.c);
+    if (job.streaming) write_last(back, thread, 1);
+    else write_last(back, thread, 0);
   } else if (job.streaming) {
-    normalize_first(thread, 1);
+    write_first(back, thread, 1);
   } else {
-    normalize_first(thread, 0);
+    write_first(back, thread, 0);
   }
   if (job.streaming) fence();
   meet();
 }
 
-static void backward(int thread) {
-  if (last) {
-    products_last(thread);
-    fold(&part[thread]);
-  } else {
-    products_first(thread);
-  }
-  meet();
-  backward_factors(thread);
-  if (last) {
-    repeat(factors[thread].a);
-    repeat(factors[thread].b);
-    repeat(factors[thread].c);
-    if (job.streaming) gradient_last(thread, 1);
-    else gradient_last(thread, 0);
-  } else if (job.streaming) {
-    gradient_first(thread, 1);
-  } else {
-    gradient_first(thread, 0);
-  }
-  if (job.streaming) fence();
-  meet();
-}
+static void forward(int thread) { pass(0, thread); }
+static void backward(int thread) { pass(1, thread); }
 
 static inline void copy_part(int thread, int streaming) {
   size_t vectors = samples * channels * inner / LANES;

@@ -1,8 +1,6 @@
 /**
  * The limit, in C: compiled for this machine, with ordinary stores and with such as bypass the caches, which Wasm cannot
  * say; a plain copy by the same program; and the program with vectors as short as those of Wasm.
- *
- * @module
  */
 
 import { startChild } from "./child.ts";
@@ -21,13 +19,7 @@ export const FLAGS = ["-O3", "-march=native", "-fno-math-errno"] as const;
 /** Four lanes, with the instructions of AVX and FMA, as engines compile SIMD128. */
 const NARROW_FLAGS = [...FLAGS, "-mno-avx512f", "-DLANES=4"] as const;
 
-/**
- * Compiles the program and starts it.
- *
- * @param options `folder`: where the binary goes; `threads`: the numbers of threads to measure; `narrow`: with vectors of
- * 128 bits, instead of the longest of this machine
- * @returns the subject, or why there is none
- */
+/** Compiles the program and starts it. */
 export async function limitSubject(
   { folder, threads, narrow = false }: {
     readonly folder: URL;

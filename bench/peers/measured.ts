@@ -1,8 +1,4 @@
-/**
- * What one run measured, and how to look something up in it.
- *
- * @module
- */
+/** What one run measured, and how to look something up in it. */
 
 import type { BatchShape } from "../batches.ts";
 import type { Checked, Measurement, Row } from "./rounds.ts";

@@ -1,8 +1,4 @@
-/**
- * Just enough of ONNX to write a graph: protobuf messages with the field numbers of onnx.proto.
- *
- * @module
- */
+/** Just enough of ONNX to write a graph: protobuf messages with the field numbers of onnx.proto. */
 
 /** A node: operator, inputs, outputs, attributes. Integers and lists of them, and floats as `{ float }`. */
 export interface Node {
@@ -44,57 +40,53 @@ const ATTRIBUTE = { float: 1, int: 2, ints: 7 } as const;
 /** A float attribute. */
 export const float = (value: number): { float: number } => ({ float: value });
 
-/**
- * Writes a model.
- *
- * @param graph the graph
- * @returns the bytes of a ModelProto
- */
+/** A message: values by field number, ascending. Integers are varints, lists repeat their field. */
+type Message = { readonly [field: number]: Value };
+type Value = number | string | { readonly float: number } | Uint8Array | readonly Value[];
+
+/** Writes a model: the bytes of a ModelProto. */
 export function encodeModel({ nodes, constants, inputs, outputs }: Graph): Uint8Array<ArrayBuffer> {
-  const graph = join(
-    ...nodes.map((node) => message(1, encodeNode(node))),
-    text(2, "batch_norm"),
-    ...constants.map((constant) => message(5, encodeConstant(constant))),
-    ...inputs.map((port) => message(11, encodePort(port))),
-    ...outputs.map((port) => message(12, encodePort(port))),
-  );
-  const opset = join(text(1, ""), integer(2, OPSET));
-  return join(integer(1, IR_VERSION), message(7, graph), message(8, opset));
+  const graph = encode({
+    ...{ 1: nodes.map(encodeNode), 2: "batch_norm", 5: constants.map(encodeConstant) },
+    ...{ 11: inputs.map(encodePort), 12: outputs.map(encodePort) },
+  });
+  return encode({ 1: IR_VERSION, 7: graph, 8: encode({ 1: "", 2: OPSET }) });
 }
 
-function encodeNode({ op, inputs, outputs, attributes = {} }: Node): Uint8Array<ArrayBuffer> {
+function encodeNode({ op, inputs, outputs, attributes = {} }: Node): Uint8Array {
+  const encoded = Object.entries(attributes).map(([name, value]) => {
+    if (typeof value === "number") return encode({ 1: name, 3: value, 20: ATTRIBUTE.int });
+    if ("float" in value) return encode({ 1: name, 2: value, 20: ATTRIBUTE.float });
+    return encode({ 1: name, 8: value, 20: ATTRIBUTE.ints });
+  });
+  return encode({ 1: inputs, 2: outputs, 4: op, 5: encoded });
+}
+
+function encodeConstant({ name, dims, values }: Constant): Uint8Array {
+  const type = values instanceof Float32Array ? FLOAT : INT64;
+  return encode({ 1: dims, 2: type, 8: name, 9: new Uint8Array(values.buffer) });
+}
+
+function encodePort({ name, dims }: Port): Uint8Array {
+  const shape = encode({ 1: dims.map((extent) => encode({ 1: extent })) });
+  return encode({ 1: name, 2: encode({ 1: encode({ 1: FLOAT, 2: shape }) }) });
+}
+
+function encode(message: Message): Uint8Array<ArrayBuffer> {
   return join(
-    ...inputs.map((name) => text(1, name)),
-    ...outputs.map((name) => text(2, name)),
-    text(4, op),
-    ...Object.entries(attributes).map(([name, value]) => {
-      if (typeof value === "number") {
-        return message(5, join(text(1, name), integer(3, value), integer(20, ATTRIBUTE.int)));
-      }
-      if ("float" in value) {
-        const bytes = new Uint8Array(Float32Array.of(value.float).buffer);
-        const field = join(varint(2 << 3 | 5), bytes);
-        return message(5, join(text(1, name), field, integer(20, ATTRIBUTE.float)));
-      }
-      const list = value.map((item) => integer(8, item));
-      return message(5, join(text(1, name), ...list, integer(20, ATTRIBUTE.ints)));
-    }),
+    ...Object.entries(message).flatMap(([field, value]) =>
+      [value].flat(1).map((one) => encodeField(Number(field), one))
+    ),
   );
 }
 
-function encodeConstant({ name, dims, values }: Constant): Uint8Array<ArrayBuffer> {
-  return join(
-    ...dims.map((extent) => integer(1, extent)),
-    integer(2, values instanceof Float32Array ? FLOAT : INT64),
-    text(8, name),
-    message(9, new Uint8Array(values.buffer)),
-  );
-}
-
-function encodePort({ name, dims }: Port): Uint8Array<ArrayBuffer> {
-  const extents = dims.map((extent) => message(1, integer(1, extent)));
-  const tensor = join(integer(1, FLOAT), message(2, join(...extents)));
-  return join(text(1, name), message(2, message(1, tensor)));
+function encodeField(field: number, value: Value): Uint8Array {
+  if (typeof value === "number") return join(varint(field << 3), varint(value));
+  if (typeof value === "object" && "float" in value) {
+    return join(varint(field << 3 | 5), new Uint8Array(Float32Array.of(value.float).buffer));
+  }
+  const body = typeof value === "string" ? new TextEncoder().encode(value) : value as Uint8Array;
+  return join(varint(field << 3 | 2), varint(body.length), body);
 }
 
 function join(...parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
@@ -107,20 +99,8 @@ function join(...parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   return joined;
 }
 
-function varint(value: number): Uint8Array<ArrayBuffer> {
+function varint(value: number): Uint8Array {
   const bytes: number[] = [];
   for (; value > 127; value = Math.floor(value / 128)) bytes.push(value % 128 | 128);
   return Uint8Array.of(...bytes, value);
-}
-
-function integer(field: number, value: number): Uint8Array<ArrayBuffer> {
-  return join(varint(field << 3), varint(value));
-}
-
-function message(field: number, body: Uint8Array): Uint8Array<ArrayBuffer> {
-  return join(varint(field << 3 | 2), varint(body.length), body);
-}
-
-function text(field: number, value: string): Uint8Array<ArrayBuffer> {
-  return message(field, new TextEncoder().encode(value));
 }

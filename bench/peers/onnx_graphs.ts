@@ -1,12 +1,11 @@
 /**
  * Batch normalization in training as ONNX graphs. Inputs x, g and b (scale and bias), for backward dy; outputs y, dx, dg
  * and db.
- *
- * @module
  */
 
 import { type Constant, float, type Graph, type Node, type Port } from "./onnx.ts";
-import { EPS, MOMENTUM, type plainLayout } from "./subject.ts";
+import { EPS, MOMENTUM } from "../batches.ts";
+import type { plainLayout } from "./subject.ts";
 
 type Layout = ReturnType<typeof plainLayout>;
 

@@ -1,20 +1,11 @@
-/**
- * onnxruntime-node: its operator in training mode, and a graph of primitive ones.
- *
- * @module
- */
+/** onnxruntime-node: its operator in training mode, and a graph of primitive ones. */
 
 import { encodeModel, type Graph } from "./onnx.ts";
 import { operatorBoth, operatorForward, primitiveBoth, primitiveForward } from "./onnx_graphs.ts";
 import type { Packages } from "./packages.ts";
-import {
-  type Candidate,
-  type Numbers,
-  plainLayout,
-  type Results,
-  timeCalls,
-  type Work,
-} from "./subject.ts";
+import type { Results } from "../errors.ts";
+import type { Numbers } from "../batches.ts";
+import { type Candidate, plainLayout, timeCalls, type Work } from "./subject.ts";
 
 /** What its rows are called, the fastest of which is held against ours. */
 export const ONNX = "onnxruntime-node";
@@ -47,13 +38,7 @@ const GRAPHS = {
 /** The ways that are measured. */
 export const KINDS = Object.keys(GRAPHS) as readonly (keyof typeof GRAPHS)[];
 
-/**
- * Loads it. Each way and number of threads is a subject of its own: a session keeps all memory that it ever used.
- *
- * @param packages where it is installed
- * @param options `kind`: the way; `threads`: the number of threads
- * @returns the subject, or why there is none
- */
+/** Loads it. Each way and number of threads is a subject of its own: a session keeps all memory that it ever used. */
 export function onnxruntimeSubject(
   packages: Packages,
   { kind, threads }: { readonly kind: keyof typeof GRAPHS; readonly threads: number },
@@ -100,7 +85,7 @@ export function onnxruntimeSubject(
 
 interface Running extends AsyncDisposable {
   readonly run: () => Promise<unknown>;
-  readonly results: () => Promise<Results>;
+  readonly results: () => Promise<Required<Results>>;
 }
 
 /** A session whose outputs are made beforehand, which spares it a copy. */

@@ -1,8 +1,4 @@
-/**
- * The peers that come from npm: pinned in `npm/`, installed there on first use and used by nothing else.
- *
- * @module
- */
+/** The peers that come from npm: pinned in `npm/`, installed there on first use and used by nothing else. */
 
 import { createRequire } from "node:module";
 
@@ -21,12 +17,7 @@ export interface Packages {
 const FOLDER = new URL("npm/", import.meta.url);
 const INSTALLED = new URL("node_modules/.package-lock.json", FOLDER);
 
-/**
- * Installs the packages unless they are there, and says so.
- *
- * @param options `install`: whether it may; without it, what is not there is not measured
- * @returns how to load them
- */
+/** Installs the packages unless they are there, and says so. */
 export async function openPackages(
   { install }: { readonly install: boolean },
 ): Promise<Packages> {

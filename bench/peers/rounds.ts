@@ -1,14 +1,12 @@
 /**
  * The loop: everybody takes a turn, round by round, so that a disturbance of the machine meets all of them, and gets the
  * median over the rounds. Whoever computes something else than batch normalization is not timed.
- *
- * @module
  */
 
-import { type BatchShape, elementsOf } from "../batches.ts";
+import { type BatchShape, elementsOf, numbersOf } from "../batches.ts";
+import { assertRight, type Errors, errorsOf } from "../errors.ts";
 import { FAR, NEAR } from "./cases.ts";
-import type { Absent, Contender, Numbers, Opened, Subject, Work } from "./subject.ts";
-import { type Errors, truthOf } from "./truth.ts";
+import type { Absent, Contender, Opened, Subject, Work } from "./subject.ts";
 
 /** How long one kind of work takes. */
 export interface Row {
@@ -60,70 +58,56 @@ interface Entry {
   readonly samples: number[];
 }
 
-/** Who was absent so far. */
-interface Roll {
-  readonly absent: Absent[];
-  readonly miss: (who: Pick<Absent, "name" | "threads">, error: unknown) => void;
-  readonly isAbsent: (who: Pick<Absent, "name" | "threads">) => boolean;
-}
+/** Does something with somebody, who is absent from then on where it fails, and skipped. */
+type Attempt = (
+  who: Pick<Absent, "name" | "threads">,
+  body: () => Promise<unknown>,
+) => Promise<void>;
 
-function newRoll(): Roll {
-  const absent: Absent[] = [];
-  return {
-    absent,
-    miss: ({ name, threads }, error) => {
-      const message = error instanceof Error ? error.message : String(error);
-      absent.push({ name, threads, missing: message.split("\n")[0].replace(/\.$/, "") });
-    },
-    isAbsent: ({ name, threads }) =>
-      absent.some((one) => one.name === name && one.threads === threads),
-  };
-}
-
-/**
- * Measures one batch.
- *
- * @param subjects who takes turns
- * @param shape the batch
- * @param numbersOf makes its values for a mean of x
- * @param effort how many turns
- * @returns medians, errors, and who was absent
- */
+/** Measures one batch: medians, errors, and who was absent. */
 export async function measureCase(
   subjects: readonly Subject[],
   shape: BatchShape,
-  numbersOf: (mean: number) => Numbers,
   effort: Effort,
 ): Promise<Measurement> {
-  const roll = newRoll();
-  const checks = await measureErrors(subjects, shape, numbersOf(FAR), roll);
-  const rows = await measureTimes(subjects, shape, numbersOf(NEAR), effort, roll);
-  return { shape, rows, checks, absent: roll.absent };
+  const absent: Absent[] = [];
+  const isAbsent = (who: Pick<Absent, "name" | "threads">) =>
+    absent.some(({ name, threads }) => name === who.name && threads === who.threads);
+  const attempt: Attempt = async (who, body) => {
+    if (isAbsent(who)) return;
+    try {
+      await body();
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      const missing = message.split("\n")[0].replace(/\.$/, "");
+      absent.push({ name: who.name, threads: who.threads, missing });
+    }
+  };
+  const checks = await measureErrors(subjects, shape, attempt);
+  const rows = await measureTimes(subjects, shape, effort, attempt);
+  return { shape, rows: rows.filter((row) => !isAbsent(row)), checks, absent };
 }
 
 /** Looks how exact everybody is, one after the other. */
 async function measureErrors(
   subjects: readonly Subject[],
   shape: BatchShape,
-  numbers: Numbers,
-  roll: Roll,
+  attempt: Attempt,
 ): Promise<Checked[]> {
-  const truth = truthOf(shape, numbers);
+  const numbers = numbersOf(shape, { mean: FAR });
   const checks: Checked[] = [];
   for (const subject of subjects) {
-    try {
+    await attempt(subject, async () => {
       await using opened = await subject.open(shape, numbers);
       for (const { name, threads, results } of opened.contenders) {
         if (!results) continue;
-        try {
-          checks.push({ name, threads, errors: truth.errors(await results()) });
-        } catch (error) {
-          roll.miss({ name, threads }, error);
-        }
+        await attempt(
+          { name, threads },
+          async () =>
+            checks.push({ name, threads, errors: errorsOf(shape, numbers, await results()) }),
+        );
       }
-    } catch (error) {
-      roll.miss(subject, error);
-    }
+    });
   }
   return checks;
 }
@@ -132,24 +116,18 @@ async function measureErrors(
 async function measureTimes(
   subjects: readonly Subject[],
   shape: BatchShape,
-  numbers: Numbers,
   { rounds, turn, warmUp }: Effort,
-  roll: Roll,
+  attempt: Attempt,
 ): Promise<Row[]> {
   const large = elementsOf(shape) * Float32Array.BYTES_PER_ELEMENT >= LARGE;
-  const truth = truthOf(shape, numbers);
+  const numbers = numbersOf(shape, { mean: NEAR });
   const entries = new Map<string, Entry>();
   const kept = new Map<Subject, Opened>();
   await using stack = new AsyncDisposableStack();
 
   const first = async (contender: Contender): Promise<void> => {
     const { works, time, results } = contender;
-    if (results) {
-      const { y, dx, sums } = truth.errors(await results());
-      if (!(Math.max(y, dx, sums) <= WRONG)) {
-        throw new RangeError(`wrong: y is off by ${y}, dx by ${dx}, their sums by ${sums}`);
-      }
-    }
+    if (results) assertRight(errorsOf(shape, numbers, await results()), WRONG);
     for (const work of works) {
       entries.set(keyOf(contender, work), {
         calls: large ? 1 : await enough((calls) => time(work, calls), turn, warmUp),
@@ -167,17 +145,6 @@ async function measureTimes(
       samples.push(await contender.time(work, calls) / calls);
     }
   };
-  const visit = async ({ contenders }: Opened, round: number): Promise<void> => {
-    for (const contender of contenders) {
-      if (roll.isAbsent(contender)) continue;
-      try {
-        if (round === 0) await first(contender);
-        await take(contender, round);
-      } catch (error) {
-        roll.miss(contender, error);
-      }
-    }
-  };
   const openOnce = async (subject: Subject): Promise<Opened> => {
     const opened = kept.get(subject) ?? stack.use(await subject.open(shape, numbers));
     kept.set(subject, opened);
@@ -187,24 +154,22 @@ async function measureTimes(
   for (let round = 0; round < rounds; round++) {
     const ends = subjects.length > 0 ? round % subjects.length : 0;
     for (const subject of [...subjects.slice(ends), ...subjects.slice(0, ends)]) {
-      if (roll.isAbsent(subject)) continue;
-      try {
+      await attempt(subject, async () => {
         const opened = large ? await subject.open(shape, numbers) : await openOnce(subject);
-        try {
-          await visit(opened, round);
-        } finally {
-          if (large) await opened[Symbol.asyncDispose]();
+        for (const contender of opened.contenders) {
+          await attempt(contender, async () => {
+            if (round === 0) await first(contender);
+            await take(contender, round);
+          });
         }
-      } catch (error) {
-        roll.miss(subject, error);
-      }
+        if (large) await opened[Symbol.asyncDispose]();
+      });
     }
   }
-  return [...entries].flatMap(([key, { samples }]): Row[] => {
+  return [...entries].filter(([, { samples }]) => samples.length > 0).map(([key, { samples }]) => {
     const [name, threads, work] = JSON.parse(key);
-    if (samples.length === 0 || roll.isAbsent({ name, threads })) return [];
     const sorted = samples.toSorted((a, b) => a - b);
-    return [{ name, threads, work, median: middle(sorted), fastest: sorted[0] }];
+    return { name, threads, work, median: middle(sorted), fastest: sorted[0] };
   });
 }
 

@@ -1,20 +1,17 @@
-/**
- * The section of bench/README.md that a run writes: verdicts, then a table per batch.
- *
- * @module
- */
+/** The section of bench/README.md that a run writes, its chart, and a line for the end of the log. */
 
 import { elementsOf, titleOf } from "../batches.ts";
-import { figure, paragraph, table } from "../groups/markdown.ts";
+import { chart, type Dot, dots, heightOf } from "../chart.ts";
+import { goalSection } from "../goals.ts";
+import { distance, figure, list, paragraph, section, table, time } from "../report.ts";
 import { SMALLEST } from "./cases.ts";
-import { COPY } from "./limit.ts";
+import { COPY, LIMIT } from "./limit.ts";
 import { caseOf, checkedOf, type Measured, OURS, rowOf, type Whose } from "./measured.ts";
+import { ONNX } from "./onnxruntime.ts";
 import type { Measurement } from "./rounds.ts";
 import { type Absent, PASSES, type Work } from "./subject.ts";
+import { TORCH } from "./torch.ts";
 import { verdicts } from "./verdict.ts";
-
-/** What stands before and after the section. */
-export const MARKERS = ["<!-- peers:begin -->", "<!-- peers:end -->"] as const;
 
 const HEAD = [
   ...["who", "threads"],
@@ -23,15 +20,10 @@ const HEAD = [
   ...["error of y", "error of dx"],
 ];
 
-/**
- * Writes the section.
- *
- * @param measured the run
- * @returns Markdown as `deno fmt` leaves it
- */
-export function section(measured: Measured): string {
+/** Writes the section. */
+export function peersSection(measured: Measured): string {
   const { machine, versions, rounds, date } = measured;
-  return [
+  return section(
     paragraph(
       `Measured on ${machine}; ${versions.join(", ")}; ${date}. Median of up to ` +
         `${rounds} rounds in which everybody takes a turn (fastest round), in ms per call. GB/s is effective: 3 passes ` +
@@ -39,7 +31,7 @@ export function section(measured: Measured): string {
         `Timed on x of mean 0.5 and standard deviation 1; errors are the greatest distances from float64 at mean 1e3.`,
     ),
     "### Goals",
-    ...goals(measured),
+    ...goalSection(verdicts(measured)),
     ...measured.cases.flatMap((one) => [
       `### ${titleOf(one.shape)}`,
       ...copies(one),
@@ -47,23 +39,7 @@ export function section(measured: Measured): string {
       ...absences(one.absent),
     ]),
     ...(measured.absent.length > 0 ? ["### Not measured", ...absences(measured.absent)] : []),
-  ].join("\n\n");
-}
-
-function goals(measured: Measured): string[] {
-  const words = new Map([[true, "met"], [false, "missed"], [null, "none"]]);
-  const judged = verdicts(measured);
-  const missed = judged.filter(({ misses }) => misses.length > 0);
-  return [
-    table([
-      ["goal", "measured", "verdict"],
-      ...judged.map(({ goal, met, figure }) => [goal, figure, words.get(met) ?? "none"]),
-    ]),
-    ...(missed.length === 0 ? [] : [
-      "What misses a goal:",
-      missed.map(({ goal, misses }) => paragraph(`${goal}: ${misses.join("; ")}`, "- ")).join("\n"),
-    ]),
-  ];
+  );
 }
 
 function copies(measurement: Measurement): string[] {
@@ -101,18 +77,12 @@ function lineOf(measurement: Measurement, whose: Whose): string[] {
     ];
   };
   const errors = checkedOf(measurement, whose)?.errors;
-  const error = (value: number | undefined) => value?.toExponential(1) ?? "";
   return [
     ...[whose.name, String(whose.threads)],
     ...cells("forward"),
     ...cells("both"),
-    ...[error(errors?.y), error(errors?.dx)],
+    ...[distance(errors?.y), distance(errors?.dx)],
   ];
-}
-
-/** Milliseconds, with all digits that a few hundred nanoseconds need. */
-function time(milliseconds: number): string {
-  return milliseconds < 0.1 ? milliseconds.toFixed(4) : figure(milliseconds);
 }
 
 function speed({ shape }: Measurement, work: Work, milliseconds: number): string {
@@ -121,15 +91,54 @@ function speed({ shape }: Measurement, work: Work, milliseconds: number): string
 }
 
 function absences(absent: readonly Absent[]): string[] {
-  if (absent.length === 0) return [];
-  return [
+  return list(
     absent.map(({ name, threads, missing }) =>
-      paragraph(
-        `${name}${threads > 0 ? `, threads: ${threads}` : ""} is not measured: ${missing}.`,
-        "- ",
-      )
-    ).join("\n"),
-  ];
+      `${name}${threads > 0 ? `, threads: ${threads}` : ""} is not measured: ${missing}.`
+    ),
+  );
+}
+
+/** Who is drawn, and how; the fastest row of a library counts. */
+const DRAWN = [
+  { prefix: LIMIT, label: "the same algorithm in C", colour: "#555555", exact: true },
+  { prefix: TORCH, label: "PyTorch", colour: "#d1495b", exact: true },
+  { prefix: ONNX, label: "onnxruntime-node", colour: "#2e6fb7", exact: false },
+  { prefix: "jax-js", label: "jax-js wasm", colour: "#2f8f5b", exact: false },
+  { prefix: "tfjs", label: "tfjs wasm", colour: "#b8860b", exact: false },
+] as const;
+
+/** The chart: how many times as long as ours everybody takes, per batch, at equal threads. */
+export function peersChart({ cases: all }: Measured): string {
+  const cases = all.filter(({ shape }) => titleOf(shape) !== titleOf(SMALLEST));
+  const rows = cases.map(({ shape }) => titleOf(shape));
+  const pointsOf = (work: "forward" | "both") =>
+    cases.flatMap((one, i) =>
+      [1, 2].flatMap((threads) => {
+        const ours = rowOf(one, { name: OURS, threads }, work);
+        if (!ours) return [];
+        return DRAWN.flatMap(({ prefix, colour, exact }): Dot[] => {
+          const times = one.rows
+            .filter(({ name }) => exact ? name === prefix : name.startsWith(prefix))
+            .filter((row) => row.threads === threads && row.work === work)
+            .map(({ median }) => median);
+          if (times.length === 0) return [];
+          const value = Math.min(...times) / ours.median;
+          return [{ row: rows[i], value, colour, hollow: threads === 2 }];
+        });
+      })
+    );
+  const panel = (title: string, work: "forward" | "both") => ({
+    title,
+    options: dots(pointsOf(work), { rows, label: "times syncbn's time", line: 1, log: true }),
+  });
+  return chart({
+    title: "Training batch norm on the CPU: time, as a multiple of syncbn's",
+    subtitle:
+      "Equal numbers of threads: filled with one, hollow with two. Right of the line, syncbn is faster.",
+    legend: DRAWN,
+    height: heightOf(rows),
+    panels: [panel("Forward", "forward"), panel("Forward and backward", "both")],
+  });
 }
 
 /** One line about the run, for the end of the log. */

@@ -1,32 +1,13 @@
-/**
- * Who is measured, and what they are asked for.
- *
- * @module
- */
+/** Who is measured, and what they are asked for. */
 
-import type { BatchShape } from "../batches.ts";
+import { type BatchShape, extentsOf, type Numbers } from "../batches.ts";
+import type { Results } from "../errors.ts";
 
 /** What is timed: forward (y), forward and backward (y, dx, dweight, dbias), and a plain copy of as many elements. */
 export type Work = "forward" | "both" | "copy";
 
 /** Passes over the tensor that each takes if nothing stays in cache. */
 export const PASSES = { forward: 3, both: 8, copy: 2 } as const;
-
-/** A batch on the host, float32 in the memory order of its shape; weight and bias of shape (C). */
-export interface Numbers {
-  readonly x: Float32Array<ArrayBuffer>;
-  readonly dy: Float32Array<ArrayBuffer>;
-  readonly weight: Float32Array<ArrayBuffer>;
-  readonly bias: Float32Array<ArrayBuffer>;
-}
-
-/** What forward and backward gave, in the memory order of the batch. */
-export interface Results {
-  readonly y: Float32Array;
-  readonly dx: Float32Array;
-  readonly gradWeight: Float32Array;
-  readonly gradBias: Float32Array;
-}
 
 /** One way to compute, with a number of threads, on a batch that is in place. */
 export interface Contender {
@@ -37,7 +18,7 @@ export interface Contender {
   /** Does the work so many times in a row; returns milliseconds for all. */
   readonly time: (work: Work, calls: number) => Promise<number>;
   /** Does it once; left out where there is nothing to be right or wrong. */
-  readonly results?: () => Promise<Results>;
+  readonly results?: () => Promise<Required<Results>>;
 }
 
 /** What takes no part, and why. */
@@ -67,24 +48,9 @@ export interface Subject extends AsyncDisposable {
 /** A subject, or the reason why there is none. */
 export type Candidate = Subject | Absent;
 
-/** eps of all of them. */
-export const EPS = 1e-5;
-/** Weight of the new batch in the running statistics; some have none. */
-export const MOMENTUM = 0.1;
-
-/** Samples, channels and the product of the other extents. */
-export function extentsOf(
-  { shape: [samples, channels, ...spatial] }: BatchShape,
-): { readonly samples: number; readonly channels: number; readonly inner: number } {
-  return { samples, channels, inner: spatial.reduce((product, extent) => product * extent, 1) };
-}
-
 /**
  * The shape that a library without memory formats is given: (N, C, inner), or channels last (N * inner, C), which is the
  * same memory; and the axes that are reduced.
- *
- * @param shape shape and format of the batch
- * @returns the plain shape, its axes without the channels', and the shape of a vector that broadcasts over it
  */
 export function plainLayout(shape: BatchShape): {
   readonly dims: readonly number[];
@@ -98,13 +64,7 @@ export function plainLayout(shape: BatchShape): {
   return { dims: [samples, channels, inner], axes: [0, 2], vector: [1, channels, 1] };
 }
 
-/**
- * Times a call in this process.
- *
- * @param call does the work; a promise is awaited
- * @param calls how often, in a row
- * @returns milliseconds for all
- */
+/** Times a call in this process. */
 export async function timeCalls(call: () => unknown, calls: number): Promise<number> {
   const start = performance.now();
   for (let i = 0; i < calls; i++) {

@@ -1,20 +1,9 @@
-/**
- * TensorFlow.js, on its Wasm backend here and on its WebGPU backend in `../gpu/`.
- *
- * @module
- */
+/** TensorFlow.js, on its Wasm backend here and on its WebGPU backend in `../gpu/`. */
 
-import type { BatchShape } from "../batches.ts";
+import { type BatchShape, EPS, type Numbers } from "../batches.ts";
 import type { Packages } from "./packages.ts";
-import {
-  type Candidate,
-  EPS,
-  type Numbers,
-  plainLayout,
-  type Results,
-  timeCalls,
-  type Work,
-} from "./subject.ts";
+import type { Results } from "../errors.ts";
+import { type Candidate, plainLayout, timeCalls, type Work } from "./subject.ts";
 
 const NAME = "tfjs wasm";
 /** It switches its own threads off where it finds Node's `process`, as in Deno. */
@@ -65,13 +54,7 @@ interface Esbuild {
   readonly stop: () => Promise<void>;
 }
 
-/**
- * Bundles it, since its gradients register only in a bundle, and loads it.
- *
- * @param packages where it is installed
- * @param options `folder`: where the bundle goes
- * @returns the subject, or why there is none
- */
+/** Bundles it, since its gradients register only in a bundle, and loads it. */
 export async function tfjsSubject(
   packages: Packages,
   { folder }: { readonly folder: URL },
@@ -102,7 +85,7 @@ export async function tfjsSubject(
             works: ["forward", "both"],
             time: (work: Work, count: number) =>
               timeCalls(calls[work as keyof typeof calls], count),
-            results: async (): Promise<Results> => {
+            results: async (): Promise<Required<Results>> => {
               const made = both();
               const tensors = [made.value, ...made.grads];
               const [y, dx, gradWeight, gradBias] = await Promise.all(
@@ -129,14 +112,7 @@ export interface TfjsCalls {
   readonly dispose: () => void;
 }
 
-/**
- * Puts a batch in place.
- *
- * @param tf the module, on the backend that is set
- * @param shape shape and format of the batch
- * @param numbers its numbers
- * @returns what launches
- */
+/** Puts a batch in place. */
 export function tfjsCalls(
   tf: Tf,
   shape: BatchShape,
@@ -174,13 +150,7 @@ export function disposeAll({ value, grads }: Gradients): void {
   for (const tensor of [value, ...grads]) tensor.dispose();
 }
 
-/**
- * Bundles it with a backend.
- *
- * @param packages where it is installed
- * @param bundle the file to write, CommonJS
- * @param backend the backend's exports, and what stands before everything
- */
+/** Bundles it with a backend. */
 export async function buildBundle(
   packages: Packages,
   bundle: URL,

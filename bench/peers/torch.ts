@@ -1,8 +1,4 @@
-/**
- * PyTorch on the CPU, where a Python has it.
- *
- * @module
- */
+/** PyTorch on the CPU, where a Python has it. */
 
 import { startChild } from "./child.ts";
 import type { Candidate } from "./subject.ts";
@@ -13,12 +9,7 @@ export const TORCH = "PyTorch";
 /** glibc gives memory of large tensors back at every free, and the next call pays for every page again: not here. */
 const KEEP_MEMORY = { MALLOC_MMAP_MAX_: "0", MALLOC_TRIM_THRESHOLD_: String(2 ** 40) };
 
-/**
- * Starts it.
- *
- * @param options `python`: the interpreter; `threads`: the numbers of threads to measure
- * @returns the subject, or why there is none
- */
+/** Starts it. */
 export async function torchSubject(
   { python, threads }: { readonly python: string; readonly threads: readonly number[] },
 ): Promise<Candidate> {

@@ -1,10 +1,7 @@
-/**
- * The goals, and whether a run reached them: computed from its figures alone.
- *
- * @module
- */
+/** The goals, and whether a run reached them: computed from its figures alone. */
 
-import { type BatchShape, titleOf } from "../batches.ts";
+import { type BatchShape, first, titleOf } from "../batches.ts";
+import { atLeast, atMost, type Seen, undecided, type Verdict } from "../goals.ts";
 import { CASES, SMALLEST } from "./cases.ts";
 import { LIMIT, NARROW } from "./limit.ts";
 import { caseOf, checkedOf, type Measured, OURS, rowOf } from "./measured.ts";
@@ -12,42 +9,17 @@ import { ONNX } from "./onnxruntime.ts";
 import type { Measurement } from "./rounds.ts";
 import { TORCH } from "./torch.ts";
 
-/** A goal, and what was measured. */
-export interface Verdict {
-  readonly goal: string;
-  /** Whether it was reached; null where it was not measured, or where there is nothing to reach. */
-  readonly met: boolean | null;
-  /** The figure that decides, with where it was seen. */
-  readonly figure: string;
-  /** Every figure that misses the goal, the worst first. */
-  readonly misses: readonly string[];
-}
-
-/** A figure and where it was seen. */
-interface Seen {
-  readonly value: number;
-  readonly where: string;
-}
-
 const THREADS = [1, 2] as const;
 const WORKS = ["forward", "both"] as const;
 const WORDS = { forward: "forward", both: "forward and backward" } as const;
 
 /** The two shapes that onnxruntime is held against. */
-const TWO: readonly BatchShape[] = [
-  { shape: [32, 64, 56, 56], format: "channelsFirst" },
-  { shape: [32, 256, 14, 14], format: "channelsFirst" },
-];
-const MATRIX: BatchShape = { shape: [256, 128], format: "channelsFirst" };
+const TWO = [first(32, 64, 56, 56), first(32, 256, 14, 14)];
+const MATRIX = first(256, 128);
 /** Where speed counts. */
 const ALL = CASES.filter((shape) => shape !== SMALLEST);
 
-/**
- * Judges a run.
- *
- * @param measured the run
- * @returns every goal of the issue, in its order
- */
+/** Judges a run. */
 export function verdicts(measured: Measured): Verdict[] {
   const against = (
     peers: (name: string) => boolean,
@@ -103,7 +75,7 @@ export function verdicts(measured: Measured): Verdict[] {
       0.9,
     ),
     atLeast("at least 0.85 of that with two", against(narrow, ALL, WORKS, [2]), 0.85),
-    atMost("y and dx within 1e-6 of float64 at mean 1e3, std 1", errors, 1e-6, ""),
+    atMost("y and dx within 1e-6 of float64 at mean 1e3, std 1", errors, 1e-6),
     atMost("[256,128] forward within 10 us", micro(MATRIX, "forward"), 10, " us"),
     stated("what a call costs on [2,16]", WORKS.flatMap((work) => micro(SMALLEST, work))),
   ];
@@ -138,46 +110,9 @@ function errorsOf(measurement: Measurement | undefined): Seen[] {
   });
 }
 
-/** A goal that no figure decides. */
-const undecided = (goal: string, figure = "not measured"): Verdict => ({
-  goal,
-  met: null,
-  figure,
-  misses: [],
-});
-
 /** The figure of a goal for somebody whom it does not bind: what can be reached on the machine. */
 function compared(who: string, { figure }: Verdict): Verdict {
   return undecided(who, figure);
-}
-
-function atLeast(goal: string, seen: readonly Seen[], bound: number): Verdict {
-  if (seen.length === 0) return undecided(goal);
-  const ordered = seen.toSorted((a, b) => a.value - b.value);
-  const missed = ordered.filter(({ value }) => !(value >= bound));
-  const worst = `${ordered[0].value.toFixed(2)} at worst`;
-  return {
-    goal,
-    met: missed.length === 0,
-    figure: `${worst}, reached in ${seen.length - missed.length} of ${seen.length}`,
-    misses: missed.map(({ value, where }) => `${value.toFixed(2)} (${where})`),
-  };
-}
-
-function atMost(goal: string, seen: readonly Seen[], bound: number, unit: string): Verdict {
-  if (seen.length === 0) return undecided(goal);
-  const shown = (value: number) =>
-    `${bound < 1e-3 ? value.toExponential(1) : value.toFixed(2)}${unit}`;
-  const ordered = seen.toSorted((a, b) => b.value - a.value);
-  const missed = ordered.filter(({ value }) => !(value <= bound));
-  return {
-    goal,
-    met: missed.length === 0,
-    figure: `${shown(ordered[0].value)} at worst, reached in ${
-      seen.length - missed.length
-    } of ${seen.length}`,
-    misses: missed.map(({ value, where }) => `${shown(value)} (${where})`),
-  };
 }
 
 function stated(goal: string, seen: readonly Seen[]): Verdict {

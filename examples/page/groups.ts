@@ -7,6 +7,7 @@
 import { MpiError, type MpiGroup, mpiGroup } from "../../lib/groups/mpi.ts";
 import { spawnWorkers } from "../../lib/groups/workers.ts";
 import { type ProcessGroup, runRanks } from "../../mod.ts";
+import { startError } from "../start_error.ts";
 import { page, type SeenPage } from "./page.ts";
 
 /** What all ranks have seen. */
@@ -20,14 +21,11 @@ export interface Shown {
 /** Runs the examples for a shape; null where another process shows what came of it. */
 export type Runner = (shape: readonly number[]) => Promise<Shown | null>;
 
-/** Says in one line what keeps the ranks from starting. */
-export class StartError extends Error {
-  /** Always `"StartError"`. */
-  override readonly name = "StartError";
-}
+/** Where the ranks are: tasks of one thread, workers, processes. */
+export type GroupName = "in-process" | "workers" | "mpi";
 
 /** Ranks by the name of their group. */
-export const RUNNERS: Readonly<Record<"in-process" | "workers" | "mpi", Runner>> = {
+export const RUNNERS: Readonly<Record<GroupName, Runner>> = {
   "in-process": async (shape) => ({
     called: "4 tasks of one thread",
     ranks: await runRanks(4, (world) => page(world, shape)),
@@ -65,7 +63,7 @@ async function checkWorkers(): Promise<void> {
       path: new URL(path, import.meta.url),
     });
     if (state === "granted") continue;
-    throw new StartError(
+    throw startError(
       "--group workers must be allowed to read the modules of its workers: " +
         "run deno with --allow-read=examples,lib,mod.ts",
     );
@@ -76,7 +74,7 @@ async function join(): Promise<MpiGroup> {
   const group = started();
   if (group.worldSize > 1) return group;
   await group.close();
-  throw new StartError("--group mpi must be run by mpirun, -n 2 or more: current number is 1");
+  throw startError("--group mpi must be run by mpirun, -n 2 or more: current number is 1");
 }
 
 function started(): MpiGroup {
@@ -84,7 +82,7 @@ function started(): MpiGroup {
     return mpiGroup();
   } catch (cause) {
     if (!(cause instanceof MpiError)) throw cause;
-    throw new StartError(`--group mpi must have MPI: ${cause.message}`, { cause });
+    throw startError(`--group mpi must have MPI: ${cause.message}`, { cause });
   }
 }
 

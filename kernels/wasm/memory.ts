@@ -5,6 +5,7 @@
  */
 
 import { DeviceError } from "../../lib/errors.ts";
+import { createSpans } from "./spans.ts";
 
 /** Where blocks come from. Addresses and sizes are bytes. */
 export interface Memory {
@@ -34,11 +35,6 @@ const SHIFT = 13 * LINE;
 /** No block ends where the address after it would be 2^32, which is 0: kernels compare with it. */
 const LAST = MOST_PAGES * PAGE - LINE;
 
-interface Span {
-  address: number;
-  bytes: number;
-}
-
 /**
  * Makes an allocator over a memory that nobody else writes.
  *
@@ -52,39 +48,17 @@ interface Span {
 export function createMemory(memory: WebAssembly.Memory): Memory {
   const sizes = new Map<number, number>(); // Blocks in use, by address.
   const shelves = new Map<number, number[]>(); // Addresses of idle blocks, by size.
-  let spans: Span[] = []; // Idle memory that is no block any more, by address, neighbours joined.
+  const spans = createSpans(); // Idle memory that is no block any more.
   let end = FIRST; // Everything from here on was never used.
   let colour = FIRST; // Where in a page the next large block should begin.
 
   /** Takes the blocks off their shelves and joins what touches. */
   const join = (): void => {
-    const idle = [...spans];
     for (const [bytes, addresses] of shelves) {
-      for (const address of addresses) idle.push({ address, bytes });
+      for (const address of addresses) spans.add(address, bytes);
     }
     shelves.clear();
-    idle.sort((a, b) => a.address - b.address);
-    spans = [];
-    for (const span of idle) {
-      const before = spans.at(-1);
-      if (before && before.address + before.bytes === span.address) before.bytes += span.bytes;
-      else spans.push(span);
-    }
-    const last = spans.at(-1);
-    if (last && last.address + last.bytes === end) {
-      end = last.address;
-      spans.pop();
-    }
-  };
-  const split = (bytes: number): number | undefined => {
-    const at = spans.findIndex((span) => span.bytes >= bytes);
-    if (at < 0) return undefined;
-    const span = spans[at];
-    const { address } = span;
-    span.address += bytes;
-    span.bytes -= bytes;
-    if (span.bytes === 0) spans.splice(at, 1);
-    return address;
+    end = spans.takeBefore(end);
   };
   const reach = (address: number, bytes: number): void => {
     if (address > LAST) throw outOfMemory(memory, bytes);
@@ -101,7 +75,7 @@ export function createMemory(memory: WebAssembly.Memory): Memory {
     } catch {
       return; // Where memory is that short, every line counts.
     }
-    spans.push({ address: end, bytes: gap });
+    spans.add(end, gap);
     end += gap;
   };
   const extend = (bytes: number): number => {
@@ -118,7 +92,7 @@ export function createMemory(memory: WebAssembly.Memory): Memory {
       let address = shelves.get(wanted)?.pop();
       if (address === undefined) {
         join();
-        address = split(wanted) ?? extend(wanted);
+        address = spans.take(wanted) ?? extend(wanted);
       }
       sizes.set(address, wanted);
       return address;

@@ -1,6 +1,10 @@
 /**
  * What a GPU reports late: every failure is kept, and meets the caller at the next opportunity.
  *
+ * What a GPU reports late makes the whole handle unusable, not one array: whatever was computed from an array that
+ * never was is wrong too, and a new handle on the same GPUDevice is cheap. Error scopes are around the handle's own
+ * calls only: a borrowed GPUDevice has other users, whose errors are not ours.
+ *
  * @module
  */
 

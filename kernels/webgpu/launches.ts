@@ -1,6 +1,9 @@
 /**
  * From launches to the queue: commands are data until their batch ends, then one encoder, one submit.
  *
+ * So a body that throws has launched nothing, and a buffer that is freed meanwhile is not given out again before the
+ * submit.
+ *
  * @module
  */
 

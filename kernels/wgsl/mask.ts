@@ -5,6 +5,9 @@
  * one invocation of the walk that wrote it had loaded together. So nobody has to wait for a neighbour's bits, and whoever reads
  * finds neighbouring words for neighbouring packs, whatever the workgroups of its own walk are.
  *
+ * A mask belongs to the output's array, and no function, record or interface of the library knows of it: a device that
+ * has none reads the output. The price is that the output must be kept until backward all the same, on every device.
+ *
  * @module
  */
 

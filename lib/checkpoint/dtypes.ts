@@ -8,22 +8,47 @@ import type { StoredArray, StoredDType } from "./stored_array.ts";
 
 /** How elements of one dtype lie in memory. */
 export interface Elements {
-  /** Bytes of one element. */
-  readonly size: number;
-  /** The class of an array of them. */
+  /** Bits of one element. */
+  readonly bits: number;
+  /** The class of an array of them, or of their bytes. */
   readonly array: new (buffer: ArrayBuffer) => StoredArray["data"];
+  /** Whether nothing here knows what they mean, so that they come and go as bytes. */
+  readonly opaque: boolean;
 }
 
-/** The dtypes, in the order of their tensors in a file that is written: wide elements first, so that all are aligned. */
+const known = (array: Elements["array"] & { readonly BYTES_PER_ELEMENT: number }): Elements => ({
+  ...{ bits: 8 * array.BYTES_PER_ELEMENT, array, opaque: false },
+});
+
+const opaque = (bits: number): Elements => ({ bits, array: Uint8Array, opaque: true });
+
+/**
+ * The dtypes of the format, in the order of their tensors in a file that is written, which is that of the reference
+ * implementation: wide elements first, so that all are aligned.
+ */
 export const DTYPES: ReadonlyMap<string, Elements> = new Map<StoredDType, Elements>([
-  ["I64", { size: 8, array: BigInt64Array }],
-  ["F64", { size: 8, array: Float64Array }],
-  ["F32", { size: 4, array: Float32Array }],
-  ["I32", { size: 4, array: Int32Array }],
-  ["BF16", { size: 2, array: Uint16Array }],
-  ["F16", { size: 2, array: Uint16Array }],
-  ["U8", { size: 1, array: Uint8Array }],
-  ["BOOL", { size: 1, array: Uint8Array }],
+  ["U64", opaque(64)],
+  ["I64", known(BigInt64Array)],
+  ["F64", known(Float64Array)],
+  ["C64", opaque(64)],
+  ["F32", known(Float32Array)],
+  ["U32", opaque(32)],
+  ["I32", known(Int32Array)],
+  ["BF16", known(Uint16Array)],
+  ["F16", known(Uint16Array)],
+  ["U16", opaque(16)],
+  ["I16", opaque(16)],
+  ["F8_E5M2FNUZ", opaque(8)],
+  ["F8_E4M3FNUZ", opaque(8)],
+  ["F8_E8M0", opaque(8)],
+  ["F8_E4M3", opaque(8)],
+  ["F8_E5M2", opaque(8)],
+  ["I8", opaque(8)],
+  ["U8", known(Uint8Array)],
+  ["F6_E3M2", opaque(6)],
+  ["F6_E2M3", opaque(6)],
+  ["F4", opaque(4)],
+  ["BOOL", known(Uint8Array)],
 ]);
 
 /**
@@ -37,4 +62,15 @@ export function countElements(shape: readonly number[]): number {
   const product = shape.reduce((product, extent) => product * (extent || 1), 1);
   if (product > Number.MAX_SAFE_INTEGER) return Infinity;
   return shape.includes(0) ? 0 : product;
+}
+
+/**
+ * Counts the bytes of elements.
+ *
+ * @param count how many there are
+ * @param elements what they are
+ * @returns their bytes; no integer where elements of 4 or 6 bits do not fill the last one
+ */
+export function countBytes(count: number, { bits }: Elements): number {
+  return count * (bits / 8);
 }

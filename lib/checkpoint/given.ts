@@ -4,7 +4,7 @@
  * @module
  */
 
-import { countElements, DTYPES } from "./dtypes.ts";
+import { countBytes, countElements, DTYPES } from "./dtypes.ts";
 import type { StoredArray } from "./stored_array.ts";
 import { listed, shown } from "../words.ts";
 
@@ -67,11 +67,13 @@ export function checkStored(
         `current value is ${shown(data)}`,
     );
   }
-  const count = countElements(shape);
+  const [count, unit] = elements.opaque
+    ? [countBytes(countElements(shape), elements), "bytes"]
+    : [countElements(shape), "elements"];
   if (data.length !== count) {
     throw new TypeError(
-      `Cannot ${action} as ${what} of shape ${listed(shape)} needs ${count} elements: ` +
-        `current number of elements is ${data.length}`,
+      `Cannot ${action} as ${what} of shape ${listed(shape)} needs ${count} ${unit}: ` +
+        `current number of ${unit} is ${data.length}`,
     );
   }
 }

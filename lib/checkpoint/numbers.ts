@@ -4,6 +4,7 @@
  * @module
  */
 
+import { DTYPES } from "./dtypes.ts";
 import { checkStored } from "./given.ts";
 import type { StoredArray } from "./stored_array.ts";
 
@@ -14,7 +15,7 @@ import type { StoredArray } from "./stored_array.ts";
  *
  * @param array the array; it is not changed
  * @returns a new array of as many elements
- * @throws TypeError or RangeError for what is no stored array
+ * @throws TypeError or RangeError for what is no stored array, or one of bytes
  *
  * @example
  * ```ts
@@ -28,6 +29,12 @@ import type { StoredArray } from "./stored_array.ts";
 export function toFloat32(array: StoredArray): Float32Array<ArrayBuffer> {
   checkStored(array, "the array", "read the array as float32");
   const { dtype, data } = array;
+  if (DTYPES.get(dtype)?.opaque) {
+    throw new TypeError(
+      `Cannot read the array as float32 as its dtype must be one of ${numeric()}: ` +
+        `current value is ${dtype}, whose data are bytes`,
+    );
+  }
   switch (dtype) {
     case "F16":
       return Float32Array.from(data, fromHalf);
@@ -40,6 +47,11 @@ export function toFloat32(array: StoredArray): Float32Array<ArrayBuffer> {
     default:
       return Float32Array.from(data);
   }
+}
+
+/** The dtypes whose elements are numbers here. */
+function numeric(): string {
+  return [...DTYPES].filter(([, { opaque }]) => !opaque).map(([name]) => name).join(" ");
 }
 
 /**

@@ -19,7 +19,26 @@ export type StoredArray =
   | Stored<"I32", Int32Array<ArrayBuffer>>
   | Stored<"U8", Uint8Array<ArrayBuffer>>
   /** A byte each; 0 is false, anything else true. */
-  | Stored<"BOOL", Uint8Array<ArrayBuffer>>;
+  | Stored<"BOOL", Uint8Array<ArrayBuffer>>
+  /** Elements that nothing here computes with: their bytes as they lie in the file. */
+  | Stored<OpaqueDType, Uint8Array<ArrayBuffer>>;
+
+/** Dtypes that files may have, and no model of this library. */
+export type OpaqueDType =
+  | "U64"
+  | "U32"
+  | "U16"
+  | "I16"
+  | "I8"
+  | "C64"
+  | "F8_E4M3"
+  | "F8_E5M2"
+  | "F8_E8M0"
+  | "F8_E4M3FNUZ"
+  | "F8_E5M2FNUZ"
+  | "F6_E2M3"
+  | "F6_E3M2"
+  | "F4";
 
 /** Elements of one dtype. */
 export interface Stored<D extends string, V> {
@@ -27,7 +46,7 @@ export interface Stored<D extends string, V> {
   readonly dtype: D;
   /** Extents, each an integer >= 0. */
   readonly shape: readonly number[];
-  /** As many elements as the extents' product. */
+  /** As many elements as the extents' product, or their bytes. */
   readonly data: V;
 }
 

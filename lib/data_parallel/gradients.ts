@@ -1,16 +1,28 @@
 /**
  * Gradients of all replicas: their sum or mean, and the scale that makes a mean over uneven batches exact.
  *
+ * The caller says how many buckets there are, not how large: all calls take their place in line before the first await,
+ * and a rank whose tree is wrong must make as many as the others, though it cannot know what follows from a size that
+ * it has not got. Long arrays are cut by the engines.
+ *
  * @module
  */
 
-import { checkDevice, checkGroup } from "../check_effects.ts";
+import {
+  checkDevice,
+  checkGroup,
+  checkOptions,
+  checkSignal,
+  groupIn,
+  signalIn,
+} from "../check_effects.ts";
 import type { CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { exchange } from "../exchange.ts";
 import { sum } from "../moments.ts";
 import { batch, region } from "../ownership.ts";
 import { checkWire } from "../wire.ts";
+import { shown } from "../words.ts";
 import { attempt } from "./attempt.ts";
 import { type Flat, flatten, readBack, uploadLike } from "./trees.ts";
 
@@ -20,13 +32,16 @@ export interface AllReduceGradientsOptions extends Pick<CollectiveOptions, "sign
   readonly average?: boolean;
   /**
    * Number of collectives that the values are cut into, each of about as many, where one message would be too large; 1
-   * by default. A number, not a size, and the same on every rank: so a rank whose tree is wrong makes as many calls as
+   * by default, 1,000 at most. A number, not a size, and the same on every rank: so a rank whose tree is wrong makes as many calls as
    * the others, and the ranks stay in step.
    */
   readonly buckets?: number;
 }
 
 const ACTION = "reduce the gradients";
+
+/** More would only cost memory: each is a call of its own. */
+const MOST_BUCKETS = 1000;
 
 /**
  * Adds up the gradients of all ranks, or averages them, in one readback, one collective and one upload.
@@ -35,8 +50,9 @@ const ACTION = "reduce the gradients";
  * before the first await, so that a reduction may go on beside other calls. The arrays may be freed after the call.
  * With a `worldSize` of 1 nothing is read back: the result is a copy.
  *
- * @param tree gradients: plain records and arrays, nested as they may be, with arrays and tensors of the device at the
- * leaves, and null where there is no gradient; of one structure on every rank, in whatever order keys were written
+ * @param tree gradients: plain records, arrays, Maps and Sets, nested as they may be, with arrays and tensors of the device
+ * at the leaves, and null where there is no gradient; of one structure on every rank, in whatever order keys were written.
+ * An object of a class cannot be made again, so give its gradients as a record or a Map
  * @param effects `device`: where the gradients live; `group`: the ranks
  * @param options average or sum, number of collectives, a signal to give up
  * @returns a frozen tree like the given one, of new arrays, with the same bits on every rank
@@ -63,10 +79,21 @@ export async function allReduceGradients<A, T>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: AllReduceGradientsOptions = {},
 ): Promise<T> {
-  const { device, group } = checkDevice(effects, ACTION);
-  const { worldSize } = checkGroup(group, options, ACTION);
-  const { average = true, buckets = 1, signal } = options;
+  const { worldSize } = groupIn(effects, options, ACTION);
+  const { device, group } = effects;
+  const { average = true, buckets = 1 } = options ?? {};
+  const signal = signalIn(options);
   const flat = attempt(() => {
+    checkDevice(effects, ACTION);
+    checkOptions(options, ["average", "buckets", "signal"], ACTION);
+    checkSignal(options.signal, ACTION);
+    if (typeof average !== "boolean") {
+      throw new TypeError(
+        `Cannot ${ACTION} as average must be true, false or left out: current value is ${
+          shown(average)
+        }`,
+      );
+    }
     checkBuckets(buckets);
     return flatten<A, T>(device, tree, { action: ACTION, name: "tree", settings: false });
   });
@@ -74,7 +101,7 @@ export async function allReduceGradients<A, T>(
   const count = isCount(buckets) ? buckets : 1;
   const label = `allReduceGradients ${average ? "mean" : "sum"} of ` +
     `${flat.value?.structure ?? "what is no tree of gradients"}`;
-  return await region(device, async (scope) => {
+  const reduce = async (scope: Device<A>): Promise<T> => {
     const reading = (async () => await readBack(scope, flat.get()))();
     const calls = Array.from(
       { length: count },
@@ -98,7 +125,9 @@ export async function allReduceGradients<A, T>(
       all.set(average ? values.map((value) => value / worldSize) : values, from);
     });
     return rebuild(uploadLike(scope, leaves, all));
-  });
+  };
+  // A rank without a device has nothing to own.
+  return await (flat.value ? region(device, reduce) : reduce(device));
 }
 
 function bounds(total: number, bucket: number, buckets: number): readonly [number, number] {
@@ -110,13 +139,14 @@ function part(all: Float32Array, bucket: number, buckets: number): Float64Array 
 }
 
 function isCount(buckets: number): boolean {
-  return Number.isSafeInteger(buckets) && buckets >= 1;
+  return Number.isSafeInteger(buckets) && buckets >= 1 && buckets <= MOST_BUCKETS;
 }
 
 function checkBuckets(buckets: number): void {
   if (isCount(buckets)) return;
   throw new RangeError(
-    `Cannot ${ACTION} as buckets must be an integer >= 1: current value is ${buckets}`,
+    `Cannot ${ACTION} as buckets must be an integer from 1 to ${MOST_BUCKETS}: ` +
+      `current value is ${shown(buckets)}`,
   );
 }
 
@@ -165,15 +195,19 @@ export async function lossScale(
   const action = "scale the loss";
   const { worldSize } = checkGroup(group, options, action, { name: "the group" });
   const count = () => {
+    checkOptions(options, ["signal"], action);
+    checkSignal(options.signal, action);
     if (Number.isSafeInteger(localCount) && localCount >= 0) return localCount;
     throw new RangeError(
-      `Cannot ${action} as localCount must be an integer >= 0: current value is ${localCount}`,
+      `Cannot ${action} as localCount must be an integer >= 0: current value is ${
+        shown(localCount)
+      }`,
     );
   };
   if (worldSize === 1) return count() > 0 ? 1 : 0;
   const launch = () => ({ wire: Promise.resolve(Float64Array.of(count())) });
-  const { signal } = options;
-  const { total } = await exchange(group, launch, sum, { label: "lossScale", signal });
+  const told = { label: "lossScale", signal: signalIn(options) };
+  const { total } = await exchange(group, launch, sum, told);
   checkWire(total, 1, action);
   return localCount === 0 ? 0 : localCount * worldSize / total[0];
 }

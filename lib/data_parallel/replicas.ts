@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkDevice, checkGroup } from "../check_effects.ts";
+import { checkDevice, checkOptions, checkSignal, groupIn, signalIn } from "../check_effects.ts";
 import type { CollectiveOptions, ProcessGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { CollectiveError } from "../errors.ts";
@@ -26,9 +26,9 @@ export interface BroadcastStateOptions extends Pick<CollectiveOptions, "signal">
  * counter.
  *
  * What the state is made of must be equal on every rank: channels, which vectors there are, whether momentum is null.
- * The root alone reads back, the others alone upload; one collective. It takes whole models too: plain records and
- * arrays, nested as they may be, of states, arrays, tensors, null, numbers, strings and booleans (the latter two must be
- * equal).
+ * The root alone reads back, the others alone upload; one collective. It takes whole models too: plain records,
+ * arrays, Maps and Sets, nested as they may be, of states, arrays, tensors, null, numbers, strings and booleans (the latter
+ * two must be equal).
  *
  * @param state a state as of `initBatchNorm`, or a tree of such; it is not changed
  * @param effects `device`: where it lives; `group`: the ranks
@@ -63,10 +63,14 @@ export async function broadcastState<A, T>(
   options: BroadcastStateOptions = {},
 ): Promise<T> {
   const action = "broadcast the state";
-  const { device, group } = checkDevice(effects, action);
-  const { rank, worldSize } = checkGroup(group, options, action, { collective: "broadcast" });
-  const { root = 0, signal } = options;
+  const { rank, worldSize } = groupIn(effects, options, action, "broadcast");
+  const { device, group } = effects;
+  const { root = 0 } = options ?? {};
+  const signal = signalIn(options);
   const flat = attempt(() => {
+    checkDevice(effects, action);
+    checkOptions(options, ["root", "signal"], action);
+    checkSignal(options.signal, action);
     checkRoot(root, worldSize, action);
     return flatten<A, T>(device, state, { action, name: "state", settings: true });
   });
@@ -74,7 +78,7 @@ export async function broadcastState<A, T>(
     flat.get();
     return state;
   }
-  return await region(device, async (scope) => {
+  const send = async (scope: Device<A>): Promise<T> => {
     const wire = async (): Promise<Float64Array> => {
       const parts = flat.get();
       return rank === root ? await wireOf(scope, parts) : new Float64Array(lengthOf(parts));
@@ -89,7 +93,8 @@ export async function broadcastState<A, T>(
     checkWire(total, lengthOf(flat.get()), action);
     const values = fromWords(total.subarray(numbers.length));
     return rebuild(uploadLike(scope, leaves, values), [...total.subarray(0, numbers.length)]);
-  });
+  };
+  return await (flat.value ? region(device, send) : send(device));
 }
 
 /** What of a tree can be sized up without its arrays. */
@@ -124,7 +129,8 @@ const COMPARE = "compare the replicas";
  * difference goes unnoticed once in 2^64 (MurmurHash3 twice, Appleby 2011). Only where something differs the ranks
  * look for it, in a few more collectives. NaNs of different payload differ, as do 0 and -0.
  *
- * @param state a state as of `initBatchNorm`, or a tree of such, as {@linkcode broadcastState} takes it
+ * @param state a state as of `initBatchNorm`, or a tree of such, as {@linkcode broadcastState} takes it; objects of classes
+ * may stand in it too
  * @param effects `device`: where it lives; `group`: the ranks
  * @param options a signal to give up
  * @throws (rejects with) CollectiveError, the same on every rank: with code "disagreement" and as `ranks` those that
@@ -163,13 +169,18 @@ export async function assertReplicated<A>(
   },
   options: Pick<CollectiveOptions, "signal"> = {},
 ): Promise<void> {
-  const { device, group } = checkDevice(effects, COMPARE);
-  const { worldSize } = checkGroup(group, options, COMPARE, { collective: "allGather" });
-  const kind = { action: COMPARE, name: "state", settings: true };
-  const flat = attempt(() => flatten<A, unknown>(device, state, kind));
+  const { worldSize } = groupIn(effects, options, COMPARE, "allGather");
+  const { device, group } = effects;
+  const kind = { action: COMPARE, name: "state", settings: true, compared: true };
+  const flat = attempt(() => {
+    checkDevice(effects, COMPARE);
+    checkOptions(options, ["signal"], COMPARE);
+    checkSignal(options.signal, COMPARE);
+    return flatten<A, unknown>(device, state, kind);
+  });
   if (worldSize === 1) return void flat.get();
   const label = `assertReplicated ${flat.value?.structure ?? "of what is no state"}`;
-  const common = { label, signal: options.signal };
+  const common = { label, signal: signalIn(options) };
   const launch = () => {
     const words = (async () => await wordsByLeaf(device, flat.get()))();
     const wire = words.then((all) => summaryOf(flat.get(), all));

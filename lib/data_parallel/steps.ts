@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkGroup } from "../check_effects.ts";
+import { checkGroup, checkOptions, checkSignal, signalIn } from "../check_effects.ts";
 import type { CollectiveOptions, ProcessGroup } from "../collectives.ts";
 import { CollectiveError } from "../errors.ts";
 import { exchangeBy } from "../exchange.ts";
@@ -84,8 +84,9 @@ export async function* joinUneven<B>(
     collective: "allGather",
     name: "the group",
   });
-  const source = open(batches, () => checkOptions(options));
-  const { whenOut = "stop", signal } = options;
+  const source = open(batches, () => checkJoin(options));
+  const { whenOut = "stop" } = options ?? {};
+  const signal = signalIn(options);
   const gather: Gather = (sending) =>
     group.allGather(sending, { label: `joinUneven ${whenOut}`, signal });
   try {
@@ -94,7 +95,7 @@ export async function* joinUneven<B>(
       const active = having.filter((has) => has).length;
       if (active === 0) return;
       if (active < worldSize && options.whenOut !== "shadow") throw ranOut(step, having);
-      const batch = next ? next.value : checkOptions(options).emptyBatch();
+      const batch = next ? next.value : checkJoin(options).emptyBatch();
       yield Object.freeze({ batch, shadow: next === null, active });
     }
   } catch (error) {
@@ -192,7 +193,9 @@ function ranOut(steps: number, having: readonly boolean[]): CollectiveError {
 }
 
 /** Checks the options; what makes empty batches is there where it is needed. */
-function checkOptions<B>(options: JoinUnevenOptions<B>): { readonly emptyBatch: () => B } {
+function checkJoin<B>(options: JoinUnevenOptions<B>): { readonly emptyBatch: () => B } {
+  checkOptions(options, ["whenOut", "emptyBatch", "signal"], ACTION);
+  checkSignal(options.signal, ACTION);
   const { whenOut = "stop" } = options;
   if (whenOut !== "stop" && whenOut !== "shadow") {
     throw new TypeError(

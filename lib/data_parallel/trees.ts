@@ -8,15 +8,19 @@
 import { batch } from "../ownership.ts";
 import type { Device } from "../device.ts";
 import { checkTensor, describe, type DType, type Tensor, tensorLike } from "../tensor.ts";
+import { called, type Child, copierOf, fold, GETTER } from "../tree.ts";
+import { shown } from "../words.ts";
 import { digest } from "./bits.ts";
 
 /** An array in a tree. */
 export interface Leaf<A> {
-  /** Where it stands, such as `layers[0].weight`. */
+  /** Where it stands, such as `layers.0.weight`. */
   readonly path: string;
   readonly array: A;
   readonly length: number;
   readonly dtype: DType;
+  /** Shape and memory order of a tensor, for comparison and messages; left out of a bare array. */
+  readonly layout?: string;
 }
 
 /** A tree taken apart, in an order that does not depend on the order in which records were written. */
@@ -40,117 +44,125 @@ export interface Kind {
   readonly name: string;
   /** Whether numbers, strings and booleans may stand in it. */
   readonly settings: boolean;
+  /** Whether it is only looked at, and objects of classes may stand in it; false by default. */
+  readonly compared?: boolean;
 }
 
-/** Puts a node together from all arrays and numbers of the tree. */
-type Rebuild<A> = (arrays: readonly A[], numbers: readonly number[]) => unknown;
+/** What became of a node. */
+interface Flattened<A> {
+  /** The same text where nodes differ in nothing but the elements of arrays and numbers. */
+  readonly shape: string;
+  /** Puts the node together from all arrays and numbers of the tree. */
+  readonly build: (arrays: readonly A[], numbers: readonly number[]) => unknown;
+  /** Whether the node is the same whatever these are. */
+  readonly fixed: boolean;
+}
 
 /**
- * Takes a tree apart: plain records and arrays, nested as they may be, with arrays and tensors of the device and null.
+ * Takes a tree apart: arrays and tensors of the device and null, in branches as in `lib/tree.ts`.
  *
  * @param device the device that the arrays live on
  * @param tree the tree; it is not changed, and what changes it later changes nothing here
  * @param kind what it may be made of
  * @returns its parts
- * @throws TypeError that names the path of what does not belong
+ * @throws TypeError or RangeError that names the path of what does not belong
  */
 export function flatten<A, T>(
   device: Pick<Device<A>, "owns" | "describe">,
   tree: T,
-  { action, name, settings }: Kind,
+  { action, name, settings, compared = false }: Kind,
 ): Flat<A, T> {
   const leaves: Leaf<A>[] = [];
   const numbers: { readonly path: string; readonly value: number }[] = [];
-  const shapes: string[] = [];
-  const ancestors = new Map<object, string>();
-  const called = (path: string) => path === "" ? `the ${name}` : path;
+  const here = (path: string) => called(path, `the ${name}`);
+  const fixed = (shape: string, value: unknown): Flattened<A> => ({
+    shape,
+    build: () => value,
+    fixed: true,
+  });
 
-  const leaf = (path: string, array: A): number => {
-    const info = describe(device, array, action, called(path));
-    shapes.push(`${path}: ${info.length} ${info.dtype}`);
-    return leaves.push({ path, array, ...info }) - 1;
+  const leafOf = (path: string, array: A, layout?: string) => {
+    const info = describe(device, array, action, here(path));
+    const at = leaves.push({ path, array, ...info, ...(layout !== undefined && { layout }) }) - 1;
+    return { at, shape: `${info.length} ${info.dtype}` };
   };
   const refuse = (path: string, what: string): never => {
+    const scalars = settings ? ", a number, a string, a boolean" : "";
     throw new TypeError(
-      `Cannot ${action} as ${called(path)} must be an array or a tensor of the device, null` +
-        `${
-          settings ? ", a number, a string, a boolean" : ""
-        }, or a plain record or array of such: ` +
-        `current value is ${what}`,
+      `Cannot ${action} as ${here(path)} must be an array or a tensor of the device, null` +
+        `${scalars}, or a plain record, array, Map or Set of such: current value is ${what}`,
     );
   };
-  const setting = (value: unknown, path: string): Rebuild<A> => {
+  const setting = (value: unknown, path: string): Flattened<A> => {
+    if (value === GETTER) return refuse(path, "what a getter makes");
     if (!settings || typeof value === "function" || typeof value === "symbol") {
       return refuse(path, typeof value === "function" ? "a function" : String(value));
     }
-    shapes.push(`${path}: ${typeof value === "number" ? "number" : JSON.stringify(String(value))}`);
-    if (typeof value !== "number") return () => value;
+    if (typeof value !== "number") return fixed(JSON.stringify(String(value)), value);
     const at = numbers.push({ path, value }) - 1;
-    return (_, values) => values[at];
+    return { shape: "number", build: (_, values) => values[at], fixed: false };
   };
-  const visit = (node: unknown, path: string): Rebuild<A> => {
-    if (node === null) return () => null;
+  const leaf = (node: unknown, path: string): Flattened<A> | undefined => {
+    if (node === null) return fixed("null", null);
     if (device.owns(node)) {
-      const at = leaf(path, node);
-      return (arrays) => arrays[at];
+      const { at, shape } = leafOf(path, node);
+      return { shape, build: (arrays) => arrays[at], fixed: false };
     }
     if (typeof node !== "object") return setting(node, path);
     if (isTensor(node)) {
       checkTensor(device, node as Tensor<A>, action, path || name);
       const tensor = tensorLike(node as Tensor<A>, node.data as A);
-      const at = leaf(path, tensor.data);
-      shapes.push(`(${tensor.shape}) ${tensor.format}`);
-      return (arrays) => tensorLike(tensor, arrays[at]);
+      const layout = `(${tensor.shape}) ${tensor.format}`;
+      const { at, shape } = leafOf(path, tensor.data, layout);
+      return {
+        shape: `${shape} ${layout}`,
+        build: (arrays) => tensorLike(tensor, arrays[at]),
+        fixed: false,
+      };
     }
-    return branch(node, path);
+    // An array that the device does not own: the device says whose it is, or that it was freed.
+    if (claimsArray(node)) describe(device, node as A, action, here(path));
+    return ArrayBuffer.isView(node) ? refuse(path, shown(node)) : undefined;
   };
-  const branch = (node: object, path: string): Rebuild<A> => {
-    const above = ancestors.get(node);
-    if (above !== undefined) return refuse(path, `${called(above)} again, a cycle`);
-    ancestors.set(node, path);
-    const build = Array.isArray(node) ? list(node, path) : record(node, path);
-    ancestors.delete(node);
-    return build;
-  };
-  const list = (node: readonly unknown[], path: string): Rebuild<A> => {
-    shapes.push(`${path}: ${node.length} items`);
-    // Array.from: map() skips the holes of a sparse array.
-    const builds = Array.from(node, (item, i) => visit(item, `${path}[${i}]`));
-    return (...all) => Object.freeze(builds.map((build) => build(...all)));
-  };
-  const record = (node: object, path: string): Rebuild<A> => {
-    const prototype = Object.getPrototypeOf(node);
-    // An array of a device that it does not own: the device says whose it is, or that it was freed.
-    if (typeof (node as { device?: unknown }).device === "string") {
-      describe(device, node as A, action, called(path));
-    }
-    if (prototype !== Object.prototype && prototype !== null) {
-      return refuse(path, `of class ${prototype.constructor?.name}`);
-    }
-    const keys = Object.keys(node).sort();
-    shapes.push(`${path}: ${JSON.stringify(keys)}`);
-    const builds = keys.map((key) => {
-      const step = /^[\p{ID_Start}$_][\p{ID_Continue}$]*$/u.test(key)
-        ? `${path === "" ? "" : "."}${key}`
-        : `[${JSON.stringify(key)}]`;
-      return [key, visit((node as Record<string, unknown>)[key], path + step)] as const;
-    });
-    return (...all) =>
-      Object.freeze(Object.fromEntries(builds.map(([key, build]) => [key, build(...all)])));
+  const branch = (
+    node: object,
+    children: readonly Child<Flattened<A>>[],
+    path: string,
+  ): Flattened<A> => {
+    const copy = copierOf(node);
+    if (copy === null && (!compared || children.length === 0)) return refuse(path, shown(node));
+    if (Array.isArray(node) && children.length < node.length) refuse(path, "an array with holes");
+    // The tree is strict: no child is without a result.
+    const results = children.map(({ result }) => result as Flattened<A>);
+    const shapes = children.map(({ step }, i) => `${JSON.stringify(step)}:${results[i].shape}`);
+    const kind = [Array, Map, Set].findIndex((type) => node instanceof type);
+    const shape = mark(`${kind} ${(Array.isArray(node) ? shapes : shapes.sort()).join()}`);
+    const build: Flattened<A>["build"] = (...all) =>
+      copy?.(results.map((result) => result.build(...all)));
+    return results.every((result) => result.fixed)
+      ? fixed(shape, build([], []))
+      : { shape, build, fixed: false };
   };
 
-  const build = visit(tree, "");
+  const whole = fold(tree, {
+    ...{ action, name, strict: true, sorted: true, leaf, branch },
+    found: () => leaves.length + numbers.length,
+  }) as Flattened<A>;
   const total = leaves.reduce((sum, { length }) => sum + length, 0);
-  const text = shapes.join("\n");
-  const mark = digest(Array.from({ length: text.length }, (_, i) => text.charCodeAt(i)))
-    .map((word) => word.toString(16).padStart(8, "0")).join("");
   return {
     leaves,
     total,
     numbers,
-    structure: `${leaves.length} arrays of ${total} values, structure ${mark}`,
-    rebuild: (arrays, values = numbers.map(({ value }) => value)) => build(arrays, values) as T,
+    structure: `${leaves.length} arrays of ${total} values, structure ${mark(whole.shape)}`,
+    rebuild: (arrays, values = numbers.map(({ value }) => value)) =>
+      whole.build(arrays, values) as T,
   };
+}
+
+const encoder = new TextEncoder();
+
+function mark(text: string): string {
+  return digest(encoder.encode(text)).map((word) => word.toString(16).padStart(8, "0")).join("");
 }
 
 /**
@@ -203,4 +215,18 @@ export function uploadLike<A>(
  */
 export function isTensor(node: object): node is { readonly data: unknown } {
   return "data" in node && "shape" in node && "dtype" in node && "format" in node;
+}
+
+/**
+ * Tells whether a record looks like an array of some device, such as one that was freed: it must not pass for a branch that
+ * has nothing in it. The arrays of our devices are frozen.
+ *
+ * @param node any object
+ * @returns whether it is frozen and has a text `device` and nothing but functions besides
+ */
+export function claimsArray(node: object): boolean {
+  return Object.isFrozen(node) && Object.hasOwn(node, "device") &&
+    Object.entries(Object.getOwnPropertyDescriptors(node)).every(([name, { value: field }]) =>
+      typeof field === (name === "device" ? "string" : "function")
+    );
 }

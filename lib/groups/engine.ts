@@ -2,6 +2,8 @@
  * What an engine has to do, and the group that is made of one: arguments are checked and calls described here, once for
  * all engines.
  *
+ * An engine only meets and splits. So the same mistake reads alike in one thread and over a network.
+ *
  * @module
  */
 

@@ -1,6 +1,8 @@
 /**
  * An AllReduce from any all-gather that a user has.
  *
+ * A short description is gathered before the values. It costs a second round, and makes any plain gather safe.
+ *
  * @module
  */
 

@@ -2,6 +2,8 @@
  * A process group whose ranks are concurrent tasks of one JavaScript thread: for tests, for one GPU shared by several
  * replicas, and as the model for engines that cross threads and machines.
  *
+ * `runRanks` settles when every rank has, and rejects with the error that was thrown first: no task outlives it.
+ *
  * @module
  */
 

@@ -1,19 +1,54 @@
 /**
- * What a record must have to be a layer, and a batch to be one for it.
+ * Batch norms as parts of a model: plain records that say which batches they take and which group they share statistics
+ * with; and what such a record must have, and a batch to be one for it.
  *
  * @module
  */
 
 import { checkStateRecord } from "../check_state.ts";
-import { firstState } from "../state.ts";
+import { type BatchNormOptions, type BatchNormState, firstState } from "../state.ts";
 import { shown } from "../words.ts";
-import type {
-  BatchNormLayer,
-  LayerKind,
-  LayerSettings,
-  LazyBatchNormLayer,
-  LazyOptions,
-} from "./layer.ts";
+
+/** Which batches a layer takes: of rank 2 or 3, 4, 5, or any rank >= 2. */
+export type LayerKind = "batchNorm1d" | "batchNorm2d" | "batchNorm3d" | "batchNorm";
+
+/** What all layers say of themselves. */
+export interface LayerSettings {
+  /** Which batches it takes; sets it apart from the other nodes of a model. */
+  readonly kind: LayerKind;
+  /**
+   * Name of the group of ranks that it shares statistics with, to be looked up among `effects.groups` in each call; null
+   * for a layer that keeps to its own rank.
+   */
+  readonly processGroup: string | null;
+  /** Applied last, in training and evaluation. */
+  readonly activation?: "relu";
+  /**
+   * What training leaves as it is: `"statistics"` normalizes with the running statistics and does not update them;
+   * `"all"` gives no gradients of weight and bias either. Left out for a layer that learns.
+   */
+  readonly frozen?: "statistics" | "all";
+}
+
+/**
+ * A batch norm as a part of a model: a plain record, which may stand anywhere in a tree of plain records and arrays.
+ * Fields of your own stay with it.
+ */
+export interface BatchNormLayer<A> extends LayerSettings {
+  /** Weight, bias and running statistics, on a device or on the host. */
+  readonly state: BatchNormState<A>;
+}
+
+/** A batch norm that takes its number of channels from the first batch. Plain data: it travels to workers and files. */
+export interface LazyBatchNormLayer extends LayerSettings {
+  /** There is none yet. */
+  readonly state: null;
+  /** What its state will be made with. */
+  readonly lazy: LazyOptions;
+}
+
+/** Options of a state that is still to be made: all but those that draw the weight, which begins as 1. */
+export type LazyOptions = Omit<BatchNormOptions, "weightInit" | "random">;
 
 /** Ranks of the batches that a kind takes, and how PyTorch calls them. */
 const RANKS: Readonly<Record<LayerKind, readonly [least: number, most: number, called: string]>> = {
@@ -101,6 +136,19 @@ export function checkRank(kind: LayerKind, shape: readonly number[], action: str
     `Cannot ${action} as ${kind} expected ${called} input (got ${shape.length}D input): ` +
       `current shape is (${shape.join(", ")})`,
   );
+}
+
+/**
+ * Tells which batches a layer takes.
+ *
+ * @param layer with its kind
+ * @returns the least and the largest rank
+ */
+export function ranksOf(
+  { kind }: { readonly kind: LayerKind },
+): { readonly least: number; readonly most: number } {
+  const [least, most] = RANKS[kind];
+  return { least, most };
 }
 
 /**

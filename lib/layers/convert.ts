@@ -1,41 +1,38 @@
 /**
  * Whole models there and back: every batch norm synchronised, or none.
  *
+ * A conversion never replaces a group: asked for two, it is an error with the layer's path. A layer that stands at
+ * several paths stays one, so a choice of some of them is an error as well.
+ *
  * @module
  */
 
-import { checkLayer, claimsLayer } from "./check_layer.ts";
-import type { BatchNormLayer, LazyBatchNormLayer } from "./layer.ts";
 import { shown } from "../words.ts";
-import { called, isRecord, type Nodes, nodesOf, withNodes } from "./model.ts";
+import { called } from "../tree.ts";
+import { type AnyLayer, checkChoice, type LayerChoice, layersOf, replaceNodes } from "./replace.ts";
 
 /** Which layers a conversion is about, and their group. */
-export interface ConvertOptions {
+export interface ConvertOptions extends LayerChoice {
   /** Name of the group; see the functions for what they do without. */
   readonly processGroup?: string;
-  /**
-   * Whether the layer at a path is meant; all are by default. A path is made of keys and indices joined by dots, such as
-   * `"blocks.0.norm"`, and is `""` for a model that is a layer itself.
-   */
-  readonly only?: (path: string) => boolean;
 }
-
-type Layer<A = unknown> = BatchNormLayer<A> | LazyBatchNormLayer;
 
 /**
  * Makes every batch norm of a model synchronised, as `torch.nn.SyncBatchNorm.convert_sync_batchnorm` does, but as a pure
  * function that loses nothing.
  *
  * States are shared, not copied. All other fields of a layer (activation, frozen, your own) stay; all other nodes are the
- * same objects; a layer that stands at several paths stays one. A layer that is synchronised already keeps its group. Only
- * plain records and arrays are looked into: not Maps, class instances, getters, symbol keys, nor a layer's own fields.
+ * same objects; a layer that stands at several paths stays one. A layer that is synchronised already keeps its group.
+ * Records, arrays, Maps, Sets and own fields of objects are looked into; getters, private fields, symbol keys and a layer's
+ * own fields are not. An object of a class cannot be made again: where a layer in one would have to be replaced, that is an
+ * error, so build such objects around a converted record.
  *
- * @param model a tree of plain records and arrays with layers as of `initLayer` in it, or a single one; it is not changed
- * @param options `processGroup`: name of the group, `"world"` by default; `only`: which paths
+ * @param model a tree with layers as of `initLayer` in it, or a single one; it is not changed
+ * @param options `processGroup`: name of the group, `"world"` by default; `only`: which paths; `allowNone`
  * @returns a tree of the same type, frozen where it is new; the given one where nothing changed
  * @throws TypeError or RangeError that names the path of a cycle, of a tree over 1,000 branches deep, of a node with the
- * `kind` of a layer that is none, of a layer in another group than the one that was asked for, of a layer that stands at several paths of which `only` takes
- * some
+ * `kind` of a layer that is none, of an object of a class with a layer in it, of a layer in another group than the one that
+ * was asked for, of a layer that stands at several paths of which `only` takes some; where there is no layer at all
  *
  * @example
  * ```ts
@@ -53,9 +50,10 @@ type Layer<A = unknown> = BatchNormLayer<A> | LazyBatchNormLayer;
  */
 export function convertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}): T {
   const action = "convert the model";
-  const { processGroup: wanted, only } = checkOptions(options, action);
+  const chosen = checkOptions(options, action);
+  const { processGroup: wanted } = chosen;
   const name = wanted ?? "world";
-  return regroup(model, only, action, ({ processGroup }, path) => {
+  return regroup(model, chosen, action, ({ processGroup }, path) => {
     if (processGroup === null) return name;
     if (wanted !== undefined && processGroup !== wanted) {
       throw new TypeError(
@@ -74,10 +72,12 @@ export function convertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}):
  * choose by `only`: a layer does not remember what it was.
  *
  * @param model a tree as of {@linkcode convertSyncBatchNorm}; it is not changed
- * @param options `processGroup`: the group whose layers are meant, all groups by default; `only`: which paths
+ * @param options `processGroup`: the group whose layers are meant, all groups by default; `only`: which paths;
+ * `allowNone`
  * @returns a tree of the same type, frozen where it is new; the given one where nothing changed
- * @throws TypeError or RangeError that names the path of a cycle, of a node with the `kind` of a layer that is none, of a
- * layer that stands at several paths of which `only` takes some
+ * @throws TypeError or RangeError that names the path of a cycle, of a node with the `kind` of a layer that is none, of an
+ * object of a class with a layer in it, of a layer that stands at several paths of which `only` takes some; where there is no
+ * layer at all
  *
  * @example
  * ```ts
@@ -89,80 +89,41 @@ export function convertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}):
  */
 export function revertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}): T {
   const action = "revert the model";
-  const { processGroup: meant, only } = checkOptions(options, action);
+  const chosen = checkOptions(options, action);
+  const { processGroup: meant } = chosen;
   return regroup(
     model,
-    only,
+    chosen,
     action,
     ({ processGroup }) => meant === undefined || meant === processGroup ? null : processGroup,
   );
 }
 
-/**
- * Finds the layers of a model and checks each as far as can be told without its device.
- *
- * @param model a tree of plain records and arrays
- * @param action what the caller was about to do, for the message
- * @returns the layers and their paths
- * @throws TypeError or RangeError that names the path of a cycle, or of a node with the `kind` of a layer that is none
- */
-export function layersOf<A>(model: unknown, action: string): Nodes<Layer<A>> {
-  const isLayer = (value: object): value is Layer<A> => isRecord(value) && claimsLayer(value);
-  const layers = nodesOf(model, isLayer, action);
-  for (const [layer, [path]] of layers) checkLayer(layer, `${action} at ${called(path)}`);
-  return layers;
-}
-
 /** Gives layers other groups. */
 function regroup<T>(
   model: T,
-  only: (path: string) => boolean,
+  options: Chosen,
   action: string,
-  groupOf: (layer: Layer, path: string) => string | null,
+  groupOf: (layer: AnyLayer<unknown>, path: string) => string | null,
 ): T {
-  const layers = layersOf(model, action);
-  // A layer that stays is not looked into either: what is in its own fields is its own.
-  const replacements = new Map<Layer, Layer>([...layers.keys()].map((layer) => [layer, layer]));
-  for (const [layer, paths] of layers) {
-    const meant = paths.filter((path) => only(path));
-    if (meant.length === 0) continue;
-    const processGroup = groupOf(layer, meant[0]);
-    if (processGroup === layer.processGroup) continue;
-    const taken = new Set(meant);
-    const other = paths.find((path) => !taken.has(path));
-    if (other !== undefined) {
-      throw new TypeError(
-        `Cannot ${action} as ${called(meant[0])} is the same layer as ${called(other)}: ` +
-          `only must take both or neither, current choice is the former alone`,
-      );
-    }
-    replacements.set(layer, Object.freeze({ ...layer, processGroup }));
-  }
-  return withNodes(model, replacements);
+  const layers = layersOf(model, action, options);
+  return replaceNodes(model, layers, options.only, action, (layer, path) => {
+    const processGroup = groupOf(layer, path);
+    return processGroup === layer.processGroup ? layer : Object.freeze({ ...layer, processGroup });
+  });
 }
 
-function checkOptions(
-  options: ConvertOptions,
-  action: string,
-): { readonly processGroup?: string; readonly only: (path: string) => boolean } {
-  if (typeof options !== "object" || options === null) {
-    throw new TypeError(
-      `Cannot ${action} as options must be { processGroup, only }: current value is ${
-        shown(options)
-      }`,
-    );
-  }
-  const { processGroup, only = () => true } = options;
+/** Options that were checked. */
+type Chosen = ConvertOptions & Required<Pick<ConvertOptions, "only">>;
+
+function checkOptions(options: ConvertOptions, action: string): Chosen {
+  const { only, allowNone } = checkChoice(options, action, ["processGroup"]);
+  const { processGroup } = options;
   if (processGroup !== undefined && (typeof processGroup !== "string" || processGroup === "")) {
     throw new TypeError(
       `Cannot ${action} as processGroup must be the name of a group: ` +
         `current value is ${shown(processGroup)}; groups themselves go into effects.groups`,
     );
   }
-  if (typeof only !== "function") {
-    throw new TypeError(
-      `Cannot ${action} as only must be a function of a path: current value is ${shown(only)}`,
-    );
-  }
-  return { processGroup, only };
+  return { processGroup, only, allowNone };
 }

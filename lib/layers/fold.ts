@@ -35,8 +35,6 @@ export interface FoldedLayer {
   readonly transposed: boolean;
 }
 
-const ACTION = "fold the batch norm";
-
 /**
  * Folds a batch norm into the layer directly before it, which then gives alone what both give in evaluation.
  *
@@ -45,13 +43,19 @@ const ACTION = "fold the batch norm";
  * (`torch.nn.utils.fusion`). In float64, rounded once. The number of groups follows from the shapes. An activation of the
  * batch norm's layer stays to be applied.
  *
+ * A linear layer's outputs are the last axis, and a batch norm's channels are axis 1: the same axis in batches (N, C)
+ * alone. Behind a linear layer over the last axis of (N, L, in) a batch norm has L channels, and cannot be folded; where L
+ * equals the number of outputs only the rank tells. A linear layer over the channels of such batches, as where they are
+ * stored last, is a convolution of shape (out, in, 1).
+ *
  * @param hostState the batch norm, on the host (`stateToHost`); it is not changed
  * @param layer the layer before it; it is not changed. `transposed` for a transposed convolution, and for a linear layer
  * whose weight has shape (in, out)
+ * @param inputRank rank of the batches that the batch norm normalizes: 2 for (N, C), 4 for images
  * @returns a frozen layer of new arrays
  * @throws TypeError for a state without running statistics, whose evaluation is no linear function, or that is not on
- * the host; where weight, shape and bias do not fit each other, or the output channels are not numFeatures. RangeError
- * for an extent that is no integer >= 1
+ * the host; where weight, shape and bias do not fit each other, the shape has another rank than the input, or the output
+ * channels are not numFeatures. RangeError for an extent that is no integer >= 1, and a rank that is no integer >= 2
  *
  * @example y = 3x, then (y - 1) / 2
  * ```ts
@@ -62,7 +66,7 @@ const ACTION = "fold the batch norm";
  * const fresh = await stateToHost(device, initBatchNorm(device, 1, { eps: 0 }));
  * const trained = { ...fresh, runningMean: Float32Array.of(1), runningVar: Float32Array.of(4) };
  * const layer = { weight: Float32Array.of(3), shape: [1, 1], bias: null };
- * const folded = foldBatchNorm(trained, layer);
+ * const folded = foldBatchNorm(trained, layer, 2);
  * assert.deepEqual(folded.weight, Float32Array.of(1.5));
  * assert.deepEqual(folded.bias, Float32Array.of(-0.5));
  * ```
@@ -70,19 +74,40 @@ const ACTION = "fold the batch norm";
 export function foldBatchNorm(
   hostState: BatchNormState<Float32Array>,
   layer: LinearLayer,
+  inputRank: number,
 ): FoldedLayer {
-  checkHostState(hostState, ACTION);
-  checkLinear(layer);
+  return folded(hostState, layer, inputRank, "fold the batch norm");
+}
+
+/**
+ * Folds as {@linkcode foldBatchNorm} does.
+ *
+ * @param hostState the batch norm, on the host; it is not changed
+ * @param layer the layer before it; it is not changed
+ * @param inputRank rank of the batches that the batch norm normalizes
+ * @param action what the caller was about to do, for the message
+ * @returns a frozen layer of new arrays
+ * @throws what `foldBatchNorm` throws
+ */
+export function folded(
+  hostState: BatchNormState<Float32Array>,
+  layer: LinearLayer,
+  inputRank: number,
+  action: string,
+): FoldedLayer {
+  checkHostState(hostState, action);
+  checkLinear(layer, action);
+  checkInputRank(layer, inputRank, action);
   const { runningMean, runningVar, weight: gamma, bias: beta, eps, numFeatures } = hostState;
   if (runningMean === null || runningVar === null) {
     throw new TypeError(
-      `Cannot ${ACTION} as it must have running statistics, else its output is no linear ` +
+      `Cannot ${action} as it must have running statistics, else its output is no linear ` +
         `function of its input: current runningMean is null`,
     );
   }
   const { weight, shape, bias, transposed = false } = layer;
-  const channelOf = outputChannels(layer, numFeatures);
-  checkBias(bias, numFeatures);
+  const channelOf = outputChannels(layer, numFeatures, action);
+  checkBias(bias, numFeatures, action);
   const scale = Float64Array.from(
     runningVar,
     (variance, c) => (gamma?.[c] ?? 1) * invstd(variance, eps),
@@ -102,6 +127,7 @@ export function foldBatchNorm(
 function outputChannels(
   { shape, transposed = false }: LinearLayer,
   numFeatures: number,
+  action: string,
 ): (at: number) => number {
   const shown = `in shape (${shape.join(", ")})`;
   const [first, second, ...kernel] = shape;
@@ -111,7 +137,7 @@ function outputChannels(
     const axis = transposed ? 1 : 0;
     if (shape[axis] !== numFeatures) {
       throw new TypeError(
-        `Cannot ${ACTION} as the layer's output channels, axis ${axis}, must equal numFeatures: ` +
+        `Cannot ${action} as the layer's output channels, axis ${axis}, must equal numFeatures: ` +
           `current values are ${shape[axis]} and ${numFeatures} ${shown}`,
       );
     }
@@ -120,13 +146,13 @@ function outputChannels(
   const groups = numFeatures / second;
   if (!Number.isInteger(groups)) {
     throw new TypeError(
-      `Cannot ${ACTION} as numFeatures must be a multiple of the transposed layer's output ` +
+      `Cannot ${action} as numFeatures must be a multiple of the transposed layer's output ` +
         `channels per group, axis 1: current values are ${numFeatures} and ${second} ${shown}`,
     );
   }
   if (first % groups !== 0) {
     throw new TypeError(
-      `Cannot ${ACTION} as the transposed layer's input channels, axis 0, must be a multiple of ` +
+      `Cannot ${action} as the transposed layer's input channels, axis 0, must be a multiple of ` +
         `its groups, numFeatures / axis 1: current values are ${first} and ${groups} ${shown}`,
     );
   }
@@ -137,45 +163,61 @@ function outputChannels(
   };
 }
 
-function checkLinear(layer: LinearLayer): void {
+function checkLinear(layer: LinearLayer, action: string): void {
   const { weight, shape } = layer ?? {};
   if (!(weight instanceof Float32Array)) {
     throw new TypeError(
-      `Cannot ${ACTION} as the layer's weight must be a Float32Array: current value is ${weight}`,
+      `Cannot ${action} as the layer's weight must be a Float32Array: current value is ${weight}`,
     );
   }
   if (!Array.isArray(shape) || shape.length < 2) {
     throw new TypeError(
-      `Cannot ${ACTION} as the layer must have a shape of rank >= 2: ` +
+      `Cannot ${action} as the layer must have a shape of rank >= 2: ` +
         `current shape is ${Array.isArray(shape) ? `(${shape.join(", ")})` : shape}`,
     );
   }
   // Array.from: every() skips the holes of a sparse array.
   if (!Array.from(shape).every((extent) => Number.isSafeInteger(extent) && extent >= 1)) {
     throw new RangeError(
-      `Cannot ${ACTION} as every extent of the layer must be an integer >= 1: ` +
+      `Cannot ${action} as every extent of the layer must be an integer >= 1: ` +
         `current shape is (${shape.join(", ")})`,
     );
   }
   if (weight.length !== product(shape)) {
     throw new TypeError(
-      `Cannot ${ACTION} as shape (${shape.join(", ")}) needs ${product(shape)} weights: ` +
+      `Cannot ${action} as shape (${shape.join(", ")}) needs ${product(shape)} weights: ` +
         `current number is ${weight.length}`,
     );
   }
 }
 
-function checkBias(bias: Float32Array | null, numFeatures: number): void {
+function checkInputRank({ shape }: LinearLayer, inputRank: number, action: string): void {
+  if (!Number.isSafeInteger(inputRank) || inputRank < 2) {
+    const Kind = typeof inputRank === "number" ? RangeError : TypeError;
+    throw new Kind(
+      `Cannot ${action} as inputRank, that of the batches that it normalizes, must be an integer ` +
+        `>= 2: current value is ${inputRank}`,
+    );
+  }
+  if (shape.length === inputRank) return;
+  throw new TypeError(
+    `Cannot ${action} as the layer's weight must have the rank of the batches that it normalizes, ` +
+      `${inputRank}, or its outputs are not their channels, axis 1 (a linear layer over these is a ` +
+      `convolution of shape (out, in, 1)): current shape is (${shape.join(", ")})`,
+  );
+}
+
+function checkBias(bias: Float32Array | null, numFeatures: number, action: string): void {
   if (bias === null) return;
   if (!(bias instanceof Float32Array)) {
     throw new TypeError(
-      `Cannot ${ACTION} as the layer's bias must be a Float32Array or null: ` +
+      `Cannot ${action} as the layer's bias must be a Float32Array or null: ` +
         `current value is ${bias}`,
     );
   }
   if (bias.length !== numFeatures) {
     throw new TypeError(
-      `Cannot ${ACTION} as the length of the layer's bias must be numFeatures: ` +
+      `Cannot ${action} as the length of the layer's bias must be numFeatures: ` +
         `current values are ${bias.length} and ${numFeatures}`,
     );
   }

@@ -1,72 +1,93 @@
 /**
- * Layers that training leaves as they are, in part or altogether.
+ * Layers that training leaves as they are, in part or altogether: one, or all of a model.
  *
  * @module
  */
 
 import { checkLayer, lazyError } from "./check_layer.ts";
 import type { BatchNormLayer } from "./layer.ts";
+import { type AnyLayer, checkChoice, type LayerChoice } from "./replace.ts";
+import { layersOf, replaceNodes } from "./replace.ts";
 
 /** Options of {@linkcode freeze}. */
-export interface FreezeOptions {
+export interface FreezeOptions extends LayerChoice {
   /** Whether weight and bias are fixed too; false by default. */
   readonly affine?: boolean;
 }
 
 /**
- * Fixes a layer's running statistics, for fine-tuning: training normalizes with them, and neither updates them nor
- * communicates. {@linkcode unfreeze} is the way back.
+ * Fixes the running statistics of a layer, or of all layers of a model, for fine-tuning: training normalizes with them,
+ * and neither updates them nor communicates. {@linkcode unfreeze} is the way back.
  *
- * @param layer the layer; it is not changed
- * @param options `affine`: whether weight and bias are fixed too, so that backward gives null for their gradients
- * @returns a frozen layer that shares its state with the given one, which stays as fixed as it was; the given one where
- * nothing changed
- * @throws TypeError where the layer has no running statistics, or is none
+ * A model is walked as in `convertSyncBatchNorm`: states are shared, all that is no layer is the same object.
  *
- * @example
+ * @param model a layer, or a tree of plain records and arrays with layers in it; it is not changed
+ * @param options `affine`: whether weight and bias are fixed too, so that backward gives null for their gradients;
+ * `only`: which paths
+ * @returns a tree of the same type, frozen where it is new, whose layers share their states with the given one; a layer
+ * stays as fixed as it was; the given one where nothing changed
+ * @throws TypeError or RangeError that names the path of a layer that has no running statistics, or no state yet, or is
+ * none, of a cycle, of a layer that stands at several paths of which `only` takes some; where there is no layer at all
+ *
+ * @example The first of two blocks
  * ```ts
  * import { applyLayer, freeze, initLayer, referenceDevice, tensor } from "@syncbn/syncbn";
  *
  * const device = referenceDevice();
- * const fixed = freeze(initLayer(device, "batchNorm1d", 1, { processGroup: "world" }));
+ * const norm = () => initLayer(device, "batchNorm1d", 1, { processGroup: "world" });
+ * const model = freeze({ blocks: [norm(), norm()] }, { only: (path) => path === "blocks.0" });
+ * const [fixed, learning] = model.blocks;
  * const { layer } = await applyLayer(fixed, tensor(device, [1, 5], [2, 1]), { device });
- * console.assert(layer === fixed);
+ * console.assert(layer === fixed && learning.frozen === undefined);
  * ```
  */
-export function freeze<A, L extends BatchNormLayer<A>>(
-  layer: L,
-  { affine = false }: FreezeOptions = {},
-): L {
+export function freeze<T>(model: T, options: FreezeOptions = {}): T {
   const action = "freeze the layer";
-  checkLayer<A>(layer, action);
-  if (layer.state === null) throw lazyError(layer, action);
-  const frozen = affine || layer.frozen === "all" ? "all" : "statistics";
-  if (layer.frozen === frozen) return layer;
-  const result = Object.freeze({ ...layer, frozen });
-  checkLayer<A>(result, action);
-  return result;
+  return replaced(model, options, action, (layer, path) => {
+    const here = path === "" ? action : `${action} at ${path}`;
+    if (layer.state === null) throw lazyError(layer, here);
+    const frozen = options.affine || layer.frozen === "all" ? "all" : "statistics";
+    if (layer.frozen === frozen) return layer;
+    const result: BatchNormLayer<unknown> = Object.freeze({ ...layer, frozen });
+    checkLayer(result, here);
+    return result;
+  });
 }
 
 /**
- * Lets a frozen layer learn again.
+ * Lets a frozen layer, or all layers of a model, learn again.
  *
- * @param layer the layer; it is not changed
- * @returns a frozen layer as it was before {@linkcode freeze}, that shares its state with the given one; the given one
- * where it learns
- * @throws TypeError or RangeError for what is no layer
+ * @param model a layer, or a tree as of {@linkcode freeze}; it is not changed
+ * @param options `only`: which paths
+ * @returns a tree of the same type, whose layers are as they were before {@linkcode freeze} and share their states with the
+ * given one; the given one where all learn
+ * @throws TypeError or RangeError that names the path of what is no layer, of a cycle, of a layer that stands at several
+ * paths of which `only` takes some; where there is no layer at all
  *
  * @example
  * ```ts
  * import { freeze, initLayer, referenceDevice, unfreeze } from "@syncbn/syncbn";
  * import assert from "node:assert/strict";
  *
- * const layer = initLayer(referenceDevice(), "batchNorm1d", 1);
- * assert.deepEqual(unfreeze(freeze(layer)), layer);
+ * const model = { stem: [initLayer(referenceDevice(), "batchNorm1d", 1)] };
+ * assert.deepEqual(unfreeze(freeze(model)), model);
  * ```
  */
-export function unfreeze<A, L extends BatchNormLayer<A>>(layer: L): L {
-  checkLayer<A>(layer, "unfreeze the layer");
-  if (layer.frozen === undefined) return layer;
-  const { frozen: _, ...learning } = layer;
-  return Object.freeze(learning) as L;
+export function unfreeze<T>(model: T, options: LayerChoice = {}): T {
+  return replaced(model, options, "unfreeze the layer", (layer) => {
+    if (layer.frozen === undefined) return layer;
+    const { frozen: _, ...learning } = layer;
+    return Object.freeze(learning);
+  });
+}
+
+function replaced<T>(
+  model: T,
+  options: LayerChoice,
+  action: string,
+  replace: (layer: AnyLayer<unknown>, path: string) => AnyLayer<unknown>,
+): T {
+  const { only } = checkChoice(options, action, ["affine"]);
+  const layers = layersOf(model, action, options);
+  return replaceNodes(model, layers, only, action, replace);
 }

@@ -1,54 +1,38 @@
 /**
- * Batch norms as parts of a model: plain records that say which batches they take and which group they share
- * statistics with.
+ * How to make layers, and to give them a state.
+ *
+ * A lazy layer's weight begins as 1: with a generator in it, it would be no data, could not travel, and would begin
+ * differently on ranks that share the generator. `frozen` and `activation` are fields beside the three that every layer
+ * has: what a conversion must not lose.
  *
  * @module
  */
 
+import { checkOptions } from "../check_effects.ts";
 import type { Device } from "../device.ts";
-import { type BatchNormOptions, type BatchNormState, initBatchNorm } from "../state.ts";
-import { checkLayer, checkSettings } from "./check_layer.ts";
+import {
+  BATCH_NORM_OPTIONS,
+  type BatchNormOptions,
+  type BatchNormState,
+  initBatchNorm,
+} from "../state.ts";
+import {
+  type BatchNormLayer,
+  checkLayer,
+  checkSettings,
+  type LayerKind,
+  type LayerSettings,
+  type LazyBatchNormLayer,
+  type LazyOptions,
+} from "./check_layer.ts";
 
-/** Which batches a layer takes: of rank 2 or 3, 4, 5, or any rank >= 2. */
-export type LayerKind = "batchNorm1d" | "batchNorm2d" | "batchNorm3d" | "batchNorm";
-
-/** What all layers say of themselves. */
-export interface LayerSettings {
-  /** Which batches it takes; sets it apart from the other nodes of a model. */
-  readonly kind: LayerKind;
-  /**
-   * Name of the group of ranks that it shares statistics with, to be looked up among `effects.groups` in each call; null
-   * for a layer that keeps to its own rank.
-   */
-  readonly processGroup: string | null;
-  /** Applied last, in training and evaluation. */
-  readonly activation?: "relu";
-  /**
-   * What training leaves as it is: `"statistics"` normalizes with the running statistics and does not update them;
-   * `"all"` gives no gradients of weight and bias either. Left out for a layer that learns.
-   */
-  readonly frozen?: "statistics" | "all";
-}
-
-/**
- * A batch norm as a part of a model: a plain record, which may stand anywhere in a tree of plain records and arrays.
- * Fields of your own stay with it.
- */
-export interface BatchNormLayer<A> extends LayerSettings {
-  /** Weight, bias and running statistics, on a device or on the host. */
-  readonly state: BatchNormState<A>;
-}
-
-/** A batch norm that takes its number of channels from the first batch. Plain data: it travels to workers and files. */
-export interface LazyBatchNormLayer extends LayerSettings {
-  /** There is none yet. */
-  readonly state: null;
-  /** What its state will be made with. */
-  readonly lazy: LazyOptions;
-}
-
-/** Options of a state that is still to be made: all but those that draw the weight, which begins as 1. */
-export type LazyOptions = Omit<BatchNormOptions, "weightInit" | "random">;
+export type {
+  BatchNormLayer,
+  LayerKind,
+  LayerSettings,
+  LazyBatchNormLayer,
+  LazyOptions,
+} from "./check_layer.ts";
 
 /** A layer that was lazy, or may have been, with its state and all other fields. */
 export type MaterializedLayer<A, L> = L extends LazyBatchNormLayer
@@ -65,6 +49,7 @@ export interface LayerOptions extends BatchNormOptions, NewLayerOptions {}
 export interface LazyLayerOptions extends LazyOptions, NewLayerOptions {}
 
 const ACTION = "make the layer";
+const OPTIONS = [...BATCH_NORM_OPTIONS, "processGroup", "activation"];
 
 /**
  * Makes a layer with a new state.
@@ -124,6 +109,7 @@ export function initLazyLayer(kind: LayerKind, options: LazyLayerOptions = {}): 
 }
 
 function split<O extends NewLayerOptions>(kind: LayerKind, options: O) {
+  checkOptions(options, OPTIONS, ACTION);
   const { processGroup = null, activation, ...rest } = options;
   const settings: LayerSettings = {
     kind,

@@ -4,6 +4,9 @@
  * A sequential network has none: layer k + 1 needs layer k. Branches that read the same input, towers, and several models in
  * one step do.
  *
+ * They fail together: one label names them all, and what is wrong with one is the failure of the call. Their wires lie
+ * side by side, so that engines learn nothing new.
+ *
  * @module
  */
 

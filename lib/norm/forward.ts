@@ -1,6 +1,10 @@
 /**
  * Training forward: normalize a batch with its own statistics, or with those of the whole process group.
  *
+ * All that one direction launches is one batch: one submit on a GPU. The label of a collective names function, channels
+ * and dtype. Ranks that differ in eps, momentum or `updateRunningStats` are not caught by it: their statistics still
+ * agree, their states do not.
+ *
  * @module
  */
 

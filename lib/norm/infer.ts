@@ -1,6 +1,9 @@
 /**
  * Evaluation: normalize with running statistics, and its gradients. Never communicates.
  *
+ * An array that is donated is freed on every device, whether or not it was overwritten, so that no program depends on
+ * one device. The result is a new handle all the same, so that ownership needs no special case.
+ *
  * @module
  */
 

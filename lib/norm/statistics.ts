@@ -286,7 +286,8 @@ export function advance<A>(
 ): BatchNormState<A> {
   const { runningMean, runningVar, momentum } = state;
   if (runningMean === null || runningVar === null || count === 0) return state;
-  const numBatchesTracked = state.numBatchesTracked + 1;
+  // A counter at its end stays there: one more would be no integer that the next call takes.
+  const numBatchesTracked = Math.min(state.numBatchesTracked + 1, Number.MAX_SAFE_INTEGER);
   const factor = momentum ?? 1 / numBatchesTracked;
   const running = { runningMean, runningVar };
   const { runningMean: mean, runningVar: variance } = device.updateRunningStats({

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { checkDevice, checkSignal, isSignal } from "../check_effects.ts";
+import { checkDevice, checkSignal, signalIn } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { DeviceError } from "../errors.ts";
@@ -46,7 +46,7 @@ export async function overGroup<A, R>(
 ): Promise<R> {
   const { group } = effects;
   const { label, signal } = options;
-  const told = { label, signal: isSignal(signal) ? signal : undefined };
+  const told = { label, signal: signalIn(options) };
   const run = async (going: Steps<A, R>): Promise<R> => {
     let step = going.next();
     while (!step.done) {

@@ -231,6 +231,21 @@ function assertRefuses(
 const NO_COUNT = "or null to take the running variance as it is: current value is";
 
 for (const { name, read, names } of CONVENTIONS) {
+  Deno.test(`from${name}() takes an axis in a list, as Keras 2 saves it`, () => {
+    const [, , mean, variance] = names;
+    const given = { [mean]: Float32Array.of(0), [variance]: Float32Array.of(1) };
+    const formatOf = (axis: unknown, rank?: number) =>
+      read(given, { count: null, axis, rank } as ImportBatchNormOptions).format;
+    assert.equal(formatOf([3], 4), "channelsLast");
+    assert.equal(formatOf([-1]), "channelsLast");
+    assert.equal(formatOf([1]), "channelsFirst");
+    assert.throws(() => formatOf([3]), /axis must be 1, or -1 or rank - 1 .* is 3 with no rank/);
+    assert.throws(
+      () => formatOf([]),
+      /axis must be a number, or a list of one: current value is \[\]/,
+    );
+  });
+
   Deno.test(`from${name}() says what does not fit`, () => {
     const [scale, , mean, variance] = names;
     // Left out without a word, the other framework's vector would be a layer that has none.
@@ -258,7 +273,7 @@ for (const { name, read, names } of CONVENTIONS) {
         ),
         [RangeError, "an integer >= 0: current value is -1", { count, numBatchesTracked: -1 }],
         [RangeError, "an integer >= 0: current value is 0.5", { count, numBatchesTracked: 0.5 }],
-        [TypeError, "axis must be a number: current value is of class Array", {
+        [TypeError, "axis must be a number, or a list of one: current value is [1, 2]", {
           count,
           axis: [1, 2],
         }],

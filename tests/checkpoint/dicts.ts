@@ -3,8 +3,9 @@
  * `deno run --allow-write=FOLDER tests/checkpoint/dicts.ts FOLDER --files 200 --seed 2026`.
  */
 
-import { parseArgs } from "node:util";
 import fc from "fast-check";
+import { integer, type Program } from "../../examples/command_line.ts";
+import { runProgram } from "../../examples/run_program.ts";
 import { type Safetensors, type StoredArray, writeSafetensors } from "../../lib/checkpoint.ts";
 import { describe } from "./safetensors_bytes.ts";
 
@@ -64,16 +65,25 @@ export const dicts: fc.Arbitrary<Safetensors> = fc.record({
     .map((pairs) => new Map(pairs)),
 });
 
-function main(): void {
-  const { values, positionals: [folder] } = parseArgs({
-    args: Deno.args,
-    allowPositionals: true,
-    options: {
-      files: { type: "string", default: "200" },
-      seed: { type: "string", default: "2026" },
-    },
-  });
-  const drawn = fc.sample(dicts, { numRuns: Number(values.files), seed: Number(values.seed) });
+/** What the flags say. */
+interface DictFlags {
+  readonly files: number;
+  readonly seed: number;
+}
+
+const DICTS: Program<DictFlags> = {
+  usage: "deno run --allow-write=FOLDER tests/checkpoint/dicts.ts",
+  action: "write state dicts",
+  about: "Writes random safetensors files, and JSON that says what is in them.",
+  operands: { takes: "FOLDER", help: "where to, a folder that is there", least: 1, most: 1 },
+  flags: {
+    files: integer({ from: 1, to: 9999, usual: 200, help: "how many" }),
+    seed: integer({ from: 0, to: 2 ** 31 - 1, usual: 2026, help: "what to draw them from" }),
+  },
+};
+
+function main({ files, seed }: DictFlags, [folder]: readonly string[]): number {
+  const drawn = fc.sample(dicts, { numRuns: files, seed });
   for (const [at, { tensors, metadata }] of drawn.entries()) {
     const path = `${folder}/${String(at).padStart(4, "0")}`;
     Deno.writeFileSync(`${path}.safetensors`, writeSafetensors(tensors, metadata));
@@ -83,7 +93,8 @@ function main(): void {
     };
     Deno.writeTextFileSync(`${path}.json`, JSON.stringify(described));
   }
-  console.log(`${drawn.length} files in ${folder}, seed ${values.seed}`);
+  console.log(`${drawn.length} files in ${folder}, seed ${seed}`);
+  return 0;
 }
 
-if (import.meta.main) main();
+if (import.meta.main) Deno.exit(await runProgram(DICTS, Deno.args, main));

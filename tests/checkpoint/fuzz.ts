@@ -1,13 +1,14 @@
 /**
- * Damaged safetensors files: `deno run --allow-read tests/checkpoint/fuzz.ts --cases 100000 --seed 2026`.
+ * Damaged safetensors files: `deno task fuzz --cases 100000 --seed 2026`.
  *
  * A damaged file must be read, and then survive being written and read again; or be refused with a SafetensorsError of
  * a kind that is listed here. Anything else is a failure, and so is a file that takes long.
  */
 
 import assert from "node:assert/strict";
-import { parseArgs } from "node:util";
 import fc from "fast-check";
+import { integer, type Program } from "../../examples/command_line.ts";
+import { runProgram } from "../../examples/run_program.ts";
 import {
   readSafetensors,
   type Safetensors,
@@ -48,7 +49,7 @@ export const REFUSALS: Readonly<Record<string, RegExp>> = {
     /as the extents of tensor ".*" that are not 0 must have a product below 2\^53/,
   "offsets out of order":
     /as the data_offsets of tensor ".*" must be where its data begin and where they end/,
-  "other number of bytes": /as tensor ".*", [A-Z0-9]+ of shape \(.*\), must have \d+ bytes/,
+  "other number of bytes": /as tensor ".*", [A-Z0-9_]+ of shape \(.*\), must have [\d.]+ bytes/,
   "beyond the data": /as tensor ".*" must end within the \d+ bytes of data/,
   "not from 0": /as the data of tensor ".*", the first, must begin at 0/,
   "overlap": /as tensor ".*" must not overlap tensor /,
@@ -163,19 +164,32 @@ function isEqual(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, at) => byte === b[at]);
 }
 
-function main(): number {
-  const { values } = parseArgs({
-    args: Deno.args,
-    options: {
-      cases: { type: "string", default: "100000" },
-      seed: { type: "string", default: "2026" },
-    },
-  });
-  const [cases, seed] = [Number(values.cases), Number(values.seed)];
-  if (!Number.isInteger(cases) || !Number.isInteger(seed) || cases < 1) {
-    console.error("deno run --allow-read tests/checkpoint/fuzz.ts [--cases N] [--seed N]");
-    return 2;
-  }
+/** What the flags say. */
+interface FuzzFlags {
+  readonly cases: number;
+  readonly seed: number;
+}
+
+const FUZZ: Program<FuzzFlags> = {
+  usage: "deno task fuzz",
+  action: "damage files",
+  about: `\
+Damages safetensors files and reads them: each must be refused with a reason that is known, or be
+read, and then survive being written and read again. In memory alone.`,
+  flags: {
+    cases: integer({
+      ...{ from: 1, to: 2 ** 31 - 1, usual: 100_000 },
+      help: "how many files",
+    }),
+    seed: integer({
+      ...{ from: 0, to: 2 ** 31 - 1, usual: 2026 },
+      help: "where files and damage come from",
+    }),
+  },
+  notes: "Exits with 1 and the file if one fails, with 2 for a wrong flag or without a permission.",
+};
+
+function main({ cases, seed }: FuzzFlags): number {
   const start = performance.now();
   try {
     const { read, refused, slowest } = fuzz({ cases, seed });
@@ -191,9 +205,10 @@ function main(): number {
     );
     return 0;
   } catch (error) {
+    if (error instanceof Deno.errors.NotCapable) throw error;
     console.error(error);
     return 1;
   }
 }
 
-if (import.meta.main) Deno.exit(main());
+if (import.meta.main) Deno.exit(await runProgram(FUZZ, Deno.args, main));

@@ -1,7 +1,15 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import fc from "fast-check";
-import { readSafetensors, type StoredArray, writeSafetensors } from "../../lib/checkpoint.ts";
+import { initLayer, referenceDevice } from "../../mod.ts";
+import {
+  fromStateDict,
+  readSafetensors,
+  type StoredArray,
+  toFloat32,
+  toStateDict,
+  writeSafetensors,
+} from "../../lib/checkpoint.ts";
 import { dicts } from "./dicts.ts";
 import { fuzz } from "./fuzz.ts";
 import { assertSame, bytesOf, describe, fileOf, goldens } from "./safetensors_bytes.ts";
@@ -213,4 +221,55 @@ Deno.test("readSafetensors() reads elements as little-endian", () => {
   const array = readSafetensors(file).tensors.get("a")!;
   assert.deepEqual([...array.data], [1.5]);
   assert.deepEqual([...bytesOf(array)], [0, 0, 0xc0, 0x3f]);
+});
+
+Deno.test("tensors of dtypes that nothing here computes with come and go as bytes, the rest as ever", async () => {
+  const opaque = {
+    ...{ U64: 16, U32: 8, U16: 4, I16: 4, I8: 2, C64: 16, F8_E4M3: 2, F8_E5M2: 2, F8_E8M0: 2 },
+    ...{ F8_E4M3FNUZ: 2, F8_E5M2FNUZ: 2, F4: 1 },
+  };
+  const device = referenceDevice();
+  const dict: Record<string, StoredArray> = Object.fromEntries(
+    await toStateDict(device, initLayer(device, "batchNorm2d", 4)),
+  );
+  for (const [dtype, length] of Object.entries(opaque)) {
+    const data = Uint8Array.from({ length }, (_, i) => 17 * i + 1);
+    dict[dtype] = { dtype, shape: [2], data } as StoredArray;
+  }
+  dict.F6_E2M3 = { dtype: "F6_E2M3", shape: [4], data: Uint8Array.of(1, 2, 3) };
+  dict.F6_E3M2 = { dtype: "F6_E3M2", shape: [4], data: Uint8Array.of(1, 2, 3) };
+  const bytes = writeSafetensors(dict);
+  const { tensors } = readSafetensors(bytes);
+  // The order of safetensors 0.8.0's own list, from the end.
+  const order =
+    "U64 I64 F64 C64 F32 U32 I32 BF16 F16 U16 I16 F8_E5M2FNUZ F8_E4M3FNUZ F8_E8M0 F8_E4M3 " +
+    "F8_E5M2 I8 U8 F6_E3M2 F6_E2M3 F4 BOOL";
+  const found = [...new Set([...tensors.values()].map(({ dtype }) => dtype))];
+  assert.deepEqual(found, order.split(" ").filter((dtype) => found.includes(dtype as "U8")));
+  for (const [name, array] of Object.entries(dict)) assert.deepEqual(tensors.get(name), array);
+  assert.deepEqual(writeSafetensors(tensors), bytes);
+
+  const strict = { strict: false };
+  const { model, unexpected } = fromStateDict(
+    device,
+    initLayer(device, "batchNorm2d", 4),
+    tensors,
+    strict,
+  );
+  assert.equal(unexpected.length, 14);
+  assert.equal(model.state.numBatchesTracked, 0);
+  const wrong = new Map([...tensors, ["bias", dict.I8]]);
+  for (const name of ["bias", "num_batches_tracked"]) {
+    const shape = name === "bias" ? [4] : [];
+    const data = new Uint8Array(shape[0] ?? 1);
+    assert.throws(
+      () => fromStateDict(device, model, wrong.set(name, { dtype: "I8", shape, data }), strict),
+      new RegExp(`"${name}" of dtype I8, which no model here computes with`),
+    );
+  }
+  assert.throws(() => toFloat32(dict.U16), /its dtype must be one of I64 F64 F32 .* is U16, whose/);
+  assert.throws(
+    () => writeSafetensors({ a: { dtype: "F4", shape: [3], data: Uint8Array.of(1, 2) } }),
+    /tensor "a" of shape \(3\) needs 1\.5 bytes: current number of bytes is 2/,
+  );
 });

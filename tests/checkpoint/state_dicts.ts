@@ -53,10 +53,10 @@ export function differences(call: () => unknown): StateDictError {
   throw new Error("the call succeeded");
 }
 
-/** Somebody else's node, whatever it says of itself. */
+/** Somebody else's node. */
 export class Linear {
-  readonly kind = "batchNorm1d";
-  readonly weight = Float32Array.of(1, 2);
+  readonly kind = "linear";
+  readonly features = [1, 2];
 }
 
 /** A network of all that a state dict knows, and of what it does not. */
@@ -79,7 +79,7 @@ export function networkOf<A>(device: Device<A>, seed = 1) {
       { norm: norm(3, { bias: false, trackRunningStats: false }), name: "second" },
     ],
     head: trained(initLayer(device, "batchNorm", 2)).state,
-    others: [new Linear(), new Map([["x", 1]]), Float32Array.of(1), () => 1, null, undefined],
+    others: [new Linear(), new Map([["x", 1]]), () => 1, null, undefined],
   };
 }
 

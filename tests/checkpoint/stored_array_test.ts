@@ -129,7 +129,7 @@ Deno.test("toFloat32() refuses what is no stored array", () => {
     [null, TypeError, /must be a record of dtype, shape and data: current value is null$/],
     [undefined, TypeError, /must be a record of .*: current value is undefined$/],
     [() => 1, TypeError, /must be a record of .*: current value is a function$/],
-    [array.data, TypeError, /the dtype of the array must be one of I64 F64 .* is undefined$/],
+    [array.data, TypeError, /the dtype of the array must be one of U64 I64 F64 .* is undefined$/],
     [{ ...array, dtype: "float32" }, TypeError, /the dtype of the array .* is "float32"$/],
     [
       { ...array, dtype: "F16" },

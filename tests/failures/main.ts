@@ -3,35 +3,52 @@
  * anything, as it looks in /proc for processes and threads that were left behind.
  */
 
-import { parseArgs } from "node:util";
+import { integer, type Program, text } from "../../examples/command_line.ts";
+import { runProgram } from "../../examples/run_program.ts";
+import { startError } from "../../examples/start_error.ts";
 import { isClean, type Line, provoke, table } from "./report.ts";
 import type { Subject } from "./subject.ts";
 import { mpiSubjects } from "./mpi.ts";
 import { workerSubjects } from "./workers.ts";
 
-const USAGE = `deno task failures [--times N] [--soak N] [--engine TEXT]
-  --times N      how often each failure happens to each engine (0: never)
-  --soak N       how many small all-reduces on two ranks of each engine (0: none)
-  --engine TEXT  only engines whose names have it`;
+/** What the flags say. */
+interface FailureFlags {
+  readonly times: number;
+  readonly soak: number;
+  /** Undefined for every engine. */
+  readonly engine: string | undefined;
+}
 
-async function main(): Promise<number> {
-  const { values } = parseArgs({
-    args: Deno.args,
-    options: {
-      times: { type: "string", default: "50" },
-      soak: { type: "string", default: "0" },
-      engine: { type: "string", default: "" },
-      help: { type: "boolean" },
-    },
-  });
-  const [times, soak] = [Number(values.times), Number(values.soak)];
-  if (values.help || !Number.isInteger(times) || !Number.isInteger(soak)) {
-    console.log(USAGE);
-    return values.help ? 0 : 2;
-  }
+const FAILURES: Program<FailureFlags> = {
+  usage: "deno task failures",
+  action: "report failures",
+  about: `\
+Makes ranks fail in every way there is, on every engine of workers and processes that this machine
+has, and reports what the others saw, how soon, and what was left behind. Linux alone.`,
+  flags: {
+    times: integer({
+      ...{ from: 0, to: 1_000_000, usual: 50 },
+      help: "how often each failure happens to each engine; 0 for never",
+    }),
+    soak: integer({
+      ...{ from: 0, to: 2 ** 31 - 1, usual: 0 },
+      help: "how many small all-reduces to make on two ranks of each engine",
+    }),
+    engine: text({
+      ...{ takes: "TEXT", usual: undefined },
+      help: "only engines whose names have it (all)",
+    }),
+  },
+  notes: "Exits with 1 if anything is not as it must be, with 2 for a wrong flag.",
+};
+
+async function main({ times, soak, engine = "" }: FailureFlags): Promise<number> {
   const subjects = [...workerSubjects, ...await mpiSubjects()]
-    .filter(({ name }) => name.toLowerCase().includes(values.engine.toLowerCase()));
-  let clean = subjects.length > 0;
+    .filter(({ name }) => name.toLowerCase().includes(engine.toLowerCase()));
+  if (subjects.length === 0) {
+    throw startError(`--engine must be part of an engine's name: current value is "${engine}"`);
+  }
+  let clean = true;
   if (times > 0) clean = await fail(subjects, times) && clean;
   if (soak > 0) clean = await soakAll(subjects, soak) && clean;
   return clean ? 0 : 1;
@@ -73,4 +90,4 @@ async function soakAll(subjects: readonly Subject[], times: number): Promise<boo
   return clean;
 }
 
-Deno.exit(await main());
+Deno.exit(await runProgram(FAILURES, Deno.args, main));

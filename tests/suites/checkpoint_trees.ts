@@ -49,21 +49,64 @@ export function treeSuite<A>(kit: DeviceKit<A>): void {
     assert.equal(calls, 0);
   });
 
-  test("an object of a class keeps its layer, where the tree has another for it", async (device) => {
+  test("an object of a class stays, and with a layer in it that is to be replaced it is refused", async (device) => {
     class Holder {
-      constructor(readonly norm: unknown) {}
+      constructor(readonly held: unknown) {}
     }
     class List extends Array<unknown> {}
+    class Named extends Map<string, unknown> {}
     const norm = initLayer(device, "batchNorm1d", 1);
-    const holder = new Holder(norm);
-    const list = List.of(norm);
-    const model = { holder, norm, list, block: [holder, norm] as const };
     for (const change of changesOf(device)) {
+      const model = { holder: new Holder([1]), norm, list: List.of("x") };
       const changed = await change(model);
       assert.notEqual(changed.norm, norm);
-      assert.equal(changed.block[1], changed.norm);
-      assert(changed.holder === holder && changed.block[0] === holder);
-      assert(changed.list === list && list[0] === norm && holder.norm === norm);
+      assert(changed.holder === model.holder && changed.list === model.list);
+      for (
+        const [held, name] of [
+          [new Holder([norm]), "Holder"],
+          [List.of(norm), "List"],
+          [new Named([["norm", norm]]), "Named"],
+        ] as const
+      ) {
+        await assert.rejects(
+          // Not all changes are asynchronous.
+          async () => await change({ norm, blocks: [held] }),
+          (error: Error) => {
+            assert(error instanceof TypeError);
+            assert.match(error.message, new RegExp(`blocks\\.0 is to .* is of class ${name};`));
+            return true;
+          },
+        );
+      }
+    }
+  });
+
+  test("Maps and Sets are looked into and made again, in their order", async (device) => {
+    const norm = initLayer(device, "batchNorm1d", 1);
+    const by = { any: "object" };
+    const model = {
+      heads: new Map<unknown, unknown>([["a", norm], [7, [norm]], [by, { norm }], ["rate", 1]]),
+      all: new Set<unknown>([1, norm]),
+    };
+    const names = [...(await toStateDict(device, model)).keys()];
+    assert.deepEqual(names.filter((name) => name.endsWith("running_mean")), [
+      ...["heads.a.running_mean", "heads.7.0.running_mean", "heads.2.norm.running_mean"],
+      "all.1.running_mean",
+    ]);
+    for (const change of changesOf(device)) {
+      const { heads, all } = await change(model);
+      const fresh = heads.get("a");
+      assert.notEqual(fresh, norm);
+      assert.deepEqual([...heads], [["a", fresh], [7, [fresh]], [by, { norm: fresh }], [
+        "rate",
+        1,
+      ]]);
+      assert.deepEqual([...all], [1, fresh]);
+      assert.equal([...heads.keys()][2], by);
+      assert(
+        model.heads.get("a") === norm && model.all.has(norm),
+        "the given model is not changed",
+      );
     }
   });
 

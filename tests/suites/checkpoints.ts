@@ -76,8 +76,12 @@ function savingTests<A>(kit: DeviceKit<A>): void {
     }
     assert.deepEqual([...(await toStateDict(device, layer.state.weight)).keys()], [""]);
     for (const nothing of [{}, [], null, undefined, 1, "x", new Linear(), { list: [{}] }]) {
-      assert.equal((await toStateDict(device, nothing)).size, 0);
-      assert.deepEqual(fromStateDict(device, nothing, {}).model, nothing);
+      const none = /must be or hold a layer, a state, a tensor or an array/;
+      await assert.rejects(toStateDict(device, nothing), none);
+      assert.throws(() => fromStateDict(device, nothing, {}), none);
+      const options = { allowNone: true };
+      assert.equal((await toStateDict(device, nothing, options)).size, 0);
+      assert.deepEqual(fromStateDict(device, nothing, {}, options).model, nothing);
     }
   });
 
@@ -152,7 +156,7 @@ function loadingTests<A>(kit: DeviceKit<A>): void {
     const model = {
       ...networkOf(device),
       named: { ...tensor(device, [1, 2], shape), shape, name: "kernel" },
-      frozen: { ...freeze<A, BatchNormLayer<A>>(initLayer(device, "batchNorm1d", 1)), own: ["x"] },
+      frozen: { ...freeze(initLayer(device, "batchNorm1d", 1)), own: ["x"] },
     };
     const other = {
       ...networkOf(device, 2),

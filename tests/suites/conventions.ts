@@ -87,7 +87,11 @@ export function conventionSuite<A>(kit: DeviceKit<A>): void {
       const state = stateFromHost(device, hostState);
       const unfolded = await toArray(device, batchNormInfer(state, hidden, { device }));
 
-      const folded = foldBatchNorm(hostState, { weight, shape, bias, transposed });
+      const folded = foldBatchNorm(
+        hostState,
+        { weight, shape, bias, transposed },
+        shape.length,
+      );
       const together = convolve(geometry, folded, x).flat();
       // Half an ulp for each folded number; the hidden value, rounded to float32, is scaled; the device's own.
       const abs = (values: Float32Array) => values.map(Math.abs);

@@ -31,7 +31,7 @@ import {
   TRAINING,
   type Training,
 } from "../data_parallel.ts";
-import type { GroupKit, RankTask } from "../kit.ts";
+import { type GroupKit, type RankTask, register } from "../kit.ts";
 
 export async function trainOverGroup(group: ProcessGroup, training: Training): Promise<number[][]> {
   return await train(referenceDevice(), training, group);
@@ -248,7 +248,7 @@ export function dataParallelOverGroup(kit: GroupKit): void {
     timeoutMs = 20_000,
   ): void {
     const task = { module: import.meta.url, name: body.name, body };
-    Deno.test(`${kit.name}: ${name}`, async () => {
+    register(kit, name, async () => {
       await check(await kit.run(worldSize, task, parameter, { timeoutMs }));
     });
   }

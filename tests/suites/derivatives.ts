@@ -15,7 +15,7 @@ import {
   tensor,
   toArray,
 } from "../../mod.ts";
-import { assertClose, type DeviceKit, EPSILON, using } from "../kit.ts";
+import { assertClose, type DeviceKit, EPSILON, register, using } from "../kit.ts";
 import * as oracle from "../oracle.ts";
 import { normalArray } from "../random.ts";
 
@@ -49,8 +49,11 @@ export function derivativeSuite<A>(kit: DeviceKit<A>): void {
     for (const mode of ["training", "training on 3 ranks", "evaluation"] as const) {
       for (const relu of [false, true]) {
         const what = `${mode}${relu ? " with residual and ReLU" : ""}, ${options.name}`;
-        Deno.test(`${kit.name}: gradients equal central differences: ${what}`, () =>
-          using(kit, (device) => check(device, kit.ulps, options, mode, relu)));
+        register(
+          kit,
+          `gradients equal central differences: ${what}`,
+          () => using(kit, (device) => check(device, kit.ulps, options, mode, relu)),
+        );
       }
     }
   }

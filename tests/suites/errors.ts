@@ -3,13 +3,16 @@
 import assert from "node:assert/strict";
 import {
   addScaled,
+  allReduceGradients,
   allReduceMoments,
   applyLayer,
+  assertReplicated,
   batchNormBackward,
   batchNormForward,
   batchNormInfer,
   batchNormInferBackward,
   type BatchNormState,
+  broadcastState,
   CollectiveError,
   type Device,
   DeviceError,
@@ -17,6 +20,8 @@ import {
   type Format,
   initBatchNorm,
   initLayer,
+  joinUneven,
+  lossScale,
   type ProcessGroup,
   referenceDevice,
   runRanks,
@@ -582,6 +587,26 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
       ],
       ["a layer's device", (group) => applyLayer(layer, input, any({ groups: { world: group } }))],
       ["no moments", (group) => allReduceMoments(any(input.data), { device, group })],
+      ["a gradient's device", (group) => allReduceGradients({ w: input }, any({ group }))],
+      [
+        "no average",
+        (group) => allReduceGradients({ w: input }, { device, group }, any({ average: "yes" })),
+      ],
+      [
+        "too many buckets",
+        (group) => allReduceGradients({ w: input }, { device, group }, { buckets: 1e8 }),
+      ],
+      ["no options", (group) => allReduceGradients({ w: input }, { device, group }, any(null))],
+      ["a state's device", (group) => broadcastState(state, any({ group }))],
+      ["a wrong root", (group) => broadcastState(state, { device, group }, { root: 7 })],
+      ["a replica's device", (group) => assertReplicated(state, any({ group }))],
+      ["a scale's signal", (group) => lossScale(3, group, any({ signal: 5 }))],
+      ["a scale's count", (group) => lossScale(any(3n), group)],
+      ["no options of steps", (group) => joinUneven([input], group, any(null)).next()],
+      [
+        "another option of steps",
+        (group) => joinUneven([input], group, any({ whenout: 1 })).next(),
+      ],
     ];
     for (const [what, call] of wrong) {
       await runRanks(2, async (group) => {

@@ -8,7 +8,7 @@ import {
   type ProcessGroup,
   sum,
 } from "../../mod.ts";
-import { assertClose, type GroupKit, type RankTask } from "../kit.ts";
+import { assertClose, type GroupKit, type RankTask, register } from "../kit.ts";
 import { normalArray } from "../random.ts";
 
 /** A rejection as plain data. */
@@ -249,7 +249,7 @@ export function groupSuite(kit: GroupKit): void {
     timeoutMs?: number,
   ): void {
     const task = { module: import.meta.url, name: body.name, body };
-    Deno.test(`${kit.name}: ${name}`, async () => {
+    register(kit, name, async () => {
       check(await kit.run(worldSize, task, parameter, timeoutMs ? { timeoutMs } : undefined));
     });
   }

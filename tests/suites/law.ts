@@ -12,7 +12,7 @@ import {
   referenceDevice,
   runRanks,
 } from "../../mod.ts";
-import { assertClose, type DeviceKit, EPSILON, type GroupKit, using } from "../kit.ts";
+import { assertClose, type DeviceKit, EPSILON, type GroupKit, register, using } from "../kit.ts";
 import * as oracle from "../oracle.ts";
 import {
   firstState,
@@ -209,7 +209,7 @@ function compareStates(
 
 /** Registers the law for a device, over ranks of one thread that share it. */
 export function deviceLaw<A>(kit: DeviceKit<A>): void {
-  Deno.test(`${kit.name}: any partition of a batch over ranks equals one rank`, async () => {
+  register(kit, "any partition of a batch over ranks equals one rank", async () => {
     await using(kit, async (device) => {
       const check = (scenario: Scenario) =>
         checkLaw(device, kit.ulps, scenario, () =>
@@ -262,7 +262,7 @@ export async function manyLawsOnReference(
 export function groupLaw(kit: GroupKit, cases = 100): void {
   const device = referenceDevice();
   const drawing = { numRuns: cases, seed: 2027 };
-  Deno.test(`${kit.name}: any partition of a batch over ranks equals one rank`, async () => {
+  register(kit, "any partition of a batch over ranks equals one rank", async () => {
     const check = (scenario: Scenario) =>
       checkLaw(device, 1, scenario, () => kit.run(scenario.counts.length, one, scenario));
     if (kit.costlyStart !== undefined) await checkTogether(kit, drawing);

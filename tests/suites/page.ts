@@ -9,7 +9,7 @@ import type { Seen } from "../../examples/page/look.ts";
 import { STEPS } from "../../examples/page/page.ts";
 import { LARGEST_DIFFERENCE, learnt } from "../../examples/page/report.ts";
 import { same } from "../data_parallel.ts";
-import { assertClose, EPSILON, type GroupKit } from "../kit.ts";
+import { assertClose, EPSILON, type GroupKit, register } from "../kit.ts";
 import * as oracle from "../oracle.ts";
 
 const SHAPE = [4, 100, 3, 2, 2];
@@ -52,7 +52,7 @@ function checkSeen({ shape, mean, variance, runningMean, runningVar }: Seen, ran
 export function pageOverGroup(kit: GroupKit): void {
   const file = (name: string) => new URL(`../../examples/page/${name}`, import.meta.url).href;
 
-  Deno.test(`${kit.name}: PyTorch's page: layers normalize over all ranks and over halves`, async () => {
+  register(kit, "PyTorch's page: layers normalize over all ranks and over halves", async () => {
     const task = { module: file("layers.ts"), name: layers.name, body: layers };
     const ranks: SeenLayers[] = await kit.run(4, task, SHAPE);
     checkSeen(same(ranks.map(({ all }) => all)), [0, 1, 2, 3]);
@@ -62,7 +62,7 @@ export function pageOverGroup(kit: GroupKit): void {
     assert.notDeepEqual(halves[0].runningMean, halves[2].runningMean);
   });
 
-  Deno.test(`${kit.name}: PyTorch's page: a converted model learns what fewer processes learn`, async () => {
+  register(kit, "PyTorch's page: a converted model learns what fewer processes learn", async () => {
     const task = { module: import.meta.url, name: trainBoth.name, body: trainBoth };
     const ranks = await kit.run(4, task, [9, 14, 8, 17]);
     const close = (is: readonly number[], wanted: readonly number[]) =>

@@ -438,7 +438,8 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
     assertClose(means[1], means[0], { relative: 1e-7 * kit.ulps, absolute: 0 }, "channelsLast");
   });
 
-  testHalf("16: (4, 80, 500, 500) in float16 stays finite", async (device) => {
+  const giant = kit.giants ? testHalf : () => {};
+  giant("16: (4, 80, 500, 500) in float16 stays finite", async (device) => {
     const pattern = Float32Array.from(normalArray(1009, 19), (value) => 10 + value);
     const values = new Float32Array(4 * 80 * 500 * 500);
     for (let at = 0; at < values.length; at += 1009) {
@@ -472,7 +473,8 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
     assertClose(runningVar ?? [], average("variance", 4 / 3), FLOAT32, "running variance");
   });
 
-  for (const shape of [[4, 1, 9, 9], [4, 9, 1, 1], [3, 1], [2, 1], [880801, 1, 1, 1]]) {
+  const giants = kit.giants ? [[880801, 1, 1, 1]] : [];
+  for (const shape of [[4, 1, 9, 9], [4, 9, 1, 1], [3, 1], [2, 1], ...giants]) {
     for (const format of ["channelsFirst", "channelsLast"] as const) {
       test(`19: shape (${shape.join(", ")}), ${format}`, async (device) => {
         const values = normalArray(shape.reduce((a, b) => a * b), 22, 2);

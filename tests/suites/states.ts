@@ -73,6 +73,16 @@ export function stateSuite<A>(kit: DeviceKit<A>): void {
     assert.notEqual(state.runningMean, tracked.runningMean);
   });
 
+  test("a counter at its end stays there, and the state can be used again", (device) => {
+    for (const momentum of [0.1, null]) {
+      let state = { ...initBatchNorm(device, 3, { momentum }), numBatchesTracked: 2 ** 53 - 2 };
+      for (let i = 0; i < 3; i++) {
+        state = batchNormForward(state, input(device), { device }).state;
+        assert.equal(state.numBatchesTracked, 2 ** 53 - 1);
+      }
+    }
+  });
+
   test("a state is a plain record: a spread copy is valid, and null stays null", async (device) => {
     const state = initBatchNorm(device, 3, { bias: false, trackRunningStats: false, eps: 0 });
     const host = await stateToHost(device, { ...state, eps: 0.5 });

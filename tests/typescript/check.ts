@@ -1,21 +1,12 @@
 /**
  * Checks that the published sources compile with TypeScript and @webgpu/types outside Deno, as a bundler's user compiles
- * them: part of `deno task ok`. The versions are those of deno.json.
+ * them: part of `deno task ok`.
  */
 
 const root = new URL("../../", import.meta.url);
-const { imports, exports } = JSON.parse(
-  await Deno.readTextFile(new URL("deno.json", root)),
-);
-
-/** `npm:name@1.2.3` as [name, 1.2.3]. */
-function pinned(name: string): [string, string] {
-  const [, version] = /^npm:.+@([\d.]+)$/.exec(imports[name]) ?? [];
-  if (version) return [name, version];
-  throw new Error(
-    `Cannot check with ${name} as deno.json must pin it: current value is ${imports[name]}`,
-  );
-}
+const { exports } = JSON.parse(await Deno.readTextFile(new URL("deno.json", root)));
+/** Installed into a folder of their own: no task of the project needs them, and Deno fetches what its lock names before any. */
+const devDependencies = { typescript: "5.9.3", "@webgpu/types": "0.1.74" };
 
 async function run(cwd: string, ...args: string[]): Promise<void> {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), { args, cwd }).output();
@@ -27,7 +18,6 @@ async function run(cwd: string, ...args: string[]): Promise<void> {
 
 const folder = await Deno.makeTempDir({ prefix: "typescript-" });
 try {
-  const devDependencies = Object.fromEntries(["typescript", "@webgpu/types"].map(pinned));
   await Deno.writeTextFile(`${folder}/package.json`, JSON.stringify({ devDependencies }));
   await Deno.writeTextFile(
     `${folder}/tsconfig.json`,

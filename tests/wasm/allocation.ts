@@ -6,6 +6,7 @@ import { batchNormBackward, batchNormForward, DeviceError, initBatchNorm } from 
 import { release, tensor } from "../../mod.ts";
 import { createDevice } from "../../kernels/wasm/device.ts";
 import { createMemory, type Memory } from "../../kernels/wasm/memory.ts";
+import { createSpans } from "../../kernels/wasm/spans.ts";
 import type { WasmArray, WasmDevice } from "../../kernels/wasm_device.ts";
 import { normalArray } from "../random.ts";
 
@@ -157,6 +158,56 @@ export function allocationTests(): void {
     assert.throws(() => memory.release(64 + 1), /Cannot release address 65/);
     memory.release(blocks[1]);
     assert.throws(() => memory.release(blocks[1]), /no block/);
+  });
+
+  Deno.test("wasm: the time of blocks of ever new sizes does not grow with the square of their number", () => {
+    const timeOf = (count: number): number => {
+      const { memory } = open(1, 65_536);
+      // Idle spans of one line that nothing joins, and blocks that none of them serves.
+      const lines = Array.from({ length: 2 * count }, () => memory.allocate(64));
+      lines.forEach((address, i) => i % 2 && memory.release(address));
+      const start = performance.now();
+      for (let i = 0; i < count; i++) memory.release(memory.allocate(128 + 64 * i));
+      return performance.now() - start;
+    };
+    const least = (count: number) => Math.min(...[1, 2, 3].map(() => timeOf(count)));
+    least(500);
+    const [few, many] = [least(1000), least(8000)];
+    // 8 times as many; 64 times the time would be quadratic.
+    assert(many < 16 * few, `${many.toFixed(1)} ms for 8,000, ${few.toFixed(1)} ms for 1,000`);
+  });
+
+  Deno.test("wasm: spans are as a plain list of them would be, in any order of adding and taking", () => {
+    const command = fc.tuple(
+      fc.boolean(),
+      fc.integer({ min: 0, max: 2999 }),
+      fc.integer({ min: 1, max: 4 }),
+    );
+    fc.assert(
+      fc.property(fc.array(command, { minLength: 900, maxLength: 1500 }), (commands) => {
+        const spans = createSpans();
+        const idle = new Uint8Array(3000 + 1); // 1 where idle: a map of the memory.
+        const runs = () =>
+          [...idle.join("").matchAll(/1+/g)].map(({ index, 0: run }) => [index, run.length]);
+        for (const [add, at, length] of commands) {
+          if (add) {
+            if (idle.subarray(at, at + length).some((bit) => bit) || at + length > 3000) continue;
+            idle.fill(1, at, at + length);
+            spans.add(at, length);
+          } else if (at % 9 === 0) {
+            const wanted = runs().find(([, bytes]) => bytes >= length);
+            assert.equal(spans.take(length), wanted?.[0]);
+            if (wanted) idle.fill(0, wanted[0], wanted[0] + length);
+          }
+        }
+        const last = runs().at(-1);
+        if (last) assert.equal(spans.takeBefore(last[0] + last[1]), last[0]);
+        for (const [address, bytes] of runs().slice(0, -1)) {
+          assert.equal(spans.take(bytes) !== undefined, true, `${address}`);
+        }
+      }),
+      { numRuns: 25, seed: 3 },
+    );
   });
 
   Deno.test("wasm: large blocks begin at different lines of a page, where the memory has room for that", () => {

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { type DType, type Format, referenceDevice } from "../../mod.ts";
-import { assertClose, EPSILON } from "../kit.ts";
+import { assertClose, EPSILON, type Kit, register } from "../kit.ts";
 import { type Opening, openWasm } from "../wasm_kit.ts";
 import {
   type Batch,
@@ -168,10 +168,10 @@ const batches: fc.Arbitrary<Batch> = fc.record({
   return { ...batch, mean: half ? 1e3 : mean, std };
 });
 
+const builds: readonly Opening[] = [{ build: "relaxed" }, { build: "simd128" }];
+
 /** Registers the tests. */
 export function parityTests(): void {
-  const builds: readonly Opening[] = [{ build: "relaxed" }, { build: "simd128" }];
-
   Deno.test("wasm: both builds equal the reference device at random shapes", () =>
     withDevices(builds, (devices) =>
       fc.assert(
@@ -242,25 +242,6 @@ export function parityTests(): void {
       }
     }));
 
-  Deno.test("wasm: rows two at a time, as more than a MiB is walked, equal the reference device", () =>
-    withDevices(builds, async (devices) => {
-      const last = { format: "channelsLast", gradFormat: "channelsLast" } as const;
-      const batches = [
-        // Rows half the matrix apart: 1031 of 1028 lanes; 580 of 2060 lanes and one that is not whole.
-        { shape: [1, 1028, 1031], residual: "channelsLast", relu: true },
-        { shape: [9, 1030, 129], relu: true },
-        // Neighbours: an even number of rows of 64 lanes, an odd one of 72 and one that is not whole.
-        { shape: [2, 64, 8256], residual: "channelsLast" },
-        { shape: [1, 18, 58_343] },
-        // Blocks of 16 rows of 12 lanes from two halves in turns: 21,874 of them, a rest of 17 rows, and one that is not whole.
-        { shape: [1, 3, 1_400_007] },
-      ] as const;
-      for (const batch of batches) {
-        assert(lengthOf(batch) > 1 << 20, "too many elements for strips");
-        await assertParity(devices, { ...PLAIN, ...last, ...batch, dtype: "float32", mean: 1e3 });
-      }
-    }));
-
   Deno.test("wasm: parts that begin in the middle of a row equal the reference device", () =>
     withDevices([
       { build: "simd128", options: { threads: 2 } },
@@ -277,4 +258,30 @@ export function parityTests(): void {
       const format = "channelsLast";
       await assertParity(devices, { ...PLAIN, shape: [3, 67, 1003], format, dtype: "float16" });
     }));
+}
+
+/** Registers the test of large batches. */
+export function largeParityTests(kit: Kit): void {
+  register(
+    kit,
+    "rows two at a time, as more than a MiB is walked, equal the reference device",
+    () =>
+      withDevices(builds, async (devices) => {
+        const last = { format: "channelsLast", gradFormat: "channelsLast" } as const;
+        const batches = [
+          // Rows half the matrix apart: 1031 of 1028 lanes; 580 of 2060 lanes and one that is not whole.
+          { shape: [1, 1028, 1031], residual: "channelsLast", relu: true },
+          { shape: [9, 1030, 129], relu: true },
+          // Neighbours: an even number of rows of 64 lanes, an odd one of 72 and one that is not whole.
+          { shape: [2, 64, 8256], residual: "channelsLast" },
+          { shape: [1, 18, 58_343] },
+          // Blocks of 16 rows of 12 lanes from two halves in turns: 21,874 of them, a rest of 17 rows, and one that is not whole.
+          { shape: [1, 3, 1_400_007] },
+        ] as const;
+        for (const batch of batches) {
+          assert(lengthOf(batch) > 1 << 20, "too many elements for strips");
+          await assertParity(devices, { ...PLAIN, ...last, ...batch, dtype: "float32", mean: 1e3 });
+        }
+      }),
+  );
 }

@@ -1,4 +1,6 @@
-/** What is WebGPU's own, all together: for every implementation of it. */
+/**
+ * What is WebGPU's own, for every implementation of it; but for what compiles hundreds of kernels: shaders.ts, choices.ts.
+ */
 
 import type { Opener } from "../webgpu_kit.ts";
 import { bindingTests } from "./bindings.ts";
@@ -6,11 +8,9 @@ import { gpuEffectTests } from "./effects.ts";
 import { failureTests } from "./failures.ts";
 import { numberTests } from "./numbers.ts";
 import { planTests } from "./plans.ts";
-import { shaderTests } from "./shaders.ts";
 
 /** Registers the tests. */
-export async function webgpuTests(opener: Opener): Promise<void> {
-  await shaderTests(opener);
+export function webgpuTests(opener: Opener): void {
   gpuEffectTests(opener);
   failureTests(opener);
   bindingTests(opener);

@@ -35,7 +35,7 @@ const group: ReduceGroup = {
 };
 
 /** Registers the tests of effects. */
-export function gpuEffectTests({ test, heavy }: Opener): void {
+export function gpuEffectTests({ test, tier }: Opener): void {
   // With the limits of every GPUDevice: eight storage buffers for a kernel.
   test("local calls: 2 dispatches and running statistics, 1 submit, no map", {
     everything: false,
@@ -176,7 +176,7 @@ export function gpuEffectTests({ test, heavy }: Opener): void {
       state = next;
     };
     for (let i = 0; i < 4; i++) step();
-    const steps = heavy ? 10_000 : 100;
+    const steps = tier === "full" ? 10_000 : 100;
     const { counts } = recording.during(() => {
       for (let i = 0; i < steps; i++) step();
     });

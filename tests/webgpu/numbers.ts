@@ -157,9 +157,8 @@ const PLAIN = {
 } as const;
 
 /** Registers the tests of numbers. */
-export function numberTests(
-  { test, heavy }: Opener,
-): void {
+export function numberTests({ test, tier }: Opener): void {
+  const heavy = tier === "full";
   const anything = (float16: boolean, largest: number): fc.Arbitrary<Batch> => {
     const format = fc.constantFrom<Format>("channelsFirst", "channelsLast");
     return fc.record({

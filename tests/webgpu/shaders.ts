@@ -16,7 +16,7 @@ import { type Choices, choicesFor } from "../../kernels/webgpu/choices.ts";
 import { channelTile, layOut, tileOf } from "../../kernels/webgpu/plan.ts";
 import { createFailures } from "../../kernels/webgpu/failures.ts";
 import { createPrograms } from "../../kernels/webgpu/programs.ts";
-import { type Opener, spellingOf } from "../webgpu_kit.ts";
+import type { Opener } from "../webgpu_kit.ts";
 
 /** Every combination of the given values. */
 function* combinations<T extends Record<string, readonly unknown[]>>(
@@ -111,9 +111,9 @@ function mergersOf(tile: Tile): Kernel[] {
   ];
 }
 
-/** Registers the test of shaders. */
-export async function shaderTests({ gpu, test, heavy }: Opener): Promise<void> {
-  const spelling = await spellingOf(gpu);
+/** Registers the test of shaders, with the spelling of subgroups that the implementation takes. */
+export function shaderTests({ test, tier }: Opener, spelling: Choices["subgroups"]): void {
+  const heavy = tier === "full";
   const features = spelling === "none" ? [] : ["subgroups" as GPUFeatureName];
   test("every kernel in every option compiles, and two of one name are one", {
     ...{ everything: true, features },

@@ -2,6 +2,9 @@
  * What the batch norms of Keras and Flax have in common, and ours has not: momentum is the weight of the OLD value, the
  * running variance is biased, channels are an axis of the memory order.
  *
+ * Our state has one running variance, unbiased, for training and evaluation. So the way in takes `count` and makes
+ * training exact, or null and makes evaluation exact: the caller says which.
+ *
  * @module
  */
 
@@ -30,8 +33,8 @@ export interface ImportBatchNormOptions {
   readonly momentum?: number;
   /** Added to the variance before its root, finite and >= 0. */
   readonly epsilon?: number;
-  /** Axis of the channels: 1, or -1 (by default) or rank - 1 for the last. */
-  readonly axis?: number;
+  /** Axis of the channels: 1, or -1 (by default) or rank - 1 for the last; or a list of it, as Keras 2 saves it. */
+  readonly axis?: number | readonly [number];
   /** Number of axes of the layer's inputs, an integer >= 2, where `axis` is neither 1 nor -1. */
   readonly rank?: number;
   /** Batches that the running statistics have seen, which the other framework does not count; 0 by default. */
@@ -242,10 +245,12 @@ function checkNumbers(
 }
 
 /** In two axes both formats are the same memory, so it does not matter there that 1 and -1 are one axis. */
-function formatOf(axis: unknown, rank: number | undefined, action: string): Format {
+function formatOf(given: unknown, rank: number | undefined, action: string): Format {
+  const axis: unknown = Array.isArray(given) && given.length === 1 ? given[0] : given;
   if (typeof axis !== "number") {
     throw new TypeError(
-      `Cannot ${action} as axis must be a number: current value is ${shown(axis)}`,
+      `Cannot ${action} as axis must be a number, or a list of one: ` +
+        `current value is ${Array.isArray(axis) ? `[${axis.map(shown).join(", ")}]` : shown(axis)}`,
     );
   }
   if (rank !== undefined && (!Number.isSafeInteger(rank) || rank < 2)) {

@@ -8,7 +8,7 @@
 /**
  * What is wrong with a safetensors file:
  * - `"malformed"`: it breaks the format, or is cut off.
- * - `"unsupported"`: a tensor's dtype is none that this library knows; the rest may be fine.
+ * - `"unsupported"`: a tensor's dtype is none that the format knew when this was written; the rest may be fine.
  */
 export type SafetensorsErrorCode = "malformed" | "unsupported";
 

@@ -2,6 +2,8 @@
  * The JSON of a safetensors header: objects, strings and lists of integers. Whoever calls says what comes next, so that
  * depth is fixed by the program and no text can make it recurse.
  *
+ * A scanner of our own, since `JSON.parse` neither tells of a name that occurs twice nor where something is wrong.
+ *
  * @module
  */
 
@@ -16,26 +18,33 @@ export type Refuse = (
   code?: SafetensorsErrorCode,
 ) => never;
 
-/** Reads one text from its start to its end. `what` names the thing that is read, for messages. */
+/** Names the thing that is read, for a message: a function, since a header has millions of them and one message. */
+export type What = () => string;
+
+/** Reads one text from its start to its end. */
 export interface Scanner {
   /** Where the next token begins. */
   readonly position: () => number;
   /** Reads a string. */
-  readonly string: (what: string) => string;
+  readonly string: (what: What) => string;
   /** Reads a list of integers from 0 to 2^53 - 1. */
-  readonly integers: (what: string) => number[];
-  /** Reads an object whose names differ; `member` is to read the value of each. */
-  readonly members: (what: string, member: (name: string, at: number) => void) => void;
+  readonly integers: (what: What, most: number) => number[];
+  /** Reads an object whose names differ, as `taken` tells; `member` is to read the value of each. */
+  readonly members: (
+    what: What,
+    member: (name: string, at: number) => void,
+    taken: (name: string) => boolean,
+  ) => void;
   /** Demands that nothing but white space is left. */
   readonly end: (what: string) => void;
 }
 
-const [QUOTE, BACKSLASH, SPACE] = [0x22, 0x5c, 0x20];
+/** Far more than any model has; 100 MB of a header have room for millions, which would take seconds and gigabytes. */
+const MOST_NAMES = 250_000;
 
-const ESCAPES: ReadonlyMap<string, string> = new Map([
-  ...['"', "\\", "/"].map((mark) => [mark, mark] as const),
-  ...Object.entries({ b: "\b", f: "\f", n: "\n", r: "\r", t: "\t" }),
-]);
+const [QUOTE, BACKSLASH, SPACE, ZERO, NINE] = [0x22, 0x5c, 0x20, 0x30, 0x39];
+
+const ESCAPES: readonly string[] = [...`"\\/bfnrt`];
 
 /**
  * Makes a scanner, strict as RFC 8259 is, and stricter: lone surrogates, repeated names and integers in any other
@@ -61,87 +70,100 @@ export function scan(text: string, refuse: Refuse): Scanner {
     if (found) at++;
     return found;
   };
-  const demand = (mark: string, wanted: string): void => {
-    if (!take(mark)) refuse(wanted, next(), at);
+  const demand = (mark: string, wanted: What): void => {
+    if (!take(mark)) refuse(wanted(), next(), at);
   };
 
   const hex = (from: number): number => {
     const digits = text.slice(from, from + 4);
     return /^[\da-f]{4}$/i.test(digits) ? parseInt(digits, 16) : NaN;
   };
-  const escape = (what: string): string => {
+  /** Goes past an escape; what it stands for is left to JSON.parse, which is quick and takes no more than what passes here. */
+  const escape = (what: What): void => {
     const from = at;
-    const simple = ESCAPES.get(text[from + 1]);
-    at += simple === undefined ? 6 : 2;
-    if (simple !== undefined) return simple;
+    at += text[from + 1] === "u" ? 6 : 2;
+    if (ESCAPES.includes(text[from + 1])) return;
     const unit = text[from + 1] === "u" ? hex(from + 2) : NaN;
     if (Number.isNaN(unit)) {
       const length = text[from + 1] === "u" ? 6 : 2;
-      refuse(`${what} must have no other escapes than JSON's`, quoteFrom(from, length), from);
+      refuse(`${what()} must have no other escapes than JSON's`, quoteFrom(from, length), from);
     }
-    if (unit < 0xd800 || unit > 0xdfff) return String.fromCharCode(unit);
+    if (unit < 0xd800 || unit > 0xdfff) return;
     const low = text.startsWith("\\u", at) ? hex(at + 2) : NaN;
     if (unit > 0xdbff || !(low >= 0xdc00 && low <= 0xdfff)) {
-      refuse(`${what} must have no lone surrogate`, quoteFrom(from, 6), from);
+      refuse(`${what()} must have no lone surrogate`, quoteFrom(from, 6), from);
     }
     at += 6;
-    return String.fromCharCode(unit, low);
   };
   const quoteFrom = (from: number, length: number) => quote(text.slice(from, from + length));
 
   // By hand: a regular expression with alternatives under a star keeps a stack that long strings overflow.
-  const string = (what: string): string => {
-    demand('"', `${what} must be a string`);
-    let whole = "";
-    for (let from = at;;) {
+  const string = (what: What): string => {
+    demand('"', () => `${what()} must be a string`);
+    const from = at;
+    let plain = true;
+    for (;;) {
       const unit = text.charCodeAt(at);
-      if (unit === QUOTE) return whole + text.slice(from, at++);
+      if (unit === QUOTE) break;
       if (unit === BACKSLASH) {
-        whole += text.slice(from, at) + escape(what);
-        from = at;
+        plain = false;
+        escape(what);
       } else if (unit >= SPACE) at++;
-      else if (at >= text.length) refuse(`${what} must end with a quote`, next(), at);
-      else refuse(`${what} must have its control characters escaped`, next(), at);
+      else if (at >= text.length) refuse(`${what()} must end with a quote`, next(), at);
+      else refuse(`${what()} must have its control characters escaped`, next(), at);
     }
+    at++;
+    return plain ? text.slice(from, at - 1) : JSON.parse(text.slice(from - 1, at));
   };
 
-  const token = /[-+.\w]{0,17}/y;
-  const integer = (what: string): number => {
-    token.lastIndex = position();
-    const [digits] = token.exec(text) as RegExpExecArray;
-    const value = /^(?:0|[1-9]\d*)$/.test(digits) ? Number(digits) : NaN;
-    if (!Number.isSafeInteger(value)) {
-      refuse(
-        `${what} must have integers from 0 to 2^53 - 1, in plain digits`,
-        digits === "" ? next() : quote(digits),
-        at,
-      );
+  const integer = (what: What): number => {
+    const from = position();
+    let value = 0;
+    for (let unit = text.charCodeAt(at); unit >= ZERO && unit <= NINE; unit = text.charCodeAt(at)) {
+      value = value * 10 + (unit - ZERO);
+      // One digit more than 2^53 has is enough to tell.
+      if (++at - from > 17) break;
     }
-    at += digits.length;
-    return value;
+    const plain = at > from && (text.charCodeAt(from) !== ZERO || at === from + 1);
+    if (plain && Number.isSafeInteger(value) && !/[-+.\w]/.test(text[at] ?? "")) return value;
+    at = from;
+    const [digits] = /^[-+.\w]*/.exec(text.slice(from, from + 17)) as RegExpExecArray;
+    return refuse(
+      `${what()} must have integers from 0 to 2^53 - 1, in plain digits`,
+      digits === "" ? next() : quote(digits),
+      from,
+    );
   };
-  const integers = (what: string): number[] => {
-    demand("[", `${what} must be a list`);
+  const integers = (what: What, most: number): number[] => {
+    demand("[", () => `${what()} must be a list`);
     const values: number[] = [];
     if (take("]")) return values;
-    do values.push(integer(what)); while (take(","));
-    demand("]", `"," or "]" must come next in ${what}`);
+    do {
+      if (values.length === most) {
+        refuse(`${what()} must have at most ${most} integers`, `${next()} after them`, position());
+      }
+      values.push(integer(what));
+    } while (take(","));
+    demand("]", () => `"," or "]" must come next in ${what()}`);
     return values;
   };
 
-  const members = (what: string, member: (name: string, at: number) => void): void => {
-    demand("{", `${what} must be an object`);
+  const members: Scanner["members"] = (what, member, taken) => {
+    demand("{", () => `${what()} must be an object`);
     if (take("}")) return;
-    const names = new Set<string>();
+    const named: What = () => `a name in ${what()}`;
+    let count = 0;
     do {
       const from = position();
-      const name = string(`a name in ${what}`);
-      if (names.has(name)) refuse(`names in ${what} must differ`, `${quote(name)} again`, from);
-      names.add(name);
-      demand(":", `":" must follow a name in ${what}`);
+      if (count++ === MOST_NAMES) {
+        refuse(`${what()} must have at most ${MOST_NAMES} names`, next(), at);
+      }
+      const name = string(named);
+      if (taken(name)) refuse(`names in ${what()} must differ`, `${quote(name)} again`, from);
+      demand(":", () => `":" must follow a name in ${what()}`);
       member(name, from);
     } while (take(","));
-    demand("}", `"," or "}" must come next in ${what}`);
+    demand("}", () => `"," or "}" must come next in ${what()}`);
   };
   const end = (what: string): void => {
     if (position() < text.length) refuse(`nothing but white space must follow ${what}`, next(), at);

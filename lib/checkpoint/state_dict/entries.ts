@@ -5,8 +5,8 @@
  */
 
 import type { Device } from "../../device.ts";
-import { placesOf } from "../../layers/model.ts";
-import { quote } from "../../words.ts";
+import { checkFound, placesOf } from "../../tree.ts";
+import { quote, shown } from "../../words.ts";
 import { claimsNode, type Part, partOf } from "./nodes.ts";
 
 /** A name in a state dict, and what it names. */
@@ -17,11 +17,28 @@ export interface Entry<A> {
   readonly slot: number | "counter";
 }
 
+/** How the names of a model become those of a state dict. */
+export interface StateDictOptions {
+  /**
+   * What names in the dict begin with, such as `"module."` from PyTorch's DistributedDataParallel; none by default. In
+   * loading, entries that begin otherwise are somebody else's.
+   */
+  readonly prefix?: string;
+  /** Makes the name in the dict, but for the prefix, of the model's own; the same by default. */
+  readonly rename?: (name: string) => string;
+  /** Whether the node at a path is meant; all are by default. */
+  readonly only?: (path: string) => boolean;
+  /** Whether a model without any node is taken; false by default, as it is mostly not what it was taken for. */
+  readonly allowNone?: boolean;
+}
+
 const COUNTER = "num_batches_tracked";
 
 /** A model taken apart. */
 export interface Contents<A> {
-  /** Its nodes, each once. */
+  /** All its nodes, those that are not meant too. */
+  readonly nodes: ReadonlySet<object>;
+  /** The nodes that are meant, each once. */
   readonly parts: readonly Part<A>[];
   /** Its names in the order of the tree; those of a node that stands at several paths at each of them. */
   readonly entries: readonly Entry<A>[];
@@ -31,35 +48,70 @@ export interface Contents<A> {
  * Finds the nodes of a model and their entries.
  *
  * @param device the device that its arrays live on
- * @param model a tree of plain records and arrays
+ * @param model a tree
  * @param action what the caller was about to do, for the message
+ * @param options how its names become those of the dict
  * @returns its nodes and names
- * @throws TypeError or RangeError that names the path of what does not belong, or a name that two nodes would have
+ * @throws TypeError or RangeError that names the path of what does not belong, or a name that two nodes would have; where
+ * there is no node
  */
 export function contentsOf<A>(
   device: Device<A>,
   model: unknown,
   action: string,
+  options: StateDictOptions = {},
 ): Contents<A> {
+  const { prefix = "", rename = (name) => name, only = () => true, allowNone = false } = options;
+  checkNames({ prefix, rename, only }, action);
   const isNode = (value: object): value is object => device.owns(value) || claimsNode(value);
   const parts = new Map<object, Part<A>>();
   const entries = new Map<string, Entry<A>>();
-  for (const [node, path] of placesOf(model, isNode, action)) {
+  const places = placesOf(model, isNode, action);
+  if (!allowNone) {
+    checkFound(places.length, model, action, "a layer, a state, a tensor or an array");
+  }
+  for (const [node, path] of places) {
+    if (!only(path)) continue;
     const part = parts.get(node) ?? partOf(device, node, path, action);
     parts.set(node, part);
     for (const [suffix, slot] of suffixesOf(part)) {
-      const name = [path, suffix].filter((text) => text !== "").join(".");
+      const own = [path, suffix].filter((text) => text !== "").join(".");
+      const name = prefix + checkName(rename(own), own, action);
       const other = entries.get(name);
       if (other !== undefined && other.part !== part) {
         throw new TypeError(
           `Cannot ${action} as every entry must have a name of its own: current name ` +
-            `${quote(name)} is that of two nodes, so a key is empty or has a dot in it`,
+            `${
+              quote(name)
+            } is that of two nodes, so a key is empty or has a dot in it, or rename made two names one`,
         );
       }
       entries.set(name, { name, part, slot });
     }
   }
-  return { parts: [...parts.values()], entries: [...entries.values()] };
+  const nodes = new Set(places.map(([node]) => node));
+  return { nodes, parts: [...parts.values()], entries: [...entries.values()] };
+}
+
+function checkNames(
+  { prefix, rename, only }: Required<Omit<StateDictOptions, "allowNone">>,
+  action: string,
+): void {
+  if (typeof prefix === "string" && typeof rename === "function" && typeof only === "function") {
+    return;
+  }
+  throw new TypeError(
+    `Cannot ${action} as prefix must be a text, rename and only functions: ` +
+      `current values are ${shown(prefix)}, ${shown(rename)} and ${shown(only)}`,
+  );
+}
+
+function checkName(name: unknown, own: string, action: string): string {
+  if (typeof name === "string") return name;
+  throw new TypeError(
+    `Cannot ${action} as rename must return a name for ${quote(own)}: ` +
+      `current value is ${shown(name)}`,
+  );
 }
 
 function suffixesOf<A>({ slots, counter }: Part<A>): readonly [string, number | "counter"][] {

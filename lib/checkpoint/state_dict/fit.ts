@@ -4,7 +4,8 @@
  * @module
  */
 
-import { fromRowMajor } from "./row_major.ts";
+import { fromRowMajor } from "../../row_major.ts";
+import { DTYPES } from "../dtypes.ts";
 import type { Entry } from "./entries.ts";
 import type { Part } from "./nodes.ts";
 import { toFloat32 } from "../numbers.ts";
@@ -120,6 +121,7 @@ function readVector<A>(
   if (shape === null || !sameShape(shape, stored.shape)) {
     return { misfit: `of shape ${listed(stored.shape)} instead of ${wanted}` };
   }
+  if (DTYPES.get(stored.dtype)?.opaque) return { misfit: opaqueText(stored) };
   // Not by toFloat32, which copies, and may do so by way of numbers: one that is none has no bits to rely on then.
   const values = stored.dtype === "F32" ? stored.data : toFloat32(stored);
   return { value: fromRowMajor(values, { shape, format }) };
@@ -131,6 +133,7 @@ function readCounter(stored: StoredArray): Reading {
   if (!sameShape(shape, []) && !sameShape(shape, [1])) {
     return { misfit: `of shape ${listed(shape)} instead of ()` };
   }
+  if (DTYPES.get(dtype)?.opaque) return { misfit: opaqueText(stored) };
   // Where float32 would round, the number itself.
   const wide = dtype === "I64" || dtype === "F64" || dtype === "I32";
   const value = wide ? Number(data[0]) : toFloat32(stored)[0];
@@ -138,6 +141,10 @@ function readCounter(stored: StoredArray): Reading {
   if (Number.isSafeInteger(value) && value >= 0) return { value: value + 0 };
   const came = wide ? data[0] : value;
   return { misfit: `of value ${came} instead of an integer from 0 to 2^53 - 1` };
+}
+
+function opaqueText({ dtype }: StoredArray): string {
+  return `of dtype ${dtype}, which no model here computes with`;
 }
 
 /** How a value differs from that by another name of the same node; null where it does not. */

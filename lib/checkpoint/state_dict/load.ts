@@ -1,13 +1,16 @@
 /**
  * Named arrays from a checkpoint put into a model: everything is checked before anything is made.
  *
+ * A version is one number for the whole dict, as safetensors keeps none; with null a counter may be missing and stays
+ * the model's own, as in PyTorch. Two names of one node that differ are an error, where PyTorch lets the last one win.
+ *
  * @module
  */
 
 import type { Device } from "../../device.ts";
-import { withNodes } from "../../layers/model.ts";
+import { withNodes } from "../../tree.ts";
 import { batch, region } from "../../ownership.ts";
-import { contentsOf } from "./entries.ts";
+import { contentsOf, type StateDictOptions } from "./entries.ts";
 import { StateDictError } from "./error.ts";
 import { compare, type Found, type Mismatch, sameValue } from "./fit.ts";
 import type { Part, Slot } from "./nodes.ts";
@@ -16,7 +19,7 @@ import type { StateDict, StoredArray } from "../stored_array.ts";
 import { quote, shown } from "../../words.ts";
 
 /** Options of {@linkcode fromStateDict}. */
-export interface FromStateDictOptions {
+export interface FromStateDictOptions extends StateDictOptions {
   /** Whether names that are missing or unexpected are an error; true by default. */
   readonly strict?: boolean;
   /**
@@ -55,10 +58,11 @@ const ACTION = "load the state dict";
  * lazy, and a lone counter of it is unexpected.
  *
  * @param device where the model's arrays live, and the new ones shall
- * @param model a tree as of `toStateDict`; it is not changed
+ * @param model a tree as of `toStateDict`; it is not changed. What is replaced must not stand in an object of a class,
+ * which cannot be made again
  * @param dict a Map, such as `toStateDict` and `readSafetensors` give, or a plain record; it is not changed
  * @param options `strict`: whether missing and unexpected names are an error; `version`: what PyTorch kept beside the
- * dict
+ * dict; `prefix` and `rename`: how the model's names become those of the dict; `only`: which paths; `allowNone`
  * @returns a frozen record: the model with its new arrays, and with `strict: false` the names that were left
  * @throws StateDictError with all names that are missing, unexpected, of another shape or with a value that does not
  * belong; TypeError or RangeError where the dict holds what is no stored array, for a version that is none, for a model
@@ -95,19 +99,24 @@ export function fromStateDict<A, T>(
 ): LoadedModel<T> {
   const { strict = true, version = null } = options;
   checkVersion(version);
-  const given = givenDict(dict);
-  const { parts, entries } = contentsOf(device, model, ACTION);
+  const all = givenDict(dict);
+  const { nodes, entries } = contentsOf(device, model, ACTION, options);
+  const { prefix = "" } = options;
+  const given = new Map([...all].filter(([name]) => name.startsWith(prefix)));
   const { found, mismatches, ...names } = compare(entries, given, version);
   const wrong = strict ? names : { missing: [], unexpected: [] };
   if (wrong.missing.length + wrong.unexpected.length + mismatches.length > 0) {
-    throw differenceError(wrong, mismatches);
+    throw differenceError(wrong, mismatches, [...all.keys()]);
   }
   // A node that is left as it is must not be looked into either: an array of it may be a node elsewhere.
-  const kept = parts.map(({ node }) => [node, node] as const);
-  const nodes = new Map<object, object>([...kept, ...made(device, found)]);
+  const kept = [...nodes].map((node) => [node, node] as const);
+  const load = (changed: readonly (readonly [old: object, node: object])[]) =>
+    withNodes(model, new Map<object, object>([...kept, ...changed]), ACTION);
+  // Once with nothing in them, since what cannot be made again is told before anything is made.
+  load([...found.keys()].map(({ node }) => [node, {}]));
   const missing = Object.freeze(names.missing);
   const unexpected = Object.freeze(names.unexpected);
-  return Object.freeze({ model: withNodes(model, nodes), missing, unexpected });
+  return Object.freeze({ model: load(made(device, found)), missing, unexpected });
 }
 
 /** Makes the nodes into which something is loaded, in one submit; what they are made of is freed where that fails. */
@@ -136,9 +145,10 @@ function made<A>(
 /** Uploads elements, once where nodes share an array and get the same ones; without elements the old array stays. */
 function sharing<A>(
   device: Device<A>,
-): (slot: Slot<A>, values: Float32Array | null) => A {
+): (slot: Slot<A>, values: Float32Array | null) => A | Float32Array {
   const uploads = new Map<A, { readonly values: Float32Array; readonly made: A }[]>();
-  return ({ array, dtype }, values) => {
+  return ({ array, host, dtype }, values) => {
+    if (host !== null) return values === null ? host : values.slice();
     if (values === null) return array as A;
     if (array === null) return device.upload(values, dtype);
     const others = uploads.get(array) ?? [];
@@ -156,6 +166,7 @@ const MOST = 50;
 function differenceError(
   { missing, unexpected }: Pick<StateDictError, "missing" | "unexpected">,
   mismatches: readonly Mismatch[],
+  given: readonly string[],
 ): StateDictError {
   const listed = (texts: readonly string[]) =>
     texts.slice(0, MOST).join(", ") +
@@ -168,9 +179,29 @@ function differenceError(
   ];
   return new StateDictError(
     `Cannot ${ACTION} as its entries must be those of the model: ` +
-      `current dict ${differences.join("; ")}`,
+      `current dict ${differences.join("; ")}${prefixHint(missing, given)}`,
     { missing, unexpected, mismatched: mismatches.map(({ name }) => name) },
   );
+}
+
+/** Says by which prefix all names that are missing differ from some that are given. */
+function prefixHint(missing: readonly string[], given: readonly string[]): string {
+  const names = new Set(given);
+  for (const name of missing.length > 0 ? given : []) {
+    const more = name.endsWith(missing[0]) ? name.slice(0, -missing[0].length) : "";
+    if (more !== "" && missing.every((own) => names.has(more + own))) {
+      return `; its names begin with ${quote(more)} besides: pass { prefix: ${quote(more)} }`;
+    }
+    const less = missing[0].endsWith(name) ? missing[0].slice(0, -name.length) : "";
+    if (
+      less !== "" &&
+      missing.every((own) => own.startsWith(less) && names.has(own.slice(less.length)))
+    ) {
+      return `; its names lack ${quote(less)}, with which the model's begin: pass { rename: ` +
+        `(name) => name.slice(${less.length}) }, or that part of the model`;
+    }
+  }
+  return "";
 }
 
 function givenDict(dict: unknown): StateDict {

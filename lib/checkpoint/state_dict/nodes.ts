@@ -4,7 +4,7 @@
  * @module
  */
 
-import { isTensor } from "../../data_parallel/trees.ts";
+import { claimsArray, isTensor } from "../../data_parallel/trees.ts";
 import type { Device } from "../../device.ts";
 import { checkLayer, claimsLayer } from "../../layers/check_layer.ts";
 import {
@@ -13,17 +13,20 @@ import {
   type LazyBatchNormLayer,
   withState,
 } from "../../layers/layer.ts";
-import { called, isRecord } from "../../layers/model.ts";
-import { checkState } from "../../check_state.ts";
+import { called, checkRecord } from "../../tree.ts";
+import { checkState, claimsState } from "../../check_state.ts";
 import { type BatchNormState, firstState } from "../../state.ts";
 import { checkTensor, describe, type DType, type Format, type Tensor } from "../../tensor.ts";
+import { shown } from "../../words.ts";
 
 /** One array of a node. */
 export interface Slot<A> {
   /** What its names end with, such as `weight`; `""` where the node is nothing but this array. */
   readonly suffix: string;
-  /** The array; null in a lazy layer, which has none yet. */
+  /** The array; null in a lazy layer, which has none yet, and on the host. */
   readonly array: A | null;
+  /** The elements of an array on the host; null for one of the device. */
+  readonly host: Float32Array | null;
   /** Its logical shape; null in a lazy layer, which has still to learn its channels. */
   readonly shape: readonly number[] | null;
   readonly dtype: DType;
@@ -32,8 +35,8 @@ export interface Slot<A> {
 
 /** What a node is put together from. */
 export interface Ingredients<A> {
-  /** An array for each slot. */
-  readonly arrays: readonly A[];
+  /** An array for each slot, of the device or the host as the slot's own. */
+  readonly arrays: readonly (A | Float32Array)[];
   /** Batches that its running statistics have seen; null for those that it counts already. */
   readonly counter: number | null;
   /** Channels of a layer that was lazy; null for any other node. */
@@ -66,32 +69,17 @@ const VECTORS = [
  * Tells whether a value says that it is a node of ours; whether it is a sound one is another question.
  *
  * @param value any object
- * @returns whether it looks like a layer, a state, a tensor or an array
+ * @returns whether it looks like a layer, a state, a tensor, an array of a device or a typed array of the host
  */
 export function claimsNode(value: object): boolean {
-  return isRecord(value) &&
-    (claimsTensor(value) || claimsLayer(value) || claimsState(value) || claimsArray(value));
+  return ArrayBuffer.isView(value) || claimsTensor(value) || claimsLayer(value) ||
+    claimsState(value) || claimsArray(value);
 }
 
 function claimsTensor(value: object): boolean {
   // Not value.data: a getter is not to be called.
   const data = Object.getOwnPropertyDescriptor(value, "data")?.value;
   return isTensor(value) && typeof data === "object" && data !== null;
-}
-
-function claimsState(value: object): value is BatchNormState<unknown> {
-  return "numFeatures" in value && "runningMean" in value && "numBatchesTracked" in value;
-}
-
-/**
- * An array that was freed or is another device's: it must not pass for a branch that has nothing in it. The
- * arrays of our devices are frozen.
- */
-function claimsArray(value: object): boolean {
-  return Object.isFrozen(value) && Object.hasOwn(value, "device") &&
-    Object.entries(Object.getOwnPropertyDescriptors(value)).every(([name, { value: field }]) =>
-      typeof field === (name === "device" ? "string" : "function")
-    );
 }
 
 /**
@@ -112,7 +100,9 @@ export function partOf<A>(
 ): Part<A> {
   const here = `${action} at ${called(path)}`;
   const inside = (): Inside<A> => {
+    if (ArrayBuffer.isView(node)) return hostPart(node, here);
     if (device.owns(node) || claimsArray(node)) return arrayPart(device, node as A, here);
+    checkRecord(node, here);
     if (claimsLayer(node)) {
       return layerPart(device, node as BatchNormLayer<A> | LazyBatchNormLayer, here);
     }
@@ -135,12 +125,26 @@ function arrayPart<A>(device: Device<A>, array: A, here: string): Inside<A> {
   };
 }
 
+function hostPart<A>(values: ArrayBufferView, here: string): Inside<A> {
+  if (!(values instanceof Float32Array)) {
+    throw new TypeError(
+      `Cannot ${here} as an array on the host must be a Float32Array to have a place in a state ` +
+        `dict: current value is ${shown(values)}; leave it out by only`,
+    );
+  }
+  return {
+    ...{ counter: null, first: null },
+    slots: [{ ...vector(""), array: null, host: values, shape: [values.length] }],
+    rebuild: ({ arrays: [other] }) => other as Float32Array,
+  };
+}
+
 function tensorPart<A>(device: Device<A>, tensor: Tensor<A>, here: string): Inside<A> {
   checkTensor(device, tensor, here);
   const { data, shape, dtype, format } = tensor;
   return {
     ...{ counter: null, first: null },
-    slots: [{ suffix: "", array: data, shape, dtype, format }],
+    slots: [{ suffix: "", array: data, host: null, shape, dtype, format }],
     rebuild: ({ arrays: [other] }) =>
       Object.freeze({ ...tensor, data: other, shape: Object.freeze([...shape]) }),
   };
@@ -186,8 +190,8 @@ function lazyPart<A>(
   };
 }
 
-function vector(suffix: string): Pick<Slot<unknown>, "suffix" | "dtype" | "format"> {
-  return { suffix, dtype: "float32", format: "channelsFirst" };
+function vector(suffix: string): Pick<Slot<unknown>, "suffix" | "host" | "dtype" | "format"> {
+  return { suffix, host: null, dtype: "float32", format: "channelsFirst" };
 }
 
 /** The vectors that a state has, in PyTorch's order. */

@@ -8,10 +8,10 @@ import { type Leaf, readBack } from "../../data_parallel/trees.ts";
 import type { Device } from "../../device.ts";
 import { lazyError } from "../../layers/check_layer.ts";
 import type { LazyBatchNormLayer } from "../../layers/layer.ts";
-import { called } from "../../layers/model.ts";
-import { type Layout, toRowMajor } from "./row_major.ts";
-import { contentsOf } from "./entries.ts";
-import type { Part } from "./nodes.ts";
+import { called } from "../../tree.ts";
+import { type Layout, toRowMajor } from "../../row_major.ts";
+import { contentsOf, type StateDictOptions } from "./entries.ts";
+import type { Part, Slot } from "./nodes.ts";
 import { toHalf } from "../numbers.ts";
 import type { StateDict, StoredArray } from "../stored_array.ts";
 
@@ -27,20 +27,22 @@ const ACTION = "save the model";
  *   there is no counter. A layer's `state` is no part of the path.
  * - of a tensor: nothing more. F32 or F16 as it is stored (a NaN of F16 without its payload), of its logical shape, in
  *   row-major order over that in both formats.
- * - of a bare array of the device: nothing more; shape (length).
+ * - of a bare array of the device and of a `Float32Array`: nothing more; shape (length).
  *
  * As in PyTorch, settings (`eps`, `momentum`, `kind`, `processGroup`) are not in it, and neither are other fields of a
- * layer. Nothing else is looked into: numbers, texts, typed arrays, Maps, class instances, functions. A frozen
- * record of nothing but a text `device` and functions counts as an array of some device.
+ * layer, numbers, texts and functions. Maps, Sets and own fields of objects of classes are looked into as records are;
+ * getters and private fields are not. A frozen record of nothing but a text `device` and functions counts as an array of
+ * some device.
  *
  * @param device the device that the model's arrays live on
- * @param model a tree of plain records and arrays, with layers as of `initLayer`, states, tensors and arrays in it, or
- * a single one; it is not changed, and what happens to it after the call is of no effect
+ * @param model a tree with layers as of `initLayer`, states, tensors and arrays in it, or a single one; it is not changed,
+ * and what happens to it after the call is of no effect
+ * @param options `prefix` and `rename`: how its names become those of the dict; `only`: which paths; `allowNone`
  * @returns arrays on the host in the order of the tree, each of memory of its own; but a node that stands at several
  * paths has the same arrays by all its names
  * @throws (rejects with) TypeError or RangeError that names the path of a cycle, of a node with the `kind` of a layer
  * that is none, of a state or a tensor that does not fit together, of an array that was freed or is another device's,
- * of a lazy layer without a state; that gives a name which two nodes would have, as `{ "a.b": x, a: { b: y } }`
+ * of a lazy layer without a state, of a typed array that is no `Float32Array`; where there is nothing at all; that gives a name which two nodes would have, as `{ "a.b": x, a: { b: y } }`
  *
  * @example
  * ```ts
@@ -64,18 +66,22 @@ const ACTION = "save the model";
  * const bytes = writeSafetensors(dict); // torch.nn.Module.load_state_dict takes what is in it.
  * ```
  */
-export async function toStateDict<A>(device: Device<A>, model: unknown): Promise<StateDict> {
-  const { parts, entries } = contentsOf(device, model, ACTION);
-  const leavesOf = new Map(parts.map((part) => [part, leavesIn(part)]));
-  const leaves = [...leavesOf.values()].flat();
+export async function toStateDict<A>(
+  device: Device<A>,
+  model: unknown,
+  options: StateDictOptions = {},
+): Promise<StateDict> {
+  const { parts, entries } = contentsOf(device, model, ACTION, options);
+  const copies = parts.map((part) => ({ part, slots: copiesOf(part) }));
+  const leaves = copies.flatMap(({ slots }) => slots.filter(({ host }) => host === null));
   const total = leaves.reduce((sum, { length }) => sum + length, 0);
   const values = leaves.length === 0
     ? new Float32Array()
     : await readBack(device, { leaves, total });
   let at = 0;
-  const storedOf = new Map(parts.map((part) => {
-    const arrays = leavesOf.get(part)!.map((leaf) =>
-      stored(toRowMajor(values.slice(at, at += leaf.length), leaf), leaf)
+  const storedOf = new Map(copies.map(({ part, slots }) => {
+    const arrays = slots.map((leaf) =>
+      stored(leaf.host ?? toRowMajor(values.slice(at, at += leaf.length), leaf), leaf)
     );
     return [part, { arrays, counter: storedCounter(part.counter ?? 0) }];
   }));
@@ -86,15 +92,19 @@ export async function toStateDict<A>(device: Device<A>, model: unknown): Promise
 }
 
 /** An array, and how its elements lie. */
-interface LaidOut<A> extends Leaf<A>, Layout {}
+interface LaidOut<A> extends Leaf<A>, Layout {
+  /** Elements of an array on the host; null for one that is to be read back. */
+  readonly host: Float32Array<ArrayBuffer> | null;
+}
 
-function leavesIn<A>({ node, path, first, slots }: Part<A>): readonly LaidOut<A>[] {
+/** A copy of all but arrays of the device: the caller may change the rest while the readback is under way. */
+function copiesOf<A>({ node, path, first, slots }: Part<A>): readonly LaidOut<A>[] {
   if (first !== null) throw lazyError(node as LazyBatchNormLayer, `${ACTION} at ${called(path)}`);
-  return slots.map(({ array, shape, dtype, format }) => {
-    // A copy: the caller may change a shape while the readback is under way.
+  return slots.map(({ array, host, shape, dtype, format }: Slot<A>) => {
     const extents = [...shape ?? []];
     const length = extents.reduce((a, b) => a * b, 1);
-    return { path, array: array as A, length, dtype, format, shape: extents };
+    const own = { path, array: array as A, length, dtype, format, shape: extents };
+    return { ...own, host: host && new Float32Array(host) };
   });
 }
 

@@ -1,6 +1,9 @@
 /**
  * Workers that are started for a group and end with it.
  *
+ * A worker that is terminated by somebody else says nothing, in Deno not even by an event. Its group learns of it at
+ * the deadline; here those that are left are asked whether they live.
+ *
  * @module
  */
 

@@ -2,6 +2,10 @@
  * The table at which the ranks of a group in shared memory meet: every rank lays its part of a call on its desk, the last
  * to arrive decides what comes of it, and the others sleep until then.
  *
+ * One word decides a round: the last rank to arrive moves it on, a rank whose time is up makes it negative. Whichever
+ * comes first is what happened, for all ranks. A call with a signal is waited for without blocking even where `wait:
+ * "block"` is asked for: a blocked thread would not hear it.
+ *
  * @module
  */
 

@@ -1,0 +1,285 @@
+/**
+ * A whole model for deployment: every batch norm folded into the linear layer or convolution before it.
+ *
+ * @module
+ */
+
+import { claimsState } from "../check_state.ts";
+import { isTensor } from "../data_parallel/trees.ts";
+import type { Device } from "../device.ts";
+import { region } from "../ownership.ts";
+import { fromRowMajor, toRowMajor } from "../row_major.ts";
+import { type BatchNormState, stateFromHost, stateToHost } from "../state.ts";
+import { type Tensor, tensor, tensorLike, toArray } from "../tensor.ts";
+import { quote, shown } from "../words.ts";
+import { lazyError, ranksOf } from "./check_layer.ts";
+import { folded, type FoldedLayer, type LinearLayer } from "./fold.ts";
+import { type BatchNormLayer, withState } from "./layer.ts";
+import { called, nodesOf, placesOf } from "../tree.ts";
+import { type AnyLayer, checkChoice, isLayer, type LayerChoice } from "./replace.ts";
+import { layersOf, replaceNodes } from "./replace.ts";
+
+/** Options of {@linkcode foldModel}. */
+export interface FoldModelOptions extends LayerChoice {
+  /**
+   * Tells the path of the linear layer or convolution directly before the batch norm at a path: what follows what is in
+   * nobody's tree.
+   */
+  readonly into: (path: string) => string;
+  /**
+   * Tells the rank of the batches of the batch norm at a path: asked for where it is behind a linear layer, whose outputs
+   * are the channels of batches (N, C) alone, and its kind takes others too. `() => 2` where all are such batches.
+   */
+  readonly inputRank?: (path: string) => number;
+}
+
+/** A linear layer or convolution of a model: a plain record. Fields of its own stay with it. */
+export interface LinearNode<A> {
+  /** Its weights, with the logical shape of a {@linkcode LinearLayer}; or on the host, then with `shape`. */
+  readonly weight: Tensor<A> | Float32Array;
+  /** Offset per output channel, C values; null for none, which folding makes one of. */
+  readonly bias: Tensor<A> | A | Float32Array | null;
+  /** Shape of weights on the host. */
+  readonly shape?: readonly number[];
+  /** Whether the output channels are axis 1 of the weight; false by default. */
+  readonly transposed?: boolean;
+}
+
+const ACTION = "fold the model";
+
+/**
+ * Folds the batch norms of a model into the linear layers or convolutions directly before them, as `foldBatchNorm` does
+ * one: for evaluation alone.
+ *
+ * What is left in a batch norm's place is the identity (mean 0, variance 1, eps 0, no weight and bias), with the layer's
+ * activation and all other fields: so the program that evaluates the model gives the same numbers as before, to rounding,
+ * and where it is written anew for deployment it leaves these layers out, but for their activation.
+ *
+ * @param device where the model lives; weights and states are read back
+ * @param model a tree of plain records and arrays with layers as of `initLayer` and linear layers
+ * ({@linkcode LinearNode}) in it; it is not changed
+ * @param options `into`: the path of the linear layer of each batch norm; `inputRank`: the rank of its batches, where
+ * neither its kind nor a convolution before it tells; `only`: which batch norms
+ * @returns a tree of the same type, frozen where it is new, that owns its folded weights, biases and identities
+ * @throws (rejects with) TypeError or RangeError that names the path of a batch norm without running statistics, whose
+ * linear layer is not there, does not fit (see `foldBatchNorm`), stands at several paths or is that of another one too; of a lazy layer, of a cycle,
+ * of a layer that stands at several paths of which `only` takes some; where there is no layer at all
+ *
+ * @example y = 3x, then 2y
+ * ```ts
+ * import { foldModel, initLayer, mapLayers, referenceDevice, tensor, toArray } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const fresh = initLayer(device, "batchNorm1d", 1, { eps: 0, activation: "relu" });
+ * const weight = device.upload(Float32Array.of(2));
+ * const norm = mapLayers(fresh, (layer) => ({ ...layer, state: { ...layer.state, weight } }));
+ * const model = { stem: { linear: { weight: tensor(device, [3], [1, 1]), bias: null }, norm } };
+ * const { stem } = await foldModel(device, model, { into: () => "stem.linear", inputRank: () => 2 });
+ * assert.deepEqual(await toArray(device, stem.linear.weight), Float32Array.of(6));
+ * ```
+ */
+export async function foldModel<A, T>(
+  device: Device<A>,
+  model: T,
+  options: FoldModelOptions,
+): Promise<T> {
+  const { only } = checkChoice(options, ACTION, ["into", "inputRank"]);
+  if (typeof options.into !== "function") {
+    throw new TypeError(
+      `Cannot ${ACTION} as into must be a function from a batch norm's path to that of the layer ` +
+        `before it: current value is ${shown(options.into)}`,
+    );
+  }
+  if (options.inputRank !== undefined && typeof options.inputRank !== "function") {
+    throw new TypeError(
+      `Cannot ${ACTION} as inputRank must be a function from a batch norm's path to the rank of its ` +
+        `batches: current value is ${shown(options.inputRank)}`,
+    );
+  }
+  layersOf<A>(model, ACTION, options);
+  const nodes = nodesOf(model, isNode<A>, ACTION);
+  const pairs = pairsOf<A>(model, only, options.into);
+  return await region(device, async (scope) => {
+    const replacements = new Map<object, object>(
+      (await Promise.all(
+        [...pairs.values()].map((pair) => foldPair(scope, pair, options.inputRank)),
+      )).flat(),
+    );
+    return replaceNodes<T, Node<A>>(
+      model,
+      nodes,
+      (path) => pairs.has(path) || only(path),
+      ACTION,
+      (node) => replacements.get(node) as Node<A> | undefined ?? node,
+    );
+  });
+}
+
+type Node<A> = AnyLayer<A> | LinearNode<A>;
+
+function isNode<A>(value: object): value is Node<A> {
+  return isLayer<A>(value) || isLinear<A>(value);
+}
+
+function isLinear<A>(value: object): value is LinearNode<A> {
+  if (claimsState(value)) return false;
+  // Not value.weight: a getter is not to be called.
+  const weight = Object.getOwnPropertyDescriptor(value, "weight")?.value;
+  return weight instanceof Float32Array ||
+    (typeof weight === "object" && weight !== null && isTensor(weight));
+}
+
+/** A batch norm, and the layer before it. */
+interface Pair<A> {
+  readonly layer: BatchNormLayer<A>;
+  readonly path: string;
+  readonly linear: LinearNode<A>;
+}
+
+/** The pairs of a model by the paths of their linear layers. */
+function pairsOf<A>(
+  model: unknown,
+  only: (path: string) => boolean,
+  into: (path: string) => string,
+): ReadonlyMap<string, Pair<A>> {
+  const places = new Map(placesOf(model, isNode<A>, ACTION).map(([node, path]) => [path, node]));
+  const pairs = new Map<string, Pair<A>>();
+  for (const [path, layer] of places) {
+    if (!isLayer<A>(layer) || !only(path)) continue;
+    const here = `${ACTION} at ${called(path)}`;
+    if (layer.state === null) throw lazyError(layer, here);
+    const before = into(path);
+    const linear = places.get(before);
+    if (linear === undefined || isLayer<A>(linear)) {
+      throw new TypeError(
+        `Cannot ${here} as into must tell the path of a layer { weight, bias }: current path is ` +
+          `${shown(before)}, those that there are begin with ${
+            [...places].filter(([, node]) => isLinear(node)).slice(0, 8)
+              .map(([at]) => quote(at)).join(", ") || "none"
+          }`,
+      );
+    }
+    const again = [...places].find(([at, node]) => node === linear && at !== before);
+    const user = pairs.get(before);
+    if (again !== undefined || user !== undefined) {
+      throw new TypeError(
+        `Cannot ${here} as the layer at ${
+          called(before)
+        } must be this batch norm's alone: current ` +
+          `one ${again ? `stands at ${again[0]} too` : `is that of ${user?.path} too`}`,
+      );
+    }
+    if (!("bias" in linear)) {
+      throw new TypeError(
+        `Cannot ${here} as the layer at ${called(before)} must have a bias, or null for none, so ` +
+          `that whoever runs it adds the one that folding makes: current one holds ${
+            Object.keys(linear).join(", ")
+          }`,
+      );
+    }
+    pairs.set(before, { layer, path, linear });
+  }
+  return pairs;
+}
+
+/** The new nodes of a pair by the old ones. */
+async function foldPair<A>(
+  device: Device<A>,
+  { layer, path, linear }: Pair<A>,
+  inputRank: FoldModelOptions["inputRank"],
+): Promise<readonly (readonly [old: object, node: object])[]> {
+  const [state, host] = await Promise.all([
+    stateToHost(device, layer.state),
+    toHost(device, linear),
+  ]);
+  const here = `${ACTION} at ${called(path)}`;
+  const rank = rankBehind(host, layer, () => inputRank?.(path), here);
+  const both = folded(state, host, rank, here);
+  return [
+    [layer, withState<A, typeof layer>(layer, stateFromHost(device, identityLike(state)))],
+    [linear, fromHost(device, linear, both)],
+  ];
+}
+
+/** The rank of a batch norm's batches: its kind's, or a convolution's, or else what its user tells. */
+function rankBehind(
+  { shape }: LinearLayer,
+  layer: BatchNormLayer<unknown>,
+  told: () => number | undefined,
+  here: string,
+): number {
+  const { least, most } = ranksOf(layer);
+  // A convolution's outputs are axis 1 of batches of its own rank, and it takes no others.
+  if (least === most || shape.length > 2) return Math.min(Math.max(shape.length, least), most);
+  const rank = told();
+  if (rank !== undefined) return rank;
+  throw new TypeError(
+    `Cannot ${here} as inputRank must tell the rank of its batches, which a ${layer.kind} behind a ` +
+      `linear layer does not: current value is undefined`,
+  );
+}
+
+/** A state whose evaluation changes nothing. */
+function identityLike(state: BatchNormState<Float32Array>): BatchNormState<Float32Array> {
+  const vector = (value: number) => new Float32Array(state.numFeatures).fill(value);
+  const statistics = { runningMean: vector(0), runningVar: vector(1) };
+  return { ...state, ...statistics, eps: 0, weight: null, bias: null };
+}
+
+async function toHost<A>(
+  device: Device<A>,
+  { weight, bias, shape = [], transposed }: LinearNode<A>,
+): Promise<LinearLayer> {
+  const offset = await biasToHost(device, bias);
+  if (weight instanceof Float32Array) return { weight, shape, bias: offset, transposed };
+  const rows = toRowMajor(await toArray(device, weight), weight);
+  return { weight: rows, shape: weight.shape, bias: offset, transposed };
+}
+
+async function biasToHost<A>(
+  device: Device<A>,
+  bias: LinearNode<A>["bias"],
+): Promise<Float32Array | null> {
+  if (bias === null || bias instanceof Float32Array) return bias as Float32Array | null;
+  return await (isTensor(bias as object)
+    ? toArray(device, bias as Tensor<A>)
+    : device.download(bias as A));
+}
+
+/** A linear layer of other numbers, each where and as the old one was. */
+function fromHost<A>(
+  device: Device<A>,
+  linear: LinearNode<A>,
+  { weight, bias }: FoldedLayer,
+): LinearNode<A> {
+  const { weight: old, bias: oldBias } = linear;
+  const onHost = old instanceof Float32Array;
+  const like = (tensorOf: Tensor<A>) => {
+    const { shape, dtype, format } = tensorOf;
+    return tensor(device, fromRowMajor(weight as Values, tensorOf), shape, { dtype, format });
+  };
+  const values = onHost ? weight : like(old);
+  return Object.freeze({
+    ...linear,
+    weight: values,
+    bias: biasLike(device, oldBias, onHost, bias),
+  });
+}
+
+type Values = Float32Array<ArrayBuffer>;
+
+function biasLike<A>(
+  device: Device<A>,
+  old: LinearNode<A>["bias"],
+  onHost: boolean,
+  values: Float32Array,
+): LinearNode<A>["bias"] {
+  if (old instanceof Float32Array || (old === null && onHost)) return values;
+  if (old === null) return device.upload(values);
+  if (isTensor(old as object)) {
+    const like = old as Tensor<A>;
+    return tensorLike(like, device.upload(values, like.dtype));
+  }
+  return device.upload(values, device.describe(old as A).dtype);
+}

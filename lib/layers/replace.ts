@@ -1,0 +1,102 @@
+/**
+ * The layers of a model, found and replaced: what every function over a whole model shares.
+ *
+ * @module
+ */
+
+import { checkOptions } from "../check_effects.ts";
+import { shown } from "../words.ts";
+import { checkLayer, claimsLayer } from "./check_layer.ts";
+import type { BatchNormLayer, LazyBatchNormLayer } from "./layer.ts";
+import { called, checkFound, checkRecord, type Nodes, nodesOf, withNodes } from "../tree.ts";
+
+/** Which layers of a model are meant. */
+export interface LayerChoice {
+  /**
+   * Whether the layer at a path is meant; all are by default. A path is made of keys and indices joined by dots, such as
+   * `"blocks.0.norm"`, and is `""` for a model that is a layer itself.
+   */
+  readonly only?: (path: string) => boolean;
+  /** Whether a model without any layer is taken as it is; false by default, as it is mostly not what it was taken for. */
+  readonly allowNone?: boolean;
+}
+
+/** Any layer of a model. */
+export type AnyLayer<A> = BatchNormLayer<A> | LazyBatchNormLayer;
+
+/**
+ * Finds the layers of a model and checks each as far as can be told without its device. A cycle, a node with the `kind` of a
+ * layer that is none, and a model without any layer (unless there may be none) are errors.
+ */
+export function layersOf<A>(
+  model: unknown,
+  action: string,
+  { allowNone = false }: Pick<LayerChoice, "allowNone"> = {},
+): Nodes<AnyLayer<A>> {
+  const layers = nodesOf(model, isLayer<A>, action);
+  if (!allowNone) checkFound(layers.size, model, action, "a layer as of initLayer");
+  for (const [layer, [path]] of layers) {
+    const here = `${action} at ${called(path)}`;
+    checkRecord(layer, here);
+    checkLayer(layer, here);
+  }
+  return layers;
+}
+
+/** Whether a node says that it is a layer; whether it is a sound one is another question. */
+export function isLayer<A>(value: object): value is AnyLayer<A> {
+  return claimsLayer(value);
+}
+
+/**
+ * Replaces the nodes of a model that are meant.
+ *
+ * @param model the tree that the nodes were found in; it is not changed
+ * @param nodes all nodes that were found
+ * @param only which paths are meant
+ * @param action what the caller was about to do, for the message
+ * @param replace makes the new node; called once for each, with the first of its paths that is meant
+ * @returns a tree of the same make, frozen where it is new; the given one where nothing changed
+ * @throws what `replace` throws; TypeError for a node that is replaced and stands at several paths, of which `only` takes
+ * some
+ */
+export function replaceNodes<T, N extends object>(
+  model: T,
+  nodes: Nodes<N>,
+  only: (path: string) => boolean,
+  action: string,
+  replace: (node: N, path: string) => N,
+): T {
+  // A node that stays is not looked into either: what is in its own fields is its own.
+  const replacements = new Map<N, N>([...nodes.keys()].map((node) => [node, node]));
+  for (const [node, paths] of nodes) {
+    const meant = paths.filter((path) => only(path));
+    if (meant.length === 0) continue;
+    const replacement = replace(node, meant[0]);
+    if (replacement === node) continue;
+    const taken = new Set(meant);
+    const other = paths.find((path) => !taken.has(path));
+    if (other !== undefined) {
+      throw new TypeError(
+        `Cannot ${action} as ${called(meant[0])} is the same layer as ${called(other)}: ` +
+          `only must take both or neither, current choice is the former alone`,
+      );
+    }
+    replacements.set(node, replacement);
+  }
+  return withNodes(model, replacements, action);
+}
+
+/** Checks a choice of layers, which takes all where none was made; `others` are the options beside it. */
+export function checkChoice(
+  options: LayerChoice,
+  action: string,
+  others: readonly string[] = [],
+): LayerChoice & Required<Pick<LayerChoice, "only">> {
+  checkOptions(options, [...others, "only", "allowNone"], action);
+  const { only = () => true, allowNone } = options;
+  if (typeof only === "function") return { only, allowNone };
+  throw new TypeError(
+    `Cannot ${action} as only must be a function of a path: current value is ${shown(only)}`,
+  );
+}

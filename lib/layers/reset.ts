@@ -1,0 +1,92 @@
+/**
+ * Running statistics that begin anew.
+ *
+ * @module
+ */
+
+import { checkState, claimsState } from "../check_state.ts";
+import type { Device } from "../device.ts";
+import { batch, region } from "../ownership.ts";
+import type { BatchNormState } from "../state.ts";
+import { checkLayer } from "./check_layer.ts";
+import { isLazy, withState } from "./layer.ts";
+import { called, checkFound, checkRecord, nodesOf } from "../tree.ts";
+import { type AnyLayer, checkChoice, isLayer, type LayerChoice } from "./replace.ts";
+import { replaceNodes } from "./replace.ts";
+
+/** Options of {@linkcode resetRunningStats}. */
+export interface ResetOptions extends LayerChoice {
+  /**
+   * Weight of a new batch from now on, or null for the plain average over all of them, with which statistics are
+   * estimated anew; left out, it stays as it is.
+   */
+  readonly momentum?: number | null;
+}
+
+/**
+ * Begins the running statistics anew: mean 0, variance 1, counter 0, as `reset_running_stats` of PyTorch's modules.
+ *
+ * Takes a state, a layer, or a whole model, walked as in `convertSyncBatchNorm` with the states that stand in it without
+ * a layer. A state that tracks nothing keeps to that; a lazy layer has nothing to reset.
+ *
+ * @param device where the statistics live; their new vectors are made in one submit
+ * @param model a state, a layer, or a tree of plain records and arrays with such in it; it is not changed, and nothing of
+ * it is freed
+ * @param options `momentum` from now on; `only`: which paths
+ * @returns a tree of the same type, frozen where it is new, that shares weights and biases with the given one
+ * @throws TypeError or RangeError that names the path of what is no layer or no state, is not live on the device, of a
+ * cycle, of a layer that stands at several paths of which `only` takes some; where there is none at all; RangeError for a
+ * momentum out of range
+ *
+ * @example
+ * ```ts
+ * import { batchNormForward, initBatchNorm, referenceDevice, resetRunningStats, tensor } from "@syncbn/syncbn";
+ *
+ * const device = referenceDevice();
+ * const x = tensor(device, [1, 5], [2, 1]);
+ * const { state } = batchNormForward(initBatchNorm(device, 1), x, { device });
+ * const fresh = resetRunningStats(device, state);
+ * console.assert(fresh.numBatchesTracked === 0 && fresh.weight === state.weight);
+ * ```
+ */
+export function resetRunningStats<A, T>(
+  device: Device<A>,
+  model: T,
+  options: ResetOptions = {},
+): T {
+  const action = "reset the running statistics";
+  const { only, allowNone } = checkChoice(options, action, ["momentum"]);
+  const { momentum } = options;
+  const nodes = nodesOf(model, isNode<A>, action);
+  if (!allowNone) {
+    checkFound(nodes.size, model, action, "a state as of initBatchNorm, a layer as of initLayer");
+  }
+  for (const [node, [path]] of nodes) checkRecord(node, `${action} at ${called(path)}`);
+  return region(device, (scope) =>
+    batch(scope, (d) => {
+      const reset = (state: BatchNormState<A>, here: string): BatchNormState<A> => {
+        const { numFeatures, runningMean } = state;
+        const next = { ...state, ...(momentum !== undefined && { momentum }) };
+        checkState(d, next, here);
+        if (runningMean === null) return momentum === undefined ? state : Object.freeze(next);
+        return Object.freeze({
+          ...next,
+          runningMean: d.upload(new Float32Array(numFeatures)),
+          runningVar: d.upload(new Float32Array(numFeatures).fill(1)),
+          numBatchesTracked: 0,
+        });
+      };
+      return replaceNodes<T, Node<A>>(model, nodes, only, action, (node, path) => {
+        const here = `${action} at ${called(path)}`;
+        if (!isLayer<A>(node)) return reset(node, here);
+        checkLayer(node, here);
+        return isLazy(node) ? node : withState<A, typeof node>(node, reset(node.state, here));
+      });
+    }));
+}
+
+type Node<A> = AnyLayer<A> | BatchNormState<A>;
+
+function isNode<A>(value: object): value is Node<A> {
+  return isLayer<A>(value) || claimsState<A>(value);
+}

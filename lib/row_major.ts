@@ -1,0 +1,65 @@
+/**
+ * Elements of a tensor there and back between its own memory order and the row-major one of checkpoints.
+ *
+ * @module
+ */
+
+import { extents, type Format } from "./tensor.ts";
+
+/** How the elements of an array lie, logically and in memory. */
+export interface Layout {
+  readonly shape: readonly number[];
+  readonly format: Format;
+}
+
+/**
+ * Puts elements into row-major order over their logical shape.
+ *
+ * @param values elements in memory order
+ * @param layout how they lie
+ * @returns the same bits in the other order; the given array where the orders are one
+ */
+export function toRowMajor(
+  values: Float32Array<ArrayBuffer>,
+  { shape, format }: Layout,
+): Float32Array<ArrayBuffer> {
+  if (format === "channelsFirst") return values;
+  const { batch, channels, inner } = extents(shape);
+  return transposed(values, batch, inner, channels);
+}
+
+/**
+ * Puts elements from row-major order into that of a tensor's memory.
+ *
+ * @param values elements in row-major order
+ * @param layout how they shall lie
+ * @returns the same bits in the other order; the given array where the orders are one
+ */
+export function fromRowMajor(
+  values: Float32Array<ArrayBuffer>,
+  { shape, format }: Layout,
+): Float32Array<ArrayBuffer> {
+  if (format === "channelsFirst") return values;
+  const { batch, channels, inner } = extents(shape);
+  return transposed(values, batch, channels, inner);
+}
+
+/** Copied as integers, since a number that is not one may come out of a float's register with other bits. */
+function transposed(
+  values: Float32Array<ArrayBuffer>,
+  batch: number,
+  rows: number,
+  columns: number,
+): Float32Array<ArrayBuffer> {
+  const from = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  const to = new Uint32Array(values.length);
+  const plane = rows * columns;
+  for (let n = 0; n < batch; n++) {
+    for (let row = 0; row < rows; row++) {
+      for (let column = 0; column < columns; column++) {
+        to[n * plane + column * rows + row] = from[n * plane + row * columns + column];
+      }
+    }
+  }
+  return new Float32Array(to.buffer);
+}

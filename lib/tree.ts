@@ -1,0 +1,395 @@
+/**
+ * Trees, and the one rule for what belongs to them: models, states, gradients, results.
+ *
+ * Branches are plain records, arrays, Maps, Sets and objects of classes; their children are own enumerable fields with text
+ * keys, elements and entries. Getters are not called (but by {@linkcode reach}), and symbols, private fields, functions and views of buffers
+ * have no children. A path is made of keys and indices joined by dots, as in PyTorch. What is to be replaced must stand in
+ * branches that can be rebuilt without loss: an object of a class cannot.
+ *
+ * @module
+ */
+
+import { quote, shown } from "./words.ts";
+
+/** Branches above each other; ten times as many would still fit onto a stack of calls. */
+const DEEPEST = 1000;
+
+/** Places of what is looked for: branches that stand many times may multiply them without end. */
+const MOST_PLACES = 100_000;
+
+/** Branches that are walked before they are remembered: most trees are small, and only a cycle has no end. */
+const SMALL_TREE = 64;
+
+/** Stands for what a getter would make. */
+export const GETTER: unique symbol = Symbol("what a getter makes");
+
+/** Nodes of a model in the order in which they stand, each with all the paths that it stands at. */
+export type Nodes<N extends object> = ReadonlyMap<N, readonly string[]>;
+
+/**
+ * Finds nodes of a model; what stands below a node that is found is part of it.
+ *
+ * @param model a tree, in which a node may stand several times
+ * @param isNode whether an object is one of those that are looked for
+ * @param action what the caller was about to do, for the message
+ * @returns the nodes and their paths; `""` is that of the model itself
+ * @throws TypeError or RangeError that names the path of a cycle, a depth or a number that has no end
+ */
+export function nodesOf<N extends object>(
+  model: unknown,
+  isNode: (value: object) => value is N,
+  action: string,
+): Nodes<N> {
+  const found = new Map<N, string[]>();
+  for (const [node, path] of placesOf(model, isNode, action)) {
+    const paths = found.get(node);
+    if (paths) paths.push(path);
+    else found.set(node, [path]);
+  }
+  return found;
+}
+
+/**
+ * Finds every place of the nodes that {@linkcode nodesOf} finds.
+ *
+ * @param model a tree, in which a node may stand several times
+ * @param isNode whether an object is one of those that are looked for
+ * @param action what the caller was about to do, for the message
+ * @returns nodes with one path each, in the order in which they stand
+ * @throws TypeError or RangeError that names the path of a cycle, a depth or a number that has no end
+ */
+export function placesOf<N extends object>(
+  model: unknown,
+  isNode: (value: object) => value is N,
+  action: string,
+): readonly (readonly [node: N, path: string])[] {
+  const places: (readonly [N, string])[] = [];
+  fold<true>(model, {
+    action,
+    found: () => places.length,
+    leaf: (value, path) => {
+      if (!isObject(value) || !isNode(value)) return undefined;
+      places.push([value, path]);
+      return true;
+    },
+    branch: () => true,
+  });
+  return places;
+}
+
+/**
+ * Replaces nodes of a model.
+ *
+ * @param model a tree that {@linkcode nodesOf} has walked; it is not changed
+ * @param replacements new nodes by old ones; one that is its own replacement is not looked into
+ * @param action what the caller was about to do, for the message
+ * @returns a tree of the same make, frozen where it is new; branches without a replaced node are the same objects, and
+ * what stood twice still does
+ * @throws TypeError that names the path of an object of a class in which a replaced node stands
+ */
+export function withNodes<T>(
+  model: T,
+  replacements: ReadonlyMap<unknown, unknown>,
+  action: string,
+): T {
+  const result = fold<{ readonly to: unknown }>(model, {
+    action,
+    // Nothing is counted, so that each branch is rebuilt once.
+    found: () => 0,
+    leaf: (value) => replacements.has(value) ? { to: replacements.get(value) } : undefined,
+    branch: (branch, children, path) => {
+      if (children.every(({ value, result }) => result === undefined || result.to === value)) {
+        return { to: branch };
+      }
+      const copy = copierOf(branch);
+      if (copy === null) throw classError(branch, path, action);
+      return { to: copy(children.map(({ value, result }) => result ? result.to : value)) };
+    },
+  });
+  return (result ? result.to : model) as T;
+}
+
+/** A child of a branch, and what became of it. */
+export interface Child<R> {
+  readonly step: string;
+  readonly value: unknown;
+  /** undefined for what is neither a leaf nor a branch, and for what closes a cycle. */
+  readonly result: R | undefined;
+}
+
+/** How a tree is folded. */
+export interface Fold<R> {
+  /** What the caller was about to do, for messages. */
+  readonly action: string;
+  /** What the tree is called, for messages; "model" by default. */
+  readonly name?: string;
+  /** Whether every value belongs, so that what has no end is an error though nothing was found in it. */
+  readonly strict?: boolean;
+  /** Whether fields and entries are visited by their keys, in whatever order they were written. */
+  readonly sorted?: boolean;
+  /** How many places were found so far; a branch in which there are none is folded once, wherever it stands. */
+  readonly found: () => number;
+  /** What a value becomes; undefined for what may be a branch, or is nothing. */
+  readonly leaf: (value: unknown, path: string) => R | undefined;
+  /** What a branch becomes; its children are in the order in which they stand. */
+  readonly branch: (branch: object, children: readonly Child<R>[], path: string) => R;
+}
+
+/**
+ * Folds a tree from its leaves up.
+ *
+ * @param tree any value
+ * @param how what becomes of leaves and branches
+ * @returns what became of the tree; undefined for what is neither leaf nor branch
+ * @throws TypeError that names the path of a cycle in which something was found, RangeError for a tree that is too deep or
+ * has too many places; what the functions throw
+ */
+export function fold<R>(tree: unknown, how: Fold<R>): R | undefined {
+  const { action, name = "model", strict = false, sorted = false, found, leaf, branch } = how;
+  const above = new Map<object, string>();
+  const done = new Map<object, R>();
+  const cycles = new Map<object, string>();
+  const refuseCycle = (start: object, end: string): never => {
+    throw new TypeError(
+      `Cannot ${action} as a ${name} must be a tree: current ${end} is ${
+        called(above.get(start) ?? "", `the ${name} itself`)
+      } again, a cycle; a way back up belongs into a private #field`,
+    );
+  };
+  const tooDeep = (path: string): never => {
+    throw new RangeError(
+      `Cannot ${action} as a ${name} must be at most ${DEEPEST} branches deep: ` +
+        `current path goes deeper and begins with ${quote(path)}`,
+    );
+  };
+  const visit = (value: unknown, path: string): R | undefined => {
+    const own = leaf(value, path);
+    if (found() > MOST_PLACES) {
+      throw new RangeError(
+        `Cannot ${action} as a ${name} must have at most ${MOST_PLACES} places, a branch that ` +
+          `stands many times counted each time: current path of the first that is too many ` +
+          `begins with ${quote(path)}`,
+      );
+    }
+    if (own !== undefined || !isBranch(value)) return own;
+    const known = done.get(value);
+    if (known !== undefined) return known;
+    if (above.has(value)) {
+      cycles.set(value, path);
+      return strict ? refuseCycle(value, path) : undefined;
+    }
+    const before = found();
+    const children: Child<R>[] = [];
+    if (above.size < DEEPEST) {
+      above.set(value, path);
+      const all = childrenOf(value);
+      const order = sorted && !Array.isArray(value)
+        ? [...all.keys()].sort(byStep(all))
+        : all.keys();
+      for (const at of order) {
+        const [step, child] = all[at];
+        const result = visit(child, path === "" ? step : `${path}.${step}`);
+        children[at] = { step, value: child, result };
+      }
+      const end = cycles.get(value);
+      if (end !== undefined && found() > before) refuseCycle(value, end);
+      above.delete(value);
+    } else {
+      // What is somebody else's may be as deep as it likes.
+      if (strict) tooDeep(path);
+      reach(value, (node) => leaf(node, path) !== undefined, () => found() === before);
+      if (found() > before) tooDeep(path);
+    }
+    const result = branch(value, children, path);
+    if (found() === before) done.set(value, result);
+    return result;
+  };
+  return visit(tree, "");
+}
+
+function byStep(children: readonly (readonly [step: string, value: unknown])[]) {
+  return (a: number, b: number): number => {
+    const [x, y] = [children[a][0], children[b][0]];
+    return x < y ? -1 : x > y ? 1 : a - b;
+  };
+}
+
+/**
+ * Walks a tree of any depth, with cycles or without, in no particular order. This is what every region and release does:
+ * fields are read as anybody reads them, since to ask each first whether it is a getter takes a fifth of a small training step.
+ *
+ * @param tree the tree
+ * @param take whether an object is a leaf
+ * @param more whether to go on
+ */
+export function reach(
+  tree: unknown,
+  take: (node: object) => boolean,
+  more: () => boolean = () => true,
+): void {
+  if (!isObject(tree)) return;
+  let seen: Set<object> | undefined;
+  let walked = 0;
+  const pending: object[] = [tree];
+  while (pending.length > 0 && more()) {
+    const node = pending.pop()!;
+    if (take(node) || !isBranch(node)) continue;
+    if (++walked > SMALL_TREE) {
+      seen ??= new Set();
+      if (seen.has(node)) continue;
+      seen.add(node);
+    }
+    for (const child of valuesOf(node)) if (isObject(child)) pending.push(child);
+  }
+}
+
+function valuesOf(branch: object): Iterable<unknown> {
+  if (branch instanceof Set) return branch;
+  if (branch instanceof Map) return [...branch.keys(), ...branch.values()];
+  try {
+    return Object.values(branch);
+  } catch {
+    return childrenOf(branch).map(([, value]) => value); // A getter throws.
+  }
+}
+
+function childrenOf(branch: object): (readonly [step: string, value: unknown])[] {
+  const children: (readonly [string, unknown])[] = [];
+  eachChild(branch, (step, value) => children.push([step, value]));
+  return children;
+}
+
+/** Tells of the children of a branch. An entry of a Map by an object or a symbol goes by its index, and so does the key. */
+function eachChild(branch: object, tell: (step: string, value: unknown) => void): void {
+  if (branch instanceof Set) {
+    let at = 0;
+    for (const value of branch) tell(`${at++}`, value);
+  } else if (branch instanceof Map) {
+    let at = 0;
+    for (const [key, value] of branch) {
+      if (isObject(key)) tell(`keys.${at}`, key);
+      tell(isObject(key) || typeof key === "symbol" ? `${at}` : String(key), value);
+      at++;
+    }
+  } else {
+    for (const key of Object.keys(branch)) tell(key, fieldOf(branch, key));
+  }
+}
+
+/** A field as it is: a getter is not to be called, as it may make another object each time. */
+function fieldOf(branch: object, key: string): unknown {
+  const field = Object.getOwnPropertyDescriptor(branch, key);
+  return field?.get === undefined && field?.set === undefined ? field?.value : GETTER;
+}
+
+/**
+ * Remembers a branch as it is now, to make it again.
+ *
+ * @param branch a branch
+ * @returns makes a frozen branch of other children, as many and in the same order, with prototype, holes, getters and
+ * symbols as they were; null for an object of a class, of which nobody knows what else belongs to it
+ */
+export function copierOf(branch: object): ((children: readonly unknown[]) => object) | null {
+  const prototype = Object.getPrototypeOf(branch);
+  if (prototype === Set.prototype) return (children) => Object.freeze(new Set(children));
+  if (prototype === Map.prototype) {
+    const keys = [...(branch as Map<unknown, unknown>).keys()];
+    return (children) => {
+      let at = 0;
+      return Object.freeze(
+        new Map(keys.map((key) => [isObject(key) ? children[at++] : key, children[at++]])),
+      );
+    };
+  }
+  if (prototype !== Array.prototype && !isRecord(branch)) return null;
+  const fields = Object.getOwnPropertyDescriptors(branch) as Record<
+    PropertyKey,
+    PropertyDescriptor
+  >;
+  const keys = Object.keys(branch);
+  return (children) => {
+    const changed = { ...fields };
+    keys.forEach((key, at) => {
+      if ("get" in fields[key]) return;
+      changed[key] = {
+        value: children[at],
+        ...{ enumerable: true, writable: true, configurable: true },
+      };
+    });
+    const empty = Array.isArray(branch) ? [] : Object.create(prototype);
+    return Object.freeze(Object.defineProperties(empty, changed));
+  };
+}
+
+/**
+ * Refuses a tree in which there is nothing of what a call is about: it is not what the caller took it for.
+ *
+ * @param found how many there are
+ * @param model the tree
+ * @param action what the caller was about to do, for the message
+ * @param wanted what there must be
+ * @throws TypeError where nothing was found
+ */
+export function checkFound(found: number, model: unknown, action: string, wanted: string): void {
+  if (found > 0) return;
+  const held = isBranch(model)
+    ? `holds ${childrenOf(model).slice(0, 8).map(([step]) => step).join(", ") || "nothing"}`
+    : `is ${shown(model)}`;
+  throw new TypeError(
+    `Cannot ${action} as it must be or hold ${wanted}, in fields that are neither private nor ` +
+      `getters: current value ${held}; allowNone takes it as it is`,
+  );
+}
+
+/**
+ * Refuses a node of ours that is not plain data, as it could not be made again without losing its class.
+ *
+ * @param node the node
+ * @param here what the caller was about to do and where, for the message
+ * @throws TypeError for an object of a class
+ */
+export function checkRecord(node: object, here: string): void {
+  if (isRecord(node)) return;
+  throw new TypeError(
+    `Cannot ${here} as a layer, a state or a tensor must be a plain record: ` +
+      `current value is ${shown(node)}`,
+  );
+}
+
+function classError(branch: object, path: string, action: string): TypeError {
+  return new TypeError(
+    `Cannot ${action} as what stands in ${called(path)} is to be replaced, and an object of a ` +
+      `class cannot be made again without its constructor: current value is ${shown(branch)}; ` +
+      `keep its layers in a plain record, an array or a Map, and build the object around the result`,
+  );
+}
+
+/**
+ * Names a place in a tree for a message.
+ *
+ * @param path its path
+ * @param root what the tree itself is called
+ * @returns the path, or words for the tree itself
+ */
+export function called(path: string, root = "the model itself"): string {
+  return path === "" ? root : path;
+}
+
+/**
+ * Tells whether a value is a plain record.
+ *
+ * @param value any object
+ * @returns whether nobody's class stands behind it
+ */
+export function isRecord(value: object): boolean {
+  const prototype = Object.getPrototypeOf(value);
+  return prototype === Object.prototype || prototype === null;
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === "object" && value !== null;
+}
+
+function isBranch(value: unknown): value is object {
+  return isObject(value) && !ArrayBuffer.isView(value);
+}

@@ -1,0 +1,6 @@
+/** MPICH's groups, and the tasks that only groups over MPI need. */
+
+import { mpiGroupSuite, mpiTaskSuite } from "../mpi/suite.ts";
+
+await mpiGroupSuite("MPICH", "full");
+await mpiTaskSuite("MPICH");

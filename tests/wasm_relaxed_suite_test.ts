@@ -1,0 +1,5 @@
+/** The device suite on the Wasm kernels with relaxed SIMD, on one thread and on two that share even small tensors. */
+
+import { wasmSuite } from "./wasm_suite.ts";
+
+await wasmSuite("relaxed");
