@@ -24,9 +24,8 @@ import { DeviceError } from "../lib/errors.ts";
 import { adoptTensor, type Tensor, type TensorOptions } from "../lib/tensor.ts";
 import type { GpuBinding, WebGpuArray } from "./webgpu/arrays.ts";
 import { checkOptions, createDevice } from "./webgpu/device.ts";
+import type { WebGpuDevice, WebGpuInfo, WebGpuOptions } from "./webgpu/device.ts";
 import type { ExplainOptions, KernelPlan, Plan } from "./webgpu/explain.ts";
-
-import type { WebGpuDevice, WebGpuInfo, WebGpuOptions } from "./webgpu/handle.ts";
 import type { Choices } from "./webgpu/choices.ts";
 import { probeSubgroups } from "./webgpu/subgroups.ts";
 import type { Pack, Subgroups } from "./wgsl/tiles.ts";

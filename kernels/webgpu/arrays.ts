@@ -7,10 +7,9 @@
 import { DeviceError } from "../../lib/errors.ts";
 import type { ArrayInfo, DType, Format } from "../../lib/tensor.ts";
 import { momentsWire, sumsWire, type WireFormat } from "../../lib/wire.ts";
-import type { Folded } from "../wgsl/fold.ts";
-import { gradientSums } from "../wgsl/gradient_sums.ts";
+import { elementWidth } from "../wgsl/fold.ts";
 import type { MaskLayout } from "../wgsl/mask.ts";
-import { moments } from "../wgsl/moments_algebra.ts";
+import { FOLDED } from "../wgsl/merged.ts";
 import type { Batch } from "./launches.ts";
 import { type Memory, USAGE } from "./memory.ts";
 import type { Range } from "./programs.ts";
@@ -40,46 +39,33 @@ export interface Elements {
   readonly dtype: DType;
 }
 
-/** Moments of a batch, in slices. */
-export interface Moments {
-  readonly kind: "moments";
+/** Moments or gradient sums of a batch, in slices. */
+export interface Statistic<K extends StatisticKind = StatisticKind> {
+  readonly kind: K;
   readonly channels: number;
   readonly slices: number;
-  /** Values per channel, exact where a float32 on the device is not. */
+  /** Values per channel, exact where a float32 on the device is not; NaN where gradient sums from a wire do not tell. */
   readonly count: number;
-  /** Whether there are none, which nobody has to read back. */
-  readonly empty: boolean;
-}
-
-/** Gradient sums of a batch, in slices. */
-export interface Sums {
-  readonly kind: "gradient sums";
-  readonly channels: number;
-  readonly slices: number;
-  /** Whether they are those of an empty batch, zeros, which nobody has to read back. */
-  readonly empty: boolean;
-  /** The arrays whose statistics stand before the sums; none before sums from the wire. */
+  /** The arrays whose statistics stand before gradient sums; none before those from a wire, and before moments. */
   readonly statistics: readonly WebGpuArray[];
 }
 
-/** What an array holds. */
-export type Contents = Elements | Moments | Sums;
+/** A kind of statistic, by the name of its wire. */
+export type StatisticKind = WireFormat["name"];
 
-/** A kind of array: elements, or a statistic by the name of its wire. */
+/** What an array holds. */
+export type Contents = Elements | Statistic;
+
+/** A kind of array. */
 export type Kind = Contents["kind"];
 
 /** The contents of a kind. */
-export type ContentsOf<K extends Kind> = Extract<Contents, { readonly kind: K }>;
+export type ContentsOf<K extends Kind> = K extends StatisticKind ? Statistic<K> : Elements;
 
-/** A kind of statistic. */
-export type StatisticKind = Exclude<Kind, "elements">;
-
-/** What travels as a statistic, and how kernels fold it. */
-export const STATISTICS: {
-  readonly [K in StatisticKind]: { readonly format: WireFormat; readonly folded: Folded };
-} = {
-  "moments": { format: momentsWire, folded: moments },
-  "gradient sums": { format: sumsWire, folded: gradientSums },
+/** What travels. */
+export const WIRES: Readonly<Record<StatisticKind, WireFormat>> = {
+  "moments": momentsWire,
+  "gradient sums": sumsWire,
 };
 
 /** Where an output is positive, as the kernel that wrote the output found it. */
@@ -215,7 +201,7 @@ function wordsOf(kind: Kind): string {
 function lengthOf(contents: Contents): number {
   return contents.kind === "elements"
     ? contents.length
-    : STATISTICS[contents.kind].format.length(contents.channels);
+    : WIRES[contents.kind].length(contents.channels);
 }
 
 /** Bytes of an element. */
@@ -227,13 +213,12 @@ export function bytesOf(dtype: DType): number {
 export function elementBytes(contents: Contents): number {
   return contents.kind === "elements"
     ? bytesOf(contents.dtype)
-    : 4 * Object.keys(STATISTICS[contents.kind].folded.fields).length;
+    : 4 * elementWidth(FOLDED[contents.kind]);
 }
 
 /** Bytes of a statistic's record of one channel, in so many slices. */
 export function recordBytes(kind: StatisticKind, slices: number): number {
-  const { fields, header } = STATISTICS[kind].folded;
-  return 4 * Object.keys(fields).length * (header + slices);
+  return 4 * elementWidth(FOLDED[kind]) * (FOLDED[kind].header + slices);
 }
 
 /** Bytes of an array's record of one channel. */

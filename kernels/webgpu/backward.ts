@@ -5,12 +5,22 @@
  */
 
 import type { Device, SumsPass } from "../../lib/device.ts";
-import { extents, type Format } from "../../lib/tensor.ts";
+import { extents } from "../../lib/tensor.ts";
 import { gradientSumsKernel } from "../wgsl/gradient_sums.ts";
-import { gradientsKernel, gradParametersKernel } from "../wgsl/gradients.ts";
+import { gradientsKernel, type GradientsOptions, gradParametersKernel } from "../wgsl/gradients.ts";
 import { maskGate, plainGate } from "../wgsl/mask.ts";
-import { type Mask, recordBytes, type Slot, type Sums, type WebGpuArray } from "./arrays.ts";
-import type { Context, Operate, StatisticsSlots } from "./context.ts";
+import { recordBytes, type Slot, type Statistic, type WebGpuArray } from "./arrays.ts";
+import { type Context, fill, type Operate, pair, room } from "./context.ts";
+import {
+  alike,
+  inputOf,
+  sameItems,
+  statistic,
+  statisticsOf,
+  type StatisticsSlots,
+  vector,
+} from "./given.ts";
+import { overChannels, walk } from "./walks.ts";
 
 type A = WebGpuArray;
 
@@ -25,24 +35,24 @@ export function backwardOperations(operate: Operate): Backward {
       const { dtype, shape } = pass.input;
       const { batch, channels, inner } = extents(shape);
       const { source, slots: beside, handles } = statistics;
-      const contents = { kind: "gradient sums", channels, statistics: handles } as const;
-      if (batch * inner === 0) {
+      const count = batch * inner;
+      const contents = { kind: "gradient sums", channels, count, statistics: handles } as const;
+      if (count === 0) {
         const bytes = recordBytes("gradient sums", 1) * channels;
-        return context.fill({ ...contents, slices: 1, empty: true }, () => new Uint8Array(bytes));
+        return fill(context, { ...contents, slices: 1 }, () => new Uint8Array(bytes));
       }
-      const over = context.walk({
+      const over = walk(context, {
         ...{ shape, tensors, beside, reread },
-        reduced: (slices) => recordBytes("gradient sums", slices),
+        reduced: "gradient sums",
       });
       const slices = over.slices(0);
       const total = slices * over.cells;
-      const [array, sums] = context.room({ ...contents, slices: total, empty: false });
+      const [array, sums] = room(context, { ...contents, slices: total });
       over.launch({
-        kernel: (tile) => context.kernel(gradientSumsKernel, { ...tile, ...gate, dtype, source }),
+        kernel: gradientSumsKernel,
+        options: { ...gate, dtype, source },
         arrays: { ...beside, sums },
-        whole: mask ? { mask: mask.range } : {},
-        slices,
-        parameters: mask ? { maskWords: mask.words } : {},
+        ...{ mask, slices },
       });
       return array;
     });
@@ -53,28 +63,30 @@ export function backwardOperations(operate: Operate): Backward {
       const { shape, dtype, format } = input;
       const channels = shape[1];
       const { mask, gate, reread, tensors: given, statistics } = read(context, pass);
-      const scale = context.vectorOrNull(weight, channels);
-      context.vectorOrNull(bias, channels);
-      const local = context.statistic(sums.local, "gradient sums", channels);
-      const total = sums.total && context.statistic(sums.total, "gradient sums", channels);
+      const scale = vector(context, weight, channels);
+      vector(context, bias, channels);
+      const local = statistic(context, sums.local, "gradient sums", channels);
+      const total = sums.total && statistic(context, sums.total, "gradient sums", channels);
       const empty = given.x.slot.contents.length === 0;
       checkStatistics(local, statistics, empty);
-      const kind = total === null ? "none" : sums.total === sums.local ? "local" : "other";
+      const kind: GradientsOptions["total"] = total === null
+        ? "none"
+        : sums.total === sums.local
+        ? "local"
+        : "other";
 
-      const [gradInput, dx] = context.room(given.x.slot.contents);
+      const [gradInput, dx] = room(context, given.x.slot.contents);
       const [gradResidual, dr] = residualFormat
-        ? context.room(given.gradOutput.slot.contents)
+        ? room(context, given.gradOutput.slot.contents)
         : [null, null];
       if (empty) {
         const zeros = () =>
-          context.fill(
-            { kind: "elements", length: channels, dtype: "float32" },
-            () => new Float32Array(channels),
-          );
+          fill(context, { kind: "elements", length: channels, dtype: "float32" }, () =>
+            new Float32Array(channels));
         const [gradWeight, gradBias] = [weight && zeros(), bias && zeros()];
         return { gradInput, gradResidual, gradWeight, gradBias };
       }
-      const pair = weight || bias ? context.pair(channels) : null;
+      const both = weight || bias ? pair(context, channels) : null;
       const tensors = {
         gradInput: { slot: dx, format },
         ...given,
@@ -86,39 +98,40 @@ export function backwardOperations(operate: Operate): Backward {
         [...Object.values(tensors), ...Object.values(beside), mask].filter(Boolean).length;
       // One dispatch for everything, if a kernel may bind so many buffers and so large ones.
       const { storageBuffers, bindingBytes } = context.limits;
-      const together = pair !== null && bound < storageBuffers && pair.range.size <= bindingBytes;
-      const over = context.walk({ shape, tensors, beside, reread: total ? reread : 0 });
+      const together = both !== null && bound < storageBuffers && both.range.size <= bindingBytes;
+      const over = walk(context, { shape, tensors, beside, reread: total ? reread : 0 });
       over.launch({
-        kernel: (tile) =>
-          context.kernel(gradientsKernel, {
-            ...{ ...tile, dtype, total: kind, parameters: together },
-            ...{ ...gate, weight: scale !== null, residual: dr !== null },
-          }),
+        kernel: gradientsKernel,
+        options: {
+          ...{ ...gate, dtype, total: kind, parameters: together },
+          ...{ weight: scale !== null, residual: dr !== null },
+        },
         arrays: beside,
-        whole: {
-          ...(together && { gradParameters: pair.range }),
-          ...(mask && { mask: mask.range }),
-        },
+        ...{ mask, whole: together ? { gradParameters: both.range } : {} },
         slices: over.slices(local.contents.slices),
-        parameters: {
-          eps,
-          ...(together && { gradBiasAt: pair.stride }),
-          ...(mask && { maskWords: mask.words }),
-        },
+        parameters: { eps, ...(together && { gradBiasAt: both.stride }) },
       });
-      if (pair && !together) {
-        context.overChannels(channels, {
-          kernel: (tile) => context.kernel(gradParametersKernel, tile),
-          arrays: { local, gradWeight: pair.first[1], gradBias: pair.second[1] },
-          parameters: { eps },
+      if (both === null) {
+        return { gradInput, gradResidual, gradWeight: null, gradBias: null };
+      }
+      const [[gradWeight, first], [gradBias, second]] = [both.first, both.second];
+      if (!together) {
+        overChannels(context, channels, {
+          ...{ kernel: gradParametersKernel, options: {}, parameters: { eps } },
+          arrays: { local, gradWeight: first, gradBias: second },
         });
       }
-      if (pair && !weight) context.free(pair.first[0]);
-      if (pair && !bias) context.free(pair.second[0]);
+      // Both were written; who has no weight, or no bias, has no use for one.
+      if (!weight) {
+        context.arrays.free(gradWeight);
+      }
+      if (!bias) {
+        context.arrays.free(gradBias);
+      }
       return {
         ...{ gradInput, gradResidual },
-        gradWeight: weight && pair ? pair.first[0] : null,
-        gradBias: bias && pair ? pair.second[0] : null,
+        gradWeight: weight && gradWeight,
+        gradBias: bias && gradBias,
       };
     });
 
@@ -127,39 +140,36 @@ export function backwardOperations(operate: Operate): Backward {
 
 /** What both passes back read: the mask of an output, where it has one, instead of the output. */
 function read(context: Context, { input, gradOutput, output, statistics }: SumsPass<A>) {
-  const x = context.input(input);
-  const dy = context.like(input, gradOutput);
-  const y = context.likeOrNull(input, output);
-  const mask = y?.slot.mask && covers(y.slot.mask, input.shape, y.format) ? y.slot.mask : null;
+  const x = inputOf(context, input);
+  const dy = alike(context, input, gradOutput);
+  const y = alike(context, input, output);
+  const { mask: found } = y?.slot ?? {};
+  // It may have been written for a tensor of another shape or order, whose array this is.
+  const mask = found?.format === y?.format && found && sameItems(found.shape, input.shape)
+    ? found
+    : null;
   return {
     tensors: { x, gradOutput: dy, output: mask ? null : y },
     mask,
     gate: mask ? maskGate(mask) : plainGate(y !== null),
     reread: y && !mask ? 3 : 2,
-    statistics: context.statistics(statistics, input.shape[1]),
+    statistics: statisticsOf(context, statistics, input.shape[1]),
   };
-}
-
-/** Whether a mask was written for a tensor of this shape and order. */
-function covers(mask: Mask, shape: readonly number[], format: Format): boolean {
-  return mask.format === format && mask.shape.length === shape.length &&
-    mask.shape.every((extent, i) => extent === shape[i]);
 }
 
 /** The kernels take the statistics of a pass from before its local sums. */
 function checkStatistics(
-  { contents: { statistics, empty } }: Slot<Sums>,
+  { contents: { statistics, count } }: Slot<Statistic>,
   { handles }: StatisticsSlots,
-  emptyInput: boolean,
+  empty: boolean,
 ): void {
-  const same = statistics.length === handles.length &&
-    statistics.every((array, i) => array === handles[i]);
-  if (same && empty === emptyInput) return;
+  const same = sameItems(statistics, handles);
+  if (same && (count === 0) === empty) return;
   throw new TypeError(
     `Cannot compute the gradients as the local sums must be those that gradientSums made of this batch with the ` +
       `statistics of the pass: current ones are ${
         same
-          ? `of ${empty ? "an empty batch" : "a batch with values"}`
+          ? `of ${empty ? "a batch with values" : "an empty batch"}`
           : statistics.length === 0
           ? "from a wire"
           : "of other statistics"

@@ -36,55 +36,57 @@ export interface Choices {
   readonly cacheBytes: number;
 }
 
-/** The choices for an adapter, which may be software, and what the caller chose otherwise. */
-export function choicesFor(isFallbackAdapter: boolean, plan: Partial<Choices> = {}): Choices {
-  const chosen = Object.fromEntries(
-    Object.entries(plan).filter(([, value]) => value !== undefined),
-  );
-  return Object.freeze({
-    packs: true,
-    subgroups: "none",
-    workgroup: isFallbackAdapter ? 64 : 256, // Software pays for each of them.
-    workgroups: 4096,
-    ahead: 4,
-    masks: true,
-    walked: 4,
-    cacheBytes: 0,
-    ...chosen,
-  });
+/** What each choice is by default, what it may be, and that in words. */
+const CHOICES: {
+  readonly [K in keyof Choices]: readonly [
+    usual: Choices[K],
+    possible: (value: unknown) => boolean,
+    words: string,
+  ];
+} = {
+  packs: [true, isBoolean, "true or false"],
+  subgroups: ["none", among("none", "declared", "implied"), '"none", "declared" or "implied"'],
+  workgroup: [256, among(64, 128, 256), "64, 128 or 256"],
+  workgroups: [4096, whole(1, 2 ** 20), "an integer from 1 to 2^20"],
+  ahead: [4, whole(1, 8), "an integer from 1 to 8"],
+  masks: [true, isBoolean, "true or false"],
+  walked: [4, whole(1, 2 ** 16), "an integer from 1 to 2^16"],
+  cacheBytes: [0, whole(0, 2 ** 40), "an integer of 0 or more bytes"],
+};
+
+function isBoolean(value: unknown): boolean {
+  return typeof value === "boolean";
 }
 
-/** What a choice may be, and in words. */
-const POSSIBLE: { readonly [K in keyof Choices]: readonly [(value: unknown) => boolean, string] } =
-  {
-    packs: [(value) => typeof value === "boolean", "true or false"],
-    subgroups: [
-      (value) => ["none", "declared", "implied"].includes(value as string),
-      '"none", "declared" or "implied"',
-    ],
-    workgroup: [(value) => [64, 128, 256].includes(value as number), "64, 128 or 256"],
-    workgroups: [whole(1, 2 ** 20), "an integer from 1 to 2^20"],
-    ahead: [whole(1, 8), "an integer from 1 to 8"],
-    masks: [(value) => typeof value === "boolean", "true or false"],
-    walked: [whole(1, 2 ** 16), "an integer from 1 to 2^16"],
-    cacheBytes: [whole(0, 2 ** 40), "an integer of 0 or more bytes"],
-  };
+function among(...possible: readonly unknown[]): (value: unknown) => boolean {
+  return (value) => possible.includes(value);
+}
 
 function whole(least: number, most: number): (value: unknown) => boolean {
   return (value) => Number.isInteger(value) && Number(value) >= least && Number(value) <= most;
 }
 
+/** The choices for an adapter, which may be software, and what the caller chose otherwise. */
+export function choicesFor(isFallbackAdapter: boolean, plan: Partial<Choices> = {}): Choices {
+  const given: Partial<Choices> = {
+    ...(isFallbackAdapter && { workgroup: 64 }), // Software pays for each invocation.
+    ...Object.fromEntries(Object.entries(plan).filter(([, value]) => value !== undefined)),
+  };
+  const all = Object.entries(CHOICES).map(([name, [usual]]) => [name, usual]);
+  return Object.freeze({ ...Object.fromEntries(all), ...given });
+}
+
 /** Checks choices that a caller made: a RangeError for one that there is not, or a value that it cannot have. */
 export function checkChoices(choices: Partial<Choices>): void {
   for (const [name, value] of Object.entries(choices)) {
-    const [possible, words] = POSSIBLE[name as keyof Choices] ?? [];
-    if (possible === undefined) {
+    if (!Object.hasOwn(CHOICES, name)) {
       throw new RangeError(
         `Cannot make the device as its plan has no choice called ${name}: there are ${
-          Object.keys(POSSIBLE).join(", ")
+          Object.keys(CHOICES).join(", ")
         }`,
       );
     }
+    const [, possible, words] = CHOICES[name as keyof Choices];
     if (value === undefined || possible(value)) continue;
     throw new RangeError(
       `Cannot make the device as the plan's ${name} must be ${words}: current value is ${value}`,

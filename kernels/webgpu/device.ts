@@ -4,22 +4,49 @@
  * @module
  */
 
-import type { Device } from "../../lib/device.ts";
+import type { Device, DeviceInfo } from "../../lib/device.ts";
 import { DeviceError } from "../../lib/errors.ts";
-import { addScaledOperation } from "./add_scaled.ts";
 import { checkBinding, createArrays, float16Missing, type WebGpuArray } from "./arrays.ts";
 import { backwardOperations } from "./backward.ts";
-import { checkChoices, choicesFor } from "./choices.ts";
+import { checkChoices, type Choices, choicesFor } from "./choices.ts";
 import { type Machine, operateOn } from "./context.ts";
-import { type ExplainOptions, explainPlan } from "./explain.ts";
+import { type ExplainOptions, explainPlan, type Plan } from "./explain.ts";
+import { elementOperations } from "./elements.ts";
 import { createFailures } from "./failures.ts";
 import { forwardOperations } from "./forward.ts";
-import type { WebGpuDevice, WebGpuInfo, WebGpuOptions } from "./handle.ts";
 import { createLaunches } from "./launches.ts";
 import { createMemory, type OnBlock } from "./memory.ts";
 import { createBindGroups, createKernels } from "./programs.ts";
-import { transfers } from "./transfers.ts";
 import { wireOperations } from "./wires.ts";
+
+/** What a WebGPU device says of itself. */
+export interface WebGpuInfo extends DeviceInfo {
+  /** Whether the adapter is software: right numbers, no speed. */
+  readonly isFallbackAdapter: boolean;
+}
+
+/**
+ * A device on a `GPUDevice`. To dispose it gives back everything that it allocated; the GPUDevice stays as it is.
+ */
+export interface WebGpuDevice extends Device<WebGpuArray>, Disposable {
+  /** What the device says of itself. */
+  readonly info: WebGpuInfo;
+  /** Tells how tensors of a shape would be worked on; `explain` does the same. */
+  readonly explain: (shape: readonly number[], options?: ExplainOptions) => Plan;
+  /** Where kernels of your own can share its buffers and its queue. */
+  readonly gpuDevice: GPUDevice;
+}
+
+/** Options of `webgpuDevice`. */
+export interface WebGpuOptions {
+  /**
+   * Bytes that a storage binding holds at most, 65,536 or more; the GPUDevice's own limit by default. Larger tensors are
+   * processed in windows.
+   */
+  readonly maxBindingBytes?: number;
+  /** What is planned otherwise than by default, such as what `deno task tune` found for an adapter; see `explain`. */
+  readonly plan?: Partial<Choices>;
+}
 
 /** A binding must hold at least this much: the statistics of one channel, in slices, beside a useful part of a tensor. */
 const SMALLEST_BINDING = 65_536;
@@ -69,11 +96,10 @@ export function createDevice(
     const operate = operateOn({ ...machine, record });
     return {
       ...{ info, describe, free, owns, adopt },
-      ...transfers(operate),
+      ...elementOperations(operate),
       ...wireOperations(operate),
       ...forwardOperations(operate),
       ...backwardOperations(operate),
-      ...addScaledOperation(operate),
     };
   };
 

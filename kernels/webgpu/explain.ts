@@ -6,9 +6,10 @@
 
 import { checkLayout, type DType, elements, type Format } from "../../lib/tensor.ts";
 import type { Pack, Subgroups } from "../wgsl/tiles.ts";
-import { bytesOf, recordBytes } from "./arrays.ts";
+import type { StatisticKind } from "./arrays.ts";
 import type { Choices } from "./choices.ts";
-import { layMask, type Limits, planWalk, tiling, type WalkPlan } from "./plan.ts";
+import { layMask } from "./forward.ts";
+import { type Limits, planWalk, tiling, type WalkOver, type WalkPlan } from "./plan.ts";
 
 /** What is asked about, beside a shape. */
 export interface ExplainOptions {
@@ -85,32 +86,35 @@ export function explainPlan(
       })`,
     );
   }
+  const one = {
+    slot: { contents: { kind: "elements", length: 0, dtype }, offset: 0 },
+    format,
+  } as const;
   const plan = (
     tensors: number,
+    beside: WalkOver["beside"],
     reread: number,
-    beside: number,
-    reduced: ((slices: number) => number) | null = null,
+    reduced?: StatisticKind,
   ) =>
-    planWalk(
-      {
-        ...{ shape, reread, aligned: true, beside, reduced },
-        formats: Array.from({ length: tensors }, () => format),
-        bytes: Array.from({ length: tensors }, () => bytesOf(dtype)),
-      },
-      limits,
-    );
-  const [momentsBytes, sumsBytes] = (["moments", "gradient sums"] as const).map(
-    (kind) => (slices: number) => recordBytes(kind, slices),
-  );
-  const moments = plan(1, 1, 0, momentsBytes);
+    planWalk({
+      shape,
+      tensors: Object.fromEntries(Array.from({ length: tensors }, (_, i) => [i, one])),
+      beside,
+      reread,
+      reduced,
+    }, limits);
+  const made = (kind: StatisticKind, slices: number) => ({
+    made: { contents: { kind, channels: shape[1], slices, count: NaN, statistics: [] } },
+  });
+  const moments = plan(1, {}, 1, "moments");
   const merged = moments.slices(0) * moments.cells;
-  const normalize = plan(2, 1, momentsBytes(merged));
+  const normalize = plan(2, made("moments", merged), 1);
   const mask = layMask(normalize, dtype, limits);
   const gate = activation ? mask ? "mask" : "output" : null;
   const read = gate === "output" ? 3 : 2;
-  const sums = plan(read, read, momentsBytes(merged), sumsBytes);
+  const sums = plan(read, made("moments", merged), read, "gradient sums");
   const mergedSums = sums.slices(0) * sums.cells;
-  const gradients = plan(read + 1, read, sumsBytes(mergedSums));
+  const gradients = plan(read + 1, made("gradient sums", mergedSums), read);
   const groups = { forward: groupsOf(moments), backward: groupsOf(sums) };
   const { pack, tile: { ahead, subgroups }, cells } = moments;
   return Object.freeze<Plan>({
@@ -131,8 +135,9 @@ export function explainPlan(
   });
 }
 
-function groupsOf({ boxes }: WalkPlan): number {
-  return 1 + Math.max(...boxes.map(({ group }) => group));
+/** Every group of channels has all cells. */
+function groupsOf({ boxes, cells }: WalkPlan): number {
+  return boxes.length / cells;
 }
 
 function kernelPlan({ boxes, tile, pack, cells }: WalkPlan, slices: number): KernelPlan {

@@ -5,14 +5,17 @@
  */
 
 import type { Device } from "../../lib/device.ts";
-import { extents } from "../../lib/tensor.ts";
-import { PACKS_OF_A_WORD } from "../wgsl/mask.ts";
+import { type DType, extents, type Tensor } from "../../lib/tensor.ts";
+import { type MaskLayout, PACKS_OF_A_WORD } from "../wgsl/mask.ts";
 import { momentsKernel } from "../wgsl/moments.ts";
 import { normalizeKernel } from "../wgsl/normalize.ts";
 import { runningStatsKernel } from "../wgsl/statistics.ts";
-import { recordBytes, type WebGpuArray } from "./arrays.ts";
-import type { Operate } from "./context.ts";
-import { layMask } from "./plan.ts";
+import { elementsOf } from "../wgsl/tiles.ts";
+import { bytesOf, type Mask, recordBytes, type WebGpuArray } from "./arrays.ts";
+import { type Context, fill, type Operate, room } from "./context.ts";
+import { alike, inputOf, statistic, statisticsOf, vector } from "./given.ts";
+import type { Limits, WalkPlan } from "./plan.ts";
+import { overChannels, walk } from "./walks.ts";
 
 /** Operations of the way forward. */
 export type Forward = Pick<Device<WebGpuArray>, "moments" | "normalize" | "updateRunningStats">;
@@ -21,22 +24,24 @@ export type Forward = Pick<Device<WebGpuArray>, "moments" | "normalize" | "updat
 export function forwardOperations(operate: Operate): Forward {
   const moments: Forward["moments"] = ({ input }) =>
     operate((context) => {
-      const x = context.input(input);
+      const x = inputOf(context, input);
       const { dtype, shape } = input;
       const { batch, channels, inner } = extents(shape);
       const count = batch * inner;
-      const contents = { kind: "moments", channels, count, empty: count === 0 } as const;
-      if (contents.empty) {
-        return context.fill({ ...contents, slices: 1 }, () => new Float32Array(4 * channels));
+      const contents = { kind: "moments", channels, count, statistics: [] } as const;
+      if (count === 0) {
+        const bytes = recordBytes("moments", 1) * channels;
+        return fill(context, { ...contents, slices: 1 }, () => new Uint8Array(bytes));
       }
-      const over = context.walk({
+      const over = walk(context, {
         ...{ shape, tensors: { x }, beside: {}, reread: 1 },
-        reduced: (slices) => recordBytes("moments", slices),
+        reduced: "moments",
       });
       const slices = over.slices(0);
-      const [array, slot] = context.room({ ...contents, slices: slices * over.cells });
+      const [array, slot] = room(context, { ...contents, slices: slices * over.cells });
       over.launch({
-        kernel: (tile) => context.kernel(momentsKernel, { ...tile, dtype }),
+        kernel: momentsKernel,
+        options: { dtype },
         arrays: { moments: slot },
         slices,
       });
@@ -48,38 +53,37 @@ export function forwardOperations(operate: Operate): Forward {
       const { input, activation, affine: { weight, bias, eps } } = pass;
       const { shape, dtype, format } = input;
       const channels = shape[1];
-      const x = context.input(input);
-      const statistics = context.statistics(pass.statistics, channels);
+      const x = inputOf(context, input);
+      const statistics = statisticsOf(context, pass.statistics, channels);
       const beside = {
         ...statistics.slots,
-        weight: context.vectorOrNull(weight, channels),
-        bias: context.vectorOrNull(bias, channels),
+        weight: vector(context, weight, channels),
+        bias: vector(context, bias, channels),
       };
-      const residual = context.likeOrNull(input, pass.residual);
-      const [array, slot] = context.room(x.slot.contents);
+      const residual = alike(context, input, pass.residual);
+      const [array, slot] = room(context, x.slot.contents);
       if (slot.contents.length === 0) return array;
       const { source } = statistics;
-      const over = context.walk({
+      const over = walk(context, {
         ...{ shape, tensors: { x, residual, y: { slot, format } }, beside },
         reread: source === "batch" ? 1 : 0,
       });
       const relu = activation === "relu";
       const layout = relu && source === "batch" ? layMask(over, dtype, context.limits) : null;
-      const mask = layout && context.roomForMask({ ...input, data: array }, layout);
+      const mask = layout && roomForMask(context, { ...input, data: array }, layout);
       over.launch({
-        kernel: (tile) =>
-          context.kernel(normalizeKernel, {
-            ...{ ...tile, ahead: mask ? PACKS_OF_A_WORD : tile.ahead, dtype, source, relu },
-            weight: beside.weight !== null,
-            bias: beside.bias !== null,
-            residual: residual !== null,
-            mask: mask !== null,
-          }),
+        kernel: normalizeKernel,
+        options: {
+          ...{ dtype, source, relu, mask: mask !== null, residual: residual !== null },
+          weight: beside.weight !== null,
+          bias: beside.bias !== null,
+          ahead: mask ? PACKS_OF_A_WORD : over.tile.ahead,
+        },
         arrays: beside,
-        whole: mask ? { mask: mask.range } : {},
+        mask,
         slices: over.slices(statistics.slices),
         unit: mask ? PACKS_OF_A_WORD * mask.rows : 1,
-        parameters: { eps, ...(mask && { maskWords: mask.words }) },
+        parameters: { eps },
       });
       return array;
     });
@@ -87,14 +91,15 @@ export function forwardOperations(operate: Operate): Forward {
   const updateRunningStats: Forward["updateRunningStats"] = (pass) =>
     operate((context) => {
       const { running: { runningMean, runningVar }, factor } = pass;
-      const moments = context.statistic(pass.moments, "moments");
+      const moments = statistic(context, pass.moments, "moments");
       const { channels } = moments.contents;
-      const oldMean = context.vector(runningMean, channels);
-      const oldVar = context.vector(runningVar, channels);
-      const [meanArray, newMean] = context.room(oldMean.contents);
-      const [varArray, newVar] = context.room(oldVar.contents);
-      context.overChannels(channels, {
-        kernel: (tile) => context.kernel(runningStatsKernel, tile),
+      const oldMean = vector(context, runningMean, channels);
+      const oldVar = vector(context, runningVar, channels);
+      const [meanArray, newMean] = room(context, oldMean.contents);
+      const [varArray, newVar] = room(context, oldVar.contents);
+      overChannels(context, channels, {
+        kernel: runningStatsKernel,
+        options: {},
         arrays: { moments, oldMean, oldVar, newMean, newVar },
         parameters: { keep: 1 - factor, factor },
       });
@@ -102,4 +107,35 @@ export function forwardOperations(operate: Operate): Forward {
     });
 
   return { moments, normalize, updateRunningStats };
+}
+
+/**
+ * The mask of a walk that writes an output, by the lanes and rows of its workgroups; null without packs, or where the output or
+ * the mask fits no binding, since a mask knows nothing of windows.
+ */
+export function layMask(
+  { geometry: { samples, channels, inner }, tile, pack }: WalkPlan,
+  dtype: DType,
+  { choices: { masks }, bindingBytes, alignment }: Limits,
+): MaskLayout | null {
+  if (!masks || pack === "none") return null;
+  const rows = tile.workgroup / tile.lanes;
+  const positions = samples * inner;
+  const words = Math.ceil(positions / (PACKS_OF_A_WORD * rows)) * rows;
+  const bytes = 4 * words * channels;
+  const largest = Math.max(bytes, positions * channels * bytesOf(dtype) * elementsOf(pack));
+  return largest > bindingBytes - alignment ? null : { pack, rows, words, bytes };
+}
+
+/** Room for the mask of an output, which goes with it. */
+function roomForMask(
+  { memory, arrays }: Context,
+  { data, shape, format }: Tensor<WebGpuArray>,
+  layout: MaskLayout,
+): Mask {
+  const block = memory.allocate(layout.bytes, "storage");
+  const range = { block, offset: 0, size: layout.bytes };
+  const mask = { ...layout, range, shape: [...shape], format };
+  arrays.attach(data, mask);
+  return mask;
 }

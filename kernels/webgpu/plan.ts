@@ -5,10 +5,17 @@
  * @module
  */
 
-import { type DType, extents, type Format } from "../../lib/tensor.ts";
-import { type MaskLayout, PACKS_OF_A_WORD } from "../wgsl/mask.ts";
+import { extents, type Format } from "../../lib/tensor.ts";
 import { channelsOfLane, elementsOf, type Pack, type Tile } from "../wgsl/tiles.ts";
-import { bytesOf } from "./arrays.ts";
+import {
+  bytesOf,
+  bytesPerChannel,
+  type Contents,
+  type Elements,
+  recordBytes,
+  type Slot,
+  type StatisticKind,
+} from "./arrays.ts";
 import type { Choices } from "./choices.ts";
 
 /** Slices that one invocation merges when the array is read; and slices per channel at most, windows aside. */
@@ -48,8 +55,6 @@ export interface Box extends Geometry {
   readonly place: number;
   /** Which of the boxes that share its channels it is. */
   readonly cell: number;
-  /** Which of the parts of the channels it has. */
-  readonly group: number;
 }
 
 /** How the memory of a walk's tensors lies. */
@@ -76,33 +81,24 @@ export function layOut(
   // Without spatial extents the two formats are one.
   const last = (format: Format) => channels > 1 && (format === "channelsLast" || inner === 1);
   const folds = channels === 1 || formats.every(last);
-  const geometry = folds
-    ? { samples: 1, channels, inner: batch * inner }
-    : { samples: batch, channels, inner };
+  const row = folds ? batch * inner : inner;
+  const pack = packs && !formats.some(last) && row % 4 === 0
+    ? "places"
+    : packs && formats.every(last) && channels % 4 === 0
+    ? "channels"
+    : "none";
+  // Counted in packs from here on.
+  const geometry = {
+    samples: folds ? 1 : batch,
+    channels: channels / channelsOfLane(pack),
+    inner: pack === "places" ? row / 4 : row,
+  };
   const strides = formats.map((format) => ({
     sample: geometry.channels * geometry.inner,
     channel: last(format) ? 1 : geometry.inner,
-    place: last(format) ? channels : 1,
+    place: last(format) ? geometry.channels : 1,
   }));
-  const channelsLast = last(formats[0]);
-  if (packs && !formats.some(last) && geometry.inner % 4 === 0) {
-    const packed = strides.map(({ sample, channel }) => ({
-      ...{ sample: sample / 4, channel: channel / 4, place: 1 },
-    }));
-    const inner = geometry.inner / 4;
-    return { geometry: { ...geometry, inner }, strides: packed, channelsLast, pack: "places" };
-  }
-  if (packs && formats.every(last) && channels % 4 === 0) {
-    const packed = strides.map(({ sample, place }) => ({
-      ...{ sample: sample / 4, channel: 1, place: place / 4 },
-    }));
-    const lanes = channels / 4;
-    return {
-      ...{ geometry: { ...geometry, channels: lanes }, strides: packed },
-      ...{ channelsLast, pack: "channels" },
-    };
-  }
-  return { geometry, strides, channelsLast, pack: "none" };
+  return { geometry, strides, channelsLast: last(formats[0]), pack };
 }
 
 /** One lane per workgroup where a channel's places are neighbours, else as many as lie side by side. */
@@ -179,7 +175,7 @@ export function cut(
     for (let place = 0; place < inner; place += di, cell++) {
       for (let channel = 0; channel < channels; channel += dc) {
         boxes.push({
-          ...{ sample, channel, place, cell, group: channel / dc },
+          ...{ sample, channel, place, cell },
           samples: Math.min(dn, samples - sample),
           channels: Math.min(dc, channels - channel),
           inner: Math.min(di, inner - place),
@@ -218,24 +214,6 @@ export function shares(
 }
 
 /**
- * The mask of a walk that writes an output, by the lanes and rows of its workgroups; null without packs, or where the output or
- * the mask fits no binding, since a mask knows nothing of windows.
- */
-export function layMask(
-  { geometry: { samples, channels, inner }, tile, pack }: WalkPlan,
-  dtype: DType,
-  { choices: { masks }, bindingBytes, alignment }: Limits,
-): MaskLayout | null {
-  if (!masks || pack === "none") return null;
-  const rows = tile.workgroup / tile.lanes;
-  const positions = samples * inner;
-  const words = Math.ceil(positions / (PACKS_OF_A_WORD * rows)) * rows;
-  const bytes = 4 * words * channels;
-  const largest = Math.max(bytes, positions * channels * bytesOf(dtype) * elementsOf(pack));
-  return largest > bindingBytes - alignment ? null : { pack, rows, words, bytes };
-}
-
-/**
  * Workgroups of a box in so many slices of equal length, which begin at multiples of `unit` positions, and the parameters that
  * every kernel has.
  */
@@ -260,22 +238,24 @@ export interface Limits {
   readonly choices: Choices;
 }
 
-/** The tensors of a walk, and what is bound beside them. */
-export interface Walked {
+/** A tensor's array, as far as a plan is concerned, and its memory order. */
+export interface Laid<S = Pick<Slot<Elements>, "contents" | "offset">> {
+  readonly slot: S;
+  readonly format: Format;
+}
+
+/** What is walked. */
+export interface WalkOver<T = Laid, S = { readonly contents: Contents }> {
   /** Logical shape of the tensors; not empty. */
   readonly shape: readonly number[];
-  /** The memory order of each; the first decides how channels lie. */
-  readonly formats: readonly Format[];
-  /** Bytes of an element, of each. */
-  readonly bytes: readonly number[];
-  /** Whether each begins at a multiple of four elements: what others have wrapped may begin anywhere. */
-  readonly aligned: boolean;
-  /** How many of them a second walk reads again: those should still be in the cache then. */
-  readonly reread: number;
-  /** Bytes per channel of the largest array that is bound beside them. */
-  readonly beside: number;
-  /** Bytes per channel of what a reduction writes, in so many slices; null for a walk that is none. */
-  readonly reduced: ((slices: number) => number) | null;
+  /** The tensors by the kernels' names; the first decides how channels lie. */
+  readonly tensors: Readonly<Record<string, T | null>>;
+  /** Arrays with a record per channel that are bound beside them, by the kernels' names. */
+  readonly beside: Readonly<Record<string, S | null>>;
+  /** How many of the tensors the walk before or after this one reads too, and should still be in the cache then. */
+  readonly reread?: number;
+  /** What a reduction writes, in slices. */
+  readonly reduced?: StatisticKind;
 }
 
 /** How tensors are walked. */
@@ -289,10 +269,14 @@ export interface WalkPlan extends Ground {
 }
 
 /** Plans a walk: everything that decides how kernels run over tensors. */
-export function planWalk(walked: Walked, limits: Limits): WalkPlan {
-  const { shape, formats, bytes, aligned, reread, beside, reduced } = walked;
+export function planWalk(over: WalkOver, limits: Limits): WalkPlan {
+  const { shape, beside, reread = 0, reduced } = over;
   const { choices } = limits;
-  const ground = layOut(shape, formats, choices.packs && aligned);
+  const tensors = Object.values(over.tensors).filter((tensor) => tensor !== null);
+  const bytes = tensors.map(({ slot: { contents } }) => bytesOf(contents.dtype));
+  // What others have wrapped may begin anywhere.
+  const aligned = tensors.every(({ slot }, i) => slot.offset % (4 * bytes[i]) === 0);
+  const ground = layOut(shape, tensors.map(({ format }) => format), choices.packs && aligned);
   const { geometry, strides, pack } = ground;
   const tile = tileOf(ground, choices);
   const packBytes = Math.max(...bytes) * elementsOf(pack);
@@ -300,18 +284,27 @@ export function planWalk(walked: Walked, limits: Limits): WalkPlan {
   const group = reread === 0
     ? geometry.channels
     : channelsInCache(ground, tile, reread * packBytes, choices);
-  const most = (recordBytes: number) =>
-    Math.min(group, Math.floor(room / Math.max(4, recordBytes) / channelsOfLane(pack)));
+  const most = (record: number) =>
+    Math.min(group, Math.floor(room / record / channelsOfLane(pack)));
   const boxed = (channels: number) =>
     cut(geometry, strides, Math.floor(room / packBytes), channels);
-  const { boxes, cells } = boxed(most(beside));
-  if (reduced === null) {
+  const { boxes, cells } = boxed(most(largestRecord(beside)));
+  if (!reduced) {
     const slices = (merged: number) => shares(boxes[0], tile, merged, choices);
     return { ...ground, tile, boxes, cells, slices };
   }
   const slices = slicesOf(geometry, boxes[0], cells, tile, choices);
   // The slices' own array is bound too, and may be the largest.
-  const fit = most(reduced(slices * cells));
+  const fit = most(recordBytes(reduced, slices * cells));
   const fitting = fit < boxes[0].channels ? boxed(fit).boxes : boxes;
   return { ...ground, tile, boxes: fitting, cells, slices: () => slices };
+}
+
+/** Bytes per channel of the largest of some arrays. */
+export function largestRecord(arrays: WalkOver["beside"]): number {
+  let largest = 4;
+  for (const slot of Object.values(arrays)) {
+    if (slot) largest = Math.max(largest, bytesPerChannel(slot.contents));
+  }
+  return largest;
 }

@@ -24,14 +24,12 @@ export type Kernels = <O extends object>(make: (options: O) => Kernel, options: 
 /** Remembers the kernels of a device. */
 export function createKernels(): Kernels {
   const known = new Map<unknown, Map<string, Kernel>>();
-  return <O extends object>(make: (options: O) => Kernel, options: O): Kernel => {
-    const kernels = known.get(make) ?? new Map<string, Kernel>();
-    known.set(make, kernels);
-    const key = Object.values(options).join(" ");
-    const kernel = kernels.get(key) ?? make(options);
-    kernels.set(key, kernel);
-    return kernel;
-  };
+  return (make, options) =>
+    remembered(
+      remembered(known, make, () => new Map<string, Kernel>()),
+      Object.values(options).join(" "),
+      () => make(options),
+    );
 }
 
 /** A compiled kernel. */
@@ -46,33 +44,24 @@ export interface Program {
 export function createPrograms(gpuDevice: GPUDevice, failures: Failures) {
   const layouts = new Map<string, GPUBindGroupLayout>();
   const programs = new Map<string, Program>();
-  const parametersLayout = gpuDevice.createBindGroupLayout({
-    label: "syncbn parameters",
-    entries: [{
-      binding: 0,
-      visibility: COMPUTE,
-      buffer: { type: "uniform", hasDynamicOffset: true, minBindingSize: PARAMETER_BYTES },
-    }],
-  });
-  const layoutOf = (signature: string): GPUBindGroupLayout => {
-    const known = layouts.get(signature);
-    if (known) return known;
-    const layout = gpuDevice.createBindGroupLayout({
-      label: `syncbn ${signature}`,
-      entries: signature.split(",").map((access, binding) => ({
-        binding,
-        visibility: COMPUTE,
-        buffer: { type: access === "read" ? "read-only-storage" : "storage" },
-      })),
+  const layoutOf = (label: string, buffers: readonly GPUBufferBindingLayout[]) =>
+    gpuDevice.createBindGroupLayout({
+      label: `syncbn ${label}`,
+      entries: buffers.map((buffer, binding) => ({ binding, visibility: COMPUTE, buffer })),
     });
-    layouts.set(signature, layout);
-    return layout;
-  };
-  const of = ({ name, code, storage }: Kernel): Program => {
-    const known = programs.get(name);
-    if (known) return known;
-    const signature = Object.values(storage).map(({ access }) => access).join(",");
-    const layout = layoutOf(signature);
+  const parametersLayout = layoutOf("parameters", [
+    { type: "uniform", hasDynamicOffset: true, minBindingSize: PARAMETER_BYTES },
+  ]);
+  const compile = ({ name, code, storage }: Kernel): Program => {
+    const types = Object.values(storage).map(({ access }) =>
+      access === "read" ? "read-only-storage" : "storage"
+    );
+    const signature = types.join(",");
+    const layout = remembered(
+      layouts,
+      signature,
+      () => layoutOf(signature, types.map((type) => ({ type }))),
+    );
     const label = `syncbn ${name}`;
     const pipeline = failures.guard(
       `compile ${name}`,
@@ -84,11 +73,18 @@ export function createPrograms(gpuDevice: GPUDevice, failures: Failures) {
           compute: { module: gpuDevice.createShaderModule({ label, code }), entryPoint: "main" },
         }),
     );
-    const program = { layout, signature, pipeline };
-    programs.set(name, program);
-    return program;
+    return { layout, signature, pipeline };
   };
+  const of = (kernel: Kernel): Program => remembered(programs, kernel.name, () => compile(kernel));
   return Object.freeze({ of, parametersLayout });
+}
+
+function remembered<K, V>(known: Map<K, V>, key: K, make: () => V): V {
+  const found = known.get(key);
+  if (found !== undefined) return found;
+  const made = make();
+  known.set(key, made);
+  return made;
 }
 
 /** Bind groups of a device. */
@@ -147,8 +143,7 @@ export function createBindGroups(gpuDevice: GPUDevice): BindGroups {
     const blocks = ranges.map(({ block }) => block);
     groups.set(key, { group, blocks });
     for (const block of blocks) {
-      const keys = keysOf.get(block) ?? new Set();
-      keysOf.set(block, keys.add(key));
+      remembered(keysOf, block, () => new Set<string>()).add(key);
     }
     const [oldest] = groups.keys();
     if (groups.size > MOST_GROUPS) drop(oldest);

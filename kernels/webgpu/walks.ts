@@ -5,113 +5,92 @@
  * @module
  */
 
-import type { Format } from "../../lib/tensor.ts";
 import type { Kernel, Parameters } from "../wgsl/kernel.ts";
 import { channelsOfLane, elementsOf, type Tile } from "../wgsl/tiles.ts";
 import {
-  bytesOf,
   bytesPerChannel,
   elementBytes,
   type Elements,
+  type Mask,
   padded,
   type Slot,
 } from "./arrays.ts";
-import type { Recorder } from "./launches.ts";
+import type { Context } from "./context.ts";
 import {
   type Box,
   channelTile,
+  type Laid,
+  largestRecord,
   type Limits,
   planWalk,
   tiling,
-  type Walked,
+  type WalkOver,
   type WalkPlan,
 } from "./plan.ts";
 import type { Range } from "./programs.ts";
 
-/** A tensor's array and its memory order. */
-export interface Laid {
-  readonly slot: Slot<Elements>;
-  readonly format: Format;
-}
-
-/** Arrays with a record per channel, by the kernels' names. */
-export type Beside = Readonly<Record<string, Slot | null>>;
-
-/** What is walked. */
-export interface WalkOver {
-  /** Logical shape of the tensors; not empty. */
-  readonly shape: readonly number[];
-  /** The tensors by the kernels' names; the first decides how channels lie. */
-  readonly tensors: Readonly<Record<string, Laid | null>>;
-  /** What is bound beside them. */
-  readonly beside: Beside;
-  /** How many of the tensors the walk before or after this one reads too, and should still be in the cache then. */
-  readonly reread?: number;
-  /** Bytes per channel of what a reduction writes, in so many slices. */
-  readonly reduced?: Walked["reduced"];
-}
-
-/** What is launched. */
-export interface Launch {
-  readonly kernel: (tile: Tile) => Kernel;
-  readonly arrays: Beside;
+/** What is launched: a kernel made of the tile and its own options. */
+export interface Launch<O> {
+  readonly kernel: (options: Tile & O) => Kernel;
+  readonly options: O;
+  /** Arrays with a record per channel, by the kernels' names. */
+  readonly arrays: Readonly<Record<string, Slot | null>>;
   /** The kernel's own parameters. */
   readonly parameters?: Parameters;
 }
 
 /** What is launched over tensors. */
-export interface WalkLaunch extends Launch {
+export interface WalkLaunch<O> extends Launch<O> {
   /** Slices of each box, and the number of positions that each begins at a multiple of; 1 by default. */
   readonly slices: number;
   readonly unit?: number;
-  /** Arrays that are bound as a whole. */
+  /** The mask that is read or written. */
+  readonly mask?: Mask | null;
+  /** Other arrays that are bound as a whole. */
   readonly whole?: Readonly<Record<string, Range>>;
 }
 
 /** A walk that is planned. */
 export interface Walk extends WalkPlan {
   /** Launches a kernel over every box. */
-  readonly launch: (launch: WalkLaunch) => void;
+  readonly launch: <O extends object>(launch: WalkLaunch<O>) => void;
 }
 
 /** Plans a walk. */
 export function walk(
-  recorder: Recorder,
-  limits: Limits,
-  { shape, tensors, beside, reread = 0, reduced = null }: WalkOver,
+  { recorder, limits, kernels }: Context,
+  over: WalkOver<Laid<Slot<Elements>>, Slot>,
 ): Walk {
-  const given = Object.entries(tensors).flatMap(([name, tensor]) =>
-    tensor ? [{ name, ...tensor, bytes: bytesOf(tensor.slot.contents.dtype) }] : []
-  );
-  const plan = planWalk(
-    {
-      ...{ shape, reread, reduced, beside: largestRecord(beside) },
-      formats: given.map(({ format }) => format),
-      bytes: given.map(({ bytes }) => bytes),
-      aligned: given.every(({ slot, bytes }) => slot.offset % (4 * bytes) === 0),
-    },
-    limits,
-  );
+  const plan = planWalk(over, limits);
   const { strides, boxes, tile, pack } = plan;
+  const given = Object.entries(over.tensors).filter(([, tensor]) => tensor !== null);
   const wide = channelsOfLane(pack);
   const packed = elementsOf(pack);
 
-  const launch = ({ kernel, arrays, slices, unit, whole, parameters: own }: WalkLaunch): void => {
-    const made = kernel(tile);
+  const launch: Walk["launch"] = (launch) => {
+    const { kernel, options, arrays, slices, unit, mask, whole } = launch;
+    const made = kernels(kernel, { ...tile, ...options });
     const one = {};
     for (const box of boxes) {
       const [channel, channels] = [box.channel * wide, box.channels * wide];
       const { workgroups, parameters } = tiling(box, tile, slices, unit);
-      const ranges: Record<string, Range> = { ...whole };
+      const ranges: Record<string, Range> = { ...whole, ...(mask && { mask: mask.range }) };
       const values: Record<string, number | readonly number[]> = {
-        ...{ ...parameters, ...own, firstChannel: channel, firstSlice: box.cell * slices },
+        ...{
+          ...parameters,
+          ...launch.parameters,
+          maskWords: mask?.words ?? 0,
+          firstChannel: channel,
+          firstSlice: box.cell * slices,
+        },
       };
-      given.forEach(({ name, slot, bytes }, i) => {
+      given.forEach(([name, tensor], i) => {
+        const { slot } = tensor!;
         const { sample, channel, place } = strides[i];
         const first = box.sample * sample + box.channel * channel + box.place * place;
         const last = first + (box.samples - 1) * sample + (box.channels - 1) * channel +
           (box.inner - 1) * place;
-        const size = bytes * packed;
+        const size = packed * elementBytes(slot.contents);
         const { range, at } = window(slot, first * size, (last + 1) * size, size, limits);
         ranges[name] = range;
         values[name] = [at, sample, channel, place];
@@ -125,15 +104,14 @@ export function walk(
 }
 
 /** Launches a kernel that walks no tensor over all channels, in parts that can be bound. */
-export function overChannels(
-  recorder: Recorder,
-  limits: Limits,
+export function overChannels<O extends object>(
+  { recorder, limits, kernels }: Context,
   channels: number,
-  { kernel, arrays, parameters }: Launch,
+  { kernel, options, arrays, parameters }: Launch<O>,
 ): void {
   const most = Math.floor((limits.bindingBytes - limits.alignment) / largestRecord(arrays));
   const tile = channelTile(limits.choices);
-  const made = kernel(tile);
+  const made = kernels(kernel, { ...tile, ...options });
   for (let channel = 0; channel < channels; channel += most) {
     const box = { channel, channels: Math.min(most, channels - channel) };
     const column = { samples: 1, inner: 1, channels: box.channels };
@@ -145,17 +123,9 @@ export function overChannels(
   }
 }
 
-function largestRecord(arrays: Beside): number {
-  let largest = 4;
-  for (const slot of Object.values(arrays)) {
-    if (slot) largest = Math.max(largest, bytesPerChannel(slot.contents));
-  }
-  return largest;
-}
-
 /** Binds the records of a box's channels. */
 function bind(
-  arrays: Beside,
+  arrays: Launch<unknown>["arrays"],
   { channel, channels }: Pick<Box, "channel" | "channels">,
   limits: Limits,
   ranges: Record<string, Range>,

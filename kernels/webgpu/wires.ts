@@ -5,103 +5,75 @@
  */
 
 import type { Device } from "../../lib/device.ts";
+import { countOf } from "../../lib/wire.ts";
 import { shown } from "../../lib/words.ts";
-import type { MergedOptions } from "../wgsl/fold.ts";
-import { mergedSumsKernel } from "../wgsl/gradient_sums.ts";
-import type { Kernel } from "../wgsl/kernel.ts";
-import { mergedMomentsKernel } from "../wgsl/statistics.ts";
+import { elementWidth } from "../wgsl/fold.ts";
+import { FOLDED, mergedKernel } from "../wgsl/merged.ts";
 import {
-  type Moments,
   recordBytes,
   type Slot,
+  type Statistic,
   type StatisticKind,
-  STATISTICS,
-  type Sums,
   type WebGpuArray,
+  WIRES,
 } from "./arrays.ts";
-import type { Context, Operate } from "./context.ts";
-import { reading } from "./transfers.ts";
+import { type Context, fill, type Operate, room, settled } from "./context.ts";
+import { reading } from "./elements.ts";
+import { sameItems, statistic } from "./given.ts";
+import { overChannels } from "./walks.ts";
 
 /** Operations on statistics. */
 export type Wires = Pick<Device<WebGpuArray>, "toWire" | "fromWire" | "merge">;
 
-type Statistic = Moments | Sums;
-
-/** What is a statistic's own of merging, reading and writing it. */
-interface Codec<C extends Statistic> {
-  readonly merged: (options: MergedOptions) => Kernel;
-  /** What an array of one slice holds that a wire of so many channels becomes. */
-  readonly contents: (channels: number, wire: Float64Array) => C;
-  /** What an array of one slice holds that two become; throws where they cannot. */
-  readonly union: (a: C, b: C) => C;
-  /** Numbers of a channel in a wire, as a slice has them. */
+/** How the numbers of a channel stand in a wire. */
+interface Codec {
+  /** A channel's numbers as a slice has them. */
   readonly encode: (wire: Float64Array, channels: number, c: number) => readonly number[];
-  /** Writes a channel's slice into a wire. */
-  readonly decode: (slice: Float32Array, contents: C, c: number, wire: Float64Array) => void;
+  /** The same back, where the wire has them. */
+  readonly decode: (
+    slice: Float32Array,
+    { channels, count }: Statistic,
+    c: number,
+    wire: Float64Array,
+  ) => void;
 }
 
-const moments: Codec<Moments> = {
-  merged: mergedMomentsKernel,
-  contents: (channels, [count]) => ({
-    ...{ kind: "moments", channels, slices: 1, count, empty: count === 0 },
-  }),
-  union: (a, b) => ({
-    ...{ ...a, slices: 1, count: a.count + b.count, empty: a.empty && b.empty },
-  }),
-  encode: (wire, channels, c) => {
-    const mean = Math.fround(wire[1 + c]);
-    // An infinite mean has no low part.
-    const meanLow = Number.isFinite(mean) ? wire[1 + c] - mean : 0;
-    return [mean, meanLow, wire[1 + channels + c], wire[0]];
+const CODECS: Readonly<Record<StatisticKind, Codec>> = {
+  "moments": {
+    encode: (wire, channels, c) => {
+      const mean = Math.fround(wire[1 + c]);
+      // An infinite mean has no low part.
+      const meanLow = Number.isFinite(mean) ? wire[1 + c] - mean : 0;
+      return [mean, meanLow, wire[1 + channels + c], wire[0]];
+    },
+    decode: ([mean, meanLow, m2], { channels, count }, c, wire) => {
+      wire[0] = count;
+      wire[1 + c] = mean + meanLow;
+      wire[1 + channels + c] = m2;
+    },
   },
-  decode: ([mean, meanLow, m2], { channels, count }, c, wire) => {
-    wire[0] = count;
-    wire[1 + c] = mean + meanLow;
-    wire[1 + channels + c] = m2;
+  "gradient sums": {
+    encode: (wire, channels, c) => [wire[c], wire[channels + c]],
+    decode: ([sumDy, sumDyXmu], { channels }, c, wire) => {
+      wire[c] = sumDy;
+      wire[channels + c] = sumDyXmu;
+    },
   },
-};
-
-const sums: Codec<Sums> = {
-  merged: mergedSumsKernel,
-  contents: (channels) => ({
-    ...{ kind: "gradient sums", channels, slices: 1, empty: false, statistics: [] },
-  }),
-  union: (a, b) => {
-    const { statistics } = a;
-    if (
-      statistics.length === b.statistics.length && statistics.every((s, i) => s === b.statistics[i])
-    ) {
-      return { ...a, slices: 1, empty: a.empty && b.empty };
-    }
-    throw new TypeError(
-      "Cannot merge the gradient sums as both must be made with the same statistics, or both come from a wire",
-    );
-  },
-  encode: (wire, channels, c) => [wire[c], wire[channels + c]],
-  decode: ([sumDy, sumDyXmu], { channels }, c, wire) => {
-    wire[c] = sumDy;
-    wire[channels + c] = sumDyXmu;
-  },
-};
-
-const CODECS: Readonly<Record<StatisticKind, Codec<Statistic>>> = {
-  "moments": moments as Codec<Statistic>,
-  "gradient sums": sums as Codec<Statistic>,
 };
 
 /** Makes the operations on statistics. */
 export function wireOperations(operate: Operate): Wires {
   return {
-    toWire: (array) => reading(operate, (context) => readWire(context, context.statistic(array))),
-    fromWire: ({ name }, wire) =>
+    toWire: (array) => reading(operate, (context) => readWire(context, statistic(context, array))),
+    fromWire: ({ name: kind }, wire) =>
       operate((context) => {
-        const channels = channelsOf(name, wire);
-        const { contents, encode } = CODECS[name];
-        const record = recordBytes(name, 1) / 4;
-        return context.fill(contents(channels, wire), () => {
+        const channels = channelsOf(kind, wire);
+        const count = kind === "moments" ? countOf(wire) : NaN;
+        return fill(context, { kind, channels, slices: 1, count, statistics: [] }, () => {
+          const record = recordBytes(kind, 1) / 4;
           const records = new Float32Array(record * channels);
           for (let c = 0; c < channels; c++) {
-            const numbers = encode(wire, channels, c);
+            const numbers = CODECS[kind].encode(wire, channels, c);
             records.set(numbers, record * (c + 1) - numbers.length);
           }
           return records;
@@ -109,16 +81,21 @@ export function wireOperations(operate: Operate): Wires {
       }),
     merge: (a, b) =>
       operate((context) => {
-        const one = context.statistic(a);
-        const { kind, channels, empty } = one.contents;
-        const other = context.statistic(b, kind, channels);
-        const { union, merged: kernel } = CODECS[kind];
-        const [array, merged] = context.room(union(one.contents, other.contents));
-        // An empty batch's sums have no statistics before them.
-        const both = empty ? { one: other, other: one } : { one, other };
-        context.overChannels(channels, {
-          kernel: (tile) => context.kernel(kernel, { ...tile, two: true }),
-          arrays: { ...both, merged },
+        const one = statistic(context, a);
+        const { kind, channels, count, statistics } = one.contents;
+        const other = statistic(context, b, kind, channels);
+        if (!sameItems(statistics, other.contents.statistics)) {
+          throw new TypeError(
+            "Cannot merge the gradient sums as both must be made with the same statistics, or both " +
+              "come from a wire",
+          );
+        }
+        const total = count + other.contents.count;
+        const [array, merged] = room(context, { ...one.contents, slices: 1, count: total });
+        overChannels(context, channels, {
+          ...{ kernel: mergedKernel, options: { statistic: kind, two: true } },
+          // An empty batch's sums have no statistics before them.
+          arrays: count === 0 ? { one: other, other: one, merged } : { one, other, merged },
         });
         return array;
       }),
@@ -130,45 +107,42 @@ async function readWire(
   context: Context,
   slot: Slot<Statistic>,
 ): Promise<Float64Array<ArrayBuffer>> {
-  const { kind, channels, slices, empty } = slot.contents;
-  const { merged: kernel, decode } = CODECS[kind];
-  const wire = new Float64Array(STATISTICS[kind].format.length(channels));
-  if (empty || channels === 0) {
-    await context.settled();
+  const { kind, channels, slices, count } = slot.contents;
+  const wire = new Float64Array(WIRES[kind].length(channels));
+  if (count === 0 || channels === 0) {
+    await settled(context);
     return wire;
   }
   const [scratch, merged] = slices > 1
-    ? context.room({ ...slot.contents, slices: 1 })
+    ? room(context, { ...slot.contents, slices: 1 })
     : [null, slot];
   if (scratch) {
-    context.overChannels(channels, {
-      kernel: (tile) => context.kernel(kernel, { ...tile, two: false }),
+    overChannels(context, channels, {
+      ...{ kernel: mergedKernel, options: { statistic: kind, two: false } },
       arrays: { one: slot, merged },
     });
   }
   const bytes = context.recorder.readBack(merged);
-  if (scratch) context.free(scratch);
+  if (scratch) context.arrays.free(scratch);
   const records = new Float32Array(await bytes);
-  const { folded } = STATISTICS[kind];
-  const numbers = Object.keys(folded.fields).length;
+  const [record, width] = [recordBytes(kind, 1) / 4, elementWidth(FOLDED[kind])];
   for (let c = 0; c < channels; c++) {
-    const at = numbers * ((folded.header + 1) * c + folded.header);
-    decode(records.subarray(at, at + numbers), slot.contents, c, wire);
+    const end = record * (c + 1);
+    CODECS[kind].decode(records.subarray(end - width, end), slot.contents, c, wire);
   }
   return wire;
 }
 
 /** Channels of a wire. */
 function channelsOf(kind: StatisticKind, wire: Float64Array): number {
-  const format = STATISTICS[kind]?.format;
-  if (format === undefined) {
+  const length = WIRES[kind]?.length;
+  if (length === undefined) {
     throw new TypeError(
       `Cannot make statistics of a wire as its format must be moments or gradient sums: ` +
         `current value is ${shown(kind)}`,
     );
   }
-  const none = format.length(0);
-  const channels = (wire.length - none) / (format.length(1) - none);
+  const channels = (wire.length - length(0)) / (length(1) - length(0));
   if (Number.isSafeInteger(channels) && channels >= 0) return channels;
   throw new TypeError(
     `Cannot make ${kind} of a wire as it must be as long as that of some number of channels: ` +

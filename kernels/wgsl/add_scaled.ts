@@ -18,7 +18,6 @@ export function addScaledKernel(
     options,
     storage: { x: tensor(x), y: tensor(y), sum: written(tensor(x)) },
     parameters: { scale: "f32" },
-    declared: "",
     body: loop(
       options,
       (at) => ({ a: valuesOf("x", at), b: valuesOf("y", at) }),

@@ -5,8 +5,8 @@
  * @module
  */
 
-import { type Kernel, type Storage, written } from "./kernel.ts";
-import { members, type Tile, tiledKernel, toChannels } from "./tiles.ts";
+import type { Storage } from "./kernel.ts";
+import { members, type Tile, toChannels } from "./tiles.ts";
 
 /** A statistic in WGSL. */
 export interface Folded {
@@ -22,9 +22,14 @@ export interface Folded {
 
 const COMPONENTS = ["x", "y", "z", "w"];
 
+/** Numbers of an element in memory. */
+export function elementWidth({ fields }: Folded): number {
+  return Object.keys(fields).length;
+}
+
 /** An array of slices that is read. */
-export function slicesOf({ fields }: Folded): Storage {
-  return { access: "read", element: `vec${Object.keys(fields).length}f`, holds: "slices" };
+export function slicesOf(folded: Folded): Storage {
+  return { access: "read", element: `vec${elementWidth(folded)}f`, holds: "slices" };
 }
 
 /** WGSL: the struct. */
@@ -131,40 +136,5 @@ export function writeSlice(tile: Tile, folded: Folded, name: string, slice: stri
     const values = fields.map(([field, kind]) => `whole.${field}${kind === "f32" ? "" : i}`);
     const at = `${recordAt(folded, name, channel)} + ${folded.header}u + ${slice}`;
     return `${name}[${at}] = vec${fields.length}f(${values.join(", ")});`;
-  });
-}
-
-/** Options of {@linkcode mergedKernel}. */
-export interface MergedOptions extends Tile {
-  /** Whether there is a second array to merge with. */
-  readonly two: boolean;
-}
-
-/** All slices of one array, or of two, as one slice behind the first one's header: one, other? -> merged. */
-export function mergedKernel(folded: Folded, options: MergedOptions): Kernel {
-  const { type, header } = folded;
-  const { given } = members(options);
-  const array = slicesOf(folded);
-  const copied = Array.from(
-    { length: header },
-    (_, i) =>
-      `merged[${recordAt(folded, "merged", "c")} + ${i}u] = one[${
-        recordAt(folded, "one", "c")
-      } + ${i}u];`,
-  );
-  return tiledKernel({
-    name: `merged${type}`,
-    options,
-    storage: { one: array, other: options.two ? array : null, merged: written(array) },
-    parameters: {},
-    declared: `${treeReduce(options, folded)}${gather(options, folded, "one")}${
-      options.two ? gather(options, folded, "other") : ""
-    }`,
-    body: `var whole = gather_one(place, thread${given});
-  ${options.two ? `whole = merge${type}(whole, gather_other(place, thread${given}));` : ""}
-  if (place.row > 0u || !exists(place)) { return; }
-  let c = place.channel;
-  ${copied.join("\n  ")}
-  ${writeSlice(options, folded, "merged", "0u")}`,
   });
 }

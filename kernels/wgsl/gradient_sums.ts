@@ -8,17 +8,9 @@
  */
 
 import type { DType } from "../../lib/tensor.ts";
-import {
-  type Folded,
-  mergedKernel,
-  type MergedOptions,
-  recordAt,
-  slicesOf,
-  treeReduce,
-  writeSlice,
-} from "./fold.ts";
+import { type Folded, recordAt, slicesOf, treeReduce, writeSlice } from "./fold.ts";
 import { type Kernel, tensor, written } from "./kernel.ts";
-import { type Gate, MASK_PARAMETERS, maskReader, maskStorage } from "./mask.ts";
+import { type Gate, maskReader, maskStorage } from "./mask.ts";
 import { type Source, statistics, statisticsStorage } from "./statistics.ts";
 import {
   loop,
@@ -90,7 +82,6 @@ export function gradientSumsKernel(
       ...statisticsStorage(source),
       sums: written(slicesOf(gradientSums)),
     },
-    parameters: gate === "mask" ? MASK_PARAMETERS : {},
     declared: `${statistics(source, options)}${treeReduce(options, gradientSums)}${
       maskReader(options, options)
     }`,
@@ -136,9 +127,4 @@ fn stated(c: u32) -> Moments {
   return Moments(${of(0, "x")}, ${of(0, "y")}, ${of(1, "x")}, count);
 }
 `;
-}
-
-/** Gradient sums of all slices of one array, or of two, as those of one slice. */
-export function mergedSumsKernel(options: MergedOptions): Kernel {
-  return mergedKernel(gradientSums, options);
 }

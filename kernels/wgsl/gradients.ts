@@ -8,7 +8,7 @@ import type { DType } from "../../lib/tensor.ts";
 import { gather, slicesOf, structOf, treeReduce } from "./fold.ts";
 import { gradientLoads, gradientSums, passed, stated } from "./gradient_sums.ts";
 import { type Kernel, tensor, vector, written } from "./kernel.ts";
-import { type Gate, MASK_PARAMETERS, maskReader, maskStorage } from "./mask.ts";
+import { type Gate, maskReader, maskStorage } from "./mask.ts";
 import { INVSTD, moments } from "./moments_algebra.ts";
 import {
   loop,
@@ -70,7 +70,6 @@ export function gradientsKernel(options: GradientsOptions): Kernel {
     parameters: {
       // Where the bias' gradients begin among those of the parameters.
       ...(parameters && { gradBiasAt: "u32" as const }),
-      ...(gate === "mask" && MASK_PARAMETERS),
       eps: "f32",
     },
     declared: `${declared(options)}${

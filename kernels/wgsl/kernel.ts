@@ -16,9 +16,10 @@ export interface Storage {
   /**
    * What lies there, which decides on the parameters that come with it: of a tensor a vec4u of its name, its first element
    * and its strides per sample, channel and place; of an array with a record per channel a u32, `nameAt`, where the first
-   * channel's record begins, and `nameSlices` where records are slices; of an array bound as a whole nothing.
+   * channel's record begins, and `nameSlices` where records are slices; of a mask
+   * `nameWords`, words per lane; of an array bound as a whole nothing.
    */
-  readonly holds: "tensor" | "vector" | "slices" | "whole";
+  readonly holds: "tensor" | "vector" | "slices" | "mask" | "whole";
 }
 
 /** A scalar of a shader's parameters. */
@@ -51,7 +52,7 @@ export interface Source {
   /** Storage buffers by name; null ones are left out. */
   readonly storage: Readonly<Record<string, Storage | null>>;
   /** Scalars of the uniform `p`, beside those that come with the storage buffers. */
-  readonly parameters: Readonly<Record<string, Scalar>>;
+  readonly parameters?: Readonly<Record<string, Scalar>>;
   /** Whether `enable subgroups;` is wanted: the specification's compilers insist on it, naga does not know it. */
   readonly subgroups?: boolean;
   /** Everything after the declarations. */
@@ -71,6 +72,7 @@ export function kernel(
   for (const [name, { holds }] of named) {
     if (holds === "vector" || holds === "slices") fields[`${name}At`] = "u32";
     if (holds === "slices") fields[`${name}Slices`] = "u32";
+    if (holds === "mask") fields[`${name}Words`] = "u32";
   }
   Object.assign(fields, parameters);
 

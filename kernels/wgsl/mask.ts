@@ -47,13 +47,10 @@ export function maskGate({ pack, rows }: Pick<MaskLayout, "pack" | "rows">): Gat
   return { gate: "mask", maskPack: pack, maskRows: rows };
 }
 
-/** The mask's buffer, which is bound as a whole. */
+/** The mask's buffer. */
 export function maskStorage(access: Storage["access"]): Storage {
-  return { access, element: "u32", holds: "whole" };
+  return { access, element: "u32", holds: "mask" };
 }
-
-/** Parameters of every kernel with a mask: words per lane. */
-export const MASK_PARAMETERS = { maskWords: "u32" } as const;
 
 /** WGSL: which word has the bits of a pack; positions count packs of the mask. */
 function wordAt(pack: Pack, rows: string): string {

@@ -20,7 +20,6 @@ export function momentsKernel(options: Tile & { readonly dtype: DType }): Kernel
     name: "moments",
     options,
     storage: { x: tensor(storedAs(dtype, pack)), moments: written(slicesOf(moments)) },
-    parameters: {},
     declared: treeReduce(options, moments),
     body: `var mine = Moments();
   ${

@@ -6,7 +6,7 @@
 
 import type { DType } from "../../lib/tensor.ts";
 import { type Kernel, tensor, vector, written } from "./kernel.ts";
-import { MASK_PARAMETERS, maskStorage, maskWriter } from "./mask.ts";
+import { maskStorage, maskWriter } from "./mask.ts";
 import { INVSTD } from "./moments_algebra.ts";
 import { type Source, statistics, statisticsStorage } from "./statistics.ts";
 import {
@@ -63,7 +63,7 @@ export function normalizeKernel(options: NormalizeOptions): Kernel {
       y: written(tensor(stored)),
       mask: mask ? maskStorage("read_write") : null,
     },
-    parameters: { ...(mask && MASK_PARAMETERS), eps: "f32" },
+    parameters: { eps: "f32" },
     declared: `${statistics(source, options)}${INVSTD}${mask ? maskWriter(options) : ""}`,
     body: `let stats = statistics(place, thread${members(options).given});
   if (!exists(place)) { return; }

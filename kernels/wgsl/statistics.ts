@@ -4,14 +4,7 @@
  * @module
  */
 
-import {
-  gather,
-  mergedKernel,
-  type MergedOptions,
-  slicesOf,
-  structOf,
-  treeReduce,
-} from "./fold.ts";
+import { gather, slicesOf, structOf, treeReduce } from "./fold.ts";
 import { type Kernel, type Storage, vector, written } from "./kernel.ts";
 import { moments } from "./moments_algebra.ts";
 import { members, ofVector, type Tile, tiledKernel } from "./tiles.ts";
@@ -43,11 +36,6 @@ ${head}
   return Moments(${ofVector(tile, "mean")}, Statistic(0.0), ${ofVector(tile, "variance")}, 1.0);
 }
 `;
-}
-
-/** Moments of all slices of one array, or of two, as moments of one slice. */
-export function mergedMomentsKernel(options: MergedOptions): Kernel {
-  return mergedKernel(moments, options);
 }
 
 /**

@@ -206,18 +206,28 @@ export function loop(
 
 /** A kernel that begins in its `place`: what is declared after `tiles`, and the entry point's body. */
 export function tiledKernel(
-  { options, declared, body, ...source }: Omit<Source, "subgroups" | "options"> & {
+  { options, declared = "", body, ...source }: Omit<Source, "subgroups" | "options"> & {
     readonly options: Tile;
-    readonly declared: string;
+    readonly declared?: string;
   },
 ): Kernel {
+  const { workgroup, subgroups } = options;
   return kernel({
     ...source,
     options,
     parameters: { ...TILE_PARAMETERS, ...source.parameters },
-    subgroups: options.subgroups === "declared",
+    subgroups: subgroups === "declared",
     body: `${tiles(options)}${declared}
-${entry(options)} {
+@compute @workgroup_size(${workgroup})
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) grid: vec3u,
+  @builtin(local_invocation_index) thread: u32,${
+      subgroups === "none" ? "" : `
+  @builtin(subgroup_invocation_id) member: u32,
+  @builtin(subgroup_size) members: u32,`
+    }
+) {
   let place = locate(group, grid, thread);
   ${body}
 }
@@ -225,20 +235,7 @@ ${entry(options)} {
   });
 }
 
-function entry({ workgroup, subgroups }: Tile): string {
-  return `@compute @workgroup_size(${workgroup})
-fn main(
-  @builtin(workgroup_id) group: vec3u,
-  @builtin(num_workgroups) grid: vec3u,
-  @builtin(local_invocation_index) thread: u32,${
-    subgroups === "none" ? "" : `
-  @builtin(subgroup_invocation_id) member: u32,
-  @builtin(subgroup_size) members: u32,`
-  }
-)`;
-}
-
-/** WGSL: what `entry` gives of subgroups, behind other arguments; and the same as parameters. */
+/** WGSL: what the entry point has of subgroups, behind other arguments; and the same as parameters. */
 export function members({ subgroups }: Tile): { readonly given: string; readonly taken: string } {
   return subgroups === "none"
     ? { given: "", taken: "" }

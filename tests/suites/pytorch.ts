@@ -406,11 +406,14 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
       for (const gradFormat of ["channelsFirst", "channelsLast"] as const) {
         const moments = device.fromWire(momentsWire, Float64Array.of(15, ...mean, ...m2));
         const total = device.fromWire(sumsWire, Float64Array.from(sums.flat()));
-        const { gradInput } = device.gradients({
+        const pass = {
           input: make(values, format),
           gradOutput: make(gradient, gradFormat),
-          statistics: { source: "batch", moments },
-          sums: { local: total, total },
+          statistics: { source: "batch", moments } as const,
+        };
+        const { gradInput } = device.gradients({
+          ...pass,
+          sums: { local: device.gradientSums(pass), total },
           affine: { weight, bias: null, eps: 1e-5 },
         });
         const memory = await device.download(gradInput);

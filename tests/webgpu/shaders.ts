@@ -2,13 +2,14 @@
 
 import assert from "node:assert/strict";
 import { addScaledKernel } from "../../kernels/wgsl/add_scaled.ts";
-import { gradientSumsKernel, mergedSumsKernel } from "../../kernels/wgsl/gradient_sums.ts";
+import { gradientSumsKernel } from "../../kernels/wgsl/gradient_sums.ts";
 import { gradientsKernel, gradParametersKernel } from "../../kernels/wgsl/gradients.ts";
 import type { Kernel } from "../../kernels/wgsl/kernel.ts";
 import { maskGate, PACKS_OF_A_WORD, plainGate } from "../../kernels/wgsl/mask.ts";
 import { momentsKernel } from "../../kernels/wgsl/moments.ts";
 import { normalizeKernel } from "../../kernels/wgsl/normalize.ts";
-import { mergedMomentsKernel, runningStatsKernel } from "../../kernels/wgsl/statistics.ts";
+import { mergedKernel } from "../../kernels/wgsl/merged.ts";
+import { runningStatsKernel } from "../../kernels/wgsl/statistics.ts";
 import type { Tile } from "../../kernels/wgsl/tiles.ts";
 import type { DType, Format } from "../../lib/tensor.ts";
 import { type Choices, choicesFor } from "../../kernels/webgpu/choices.ts";
@@ -104,8 +105,8 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile, every: boolean): Kernel
 function mergersOf(tile: Tile): Kernel[] {
   return [
     ...[runningStatsKernel, gradParametersKernel].map((make) => make(tile)),
-    ...[mergedMomentsKernel, mergedSumsKernel].flatMap((make) =>
-      YES_NO.map((two) => make({ ...tile, two }))
+    ...(["moments", "gradient sums"] as const).flatMap((statistic) =>
+      YES_NO.map((two) => mergedKernel({ ...tile, statistic, two }))
     ),
   ];
 }

@@ -1,5 +1,5 @@
 /**
- * Elements between host and device.
+ * Elements to the device, back to the host, and added: what needs no statistics.
  *
  * @module
  */
@@ -7,20 +7,26 @@
 import type { Device } from "../../lib/device.ts";
 import type { ArrayInfo } from "../../lib/tensor.ts";
 import { bytesOf, type Elements, padded, type Slot, type WebGpuArray } from "./arrays.ts";
-import type { Context, Operate } from "./context.ts";
+import { addScaledKernel } from "../wgsl/add_scaled.ts";
+import { type Context, fill, type Operate, room, settled } from "./context.ts";
 import { USAGE } from "./memory.ts";
 import type { Range } from "./programs.ts";
+import { walk } from "./walks.ts";
 
-/** Operations between host and device. */
-export type Transfers = Pick<Device<WebGpuArray>, "upload" | "download" | "downloadAll">;
+/** Operations on elements. */
+export type ElementOperations = Pick<
+  Device<WebGpuArray>,
+  "upload" | "download" | "downloadAll" | "addScaled"
+>;
 
-/** Makes the operations between host and device. */
-export function transfers(operate: Operate): Transfers {
+/** Makes the operations on elements. */
+export function elementOperations(operate: Operate): ElementOperations {
   const collect = (arrays: readonly WebGpuArray[]): Promise<Float32Array<ArrayBuffer>> =>
-    reading(operate, async ({ elements, limits, recorder, settled }) => {
-      const slots = arrays.map((array) => elements(array));
+    reading(operate, async (context) => {
+      const { recorder, limits } = context;
+      const slots = arrays.map((array) => context.arrays.slot(array, recorder.batch, "elements"));
       const wanted = slots.filter(({ contents }) => contents.length > 0).map(located);
-      if (wanted.length === 0) await settled();
+      if (wanted.length === 0) await settled(context);
       const reads = portions(wanted, limits.bindingBytes).map((portion) => ({
         portion,
         bytes: recorder.readBack(...portion.map(({ range }) => range)),
@@ -42,9 +48,9 @@ export function transfers(operate: Operate): Transfers {
 
   return {
     upload: (values, dtype = "float32") =>
-      operate(({ fill }) => {
+      operate((context) => {
         const bytes = bytesOf(dtype);
-        return fill({ kind: "elements", length: values.length, dtype }, () => {
+        return fill(context, { kind: "elements", length: values.length, dtype }, () => {
           // What is written is a multiple of 4 bytes.
           const length = padded(values.length * bytes) / bytes;
           const stored = dtype === "float16" ? new Float16Array(length) : new Float32Array(length);
@@ -54,6 +60,29 @@ export function transfers(operate: Operate): Transfers {
       }),
     download: (array) => collect([array]),
     downloadAll: collect,
+    addScaled: ({ x, y, scale }) =>
+      operate((context) => {
+        const { arrays, recorder: { batch } } = context;
+        const augend = arrays.slot(x, batch, "elements");
+        const { length, dtype } = augend.contents;
+        const addend = arrays.slot(y, batch, "elements", length);
+        const [array, sum] = room(context, augend.contents);
+        if (length === 0) return array;
+        const row = (slot: Slot<Elements>) => ({ slot, format: "channelsFirst" }) as const;
+        const over = walk(context, {
+          shape: [1, 1, length],
+          tensors: { x: row(augend), y: row(addend), sum: row(sum) },
+          beside: {},
+        });
+        over.launch({
+          kernel: addScaledKernel,
+          options: { x: dtype, y: addend.contents.dtype, subgroups: "none" },
+          arrays: {},
+          slices: over.slices(1),
+          parameters: { scale },
+        });
+        return array;
+      }),
   };
 }
 
