@@ -5,12 +5,11 @@
  */
 
 import type { BlockingGroup, CollectiveOptions, ProcessGroup, ReduceGroup } from "./collectives.ts";
-import type { DeviceInfo } from "./device.ts";
 import { CollectiveError } from "./errors.ts";
 import { mistaken, shown } from "./words.ts";
 
 /** Checks that the effects hold a device. */
-export function checkDevice<E extends { readonly device: { readonly info: DeviceInfo } }>(
+export function checkDevice<E extends { readonly device: { readonly info: object } }>(
   effects: E,
   action: string,
 ): E {
@@ -66,7 +65,7 @@ export function checkGroup<G extends Pick<ReduceGroup, "worldSize">>(
  * that all ranks hear of it; where there is no group either, it is the likelier slip.
  */
 export function groupIn<G extends Pick<ReduceGroup, "worldSize">>(
-  effects: { readonly device: { readonly info: DeviceInfo }; readonly group: G },
+  effects: { readonly device: { readonly info: object }; readonly group: G },
   options: Pick<CollectiveOptions, "signal">,
   action: string,
   collective: keyof ProcessGroup | keyof BlockingGroup = "allReduce",

@@ -7,12 +7,7 @@
 import { describe, type Describing } from "./tensor.ts";
 import { mistaken, shown } from "./words.ts";
 
-/**
- * Tells whether a node of a model says that it is a state.
- *
- * @param value a plain record
- * @returns whether it has a state's fields; what stands in them is not looked at
- */
+/** Tells whether a node of a model says that it is a state. */
 export function claimsState<A>(value: object): value is BatchNormState<A> {
   return "numFeatures" in value && "runningMean" in value && "numBatchesTracked" in value;
 }
@@ -43,14 +38,7 @@ export interface BatchNormState<A> {
   readonly numBatchesTracked: number;
 }
 
-/**
- * Checks that a state is well-formed and lives on the device.
- *
- * @param device the device it must live on
- * @param state the state to check
- * @param action what the caller was about to do, for the message
- * @throws TypeError or RangeError that says what does not fit
- */
+/** Checks that a state is well-formed and lives on the device. */
 export function checkState<A>(
   device: Describing<A>,
   state: BatchNormState<A>,
@@ -64,13 +52,7 @@ export function checkState<A>(
   }, action);
 }
 
-/**
- * Checks that a state is well-formed as far as can be told without its device.
- *
- * @param state the state, on any device or on the host
- * @param action what the caller was about to do, for the message
- * @throws TypeError or RangeError that says what does not fit
- */
+/** Checks that a state is well-formed as far as can be told without its device. */
 export function checkStateRecord<V>(state: BatchNormState<V>, action: string): void {
   checkConfiguration(state, action);
   checkVectors(state, (vector, name) => {
@@ -83,13 +65,7 @@ export function checkStateRecord<V>(state: BatchNormState<V>, action: string): v
   }, action);
 }
 
-/**
- * Checks the numbers of a state.
- *
- * @param state the state
- * @param action what the caller was about to do, for the message
- * @throws TypeError or RangeError that says what does not fit
- */
+/** Checks the numbers of a state. */
 export function checkConfiguration(
   state: Pick<BatchNormState<unknown>, "numFeatures" | "eps" | "momentum" | "numBatchesTracked">,
   action: string,
@@ -132,14 +108,7 @@ export function checkEps(eps: number, action: string): void {
   );
 }
 
-/**
- * Checks which vectors a state has, and their lengths.
- *
- * @param state the state
- * @param lengthOf tells the length of a vector; throws for what is none
- * @param action what the caller was about to do, for the message
- * @throws TypeError that says what does not fit
- */
+/** Checks which vectors a state has, and their lengths. */
 export function checkVectors<V>(
   state: BatchNormState<V>,
   lengthOf: (vector: V, name: string) => number,
@@ -165,13 +134,7 @@ export function checkVectors<V>(
   }
 }
 
-/**
- * Checks that a state is well-formed and lies on the host.
- *
- * @param state the state to check
- * @param action what the caller was about to do, for the message
- * @throws TypeError or RangeError that says what does not fit
- */
+/** Checks that a state is well-formed and lies on the host. */
 export function checkHostState(state: BatchNormState<Float32Array>, action: string): void {
   checkState(HOST, state, action);
 }

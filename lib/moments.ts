@@ -70,14 +70,7 @@ export const combineMoments: Combine = function combineMoments(
   return merged;
 };
 
-/**
- * The same into memory that is there already.
- *
- * @param a moments, length 1 + 2C
- * @param b moments of other values, of the same length
- * @param merged receives the moments of both; may be one of them
- * @throws TypeError where the lengths differ or are not 1 + 2C
- */
+/** The same into memory that is there already. */
 export function combineMomentsInto(a: Float64Array, b: Float64Array, merged: Float64Array): void {
   checkMoments(a, b);
   if (a[0] !== 0 && b[0] !== 0) merge(a, b, merged);
@@ -117,13 +110,7 @@ function checkLengths(a: Float64Array, b: Float64Array, action: string): void {
   }
 }
 
-/**
- * Checks that a batch has a variance: more than one value per channel, or none at all.
- *
- * @param count values per channel, over all ranks that share statistics
- * @param action what the caller was about to do, for the message
- * @throws RangeError for one value per channel
- */
+/** Checks that a batch has a variance: more than one value per channel, or none at all. */
 export function checkCount(count: number, action: string): void {
   if (count !== 1) return;
   throw new RangeError(

@@ -24,9 +24,6 @@ const SHORTEST_MS = 8;
 
 /**
  * Tells a time that stands still while this thread does not run: a step between two looks counts as `mostMs` at most.
- *
- * @param mostMs the longest step, in ms
- * @returns looks at the clock; in ms since the first look
  */
 export function awakeClock(mostMs: number): () => number {
   let seen = performance.now();
@@ -39,36 +36,20 @@ export function awakeClock(mostMs: number): () => number {
   };
 }
 
-/**
- * Says how far apart looks may be, and what one of them counts at most, for a wait of this length.
- *
- * @param timeoutMs the whole wait, in ms, or Infinity
- * @returns both in ms
- */
+/** Says how far apart looks may be, and what one of them counts at most, for a wait of this length. */
 export function paceOf(timeoutMs: number): { readonly sliceMs: number; readonly mostMs: number } {
   const sliceMs = Math.min(LONGEST_SLICE_MS, timeoutMs / SLICES);
   return { sliceMs, mostMs: Math.max(2 * sliceMs, Math.min(SHORTEST_MS, timeoutMs / 4)) };
 }
 
-/**
- * Begins to wait.
- *
- * @param timeoutMs how long, in ms of this thread's own, or Infinity
- * @returns what is left of it
- */
+/** Begins to wait. */
 export function patienceFor(timeoutMs: number): Patience {
   const { sliceMs, mostMs } = paceOf(timeoutMs);
   const awake = awakeClock(mostMs);
   return { sliceMs, leftMs: () => timeoutMs - awake() };
 }
 
-/**
- * Waits by timers.
- *
- * @param timeoutMs how long, in ms of this thread's own, or Infinity
- * @param over called once, when the time is up
- * @returns gives up waiting; again: does nothing
- */
+/** Waits by timers. */
 export function alarmIn(timeoutMs: number, over: () => void): () => void {
   if (timeoutMs === Infinity) return () => {};
   const { sliceMs, leftMs } = patienceFor(timeoutMs);

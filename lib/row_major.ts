@@ -12,13 +12,7 @@ export interface Layout {
   readonly format: Format;
 }
 
-/**
- * Puts elements into row-major order over their logical shape.
- *
- * @param values elements in memory order
- * @param layout how they lie
- * @returns the same bits in the other order; the given array where the orders are one
- */
+/** Puts elements into row-major order over their logical shape. */
 export function toRowMajor(
   values: Float32Array<ArrayBuffer>,
   { shape, format }: Layout,
@@ -28,13 +22,7 @@ export function toRowMajor(
   return transposed(values, batch, inner, channels);
 }
 
-/**
- * Puts elements from row-major order into that of a tensor's memory.
- *
- * @param values elements in row-major order
- * @param layout how they shall lie
- * @returns the same bits in the other order; the given array where the orders are one
- */
+/** Puts elements from row-major order into that of a tensor's memory. */
 export function fromRowMajor(
   values: Float32Array<ArrayBuffer>,
   { shape, format }: Layout,

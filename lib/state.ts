@@ -86,15 +86,7 @@ export function initBatchNorm<A>(
   return stateFromHost(device, firstState(numFeatures, options, ACTION));
 }
 
-/**
- * Makes the numbers of a new batch norm on the host.
- *
- * @param numFeatures number of channels C
- * @param options those of {@linkcode initBatchNorm}
- * @param action what the caller was about to do, for the message
- * @returns a state on the host
- * @throws TypeError or RangeError that says what does not fit
- */
+/** Makes the numbers of a new batch norm on the host. */
 export function firstState(
   numFeatures: number,
   options: BatchNormOptions,

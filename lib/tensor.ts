@@ -111,16 +111,7 @@ export function tensor<A>(
   return Object.freeze({ data, shape: Object.freeze([...shape]), dtype, format });
 }
 
-/**
- * Makes a tensor of memory that somebody else owns, on a device that can.
- *
- * @param device where the tensor shall live
- * @param memory what stands for memory on that device
- * @param shape the logical shape `(N, C, ...spatial)`
- * @param options storage and memory order
- * @returns a frozen tensor
- * @throws TypeError where the device cannot
- */
+/** Makes a tensor of memory that somebody else owns, on a device that can. */
 export function adoptTensor<A>(
   device: { readonly adopt?: (memory: unknown, info: ArrayInfo) => A },
   memory: unknown,
@@ -178,15 +169,7 @@ export function extents(shape: readonly number[]): Extents {
   return { batch: shape[0], channels: shape[1], inner };
 }
 
-/**
- * Checks that a tensor is well-formed and lives on the device.
- *
- * @param device the device it must live on
- * @param tensor the tensor to check
- * @param action what the caller was about to do, for the message
- * @param name what the caller calls this tensor, for the message
- * @throws TypeError or RangeError that says what does not fit
- */
+/** Checks that a tensor is well-formed and lives on the device. */
 export function checkTensor<A>(
   device: Describing<A>,
   tensor: Tensor<A>,
@@ -219,16 +202,7 @@ export function checkTensor<A>(
   }
 }
 
-/**
- * Describes an array, and where it is not usable says whose array it is.
- *
- * @param device the device it must live on
- * @param array the array
- * @param action what the caller was about to do, for the message
- * @param name what the caller calls the array, for the message
- * @returns its length and storage
- * @throws TypeError where it is not a live array of the device
- */
+/** Describes an array, and where it is not usable says whose array it is. */
 export function describe<A>(
   device: Describing<A>,
   array: A,
@@ -243,14 +217,7 @@ export function describe<A>(
   }
 }
 
-/**
- * Checks that a shape, a storage and a memory order can be a tensor's.
- *
- * @param layout the three
- * @param action what the caller was about to do, for the message
- * @param name what the caller calls the tensor, for the message
- * @throws TypeError or RangeError that says what does not fit
- */
+/** Checks that a shape, a storage and a memory order can be a tensor's. */
 export function checkLayout(
   { shape, dtype, format }: Omit<Tensor<unknown>, "data">,
   action: string,
@@ -296,12 +263,7 @@ function areExtents(shape: readonly unknown[]): boolean {
   return true;
 }
 
-/**
- * Counts the elements of a shape.
- *
- * @param shape extents
- * @returns their product; 1 for none
- */
+/** Counts the elements of a shape. */
 export function elements(shape: readonly number[]): number {
   let product = 1;
   for (let i = 0; i < shape.length; i++) product *= shape[i];

@@ -7,8 +7,6 @@
 /**
  * Tells whether memory can be shared with workers: browsers allow it on pages that are isolated (COOP and COEP headers),
  * Deno and Node everywhere.
- *
- * @returns whether several threads can have one memory
  */
 export function sharesMemory(): boolean {
   const { crossOriginIsolated } = globalThis as { readonly crossOriginIsolated?: boolean };
@@ -17,8 +15,6 @@ export function sharesMemory(): boolean {
 
 /**
  * Tells whether this thread may block in `Atomics.wait`: all may but a browser's main thread and its service workers.
- *
- * @returns whether this thread can be held up until another one is done
  */
 export function mayBlock(): boolean {
   if (typeof SharedArrayBuffer !== "function") return false;

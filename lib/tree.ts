@@ -26,15 +26,7 @@ export const GETTER: unique symbol = Symbol("what a getter makes");
 /** Nodes of a model in the order in which they stand, each with all the paths that it stands at. */
 export type Nodes<N extends object> = ReadonlyMap<N, readonly string[]>;
 
-/**
- * Finds nodes of a model; what stands below a node that is found is part of it.
- *
- * @param model a tree, in which a node may stand several times
- * @param isNode whether an object is one of those that are looked for
- * @param action what the caller was about to do, for the message
- * @returns the nodes and their paths; `""` is that of the model itself
- * @throws TypeError or RangeError that names the path of a cycle, a depth or a number that has no end
- */
+/** Finds nodes of a model; what stands below a node that is found is part of it. */
 export function nodesOf<N extends object>(
   model: unknown,
   isNode: (value: object) => value is N,
@@ -49,15 +41,7 @@ export function nodesOf<N extends object>(
   return found;
 }
 
-/**
- * Finds every place of the nodes that {@linkcode nodesOf} finds.
- *
- * @param model a tree, in which a node may stand several times
- * @param isNode whether an object is one of those that are looked for
- * @param action what the caller was about to do, for the message
- * @returns nodes with one path each, in the order in which they stand
- * @throws TypeError or RangeError that names the path of a cycle, a depth or a number that has no end
- */
+/** Finds every place of the nodes that {@linkcode nodesOf} finds. */
 export function placesOf<N extends object>(
   model: unknown,
   isNode: (value: object) => value is N,
@@ -77,16 +61,7 @@ export function placesOf<N extends object>(
   return places;
 }
 
-/**
- * Replaces nodes of a model.
- *
- * @param model a tree that {@linkcode nodesOf} has walked; it is not changed
- * @param replacements new nodes by old ones; one that is its own replacement is not looked into
- * @param action what the caller was about to do, for the message
- * @returns a tree of the same make, frozen where it is new; branches without a replaced node are the same objects, and
- * what stood twice still does
- * @throws TypeError that names the path of an object of a class in which a replaced node stands
- */
+/** Replaces nodes of a model. */
 export function withNodes<T>(
   model: T,
   replacements: ReadonlyMap<unknown, unknown>,
@@ -135,15 +110,7 @@ export interface Fold<R> {
   readonly branch: (branch: object, children: readonly Child<R>[], path: string) => R;
 }
 
-/**
- * Folds a tree from its leaves up.
- *
- * @param tree any value
- * @param how what becomes of leaves and branches
- * @returns what became of the tree; undefined for what is neither leaf nor branch
- * @throws TypeError that names the path of a cycle in which something was found, RangeError for a tree that is too deep or
- * has too many places; what the functions throw
- */
+/** Folds a tree from its leaves up. */
 export function fold<R>(tree: unknown, how: Fold<R>): R | undefined {
   const { action, name = "model", strict = false, sorted = false, found, leaf, branch } = how;
   const above = new Map<object, string>();
@@ -217,10 +184,6 @@ function byStep(children: readonly (readonly [step: string, value: unknown])[]) 
 /**
  * Walks a tree of any depth, with cycles or without, in no particular order. This is what every region and release does:
  * fields are read as anybody reads them, since to ask each first whether it is a getter takes a fifth of a small training step.
- *
- * @param tree the tree
- * @param take whether an object is a leaf
- * @param more whether to go on
  */
 export function reach(
   tree: unknown,
@@ -282,13 +245,7 @@ function fieldOf(branch: object, key: string): unknown {
   return field?.get === undefined && field?.set === undefined ? field?.value : GETTER;
 }
 
-/**
- * Remembers a branch as it is now, to make it again.
- *
- * @param branch a branch
- * @returns makes a frozen branch of other children, as many and in the same order, with prototype, holes, getters and
- * symbols as they were; null for an object of a class, of which nobody knows what else belongs to it
- */
+/** Remembers a branch as it is now, to make it again. */
 export function copierOf(branch: object): ((children: readonly unknown[]) => object) | null {
   const prototype = Object.getPrototypeOf(branch);
   if (prototype === Set.prototype) return (children) => Object.freeze(new Set(children));
@@ -321,15 +278,7 @@ export function copierOf(branch: object): ((children: readonly unknown[]) => obj
   };
 }
 
-/**
- * Refuses a tree in which there is nothing of what a call is about: it is not what the caller took it for.
- *
- * @param found how many there are
- * @param model the tree
- * @param action what the caller was about to do, for the message
- * @param wanted what there must be
- * @throws TypeError where nothing was found
- */
+/** Refuses a tree in which there is nothing of what a call is about: it is not what the caller took it for. */
 export function checkFound(found: number, model: unknown, action: string, wanted: string): void {
   if (found > 0) return;
   const held = isBranch(model)
@@ -341,13 +290,7 @@ export function checkFound(found: number, model: unknown, action: string, wanted
   );
 }
 
-/**
- * Refuses a node of ours that is not plain data, as it could not be made again without losing its class.
- *
- * @param node the node
- * @param here what the caller was about to do and where, for the message
- * @throws TypeError for an object of a class
- */
+/** Refuses a node of ours that is not plain data, as it could not be made again without losing its class. */
 export function checkRecord(node: object, here: string): void {
   if (isRecord(node)) return;
   throw new TypeError(
@@ -364,23 +307,12 @@ function classError(branch: object, path: string, action: string): TypeError {
   );
 }
 
-/**
- * Names a place in a tree for a message.
- *
- * @param path its path
- * @param root what the tree itself is called
- * @returns the path, or words for the tree itself
- */
+/** Names a place in a tree for a message. */
 export function called(path: string, root = "the model itself"): string {
   return path === "" ? root : path;
 }
 
-/**
- * Tells whether a value is a plain record.
- *
- * @param value any object
- * @returns whether nobody's class stands behind it
- */
+/** Tells whether a value is a plain record. */
 export function isRecord(value: object): boolean {
   const prototype = Object.getPrototypeOf(value);
   return prototype === Object.prototype || prototype === null;

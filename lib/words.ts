@@ -7,21 +7,13 @@
 /**
  * Quotes a text for a message, and shortens it: names come from a file, may be long, and may hold what a terminal would
  * act upon.
- *
- * @param text any text
- * @returns it in quotes; control, format, private and unassigned characters and line ends escaped
  */
 export function quote(text: string): string {
   return JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text)
     .replace(/[\p{Other}\p{Zl}\p{Zp}]/gu, (point) => `\\u{${point.codePointAt(0)?.toString(16)}}`);
 }
 
-/**
- * Describes a value for a message.
- *
- * @param value anything
- * @returns a text in quotes and shortened, an object by its class, anything else as it prints
- */
+/** Describes a value for a message. */
 export function shown(value: unknown): string {
   if (typeof value === "string") return quote(value);
   if (typeof value === "function") return "a function";
@@ -29,12 +21,7 @@ export function shown(value: unknown): string {
   return `of class ${Object.getPrototypeOf(value)?.constructor?.name ?? "null"}`;
 }
 
-/**
- * Shows integers in a message.
- *
- * @param values extents or offsets
- * @returns them as people write them, the first 8 of many
- */
+/** Shows integers in a message. */
 export function listed(values: readonly number[]): string {
   return `(${values.slice(0, 8).join(", ")}${values.length > 8 ? ", …" : ""})`;
 }

@@ -110,13 +110,7 @@ class Inside extends Given {
   }
 }
 
-/**
- * Makes the registry of a device's arrays.
- *
- * @param memory where their blocks come from
- * @param elementsOf makes a typed array of a slot's elements
- * @returns the registry
- */
+/** Makes the registry of a device's arrays. */
 export function createArrays(
   memory: Memory,
   elementsOf: (slot: Slot<Elements>) => Float32Array | Float16Array,

@@ -22,14 +22,7 @@ export function runs(build: Build): boolean {
   return WebAssembly.validate(bytesOf(build, "local"));
 }
 
-/**
- * Compiles a build.
- *
- * @param build which one
- * @param kind the memory that it shall import as `env.memory`
- * @returns the module
- * @throws (rejects with) DeviceError "unsupported" where a policy of the page forbids it
- */
+/** Compiles a build. */
 export async function compile(build: Build, kind: MemoryKind): Promise<WebAssembly.Module> {
   try {
     return await WebAssembly.compile(bytesOf(build, kind));

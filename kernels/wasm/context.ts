@@ -94,13 +94,7 @@ export type Operate = <R>(body: (context: Context) => R) => R;
 
 const LINE = 64;
 
-/**
- * Makes what operations are run by.
- *
- * @param machine the parts of the device
- * @param check throws where the device may not be used any more
- * @returns the runner
- */
+/** Makes what operations are run by. */
 export function createContext(machine: Machine, check: () => void): Operate {
   const { memory, arrays, kernels, team, least } = machine;
   const scratch = { address: 0, bytes: 0 };

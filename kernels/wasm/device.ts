@@ -32,13 +32,7 @@ export interface Circumstances {
 const INITIAL_BYTES = 2 ** 20;
 const TIMEOUT_MS = 30_000;
 
-/**
- * Makes a handle.
- *
- * @param options the caller's, checked
- * @param circumstances what else to know
- * @returns the handle
- */
+/** Makes a handle. */
 export async function createDevice(
   options: WasmOptions,
   { around = (memory) => memory, build: forced, least = WORTH_A_THREAD }: Circumstances = {},

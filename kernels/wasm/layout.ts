@@ -38,12 +38,7 @@ const VECTOR = 4;
 const ONE_STRIP: readonly number[] = [16, 12];
 const FEWEST_LANES = 64;
 
-/**
- * Says how the kernels shall walk a tensor.
- *
- * @param tensor its logical shape (N, C, ...spatial), memory order and storage
- * @returns the layout
- */
+/** Says how the kernels shall walk a tensor. */
 export function layoutOf({ shape, format, dtype }: Omit<Tensor<unknown>, "data">): Layout {
   const { batch, channels, inner } = extents(shape);
   const last = format === "channelsLast" || inner === 1;
@@ -83,13 +78,7 @@ const CACHED_ALONE = 1 << 21;
 /** Lanes of a row up to which a block of a tensor that is read alone, 16 rows, is a page of memory. */
 const PAGED = 64;
 
-/**
- * Says whether a kernel walks columns in strips, which caches like and memory does not (`assembly/columns.ts`).
- *
- * @param layout the whole tensor's, of which threads walk parts at the same time
- * @param tensors how many of them the kernel reads and writes
- * @returns 1 for strips, as kernels take it
- */
+/** Says whether a kernel walks columns in strips, which caches like and memory does not (`assembly/columns.ts`). */
 export function inStrips({ elements, period }: Layout, tensors: number): 0 | 1 {
   const alone = tensors === 1;
   if (period !== null && (ONE_STRIP.includes(period) || (alone && period <= PAGED))) return 1;
@@ -107,15 +96,7 @@ export interface Part {
   readonly to: number;
 }
 
-/**
- * Shares a tensor out among threads: contiguous parts, as many as are worth it, equal but for what does not divide.
- *
- * @param elements number of elements
- * @param threads threads there are
- * @param least elements that a part must have to be worth a thread
- * @param multiple what every part but the last must be a multiple of
- * @returns one part per thread that works, in order
- */
+/** Shares a tensor out among threads: contiguous parts, as many as are worth it, equal but for what does not divide. */
 export function partsOf(
   elements: number,
   threads: number,

@@ -41,9 +41,6 @@ const LAST = MOST_PAGES * PAGE - LINE;
  * A block that is given back serves the next request of its size at once, so that a training step gets the blocks of the
  * step before. Where there is none, neighbours are joined and the lowest span that suffices is split; only then the
  * memory grows, which never moves what is in it.
- *
- * @param memory the memory
- * @returns the allocator
  */
 export function createMemory(memory: WebAssembly.Memory): Memory {
   const sizes = new Map<number, number>(); // Blocks in use, by address.

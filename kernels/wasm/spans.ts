@@ -29,11 +29,7 @@ interface Chunk {
 /** Spans of a chunk: a search looks at all chunks and into few, so that it takes the root of what a list would. */
 const LONGEST = 256;
 
-/**
- * Makes an empty collection of spans.
- *
- * @returns the collection
- */
+/** Makes an empty collection of spans. */
 export function createSpans(): Spans {
   const chunks: Chunk[] = [];
 

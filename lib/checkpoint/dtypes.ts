@@ -51,12 +51,7 @@ export const DTYPES: ReadonlyMap<string, Elements> = new Map<StoredDType, Elemen
   ["BOOL", known(Uint8Array)],
 ]);
 
-/**
- * Multiplies extents. Those that are 0 count last, so that a shape is too large or not whatever their order.
- *
- * @param shape extents, integers >= 0
- * @returns the number of elements; infinity where the others' product is over 2^53 - 1
- */
+/** Multiplies extents. Those that are 0 count last, so that a shape is too large or not whatever their order. */
 export function countElements(shape: readonly number[]): number {
   // Rounding cannot bring a product back under the limit: no factor is below 1.
   const product = shape.reduce((product, extent) => product * (extent || 1), 1);
@@ -64,13 +59,7 @@ export function countElements(shape: readonly number[]): number {
   return shape.includes(0) ? 0 : product;
 }
 
-/**
- * Counts the bytes of elements.
- *
- * @param count how many there are
- * @param elements what they are
- * @returns their bytes; no integer where elements of 4 or 6 bits do not fill the last one
- */
+/** Counts the bytes of elements. */
 export function countBytes(count: number, { bits }: Elements): number {
   return count * (bits / 8);
 }

@@ -8,15 +8,7 @@ import { countBytes, countElements, DTYPES } from "./dtypes.ts";
 import type { StoredArray } from "./stored_array.ts";
 import { listed, shown } from "../words.ts";
 
-/**
- * Takes a Map or a plain record apart.
- *
- * @param given what the caller gave
- * @param what what it is to be, for the message
- * @param action what the caller was about to do, for the message
- * @returns its entries in their order
- * @throws TypeError for anything else
- */
+/** Takes a Map or a plain record apart. */
 export function entriesOf(
   given: unknown,
   what: string,
@@ -33,14 +25,7 @@ export function entriesOf(
   );
 }
 
-/**
- * Checks that a value is a stored array.
- *
- * @param array what the caller gave
- * @param what what it is to be, for the message
- * @param action what the caller was about to do, for the message
- * @throws TypeError or RangeError that says what does not fit
- */
+/** Checks that a value is a stored array. */
 export function checkStored(
   array: unknown,
   what: string,

@@ -68,12 +68,7 @@ function roundToFloat32(value: bigint): number {
 
 const HALF_MIN_NORMAL = 2 ** -14;
 
-/**
- * Reads the bits of a half-precision number.
- *
- * @param bits 16 bits
- * @returns its value
- */
+/** Reads the bits of a half-precision number. */
 export function fromHalf(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;
   const [exponent, fraction] = [bits >> 10 & 31, bits & 1023];
@@ -84,12 +79,7 @@ export function fromHalf(bits: number): number {
       : 2 ** (exponent - 15) * (1 + fraction / 1024));
 }
 
-/**
- * Rounds a number to half precision, to the nearest and in ties to even.
- *
- * @param value a number
- * @returns its 16 bits; infinity where it is too large, 0x7e00 for NaN
- */
+/** Rounds a number to half precision, to the nearest and in ties to even. */
 export function toHalf(value: number): number {
   const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
   const size = Math.abs(value);

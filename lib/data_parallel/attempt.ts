@@ -12,12 +12,7 @@ export interface Attempt<T> {
   readonly get: () => T;
 }
 
-/**
- * Runs a body at once and keeps what it throws.
- *
- * @param body what to run
- * @returns its result or its failure
- */
+/** Runs a body at once and keeps what it throws. */
 export function attempt<T>(body: () => T): Attempt<T> {
   try {
     const value = body();

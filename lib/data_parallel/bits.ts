@@ -4,22 +4,12 @@
  * @module
  */
 
-/**
- * Looks at float32 values as words of 32 bits.
- *
- * @param values the values; the words share their memory
- * @returns as many words
- */
+/** Looks at float32 values as words of 32 bits. */
 export function wordsOf(values: Float32Array<ArrayBuffer>): Uint32Array<ArrayBuffer> {
   return new Uint32Array(values.buffer, values.byteOffset, values.length);
 }
 
-/**
- * Makes float32 values of words that travelled as numbers.
- *
- * @param words integers in [0, 2^32), each the bits of a value
- * @returns the values, bit by bit
- */
+/** Makes float32 values of words that travelled as numbers. */
 export function fromWords(words: Float64Array): Float32Array<ArrayBuffer> {
   return new Float32Array(Uint32Array.from(words).buffer);
 }
@@ -38,9 +28,6 @@ const LANES: readonly [Lane, Lane] = [
  *
  * Every step is a bijection of the state for a given word, and of the word for a given state: sequences of one length
  * that differ in a single word never have the same digest. Others have it by chance once in 2^64.
- *
- * @param words the words
- * @returns the digest, two integers in [0, 2^32)
  */
 export function digest(words: ArrayLike<number>): readonly [number, number] {
   const [a, b] = LANES.map((lane) => condense(words, lane));

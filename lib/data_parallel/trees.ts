@@ -58,15 +58,7 @@ interface Flattened<A> {
   readonly fixed: boolean;
 }
 
-/**
- * Takes a tree apart: arrays and tensors of the device and null, in branches as in `lib/tree.ts`.
- *
- * @param device the device that the arrays live on
- * @param tree the tree; it is not changed, and what changes it later changes nothing here
- * @param kind what it may be made of
- * @returns its parts
- * @throws TypeError or RangeError that names the path of what does not belong
- */
+/** Takes a tree apart: arrays and tensors of the device and null, in branches as in `lib/tree.ts`. */
 export function flatten<A, T>(
   device: Pick<Device<A>, "owns" | "describe">,
   tree: T,
@@ -165,13 +157,7 @@ function mark(text: string): string {
   return digest(encoder.encode(text)).map((word) => word.toString(16).padStart(8, "0")).join("");
 }
 
-/**
- * Reads all arrays of a tree back, in one transfer where the device can, else in one submit.
- *
- * @param device where they live
- * @param flat the tree
- * @returns their elements side by side
- */
+/** Reads all arrays of a tree back, in one transfer where the device can, else in one submit. */
 export async function readBack<A>(
   device: Device<A>,
   { leaves, total }: Pick<Flat<A, unknown>, "leaves" | "total">,
@@ -187,14 +173,7 @@ export async function readBack<A>(
   return all;
 }
 
-/**
- * Uploads elements as arrays like those of a tree, in one submit.
- *
- * @param device where they shall live
- * @param leaves the arrays that they shall be like
- * @param all their elements side by side
- * @returns new arrays
- */
+/** Uploads elements as arrays like those of a tree, in one submit. */
 export function uploadLike<A>(
   device: Device<A>,
   leaves: readonly Leaf<A>[],
@@ -207,12 +186,7 @@ export function uploadLike<A>(
   );
 }
 
-/**
- * Tells whether a record says that it is a tensor.
- *
- * @param node any object
- * @returns whether it has a tensor's fields; what stands in them is not looked at
- */
+/** Tells whether a record says that it is a tensor. */
 export function isTensor(node: object): node is { readonly data: unknown } {
   return "data" in node && "shape" in node && "dtype" in node && "format" in node;
 }
@@ -220,9 +194,6 @@ export function isTensor(node: object): node is { readonly data: unknown } {
 /**
  * Tells whether a record looks like an array of some device, such as one that was freed: it must not pass for a branch that
  * has nothing in it. The arrays of our devices are frozen.
- *
- * @param node any object
- * @returns whether it is frozen and has a text `device` and nothing but functions besides
  */
 export function claimsArray(node: object): boolean {
   return Object.isFrozen(node) && Object.hasOwn(node, "device") &&

@@ -9,14 +9,7 @@ import { sum } from "../moments.ts";
 import { display } from "./failures.ts";
 import type { LocalFlow } from "./flow.ts";
 
-/**
- * Checks that a rank's contribution is what collectives carry.
- *
- * @param values what the rank brought
- * @param name the call, for the message
- * @returns the same array
- * @throws TypeError where it is no Float64Array
- */
+/** Checks that a rank's contribution is what collectives carry. */
 export function checkContribution(values: Float64Array, name: string): Float64Array {
   if (values instanceof Float64Array) return values;
   throw new TypeError(
@@ -24,38 +17,17 @@ export function checkContribution(values: Float64Array, name: string): Float64Ar
   );
 }
 
-/**
- * Checks a rank's contribution and copies it, so that the rank may go on writing to its own.
- *
- * @param values what the rank brought
- * @param name the call, for the message
- * @returns a copy
- * @throws TypeError where it is no Float64Array
- */
+/** Checks a rank's contribution and copies it, so that the rank may go on writing to its own. */
 export function copyContribution(values: Float64Array, name: string): Float64Array<ArrayBuffer> {
   return checkContribution(values, name).slice() as Float64Array<ArrayBuffer>; // Never of shared memory.
 }
 
-/**
- * Folds the contributions of all ranks in rank order.
- *
- * @param all the contributions, at least one
- * @param combine folds two into one of the same length
- * @returns the total; it may be one of the contributions, or whatever else combine has returned
- * @throws what combine throws, and TypeError where it returns something else
- */
+/** Folds the contributions of all ranks in rank order. */
 export function fold(all: readonly Float64Array[], combine: Combine): Float64Array {
   return checkTotal(all.reduce((a, b) => combine(a, b)), all[0].length, combine);
 }
 
-/**
- * Folds values in rank order into memory that is there already.
- *
- * @param total receives the total; none of the contributions
- * @param all the contributions, at least one, each as long as the total
- * @param combine folds two into one of the same length
- * @throws what combine throws, and TypeError where it returns something else
- */
+/** Folds values in rank order into memory that is there already. */
 export function foldInto(
   total: Float64Array,
   all: readonly Float64Array[],
@@ -68,15 +40,7 @@ export function foldInto(
   for (const values of others) for (let i = 0; i < total.length; i++) total[i] += values[i];
 }
 
-/**
- * Checks what `combine` has returned.
- *
- * @param total what it returned
- * @param length of its arguments
- * @param combine for its name
- * @returns the total
- * @throws TypeError where it is no Float64Array of that length
- */
+/** Checks what `combine` has returned. */
 export function checkTotal(total: Float64Array, length: number, combine: Combine): Float64Array {
   if (total instanceof Float64Array && total.length === length) return total;
   throw new TypeError(
@@ -87,14 +51,7 @@ export function checkTotal(total: Float64Array, length: number, combine: Combine
   );
 }
 
-/**
- * Cuts an array into as many parts as there are ranks.
- *
- * @param length of the array
- * @param rank whose part
- * @param worldSize number of ranks
- * @returns where the part begins and ends
- */
+/** Cuts an array into as many parts as there are ranks. */
 export function shareOf(
   length: number,
   rank: number,
@@ -103,14 +60,7 @@ export function shareOf(
   return [Math.floor(rank * length / worldSize), Math.floor((rank + 1) * length / worldSize)];
 }
 
-/**
- * Hands out what all ranks brought.
- *
- * @param flow what becomes of the values
- * @param all the contributions, in rank order
- * @returns what a rank gets; each call makes new arrays
- * @throws what folding throws, at once
- */
+/** Hands out what all ranks brought. */
 export function conclude(
   flow: LocalFlow,
   all: readonly Float64Array[],

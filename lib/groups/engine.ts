@@ -54,12 +54,7 @@ export interface Engine {
   readonly split: (request: Request) => Promise<Engine>;
 }
 
-/**
- * Makes the record that users see.
- *
- * @param engine one rank's end
- * @returns the group, frozen
- */
+/** Makes the record that users see. */
 export function processGroup(engine: Engine): ProcessGroup {
   const { rank, worldSize } = engine;
   const meet = (request: Request) => engine.meet(checkSignal(request));
@@ -123,26 +118,14 @@ export function processGroup(engine: Engine): ProcessGroup {
   return Object.freeze(group);
 }
 
-/**
- * Finds a rank's sub-group.
- *
- * @param wishes `[color, key]` of every rank, in rank order
- * @param rank whose sub-group
- * @returns the old ranks of its members, in the order of their new ones
- */
+/** Finds a rank's sub-group. */
 export function membersOf(wishes: readonly Float64Array[], rank: number): readonly number[] {
   return [...wishes.keys()]
     .filter((other) => wishes[other][0] === wishes[rank][0])
     .sort((a, b) => wishes[a][1] - wishes[b][1] || a - b);
 }
 
-/**
- * Checks a number of ranks and a deadline.
- *
- * @param worldSize number of ranks
- * @param timeoutMs milliseconds, or Infinity
- * @throws RangeError for impossible ones
- */
+/** Checks a number of ranks and a deadline. */
 export function checkWorld(worldSize: number, timeoutMs: number): void {
   if (!Number.isSafeInteger(worldSize) || worldSize < 1) {
     throw new RangeError(
@@ -152,13 +135,7 @@ export function checkWorld(worldSize: number, timeoutMs: number): void {
   checkTimeout(timeoutMs);
 }
 
-/**
- * Checks a deadline: what timers can hold, or Infinity.
- *
- * @param timeoutMs milliseconds, or Infinity
- * @param name what the caller calls it
- * @throws RangeError for an impossible one
- */
+/** Checks a deadline: what timers can hold, or Infinity. */
 export function checkTimeout(timeoutMs: number, name = "timeoutMs"): void {
   const longest = 2 ** 31 - 1;
   if (timeoutMs === Infinity || (timeoutMs > 0 && timeoutMs <= longest)) return;
@@ -188,12 +165,7 @@ export function valuesNow({ values, make }: Request): Float64Array {
   return make ? make() : values as Float64Array;
 }
 
-/**
- * Makes the `meetNow` of an engine that has none.
- *
- * @param reason what it would take, as in "as ..."
- * @returns what throws
- */
+/** Makes the `meetNow` of an engine that has none. */
 export function cannotBlock(reason: string): Engine["meetNow"] {
   return ({ name }) => {
     throw new TypeError(`Cannot hold up the thread in ${name} as ${reason}`);
@@ -211,9 +183,6 @@ function named(kind: string, options?: CollectiveOptions): Pick<Request, "name" 
 /**
  * Names a function as it is compared across ranks. So is what is declared of it: who cuts arrays and who does not would
  * wait for each other.
- *
- * @param combine what a rank passed as such
- * @returns a name
  */
 export function nameOf(combine: Combine): string {
   const name = combine?.name || "an unnamed function";

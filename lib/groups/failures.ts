@@ -27,13 +27,7 @@ export function toPlain({ message, code, ranks }: CollectiveError): PlainFailure
   return { message, code, ranks };
 }
 
-/**
- * Makes the error again from its plain data.
- *
- * @param failure what was sent
- * @param options `cause`, where this rank has it
- * @returns a new error
- */
+/** Makes the error again from its plain data. */
 export function fromPlain(
   { message, code, ranks }: PlainFailure,
   options?: ErrorOptions,
@@ -43,9 +37,6 @@ export function fromPlain(
 
 /**
  * Says what a thrown value says, whatever it is: a message may be no text, a getter throw, a proxy refuse to be looked at.
- *
- * @param error what was thrown
- * @returns its message, never empty; never throws
  */
 export function messageOf(error: unknown): string {
   return textOf(() => (error instanceof Error ? error.message : error)) || "no message";
@@ -66,14 +57,7 @@ function textOf(look: () => unknown): string {
   }
 }
 
-/**
- * Compares what all ranks brought to a call.
- *
- * @param call the number of the call
- * @param sayings one of each rank, in rank order
- * @param cause this rank's own failure, or that of the first that failed
- * @returns null where all brought the same; else the error for all of them
- */
+/** Compares what all ranks brought to a call. */
 export function judge(
   call: number,
   sayings: readonly Saying[],
@@ -203,12 +187,7 @@ export function busyError(name: string): TypeError {
   );
 }
 
-/**
- * Says that a seat is taken.
- *
- * @param rank whose seat
- * @returns the error
- */
+/** Says that a seat is taken. */
 export function takenBefore(rank: number): TypeError {
   return new TypeError(
     `Cannot take the seat of rank ${rank} as each seat may be taken once: it was taken before; ` +

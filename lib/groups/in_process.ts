@@ -130,14 +130,7 @@ export async function runRanks<T>(
   return results.map((result) => (result as PromiseFulfilledResult<T>).value);
 }
 
-/**
- * Makes the ranks of one thread.
- *
- * @param worldSize number of ranks, >= 1
- * @param options the deadline
- * @returns their ends
- * @throws RangeError for an impossible number of ranks or deadline
- */
+/** Makes the ranks of one thread. */
 export function createWorld(worldSize: number, { timeoutMs = 60_000 }: InProcessOptions): World {
   checkWorld(worldSize, timeoutMs);
   const roll = createRoll();

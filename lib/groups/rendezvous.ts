@@ -91,16 +91,7 @@ interface Round {
   ready: number;
 }
 
-/**
- * Makes a meeting point.
- *
- * @param members the ranks in the world of its ranks
- * @param roll who of the world has left
- * @param timeoutMs how long the first rank to arrive at a call waits for the others, in ms of this thread's own;
- * may be Infinity
- * @param inside the group and the call that this is a part of
- * @returns the meeting point, shared by all ranks
- */
+/** Makes a meeting point. */
 export function createRendezvous(
   members: readonly number[],
   roll: Roll,

@@ -58,25 +58,14 @@ const RANKS: Readonly<Record<LayerKind, readonly [least: number, most: number, c
   batchNorm: [2, Infinity, "at least 2D"],
 };
 
-/**
- * Tells whether a node of a model says that it is one of ours.
- *
- * @param node a plain record
- * @returns whether its kind is one of the four, or it has the fields of a layer and another kind
- */
+/** Tells whether a node of a model says that it is one of ours. */
 export function claimsLayer(node: object): node is { readonly kind: LayerKind } {
   // Not node.kind: a getter is not to be called.
   const kind = Object.getOwnPropertyDescriptor(node, "kind")?.value;
   return isKind(kind) || (kind !== undefined && "processGroup" in node && "state" in node);
 }
 
-/**
- * Checks that a record is a layer; where its vectors lie nobody can tell here.
- *
- * @param layer the record
- * @param action what the caller was about to do, for the message
- * @throws TypeError or RangeError that says what does not fit
- */
+/** Checks that a record is a layer; where its vectors lie nobody can tell here. */
 export function checkLayer<A>(
   layer: BatchNormLayer<A> | LazyBatchNormLayer,
   action: string,
@@ -121,14 +110,7 @@ function checkLazy(lazy: LazyOptions, action: string): void {
   firstState(1, lazy, action);
 }
 
-/**
- * Checks that a batch has a rank that the layer takes.
- *
- * @param kind the layer's kind
- * @param shape the batch's shape
- * @param action what the caller was about to do, for the message
- * @throws TypeError in PyTorch's words
- */
+/** Checks that a batch has a rank that the layer takes. */
 export function checkRank(kind: LayerKind, shape: readonly number[], action: string): void {
   const [least, most, called] = RANKS[kind];
   if (!Array.isArray(shape) || (shape.length >= least && shape.length <= most)) return;
@@ -138,12 +120,7 @@ export function checkRank(kind: LayerKind, shape: readonly number[], action: str
   );
 }
 
-/**
- * Tells which batches a layer takes.
- *
- * @param layer with its kind
- * @returns the least and the largest rank
- */
+/** Tells which batches a layer takes. */
 export function ranksOf(
   { kind }: { readonly kind: LayerKind },
 ): { readonly least: number; readonly most: number } {
@@ -151,13 +128,7 @@ export function ranksOf(
   return { least, most };
 }
 
-/**
- * Makes the error for a layer that must have a state and has none.
- *
- * @param layer with its kind
- * @param action what the caller was about to do, for the message
- * @returns the error
- */
+/** Makes the error for a layer that must have a state and has none. */
 export function lazyError({ kind }: { readonly kind: LayerKind }, action: string): TypeError {
   return new TypeError(
     `Cannot ${action} as a lazy ${kind} must have seen its channels first, ` +
@@ -169,13 +140,7 @@ function isKind(kind: unknown): kind is LayerKind {
   return typeof kind === "string" && Object.hasOwn(RANKS, kind);
 }
 
-/**
- * Checks all fields of a layer but its state.
- *
- * @param settings the fields
- * @param action what the caller was about to do, for the message
- * @throws TypeError that says what does not fit
- */
+/** Checks all fields of a layer but its state. */
 export function checkSettings(
   { kind, processGroup, activation, frozen }: LayerSettings,
   action: string,

@@ -21,15 +21,7 @@ export interface LayerEffects<A> {
   readonly groups?: Readonly<Record<string, ReduceGroup>>;
 }
 
-/**
- * Finds a group by the name that a layer calls it by.
- *
- * @param name the name
- * @param effects with the groups
- * @param action what the caller was about to do, for the message
- * @returns the group
- * @throws TypeError where there is none of that name, or what is there is no group
- */
+/** Finds a group by the name that a layer calls it by. */
 export function namedGroup<A>(
   name: string,
   effects: LayerEffects<A>,

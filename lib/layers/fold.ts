@@ -79,16 +79,7 @@ export function foldBatchNorm(
   return folded(hostState, layer, inputRank, "fold the batch norm");
 }
 
-/**
- * Folds as {@linkcode foldBatchNorm} does.
- *
- * @param hostState the batch norm, on the host; it is not changed
- * @param layer the layer before it; it is not changed
- * @param inputRank rank of the batches that the batch norm normalizes
- * @param action what the caller was about to do, for the message
- * @returns a frozen layer of new arrays
- * @throws what `foldBatchNorm` throws
- */
+/** Folds as {@linkcode foldBatchNorm} does. */
 export function folded(
   hostState: BatchNormState<Float32Array>,
   layer: LinearLayer,

@@ -153,25 +153,14 @@ export function materializeLayer<A, L extends BatchNormLayer<A> | LazyBatchNormL
   return withState(layer, layer.state);
 }
 
-/**
- * Tells whether a checked layer has no state yet.
- *
- * @param layer the layer
- * @returns whether its channels are still to be learnt
- */
+/** Tells whether a checked layer has no state yet. */
 export function isLazy<A>(
   layer: BatchNormLayer<A> | LazyBatchNormLayer,
 ): layer is LazyBatchNormLayer {
   return layer.state === null;
 }
 
-/**
- * Replaces a layer's state.
- *
- * @param layer the layer; it is not changed
- * @param state its new state
- * @returns a frozen layer with all other fields of the given one; the given one itself where the state is its own
- */
+/** Replaces a layer's state. */
 export function withState<A, L extends BatchNormLayer<A> | LazyBatchNormLayer>(
   layer: L,
   state: BatchNormState<A>,

@@ -48,18 +48,7 @@ export function isLayer<A>(value: object): value is AnyLayer<A> {
   return claimsLayer(value);
 }
 
-/**
- * Replaces the nodes of a model that are meant.
- *
- * @param model the tree that the nodes were found in; it is not changed
- * @param nodes all nodes that were found
- * @param only which paths are meant
- * @param action what the caller was about to do, for the message
- * @param replace makes the new node; called once for each, with the first of its paths that is meant
- * @returns a tree of the same make, frozen where it is new; the given one where nothing changed
- * @throws what `replace` throws; TypeError for a node that is replaced and stands at several paths, of which `only` takes
- * some
- */
+/** Replaces the nodes of a model that are meant. */
 export function replaceNodes<T, N extends object>(
   model: T,
   nodes: Nodes<N>,

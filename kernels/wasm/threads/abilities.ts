@@ -6,11 +6,7 @@
 
 import { mayBlock, sharesMemory } from "../../../lib/threads.ts";
 
-/**
- * Says why a team has one thread here, whatever is asked for.
- *
- * @returns a clause, or null where it may have more
- */
+/** Says why a team has one thread here, whatever is asked for. */
 export function whyOneThread(): string | null {
   if (!sharesMemory()) {
     return "threads may not share memory: serve the page with Cross-Origin-Opener-Policy: same-origin and " +

@@ -19,9 +19,6 @@ export interface HelperPort {
  *
  * A helper spins for its next call first, as waking a thread costs more than most kernels. Then it sleeps, and now and
  * then returns to its event loop: only there can it be terminated in Deno.
- *
- * @param port the way to who made this thread
- * @param layout where the words lie
  */
 export function helper(port: HelperPort, layout: Layout): void {
   port.onmessage = async ({ data: { module, memory, control, slot, kernels } }) => {

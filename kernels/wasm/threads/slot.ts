@@ -28,23 +28,12 @@ const SPIN_MS = { least: 0.02, most: 0.1, retry: 16 } as const;
 /** How long the caller sleeps at a stretch, in ms. */
 const SLICE_MS = 50;
 
-/**
- * Makes the buffer of the control words.
- *
- * @param slots how many helpers there are
- * @returns zeros: no call was handed over, none has failed
- */
+/** Makes the buffer of the control words. */
 export function controlBuffer(slots: number): SharedArrayBuffer {
   return new SharedArrayBuffer(slots * LAYOUT.slotBytes);
 }
 
-/**
- * Opens the slot of a helper.
- *
- * @param control the buffer of the control words
- * @param index which slot, >= 0
- * @returns functions for the one thread that calls
- */
+/** Opens the slot of a helper. */
 export function openSlot(control: SharedArrayBuffer, index: number): Slot {
   const at = index * LAYOUT.slotBytes;
   const words = new Int32Array(control, at, LAYOUT.slotBytes / 4);

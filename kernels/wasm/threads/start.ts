@@ -48,13 +48,7 @@ type NodeWorkerClass = new (
   options: { readonly eval: true; readonly execArgv: readonly string[] },
 ) => NodeWorker;
 
-/**
- * Starts a thread as the platform has them.
- *
- * @param listener who is told what becomes of it
- * @returns the thread
- * @throws DeviceError "unsupported" where there are no workers
- */
+/** Starts a thread as the platform has them. */
 export const startThread: StartThread = (listener) => {
   const NodeWorker = nodeWorkers();
   if (NodeWorker) return nodeThread(NodeWorker, listener);

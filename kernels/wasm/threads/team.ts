@@ -24,14 +24,7 @@ export { whyOneThread };
 export interface Team {
   /** Threads, the caller's included. */
   readonly threads: number;
-  /**
-   * Runs a kernel on the first `parts.length` threads, each with its own arguments, and returns when all are done.
-   *
-   * @param kernel name of an exported function
-   * @param parts the arguments of each thread, the caller's first; at most `threads`
-   * @throws DeviceError "lost" where a thread died, trapped or did not finish in time, then and ever after; or the team was
-   * closed. TypeError and RangeError, with nothing run, for a kernel that is not there, or parts that do not fit
-   */
+  /** Runs a kernel on the first `parts.length` threads, each with its own arguments, and returns when all are done. */
   readonly run: (kernel: string, parts: readonly (readonly number[])[]) => void;
   /** Ends the helpers. Again: does nothing. Without it they end with the program, which they do not keep alive. */
   readonly close: () => void;
@@ -64,12 +57,6 @@ interface Kernel {
  *
  * A team belongs to the thread that made it, which may itself be a worker. What runs in the helpers needs no permission
  * and loads no file. An idle helper sleeps; it wakes once a second to see whether it was terminated.
- *
- * @param options what the team works with
- * @param start how a helper's thread is started; the platform's way by default
- * @returns the team
- * @throws (rejects with) DeviceError "unsupported" where this thread may not block, or there is no shared memory or no
- * worker, or a policy of the page forbids it; "lost" where a helper could not be started in time. TypeError, RangeError for impossible options
  *
  * @example Two threads fill one memory
  * ```ts ignore

@@ -69,15 +69,7 @@ export interface Exported {
   readonly axis: number;
 }
 
-/**
- * Makes a state of another framework's vectors and settings.
- *
- * @param weights the vectors under the framework's names, of equal length >= 1; weight and bias may be missing
- * @param options settings
- * @param framework whose they are
- * @returns a frozen state that shares no memory with the vectors, and the format
- * @throws TypeError or RangeError that says what does not fit
- */
+/** Makes a state of another framework's vectors and settings. */
 export function importBatchNorm(
   weights: object,
   options: ImportBatchNormOptions,
@@ -120,15 +112,7 @@ export function importBatchNorm(
   return Object.freeze({ state, format });
 }
 
-/**
- * Takes of a state what another framework wants.
- *
- * @param state the state, on the host; it is not changed
- * @param options count and format
- * @param framework who wants it
- * @returns copies of its vectors, and its settings in the other convention
- * @throws TypeError or RangeError that says what does not fit
- */
+/** Takes of a state what another framework wants. */
 export function exportBatchNorm(
   state: BatchNormState<Float32Array>,
   options: ExportBatchNormOptions,
@@ -173,9 +157,6 @@ export function exportBatchNorm(
  *
  * A weight of up to 15 decimal places comes back exactly when this is done twice. Others are subtracted in float64: for
  * weights in [0.5, 1] that is exact, so they come back too.
- *
- * @param weight a number in [0, 1]
- * @returns 1 - weight
  */
 export function complement(weight: number): number {
   const decimal = oneLess(weight);

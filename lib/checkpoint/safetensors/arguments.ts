@@ -19,13 +19,7 @@ export interface Piece {
   readonly bytes: Uint8Array;
 }
 
-/**
- * Reads the tensors that are to be written.
- *
- * @param tensors what the caller gave as tensors
- * @returns a piece of the file for each
- * @throws TypeError or RangeError that names the tensor
- */
+/** Reads the tensors that are to be written. */
 export function piecesOf(tensors: unknown): Piece[] {
   return entriesOf(tensors, "tensors", ACTION).map(([name, array]) => {
     checkText(name, "a tensor's name");
@@ -39,13 +33,7 @@ export function piecesOf(tensors: unknown): Piece[] {
   });
 }
 
-/**
- * Reads the metadata that are to be written.
- *
- * @param metadata what the caller gave as metadata
- * @returns pairs of texts
- * @throws TypeError or RangeError that names the entry
- */
+/** Reads the metadata that are to be written. */
 export function textsOf(metadata: unknown): [string, string][] {
   return entriesOf(metadata, "metadata", ACTION).map(([name, text]) => {
     checkText(name, "a name of the metadata");

@@ -46,13 +46,7 @@ export interface Header {
 /** An entry and where the text gives its offsets. */
 type Placed = Entry & { readonly at: number };
 
-/**
- * Reads the header and checks it against the file.
- *
- * @param bytes the whole file
- * @returns its entries and metadata
- * @throws SafetensorsError for whatever does not fit
- */
+/** Reads the header and checks it against the file. */
 export function readHeader(bytes: Uint8Array): Header {
   const data = 8 + headerLength(bytes);
   const text = decode(bytes.subarray(8, data));

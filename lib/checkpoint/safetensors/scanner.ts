@@ -49,10 +49,6 @@ const ESCAPES: readonly string[] = [...`"\\/bfnrt`];
 /**
  * Makes a scanner, strict as RFC 8259 is, and stricter: lone surrogates, repeated names and integers in any other
  * spelling than plain digits are refused. Its time is linear in the length of the text.
- *
- * @param text the text
- * @param refuse throws
- * @returns a scanner at the start of the text
  */
 export function scan(text: string, refuse: Refuse): Scanner {
   let at = 0;

@@ -36,12 +36,7 @@ const SIGNATURES: readonly Signature[] = [
   ],
 ];
 
-/**
- * Names the format of a file that is none of safetensors.
- *
- * @param bytes the file
- * @returns words to follow the message's, with what to do; empty where nothing is known of such a beginning
- */
+/** Names the format of a file that is none of safetensors. */
 export function lookOf(bytes: Uint8Array): string {
   const start = String.fromCharCode(...bytes.subarray(0, 64));
   const found = SIGNATURES.find(([begin]) =>

@@ -44,17 +44,7 @@ export interface Contents<A> {
   readonly entries: readonly Entry<A>[];
 }
 
-/**
- * Finds the nodes of a model and their entries.
- *
- * @param device the device that its arrays live on
- * @param model a tree
- * @param action what the caller was about to do, for the message
- * @param options how its names become those of the dict
- * @returns its nodes and names
- * @throws TypeError or RangeError that names the path of what does not belong, or a name that two nodes would have; where
- * there is no node
- */
+/** Finds the nodes of a model and their entries. */
 export function contentsOf<A>(
   device: Device<A>,
   model: unknown,

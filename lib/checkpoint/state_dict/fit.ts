@@ -48,14 +48,7 @@ type Reading = { readonly value: Value } | { readonly misfit: string };
 /** What was found for a node, and by which name first. */
 type Finding = Map<Entry<unknown>["slot"], { readonly name: string; readonly value: Value }>;
 
-/**
- * Puts a state dict against a model.
- *
- * @param entries the model's
- * @param given the state dict
- * @param version PyTorch's version of the state dict
- * @returns what there is for which node, and what does not fit
- */
+/** Puts a state dict against a model. */
 export function compare<A>(
   entries: readonly Entry<A>[],
   given: StateDict,
@@ -156,13 +149,7 @@ function unlike(
   return `unlike ${quote(other.name)}, which is the same node`;
 }
 
-/**
- * Compares bit by bit.
- *
- * @param a elements or a counter
- * @param b others, as many
- * @returns whether they are the same
- */
+/** Compares bit by bit. */
 export function sameValue(a: Value, b: Value): boolean {
   if (typeof a === "number" || typeof b === "number") return a === b;
   const [x, y] = [a, b].map(({ buffer, byteOffset, length }) =>

@@ -65,12 +65,7 @@ const VECTORS = [
   ["running_var", "runningVar"],
 ] as const;
 
-/**
- * Tells whether a value says that it is a node of ours; whether it is a sound one is another question.
- *
- * @param value any object
- * @returns whether it looks like a layer, a state, a tensor, an array of a device or a typed array of the host
- */
+/** Tells whether a value says that it is a node of ours; whether it is a sound one is another question. */
 export function claimsNode(value: object): boolean {
   return ArrayBuffer.isView(value) || claimsTensor(value) || claimsLayer(value) ||
     claimsState(value) || claimsArray(value);
@@ -82,16 +77,7 @@ function claimsTensor(value: object): boolean {
   return isTensor(value) && typeof data === "object" && data !== null;
 }
 
-/**
- * Takes a node apart.
- *
- * @param device the device that its arrays live on
- * @param node what {@linkcode claimsNode} has told of, or an array of the device
- * @param path the first of the paths that it stands at
- * @param action what the caller was about to do, for the message
- * @returns its arrays and its counter, and how to put it together of others
- * @throws TypeError or RangeError that names the path where it is no sound node
- */
+/** Takes a node apart. */
 export function partOf<A>(
   device: Device<A>,
   node: object,

@@ -54,12 +54,7 @@ export function createAgreement(): Agreement {
 
 const NOTHING = [0, 0] as const;
 
-/**
- * Writes what a rank says as bytes. A text that is too long is cut, and told apart from others by its hash.
- *
- * @param bytes room for it, `SAYING_BYTES`, all 0
- * @param saying what the rank says
- */
+/** Writes what a rank says as bytes. A text that is too long is cut, and told apart from others by its hash. */
 export function encodeSaying(bytes: Uint8Array, { failed, text }: Saying): void {
   bytes[0] = failed ? 1 : 0;
   const encoder = new TextEncoder();
@@ -70,12 +65,7 @@ export function encodeSaying(bytes: Uint8Array, { failed, text }: Saying): void 
   encoder.encodeInto(end, bytes.subarray(1 + written).fill(0));
 }
 
-/**
- * Reads what all ranks say.
- *
- * @param bytes `SAYING_BYTES` of each rank
- * @returns the sayings, in rank order
- */
+/** Reads what all ranks say. */
 export function decodeSayings(bytes: Uint8Array): readonly Saying[] {
   const decoder = new TextDecoder();
   return Array.from({ length: bytes.length / SAYING_BYTES }, (_, rank) => {

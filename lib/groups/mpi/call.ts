@@ -56,15 +56,7 @@ export function failedAlone(call: Call, rank: number, worldSize: number): Collec
   return judge(call.number, sayings, call.failure?.cause)!;
 }
 
-/**
- * What is known of a call whose time is up.
- *
- * @param call this rank's
- * @param present where the others say they stand; the rest are missing
- * @param place this rank, and how many there are
- * @param timeoutMs how long the call may take
- * @returns the error
- */
+/** What is known of a call whose time is up. */
 export function lateOf(
   call: Call,
   present: ReadonlyMap<number, Presence>,

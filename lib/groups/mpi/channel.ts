@@ -25,13 +25,7 @@ export interface Channel extends Place {
   readonly test: () => boolean;
 }
 
-/**
- * Opens a communicator.
- *
- * @param library the library
- * @param comm the communicator
- * @returns its operations
- */
+/** Opens a communicator. */
 export function openChannel(library: Library, comm: bigint): Channel {
   const { symbols, ok, inPlace, double, statusIgnore } = library;
   const request = handles();

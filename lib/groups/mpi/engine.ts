@@ -64,13 +64,7 @@ const ASLEEP = new Int32Array(new SharedArrayBuffer(4));
 /** After so long without a call there may be messages of a group that broke meanwhile. */
 const IDLE_MS = 1;
 
-/**
- * Makes this rank's end of a communicator.
- *
- * @param session what all groups of the process share
- * @param comm the communicator, of this engine alone
- * @returns the engine, added to the session's
- */
+/** Makes this rank's end of a communicator. */
 export function createEngine(session: Session, comm: bigint): MpiEngine {
   const { library, progress, operations, memory, checked, timeoutMs } = session;
   const channel = openChannel(library, comm);

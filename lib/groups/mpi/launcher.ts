@@ -23,12 +23,7 @@ export interface Launcher {
 
 const VARIABLES = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS"] as const;
 
-/**
- * Finds the launcher.
- *
- * @returns the launcher, or null where there is none: then this process is a world of its own
- * @throws MpiError where the environment may not be read
- */
+/** Finds the launcher. */
 export function findLauncher(): Launcher | null {
   const [openMpi, pmi, hydra] = VARIABLES.map(read);
   if (openMpi !== undefined) return launcher("Open MPI", VARIABLES[0], openMpi, true);

@@ -120,14 +120,7 @@ const PACKAGES: Record<MpiFamily, string> = {
   "MPICH": "mpich and libmpich12",
 };
 
-/**
- * Opens the MPI library.
- *
- * @param path the library, or undefined for that of the launcher's family, and without a launcher the first there is
- * @param launcher what started this process
- * @returns the library, not initialised
- * @throws MpiError where there is none, it is none, it may not be opened, or it is of another family than the launcher
- */
+/** Opens the MPI library. */
 export function openLibrary(path: string | undefined, launcher: Launcher | null): Library {
   const families: readonly MpiFamily[] = launcher ? [launcher.family] : ["Open MPI", "MPICH"];
   const names = path === undefined ? families.flatMap((family) => NAMES[family]) : [path];
@@ -152,13 +145,7 @@ export function openLibrary(path: string | undefined, launcher: Launcher | null)
   );
 }
 
-/**
- * Says that a launcher's ranks cannot find each other.
- *
- * @param launcher what started this process
- * @param library what was loaded
- * @returns the error
- */
+/** Says that a launcher's ranks cannot find each other. */
 export function wrongPair(launcher: Launcher, library: Library): MpiError {
   const { family, evidence, size } = launcher;
   const other = library.family === "Open MPI" ? "mpirun.openmpi" : "mpirun.mpich";

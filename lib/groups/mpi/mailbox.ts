@@ -60,15 +60,7 @@ function sizeFor(worldSize: number): number {
   return 2048 + 8 * worldSize;
 }
 
-/**
- * Opens a mailbox.
- *
- * @param library the library
- * @param comm the communicator, on which nobody else sends
- * @param rank this rank
- * @param worldSize how many there are
- * @returns the mailbox
- */
+/** Opens a mailbox. */
 export function openMailbox(
   library: Library,
   comm: bigint,
@@ -119,10 +111,6 @@ export function openMailbox(
 
 /**
  * Shortens a failure until it fits into a message, so that it reads the same where it was made and where it was sent.
- *
- * @param failure what is to be sent
- * @param worldSize of the group
- * @returns the failure, or one with a shorter message
  */
 export function fit(failure: PlainFailure, worldSize: number): PlainFailure {
   const size = sizeFor(worldSize);

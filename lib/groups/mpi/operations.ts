@@ -37,13 +37,7 @@ export interface Operations {
 /** How many datatypes to keep: a network has a few different widths, each at most twice. */
 const KEPT_TYPES = 64;
 
-/**
- * Makes the operations of a process.
- *
- * @param library an initialised library
- * @param memory where to take room from
- * @returns the operations, none made yet
- */
+/** Makes the operations of a process. */
 export function createOperations(library: Library, memory: Memory): Operations {
   const { symbols, ok } = library;
   /** Neither freed nor closed: MPI may call back as long as it runs. */

@@ -28,16 +28,7 @@ export interface Part {
 const DIRECT_LENGTH = 16_384;
 const MOST_VALUES = 2 ** 31 - 2;
 
-/**
- * Checks and copies a rank's values.
- *
- * @param request the call
- * @param values what the rank brought
- * @param place this rank, and how many there are
- * @param memory where to take room from
- * @returns its part
- * @throws TypeError where the values are none
- */
+/** Checks and copies a rank's values. */
 export function partOf(
   { name, detail, flow }: Request,
   values: Float64Array,
@@ -71,14 +62,7 @@ export function release({ sent, received, direct }: Part, memory: Memory): void 
   if (received !== sent && !direct) memory.give(received);
 }
 
-/**
- * Hands out what MPI left.
- *
- * @param flow what became of the values
- * @param part this rank's
- * @param worldSize how many ranks there are
- * @returns new arrays, of the caller
- */
+/** Hands out what MPI left. */
 export function resultOf(
   flow: Flow,
   { received, length, direct }: Part,

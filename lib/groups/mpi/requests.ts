@@ -27,14 +27,7 @@ const LONGEST_SPIN_MS = 20;
 /** Sleeps of at least this many microseconds are timers: they need no thread. */
 const TIMER_US = 4000;
 
-/**
- * Makes the loop of a process. It runs only while there is something to look at.
- *
- * @param library for its sleep
- * @param crowded whether MPI has more ranks on this host than there are cores, and does not yield: who spins then keeps
- *   the others from coming
- * @returns the loop
- */
+/** Makes the loop of a process. It runs only while there is something to look at. */
 export function createProgress(library: Library, crowded: boolean): Progress {
   const looks = new Set<Look>();
   let next: { cancelled: boolean } | undefined;
@@ -77,12 +70,7 @@ export function createProgress(library: Library, crowded: boolean): Progress {
   };
 }
 
-/**
- * How long to sleep for something that has not happened for a while.
- *
- * @param ageMs how long it has been awaited, in ms
- * @returns microseconds
- */
+/** How long to sleep for something that has not happened for a while. */
 export function patience(ageMs: number): number {
   return ageMs < 10 ? 50 : ageMs < 100 ? 200 : 500;
 }

@@ -18,13 +18,7 @@ export interface Settlement {
   readonly begun: () => boolean;
   /** Tells all others that this failure breaks the group, or, without one, that a deadline is over. */
   readonly propose: (failure: CollectiveError | undefined, now: number) => void;
-  /**
-   * Reads what came in and answers.
-   *
-   * @param now the time in which this process ran, in ms
-   * @param at where this rank stands, or null while it is not in a call
-   * @returns what to reject with, once it is known
-   */
+  /** Reads what came in and answers. */
   readonly patrol: (now: number, at: Presence | null) => CollectiveError | undefined;
 }
 
@@ -41,15 +35,7 @@ const OVERTIME_MS = 200;
 /** How long the verdict may take to leave. */
 const LEAVING_MS = 100;
 
-/**
- * Prepares the end of a group.
- *
- * @param rank this rank
- * @param worldSize how many there are
- * @param mailbox its end
- * @param late makes the error of a deadline of who has said where it stands; the others are missing
- * @returns the settlement
- */
+/** Prepares the end of a group. */
 export function createSettlement(
   rank: number,
   worldSize: number,

@@ -33,15 +33,7 @@ export interface Course {
   readonly exchange: (call: Call, part: Part) => Steps<void>;
 }
 
-/**
- * Prepares the steps.
- *
- * @param channel the communicator
- * @param operations functions of the program
- * @param memory where to take room from
- * @param checked whether the ranks agree
- * @returns the steps
- */
+/** Prepares the steps. */
 export function createCourse(
   channel: Channel,
   operations: Operations,

@@ -8,12 +8,6 @@ import { handles, ints, type Library } from "./library.ts";
 
 /**
  * Divides a communicator. Waits without giving way to the event loop, so all ranks have to be at it: they have just met.
- *
- * @param library the library
- * @param comm the communicator
- * @param wishes `[color, key]` of every rank, any finite numbers, in rank order
- * @param rank this rank
- * @returns the communicator of this rank's color
  */
 export function divide(
   library: Library,

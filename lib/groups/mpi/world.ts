@@ -19,16 +19,7 @@ export interface World {
   readonly localSize: number;
 }
 
-/**
- * Starts MPI and joins the other ranks; waits for them.
- *
- * @param library the library
- * @param launcher what started this process
- * @param checked this rank's choice, which must be that of all
- * @returns the world
- * @throws MpiError where MPI was started before, or where the launcher's ranks are not here
- * @throws RangeError where the ranks chose differently
- */
+/** Starts MPI and joins the other ranks; waits for them. */
 export function joinWorld(library: Library, launcher: Launcher | null, checked: boolean): World {
   const { symbols, ok, commWorld } = library;
   start(library);

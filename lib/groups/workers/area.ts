@@ -102,9 +102,6 @@ const TEXT_UNITS = 2 * (TEXT_WORDS - 1);
 /**
  * Reads the word of the round: one word says whether the group is broken, why, and in which round, so that who changes
  * it has decided all three.
- *
- * @param word the word
- * @returns the round that is or was under way; `reason`: which of the reasons holds, or -1 where the group stands
  */
 export function roundOf(word: number): { readonly round: number; readonly reason: number } {
   if (word >= 0) return { round: word, reason: -1 };
@@ -116,13 +113,7 @@ export function brokenWord(round: number, reason: number): number {
   return ~(reason * ROUNDS + round);
 }
 
-/**
- * Looks at the words of an area.
- *
- * @param buffer the memory
- * @param offset where the area begins, in bytes
- * @returns its head
- */
+/** Looks at the words of an area. */
 export function openHead(buffer: SharedArrayBuffer, offset: number): Head {
   const group = new Int32Array(buffer, offset, GROUP_WORDS);
   const worldSize = group[GROUP.worldSize];
@@ -140,13 +131,7 @@ export function openHead(buffer: SharedArrayBuffer, offset: number): Head {
   };
 }
 
-/**
- * Makes all views of an area.
- *
- * @param buffer the memory
- * @param offset where the area begins, in bytes
- * @returns the area
- */
+/** Makes all views of an area. */
 export function openArea(buffer: SharedArrayBuffer, offset: number): Area {
   const head = openHead(buffer, offset);
   const { group, worldSize, claims } = head;
@@ -183,13 +168,7 @@ export function openArea(buffer: SharedArrayBuffer, offset: number): Area {
   };
 }
 
-/**
- * Says how large an area is.
- *
- * @param worldSize number of ranks
- * @param capacity values that a rank can bring at once
- * @returns bytes, in whole lines of 64
- */
+/** Says how large an area is. */
 export function bytesOf(worldSize: number, capacity: number): number {
   const desk = 4 * DESK_WORDS + 4 * TEXT_WORDS + valueBytes(capacity);
   const texts = (1 + reasonsOf(worldSize)) * TEXT_WORDS;

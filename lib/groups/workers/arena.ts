@@ -36,10 +36,6 @@ const SPACE_BYTES = 2 ** 30;
  *
  * It takes no more of the machine than what is used: its pages come when they are written to. Where buffers cannot
  * grow, it has room for sixteen sub-groups at a time that are as large as the world.
- *
- * @param worldSize number of ranks
- * @param capacity values that a rank can bring at once; longer arrays travel in several rounds
- * @returns the buffer, to be handed to all ranks
  */
 export function createMemory(worldSize: number, capacity: number): SharedArrayBuffer {
   const least = MEMORY_BYTES + bytesOf(worldSize, capacity);
@@ -51,24 +47,12 @@ export function createMemory(worldSize: number, capacity: number): SharedArrayBu
   return buffer;
 }
 
-/**
- * Says what ranks of a sub-group can bring at once.
- *
- * @param capacity of the group that is split
- * @returns that of its parts
- */
+/** Says what ranks of a sub-group can bring at once. */
 export function partCapacity(capacity: number): number {
   return Math.min(capacity, PART_CAPACITY);
 }
 
-/**
- * Finds room for a group: that of one which nobody has a handle on any more, or new room.
- *
- * @param buffer the memory
- * @param members the ranks in the world of its ranks
- * @param capacity values that a rank can bring at once
- * @returns where its area begins, or 0 where there is no room
- */
+/** Finds room for a group: that of one which nobody has a handle on any more, or new room. */
 export function allocate(
   buffer: SharedArrayBuffer,
   members: readonly number[],
@@ -98,10 +82,6 @@ export function allocate(
 /**
  * Lists all areas that a rank of the world is in. What is made ready meanwhile is not among them: who makes it looks for
  * ranks that have ended once it is.
- *
- * @param buffer the memory
- * @param inWorld the rank
- * @returns each area with the rank's number in it, the world's last
  */
 export function areasOf(
   buffer: SharedArrayBuffer,
@@ -135,13 +115,7 @@ export function end({ ranks, tenancy }: Head, rank: number): void {
   Atomics.store(ranks[rank], RANK.ended, tenancy);
 }
 
-/**
- * Takes a rank's seat in the world, once.
- *
- * @param buffer the memory
- * @param rank the rank
- * @returns whether nobody had taken it
- */
+/** Takes a rank's seat in the world, once. */
 export function claimSeat(buffer: SharedArrayBuffer, rank: number): boolean {
   return Atomics.compareExchange(openHead(buffer, WORLD).ranks[rank], RANK.taken, 0, 1) === 0;
 }
@@ -224,13 +198,7 @@ function reach(buffer: SharedArrayBuffer, bytes: number): boolean {
   }
 }
 
-/**
- * Checks that a buffer is the memory of a world, with a place for a rank.
- *
- * @param buffer what a worker was handed
- * @param rank the rank that it says
- * @throws TypeError where it cannot be
- */
+/** Checks that a buffer is the memory of a world, with a place for a rank. */
 export function checkMemory(buffer: SharedArrayBuffer, rank: number): void {
   const isShared = typeof SharedArrayBuffer !== "undefined" && buffer instanceof SharedArrayBuffer;
   if (!isShared || buffer.byteLength <= MEMORY_BYTES) {

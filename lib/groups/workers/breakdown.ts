@@ -11,11 +11,6 @@ import { isTenant } from "./arena.ts";
 /**
  * Breaks a group. Nobody waits for anybody here: who finds the group broken writes down why in a place of his own, and
  * one word says whose words hold.
- *
- * @param area the group's memory
- * @param error why
- * @param only the round that it is about, where it is about one: once decided it stands, and the group goes on
- * @returns whether it was this that broke the group
  */
 export function breakDown(area: Area, error: CollectiveError, only?: number): boolean {
   const { group, claims, reasons } = area;
@@ -37,13 +32,7 @@ export function breakDown(area: Area, error: CollectiveError, only?: number): bo
   return true;
 }
 
-/**
- * Reads why a broken group is broken: the same text on every rank, also on the one that wrote it.
- *
- * @param area the group's memory
- * @param options `cause`, on the rank that has it
- * @returns the error
- */
+/** Reads why a broken group is broken: the same text on every rank, also on the one that wrote it. */
 export function breakdownOf({ group, reasons }: Area, options?: ErrorOptions): CollectiveError {
   const text = reasons[roundOf(Atomics.load(group, GROUP.round)).reason].read();
   const [head] = text.split("\n", 1);
@@ -53,11 +42,7 @@ export function breakdownOf({ group, reasons }: Area, options?: ErrorOptions): C
   return new CollectiveError(message, code as CollectiveErrorCode, atFault, options);
 }
 
-/**
- * Wakes all ranks that sleep in a group.
- *
- * @param area the group's memory
- */
+/** Wakes all ranks that sleep in a group. */
 export function wake({ group }: Area): void {
   Atomics.add(group, GROUP.wake, 1);
   Atomics.notify(group, GROUP.wake);

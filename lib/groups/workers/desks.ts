@@ -25,13 +25,7 @@ export interface Brought {
 /** Lays one rank's parts on its desks. */
 export type LayDown = (side: number, part: Part) => void;
 
-/**
- * Checks what a rank brings and describes it; what is wrong with it is the rank's failure.
- *
- * @param request the call
- * @param values what the rank brought
- * @returns its part
- */
+/** Checks what a rank brings and describes it; what is wrong with it is the rank's failure. */
 export function partOf(request: Request, own: () => Float64Array): Part {
   const { name, detail } = request;
   try {
@@ -48,13 +42,7 @@ export function failedPart({ name }: Request, cause: unknown): Part {
   return { cause, text: `${name}: ${messageOf(cause)}` };
 }
 
-/**
- * Prepares a rank's desks.
- *
- * @param area the group's memory
- * @param rank whose desks
- * @returns what lays a part on one of them; values that are longer than the desk stay away
- */
+/** Prepares a rank's desks. */
 export function openDesks({ desks, capacity }: Area, rank: number): LayDown {
   /** What the desks say, so that the same need not be written again. */
   const written = [{ text: "", code: hash("") }, { text: "", code: hash("") }];
@@ -89,14 +77,7 @@ export function sayingsOf(desks: readonly Desk[]): readonly Saying[] {
   }));
 }
 
-/**
- * Says why the ranks do not go on with a call.
- *
- * @param call its number
- * @param desks what they brought
- * @param cause this rank's own failure, where it has one
- * @returns the error for all of them
- */
+/** Says why the ranks do not go on with a call. */
 export function refusalOf(call: number, desks: readonly Desk[], cause: unknown): CollectiveError {
   const sayings = sayingsOf(desks);
   // Texts may differ past what is read of them.

@@ -64,14 +64,7 @@ export interface Hub {
   readonly close: () => void;
 }
 
-/**
- * Opens the hub of a world.
- *
- * @param worldSize number of ranks, >= 1
- * @param options the deadline
- * @returns the hub
- * @throws RangeError for an impossible number of ranks or deadline
- */
+/** Opens the hub of a world. */
 export function openHub(worldSize: number, options: InProcessOptions): Hub {
   const world = createWorld(worldSize, options);
   const channels = world.engines.map((engine) => {

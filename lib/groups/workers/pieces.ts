@@ -24,12 +24,7 @@ export interface Long {
 
 const NOTHING = new Float64Array(0);
 
-/**
- * What becomes of values that fit on the desks.
- *
- * @param flow of the call
- * @returns the plan of its only round; what it takes are copies, as slices of shared memory are not shared
- */
+/** What becomes of values that fit on the desks. */
 export function planOf(flow: Flow): Plan<readonly Float64Array[]> {
   switch (flow.kind) {
     case "reduce":
@@ -48,13 +43,7 @@ export function planOf(flow: Flow): Plan<readonly Float64Array[]> {
   }
 }
 
-/**
- * Brings values piece by piece.
- *
- * @param long the call
- * @param own this rank's values, a copy that may be written to
- * @returns what becomes of them; throws, on all ranks alike, where combining fails
- */
+/** Brings values piece by piece. */
 export function* bringInPieces(long: Long, own: Float64Array): Steps<readonly Float64Array[]> {
   const { call, text, rank, area: { worldSize }, table } = long;
   const { flow } = call.request;

@@ -41,14 +41,7 @@ const NO_MEMORY = cannotBlock(
 
 type Answer = Extract<ToRank, { readonly kind: "values" | "group" | "failure" }>;
 
-/**
- * Opens a rank's end.
- *
- * @param port one of a hub's
- * @param options what the seat says
- * @returns the end
- * @throws TypeError where the port was opened before
- */
+/** Opens a rank's end. */
 export function portEnd(
   port: MessagePort,
   { rank, worldSize, timeoutMs, capacity }: PortOptions,

@@ -31,14 +31,7 @@ const [INTACT, FAILED] = [0, 1];
 const LONGEST_REASON = 500;
 const NOTHING = new Float64Array(0);
 
-/**
- * Reduces an array.
- *
- * @param reduction how
- * @param own this rank's values, a copy that may be written to
- * @returns the total, the same bits on every rank
- * @throws (rejects with) what `fail` makes, on all ranks
- */
+/** Reduces an array. */
 export async function reduceInPieces(
   reduction: LongReduction,
   own: Float64Array,

@@ -180,14 +180,7 @@ export interface Taken {
   readonly leave: (failure?: { readonly cause: unknown }) => void;
 }
 
-/**
- * Takes a seat and keeps the means to leave it.
- *
- * @param seat what the worker was handed
- * @param options how to wait
- * @returns this rank's end
- * @throws TypeError where it is no seat, one that was taken before, or blocking is asked for over a port
- */
+/** Takes a seat and keeps the means to leave it. */
 export function takeSeat(seat: WorkerSeat, { wait = "async" }: WorkerGroupOptions): Taken {
   const { rank, worldSize, timeoutMs, capacity, link } = seat;
   if (wait !== "async" && wait !== "block") {

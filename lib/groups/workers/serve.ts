@@ -107,8 +107,6 @@ async function serve<P, R>(
 
 /**
  * Finds what belongs to a device in what a rank returns: its handle would travel, or not even that, and its numbers stay.
- *
- * @throws TypeError with the path
  */
 function checkResult(result: unknown): void {
   const seen = new Set<unknown>();

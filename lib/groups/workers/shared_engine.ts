@@ -40,13 +40,7 @@ const [NOT_MINE, NO_ROOM] = [0, -1];
 /** How often to look for room: groups that nobody has a handle on give theirs back only once they are collected. */
 const MOST_TRIES = 4;
 
-/**
- * Opens one rank's end of a world in shared memory.
- *
- * @param options what all groups of this rank have in common
- * @param rank this rank's number
- * @returns the engine
- */
+/** Opens one rank's end of a world in shared memory. */
 export function sharedEngine(options: SharedOptions, rank: number): Engine {
   const ends = new FinalizationRegistry((group: Int32Array) => {
     Atomics.sub(group, GROUP.handles, 1);
@@ -172,13 +166,7 @@ function openEnd(session: Session, offset: number, rank: number): Engine {
   return engine;
 }
 
-/**
- * Tells a world in shared memory that a rank will make no further call, in no group.
- *
- * @param buffer the memory
- * @param inWorld the rank's number in the world
- * @param failure what the rank threw, where it did; then its groups break down
- */
+/** Tells a world in shared memory that a rank will make no further call, in no group. */
 export function leaveShared(
   buffer: SharedArrayBuffer,
   inWorld: number,

@@ -12,11 +12,7 @@
 const SPIN_MS = { most: 0.1, least: 0.005, retry: 32 } as const;
 const LOOKS_BETWEEN_CLOCKS = 32;
 
-/**
- * Begins to learn how long to look.
- *
- * @returns looks until something is over, for a moment; says whether it was
- */
+/** Begins to learn how long to look. */
 export function createSpin(): (isOver: () => boolean) => boolean {
   /** How long to look before falling asleep, in ms, and how often in a row that was in vain. */
   let spinMs: number = SPIN_MS.most;

@@ -80,14 +80,7 @@ export interface TableOptions {
 /** A rank whose values are not there looks this often whether the group still stands. */
 const WATCH_MS = 10;
 
-/**
- * Takes a rank's place at the table.
- *
- * @param area the group's memory
- * @param rank this rank's number in the group
- * @param options how to wait
- * @returns what the rank does there
- */
+/** Takes a rank's place at the table. */
 export function openTable(area: Area, rank: number, options: TableOptions): Table {
   const { timeoutMs, waiting, cores } = options;
   const { group, worldSize, ranks } = area;
