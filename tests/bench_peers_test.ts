@@ -3,7 +3,7 @@ import { type BatchShape, type Numbers, numbersOf } from "../bench/batches.ts";
 import { errorsOf } from "../bench/errors.ts";
 import { referenceDevice } from "../mod.ts";
 import { CASES } from "../bench/peers/cases.ts";
-import { LIMIT, limitSubject, NARROW } from "../bench/peers/limit.ts";
+import { LIMIT, NARROW } from "../bench/peers/limit.ts";
 import { type Measured, OURS } from "../bench/peers/measured.ts";
 import { ONNX } from "../bench/peers/onnxruntime.ts";
 import { ourSubject } from "../bench/peers/ours.ts";
@@ -19,59 +19,6 @@ const shapeOf = (shape: readonly number[], format: BatchShape["format"]): BatchS
   shape,
   format,
 });
-
-/** Rows of whole vectors, of less than one, of one and a rest; channels likewise; fewer samples than threads. */
-const SHAPES = [[5, 3, 7, 9], [3, 16, 4, 4], [2, 17, 5, 13], [1, 40, 3, 5], [600, 130], [
-  70,
-  64,
-  5,
-  5,
-]];
-
-async function hasGcc(): Promise<boolean> {
-  try {
-    return (await new Deno.Command("gcc", { args: ["--version"] }).output()).success;
-  } catch {
-    return false;
-  }
-}
-
-for (const narrow of [false, true]) {
-  Deno.test({
-    name: `the C program computes what float64 does, in both formats, with any number of threads${
-      narrow ? ", with vectors of 128 bits" : ""
-    }`,
-    ignore: !await hasGcc(),
-    fn: async () => {
-      const folder = new URL(`file://${await Deno.makeTempDir()}/`);
-      try {
-        const limit = await limitSubject({ folder, threads: [1, 2, 3], narrow });
-        assert("open" in limit, "missing" in limit ? limit.missing : "");
-        await using subject = limit;
-        for (const extents of SHAPES) {
-          for (const format of ["channelsFirst", "channelsLast"] as const) {
-            const shape = shapeOf(extents, format);
-            const numbers = numbersOf(shape, { mean: 100 });
-            await using opened = await subject.open(shape, numbers);
-            const checked = opened.contenders.filter(({ results }) => results);
-            assert(checked.length >= 3);
-            for (const { name, threads, results, time } of checked) {
-              const { y, dx, sums } = errorsOf(shape, numbers, await results!());
-              const worst = Math.max(y, dx, sums);
-              assert(
-                worst < ROUNDING,
-                `${name} ${threads} [${extents}] ${format}: off by ${y}, ${dx}, ${sums}`,
-              );
-              assert(await time("both", 3) > 0);
-            }
-          }
-        }
-      } finally {
-        await Deno.remove(folder, { recursive: true });
-      }
-    },
-  });
-}
 
 Deno.test("measureCase() times who is right, and says who is not and why", async () => {
   const shape = shapeOf([4, 3, 5], "channelsLast");

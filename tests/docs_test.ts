@@ -7,11 +7,11 @@ const root = new URL("../", import.meta.url);
 
 /** Blocks that do not run as they stand, by a part of them, and what tests them. */
 const ELSEWHERE: readonly (readonly [part: string, test: string])[] = [
-  ["const shape = [20, 100, 35, 45, 10];", "tests/docs_programs_test.ts"],
-  ["launch(linear, ", "tests/docs_programs_test.ts"],
-  ["// rank.ts\n", "tests/docs_programs_test.ts"],
-  ["// main.ts: ", "tests/docs_programs_test.ts"],
-  ["// sum.ts: ", "tests/docs_programs_test.ts"],
+  ["const shape = [20, 100, 35, 45, 10];", "tests/full/docs_programs_test.ts"],
+  ["launch(linear, ", "tests/full/docs_programs_test.ts"],
+  ["// rank.ts\n", "tests/full/docs_programs_test.ts"],
+  ["// main.ts: ", "tests/full/docs_programs_test.ts"],
+  ["// sum.ts: ", "tests/full/docs_programs_test.ts"],
   [`import { create } from "npm:webgpu@`, "tests/dawn.ts"],
 ];
 

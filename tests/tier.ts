@@ -38,3 +38,18 @@ export function inTier<K extends Kit>(kit: K, body: (kit: K) => void): void {
   const noun = count === 1 ? "test" : "tests";
   Deno.test.ignore(`${kit.name}: ${count} ${noun} left to the full tier`, () => {});
 }
+
+/** Registers tests of no kit, in a file of full/: ignored where the machine lacks what they need. */
+export function fullTests(
+  name: string,
+): (
+  what: string,
+  body: () => void | Promise<void>,
+  options?: { readonly ignore?: boolean },
+) => void {
+  return (what, body, { ignore = false } = {}) =>
+    inTier({ name, tier: "full" }, ({ register = Deno.test }: Kit) => {
+      if (ignore && isRun("full")) Deno.test.ignore(`${name}: ${what}`, body);
+      else register(`${name}: ${what}`, body);
+    });
+}

@@ -39,7 +39,7 @@ export const piecesKit = kit(
   "full",
 );
 /** A port each. */
-export const portsKit = kit("workers over ports", { transport: "port" });
+export const portsKit = kit("workers over ports", { transport: "port" }, "full");
 /** Ports over which all travels two numbers at a time. */
 export const portPiecesKit = kit(
   "workers over ports in pieces",

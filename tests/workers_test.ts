@@ -10,10 +10,9 @@ import {
 import { CollectiveError } from "../mod.ts";
 import { counting } from "./signals.ts";
 import { groupSuite } from "./group_suite.ts";
-import { portsKit, sharedKit } from "./workers_kit.ts";
+import { sharedKit } from "./workers_kit.ts";
 
 groupSuite(sharedKit);
-groupSuite(portsKit);
 
 const RANKS = new URL("./workers/ranks.ts", import.meta.url);
 const spawn = (name: string, worldSize: number, options: SpawnOptions<string> = {}) =>

@@ -1,10 +1,17 @@
-/** Groups of workers that wait blocked, and that send everything in pieces. */
+/** Groups of workers that wait blocked, that send everything in pieces, and that have a port each. */
 
 import { groupSuite } from "../group_suite.ts";
 import { groupSuite as collectives } from "../suites/groups.ts";
-import { blockingKit, blockingPiecesKit, piecesKit, portPiecesKit } from "../workers_kit.ts";
+import {
+  blockingKit,
+  blockingPiecesKit,
+  piecesKit,
+  portPiecesKit,
+  portsKit,
+} from "../workers_kit.ts";
 
 groupSuite(blockingKit);
 groupSuite(piecesKit);
+groupSuite(portsKit);
 collectives(portPiecesKit);
 collectives(blockingPiecesKit);

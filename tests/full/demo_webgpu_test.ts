@@ -1,25 +1,25 @@
 /** The demo on this runtime's WebGPU: its own kernels against its loops, and what they cost. */
 
 import assert from "node:assert/strict";
-import { compare, planRuns } from "../examples/compare.ts";
-import { drawBatches, seeded } from "../examples/batches.ts";
-import { HOST_ARITHMETIC } from "../examples/host_layers.ts";
-import { type Arithmetic, unfolded } from "../examples/layers.ts";
-import { firstParameters } from "../examples/model.ts";
-import { judge, LARGEST_DIFFERENCE } from "../examples/report.ts";
-import { inProcessRunner } from "../examples/runners.ts";
-import type { Run } from "../examples/train.ts";
-import { type WebGpuLayers, webgpuLayers } from "../examples/webgpu_layers.ts";
-import { requestWebGpuDevice } from "../kernels/webgpu_device.ts";
-import { digits } from "./demo_kit.ts";
-import { uniforms } from "./random.ts";
-import { testsWebgpu } from "./webgpu_kit.ts";
+import { compare, planRuns } from "../../examples/compare.ts";
+import { drawBatches, seeded } from "../../examples/batches.ts";
+import { HOST_ARITHMETIC } from "../../examples/host_layers.ts";
+import { type Arithmetic, unfolded } from "../../examples/layers.ts";
+import { firstParameters } from "../../examples/model.ts";
+import { judge, LARGEST_DIFFERENCE } from "../../examples/report.ts";
+import { inProcessRunner } from "../../examples/runners.ts";
+import type { Run } from "../../examples/train.ts";
+import { type WebGpuLayers, webgpuLayers } from "../../examples/webgpu_layers.ts";
+import { requestWebGpuDevice } from "../../kernels/webgpu_device.ts";
+import { digits } from "../demo_kit.ts";
+import { uniforms } from "../random.ts";
+import { fullTests } from "../tier.ts";
+import { testsWebgpu } from "../webgpu_kit.ts";
 
-const root = new URL("../", import.meta.url);
+const root = new URL("../../", import.meta.url);
 const ignore = !await testsWebgpu();
-const test = (name: string, body: () => Promise<void>): void => {
-  Deno.test({ name: `webgpu: ${name}${ignore ? " (no adapter)" : ""}`, ignore, fn: body });
-};
+const register = fullTests("demo on webgpu");
+const test = (name: string, body: () => Promise<void>): void => register(name, body, { ignore });
 
 /** A layer, vectors of numbers in (-1, 1) or labels, and how many terms the longest of its sums has. */
 interface Case {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { joinRelay } from "../examples/relay_link.ts";
-import { serveRelay } from "../examples/relay.ts";
+import { joinRelay } from "../../examples/relay_link.ts";
+import { serveRelay } from "../../examples/relay.ts";
 import {
   batchNormForward,
   CollectiveError,
@@ -10,14 +10,18 @@ import {
   runRanks,
   stateToHost,
   tensor,
-} from "../mod.ts";
-import type { GroupKit } from "./kit.ts";
-import { groupSuite } from "./group_suite.ts";
-import { normalArray } from "./random.ts";
+} from "../../mod.ts";
+import type { GroupKit } from "../kit.ts";
+import { groupSuite } from "../group_suite.ts";
+import { normalArray } from "../random.ts";
+import { fullTests } from "../tier.ts";
+
+const test = fullTests("relay");
 
 /** Ranks in this thread that reach each other by WebSockets on loopback alone. */
 const relayKit: GroupKit = {
   name: "relay",
+  tier: "full",
   reduceOnly: true,
   run: async (worldSize, { body }, parameter, options) => {
     await using relay = serveRelay(worldSize, options);
@@ -41,7 +45,7 @@ async function failureOf(promise: Promise<unknown>): Promise<CollectiveError> {
   return result.reason;
 }
 
-Deno.test("a rank that leaves a relay ends the run for all, by its number", async () => {
+test("a rank that leaves a relay ends the run for all, by its number", async () => {
   await using relay = serveRelay(3);
   const join = (rank: number) => joinRelay(relay.url, { rank, worldSize: 3 });
   await using first = await join(0);
@@ -55,7 +59,7 @@ Deno.test("a rank that leaves a relay ends the run for all, by its number", asyn
   assert.match((await failureOf(first.allGather(one))).message, /rank 1 has left/);
 });
 
-Deno.test("a relay has one place for each rank, and none for others", async () => {
+test("a relay has one place for each rank, and none for others", async () => {
   await using relay = serveRelay(2);
   await using _first = await joinRelay(relay.url, { rank: 0, worldSize: 2 });
   for (const rank of [0, 2, -1, NaN, 0.5]) {
@@ -65,7 +69,7 @@ Deno.test("a relay has one place for each rank, and none for others", async () =
   }
 });
 
-Deno.test("ranks of a relay notice that it is of another size, closed, or silent", async () => {
+test("ranks of a relay notice that it is of another size, closed, or silent", async () => {
   await using alone = serveRelay(1);
   await using wrong = await joinRelay(alone.url, { rank: 0, worldSize: 2 });
   const { code, message } = await failureOf(wrong.allGather(one));
@@ -90,7 +94,7 @@ Deno.test("ranks of a relay notice that it is of another size, closed, or silent
   await silent.shutdown();
 });
 
-Deno.test("ranks that send arrays of other lengths to a relay all get the error", async () => {
+test("ranks that send arrays of other lengths to a relay all get the error", async () => {
   await using relay = serveRelay(2);
   const failures = await Promise.all([0, 1].map(async (rank) => {
     await using link = await joinRelay(relay.url, { rank, worldSize: 2 });
@@ -105,13 +109,13 @@ Deno.test("ranks that send arrays of other lengths to a relay all get the error"
 const program = (name: string, ...args: string[]) =>
   new Deno.Command(Deno.execPath(), {
     args: ["run", "--quiet", "--no-prompt", "--allow-net=127.0.0.1", name, ...args],
-    cwd: new URL("../", import.meta.url),
+    cwd: new URL("../../", import.meta.url),
     env: { NO_COLOR: "1" },
     stdout: "piped",
     stderr: "piped",
   });
 
-Deno.test("a relay and its ranks are processes, and train what one process trains", async () => {
+test("a relay and its ranks are processes, and train what one process trains", async () => {
   const flags = ["--ranks", "2", "--hostname", "127.0.0.1", "--port", "0"];
   const relay = program("examples/relay.ts", ...flags).spawn();
   try {
@@ -144,7 +148,7 @@ Deno.test("a relay and its ranks are processes, and train what one process train
   }
 });
 
-Deno.test("the relay's command line says what is wrong with it, by exit code 2 and a sentence", async () => {
+test("the relay's command line says what is wrong with it, by exit code 2 and a sentence", async () => {
   const wrong: [string[], RegExp][] = [
     [[], /^Cannot relay as --ranks must tell how many there are: it has none/],
     [["--ranks", "0"], /--ranks must be an integer from 1 to 9999: current value is "0"/],

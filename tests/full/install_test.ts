@@ -2,8 +2,11 @@
 
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
+import { fullTests } from "../tier.ts";
 
-const root = new URL("../", import.meta.url);
+const test = fullTests("install");
+
+const root = new URL("../../", import.meta.url);
 const PROGRAM = `
 import { batchNormForward, initBatchNorm, tensor, toArray } from "@syncbn/syncbn";
 import { wasmDevice } from "@syncbn/syncbn/wasm";
@@ -78,7 +81,7 @@ for (
     null,
   ]
 ) {
-  Deno.test(`by URL and import map, from a host that calls TypeScript ${type ?? "nothing"}`, async () => {
+  test(`by URL and import map, from a host that calls TypeScript ${type ?? "nothing"}`, async () => {
     const { code, stdout, stderr } = await imported(type);
     assert.equal(code, 0, stderr);
     assert.equal(stdout, "-1 1");
@@ -91,14 +94,14 @@ for (
     ["text/javascript", /SyntaxError/],
   ] as const
 ) {
-  Deno.test(`Deno refuses TypeScript that its host calls ${type}`, async () => {
+  test(`Deno refuses TypeScript that its host calls ${type}`, async () => {
     const { code, stderr } = await imported(type);
     assert.equal(code, 1);
     assert.match(stderr, refusal);
   });
 }
 
-Deno.test("by links to a clone", async () => {
+test("by links to a clone", async () => {
   await inFolder(async (folder) => {
     await Deno.writeTextFile(
       `${folder}/deno.json`,
@@ -114,33 +117,29 @@ Deno.test("by links to a clone", async () => {
 
 const hasNpm = await run("npm", ["--version"], ".").then(() => true, () => false);
 
-Deno.test({
-  name: "by npm, from the tarball that deno pack makes, in Node",
-  ignore: !hasNpm,
-  fn: async () => {
-    await inFolder(async (folder) => {
-      const tarball = `${folder}/syncbn.tgz`;
-      const pack = ["pack", "--no-source-maps", "--allow-dirty", "-o", tarball];
-      const packed = await run(Deno.execPath(), pack, fileURLToPath(root));
-      assert.equal(packed.code, 0, packed.stderr);
-      await Deno.writeTextFile(`${folder}/package.json`, `{ "private": true, "type": "module" }`);
-      await Deno.writeTextFile(`${folder}/main.js`, PROGRAM);
-      // There is nothing to fetch: the package has no dependencies.
-      const cache = `${folder}/cache`;
-      const install = [
-        "install",
-        "--offline",
-        "--no-audit",
-        "--no-fund",
-        "--cache",
-        cache,
-        tarball,
-      ];
-      const installed = await run("npm", install, folder);
-      assert.equal(installed.code, 0, installed.stderr);
-      const { code, stdout, stderr } = await run("node", ["main.js"], folder);
-      assert.equal(code, 0, stderr);
-      assert.equal(stdout, "-1 1");
-    });
-  },
-});
+test("by npm, from the tarball that deno pack makes, in Node", async () => {
+  await inFolder(async (folder) => {
+    const tarball = `${folder}/syncbn.tgz`;
+    const pack = ["pack", "--no-source-maps", "--allow-dirty", "-o", tarball];
+    const packed = await run(Deno.execPath(), pack, fileURLToPath(root));
+    assert.equal(packed.code, 0, packed.stderr);
+    await Deno.writeTextFile(`${folder}/package.json`, `{ "private": true, "type": "module" }`);
+    await Deno.writeTextFile(`${folder}/main.js`, PROGRAM);
+    // There is nothing to fetch: the package has no dependencies.
+    const cache = `${folder}/cache`;
+    const install = [
+      "install",
+      "--offline",
+      "--no-audit",
+      "--no-fund",
+      "--cache",
+      cache,
+      tarball,
+    ];
+    const installed = await run("npm", install, folder);
+    assert.equal(installed.code, 0, installed.stderr);
+    const { code, stdout, stderr } = await run("node", ["main.js"], folder);
+    assert.equal(code, 0, stderr);
+    assert.equal(stdout, "-1 1");
+  });
+}, { ignore: !hasNpm });

@@ -1,9 +1,12 @@
 /** The blocks of docs/ that are parts of a larger program, or programs of several files: `deno test --doc` cannot run them. */
 
 import assert from "node:assert/strict";
-import { hasMpi, launch, withFolder } from "./mpi_kit.ts";
+import { hasMpi, launch, withFolder } from "../mpi_kit.ts";
+import { fullTests } from "../tier.ts";
 
-const root = new URL("../", import.meta.url);
+const test = fullTests("pages");
+
+const root = new URL("../../", import.meta.url);
 
 /** The code of a page's blocks, in order, those that are no tests by themselves included. */
 async function blocks(page: string): Promise<string[]> {
@@ -55,7 +58,7 @@ async function printed(program: string): Promise<string> {
   return shown;
 }
 
-Deno.test("docs/groups.md: its workers make of a batch what the README's tasks of one thread make of it", async () => {
+test("docs/groups.md: its workers make of a batch what the README's tasks of one thread make of it", async () => {
   const rank = await block("groups", "// rank.ts");
   const main = await block("groups", "// main.ts");
   // Checked apart: each worker would check its module by itself.
@@ -77,7 +80,7 @@ Deno.test("docs/groups.md: its workers make of a batch what the README's tasks o
   }
 });
 
-Deno.test("README: its training loop frees what it replaces", async () => {
+test("README: its training loop frees what it replaces", async () => {
   const readme = await Deno.readTextFile(new URL("README.md", root));
   const blocks = [...readme.matchAll(/^```ts\n(.*?)^```$/gms)].map(([, code]) => code);
   const loop = blocks.find((code) => code.includes("step < 100"));
@@ -103,7 +106,7 @@ Deno.test("README: its training loop frees what it replaces", async () => {
   await assert.rejects(leaking, /DeviceError.*(memory|bytes)/i);
 });
 
-Deno.test("README: its table of speed is that of bench/README.md", async () => {
+test("README: its table of speed is that of bench/README.md", async () => {
   const [readme, bench] = await Promise.all(
     ["README.md", "bench/README.md"].map((page) => Deno.readTextFile(new URL(page, root))),
   );
@@ -129,24 +132,20 @@ Deno.test("README: its table of speed is that of bench/README.md", async () => {
 });
 
 for (const family of ["Open MPI", "MPICH"] as const) {
-  Deno.test({
-    name: `docs/groups.md: its two processes meet under ${family}`,
-    ignore: !(await hasMpi(family)),
-    fn: async () => {
-      const code = await block("groups", "// sum.ts");
-      const [, flags] = /(--allow-ffi .*) sum\.ts$/m.exec(code) ?? [];
-      await withFolder(async (folder) => {
-        await Deno.writeTextFile(`${folder}/sum.ts`, code);
-        const permissions = flags.split(" ");
-        const shown = await launch(family, 2, [`${folder}/sum.ts`], { permissions, folder });
-        assert.equal(shown.code, 0, shown.stderr);
-        assert.equal(shown.stdout, "3\n3\n");
-      });
-    },
-  });
+  test(`docs/groups.md: its two processes meet under ${family}`, async () => {
+    const code = await block("groups", "// sum.ts");
+    const [, flags] = /(--allow-ffi .*) sum\.ts$/m.exec(code) ?? [];
+    await withFolder(async (folder) => {
+      await Deno.writeTextFile(`${folder}/sum.ts`, code);
+      const permissions = flags.split(" ");
+      const shown = await launch(family, 2, [`${folder}/sum.ts`], { permissions, folder });
+      assert.equal(shown.code, 0, shown.stderr);
+      assert.equal(shown.stdout, "3\n3\n");
+    });
+  }, { ignore: !(await hasMpi(family)) });
 }
 
-Deno.test("docs/devices.md: its step beside kernels of one's own is that of the whole program", async () => {
+test("docs/devices.md: its step beside kernels of one's own is that of the whole program", async () => {
   const program = await Deno.readTextFile(new URL("examples/own_kernels.ts", root));
   const step = await block("devices", "launch(linear,");
   assert(lines(program).includes(lines(step)));
@@ -157,7 +156,7 @@ Deno.test("docs/devices.md: its step beside kernels of one's own is that of the 
   );
 });
 
-Deno.test("docs/pytorch.md: its two programs are the examples that run on every group", async () => {
+test("docs/pytorch.md: its two programs are the examples that run on every group", async () => {
   for (
     const [file, start] of [
       ["layers.ts", "const ranks = await bn.runRanks(4, async (world) => {"],
@@ -174,7 +173,7 @@ Deno.test("docs/pytorch.md: its two programs are the examples that run on every 
 });
 
 // Run once here, not by `deno test --doc` too: it draws 31.5 million numbers on each rank.
-Deno.test("docs/pytorch.md: its layers run as printed, at the page's own size", async () => {
+test("docs/pytorch.md: its layers run as printed, at the page's own size", async () => {
   const code = await block("pytorch", "[20, 100, 35, 45, 10]");
   const examples = new URL("examples/", root).href;
   const means: number[] = JSON.parse(

@@ -1,15 +1,18 @@
 /** What bench:gpu says of its figures, and one small batch all the way. */
 
 import assert from "node:assert/strict";
-import { requestWebGpuDevice } from "../kernels/webgpu_device.ts";
-import { testsWebgpu } from "./webgpu_kit.ts";
-import { bytesOf, type Case, casesFor, passesOf, speedOf, WORKS } from "../bench/gpu/cases.ts";
-import { numbersOf } from "../bench/batches.ts";
-import { errorsOf } from "../bench/errors.ts";
-import type { MeasuredCase, MeasuredGpu } from "../bench/gpu/measured.ts";
-import { measureOurs } from "../bench/gpu/ours.ts";
-import { gpuChart, gpuSection } from "../bench/gpu/section.ts";
-import { verdicts } from "../bench/gpu/verdict.ts";
+import { requestWebGpuDevice } from "../../kernels/webgpu_device.ts";
+import { testsWebgpu } from "../webgpu_kit.ts";
+import { bytesOf, type Case, casesFor, passesOf, speedOf, WORKS } from "../../bench/gpu/cases.ts";
+import { numbersOf } from "../../bench/batches.ts";
+import { errorsOf } from "../../bench/errors.ts";
+import type { MeasuredCase, MeasuredGpu } from "../../bench/gpu/measured.ts";
+import { measureOurs } from "../../bench/gpu/ours.ts";
+import { gpuChart, gpuSection } from "../../bench/gpu/section.ts";
+import { verdicts } from "../../bench/gpu/verdict.ts";
+import { fullTests } from "../tier.ts";
+
+const test = fullTests("bench");
 
 const CASE: Case = {
   batch: { shape: [4, 64, 3, 5], format: "channelsFirst" },
@@ -45,7 +48,7 @@ function runOf(share: number, pytorch: number, error: number, software = false):
   };
 }
 
-Deno.test("bench:gpu: effective bandwidth counts what a work reads and writes", () => {
+test("bench:gpu: effective bandwidth counts what a work reads and writes", () => {
   assert.equal(bytesOf(CASE), 4 * 64 * 15 * 4);
   assert.deepEqual(WORKS.map((work) => passesOf(work, false)), [2, 3, 5]);
   assert.deepEqual(WORKS.map((work) => passesOf(work, true)), [3, 4, 6]);
@@ -54,7 +57,7 @@ Deno.test("bench:gpu: effective bandwidth counts what a work reads and writes", 
   assert.equal(hardware.length, (1 + 2 * 8) * 4);
 });
 
-Deno.test("bench:gpu: goals are met and missed by figures, and no speed by software", () => {
+test("bench:gpu: goals are met and missed by figures, and no speed by software", () => {
   const metBy = (run: MeasuredGpu) => verdicts(run).map(({ met }) => met);
   assert.deepEqual(metBy(runOf(0.9, 1.6, 1e-6)), [true, true, null, true, true]);
   assert.deepEqual(metBy(runOf(0.8, 1.4, 1e-6)), [false, false, null, true, true]);
@@ -62,7 +65,7 @@ Deno.test("bench:gpu: goals are met and missed by figures, and no speed by softw
   assert.deepEqual(metBy(runOf(0.9, 1.6, 1e-6, true)), [null, null, null, null, true]);
 });
 
-Deno.test("bench:gpu: section and chart say what was measured, and what was not", async () => {
+test("bench:gpu: section and chart say what was measured, and what was not", async () => {
   const text = gpuSection(runOf(0.9, 1.6, 1e-6));
   assert.match(text, /\| \[4,64,3,5\] +\| 100 +\| [\d.]+ \(90\.0, 90 %\)/);
   assert.match(text, /\| \[4,64,3,5\] +\| F\.batch_norm +\| +\| [\d.]+ \(1\.60\)/);
@@ -83,7 +86,7 @@ Deno.test("bench:gpu: section and chart say what was measured, and what was not"
   assert.match(gpuChart(runOf(0.9, 1.6, 1e-6)), /^<svg [^]*<\/svg>\n$/);
 });
 
-Deno.test("bench:gpu: a wrong result is far from float64, whatever is fused", () => {
+test("bench:gpu: a wrong result is far from float64, whatever is fused", () => {
   for (const fused of [false, true]) {
     const one = CASE;
     const numbers = numbersOf(one.batch);
@@ -97,19 +100,15 @@ Deno.test("bench:gpu: a wrong result is far from float64, whatever is fused", ()
   }
 });
 
-Deno.test({
-  name: "bench:gpu: a small batch is checked and timed, in every variant",
-  ignore: !await testsWebgpu(),
-  fn: async () => {
-    await using device = await requestWebGpuDevice();
-    const dtypes = device.info.float16 ? ["float32", "float16"] as const : ["float32"] as const;
-    for (const dtype of dtypes) {
-      for (const fused of [false, true]) {
-        const one = { ...CASE, dtype, fused };
-        const { wall, errors } = await measureOurs(device, one, 1);
-        assert(Object.values(wall).every((time) => time > 0), JSON.stringify(wall));
-        assert(Math.max(errors.y, errors.dx) < (dtype === "float32" ? 2e-5 : 2e-2));
-      }
+test("bench:gpu: a small batch is checked and timed, in every variant", async () => {
+  await using device = await requestWebGpuDevice();
+  const dtypes = device.info.float16 ? ["float32", "float16"] as const : ["float32"] as const;
+  for (const dtype of dtypes) {
+    for (const fused of [false, true]) {
+      const one = { ...CASE, dtype, fused };
+      const { wall, errors } = await measureOurs(device, one, 1);
+      assert(Object.values(wall).every((time) => time > 0), JSON.stringify(wall));
+      assert(Math.max(errors.y, errors.dx) < (dtype === "float32" ? 2e-5 : 2e-2));
     }
-  },
-});
+  }
+}, { ignore: !await testsWebgpu() });

@@ -1,25 +1,27 @@
 /** The demo's replicas as threads and as processes: what they learn is what tasks of one thread learn. */
 
 import assert from "node:assert/strict";
-import { referenceDevice } from "../mod.ts";
-import type { MpiFamily } from "../lib/groups/mpi.ts";
-import { parseCommandLine } from "../examples/command_line.ts";
-import { planRuns } from "../examples/compare.ts";
-import { commandOf, DEMO, type RunCommand } from "../examples/flags.ts";
-import { hostLayers } from "../examples/host_layers.ts";
-import { inProcessRunner, workerRunner } from "../examples/runners.ts";
-import { demo, digits, fromRoot, NARROW, NO_ADAPTER, taskFlags } from "./demo_kit.ts";
-import { hasMpi, launch, withFolder } from "./mpi_kit.ts";
+import { referenceDevice } from "../../mod.ts";
+import type { MpiFamily } from "../../lib/groups/mpi.ts";
+import { parseCommandLine } from "../../examples/command_line.ts";
+import { planRuns } from "../../examples/compare.ts";
+import { commandOf, DEMO, type RunCommand } from "../../examples/flags.ts";
+import { hostLayers } from "../../examples/host_layers.ts";
+import { inProcessRunner, workerRunner } from "../../examples/runners.ts";
+import { demo, digits, fromRoot, NARROW, NO_ADAPTER, taskFlags } from "../demo_kit.ts";
+import { hasMpi, launch, withFolder } from "../mpi_kit.ts";
+import { fullTests } from "../tier.ts";
+
+const test = fullTests("demo");
 
 const permissions = await taskFlags();
 
 /** A test with a family of MPI, where it is there. */
 async function mpiTest(family: MpiFamily, name: string, body: () => Promise<void>): Promise<void> {
-  const ignore = !await hasMpi(family);
-  Deno.test({ name: `${name}${ignore ? ` (no ${family})` : ""}`, ignore, fn: body });
+  test(name, body, { ignore: !await hasMpi(family) });
 }
 
-Deno.test("the demo's workers learn what tasks of one thread learn, bit for bit", async () => {
+test("the demo's workers learn what tasks of one thread learn, bit for bit", async () => {
   const { runs, steps } = planRuns(digits.training.count, {
     ...{ replicas: 3, batch: 2, epochs: 1, stopAfter: 3, seed: 3 },
   });
@@ -36,7 +38,7 @@ Deno.test("the demo's workers learn what tasks of one thread learn, bit for bit"
   }
 });
 
-Deno.test("the demo on workers shows what it shows on one thread", async () => {
+test("the demo on workers shows what it shows on one thread", async () => {
   const flags = ["--steps", "2", "--replicas", "2", "--device", "wasm"];
   const [here, there] = [
     await demo(flags, { permissions }),
@@ -52,7 +54,7 @@ Deno.test("the demo on workers shows what it shows on one thread", async () => {
   );
 });
 
-Deno.test("the demo refuses names of groups and launchers that there are not", () => {
+test("the demo refuses names of groups and launchers that there are not", () => {
   const calls: [string[], RegExp][] = [
     [["--group", "gpu"], /^--group must be in-process, workers or mpi: current value is "gpu"/],
     [["--group"], /^--group must be .*: it has none/],
@@ -66,7 +68,7 @@ Deno.test("the demo refuses names of groups and launchers that there are not", (
   }
 });
 
-Deno.test("the demo refuses flags of its groups that do not go together", () => {
+test("the demo refuses flags of its groups that do not go together", () => {
   const under = (launched: number | undefined) => (...flags: string[]) => {
     const line = parseCommandLine(DEMO, flags);
     assert(line.kind === "run");
@@ -88,7 +90,7 @@ Deno.test("the demo refuses flags of its groups that do not go together", () => 
   assert.equal(alone("--group", "mpi", "--replicas", "2").options.replicas, 2);
 });
 
-Deno.test("the demo says in one line what keeps a group from starting", async () => {
+test("the demo says in one line what keeps a group from starting", async () => {
   const calls: [string[], Parameters<typeof demo>[1], RegExp][] = [
     [["--group", "workers"], {}, /--group workers must be allowed to read .*--allow-read=/],
     [["--group", "mpi"], {}, /--group mpi must be allowed to read .*--allow-env=/],
@@ -116,9 +118,9 @@ Deno.test("the demo says in one line what keeps a group from starting", async ()
   }
 });
 
-Deno.test("the demo hands back what it may do for MPI alone", async () => {
+test("the demo hands back what it may do for MPI alone", async () => {
   const script = `
-    import { dropMpi } from "${new URL("../examples/permissions.ts", import.meta.url)}";
+    import { dropMpi } from "${new URL("../../examples/permissions.ts", import.meta.url)}";
     await dropMpi();
     const names = ["run", "ffi", "env", "read", "write"] as const;
     const wanted = names.map((name) => Deno.permissions.query(
