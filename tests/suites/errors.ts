@@ -403,7 +403,8 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
 
   test("a collective that returns something else is refused", async (device) => {
     const state = initBatchNorm(device, 3);
-    for (const count of [NaN, -3, 2.5, Infinity]) {
+    // x has four values per channel: no total is smaller.
+    for (const count of [NaN, -3, 2.5, Infinity, 0, 3]) {
       const allReduce = () => Promise.resolve(Float64Array.of(count, 0, 0, 0, 1, 1, 1));
       await assert.rejects(
         syncBatchNormForward(state, x(device), { device, group: { worldSize: 2, allReduce } }),
@@ -621,6 +622,40 @@ export function errorSuite<A>(kit: DeviceKit<A>): void {
         // And the group stays usable.
         await group.barrier();
       });
+    }
+  });
+
+  test("what backward is given back of forward is checked, all of it", async (device) => {
+    const input = x(device);
+    const state = initBatchNorm(device, 3);
+    const { saved } = batchNormForward(state, input, { device });
+    const other = batchNormForward(
+      initBatchNorm(device, 2),
+      tensor(device, [1, 2, 3, 4], [2, 2]),
+      { device },
+    );
+    const forged: readonly (readonly [Record<string, unknown>, RegExp])[] = [
+      [{ moments: other.saved.moments }, /saved moments must be of shape \(1, 3\)/],
+      [{ moments: saved.moments.data }, /saved moments must be a record/],
+      [
+        { moments: { ...saved.moments, data: input.data } },
+        /saved moments must hold 7 numbers: .* holds 12/,
+      ],
+      [{ moments: { ...saved.moments, count: -1 } }, /count of the saved moments/],
+      [{ eps: NaN }, /eps must be finite and >= 0: current value is NaN/],
+      [{ eps: -1 }, /eps must be finite and >= 0: current value is -1/],
+      [{ eps: "0.1" }, /eps must be finite and >= 0: current value is "0.1"/],
+      [{ residualFormat: "NHWC" }, /residualFormat must be "channelsFirst", .*"NHWC"/],
+      [{ weight: input.data }, /saved weight must hold 3 float32/],
+      [{ bias: other.saved.bias }, /saved bias must hold 3 float32/],
+      [{ output: other.output }, /saved output's shape must be the input's/],
+    ];
+    const group = { worldSize: 2, allReduce: (local: unknown) => Promise.resolve(local) as never };
+    for (const [fields, text] of forged) {
+      const wrong = { ...saved, ...fields } as typeof saved;
+      assert.throws(() => batchNormBackward(wrong, input, { device }), text);
+      const across = { ...wrong, kind: "group", worldSize: 2 } as never;
+      await assert.rejects(syncBatchNormBackward(across, input, { device, group }), text);
     }
   });
 
