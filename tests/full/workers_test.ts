@@ -2,6 +2,7 @@
 
 import { groupSuite } from "../group_suite.ts";
 import { groupSuite as collectives } from "../suites/groups.ts";
+import { inTier } from "../tier.ts";
 import {
   blockingKit,
   blockingPiecesKit,
@@ -13,5 +14,4 @@ import {
 groupSuite(blockingKit);
 groupSuite(piecesKit);
 groupSuite(portsKit);
-collectives(portPiecesKit);
-collectives(blockingPiecesKit);
+for (const kit of [portPiecesKit, blockingPiecesKit]) inTier(kit, collectives);
