@@ -41,7 +41,8 @@ export async function enough(row: Timed): Promise<number> {
   return runs;
 }
 
-async function elapsed({ run, settle }: Timed, runs: number): Promise<number> {
+/** Milliseconds of so many runs and one wait. */
+export async function elapsed({ run, settle }: Timed, runs: number): Promise<number> {
   const start = performance.now();
   for (let i = 0; i < runs; i++) {
     const result = run();

@@ -7,12 +7,15 @@ import { DeviceError } from "../../mod.ts";
 import { requestWebGpuDevice } from "../../kernels/webgpu_device.ts";
 import { DAWN } from "../../tests/load_dawn.ts";
 import { commandLine, integer, refuse } from "../command.ts";
+import { jaxOnWebGpu } from "../peers/jax.ts";
 import { openPackages } from "../peers/packages.ts";
+import type { Library } from "../peers/subject.ts";
+import { tfjs } from "../peers/tfjs.ts";
 import { assertWritable, captionOf, writeSection } from "../report.ts";
 import { type Case, casesFor, titleOfCase } from "./cases.ts";
 import type { MeasuredCase, MeasuredGpu, MeasuredRanks, PeerTimes } from "./measured.ts";
 import { measureOurs } from "./ours.ts";
-import { openPeers, type Peer } from "./peers.ts";
+import { measurePeer } from "./peers.ts";
 import { gpuAtHand, ranksInWorkers, ranksOfThread } from "./ranks.ts";
 import { gpuChart, gpuSection } from "./section.ts";
 import { startTorch } from "./torch.ts";
@@ -57,15 +60,14 @@ function plan() {
 }
 
 /** Every peer that can compute a case; why one cannot goes to the absent. */
-async function measurePeers(peers: readonly Peer[], one: Case, absent: string[]) {
+async function measurePeers(peers: readonly Library[], one: Case, absent: string[]) {
   const times: Record<string, PeerTimes> = {};
-  for (const { name, missing, measure } of peers) {
-    if (missing !== null) continue;
+  for (const peer of peers) {
     try {
-      times[name] = await measure(one, rounds);
+      times[peer.name] = await measurePeer(peer, one, rounds);
     } catch (error) {
       const [reason] = String((error as Error)?.message ?? error).split("\n");
-      absent.push(`${name} is not measured on ${titleOfCase(one)}: ${reason}`);
+      absent.push(`${peer.name} is not measured on ${titleOfCase(one)}: ${reason}`);
       console.error(absent.at(-1));
     }
   }
@@ -87,7 +89,9 @@ async function run(): Promise<MeasuredGpu> {
   await using torch = await startTorch(values.python);
   // Ours first: both look for the GPU in `navigator`.
   if (values.dawn) Object.defineProperty(navigator, "gpu", { value: await gpuAtHand(values.dawn) });
-  const peers = await openPeers(await openPackages({ install: true }), BUILT);
+  const packages = await openPackages({ install: true });
+  const candidates = [await jaxOnWebGpu(packages), await tfjs(packages, "webgpu", BUILT)];
+  const peers = candidates.filter((one) => "open" in one);
   const { name, isFallbackAdapter: software, float16 } = device.info;
   const dtypes = float16 ? ["float32", "float16"] as const : ["float32"] as const;
   const cases = casesFor(software, dtypes).filter(({ batch: { shape } }) =>
@@ -105,8 +109,8 @@ async function run(): Promise<MeasuredGpu> {
     ...(device.gpuDevice.features.has("timestamp-query")
       ? []
       : ["The GPU's own clock is not measured: the adapter has no timestamp-query"]),
-    ...peers.flatMap(({ name, missing }) =>
-      missing === null ? [] : [`${name} is not measured: ${missing}`]
+    ...candidates.flatMap((one) =>
+      "missing" in one ? [`${one.name} is not measured: ${one.missing}`] : []
     ),
   ];
   const measured: MeasuredCase[] = [];

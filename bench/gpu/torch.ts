@@ -50,7 +50,6 @@ export async function startTorch(python: string): Promise<Torch> {
       [Symbol.asyncDispose]: () => child[Symbol.asyncDispose](),
     };
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return nobody(`there is no ${python}`);
-    throw error;
+    return nobody((error as Error).message);
   }
 }

@@ -170,10 +170,6 @@ static inline void add_rows(double *to, vector rows[LANES], size_t count) {
   vector sum = transposed_sum(rows);
   for (size_t i = 0; i < count; i++) to[i] += sum[i];
 }
-static inline void add_block(double *to, vector rows[LANES]) {
-  vector sum = transposed_sum(rows);
-  for (size_t i = 0; i < LANES; i++) to[i] += sum[i];
-}
 
 static inline void widen(double *to, vector v) {
   for (int i = 0; i < LANES; i++) to[i] += v[i];
@@ -253,8 +249,8 @@ generic void sums_first(int back, int thread) {
         row_sums(back, dy + at, x + at, all(shift[c + j]), &s[j], &q[j]);
       }
       if (count == LANES) {
-        add_block(sums->a + c, s);
-        add_block(sums->b + c, q);
+        add_rows(sums->a + c, s, LANES);
+        add_rows(sums->b + c, q, LANES);
       } else {
         add_rows(sums->a + c, s, count);
         add_rows(sums->b + c, q, count);
@@ -347,20 +343,20 @@ generic void sums_last(int back, int thread) {
     sums->a[i] += t;
     sums->b[i] += (double)t * d;
   }
-}
-
-/* --- what the sums give ---------------------------------------------------------------------------------------- */
-
-/* Sums of a period become those of channels. */
-static void fold(struct sums *sums) {
+  /* Sums of a period become those of channels. */
   for (size_t c = channels; c < period; c++) {
     sums->a[c % channels] += sums->a[c];
     sums->b[c % channels] += sums->b[c];
   }
 }
 
-static void repeat(float *values) {
-  for (size_t c = channels; c < period; c++) values[c] = values[c - channels];
+/* --- what the sums give ---------------------------------------------------------------------------------------- */
+
+/* Of channels they become those of a period, channels last. */
+static void repeat(struct factors f) {
+  float *all[] = {f.mean, f.a, f.b, f.c};
+  for (size_t i = 0; last && i < sizeof all / sizeof *all; i++)
+    for (size_t c = channels; c < period; c++) all[i][c] = all[i][c - channels];
 }
 
 /* Every thread merges for itself: it costs less than another meeting. */
@@ -387,6 +383,7 @@ static void forward_factors(int thread) {
       invstds[c] = invstd;
     }
   }
+  repeat(f);
 }
 
 static void backward_factors(int thread) {
@@ -408,6 +405,7 @@ static void backward_factors(int thread) {
       dbias[c] = sum;
     }
   }
+  repeat(f);
 }
 
 /* --- what is written ------------------------------------------------------------------------------------------- */
@@ -466,57 +464,43 @@ generic void write_last(int back, int thread, int streaming) {
   }
 }
 
-/* --- calls ----------------------------------------------------------------------------------------------------- */
-
-generic void pass(int back, int thread) {
-  struct factors f = factors[thread];
-  if (last) {
-    sums_last(back, thread);
-    fold(&part[thread]);
-  } else {
-    sums_first(back, thread);
-  }
-  meet();
-  if (back) backward_factors(thread);
-  else forward_factors(thread);
-  if (last) {
-    repeat(f.mean);
-    repeat(f.a);
-    repeat(f.b);
-    repeat(f.c);
-    if (job.streaming) write_last(back, thread, 1);
-    else write_last(back, thread, 0);
-  } else if (job.streaming) {
-    write_first(back, thread, 1);
-  } else {
-    write_first(back, thread, 0);
-  }
-  if (job.streaming) fence();
-  meet();
-}
-
-static void forward(int thread) { pass(0, thread); }
-static void backward(int thread) { pass(1, thread); }
-
-static inline void copy_part(int thread, int streaming) {
+generic void copy(int thread, int streaming) {
   size_t vectors = samples * channels * inner / LANES;
   for (size_t i = from(vectors, thread), end = from(vectors, thread + 1); i < end; i++)
     PUT(y + i * LANES, load(x + i * LANES));
 }
 
-static void copy(int thread) {
-  if (job.streaming) {
-    copy_part(thread, 1);
-    fence();
-  } else {
-    copy_part(thread, 0);
+/* --- calls ----------------------------------------------------------------------------------------------------- */
+
+generic void write(enum kind kind, int thread, int streaming) {
+  if (kind == COPY) copy(thread, streaming);
+  else if (last) write_last(kind == BOTH, thread, streaming);
+  else write_first(kind == BOTH, thread, streaming);
+  if (streaming) fence();
+}
+
+/* FORWARD, backward, which is what BOTH has besides, or COPY. */
+generic void pass(enum kind kind, int thread) {
+  if (kind != COPY) {
+    if (last) sums_last(kind == BOTH, thread);
+    else sums_first(kind == BOTH, thread);
+    meet();
+    if (kind == BOTH) backward_factors(thread);
+    else forward_factors(thread);
   }
+  if (job.streaming) write(kind, thread, 1);
+  else write(kind, thread, 0);
   meet();
 }
 
+/* Functions of their own, so that each has all registers. */
+static __attribute__((noinline)) void copying(int thread) { pass(COPY, thread); }
+static __attribute__((noinline)) void forward(int thread) { pass(FORWARD, thread); }
+static __attribute__((noinline)) void backward(int thread) { pass(BOTH, thread); }
+
 static void work(int thread) {
   for (long i = 0; i < job.calls; i++) {
-    if (job.kind == COPY) copy(thread);
+    if (job.kind == COPY) copying(thread);
     else forward(thread);
     if (job.kind == BOTH) backward(thread);
   }
@@ -566,12 +550,16 @@ static long long run(enum kind kind, int threads, int streaming, long calls) {
 
 /* --- memory and messages --------------------------------------------------------------------------------------- */
 
+/* What a batch has in memory, so that all of it can be freed. */
+static void *made[16 + 8 * MAX_THREADS];
+static size_t pieces;
+
 static void *make(size_t count, size_t size) {
   size_t bytes = (count * size + 4095) / 4096 * 4096;
   void *memory = aligned_alloc(4096, bytes ? bytes : 4096);
   if (!memory) exit(2);
   memset(memory, 0, bytes);
-  return memory;
+  return made[pieces++] = memory;
 }
 
 static float *receive(size_t count) {
@@ -599,23 +587,9 @@ static void prepare(void) {
   invstds = make(channels, sizeof(double));
   for (int t = 0; t < MAX_THREADS; t++) {
     part[t] = (struct sums){make(period, sizeof(double)), make(period, sizeof(double)), make(period, sizeof(float)), 0};
-    float *values[4];
-    for (int i = 0; i < 4; i++) values[i] = make(period, sizeof(float));
-    factors[t] = (struct factors){values[0], values[1], values[2], values[3]};
-  }
-}
-
-static void release(void) {
-  void *all[] = {x, dy, weight, bias, y, dx, dweight, dbias, means, invstds};
-  for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
-  for (int t = 0; t < MAX_THREADS; t++) {
-    free(part[t].a);
-    free(part[t].b);
-    free(part[t].k);
-    free(factors[t].mean);
-    free(factors[t].a);
-    free(factors[t].b);
-    free(factors[t].c);
+    struct factors *f = &factors[t];
+    float **vectors[] = {&f->mean, &f->a, &f->b, &f->c};
+    for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) *vectors[i] = make(period, sizeof(float));
   }
 }
 
@@ -649,7 +623,7 @@ int main(void) {
       send(dweight, channels);
       send(dbias, channels);
     } else if (!strncmp(line, "free", 4)) {
-      release();
+      while (pieces > 0) free(made[--pieces]);
       puts("ready");
     } else {
       return 1;

@@ -6,8 +6,6 @@ import type { Absent, Work } from "./subject.ts";
 
 /** Ours, as its rows are called. */
 export const OURS = "syncbn";
-/** Ours with results that are the same bits on every machine. */
-export const REPRODUCIBLE = "syncbn, reproducible";
 
 /** One run. */
 export interface Measured {

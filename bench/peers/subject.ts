@@ -2,6 +2,8 @@
 
 import { type BatchShape, extentsOf, type Numbers } from "../batches.ts";
 import type { Results } from "../errors.ts";
+import { elapsed } from "../measure.ts";
+import type { Packages } from "./packages.ts";
 
 /** What is timed: forward (y), forward and backward (y, dx, dweight, dbias), and a plain copy of as many elements. */
 export type Work = "forward" | "both" | "copy";
@@ -64,12 +66,51 @@ export function plainLayout(shape: BatchShape): {
   return { dims: [samples, channels, inner], axes: [0, 2], vector: [1, channels, 1] };
 }
 
-/** Times a call in this process. */
-export async function timeCalls(call: () => unknown, calls: number): Promise<number> {
-  const start = performance.now();
-  for (let i = 0; i < calls; i++) {
-    const result = call();
-    if (result instanceof Promise) await result; // Waiting would cost a synchronous one a microtask.
+/** A batch in place in this process. */
+export interface Calls {
+  /** Launch their work, and free what it gives. */
+  readonly forward: () => unknown;
+  readonly both: () => unknown;
+  /** Waits for everything launched; left out where a call returns when, or promises that, its work is done. */
+  readonly settle?: () => Promise<unknown>;
+  readonly results: () => Promise<Required<Results>>;
+  readonly dispose: () => unknown;
+}
+
+/** A library in this process. */
+export interface Library extends Pick<Subject, "name" | "threads" | "version"> {
+  readonly open: (shape: BatchShape, numbers: Numbers) => Calls | Promise<Calls>;
+}
+
+/** Starts a library from npm, or says why it cannot be. */
+export async function startLibrary(
+  packages: Packages,
+  who: Pick<Library, "name" | "threads">,
+  start: () => Promise<Pick<Library, "version" | "open">>,
+): Promise<Library | Absent> {
+  try {
+    return { ...who, ...await start() };
+  } catch (error) {
+    return { ...who, missing: packages.reason(error) };
   }
-  return performance.now() - start;
+}
+
+/** Makes a subject of a library: every call is waited for. */
+export function inProcess({ name, threads, version, open }: Library): Subject {
+  return {
+    ...{ name, threads, version },
+    open: async (shape, numbers) => {
+      const calls = await open(shape, numbers);
+      const time = (work: Work, count: number) => {
+        const call = calls[work as "forward" | "both"];
+        const waited = async () => (call(), await calls.settle?.());
+        return elapsed({ run: calls.settle ? waited : call }, count);
+      };
+      return {
+        contenders: [{ name, threads, works: ["forward", "both"], time, results: calls.results }],
+        [Symbol.asyncDispose]: async () => void await calls.dispose(),
+      };
+    },
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  };
 }
