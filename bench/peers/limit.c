@@ -4,7 +4,7 @@
  * Forward: a pass for the sums of x - k and (x - k)^2 about a shift k near the mean, and a pass that writes y. Backward: a
  * pass for the sums of dy and dy * (x - mean), and a pass that writes dx. Both walk memory in ascending order; float32
  * lanes within a row, float64 per channel from there on. Threads share the samples (channels last: the rows), each with
- * channel sums of its own, and meet at a spinning barrier.
+ * channel sums of its own, and meet at OpenMP's barrier.
  *
  * A child process that says what compiled it, and then is asked over stdin and answers on stdout; one line each, float32
  * follow where it says so:
@@ -18,19 +18,13 @@
  */
 #define _GNU_SOURCE
 #include <math.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
-#include <stdint.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #ifdef __x86_64__
 #include <immintrin.h>
-#define pause_spinning() _mm_pause()
-#else
-#define pause_spinning() ((void)0)
 #endif
 
 #ifndef LANES
@@ -109,26 +103,9 @@ static struct {
   int threads, streaming;
   long calls;
 } job;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
-static unsigned long jobs; /* under the lock: helpers sleep between jobs, so that they take no core from others */
-static _Alignas(64) atomic_uint arrived;
-static _Alignas(64) atomic_uint generation;
-static _Alignas(64) atomic_int busy; /* helpers that still read the job */
 
 static void meet(void) {
-  if (job.threads == 1) return;
-  unsigned now = atomic_load_explicit(&generation, memory_order_acquire);
-  if (atomic_fetch_add_explicit(&arrived, 1, memory_order_acq_rel) + 1 == (unsigned)job.threads) {
-    atomic_store_explicit(&arrived, 0, memory_order_relaxed);
-    atomic_store_explicit(&generation, now + 1, memory_order_release);
-  } else {
-    /* Whoever is waited for may need this core. */
-    for (unsigned spins = 1; atomic_load_explicit(&generation, memory_order_acquire) == now; spins++) {
-      if (spins % (1 << 10)) pause_spinning();
-      else sched_yield();
-    }
-  }
+#pragma omp barrier
 }
 
 /* Where a thread's share of n begins. */
@@ -506,46 +483,27 @@ static void work(int thread) {
   }
 }
 
-static void *helper(void *argument) {
-  int thread = (int)(intptr_t)argument;
-  for (unsigned long seen = 0;;) {
-    pthread_mutex_lock(&lock);
-    while (jobs == seen) pthread_cond_wait(&wake, &lock);
-    seen = jobs;
-    int mine = thread < job.threads;
-    pthread_mutex_unlock(&lock);
-    if (mine) {
-      meet(); /* The clock starts when all are awake. */
-      work(thread);
-      atomic_fetch_sub_explicit(&busy, 1, memory_order_release);
-    }
-  }
-  return NULL;
+static long long now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
 /* Nanoseconds of all calls. */
 static long long run(enum kind kind, int threads, int streaming, long calls) {
-  static int helpers = 0;
-  struct timespec start, stop;
-  pthread_mutex_lock(&lock);
+  long long start = 0;
   job.kind = kind;
   job.threads = samples * channels * inner < ALONE ? 1 : threads;
   job.streaming = streaming;
   job.calls = calls;
-  atomic_store(&busy, job.threads - 1);
-  jobs++;
-  pthread_cond_broadcast(&wake);
-  pthread_mutex_unlock(&lock);
-  for (; helpers + 1 < job.threads; helpers++) {
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, helper, (void *)(intptr_t)(helpers + 1))) exit(3);
+#pragma omp parallel num_threads(job.threads)
+  {
+    int thread = omp_get_thread_num();
+    meet(); /* The clock starts when all are awake. */
+    if (thread == 0) start = now();
+    work(thread);
   }
-  meet();
-  clock_gettime(CLOCK_MONOTONIC, &start);
-  work(0);
-  clock_gettime(CLOCK_MONOTONIC, &stop);
-  while (atomic_load_explicit(&busy, memory_order_acquire)) pause_spinning();
-  return (stop.tv_sec - start.tv_sec) * 1000000000LL + (stop.tv_nsec - start.tv_nsec);
+  return now() - start;
 }
 
 /* --- memory and messages --------------------------------------------------------------------------------------- */

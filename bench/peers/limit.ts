@@ -37,7 +37,7 @@ export async function limitSubject(
   const source = pathOf(import.meta.url, "limit.c");
   try {
     await Deno.mkdir(folder, { recursive: true });
-    await run(["gcc", ...flags, "-o", program, source, "-lm", "-pthread"], SECONDS);
+    await run(["gcc", ...flags, "-o", program, source, "-lm", "-fopenmp"], SECONDS);
   } catch (error) {
     return { name, threads: 0, missing: `not compiled: ${(error as Error).message}` };
   }
