@@ -27,19 +27,14 @@ Usage: deno task bench:layers [flags]
   --quick N      so many rounds (31)
   --write        write the section of bench/README.md`;
 
-const { values } = commandLine(HELP, {
-  dawn: { type: "boolean", default: false },
-  images: { type: "string", default: "8" },
-  quick: { type: "string", default: "31" },
-  write: { type: "boolean", default: false },
-});
-const images = integer("--images", values.images);
+const { has, value } = commandLine(HELP);
+const images = integer("--images", value("images", "8"));
 if (images < 2) {
   refuse(
     "Cannot start as --images must be at least 2, or a channel has one value: current value is 1",
   );
 }
-const rounds = integer("--quick", values.quick);
+const rounds = integer("--quick", value("quick", "31"));
 
 /** Microseconds per layer and direction: medians, as lines of the table. */
 async function lines(name: string, device: WebGpuDevice, image: number): Promise<string[][]> {
@@ -69,13 +64,13 @@ for (let i = 0; i < 100; i++) step(true);
 const grown = Object.entries(nothing.asked()).map(([name, count]) =>
   `${(count - before[name as keyof typeof before]) / 100} ${name}`
 );
-const gpu: GPU = values.dawn ? await loadDawn() : navigator.gpu;
+const gpu: GPU = has("dawn") ? await loadDawn() : navigator.gpu;
 if (await gpu?.requestAdapter()) {
   await using device = await requestWebGpuDevice({ gpu });
   // Software computes on the cores that the host needs: next to nothing, then.
   const image = device.info.isFallbackAdapter ? 32 : 224;
   rows.push(
-    ...await lines(`${device.info.name}, ${values.dawn ? "Dawn" : "Deno's own"}`, device, image),
+    ...await lines(`${device.info.name}, ${has("dawn") ? "Dawn" : "Deno's own"}`, device, image),
   );
 }
 const [, [, , ...inBatch]] = rows;
@@ -95,5 +90,5 @@ const text = section(
   ),
 );
 console.log(text);
-if (values.write) await writeSection("layers", text);
+if (has("write")) await writeSection("layers", text);
 Deno.exit(); // Dawn would keep the process alive.

@@ -67,6 +67,9 @@ export function section(...parts: readonly string[]): string {
   return parts.join("\n\n");
 }
 
+/** What a machine is called without --machine. */
+export const NOBODY = "a processor that nobody named";
+
 /** The processor, the system, and the day, as captions say them. */
 export function captionOf(machine: string) {
   const { os, arch } = Deno.build;

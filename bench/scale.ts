@@ -487,7 +487,6 @@ Usage: deno task bench:scale [--write]
   --write   write the tables to bench/scale.md and draw bench/scale.svg, instead of printing them`;
 
 if (import.meta.main) {
-  const { values } = commandLine(HELP, { write: { type: "boolean", default: false } });
-  if (values.write) await writeScale(measured);
+  if (commandLine(HELP).has("write")) await writeScale(measured);
   else console.log(tables(measured));
 }

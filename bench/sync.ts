@@ -15,7 +15,16 @@ import {
 import { commandLine } from "./command.ts";
 import { median, type StepTimes } from "./groups/measured.ts";
 import { GROUPS, inThread } from "./ranks.ts";
-import { captionOf, figure, list, paragraph, section, table, writeSection } from "./report.ts";
+import {
+  captionOf,
+  figure,
+  list,
+  NOBODY,
+  paragraph,
+  section,
+  table,
+  writeSection,
+} from "./report.ts";
 import { layersOf } from "./resnet.ts";
 
 /** What is timed. */
@@ -75,12 +84,8 @@ Usage: deno task bench:sync [flags]
   --write          write the section of bench/README.md`;
 
 async function main(): Promise<void> {
-  const { values } = commandLine(HELP, {
-    machine: { type: "string", default: "a processor that nobody named" },
-    quick: { type: "boolean", default: false },
-    write: { type: "boolean", default: false },
-  });
-  const options: StepOptions = values.quick
+  const { has, value } = commandLine(HELP);
+  const options: StepOptions = has("quick")
     ? { batch: 2, rounds: 1, image: 64 }
     : { batch: 8, rounds: 9, image: 224 };
   const rows: string[][] = [];
@@ -98,7 +103,7 @@ async function main(): Promise<void> {
       missing.push(`53 batch norms, ${group}: not measured, ${(error as Error).message}.`);
     }
   }
-  const { machine, date } = captionOf(values.machine);
+  const { machine, date } = captionOf(value("machine", NOBODY));
   const { batch, image, rounds } = options;
   const text = section(
     paragraph(
@@ -111,7 +116,7 @@ async function main(): Promise<void> {
     ...list(missing),
   );
   console.log(text);
-  if (values.write) await writeSection("sync", text);
+  if (has("write")) await writeSection("sync", text);
 }
 
 // Not awaited: the ranks of this thread load this module, which must be done by then.

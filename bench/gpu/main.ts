@@ -6,7 +6,7 @@
 import { DeviceError } from "../../mod.ts";
 import { requestWebGpuDevice } from "../../kernels/webgpu_device.ts";
 import { DAWN } from "../../tests/load_dawn.ts";
-import { commandLine, integer, refuse } from "../command.ts";
+import { chosen, commandLine, integer, refuse } from "../command.ts";
 import { jaxOnWebGpu } from "../peers/jax.ts";
 import { openPackages } from "../peers/packages.ts";
 import type { Library } from "../peers/subject.ts";
@@ -39,23 +39,18 @@ Usage: deno task bench:gpu [flags] [SHAPE...]
   --plan JSON      choices of the plan, as deno task tune prints them
   --write          write the section of bench/README.md, and gpu.svg`;
 
-const { values, positionals } = commandLine(HELP, {
-  dawn: { type: "boolean", default: false },
-  python: { type: "string", default: "python3" },
-  device: { type: "string" },
-  quick: { type: "string", default: "7" },
-  plan: { type: "string", default: "{}" },
-  write: { type: "boolean", default: false },
-}, "SHAPE");
-const rounds = integer("--quick", values.quick);
-if (values.write) await assertWritable("gpu");
+const { has, value, positionals } = commandLine(HELP);
+const [dawn, write] = [has("dawn"), has("write")];
+const rounds = integer("--quick", value("quick", "7"));
+if (write) await assertWritable("gpu");
 
 /** The choices of the plan. */
 function plan() {
+  const given = value("plan", "{}");
   try {
-    return JSON.parse(values.plan);
+    return JSON.parse(given);
   } catch {
-    refuse(`Cannot start as --plan must be JSON: current value is ${values.plan}`);
+    refuse(`Cannot start as --plan must be JSON: current value is ${given}`);
   }
 }
 
@@ -76,7 +71,7 @@ async function measurePeers(peers: readonly Library[], one: Case, absent: string
 
 /** Opens the device, with the GPU's clock if it has one. */
 async function openDevice() {
-  const gpu = await gpuAtHand(values.dawn);
+  const gpu = await gpuAtHand(dawn);
   const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) refuse("Cannot measure as there must be a WebGPU adapter: none was found");
   const clock = "timestamp-query";
@@ -86,24 +81,15 @@ async function openDevice() {
 
 async function run(): Promise<MeasuredGpu> {
   await using device = await openDevice();
-  await using torch = await startTorch(values.python);
+  await using torch = await startTorch(value("python", "python3"));
   // Ours first: both look for the GPU in `navigator`.
-  if (values.dawn) Object.defineProperty(navigator, "gpu", { value: await gpuAtHand(values.dawn) });
+  if (dawn) Object.defineProperty(navigator, "gpu", { value: await gpuAtHand(dawn) });
   const packages = await openPackages({ install: true });
   const candidates = [await jaxOnWebGpu(packages), await tfjs(packages, "webgpu", BUILT)];
   const peers = candidates.filter((one) => "open" in one);
   const { name, isFallbackAdapter: software, float16 } = device.info;
   const dtypes = float16 ? ["float32", "float16"] as const : ["float32"] as const;
-  const cases = casesFor(software, dtypes).filter(({ batch: { shape } }) =>
-    positionals.length === 0 || positionals.includes(`[${shape}]`)
-  );
-  if (cases.length === 0) {
-    const names = new Set(casesFor(software, dtypes).map(({ batch: { shape } }) => `[${shape}]`));
-    refuse(
-      `Cannot measure as the shapes must be among ${[...names].join(" ")}: ` +
-        `current value is ${positionals}`,
-    );
-  }
+  const cases = chosen(casesFor(software, dtypes), positionals, ({ batch }) => batch.shape);
   const absent = [
     ...(torch.missing === null ? [] : [`PyTorch is not measured: ${torch.missing}`]),
     ...(device.gpuDevice.features.has("timestamp-query")
@@ -135,7 +121,7 @@ async function run(): Promise<MeasuredGpu> {
   const ranks: MeasuredRanks[] = [];
   for (const shape of software ? [[4, 8, 6, 6]] : GROUP_SHAPES) {
     if (positionals.length > 0) continue;
-    const options = { shape, dawn: values.dawn, rounds };
+    const options = { shape, dawn, rounds };
     ranks.push({
       shape,
       thread: await ranksOfThread(device, options),
@@ -143,17 +129,17 @@ async function run(): Promise<MeasuredGpu> {
       torch: software ? null : await torch.ranks(shape),
     });
   }
-  const implementation = values.dawn ? `Dawn (${DAWN})` : "Deno's own WebGPU";
+  const implementation = dawn ? `Dawn (${DAWN})` : "Deno's own WebGPU";
   const versions = [
     ...[`Deno ${Deno.version.deno}`, implementation, torch.version],
     ...peers.map(({ version }) => version),
   ];
   return {
     date: captionOf("").date,
-    adapter: values.device ?? name,
+    adapter: value("device", name),
     ...{ software, rounds, cases: measured, ranks, absent },
     versions: versions.filter((version) => version !== ""),
-    command: `deno task bench:gpu${values.dawn ? " --dawn" : ""} --python python3 --write`,
+    command: `deno task bench:gpu${dawn ? " --dawn" : ""} --python python3 --write`,
   };
 }
 
@@ -163,7 +149,7 @@ console.log(text);
 for (const { goal, met } of verdicts(measured)) {
   console.error(`${met === null ? "not measured" : met ? "met" : "missed"}: ${goal}`);
 }
-if (values.write) {
+if (write) {
   await writeSection("gpu", text);
   await Deno.writeTextFile(new URL("gpu.svg", import.meta.url), gpuChart(measured));
 }

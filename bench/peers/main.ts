@@ -6,8 +6,8 @@
 import { cpus } from "node:os";
 import { wasmDevice } from "../../kernels/wasm_device.ts";
 import { elementsOf, titleOf } from "../batches.ts";
-import { commandLine, integer, refuse } from "../command.ts";
-import { assertWritable, captionOf, writeSection } from "../report.ts";
+import { chosen, commandLine, integer } from "../command.ts";
+import { assertWritable, captionOf, NOBODY, writeSection } from "../report.ts";
 import { CASES } from "./cases.ts";
 import { jaxOnWasm } from "./jax.ts";
 import { limitSubject } from "./limit.ts";
@@ -44,35 +44,23 @@ Usage: deno task bench:peers [flags] [SHAPE...]
   --no-install      peers that are not installed are left out
   --write           write the section of bench/README.md, and peers.svg`;
 
-const { values, positionals } = commandLine(HELP, {
-  python: { type: "string", default: "python3" },
-  machine: { type: "string" },
-  write: { type: "boolean", default: false },
-  quick: { type: "string" },
-  "no-install": { type: "boolean", default: false },
-}, "SHAPE");
-const quick = values.quick === undefined ? null : integer("--quick", values.quick);
-const cases = CASES
-  .filter((shape) => positionals.length === 0 || positionals.includes(`[${shape.shape}]`))
-  .filter((shape) => quick === null || elementsOf(shape) < QUICK);
-if (cases.length === 0) {
-  // Most shapes stand there in both memory orders.
-  const names = new Set(CASES.map(({ shape }) => `[${shape}]`));
-  refuse(
-    `Cannot measure as the shapes must be among ${[...names].join(" ")}: ` +
-      `current value is ${positionals}`,
-  );
-}
+const { has, value, positionals } = commandLine(HELP);
+const quick = value("quick", "") === "" ? null : integer("--quick", value("quick", ""));
+const cases = chosen(
+  CASES.filter((shape) => quick === null || elementsOf(shape) < QUICK),
+  positionals,
+  ({ shape }) => shape,
+);
 
 // Better now than after a quarter of an hour.
-if (values.write) await assertWritable("peers");
+if (has("write")) await assertWritable("peers");
 
-const packages = await openPackages({ install: !values["no-install"] });
+const packages = await openPackages({ install: !has("no-install") });
 const all: Candidate[] = [
   ...THREADS.map((threads) => ourSubject(OURS, threads, () => wasmDevice({ threads }))),
   await limitSubject({ folder: BUILT, threads: THREADS }),
   await limitSubject({ folder: BUILT, threads: THREADS, narrow: true }),
-  await torchSubject(values.python, THREADS),
+  await torchSubject(value("python", "python3"), THREADS),
   ...[
     ...await Promise.all(
       THREADS.flatMap((threads) => KINDS.map((kind) => onnxruntime(packages, kind, threads))),
@@ -105,10 +93,10 @@ const measurements: Measurement[] = [];
   }
 }
 
-const processor = cpus()[0]?.model.trim() || "a processor that nobody named";
+const processor = cpus()[0]?.model.trim() || NOBODY;
 const versions = subjects.map(({ version }) => version).filter((version) => version !== OURS);
 const measured: Measured = {
-  ...captionOf(values.machine ?? processor),
+  ...captionOf(value("machine", processor)),
   versions: [`Deno ${Deno.version.deno}`, `V8 ${Deno.version.v8}`, ...new Set(versions)],
   rounds: quick ?? ROUNDS,
   cases: measurements,
@@ -117,7 +105,7 @@ const measured: Measured = {
 const text = peersSection(measured);
 console.log(text);
 console.error(summary(measured));
-if (values.write) {
+if (has("write")) {
   await writeSection("peers", text);
   await Deno.writeTextFile(new URL("peers.svg", import.meta.url), peersChart(measured));
 }
