@@ -11,15 +11,12 @@ import {
 } from "../mod.ts";
 import { normalArray } from "../tests/random.ts";
 
-/** Shape and memory order of a batch. */
 export interface BatchShape {
   readonly shape: readonly number[];
   readonly format: Format;
 }
 
-/** Channels first. */
 export const first = (...shape: number[]): BatchShape => ({ shape, format: "channelsFirst" });
-/** Channels last. */
 export const last = (...shape: number[]): BatchShape => ({ shape, format: "channelsLast" });
 
 /** Samples, channels and the product of the other extents. */
@@ -27,7 +24,6 @@ export function extentsOf({ shape: [samples, channels, ...spatial] }: BatchShape
   return { samples, channels, inner: spatial.reduce((product, extent) => product * extent, 1) };
 }
 
-/** Elements of a batch. */
 export function elementsOf({ shape }: BatchShape): number {
   return shape.reduce((product, extent) => product * extent, 1);
 }
@@ -46,7 +42,6 @@ export interface Numbers {
   readonly bias: Float32Array<ArrayBuffer>;
 }
 
-/** eps of everything that is measured. */
 export const EPS = 1e-5;
 /** Weight of the new batch in the running statistics; some peers have none. */
 export const MOMENTUM = 0.1;

@@ -3,7 +3,6 @@
 import * as Plot from "@observablehq/plot";
 import { DOMParser } from "linkedom";
 
-/** A chart of panels side by side. */
 export interface Chart {
   readonly title: string;
   readonly subtitle: string;
@@ -55,7 +54,6 @@ export function chart(
   ].join("\n");
 }
 
-/** A dot of {@linkcode dots}. */
 export interface Dot {
   readonly row: string;
   readonly value: number;
@@ -65,7 +63,6 @@ export interface Dot {
 
 const ROW = 30;
 
-/** How high a panel of so many rows is. */
 export function heightOf(rows: readonly string[]): number {
   return 70 + ROW * rows.length;
 }

@@ -32,7 +32,6 @@ export function commandLine(help: string) {
     }
     return {
       positionals,
-      /** Whether a flag was given. */
       has: (flag: string) => values[flag] === true,
       /** The value of a flag, or what stands in for it. */
       value: (flag: string, otherwise: string) => String(values[flag] ?? otherwise),
@@ -44,7 +43,6 @@ export function commandLine(help: string) {
   }
 }
 
-/** A positive integer from the command line. */
 export function integer(flag: string, value: string): number {
   const number = Number(value);
   if (Number.isSafeInteger(number) && number > 0) return number;

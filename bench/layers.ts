@@ -7,7 +7,7 @@
 import { requestWebGpuDevice, type WebGpuDevice, webgpuDevice } from "../kernels/webgpu_device.ts";
 import { loadDawn } from "../tests/load_dawn.ts";
 import { commandLine, integer, refuse } from "./command.ts";
-import { median } from "./groups/measured.ts";
+import { median } from "./measure.ts";
 import { nullGpu } from "../tests/null_gpu.ts";
 import { paragraph, section, table, writeSection } from "./report.ts";
 import { layersOf, stepper } from "./resnet.ts";

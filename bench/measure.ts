@@ -6,7 +6,6 @@
  * GPU's does: tables of who is faster come from here.
  */
 
-/** Something that can be timed. */
 export interface Timed {
   /** Runs once; a promise is awaited. It may return with the work merely launched. */
   readonly run: () => unknown;
@@ -60,5 +59,10 @@ async function takeTurns(
   for (let round = 0; round < rounds; round++) {
     for (const [i, sample] of samples.entries()) taken[i].push(await sample());
   }
-  return taken.map((times) => times.sort((a, b) => a - b)[Math.floor(rounds / 2)]);
+  return taken.map(median);
+}
+
+/** The upper one of two in the middle; sorts what is given. */
+export function median(times: number[]): number {
+  return times.sort((a, b) => a - b)[times.length >> 1];
 }

@@ -27,7 +27,6 @@ const SECONDS = 300;
 /** Seconds between asking a program to stop and killing it. */
 const GRACE = 2;
 
-/** Ranks of this thread. */
 export const inThread: Runner = async <P, R>(
   ranks: number,
   { module, name }: Task,
@@ -38,7 +37,6 @@ export const inThread: Runner = async <P, R>(
   return result;
 };
 
-/** Ranks in workers. */
 export function workers(options: SpawnOptions<WorkerTask> = {}): Runner {
   return async <P, R>(ranks: number, { module, name }: Task, parameter: P) => {
     const script = new URL("worker_rank.ts", import.meta.url);
@@ -51,7 +49,6 @@ export function workers(options: SpawnOptions<WorkerTask> = {}): Runner {
   };
 }
 
-/** Ranks in processes. */
 export function mpi(family: Family, checked = true): Runner {
   const script = pathOf(import.meta.url, "mpi_rank.ts");
   return async (ranks, task, parameter) => {

@@ -20,7 +20,6 @@ export function time(milliseconds: number): string {
   return milliseconds < 0.1 ? milliseconds.toFixed(4) : figure(milliseconds);
 }
 
-/** With commas between thousands. */
 export function count(value: number): string {
   return value.toLocaleString("en");
 }

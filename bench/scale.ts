@@ -155,14 +155,6 @@ export const allGather: Algorithm = (ranks, wire, perHost) => {
   return alike(rounds, (ranks - 1) * bytes);
 };
 
-/** All-gather around a ring: p - 1 rounds of one wire (Thakur et al. 2005); the bytes are the same. */
-export const ringAllGather: Algorithm = (ranks, wire, perHost) => {
-  check(ranks, perHost);
-  const bytes = bytesOf(wire);
-  const rounds = ranks === 1 ? [] : [{ times: ranks - 1, bytes, leaving: ranks > perHost ? 1 : 0 }];
-  return alike(rounds, (ranks - 1) * bytes);
-};
-
 /**
  * Two levels, as `group.split` makes them: all-reduce within each host by recursive doubling, among the hosts' first
  * ranks by any algorithm, then broadcast within each host by a binomial tree.

@@ -13,7 +13,8 @@ import {
   syncBatchNormForward,
 } from "../mod.ts";
 import { commandLine } from "./command.ts";
-import { median, type StepTimes } from "./groups/measured.ts";
+import type { StepTimes } from "./groups/measured.ts";
+import { median } from "./measure.ts";
 import { GROUPS, inThread } from "./ranks.ts";
 import {
   captionOf,
@@ -27,9 +28,7 @@ import {
 } from "./report.ts";
 import { layersOf } from "./resnet.ts";
 
-/** What is timed. */
 export interface StepOptions {
-  /** Images per rank. */
   readonly batch: number;
   /** Steps of each kind, in turns; the median counts. */
   readonly rounds: number;

@@ -44,7 +44,6 @@ const [dawn, write] = [has("dawn"), has("write")];
 const rounds = integer("--quick", value("quick", "7"));
 if (write) await assertWritable("gpu");
 
-/** The choices of the plan. */
 function plan() {
   const given = value("plan", "{}");
   try {

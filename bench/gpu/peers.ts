@@ -16,7 +16,6 @@ import { MEAN } from "./ours.ts";
 /** What float32 without care may be off by at a mean of 1e3. */
 const WRONG = 1e-2;
 
-/** Checks and times a plain float32 case. */
 export async function measurePeer(
   { open }: Library,
   { batch, dtype }: Case,

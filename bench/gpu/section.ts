@@ -14,7 +14,6 @@ const COLOURS: Readonly<Record<Work, string>> = {
   backward: "#d1495b",
 };
 
-/** Writes the section. */
 export function gpuSection(measured: MeasuredGpu): string {
   const { adapter, software, versions, date, rounds, cases, absent, command } = measured;
   const clock = cases.some(({ ours }) => ours.gpu)

@@ -1,5 +1,7 @@
 /** The GPU's own clock. */
 
+import { median } from "../measure.ts";
+
 /** Times launches between two timestamps on the queue. */
 export async function gpuMilliseconds(
   gpuDevice: GPUDevice,
@@ -38,5 +40,5 @@ export async function gpuMilliseconds(
   querySet.destroy();
   resolved.destroy();
   read.destroy();
-  return times.sort((a, b) => a - b)[Math.floor(rounds / 2)];
+  return median(times);
 }

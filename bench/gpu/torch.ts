@@ -9,7 +9,6 @@ export const SYNC_KERNELS = "SyncBatchNorm's kernels";
 /** Everything that it is asked for, as the child calls it. */
 export const TORCH_ROWS = [SYNC_KERNELS, "F.batch_norm, cuDNN", "F.batch_norm"] as const;
 
-/** Milliseconds per call, by row and work. */
 export type TorchTimes = Readonly<Record<string, Partial<Readonly<Record<Work, number>>>>>;
 
 /** PyTorch, or why it is not measured. */
@@ -22,7 +21,6 @@ export interface Torch extends AsyncDisposable {
   readonly ranks: (shape: readonly number[]) => Promise<number | null>;
 }
 
-/** Starts a Python that may have PyTorch with CUDA. */
 export async function startTorch(python: string): Promise<Torch> {
   const nobody = (missing: string): Torch => ({
     ...{ version: "", missing },

@@ -4,7 +4,7 @@
  */
 
 import { combineMoments, type ProcessGroup, sum } from "../../mod.ts";
-import { workTimes } from "../measure.ts";
+import { median, workTimes } from "../measure.ts";
 import { mpi, type Runner, workers } from "../ranks.ts";
 import {
   AGREEMENT_LENGTH,
@@ -12,7 +12,6 @@ import {
   foldSubject,
   type GroupRow,
   LENGTHS,
-  median,
   type MissingPeer,
   nameOf,
 } from "./measured.ts";

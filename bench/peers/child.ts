@@ -3,7 +3,6 @@
 import { extentsOf } from "../batches.ts";
 import type { Candidate, Contender, Work } from "./subject.ts";
 
-/** A process that answers lines by lines. */
 export interface Child extends AsyncDisposable {
   /** What it said when it began. */
   readonly greeting: string;
@@ -16,7 +15,6 @@ export interface Child extends AsyncDisposable {
 /** Seconds after which an unanswered child is killed: the slowest works on tensors of 320 MB. */
 const PATIENCE = 240;
 
-/** Starts a child. */
 export async function startChild(
   [program, ...args]: readonly string[],
   env: Readonly<Record<string, string>> = {},
@@ -96,7 +94,6 @@ export interface Program {
   readonly copy?: string;
 }
 
-/** Starts a program. */
 export async function startProgram(
   { name, command, env, versionOf = "", threads, stores, copy }: Program,
 ): Promise<Candidate> {

@@ -71,7 +71,6 @@ function start(packages: Packages, backend: "wasm" | "webgpu", threads: 1 | 2) {
   });
 }
 
-/** Puts a batch in place. */
 function place(
   { jit, numpy: np, blockUntilReady }: JaxModule,
   shape: BatchShape,

@@ -11,7 +11,6 @@ import type { Candidate } from "./subject.ts";
 export const LIMIT = "C";
 /** The name of the row of the program that has no longer vectors than Wasm. */
 export const NARROW = "C, vectors of 128 bits";
-/** The name of the row of the copy. */
 export const COPY = "plain copy in C";
 
 const STORES = { plain: LIMIT, streaming: "C, stores past the caches" } as const;
@@ -19,10 +18,8 @@ const STORES = { plain: LIMIT, streaming: "C, stores past the caches" } as const
 const FLAGS = ["-O3", "-march=native", "-fno-math-errno"] as const;
 /** Four lanes, with the instructions of AVX and FMA, as engines compile SIMD128. */
 const NARROW_FLAGS = [...FLAGS, "-mno-avx512f", "-DLANES=4"] as const;
-/** What the compiler may take. */
 const SECONDS = 60;
 
-/** Compiles the program and starts it. */
 export async function limitSubject(
   { folder, threads, narrow = false }: {
     readonly folder: URL;

@@ -16,7 +16,6 @@ export interface Port {
 
 type Numbers = Float32Array<ArrayBuffer> | BigInt64Array<ArrayBuffer>;
 
-/** A graph. */
 export interface Graph {
   readonly nodes: readonly Node[];
   /** Lists of numbers by their names. */
@@ -25,7 +24,6 @@ export interface Graph {
   readonly outputs: readonly Port[];
 }
 
-/** Elements of a tensor. */
 export function lengthOf(dims: readonly number[]): number {
   return dims.reduce((product, extent) => product * extent, 1);
 }

@@ -113,7 +113,6 @@ function normalized({ axes }: Layout): Node[] {
   ];
 }
 
-/** Forward from primitive operators. */
 export function primitiveForward(layout: Layout): Graph {
   return {
     nodes: normalized(layout),
@@ -122,7 +121,6 @@ export function primitiveForward(layout: Layout): Graph {
   };
 }
 
-/** Forward and backward from primitive operators. */
 export function primitiveBoth(layout: Layout): Graph {
   const { dims, axes, vector } = layout;
   const count = lengthOf(dims) / lengthOf(vector);

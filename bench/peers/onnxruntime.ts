@@ -34,7 +34,6 @@ const GRAPHS = {
   primitives: { forward: primitiveForward, both: primitiveBoth },
 } as const;
 
-/** The ways that are measured. */
 export const KINDS = Object.keys(GRAPHS) as readonly (keyof typeof GRAPHS)[];
 
 /** Loads it. Each way and number of threads is a subject of its own: a session keeps all memory that it ever used. */

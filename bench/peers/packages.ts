@@ -3,7 +3,6 @@
 import { createRequire } from "node:module";
 import { run } from "../ranks.ts";
 
-/** Installed packages. */
 export interface Packages {
   /** Loads a CommonJS module by its name, or its path within a package. */
   readonly load: (name: string) => unknown;
@@ -18,7 +17,6 @@ export interface Packages {
 const FOLDER = new URL("npm/", import.meta.url);
 const INSTALLED = new URL("node_modules/.package-lock.json", FOLDER);
 
-/** What npm may take. */
 const SECONDS = 600;
 
 /** Installs the packages unless they are there, and says so. */

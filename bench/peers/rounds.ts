@@ -5,10 +5,10 @@
 
 import { type BatchShape, elementsOf, numbersOf } from "../batches.ts";
 import { assertRight, type Errors, errorsOf } from "../errors.ts";
+import { median } from "../measure.ts";
 import { FAR, NEAR } from "./cases.ts";
 import type { Absent, Contender, Opened, Subject, Work } from "./subject.ts";
 
-/** How long one kind of work takes. */
 export interface Row {
   readonly name: string;
   readonly threads: number;
@@ -18,14 +18,12 @@ export interface Row {
   readonly fastest: number;
 }
 
-/** How exact a contender is. */
 export interface Checked {
   readonly name: string;
   readonly threads: number;
   readonly errors: Errors;
 }
 
-/** Everything about one batch. */
 export interface Measurement {
   readonly shape: BatchShape;
   readonly rows: readonly Row[];
@@ -33,9 +31,7 @@ export interface Measurement {
   readonly absent: readonly Absent[];
 }
 
-/** How much is done. */
 export interface Effort {
-  /** Turns of everybody. */
   readonly rounds: number;
   /** Milliseconds that a turn takes at least: calls are repeated. */
   readonly turn: number;
@@ -168,8 +164,7 @@ async function measureTimes(
   }
   return [...entries].filter(([, { samples }]) => samples.length > 0).map(([key, { samples }]) => {
     const [name, threads, work] = JSON.parse(key);
-    const sorted = samples.toSorted((a, b) => a - b);
-    return { name, threads, work, median: middle(sorted), fastest: sorted[0] };
+    return { name, threads, work, median: median(samples), fastest: samples[0] };
   });
 }
 
@@ -190,11 +185,6 @@ async function enough(
     if (last < turn) calls *= 2;
     else if (spent >= warmUp) return calls;
   }
-}
-
-function middle(sorted: readonly number[]): number {
-  const half = Math.floor(sorted.length / 2);
-  return sorted.length % 2 === 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
 }
 
 function sleep(milliseconds: number): Promise<void> {

@@ -20,7 +20,6 @@ const HEAD = [
   ...["error of y", "error of dx"],
 ];
 
-/** Writes the section. */
 export function peersSection(measured: Measured): string {
   const { machine, versions, rounds, date } = measured;
   return section(

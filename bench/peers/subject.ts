@@ -23,7 +23,6 @@ export interface Contender {
   readonly results?: () => Promise<Required<Results>>;
 }
 
-/** What takes no part, and why. */
 export interface Absent {
   readonly name: string;
   /** The number of threads; 0 for whatever number there might be. */
@@ -47,7 +46,6 @@ export interface Subject extends AsyncDisposable {
   readonly open: (shape: BatchShape, numbers: Numbers) => Promise<Opened>;
 }
 
-/** A subject, or the reason why there is none. */
 export type Candidate = Subject | Absent;
 
 /**
@@ -66,7 +64,6 @@ export function plainLayout(shape: BatchShape): {
   return { dims: [samples, channels, inner], axes: [0, 2], vector: [1, channels, 1] };
 }
 
-/** A batch in place in this process. */
 export interface Calls {
   /** Launch their work, and free what it gives. */
   readonly forward: () => unknown;
@@ -77,7 +74,6 @@ export interface Calls {
   readonly dispose: () => unknown;
 }
 
-/** A library in this process. */
 export interface Library extends Pick<Subject, "name" | "threads" | "version"> {
   readonly open: (shape: BatchShape, numbers: Numbers) => Calls | Promise<Calls>;
 }

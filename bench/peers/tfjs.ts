@@ -98,7 +98,6 @@ export function tfjs(
   });
 }
 
-/** Puts a batch in place. */
 function place(
   tf: Tf,
   shape: BatchShape,
@@ -141,7 +140,6 @@ function place(
   };
 }
 
-/** Bundles it with a backend. */
 async function buildBundle(
   packages: Packages,
   bundle: string,

@@ -19,7 +19,6 @@ const MATRIX = first(256, 128);
 /** Where speed counts. */
 const ALL = CASES.filter((shape) => shape !== SMALLEST);
 
-/** Judges a run. */
 export function verdicts(measured: Measured): Verdict[] {
   const against = (
     peers: (name: string) => boolean,
