@@ -17,26 +17,21 @@ import measured from "./groups/measured.json" with { type: "json" };
 import { count, figure, paragraph, section, table, writeSection } from "./report.ts";
 import { normsOf } from "./resnet.ts";
 
-/** What every rank contributes: a header, then so many bytes per channel. Any part of it carries the header. */
+/** What every rank contributes: a header, then so much per channel, in bytes. Any part of it carries the header. */
 export interface Wire {
   readonly channels: number;
-  /** Bytes per channel. */
   readonly perChannel: number;
-  /** Bytes of the header. */
   readonly header: number;
 }
 
-/** A way between ranks. */
+/** A way between ranks: seconds per message and per byte. */
 export interface Link {
-  /** Seconds per message. */
   readonly alpha: number;
-  /** Seconds per byte. */
   readonly beta: number;
 }
 
-/** Rounds that are alike. */
+/** So many rounds that are alike. */
 export interface Rounds {
-  /** How many. */
   readonly times: number;
   /** Bytes of the largest message. */
   readonly bytes: number;
@@ -44,27 +39,21 @@ export interface Rounds {
   readonly leaving: number;
 }
 
-/** What a collective does. */
+/** What a collective does; bytes folded on the longest path, and what the busiest sender sends, the busiest receiver gets. */
 export interface Schedule {
   readonly rounds: readonly Rounds[];
-  /** Bytes folded on the longest path. */
   readonly folded: number;
-  /** Bytes that the busiest rank sends. */
   readonly sent: number;
-  /** Bytes that the busiest rank receives; it may be another one. */
   readonly received: number;
 }
 
 /** Makes the schedule of a wire over so many ranks, of which so many share a host. */
 export type Algorithm = (ranks: number, wire: Wire, perHost: number) => Schedule;
 
-/** Where ranks compute. */
+/** Where ranks compute: links within hosts and between them, and seconds per byte folded. */
 export interface Machine {
-  /** Between ranks of one host. */
   readonly local: Link;
-  /** Between hosts. */
   readonly network: Link;
-  /** Seconds per byte folded. */
   readonly gamma: number;
 }
 
@@ -230,11 +219,9 @@ function alike(rounds: readonly Rounds[], total: number): Schedule {
   return { rounds, folded: total, sent: total, received: total };
 }
 
-/** What synchronization adds to a step. */
+/** What synchronization adds to a step: all collectives, one after the other, and bytes that the busiest rank sends. */
 export interface Step {
-  /** Time of all collectives, one after the other. */
   readonly seconds: number;
-  /** Bytes that the busiest rank sends. */
   readonly sent: number;
 }
 
@@ -280,11 +267,8 @@ export const pytorch: Strategy = (ranks, machine, perHost) => {
 /** The agreement checks of the MPI group: one more all-reduce before each. */
 export const agreement: Strategy = (ranks, machine, perHost) => {
   const wire: Wire = { channels: AGREEMENT, perChannel: 8, header: 0 };
-  const one = recursiveDoubling(ranks, wire, perHost);
-  return collect(
-    Array.from({ length: OUR_WIRES.length * RESNET_50.length }, () => one),
-    machine,
-  );
+  const checks = OUR_WIRES.flatMap(() => RESNET_50);
+  return collect(checks.map(() => recursiveDoubling(ranks, wire, perHost)), machine);
 };
 
 /** Bytes that PyTorch's all-gather leaves on each rank for a layer. */

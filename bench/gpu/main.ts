@@ -80,7 +80,11 @@ async function openDevice() {
 
 async function run(): Promise<MeasuredGpu> {
   await using device = await openDevice();
-  await using torch = await startTorch(value("python", "python3"));
+  const absent: string[] = [];
+  await using torch = await startTorch(value("python", "python3")).catch(({ message }: Error) => {
+    absent.push(`PyTorch is not measured: ${message}`);
+    return null;
+  });
   // Ours first: both look for the GPU in `navigator`.
   if (dawn) Object.defineProperty(navigator, "gpu", { value: await gpuAtHand(dawn) });
   const packages = await openPackages({ install: true });
@@ -89,15 +93,14 @@ async function run(): Promise<MeasuredGpu> {
   const { name, isFallbackAdapter: software, float16 } = device.info;
   const dtypes = float16 ? ["float32", "float16"] as const : ["float32"] as const;
   const cases = chosen(casesFor(software, dtypes), positionals, ({ batch }) => batch.shape);
-  const absent = [
-    ...(torch.missing === null ? [] : [`PyTorch is not measured: ${torch.missing}`]),
+  absent.push(
     ...(device.gpuDevice.features.has("timestamp-query")
       ? []
       : ["The GPU's own clock is not measured: the adapter has no timestamp-query"]),
     ...candidates.flatMap((one) =>
       "missing" in one ? [`${one.name} is not measured: ${one.missing}`] : []
     ),
-  ];
+  );
   const measured: MeasuredCase[] = [];
   for (const [i, one] of cases.entries()) {
     try {
@@ -105,7 +108,7 @@ async function run(): Promise<MeasuredGpu> {
       const plain = one.dtype === "float32" && !one.fused;
       measured.push({
         ours,
-        torch: await torch.measure(one, rounds),
+        torch: await torch?.measure(one, rounds) ?? null,
         peers: plain ? await measurePeers(peers, one, absent) : {},
       });
       console.error(`${i + 1} of ${cases.length}: ${titleOfCase(one)}`);
@@ -125,12 +128,12 @@ async function run(): Promise<MeasuredGpu> {
       shape,
       thread: await ranksOfThread(device, options),
       workers: await ranksInWorkers(options),
-      torch: software ? null : await torch.ranks(shape),
+      torch: software ? null : await torch?.ranks(shape) ?? null,
     });
   }
   const implementation = dawn ? `Dawn (${DAWN})` : "Deno's own WebGPU";
   const versions = [
-    ...[`Deno ${Deno.version.deno}`, implementation, torch.version],
+    ...[`Deno ${Deno.version.deno}`, implementation, torch?.version ?? ""],
     ...peers.map(({ version }) => version),
   ];
   return {

@@ -24,14 +24,13 @@ export async function startChild(
   const process = spawn(program, { args, env, ...pipes });
   const complaint = new Response(process.stderr).text();
   const writer = process.stdin.getWriter();
-  const reader = process.stdout.getReader();
-  let rest: Uint8Array = new Uint8Array(0);
+  const reader = process.stdout.getReader({ mode: "byob" });
 
-  const more = async (): Promise<Uint8Array> => {
+  const read = async (bytes: number): Promise<Uint8Array<ArrayBuffer>> => {
     const timer = setTimeout(() => process.kill("SIGKILL"), 1e3 * PATIENCE);
     try {
-      const { value } = await reader.read();
-      if (value) return value;
+      const { value } = await reader.read(new Uint8Array(bytes), { min: bytes });
+      if (value?.length === bytes) return value;
     } finally {
       clearTimeout(timer);
     }
@@ -40,26 +39,14 @@ export async function startChild(
     throw new Error(`${name} ended with code ${code}: ${said}`);
   };
   const readLine = async (): Promise<string> => {
-    let line = "";
-    for (;;) {
-      const end = rest.indexOf(10);
-      line += new TextDecoder().decode(rest.subarray(0, end < 0 ? rest.length : end));
-      rest = end < 0 ? await more() : rest.subarray(end + 1);
-      if (end >= 0) return line;
+    for (let line = "";;) {
+      const [byte] = await read(1); // Lines are short, and floats follow.
+      if (byte === 10) return line;
+      line += String.fromCharCode(byte);
     }
   };
-  const readFloats = async (length: number): Promise<Float32Array> => {
-    const values = new Float32Array(length);
-    const bytes = new Uint8Array(values.buffer);
-    for (let filled = 0; filled < bytes.length;) {
-      if (rest.length === 0) rest = await more();
-      const taken = rest.subarray(0, bytes.length - filled);
-      bytes.set(taken, filled);
-      filled += taken.length;
-      rest = rest.subarray(taken.length);
-    }
-    return values;
-  };
+  const readFloats = async (length: number): Promise<Float32Array> =>
+    new Float32Array((await read(length * Float32Array.BYTES_PER_ELEMENT)).buffer);
   const ask: Child["ask"] = async (line, ...payload) => {
     await writer.write(new TextEncoder().encode(`${line}\n`));
     for (const { buffer, byteOffset, byteLength } of payload) {

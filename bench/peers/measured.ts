@@ -2,7 +2,7 @@
 
 import type { BatchShape } from "../batches.ts";
 import type { Checked, Measurement, Row } from "./rounds.ts";
-import type { Absent, Work } from "./subject.ts";
+import type { Absent, Whose, Work } from "./subject.ts";
 
 /** Ours, as its rows are called. */
 export const OURS = "syncbn";
@@ -14,11 +14,6 @@ export interface Measured {
   readonly rounds: number;
   readonly cases: readonly Measurement[];
   readonly absent: readonly Absent[];
-}
-
-export interface Whose {
-  readonly name: string;
-  readonly threads: number;
 }
 
 export function caseOf(measured: Measured, shape: BatchShape): Measurement | undefined {

@@ -7,20 +7,16 @@ import { type BatchShape, elementsOf, numbersOf } from "../batches.ts";
 import { assertRight, type Errors, errorsOf } from "../errors.ts";
 import { median } from "../measure.ts";
 import { FAR, NEAR } from "./cases.ts";
-import type { Absent, Contender, Opened, Subject, Work } from "./subject.ts";
+import type { Absent, Contender, Opened, Subject, Whose, Work } from "./subject.ts";
 
-export interface Row {
-  readonly name: string;
-  readonly threads: number;
+export interface Row extends Whose {
   readonly work: Work;
   /** Milliseconds per call over the rounds. */
   readonly median: number;
   readonly fastest: number;
 }
 
-export interface Checked {
-  readonly name: string;
-  readonly threads: number;
+export interface Checked extends Whose {
   readonly errors: Errors;
 }
 
@@ -56,7 +52,7 @@ interface Entry {
 
 /** Does something with somebody, who is absent from then on where it fails, and skipped. */
 type Attempt = (
-  who: Pick<Absent, "name" | "threads">,
+  who: Whose,
   body: () => Promise<unknown>,
 ) => Promise<void>;
 
@@ -67,7 +63,7 @@ export async function measureCase(
   effort: Effort,
 ): Promise<Measurement> {
   const absent: Absent[] = [];
-  const isAbsent = (who: Pick<Absent, "name" | "threads">) =>
+  const isAbsent = (who: Whose) =>
     absent.some(({ name, threads }) => name === who.name && threads === who.threads);
   const attempt: Attempt = async (who, body) => {
     if (isAbsent(who)) return;

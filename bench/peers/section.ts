@@ -6,10 +6,10 @@ import { goalSection } from "../goals.ts";
 import { distance, figure, list, paragraph, section, table, time } from "../report.ts";
 import { SMALLEST } from "./cases.ts";
 import { COPY, LIMIT } from "./limit.ts";
-import { caseOf, checkedOf, type Measured, OURS, rowOf, type Whose } from "./measured.ts";
+import { caseOf, checkedOf, type Measured, OURS, rowOf } from "./measured.ts";
 import { ONNX } from "./onnxruntime.ts";
 import type { Measurement } from "./rounds.ts";
-import { type Absent, PASSES, type Work } from "./subject.ts";
+import { type Absent, PASSES, type Whose, type Work } from "./subject.ts";
 import { TORCH } from "./torch.ts";
 import { verdicts } from "./verdict.ts";
 

@@ -11,11 +11,14 @@ export type Work = "forward" | "both" | "copy";
 /** Passes over the tensor that each takes if nothing stays in cache. */
 export const PASSES = { forward: 3, both: 8, copy: 2 } as const;
 
-/** One way to compute, with a number of threads, on a batch that is in place. */
-export interface Contender {
-  /** Whose it is and how; unique together with the threads. */
+/** Whose a figure is: a way to compute and its number of threads, 0 where it has several; together they are unique. */
+export interface Whose {
   readonly name: string;
   readonly threads: number;
+}
+
+/** One way to compute, with a number of threads, on a batch that is in place. */
+export interface Contender extends Whose {
   readonly works: readonly Work[];
   /** Does the work so many times in a row; returns milliseconds for all. */
   readonly time: (work: Work, calls: number) => Promise<number>;
@@ -23,10 +26,7 @@ export interface Contender {
   readonly results?: () => Promise<Required<Results>>;
 }
 
-export interface Absent {
-  readonly name: string;
-  /** The number of threads; 0 for whatever number there might be. */
-  readonly threads: number;
+export interface Absent extends Whose {
   readonly missing: string;
 }
 
@@ -36,10 +36,7 @@ export interface Opened extends AsyncDisposable {
 }
 
 /** Somebody who computes: a library, a program, ourselves. */
-export interface Subject extends AsyncDisposable {
-  readonly name: string;
-  /** The number of threads of all its contenders, or 0 where they differ. */
-  readonly threads: number;
+export interface Subject extends Whose, AsyncDisposable {
   /** Name and version, for the table's caption. */
   readonly version: string;
   /** Puts a batch in place; rejects where that cannot be, such as for lack of memory. */
@@ -74,14 +71,15 @@ export interface Calls {
   readonly dispose: () => unknown;
 }
 
-export interface Library extends Pick<Subject, "name" | "threads" | "version"> {
+export interface Library extends Whose {
+  readonly version: string;
   readonly open: (shape: BatchShape, numbers: Numbers) => Calls | Promise<Calls>;
 }
 
 /** Starts a library from npm, or says why it cannot be. */
 export async function startLibrary(
   packages: Packages,
-  who: Pick<Library, "name" | "threads">,
+  who: Whose,
   start: () => Promise<Pick<Library, "version" | "open">>,
 ): Promise<Library | Absent> {
   try {
