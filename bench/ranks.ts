@@ -103,15 +103,9 @@ export async function run(
   [command, ...args]: readonly string[],
   seconds: number,
 ): Promise<string> {
-  let child: Deno.ChildProcess;
-  try {
-    // Launchers signal whole process groups: theirs must not be ours.
-    const options = { stdin: "null", stdout: "piped", stderr: "piped", detached: true } as const;
-    child = new Deno.Command(command, { args, ...options }).spawn();
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) throw new Error(`there is no ${command}`);
-    throw error;
-  }
+  // Launchers signal whole process groups: theirs must not be ours.
+  const options = { stdin: "null", stdout: "piped", stderr: "piped", detached: true } as const;
+  const child = spawn(command, { args, ...options });
   let late = false;
   const stop = (signal: Deno.Signal) => () => {
     late = true;
@@ -133,6 +127,21 @@ export async function run(
   } finally {
     timers.forEach(clearTimeout);
   }
+}
+
+/** Starts a program. */
+export function spawn(program: string, options: Deno.CommandOptions): Deno.ChildProcess {
+  try {
+    return new Deno.Command(program, options).spawn();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    throw new Error(`there is no ${nameOf(program)}`);
+  }
+}
+
+/** What goes into tables has no path of a machine in it. */
+export function nameOf(program: string): string {
+  return program.split("/").at(-1)!;
 }
 
 /** The first line that reads like an error, else the last one. */

@@ -61,6 +61,15 @@ export function table(lines: readonly (readonly string[])[]): string {
     .join("\n");
 }
 
+/** A heading, a text and a table, or no part of a section where the table would have no line. */
+export function tabled(
+  [heading, text]: readonly [string, string],
+  head: readonly string[],
+  lines: readonly (readonly string[])[],
+): string[] {
+  return lines.length === 0 ? [] : [`### ${heading}`, paragraph(text), table([head, ...lines])];
+}
+
 /** Parts of a section, with an empty line between two. */
 export function section(...parts: readonly string[]): string {
   return parts.join("\n\n");

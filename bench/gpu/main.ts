@@ -4,7 +4,6 @@
  */
 
 import { DeviceError } from "../../mod.ts";
-import { requestWebGpuDevice } from "../../kernels/webgpu_device.ts";
 import { DAWN } from "../../tests/load_dawn.ts";
 import { chosen, commandLine, integer, refuse } from "../command.ts";
 import { jaxOnWebGpu } from "../peers/jax.ts";
@@ -12,14 +11,14 @@ import { openPackages } from "../peers/packages.ts";
 import type { Library } from "../peers/subject.ts";
 import { tfjs } from "../peers/tfjs.ts";
 import { assertWritable, captionOf, writeSection } from "../report.ts";
+import { gpuAtHand, openAdapter } from "./adapter.ts";
 import { type Case, casesFor, titleOfCase } from "./cases.ts";
 import type { MeasuredCase, MeasuredGpu, MeasuredRanks, PeerTimes } from "./measured.ts";
 import { measureOurs } from "./ours.ts";
 import { measurePeer } from "./peers.ts";
-import { gpuAtHand, ranksInWorkers, ranksOfThread } from "./ranks.ts";
+import { ranksInWorkers, ranksOfThread } from "./ranks.ts";
 import { gpuChart, gpuSection } from "./section.ts";
 import { startTorch } from "./torch.ts";
-import { verdicts } from "./verdict.ts";
 
 /** Where a bundle of a peer goes; ignored by git. */
 const BUILT = new URL("../../out/gpu/", import.meta.url);
@@ -68,18 +67,8 @@ async function measurePeers(peers: readonly Library[], one: Case, absent: string
   return times;
 }
 
-/** Opens the device, with the GPU's clock if it has one. */
-async function openDevice() {
-  const gpu = await gpuAtHand(dawn);
-  const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
-  if (!adapter) refuse("Cannot measure as there must be a WebGPU adapter: none was found");
-  const clock = "timestamp-query";
-  const requiredFeatures = adapter.features.has(clock) ? [clock] as const : [];
-  return await requestWebGpuDevice({ gpu, requiredFeatures, plan: plan() });
-}
-
 async function run(): Promise<MeasuredGpu> {
-  await using device = await openDevice();
+  await using device = await openAdapter(dawn, plan());
   const absent: string[] = [];
   await using torch = await startTorch(value("python", "python3")).catch(({ message }: Error) => {
     absent.push(`PyTorch is not measured: ${message}`);
@@ -148,9 +137,6 @@ async function run(): Promise<MeasuredGpu> {
 const measured = await run();
 const text = gpuSection(measured);
 console.log(text);
-for (const { goal, met } of verdicts(measured)) {
-  console.error(`${met === null ? "not measured" : met ? "met" : "missed"}: ${goal}`);
-}
 if (write) {
   await writeSection("gpu", text);
   await Deno.writeTextFile(new URL("gpu.svg", import.meta.url), gpuChart(measured));

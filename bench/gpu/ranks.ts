@@ -9,10 +9,10 @@ import {
   syncBatchNormForward,
 } from "../../mod.ts";
 import { requestWebGpuDevice, type WebGpuDevice } from "../../kernels/webgpu_device.ts";
-import { loadDawn } from "../../tests/load_dawn.ts";
 import { first, numbersOf, place } from "../batches.ts";
 import { median } from "../measure.ts";
 import { workers } from "../ranks.ts";
+import { gpuAtHand } from "./adapter.ts";
 
 const WORLD_SIZE = 2;
 
@@ -21,10 +21,6 @@ export interface RankOptions {
   readonly dawn: boolean;
   /** Steps; the median counts. */
   readonly rounds: number;
-}
-
-export async function gpuAtHand(dawn: boolean): Promise<GPU> {
-  return dawn ? await loadDawn() : navigator.gpu;
 }
 
 async function timeRank(

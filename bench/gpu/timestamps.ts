@@ -2,7 +2,6 @@
 
 import { median } from "../measure.ts";
 
-/** Times launches between two timestamps on the queue. */
 export async function gpuMilliseconds(
   gpuDevice: GPUDevice,
   run: () => void,

@@ -3,12 +3,12 @@
  * and the fastest value kept.
  */
 
-import { explain, requestWebGpuDevice, webgpuDevice } from "../../kernels/webgpu_device.ts";
+import { explain, webgpuDevice } from "../../kernels/webgpu_device.ts";
 import type { Choices } from "../../kernels/webgpu_device.ts";
-import { commandLine, integer, refuse } from "../command.ts";
+import { commandLine, integer } from "../command.ts";
+import { openAdapter } from "./adapter.ts";
 import type { Case } from "./cases.ts";
 import { measureOurs } from "./ours.ts";
-import { gpuAtHand } from "./ranks.ts";
 
 /** What is tried, in this order; the first value is where it starts. */
 const CANDIDATES: { readonly [K in keyof Choices]?: readonly Choices[K][] } = {
@@ -41,12 +41,7 @@ Usage: deno task tune [flags]
 
 const { has, value } = commandLine(HELP);
 const rounds = integer("--quick", value("quick", "5"));
-const gpu = await gpuAtHand(has("dawn"));
-const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
-if (!adapter) refuse("Cannot tune as there must be a WebGPU adapter: none was found");
-const clock = "timestamp-query";
-const requiredFeatures = adapter.features.has(clock) ? [clock] as const : [];
-await using owner = await requestWebGpuDevice({ gpu, requiredFeatures });
+await using owner = await openAdapter(has("dawn"), {});
 const { isFallbackAdapter: software } = owner.info;
 const cases = software ? SOFTWARE : HARDWARE;
 

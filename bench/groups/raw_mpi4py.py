@@ -58,7 +58,6 @@ def measure(length):
         "library": " ".join(MPI.Get_library_version().rstrip("\0").split("\n")[0].split()),
         "ranks": world.size,
         "length": length,
-        "calls": calls,
         "median": round(median(times), 4),
         "fastest": round(min(times), 4),
     }

@@ -10,7 +10,7 @@ import { rankRunner } from "../../examples/runners.ts";
 import { type ProcessGroup, referenceDevice } from "../../mod.ts";
 import { GROUPS, inThread } from "../ranks.ts";
 import { median } from "../measure.ts";
-import { type MissingPeer, type StepRow, type StepTimes } from "./measured.ts";
+import type { MissingPeer, StepRow, StepTimes } from "./measured.ts";
 
 export interface TrainingOptions {
   readonly batch: number;

@@ -1,6 +1,7 @@
 /** A child process that keeps batches and measures itself: asked by lines, answered by a line, float32 after either. */
 
 import { extentsOf } from "../batches.ts";
+import { nameOf, spawn } from "../ranks.ts";
 import type { Candidate, Contender, Work } from "./subject.ts";
 
 export interface Child extends AsyncDisposable {
@@ -128,18 +129,4 @@ export async function startProgram(
     },
     [Symbol.asyncDispose]: () => child[Symbol.asyncDispose](),
   };
-}
-
-function spawn(program: string, options: Deno.CommandOptions): Deno.ChildProcess {
-  try {
-    return new Deno.Command(program, options).spawn();
-  } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    throw new Error(`there is no ${nameOf(program)}`);
-  }
-}
-
-/** What goes into tables has no path of a machine in it. */
-function nameOf(program: string): string {
-  return program.split("/").at(-1)!;
 }

@@ -15,9 +15,7 @@ interface Jax {
   readonly dispose: () => void;
 }
 
-interface Reduction {
-  (x: Jax, axes: readonly number[], options: { readonly keepdims: boolean }): Jax;
-}
+type Reduction = (x: Jax, axes: readonly number[], options: { readonly keepdims: boolean }) => Jax;
 
 /** The part of its interface that is used here. */
 interface JaxModule {

@@ -16,7 +16,7 @@ import { KINDS, onnxruntime } from "./onnxruntime.ts";
 import { ourSubject } from "./ours.ts";
 import { openPackages } from "./packages.ts";
 import { type Effort, measureCase, type Measurement } from "./rounds.ts";
-import { peersChart, peersSection, summary } from "./section.ts";
+import { peersChart, peersSection } from "./section.ts";
 import { type Absent, type Candidate, inProcess, type Subject } from "./subject.ts";
 import { tfjs } from "./tfjs.ts";
 import { torchSubject } from "./torch.ts";
@@ -104,7 +104,6 @@ const measured: Measured = {
 };
 const text = peersSection(measured);
 console.log(text);
-console.error(summary(measured));
 if (has("write")) {
   await writeSection("peers", text);
   await Deno.writeTextFile(new URL("peers.svg", import.meta.url), peersChart(measured));

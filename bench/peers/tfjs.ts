@@ -9,6 +9,8 @@ interface TfTensor {
   readonly dispose: () => void;
 }
 
+type Operator = (...operands: readonly (TfTensor | number)[]) => TfTensor;
+
 interface Gradients {
   readonly value: TfTensor;
   readonly grads: readonly [TfTensor, TfTensor, TfTensor];
@@ -24,18 +26,12 @@ interface Tf {
     readonly mean: TfTensor;
     readonly variance: TfTensor;
   };
-  readonly batchNorm: (
-    x: TfTensor,
-    mean: TfTensor,
-    variance: TfTensor,
-    offset: TfTensor,
-    scale: TfTensor,
-    eps: number,
-  ) => TfTensor;
-  readonly sub: (a: TfTensor, b: TfTensor) => TfTensor;
-  readonly add: (a: TfTensor, b: TfTensor | number) => TfTensor;
-  readonly mul: (a: TfTensor, b: TfTensor) => TfTensor;
-  readonly rsqrt: (x: TfTensor) => TfTensor;
+  /** x, mean, variance, offset, scale, eps */
+  readonly batchNorm: Operator;
+  readonly sub: Operator;
+  readonly add: Operator;
+  readonly mul: Operator;
+  readonly rsqrt: Operator;
   readonly tidy: <R>(body: () => R) => R;
   readonly valueAndGrads: (
     body: (x: TfTensor, weight: TfTensor, bias: TfTensor) => TfTensor,
