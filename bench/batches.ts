@@ -19,7 +19,6 @@ export interface BatchShape {
 export const first = (...shape: number[]): BatchShape => ({ shape, format: "channelsFirst" });
 export const last = (...shape: number[]): BatchShape => ({ shape, format: "channelsLast" });
 
-/** Samples, channels and the product of the other extents. */
 export function extentsOf({ shape: [samples, channels, ...spatial] }: BatchShape) {
   return { samples, channels, inner: spatial.reduce((product, extent) => product * extent, 1) };
 }
@@ -28,7 +27,6 @@ export function elementsOf({ shape }: BatchShape): number {
   return shape.reduce((product, extent) => product * extent, 1);
 }
 
-/** Shape and memory order as a title says them. */
 export function titleOf({ shape, format }: BatchShape): string {
   return `[${shape.join(",")}]${format === "channelsLast" ? " channels last" : ""}`;
 }
@@ -69,7 +67,6 @@ export function numbersOf(
   };
 }
 
-/** A batch, or a rank's slice of it, on a device. */
 export interface Placed<A> {
   readonly state: BatchNormState<A>;
   readonly x: Tensor<A>;

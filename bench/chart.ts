@@ -78,11 +78,12 @@ export function dots(
   },
 ): Plot.PlotOptions {
   const values = points.map(({ value }) => value);
+  const longest = Math.max(1, ...rows.map(({ length }) => length));
   const domain = log
     ? [Math.min(line / 2, ...values) * 0.9, Math.max(2 * line, ...values) * 1.1]
     : [0, Math.max(1.1 * line, ...values)];
   return {
-    ...{ marginTop: 30, marginRight: 24, marginBottom: 40, marginLeft: 8 + 7.5 * longest(rows) },
+    ...{ marginTop: 30, marginRight: 24, marginBottom: 40, marginLeft: 8 + 7.5 * longest },
     x: {
       ...{ type: log ? "log" : "linear", domain, label, grid: true, ticks: 6 },
       ...{ labelArrow: "none", labelAnchor: "center", tickFormat: String },
@@ -96,10 +97,6 @@ export function dots(
       }),
     ],
   };
-}
-
-function longest(rows: readonly string[]): number {
-  return Math.max(1, ...rows.map(({ length }) => length));
 }
 
 /** A curve of {@linkcode curves}; its values must be positive. */

@@ -16,7 +16,6 @@ export interface Seen {
   readonly where: string;
 }
 
-/** A goal that no figure decides. */
 export function undecided(goal: string, figure = "not measured"): Verdict {
   return { goal, met: null, figure, misses: [] };
 }
@@ -50,7 +49,6 @@ function judged(
   };
 }
 
-/** A table of goals, and what misses them. */
 export function goalSection(verdicts: readonly Verdict[]): string[] {
   const words = new Map([[true, "met"], [false, "missed"], [null, "none"]]);
   const missed = verdicts.filter(({ misses }) => misses.length > 0);

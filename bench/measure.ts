@@ -23,12 +23,15 @@ const FLOORS = 10;
  * over the rounds for each row, in ms.
  */
 export async function workTimes(rows: readonly Timed[], rounds: number): Promise<number[]> {
-  const samples: (() => Promise<number>)[] = [];
-  for (const row of rows) {
-    const runs = await enough(row);
-    samples.push(async () => (-await elapsed(row, 0) + await elapsed(row, runs)) / runs);
+  const runs: number[] = [];
+  for (const row of rows) runs.push(await enough(row));
+  const taken = rows.map((): number[] => []);
+  for (let round = 0; round < rounds; round++) {
+    for (const [i, row] of rows.entries()) {
+      taken[i].push((-await elapsed(row, 0) + await elapsed(row, runs[i])) / runs[i]);
+    }
   }
-  return await takeTurns(samples, rounds);
+  return taken.map(median);
 }
 
 /** Doubles the number of runs until it is long enough, which warms up too. */
@@ -49,17 +52,6 @@ export async function elapsed({ run, settle }: Timed, runs: number): Promise<num
   }
   await settle?.();
   return performance.now() - start;
-}
-
-async function takeTurns(
-  samples: readonly (() => Promise<number>)[],
-  rounds: number,
-): Promise<number[]> {
-  const taken = samples.map((): number[] => []);
-  for (let round = 0; round < rounds; round++) {
-    for (const [i, sample] of samples.entries()) taken[i].push(await sample());
-  }
-  return taken.map(median);
 }
 
 /** The upper one of two in the middle; sorts what is given. */

@@ -129,7 +129,6 @@ export async function run(
   }
 }
 
-/** Starts a program. */
 export function spawn(program: string, options: Deno.CommandOptions): Deno.ChildProcess {
   try {
     return new Deno.Command(program, options).spawn();
@@ -151,7 +150,6 @@ function whyFailed(code: number, stderr: string): string {
   return `exit code ${code}, ${said ?? "it said nothing"}`;
 }
 
-/** The path of a file beside a module. */
 export function pathOf(module: string, name: string): string {
   return decodeURIComponent(new URL(name, module).pathname);
 }

@@ -70,7 +70,6 @@ export function tabled(
   return lines.length === 0 ? [] : [`### ${heading}`, paragraph(text), table([head, ...lines])];
 }
 
-/** Parts of a section, with an empty line between two. */
 export function section(...parts: readonly string[]): string {
   return parts.join("\n\n");
 }

@@ -12,7 +12,6 @@ import {
   tensor,
 } from "../mod.ts";
 
-/** Channels and spatial extent of a batch norm's input. */
 export interface Norm {
   readonly channels: number;
   readonly extent: number;

@@ -57,7 +57,6 @@ export interface Machine {
   readonly gamma: number;
 }
 
-/** Bytes of a whole wire. */
 export function bytesOf({ channels, perChannel, header }: Wire): number {
   return header + channels * perChannel;
 }
@@ -166,8 +165,7 @@ export function byHosts(among: Algorithm): Algorithm {
 
 /**
  * Fits alpha + beta * bytes to times by least squares of the relative errors, so that short messages count as much as
- * long ones.
- * Returns the largest relative error of a point too.
+ * long ones. Returns the largest relative error of a point too.
  */
 export function fit(
   points: readonly { readonly bytes: number; readonly seconds: number }[],
@@ -278,11 +276,9 @@ export function gatheredBytes(ranks: number, channels: number): number {
 }
 
 /**
- * The links within a host and the cost of a fold, from measurements.
- *
- * Over 2 ranks an all-reduce is one exchange: its times over the lengths give alpha and beta, the sum's own fold
- * included. Folds of one rank give gamma; the constant part of a fold, the call, is left out.
- * Returns the largest relative error of each fit too.
+ * The links within a host and the cost of a fold, from measurements, with the largest relative error of each fit. Over 2
+ * ranks an all-reduce is one exchange: its times over the lengths give alpha and beta, the sum's own fold included. Folds
+ * of one rank give gamma; the constant part of a fold, the call, is left out.
  */
 export function calibrate(
   rows: readonly GroupRow[],

@@ -30,7 +30,6 @@ import { layersOf } from "./resnet.ts";
 
 export interface StepOptions {
   readonly batch: number;
-  /** Steps of each kind, in turns; the median counts. */
   readonly rounds: number;
   /** Extent that images are shrunk to, for a quick run; 224 in a ResNet-50. */
   readonly image: number;

@@ -10,7 +10,6 @@ export const WORKS: readonly Work[] = ["inference", "forward", "backward"];
 export interface Case {
   readonly batch: BatchShape;
   readonly dtype: DType;
-  /** Whether a residual and ReLU are fused. */
   readonly fused: boolean;
 }
 
@@ -26,7 +25,6 @@ const SHAPES: readonly (readonly number[])[] = [
   [256, 64, 112, 112],
   [16, 32, 32, 64, 64],
 ];
-/** Enough to run everything where a GPU is software. */
 const SOFTWARE_SHAPES: readonly (readonly number[])[] = [[64, 16], [4, 8, 6, 6], [3, 5, 7]];
 
 export function casesFor(software: boolean, dtypes: readonly DType[]): readonly Case[] {
@@ -55,7 +53,6 @@ export function passesOf(work: Work, fused: boolean): number {
   return { inference: 2, forward: 3, backward: 5 }[work] + (fused ? 1 : 0);
 }
 
-/** Effective GB/s of a work that takes so many milliseconds. */
 export function speedOf(one: Case, work: Work, milliseconds: number): number {
   return passesOf(work, one.fused) * bytesOf(one) / milliseconds / 1e6;
 }

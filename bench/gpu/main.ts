@@ -22,11 +22,12 @@ import { startTorch } from "./torch.ts";
 
 /** Where a bundle of a peer goes; ignored by git. */
 const BUILT = new URL("../../out/gpu/", import.meta.url);
-/** Batches of the rows with collectives. */
 const GROUP_SHAPES: readonly (readonly number[])[] = [[32, 64, 56, 56], [32, 256, 14, 14]];
 
 const HELP = `\
-Times batch norm on this GPU against a plain copy and other libraries on the same GPU.
+Times batch norm on this GPU against a plain copy and other libraries on the same GPU. On first use
+it installs these from npm into bench/peers/npm/node_modules; a bundle of one goes to out/gpu. git
+ignores both.
 
 Usage: deno task bench:gpu [flags] [SHAPE...]
 

@@ -28,7 +28,6 @@ export interface PeerTimes {
 export interface MeasuredCase {
   readonly ours: CaseTimes;
   readonly torch: TorchTimes | null;
-  /** Of the plain float32 cases, by name. */
   readonly peers: Readonly<Record<string, PeerTimes>>;
 }
 

@@ -19,7 +19,6 @@ const WORLD_SIZE = 2;
 export interface RankOptions {
   readonly shape: readonly number[];
   readonly dawn: boolean;
-  /** Steps; the median counts. */
   readonly rounds: number;
 }
 
@@ -47,7 +46,6 @@ async function timeRank(
   return median(times);
 }
 
-/** Two ranks of this thread on one device. */
 export async function ranksOfThread(device: WebGpuDevice, options: RankOptions): Promise<number> {
   return Math.max(...await runRanks(WORLD_SIZE, (group) => timeRank(device, group, options)));
 }

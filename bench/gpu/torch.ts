@@ -6,7 +6,6 @@ import type { Case, Work } from "./cases.ts";
 
 /** PyTorch's kernels as SyncBatchNorm launches them, without its collectives. */
 export const SYNC_KERNELS = "SyncBatchNorm's kernels";
-/** Everything that it is asked for, as the child calls it. */
 export const TORCH_ROWS = [SYNC_KERNELS, "F.batch_norm, cuDNN", "F.batch_norm"] as const;
 
 export type TorchTimes = Readonly<Record<string, Partial<Readonly<Record<Work, number>>>>>;

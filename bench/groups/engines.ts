@@ -44,10 +44,8 @@ export async function measureEngines(
       for (const combine of Object.keys(COMBINES) as Combine[]) {
         const subject = nameOf(engine, combine);
         try {
-          const lines = await run<LoopOptions, readonly Line[]>(ranks, task, {
-            combine,
-            ...effort,
-          });
+          const options = { combine, ...effort };
+          const lines = await run<LoopOptions, readonly Line[]>(ranks, task, options);
           rows.push(...lines.map((line) => ({ subject, ranks, ...line })));
         } catch (error) {
           missing.push({ subject, ranks, missing: (error as Error).message });

@@ -29,13 +29,10 @@ export interface StepRow extends StepTimes {
 
 export interface Measured {
   readonly date: string;
-  /** Processor and system. */
   readonly machine: string;
-  /** Deno, and each MPI. */
   readonly versions: readonly string[];
   readonly rows: readonly GroupRow[];
   readonly missing?: readonly MissingPeer[];
-  /** Of the demo's network. */
   readonly steps?: readonly StepRow[];
 }
 

@@ -10,7 +10,6 @@ const SECONDS = 60;
 export interface Peers {
   readonly rows: readonly GroupRow[];
   readonly missing: readonly MissingPeer[];
-  /** Each MPI that ran, by its own words. */
   readonly libraries: readonly string[];
 }
 
@@ -60,13 +59,8 @@ export async function measurePeers(
   }
 }
 
-interface Line {
-  readonly library: string;
-  readonly ranks: number;
-  readonly length: number;
-  readonly median: number;
-  readonly fastest: number;
-}
+/** What both programs print. */
+type Line = Pick<GroupRow, "ranks" | "length"> & GroupRow["microseconds"] & { library: string };
 
 async function measure(
   family: Family,

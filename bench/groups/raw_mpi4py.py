@@ -1,8 +1,4 @@
-"""
-What mpi4py takes for the all-reduce of raw_mpi.c: the same arguments, the same loop, the same lines of JSON.
-
-usage: raw_mpi4py.py allreduce|iallreduce ROUNDS MILLISECONDS SECONDS LENGTH...
-"""
+"""What mpi4py takes for the all-reduce of raw_mpi.c: the same arguments, the same loop, the same lines of JSON."""
 
 import json
 import signal

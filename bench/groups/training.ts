@@ -15,7 +15,6 @@ import type { MissingPeer, StepRow, StepTimes } from "./measured.ts";
 export interface TrainingOptions {
   readonly batch: number;
   readonly steps: number;
-  /** Runs of each kind, in turns; the median counts. */
   readonly rounds: number;
 }
 

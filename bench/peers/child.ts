@@ -5,11 +5,9 @@ import { nameOf, spawn } from "../ranks.ts";
 import type { Candidate, Contender, Work } from "./subject.ts";
 
 export interface Child extends AsyncDisposable {
-  /** What it said when it began. */
   readonly greeting: string;
   /** Answers a line, with float32 after it, by a line. */
   readonly ask: (line: string, ...payload: readonly Float32Array<ArrayBuffer>[]) => Promise<string>;
-  /** Reads float32 that follow an answer. */
   readonly readFloats: (length: number) => Promise<Float32Array>;
 }
 

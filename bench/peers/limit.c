@@ -204,15 +204,9 @@ generic void row_sums(int back, const float *g, const float *row, vector shift, 
   narrow(product, q);
 }
 
-static void clear(struct sums *sums, size_t n) {
-  memset(sums->a, 0, n * sizeof(double));
-  memset(sums->b, 0, n * sizeof(double));
-}
-
 generic void sums_first(int back, int thread) {
   struct sums *sums = &part[thread];
   size_t begin = from(samples, thread), end = from(samples, thread + 1);
-  clear(sums, channels);
   sums->count = (end - begin) * inner;
   const float *shift = back ? factors[thread].mean : sums->k;
   size_t sampled = inner < 1024 ? inner : 1024; /* enough for a shift: it must be near the mean, not be it */
@@ -301,7 +295,6 @@ generic void sums_last(int back, int thread) {
   struct sums *sums = &part[thread];
   size_t begin, end, rest, r;
   ends(thread, &begin, &end, &rest);
-  clear(sums, period);
   sums->count = (end - begin) * folds + rest / channels;
   if (sums->count == 0) return;
   if (!back) shift_last(sums, x + begin * period);
@@ -459,6 +452,8 @@ generic void write(enum kind kind, int thread, int streaming) {
 /* FORWARD, backward, which is what BOTH has besides, or COPY. */
 generic void pass(enum kind kind, int thread) {
   if (kind != COPY) {
+    memset(part[thread].a, 0, period * sizeof(double));
+    memset(part[thread].b, 0, period * sizeof(double));
     if (last) sums_last(kind == BOTH, thread);
     else sums_first(kind == BOTH, thread);
     meet();

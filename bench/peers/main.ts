@@ -33,7 +33,8 @@ const LARGE_ROUNDS = 3;
 
 const HELP = `\
 Times batch norm on Wasm against other libraries and C, on a machine that should have nothing else
-to do. On first use it installs the peers from npm into an ignored folder.
+to do. On first use it installs the peers from npm into bench/peers/npm/node_modules; what it compiles
+and bundles goes to out/peers. git ignores both.
 
 Usage: deno task bench:peers [flags] [SHAPE...]
 
@@ -52,7 +53,6 @@ const cases = chosen(
   ({ shape }) => shape,
 );
 
-// Better now than after a quarter of an hour.
 if (has("write")) await assertWritable("peers");
 
 const packages = await openPackages({ install: !has("no-install") });

@@ -4,7 +4,6 @@ import type { BatchShape } from "../batches.ts";
 import type { Checked, Measurement, Row } from "./rounds.ts";
 import type { Absent, Whose, Work } from "./subject.ts";
 
-/** Ours, as its rows are called. */
 export const OURS = "syncbn";
 
 export interface Measured {
@@ -28,7 +27,6 @@ export function rowOf(measurement: Measurement, whose: Whose, work: Work): Row |
   );
 }
 
-/** How exact somebody was, if that was looked at. */
 export function checkedOf(measurement: Measurement, whose: Whose): Checked | undefined {
   return measurement.checks.find(({ name, threads }) =>
     name === whose.name && threads === whose.threads

@@ -18,7 +18,6 @@ type Numbers = Float32Array<ArrayBuffer> | BigInt64Array<ArrayBuffer>;
 
 export interface Graph {
   readonly nodes: readonly Node[];
-  /** Lists of numbers by their names. */
   readonly constants: Readonly<Record<string, Numbers>>;
   readonly inputs: readonly Port[];
   readonly outputs: readonly Port[];

@@ -6,9 +6,7 @@ import { run } from "../ranks.ts";
 export interface Packages {
   /** Loads a CommonJS module by its name, or its path within a package. */
   readonly load: (name: string) => unknown;
-  /** Where a file of a package is. */
   readonly url: (path: string) => URL;
-  /** The pinned version of each direct dependency. */
   readonly versions: Readonly<Record<string, string>>;
   /** Why something of theirs is not measured, in one line. */
   readonly reason: (error: unknown) => string;

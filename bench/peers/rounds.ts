@@ -44,17 +44,13 @@ const PAUSE = 10;
 /** Distance from float64 that no rounding explains, for values about 1. */
 const WRONG = 1e-2;
 
-/** One kind of work of one contender, over the rounds. */
 interface Entry {
   calls: number;
   readonly samples: number[];
 }
 
 /** Does something with somebody, who is absent from then on where it fails, and skipped. */
-type Attempt = (
-  who: Whose,
-  body: () => Promise<unknown>,
-) => Promise<void>;
+type Attempt = (who: Whose, body: () => Promise<unknown>) => Promise<void>;
 
 /** Measures one batch: medians, errors, and who was absent. */
 export async function measureCase(
@@ -80,7 +76,6 @@ export async function measureCase(
   return { shape, rows: rows.filter((row) => !isAbsent(row)), checks, absent };
 }
 
-/** Looks how exact everybody is, one after the other. */
 async function measureErrors(
   subjects: readonly Subject[],
   shape: BatchShape,
@@ -132,7 +127,7 @@ async function measureTimes(
       const entry = entries.get(keyOf(contender, work));
       if (!entry || round % 3 > 0 && Math.min(...entry.samples) > SLOW) continue;
       const { calls, samples } = entry;
-      await sleep(PAUSE);
+      await new Promise((resolve) => setTimeout(resolve, PAUSE));
       await contender.time(work, 1); // Caches hold what the one before left in them.
       samples.push(await contender.time(work, calls) / calls);
     }
@@ -181,8 +176,4 @@ async function enough(
     if (last < turn) calls *= 2;
     else if (spent >= warmUp) return calls;
   }
-}
-
-function sleep(milliseconds: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }

@@ -37,7 +37,6 @@ export interface Opened extends AsyncDisposable {
 
 /** Somebody who computes: a library, a program, ourselves. */
 export interface Subject extends Whose, AsyncDisposable {
-  /** Name and version, for the table's caption. */
   readonly version: string;
   /** Puts a batch in place; rejects where that cannot be, such as for lack of memory. */
   readonly open: (shape: BatchShape, numbers: Numbers) => Promise<Opened>;

@@ -43,14 +43,12 @@ interface Esbuild {
   readonly stop: () => Promise<void>;
 }
 
-/** Its WebGPU backend, as far as it is used here. */
 interface Backend {
   readonly device: GPUDevice;
   readonly commandEncoder: GPUCommandEncoder | null;
   readonly submitQueue: () => void;
 }
 
-/** What differs between its backends. */
 const BACKENDS = {
   wasm: {
     name: "tfjs wasm",

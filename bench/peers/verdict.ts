@@ -14,8 +14,6 @@ const WORDS = { forward: "forward", both: "forward and backward" } as const;
 
 /** The two shapes that onnxruntime is held against. */
 const TWO = [first(32, 64, 56, 56), first(32, 256, 14, 14)];
-const MATRIX = first(256, 128);
-/** Where speed counts. */
 const ALL = CASES.filter((shape) => shape !== SMALLEST);
 
 export function verdicts(measured: Measured): Verdict[] {
@@ -93,7 +91,7 @@ export function verdicts(measured: Measured): Verdict[] {
     ),
     atLeast("at least 0.85 of that with two", against(are(NARROW), ALL, WORKS, [2]), 0.85),
     atMost("y and dx within 1e-6 of float64 at mean 1e3, std 1", errors, 1e-6),
-    atMost("[256,128] forward within 10 us", micro(MATRIX, "forward"), 10, " us"),
+    atMost("[256,128] forward within 10 us", micro(first(256, 128), "forward"), 10, " us"),
     undecided("what a call costs on [2,16]", calls.length > 0 ? calls.join(", ") : undefined),
   ];
 }
