@@ -46,7 +46,8 @@ Usage: deno task bench:peers [flags] [SHAPE...]
   --write           write the section of bench/README.md, and peers.svg`;
 
 const { has, value, positionals } = commandLine(HELP);
-const quick = value("quick", "") === "" ? null : integer("--quick", value("quick", ""));
+const given = value("quick", "no");
+const quick = given === "no" ? null : integer("--quick", given);
 const cases = chosen(
   CASES.filter((shape) => quick === null || elementsOf(shape) < QUICK),
   positionals,
