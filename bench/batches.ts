@@ -11,28 +11,22 @@ import {
 } from "../mod.ts";
 import { normalArray } from "../tests/random.ts";
 
-/** Shape and memory order of a batch. */
 export interface BatchShape {
   readonly shape: readonly number[];
   readonly format: Format;
 }
 
-/** Channels first. */
 export const first = (...shape: number[]): BatchShape => ({ shape, format: "channelsFirst" });
-/** Channels last. */
 export const last = (...shape: number[]): BatchShape => ({ shape, format: "channelsLast" });
 
-/** Samples, channels and the product of the other extents. */
 export function extentsOf({ shape: [samples, channels, ...spatial] }: BatchShape) {
   return { samples, channels, inner: spatial.reduce((product, extent) => product * extent, 1) };
 }
 
-/** Elements of a batch. */
 export function elementsOf({ shape }: BatchShape): number {
   return shape.reduce((product, extent) => product * extent, 1);
 }
 
-/** Shape and memory order as a title says them. */
 export function titleOf({ shape, format }: BatchShape): string {
   return `[${shape.join(",")}]${format === "channelsLast" ? " channels last" : ""}`;
 }
@@ -46,7 +40,6 @@ export interface Numbers {
   readonly bias: Float32Array<ArrayBuffer>;
 }
 
-/** eps of everything that is measured. */
 export const EPS = 1e-5;
 /** Weight of the new batch in the running statistics; some peers have none. */
 export const MOMENTUM = 0.1;
@@ -74,7 +67,6 @@ export function numbersOf(
   };
 }
 
-/** A batch, or a rank's slice of it, on a device. */
 export interface Placed<A> {
   readonly state: BatchNormState<A>;
   readonly x: Tensor<A>;

@@ -3,7 +3,6 @@
 import * as Plot from "@observablehq/plot";
 import { DOMParser } from "linkedom";
 
-/** A chart of panels side by side. */
 export interface Chart {
   readonly title: string;
   readonly subtitle: string;
@@ -55,7 +54,6 @@ export function chart(
   ].join("\n");
 }
 
-/** A dot of {@linkcode dots}. */
 export interface Dot {
   readonly row: string;
   readonly value: number;
@@ -65,7 +63,6 @@ export interface Dot {
 
 const ROW = 30;
 
-/** How high a panel of so many rows is. */
 export function heightOf(rows: readonly string[]): number {
   return 70 + ROW * rows.length;
 }
@@ -81,11 +78,12 @@ export function dots(
   },
 ): Plot.PlotOptions {
   const values = points.map(({ value }) => value);
+  const longest = Math.max(1, ...rows.map(({ length }) => length));
   const domain = log
     ? [Math.min(line / 2, ...values) * 0.9, Math.max(2 * line, ...values) * 1.1]
     : [0, Math.max(1.1 * line, ...values)];
   return {
-    ...{ marginTop: 30, marginRight: 24, marginBottom: 40, marginLeft: 8 + 7.5 * longest(rows) },
+    ...{ marginTop: 30, marginRight: 24, marginBottom: 40, marginLeft: 8 + 7.5 * longest },
     x: {
       ...{ type: log ? "log" : "linear", domain, label, grid: true, ticks: 6 },
       ...{ labelArrow: "none", labelAnchor: "center", tickFormat: String },
@@ -99,10 +97,6 @@ export function dots(
       }),
     ],
   };
-}
-
-function longest(rows: readonly string[]): number {
-  return Math.max(1, ...rows.map(({ length }) => length));
 }
 
 /** A curve of {@linkcode curves}; its values must be positive. */

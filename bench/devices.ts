@@ -9,6 +9,7 @@ import {
 } from "../kernels/webgpu_device.ts";
 import { DAWN, loadDawn } from "../tests/load_dawn.ts";
 import { type BatchShape, first, last } from "./batches.ts";
+import { copiesOf } from "./gpu/copies.ts";
 
 /** A device and what belongs to measuring it. */
 export interface Subject<A> {
@@ -25,7 +26,6 @@ export interface Subject<A> {
   readonly software: boolean;
 }
 
-/** A WebGPU device by one implementation. */
 export interface GpuSubject extends Subject<WebGpuArray> {
   readonly device: WebGpuDevice;
   readonly settle: () => Promise<unknown>;
@@ -47,13 +47,11 @@ const copyHere = (bytes: number) => {
   return () => target.set(source);
 };
 
-/** The reference device. */
 export function reference(): Subject<ReferenceArray> {
   const [device, name] = [referenceDevice(), "reference"];
   return { name, device, shapes: FEW, most: 2e-5, copy: copyHere, software: false };
 }
 
-/** The Wasm device. */
 export async function wasm(threads: number): Promise<Subject<WasmArray>> {
   const device = await wasmDevice({ threads });
   const name = `Wasm, ${threads} ${threads === 1 ? "thread" : "threads"}`;
@@ -72,15 +70,7 @@ async function gpu(implementation: string, gpu: GPU): Promise<GpuSubject | null>
   try {
     const device = await requestWebGpuDevice({ gpu });
     const { gpuDevice, info: { isFallbackAdapter: software } } = device;
-    const copy = (size: number) => {
-      const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
-      const [source, target] = [0, 1].map(() => gpuDevice.createBuffer({ size, usage }));
-      return () => {
-        const encoder = gpuDevice.createCommandEncoder();
-        encoder.copyBufferToBuffer(source, 0, target, 0, size);
-        gpuDevice.queue.submit([encoder.finish()]);
-      };
-    };
+    const copy = (bytes: number) => copiesOf(gpuDevice, Math.ceil(bytes / 16) * 16).runs.copy;
     return {
       ...{ name: `${device.info.name}, ${implementation}`, device, copy, software },
       ...{ shapes: software ? TINY : SHAPES, most: 5e-5 },

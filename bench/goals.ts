@@ -2,35 +2,29 @@
 
 import { list, table } from "./report.ts";
 
-/** A goal, and what was measured. */
 export interface Verdict {
   readonly goal: string;
   /** Whether it was reached; null where it was not measured, or where there is nothing to reach. */
   readonly met: boolean | null;
-  /** The figure that decides. */
   readonly figure: string;
   /** Every figure that misses the goal, the worst first. */
   readonly misses: readonly string[];
 }
 
-/** A figure and where it was seen. */
 export interface Seen {
   readonly value: number;
   readonly where: string;
 }
 
-/** A goal that no figure decides. */
 export function undecided(goal: string, figure = "not measured"): Verdict {
   return { goal, met: null, figure, misses: [] };
 }
 
-/** Every figure must reach the bound. */
 export function atLeast(goal: string, seen: readonly Seen[], bound: number): Verdict {
   const ordered = seen.toSorted((a, b) => a.value - b.value);
   return judged(goal, ordered, (value) => value >= bound, (value) => value.toFixed(2));
 }
 
-/** No figure may exceed the bound. */
 export function atMost(goal: string, seen: readonly Seen[], bound: number, unit = ""): Verdict {
   const ordered = seen.toSorted((a, b) => b.value - a.value);
   const shown = (value: number) =>
@@ -55,7 +49,6 @@ function judged(
   };
 }
 
-/** A table of goals, and what misses them. */
 export function goalSection(verdicts: readonly Verdict[]): string[] {
   const words = new Map([[true, "met"], [false, "missed"], [null, "none"]]);
   const missed = verdicts.filter(({ misses }) => misses.length > 0);

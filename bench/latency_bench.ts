@@ -19,9 +19,7 @@ import type { WebGpuArray } from "../kernels/webgpu_device.ts";
 import { first, numbersOf, place, titleOf } from "./batches.ts";
 import { gpus, type GpuSubject } from "./devices.ts";
 
-/** A batch for two ranks, and one for one. */
 const [PAIR, TINY] = [first(4, 16), first(2, 16)];
-/** Layers of a ResNet-50 that normalize. */
 const LAYERS = 53;
 const KIB = 1024;
 /** A wait takes Deno's own WebGPU 10 ms, and a software adapter whole cores: few iterations must do. */

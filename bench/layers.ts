@@ -6,14 +6,16 @@
 
 import { requestWebGpuDevice, type WebGpuDevice, webgpuDevice } from "../kernels/webgpu_device.ts";
 import { loadDawn } from "../tests/load_dawn.ts";
-import { commandLine, integer, refuse } from "./command.ts";
-import { median } from "./groups/measured.ts";
+import { commandLine, integer } from "./command.ts";
+import { median } from "./measure.ts";
 import { nullGpu } from "../tests/null_gpu.ts";
 import { paragraph, section, table, writeSection } from "./report.ts";
 import { layersOf, stepper } from "./resnet.ts";
 
 /** Goal: microseconds per layer and direction, inside a batch. */
 const GOAL = 60;
+/** Images per step: what they cost the host depends on their number as little as on what they show. */
+const IMAGES = 8;
 /** Steps on a software adapter, which takes seconds for each. */
 const SOFTWARE_ROUNDS = 7;
 
@@ -23,28 +25,16 @@ Times what a layer of a ResNet-50 costs the host on WebGPU: our own JavaScript, 
 Usage: deno task bench:layers [flags]
 
   --dawn         Dawn (npm:webgpu) instead of the runtime's own WebGPU
-  --images N     images per step (8)
   --quick N      so many rounds (31)
   --write        write the section of bench/README.md`;
 
-const { values } = commandLine(HELP, {
-  dawn: { type: "boolean", default: false },
-  images: { type: "string", default: "8" },
-  quick: { type: "string", default: "31" },
-  write: { type: "boolean", default: false },
-});
-const images = integer("--images", values.images);
-if (images < 2) {
-  refuse(
-    "Cannot start as --images must be at least 2, or a channel has one value: current value is 1",
-  );
-}
-const rounds = integer("--quick", values.quick);
+const { has, value } = commandLine(HELP);
+const rounds = integer("--quick", value("quick", "31"));
 
 /** Microseconds per layer and direction: medians, as lines of the table. */
 async function lines(name: string, device: WebGpuDevice, image: number): Promise<string[][]> {
   const turns = device.info.isFallbackAdapter ? Math.min(rounds, SOFTWARE_ROUNDS) : rounds;
-  const step = stepper(device, layersOf(device, images, image));
+  const step = stepper(device, layersOf(device, IMAGES, image));
   const all: string[][] = [];
   for (const together of [false, true]) {
     const times: [number, number][] = [];
@@ -62,27 +52,27 @@ async function lines(name: string, device: WebGpuDevice, image: number): Promise
 const nothing = nullGpu();
 const idle = webgpuDevice(nothing.gpuDevice);
 const rows = await lines("nothing: our own JavaScript", idle, 224);
-const step = stepper(idle, layersOf(idle, images, 224));
+const step = stepper(idle, layersOf(idle, IMAGES, 224));
 for (let i = 0; i < 10; i++) step(true);
 const before = nothing.asked();
 for (let i = 0; i < 100; i++) step(true);
 const grown = Object.entries(nothing.asked()).map(([name, count]) =>
   `${(count - before[name as keyof typeof before]) / 100} ${name}`
 );
-const gpu: GPU = values.dawn ? await loadDawn() : navigator.gpu;
+const gpu: GPU = has("dawn") ? await loadDawn() : navigator.gpu;
 if (await gpu?.requestAdapter()) {
   await using device = await requestWebGpuDevice({ gpu });
   // Software computes on the cores that the host needs: next to nothing, then.
   const image = device.info.isFallbackAdapter ? 32 : 224;
   rows.push(
-    ...await lines(`${device.info.name}, ${values.dawn ? "Dawn" : "Deno's own"}`, device, image),
+    ...await lines(`${device.info.name}, ${has("dawn") ? "Dawn" : "Deno's own"}`, device, image),
   );
 }
 const [, [, , ...inBatch]] = rows;
 const met = Math.max(...inBatch.map(Number)) <= GOAL;
 const text = section(
   paragraph(
-    `Microseconds per layer and direction until the calls of a step have returned, ${images} images; medians of up to ` +
+    `Microseconds per layer and direction until the calls of a step have returned, ${IMAGES} images; medians of up to ` +
       `${rounds} steps. Goal inside a batch: ${GOAL} us, which our own part ${
         met ? "meets" : "misses"
       }.`,
@@ -95,5 +85,5 @@ const text = section(
   ),
 );
 console.log(text);
-if (values.write) await writeSection("layers", text);
+if (has("write")) await writeSection("layers", text);
 Deno.exit(); // Dawn would keep the process alive.

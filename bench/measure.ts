@@ -6,7 +6,6 @@
  * GPU's does: tables of who is faster come from here.
  */
 
-/** Something that can be timed. */
 export interface Timed {
   /** Runs once; a promise is awaited. It may return with the work merely launched. */
   readonly run: () => unknown;
@@ -24,12 +23,15 @@ const FLOORS = 10;
  * over the rounds for each row, in ms.
  */
 export async function workTimes(rows: readonly Timed[], rounds: number): Promise<number[]> {
-  const samples: (() => Promise<number>)[] = [];
-  for (const row of rows) {
-    const runs = await enough(row);
-    samples.push(async () => (-await elapsed(row, 0) + await elapsed(row, runs)) / runs);
+  const runs: number[] = [];
+  for (const row of rows) runs.push(await enough(row));
+  const taken = rows.map((): number[] => []);
+  for (let round = 0; round < rounds; round++) {
+    for (const [i, row] of rows.entries()) {
+      taken[i].push((-await elapsed(row, 0) + await elapsed(row, runs[i])) / runs[i]);
+    }
   }
-  return await takeTurns(samples, rounds);
+  return taken.map(median);
 }
 
 /** Doubles the number of runs until it is long enough, which warms up too. */
@@ -41,7 +43,8 @@ export async function enough(row: Timed): Promise<number> {
   return runs;
 }
 
-async function elapsed({ run, settle }: Timed, runs: number): Promise<number> {
+/** Milliseconds of so many runs and one wait. */
+export async function elapsed({ run, settle }: Timed, runs: number): Promise<number> {
   const start = performance.now();
   for (let i = 0; i < runs; i++) {
     const result = run();
@@ -51,13 +54,7 @@ async function elapsed({ run, settle }: Timed, runs: number): Promise<number> {
   return performance.now() - start;
 }
 
-async function takeTurns(
-  samples: readonly (() => Promise<number>)[],
-  rounds: number,
-): Promise<number[]> {
-  const taken = samples.map((): number[] => []);
-  for (let round = 0; round < rounds; round++) {
-    for (const [i, sample] of samples.entries()) taken[i].push(await sample());
-  }
-  return taken.map((times) => times.sort((a, b) => a - b)[Math.floor(rounds / 2)]);
+/** The upper one of two in the middle; sorts what is given. */
+export function median(times: number[]): number {
+  return times.sort((a, b) => a - b)[times.length >> 1];
 }

@@ -27,7 +27,6 @@ const SECONDS = 300;
 /** Seconds between asking a program to stop and killing it. */
 const GRACE = 2;
 
-/** Ranks of this thread. */
 export const inThread: Runner = async <P, R>(
   ranks: number,
   { module, name }: Task,
@@ -38,7 +37,6 @@ export const inThread: Runner = async <P, R>(
   return result;
 };
 
-/** Ranks in workers. */
 export function workers(options: SpawnOptions<WorkerTask> = {}): Runner {
   return async <P, R>(ranks: number, { module, name }: Task, parameter: P) => {
     const script = new URL("worker_rank.ts", import.meta.url);
@@ -51,7 +49,6 @@ export function workers(options: SpawnOptions<WorkerTask> = {}): Runner {
   };
 }
 
-/** Ranks in processes. */
 export function mpi(family: Family, checked = true): Runner {
   const script = pathOf(import.meta.url, "mpi_rank.ts");
   return async (ranks, task, parameter) => {
@@ -106,15 +103,9 @@ export async function run(
   [command, ...args]: readonly string[],
   seconds: number,
 ): Promise<string> {
-  let child: Deno.ChildProcess;
-  try {
-    // Launchers signal whole process groups: theirs must not be ours.
-    const options = { stdin: "null", stdout: "piped", stderr: "piped", detached: true } as const;
-    child = new Deno.Command(command, { args, ...options }).spawn();
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) throw new Error(`there is no ${command}`);
-    throw error;
-  }
+  // Launchers signal whole process groups: theirs must not be ours.
+  const options = { stdin: "null", stdout: "piped", stderr: "piped", detached: true } as const;
+  const child = spawn(command, { args, ...options });
   let late = false;
   const stop = (signal: Deno.Signal) => () => {
     late = true;
@@ -138,6 +129,20 @@ export async function run(
   }
 }
 
+export function spawn(program: string, options: Deno.CommandOptions): Deno.ChildProcess {
+  try {
+    return new Deno.Command(program, options).spawn();
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    throw new Error(`there is no ${nameOf(program)}`);
+  }
+}
+
+/** What goes into tables has no path of a machine in it. */
+export function nameOf(program: string): string {
+  return program.split("/").at(-1)!;
+}
+
 /** The first line that reads like an error, else the last one. */
 function whyFailed(code: number, stderr: string): string {
   const lines = stderr.split("\n").map((line) => line.trim()).filter((line) => /\w/.test(line));
@@ -145,7 +150,6 @@ function whyFailed(code: number, stderr: string): string {
   return `exit code ${code}, ${said ?? "it said nothing"}`;
 }
 
-/** The path of a file beside a module. */
 export function pathOf(module: string, name: string): string {
   return decodeURIComponent(new URL(name, module).pathname);
 }

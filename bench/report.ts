@@ -20,7 +20,6 @@ export function time(milliseconds: number): string {
   return milliseconds < 0.1 ? milliseconds.toFixed(4) : figure(milliseconds);
 }
 
-/** With commas between thousands. */
 export function count(value: number): string {
   return value.toLocaleString("en");
 }
@@ -62,10 +61,21 @@ export function table(lines: readonly (readonly string[])[]): string {
     .join("\n");
 }
 
-/** Parts of a section, with an empty line between two. */
+/** A heading, a text and a table, or no part of a section where the table would have no line. */
+export function tabled(
+  [heading, text]: readonly [string, string],
+  head: readonly string[],
+  lines: readonly (readonly string[])[],
+): string[] {
+  return lines.length === 0 ? [] : [`### ${heading}`, paragraph(text), table([head, ...lines])];
+}
+
 export function section(...parts: readonly string[]): string {
   return parts.join("\n\n");
 }
+
+/** What a machine is called without --machine. */
+export const NOBODY = "a processor that nobody named";
 
 /** The processor, the system, and the day, as captions say them. */
 export function captionOf(machine: string) {

@@ -12,7 +12,6 @@ import {
   tensor,
 } from "../mod.ts";
 
-/** Channels and spatial extent of a batch norm's input. */
 export interface Norm {
   readonly channels: number;
   readonly extent: number;
@@ -20,9 +19,8 @@ export interface Norm {
 
 /**
  * All 53, in order (He, Zhang, Ren, Sun 2016, "Deep residual learning for image recognition", table 1): the stem; per block
- * two of its width and one of four times that, at the resolution of its stage; a shortcut per stage.
- *
- * @param image extent of an image, 224 in a ResNet-50
+ * two of its width and one of four times that, at the resolution of its stage; a shortcut per stage. An image of a ResNet-50
+ * has an extent of 224.
  */
 export function normsOf(image: number): readonly Norm[] {
   const stages = [[64, 3, 4], [128, 4, 8], [256, 6, 16], [512, 3, 32]] as const;
@@ -36,7 +34,6 @@ export function normsOf(image: number): readonly Norm[] {
   ];
 }
 
-/** A layer with its data on a device. */
 export interface Layer<A> {
   readonly state: BatchNormState<A>;
   readonly x: Tensor<A>;

@@ -17,26 +17,21 @@ import measured from "./groups/measured.json" with { type: "json" };
 import { count, figure, paragraph, section, table, writeSection } from "./report.ts";
 import { normsOf } from "./resnet.ts";
 
-/** What every rank contributes: a header, then so many bytes per channel. Any part of it carries the header. */
+/** What every rank contributes: a header, then so much per channel, in bytes. Any part of it carries the header. */
 export interface Wire {
   readonly channels: number;
-  /** Bytes per channel. */
   readonly perChannel: number;
-  /** Bytes of the header. */
   readonly header: number;
 }
 
-/** A way between ranks. */
+/** A way between ranks: seconds per message and per byte. */
 export interface Link {
-  /** Seconds per message. */
   readonly alpha: number;
-  /** Seconds per byte. */
   readonly beta: number;
 }
 
-/** Rounds that are alike. */
+/** So many rounds that are alike. */
 export interface Rounds {
-  /** How many. */
   readonly times: number;
   /** Bytes of the largest message. */
   readonly bytes: number;
@@ -44,31 +39,24 @@ export interface Rounds {
   readonly leaving: number;
 }
 
-/** What a collective does. */
+/** What a collective does; bytes folded on the longest path, and what the busiest sender sends, the busiest receiver gets. */
 export interface Schedule {
   readonly rounds: readonly Rounds[];
-  /** Bytes folded on the longest path. */
   readonly folded: number;
-  /** Bytes that the busiest rank sends. */
   readonly sent: number;
-  /** Bytes that the busiest rank receives; it may be another one. */
   readonly received: number;
 }
 
 /** Makes the schedule of a wire over so many ranks, of which so many share a host. */
 export type Algorithm = (ranks: number, wire: Wire, perHost: number) => Schedule;
 
-/** Where ranks compute. */
+/** Where ranks compute: links within hosts and between them, and seconds per byte folded. */
 export interface Machine {
-  /** Between ranks of one host. */
   readonly local: Link;
-  /** Between hosts. */
   readonly network: Link;
-  /** Seconds per byte folded. */
   readonly gamma: number;
 }
 
-/** Bytes of a whole wire. */
 export function bytesOf({ channels, perChannel, header }: Wire): number {
   return header + channels * perChannel;
 }
@@ -155,14 +143,6 @@ export const allGather: Algorithm = (ranks, wire, perHost) => {
   return alike(rounds, (ranks - 1) * bytes);
 };
 
-/** All-gather around a ring: p - 1 rounds of one wire (Thakur et al. 2005); the bytes are the same. */
-export const ringAllGather: Algorithm = (ranks, wire, perHost) => {
-  check(ranks, perHost);
-  const bytes = bytesOf(wire);
-  const rounds = ranks === 1 ? [] : [{ times: ranks - 1, bytes, leaving: ranks > perHost ? 1 : 0 }];
-  return alike(rounds, (ranks - 1) * bytes);
-};
-
 /**
  * Two levels, as `group.split` makes them: all-reduce within each host by recursive doubling, among the hosts' first
  * ranks by any algorithm, then broadcast within each host by a binomial tree.
@@ -185,8 +165,7 @@ export function byHosts(among: Algorithm): Algorithm {
 
 /**
  * Fits alpha + beta * bytes to times by least squares of the relative errors, so that short messages count as much as
- * long ones.
- * Returns the largest relative error of a point too.
+ * long ones. Returns the largest relative error of a point too.
  */
 export function fit(
   points: readonly { readonly bytes: number; readonly seconds: number }[],
@@ -238,11 +217,9 @@ function alike(rounds: readonly Rounds[], total: number): Schedule {
   return { rounds, folded: total, sent: total, received: total };
 }
 
-/** What synchronization adds to a step. */
+/** What synchronization adds to a step: all collectives, one after the other, and bytes that the busiest rank sends. */
 export interface Step {
-  /** Time of all collectives, one after the other. */
   readonly seconds: number;
-  /** Bytes that the busiest rank sends. */
   readonly sent: number;
 }
 
@@ -288,11 +265,8 @@ export const pytorch: Strategy = (ranks, machine, perHost) => {
 /** The agreement checks of the MPI group: one more all-reduce before each. */
 export const agreement: Strategy = (ranks, machine, perHost) => {
   const wire: Wire = { channels: AGREEMENT, perChannel: 8, header: 0 };
-  const one = recursiveDoubling(ranks, wire, perHost);
-  return collect(
-    Array.from({ length: OUR_WIRES.length * RESNET_50.length }, () => one),
-    machine,
-  );
+  const checks = OUR_WIRES.flatMap(() => RESNET_50);
+  return collect(checks.map(() => recursiveDoubling(ranks, wire, perHost)), machine);
 };
 
 /** Bytes that PyTorch's all-gather leaves on each rank for a layer. */
@@ -302,11 +276,9 @@ export function gatheredBytes(ranks: number, channels: number): number {
 }
 
 /**
- * The links within a host and the cost of a fold, from measurements.
- *
- * Over 2 ranks an all-reduce is one exchange: its times over the lengths give alpha and beta, the sum's own fold
- * included. Folds of one rank give gamma; the constant part of a fold, the call, is left out.
- * Returns the largest relative error of each fit too.
+ * The links within a host and the cost of a fold, from measurements, with the largest relative error of each fit. Over 2
+ * ranks an all-reduce is one exchange: its times over the lengths give alpha and beta, the sum's own fold included. Folds
+ * of one rank give gamma; the constant part of a fold, the call, is left out.
  */
 export function calibrate(
   rows: readonly GroupRow[],
@@ -487,7 +459,6 @@ Usage: deno task bench:scale [--write]
   --write   write the tables to bench/scale.md and draw bench/scale.svg, instead of printing them`;
 
 if (import.meta.main) {
-  const { values } = commandLine(HELP, { write: { type: "boolean", default: false } });
-  if (values.write) await writeScale(measured);
+  if (commandLine(HELP).has("write")) await writeScale(measured);
   else console.log(tables(measured));
 }

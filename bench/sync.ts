@@ -13,16 +13,23 @@ import {
   syncBatchNormForward,
 } from "../mod.ts";
 import { commandLine } from "./command.ts";
-import { median, type StepTimes } from "./groups/measured.ts";
+import type { StepTimes } from "./groups/measured.ts";
+import { median } from "./measure.ts";
 import { GROUPS, inThread } from "./ranks.ts";
-import { captionOf, figure, list, paragraph, section, table, writeSection } from "./report.ts";
+import {
+  captionOf,
+  figure,
+  list,
+  NOBODY,
+  paragraph,
+  section,
+  table,
+  writeSection,
+} from "./report.ts";
 import { layersOf } from "./resnet.ts";
 
-/** What is timed. */
 export interface StepOptions {
-  /** Images per rank. */
   readonly batch: number;
-  /** Steps of each kind, in turns; the median counts. */
   readonly rounds: number;
   /** Extent that images are shrunk to, for a quick run; 224 in a ResNet-50. */
   readonly image: number;
@@ -75,12 +82,8 @@ Usage: deno task bench:sync [flags]
   --write          write the section of bench/README.md`;
 
 async function main(): Promise<void> {
-  const { values } = commandLine(HELP, {
-    machine: { type: "string", default: "a processor that nobody named" },
-    quick: { type: "boolean", default: false },
-    write: { type: "boolean", default: false },
-  });
-  const options: StepOptions = values.quick
+  const { has, value } = commandLine(HELP);
+  const options: StepOptions = has("quick")
     ? { batch: 2, rounds: 1, image: 64 }
     : { batch: 8, rounds: 9, image: 224 };
   const rows: string[][] = [];
@@ -98,7 +101,7 @@ async function main(): Promise<void> {
       missing.push(`53 batch norms, ${group}: not measured, ${(error as Error).message}.`);
     }
   }
-  const { machine, date } = captionOf(values.machine);
+  const { machine, date } = captionOf(value("machine", NOBODY));
   const { batch, image, rounds } = options;
   const text = section(
     paragraph(
@@ -111,7 +114,7 @@ async function main(): Promise<void> {
     ...list(missing),
   );
   console.log(text);
-  if (values.write) await writeSection("sync", text);
+  if (has("write")) await writeSection("sync", text);
 }
 
 // Not awaited: the ranks of this thread load this module, which must be done by then.

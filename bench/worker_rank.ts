@@ -3,7 +3,6 @@
 import { serveRank } from "../lib/groups/workers.ts";
 import type { ProcessGroup } from "../mod.ts";
 
-/** Which export of the module, and what it is given. */
 export interface WorkerTask {
   readonly name: string;
   readonly parameter: unknown;

@@ -20,7 +20,6 @@ import {
   REDUCTION,
   RESNET_50,
   ring,
-  ringAllGather,
   tables,
   timeOf,
   tree,
@@ -222,18 +221,6 @@ const playGather: Player = (ranks, wire, perHost) => {
   return play;
 };
 
-const playRingGather: Player = (ranks, wire, perHost) => {
-  const play = gathering(ranks, wire, perHost);
-  for (let step = 0; step < ranks - 1; step++) {
-    play.round(
-      range(ranks).map((rank) =>
-        play.message(rank, (rank + 1) % ranks, false, [(rank - step + ranks) % ranks])
-      ),
-    );
-  }
-  return play;
-};
-
 const REDUCTIONS: readonly (readonly [string, Algorithm, Player])[] = [
   ["tree", tree, playTree],
   ["recursive doubling", recursiveDoubling, playDoubling],
@@ -242,7 +229,6 @@ const REDUCTIONS: readonly (readonly [string, Algorithm, Player])[] = [
 ];
 const GATHERS: readonly (readonly [string, Algorithm, Player])[] = [
   ["all-gather", allGather, playGather],
-  ["all-gather around a ring", ringAllGather, playRingGather],
 ];
 const WIRES: readonly Wire[] = [
   { channels: 1, perChannel: 16, header: 8 },

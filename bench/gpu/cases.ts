@@ -3,17 +3,13 @@
 import type { DType } from "../../mod.ts";
 import { type BatchShape, elementsOf, titleOf } from "../batches.ts";
 
-/** What is timed. */
 export type Work = "inference" | "forward" | "backward";
 
-/** All of them. */
 export const WORKS: readonly Work[] = ["inference", "forward", "backward"];
 
-/** One batch in one storage. */
 export interface Case {
   readonly batch: BatchShape;
   readonly dtype: DType;
-  /** Whether a residual and ReLU are fused. */
   readonly fused: boolean;
 }
 
@@ -29,10 +25,8 @@ const SHAPES: readonly (readonly number[])[] = [
   [256, 64, 112, 112],
   [16, 32, 32, 64, 64],
 ];
-/** Enough to run everything where a GPU is software. */
 const SOFTWARE_SHAPES: readonly (readonly number[])[] = [[64, 16], [4, 8, 6, 6], [3, 5, 7]];
 
-/** Lists what is measured. */
 export function casesFor(software: boolean, dtypes: readonly DType[]): readonly Case[] {
   return (software ? SOFTWARE_SHAPES : SHAPES).flatMap((shape) => {
     const formats = shape.length === 2
@@ -46,7 +40,6 @@ export function casesFor(software: boolean, dtypes: readonly DType[]): readonly 
   });
 }
 
-/** Bytes of a case's tensor. */
 export function bytesOf({ batch, dtype }: Case): number {
   return elementsOf(batch) * (dtype === "float16" ? 2 : 4);
 }
@@ -57,17 +50,13 @@ export function bytesOf({ batch, dtype }: Case): number {
  * open is not counted: a bit per element where four neighbours are of one kind, the output itself where they are not.
  */
 export function passesOf(work: Work, fused: boolean): number {
-  const plain = { inference: 2, forward: 3, backward: 5 }[work];
-  const more = { inference: 1, forward: 1, backward: 1 }[work];
-  return fused ? plain + more : plain;
+  return { inference: 2, forward: 3, backward: 5 }[work] + (fused ? 1 : 0);
 }
 
-/** Effective GB/s of a work that takes so many milliseconds. */
 export function speedOf(one: Case, work: Work, milliseconds: number): number {
   return passesOf(work, one.fused) * bytesOf(one) / milliseconds / 1e6;
 }
 
-/** A case in words. */
 export function titleOfCase({ batch, dtype, fused }: Case): string {
   return `${titleOf(batch)}${dtype === "float16" ? " float16" : ""}${fused ? " fused" : ""}`;
 }

@@ -4,27 +4,30 @@
  */
 
 import { DeviceError } from "../../mod.ts";
-import { requestWebGpuDevice } from "../../kernels/webgpu_device.ts";
 import { DAWN } from "../../tests/load_dawn.ts";
-import { commandLine, integer, refuse } from "../command.ts";
+import { chosen, commandLine, integer, refuse } from "../command.ts";
+import { jaxOnWebGpu } from "../peers/jax.ts";
 import { openPackages } from "../peers/packages.ts";
+import type { Library } from "../peers/subject.ts";
+import { tfjs } from "../peers/tfjs.ts";
 import { assertWritable, captionOf, writeSection } from "../report.ts";
+import { gpuAtHand, openAdapter } from "./adapter.ts";
 import { type Case, casesFor, titleOfCase } from "./cases.ts";
 import type { MeasuredCase, MeasuredGpu, MeasuredRanks, PeerTimes } from "./measured.ts";
 import { measureOurs } from "./ours.ts";
-import { openPeers, type Peer } from "./peers.ts";
-import { gpuAtHand, ranksInWorkers, ranksOfThread } from "./ranks.ts";
+import { measurePeer } from "./peers.ts";
+import { ranksInWorkers, ranksOfThread } from "./ranks.ts";
 import { gpuChart, gpuSection } from "./section.ts";
 import { startTorch } from "./torch.ts";
-import { verdicts } from "./verdict.ts";
 
 /** Where a bundle of a peer goes; ignored by git. */
 const BUILT = new URL("../../out/gpu/", import.meta.url);
-/** Batches of the rows with collectives. */
 const GROUP_SHAPES: readonly (readonly number[])[] = [[32, 64, 56, 56], [32, 256, 14, 14]];
 
 const HELP = `\
-Times batch norm on this GPU against a plain copy and other libraries on the same GPU.
+Times batch norm on this GPU against a plain copy and other libraries on the same GPU. On first use
+it installs these from npm into bench/peers/npm/node_modules; a bundle of one goes to out/gpu. git
+ignores both.
 
 Usage: deno task bench:gpu [flags] [SHAPE...]
 
@@ -36,79 +39,58 @@ Usage: deno task bench:gpu [flags] [SHAPE...]
   --plan JSON      choices of the plan, as deno task tune prints them
   --write          write the section of bench/README.md, and gpu.svg`;
 
-const { values, positionals } = commandLine(HELP, {
-  dawn: { type: "boolean", default: false },
-  python: { type: "string", default: "python3" },
-  device: { type: "string" },
-  quick: { type: "string", default: "7" },
-  plan: { type: "string", default: "{}" },
-  write: { type: "boolean", default: false },
-}, "SHAPE");
-const rounds = integer("--quick", values.quick);
-if (values.write) await assertWritable("gpu");
+const { has, value, positionals } = commandLine(HELP);
+const [dawn, write] = [has("dawn"), has("write")];
+const rounds = integer("--quick", value("quick", "7"));
+if (write) await assertWritable("gpu");
 
-/** The choices of the plan. */
 function plan() {
+  const given = value("plan", "{}");
   try {
-    return JSON.parse(values.plan);
+    return JSON.parse(given);
   } catch {
-    refuse(`Cannot start as --plan must be JSON: current value is ${values.plan}`);
+    refuse(`Cannot start as --plan must be JSON: current value is ${given}`);
   }
 }
 
 /** Every peer that can compute a case; why one cannot goes to the absent. */
-async function measurePeers(peers: readonly Peer[], one: Case, absent: string[]) {
+async function measurePeers(peers: readonly Library[], one: Case, absent: string[]) {
   const times: Record<string, PeerTimes> = {};
-  for (const { name, missing, measure } of peers) {
-    if (missing !== null) continue;
+  for (const peer of peers) {
     try {
-      times[name] = await measure(one, rounds);
+      times[peer.name] = await measurePeer(peer, one, rounds);
     } catch (error) {
       const [reason] = String((error as Error)?.message ?? error).split("\n");
-      absent.push(`${name} is not measured on ${titleOfCase(one)}: ${reason}`);
+      absent.push(`${peer.name} is not measured on ${titleOfCase(one)}: ${reason}`);
       console.error(absent.at(-1));
     }
   }
   return times;
 }
 
-/** Opens the device, with the GPU's clock if it has one. */
-async function openDevice() {
-  const gpu = await gpuAtHand(values.dawn);
-  const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
-  if (!adapter) refuse("Cannot measure as there must be a WebGPU adapter: none was found");
-  const clock = "timestamp-query";
-  const requiredFeatures = adapter.features.has(clock) ? [clock] as const : [];
-  return await requestWebGpuDevice({ gpu, requiredFeatures, plan: plan() });
-}
-
 async function run(): Promise<MeasuredGpu> {
-  await using device = await openDevice();
-  await using torch = await startTorch(values.python);
+  await using device = await openAdapter(dawn, plan());
+  const absent: string[] = [];
+  await using torch = await startTorch(value("python", "python3")).catch(({ message }: Error) => {
+    absent.push(`PyTorch is not measured: ${message}`);
+    return null;
+  });
   // Ours first: both look for the GPU in `navigator`.
-  if (values.dawn) Object.defineProperty(navigator, "gpu", { value: await gpuAtHand(values.dawn) });
-  const peers = await openPeers(await openPackages({ install: true }), BUILT);
+  if (dawn) Object.defineProperty(navigator, "gpu", { value: await gpuAtHand(dawn) });
+  const packages = await openPackages({ install: true });
+  const candidates = [await jaxOnWebGpu(packages), await tfjs(packages, "webgpu", BUILT)];
+  const peers = candidates.filter((one) => "open" in one);
   const { name, isFallbackAdapter: software, float16 } = device.info;
   const dtypes = float16 ? ["float32", "float16"] as const : ["float32"] as const;
-  const cases = casesFor(software, dtypes).filter(({ batch: { shape } }) =>
-    positionals.length === 0 || positionals.includes(`[${shape}]`)
-  );
-  if (cases.length === 0) {
-    const names = new Set(casesFor(software, dtypes).map(({ batch: { shape } }) => `[${shape}]`));
-    refuse(
-      `Cannot measure as the shapes must be among ${[...names].join(" ")}: ` +
-        `current value is ${positionals}`,
-    );
-  }
-  const absent = [
-    ...(torch.missing === null ? [] : [`PyTorch is not measured: ${torch.missing}`]),
+  const cases = chosen(casesFor(software, dtypes), positionals, ({ batch }) => batch.shape);
+  absent.push(
     ...(device.gpuDevice.features.has("timestamp-query")
       ? []
       : ["The GPU's own clock is not measured: the adapter has no timestamp-query"]),
-    ...peers.flatMap(({ name, missing }) =>
-      missing === null ? [] : [`${name} is not measured: ${missing}`]
+    ...candidates.flatMap((one) =>
+      "missing" in one ? [`${one.name} is not measured: ${one.missing}`] : []
     ),
-  ];
+  );
   const measured: MeasuredCase[] = [];
   for (const [i, one] of cases.entries()) {
     try {
@@ -116,7 +98,7 @@ async function run(): Promise<MeasuredGpu> {
       const plain = one.dtype === "float32" && !one.fused;
       measured.push({
         ours,
-        torch: await torch.measure(one, rounds),
+        torch: await torch?.measure(one, rounds) ?? null,
         peers: plain ? await measurePeers(peers, one, absent) : {},
       });
       console.error(`${i + 1} of ${cases.length}: ${titleOfCase(one)}`);
@@ -131,35 +113,32 @@ async function run(): Promise<MeasuredGpu> {
   const ranks: MeasuredRanks[] = [];
   for (const shape of software ? [[4, 8, 6, 6]] : GROUP_SHAPES) {
     if (positionals.length > 0) continue;
-    const options = { shape, dawn: values.dawn, rounds };
+    const options = { shape, dawn, rounds };
     ranks.push({
       shape,
       thread: await ranksOfThread(device, options),
       workers: await ranksInWorkers(options),
-      torch: software ? null : await torch.ranks(shape),
+      torch: software ? null : await torch?.ranks(shape) ?? null,
     });
   }
-  const implementation = values.dawn ? `Dawn (${DAWN})` : "Deno's own WebGPU";
+  const implementation = dawn ? `Dawn (${DAWN})` : "Deno's own WebGPU";
   const versions = [
-    ...[`Deno ${Deno.version.deno}`, implementation, torch.version],
+    ...[`Deno ${Deno.version.deno}`, implementation, torch?.version ?? ""],
     ...peers.map(({ version }) => version),
   ];
   return {
     date: captionOf("").date,
-    adapter: values.device ?? name,
+    adapter: value("device", name),
     ...{ software, rounds, cases: measured, ranks, absent },
     versions: versions.filter((version) => version !== ""),
-    command: `deno task bench:gpu${values.dawn ? " --dawn" : ""} --python python3 --write`,
+    command: `deno task bench:gpu${dawn ? " --dawn" : ""} --python python3 --write`,
   };
 }
 
 const measured = await run();
 const text = gpuSection(measured);
 console.log(text);
-for (const { goal, met } of verdicts(measured)) {
-  console.error(`${met === null ? "not measured" : met ? "met" : "missed"}: ${goal}`);
-}
-if (values.write) {
+if (write) {
   await writeSection("gpu", text);
   await Deno.writeTextFile(new URL("gpu.svg", import.meta.url), gpuChart(measured));
 }

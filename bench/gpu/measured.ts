@@ -6,7 +6,6 @@ import type { TorchTimes } from "./torch.ts";
 
 /** A copy of a tensor, the limit: by the queue, and by a kernel. */
 export type Copy = "copy" | "copy kernel";
-/** Both. */
 export const COPIES: readonly Copy[] = ["copy", "copy kernel"];
 
 /** What one case took, in ms per call. */
@@ -22,16 +21,13 @@ export interface CaseTimes {
 /** What a peer took, in ms per call by the wall clock, and how exact it is. */
 export interface PeerTimes {
   readonly forward: number;
-  /** Forward and backward. */
   readonly both: number;
   readonly errors: Errors;
 }
 
-/** A case by everybody. */
 export interface MeasuredCase {
   readonly ours: CaseTimes;
   readonly torch: TorchTimes | null;
-  /** Of the plain float32 cases, by name. */
   readonly peers: Readonly<Record<string, PeerTimes>>;
 }
 
@@ -45,7 +41,6 @@ export interface MeasuredRanks {
   readonly torch: number | null;
 }
 
-/** A run. */
 export interface MeasuredGpu {
   readonly date: string;
   readonly adapter: string;
@@ -56,7 +51,6 @@ export interface MeasuredGpu {
   readonly rounds: number;
   readonly cases: readonly MeasuredCase[];
   readonly ranks: readonly MeasuredRanks[];
-  /** Who was not measured, and why. */
   readonly absent: readonly string[];
 }
 

@@ -9,28 +9,19 @@ import {
   syncBatchNormForward,
 } from "../../mod.ts";
 import { requestWebGpuDevice, type WebGpuDevice } from "../../kernels/webgpu_device.ts";
-import { loadDawn } from "../../tests/load_dawn.ts";
 import { first, numbersOf, place } from "../batches.ts";
-import { median } from "../groups/measured.ts";
+import { median } from "../measure.ts";
 import { workers } from "../ranks.ts";
+import { gpuAtHand } from "./adapter.ts";
 
 const WORLD_SIZE = 2;
 
-/** What is timed. */
 export interface RankOptions {
   readonly shape: readonly number[];
-  /** Dawn, or the runtime's own WebGPU. */
   readonly dawn: boolean;
-  /** Steps; the median counts. */
   readonly rounds: number;
 }
 
-/** Dawn, or the runtime's own WebGPU. */
-export async function gpuAtHand(dawn: boolean): Promise<GPU> {
-  return dawn ? await loadDawn() : navigator.gpu;
-}
-
-/** Times the steps of one rank. */
 async function timeRank(
   device: WebGpuDevice,
   group: ProcessGroup,
@@ -55,7 +46,6 @@ async function timeRank(
   return median(times);
 }
 
-/** Two ranks of this thread on one device. */
 export async function ranksOfThread(device: WebGpuDevice, options: RankOptions): Promise<number> {
   return Math.max(...await runRanks(WORLD_SIZE, (group) => timeRank(device, group, options)));
 }
@@ -66,7 +56,6 @@ export function ranksInWorkers(options: RankOptions): Promise<number> {
   return workers()<RankOptions, number>(WORLD_SIZE, task, options);
 }
 
-/** What a worker does. */
 export async function serveSteps(group: ProcessGroup, options: RankOptions): Promise<number> {
   await using device = await requestWebGpuDevice({ gpu: await gpuAtHand(options.dawn) });
   return await timeRank(device, group, options);

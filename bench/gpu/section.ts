@@ -2,7 +2,7 @@
 
 import { chart, dots, heightOf } from "../chart.ts";
 import { goalSection } from "../goals.ts";
-import { distance, figure, list, paragraph, section, table, time } from "../report.ts";
+import { distance, figure, list, paragraph, section, table, tabled, time } from "../report.ts";
 import { speedOf, titleOfCase, type Work, WORKS } from "./cases.ts";
 import { copySpeed, type MeasuredCase, type MeasuredGpu, timesOf } from "./measured.ts";
 import { TORCH_ROWS } from "./torch.ts";
@@ -14,7 +14,6 @@ const COLOURS: Readonly<Record<Work, string>> = {
   backward: "#d1495b",
 };
 
-/** Writes the section. */
 export function gpuSection(measured: MeasuredGpu): string {
   const { adapter, software, versions, date, rounds, cases, absent, command } = measured;
   const clock = cases.some(({ ours }) => ours.gpu)
@@ -81,12 +80,9 @@ function torchTable(cases: readonly MeasuredCase[]): string[] {
       }),
     ]);
   });
-  if (lines.length === 0) return [];
-  return [
-    "### PyTorch on the same GPU, a comparison of kernels",
-    "In parentheses: how many times ours.",
-    table([["batch", "who", ...WORKS], ...lines]),
-  ];
+  const text = "In parentheses: how many times ours.";
+  const heading = "PyTorch on the same GPU, a comparison of kernels";
+  return tabled([heading, text], ["batch", "who", ...WORKS], lines);
 }
 
 /** Times of jax-js and tfjs, and how many times ours they are: all by the wall clock, since they have no other here. */
@@ -103,37 +99,21 @@ function peersTable(cases: readonly MeasuredCase[]): string[] {
       ];
     })
   );
-  if (lines.length === 0) return [];
-  return [
-    "### jax-js and TensorFlow.js on the same adapter",
-    "By the wall clock, ms per call; in parentheses: how many times ours.",
-    table([
-      ["batch", "who", "forward", "forward and backward", "error of y", "error of dx"],
-      ...lines,
-    ]),
-  ];
+  const text = "By the wall clock, ms per call; in parentheses: how many times ours.";
+  const head = ["batch", "who", "forward", "forward and backward", "error of y", "error of dx"];
+  return tabled(["jax-js and TensorFlow.js on the same adapter", text], head, lines);
 }
 
 function ranksTable({ ranks }: MeasuredGpu): string[] {
-  if (ranks.length === 0) return [];
-  return [
-    "### Two ranks on one GPU, with collectives",
-    paragraph(
-      "Forward and backward in ms by the wall clock, half of the batch each: ours as two ranks of one thread on one " +
-        "device and as two workers with a device each, `torch.nn.SyncBatchNorm` as two processes over gloo.",
-    ),
-    table([
-      ["batch", "ours, one thread", "ours, two workers", "SyncBatchNorm over gloo"],
-      ...ranks.map(({ shape, thread, workers, torch }) => [
-        ...[
-          `[${shape}]`,
-          time(thread),
-          time(workers),
-          torch === null ? "not measured" : time(torch),
-        ],
-      ]),
-    ]),
-  ];
+  const text =
+    "Forward and backward in ms by the wall clock, half of the batch each: ours as two ranks of one thread on one " +
+    "device and as two workers with a device each, `torch.nn.SyncBatchNorm` as two processes over gloo.";
+  const lines = ranks.map(({ shape, thread, workers, torch }) => {
+    const theirs = torch === null ? "not measured" : time(torch);
+    return [`[${shape}]`, time(thread), time(workers), theirs];
+  });
+  const head = ["batch", "ours, one thread", "ours, two workers", "SyncBatchNorm over gloo"];
+  return tabled(["Two ranks on one GPU, with collectives", text], head, lines);
 }
 
 /** The chart: the share of a plain copy's bandwidth of the float32 cases, plain and fused. */

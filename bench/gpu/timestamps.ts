@@ -1,6 +1,7 @@
 /** The GPU's own clock. */
 
-/** Times launches between two timestamps on the queue. */
+import { median } from "../measure.ts";
+
 export async function gpuMilliseconds(
   gpuDevice: GPUDevice,
   run: () => void,
@@ -38,5 +39,5 @@ export async function gpuMilliseconds(
   querySet.destroy();
   resolved.destroy();
   read.destroy();
-  return times.sort((a, b) => a - b)[Math.floor(rounds / 2)];
+  return median(times);
 }

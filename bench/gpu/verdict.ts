@@ -5,7 +5,6 @@ import { speedOf, titleOfCase, type Work } from "./cases.ts";
 import { copySpeed, type MeasuredCase, type MeasuredGpu, timesOf } from "./measured.ts";
 import { SYNC_KERNELS } from "./torch.ts";
 
-/** Judges a run. */
 export function verdicts(measured: MeasuredGpu): readonly Verdict[] {
   const cases = measured.software ? [] : measured.cases;
   const plain = cases.filter(({ ours }) => !ours.case.fused);

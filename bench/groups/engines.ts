@@ -4,7 +4,7 @@
  */
 
 import { combineMoments, type ProcessGroup, sum } from "../../mod.ts";
-import { workTimes } from "../measure.ts";
+import { median, workTimes } from "../measure.ts";
 import { mpi, type Runner, workers } from "../ranks.ts";
 import {
   AGREEMENT_LENGTH,
@@ -12,7 +12,6 @@ import {
   foldSubject,
   type GroupRow,
   LENGTHS,
-  median,
   type MissingPeer,
   nameOf,
 } from "./measured.ts";
@@ -45,10 +44,8 @@ export async function measureEngines(
       for (const combine of Object.keys(COMBINES) as Combine[]) {
         const subject = nameOf(engine, combine);
         try {
-          const lines = await run<LoopOptions, readonly Line[]>(ranks, task, {
-            combine,
-            ...effort,
-          });
+          const options = { combine, ...effort };
+          const lines = await run<LoopOptions, readonly Line[]>(ranks, task, options);
           rows.push(...lines.map((line) => ({ subject, ranks, ...line })));
         } catch (error) {
           missing.push({ subject, ranks, missing: (error as Error).message });

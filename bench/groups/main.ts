@@ -1,7 +1,7 @@
 /** `deno task bench:groups`: the process groups, their peers, and what synchronising adds to a training step. */
 
 import { commandLine, integer } from "../command.ts";
-import { assertWritable, captionOf, writeSection } from "../report.ts";
+import { assertWritable, captionOf, NOBODY, writeSection } from "../report.ts";
 import { writeScale } from "../scale.ts";
 import { measureEngines, measureFolds } from "./engines.ts";
 import type { Measured } from "./measured.ts";
@@ -21,25 +21,21 @@ Usage: deno task bench:groups [flags] [RANKS...]
   --quick          one short round of everything
   --write          write groups/measured.json, its section of bench/README.md, and bench/scale.md`;
 
-const { values, positionals } = commandLine(HELP, {
-  machine: { type: "string", default: "a processor that nobody named" },
-  python: { type: "string", default: "python3" },
-  quick: { type: "boolean", default: false },
-  write: { type: "boolean", default: false },
-}, "RANKS");
+const { has, value, positionals } = commandLine(HELP);
+const [quick, write] = [has("quick"), has("write")];
 const worlds = positionals.length > 0
-  ? positionals.map((value) => integer("RANKS", value))
+  ? positionals.map((ranks) => integer("RANKS", ranks))
   : [2, 4];
-const effort = values.quick ? { rounds: 1, milliseconds: 1 } : { rounds: 9, milliseconds: 20 };
-if (values.write) await assertWritable("groups");
+const effort = quick ? { rounds: 1, milliseconds: 1 } : { rounds: 9, milliseconds: 20 };
+if (write) await assertWritable("groups");
 
 const folds = await measureFolds();
-const peers = await measurePeers(worlds, effort, values.python);
+const peers = await measurePeers(worlds, effort, value("python", "python3"));
 const engines = await measureEngines(worlds, effort);
-const length = values.quick ? { steps: 10, rounds: 1 } : { steps: 100, rounds: 5 };
+const length = quick ? { steps: 10, rounds: 1 } : { steps: 100, rounds: 5 };
 const training = await measureSteps(2, { batch: 8, ...length });
 const measured: Measured = {
-  ...captionOf(values.machine),
+  ...captionOf(value("machine", NOBODY)),
   versions: [`Deno ${Deno.version.deno}`, ...peers.libraries],
   rows: [...engines.rows, ...peers.rows, ...folds],
   missing: [...engines.missing, ...peers.missing, ...training.missing],
@@ -47,7 +43,7 @@ const measured: Measured = {
 };
 const text = groupsSection(measured);
 console.log(text);
-if (values.write) {
+if (write) {
   const file = new URL("measured.json", import.meta.url);
   await Deno.writeTextFile(file, `${JSON.stringify(measured, null, 2)}\n`);
   await writeSection("groups", text);

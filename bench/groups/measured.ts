@@ -1,6 +1,5 @@
 /** What `measured.json` holds. */
 
-/** How long one all-reduce takes. */
 export interface GroupRow {
   /** Whose it is: program, library and kind of call; a fold has 1 rank. */
   readonly subject: string;
@@ -11,7 +10,6 @@ export interface GroupRow {
   readonly microseconds: { readonly median: number; readonly fastest: number };
 }
 
-/** What was not measured, and why. */
 export interface MissingPeer {
   readonly subject: string;
   readonly ranks: number;
@@ -24,22 +22,17 @@ export interface StepTimes {
   readonly sync: number;
 }
 
-/** Where the ranks were. */
 export interface StepRow extends StepTimes {
   readonly group: string;
   readonly ranks: number;
 }
 
-/** A run. */
 export interface Measured {
   readonly date: string;
-  /** Processor and system. */
   readonly machine: string;
-  /** Deno, and each MPI. */
   readonly versions: readonly string[];
   readonly rows: readonly GroupRow[];
   readonly missing?: readonly MissingPeer[];
-  /** Of the demo's network. */
   readonly steps?: readonly StepRow[];
 }
 
@@ -54,12 +47,5 @@ export const LENGTHS = [129, 1025, 8193, 131073] as const;
 /** A length that only the unchecked engines are timed with: that of an agreement. */
 export const AGREEMENT_LENGTH = 10;
 
-/** How the engines' rows are called. */
 export const nameOf = (engine: string, combine: string): string => `syncbn, ${engine}, ${combine}`;
-/** How the rows of a fold are called. */
 export const foldSubject = (combine: string): string => `${combine}, one fold`;
-
-/** The median of what is sorted here. */
-export function median(times: number[]): number {
-  return times.sort((a, b) => a - b)[times.length >> 1];
-}

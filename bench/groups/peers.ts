@@ -7,27 +7,17 @@ const CALLS = { allreduce: "blocking", iallreduce: "non-blocking" } as const;
 /** Time limit of each program, in seconds; its ranks have an alarm a little later. */
 const SECONDS = 60;
 
-/** All peers at once. */
 export interface Peers {
   readonly rows: readonly GroupRow[];
   readonly missing: readonly MissingPeer[];
-  /** Each MPI that ran, by its own words. */
   readonly libraries: readonly string[];
 }
 
-/** A program that is ready to be launched. */
 interface Program {
   readonly command: readonly string[];
   readonly env: Readonly<Record<string, string>>;
 }
 
-/**
- * Measures the peers, one after the other.
- *
- * @param worlds numbers of processes
- * @param effort how many rounds of what length
- * @param python the interpreter that may have mpi4py and numpy
- */
 export async function measurePeers(
   worlds: readonly number[],
   effort: Effort,
@@ -69,13 +59,8 @@ export async function measurePeers(
   }
 }
 
-interface Line {
-  readonly library: string;
-  readonly ranks: number;
-  readonly length: number;
-  readonly median: number;
-  readonly fastest: number;
-}
+/** What both programs print. */
+type Line = Pick<GroupRow, "ranks" | "length"> & GroupRow["microseconds"] & { library: string };
 
 async function measure(
   family: Family,

@@ -23,44 +23,40 @@
 
 enum { FIRST_LENGTH = 5, MOST_CALLS = 1 << 20 };
 
-typedef struct {
-  int nonblocking;
-  const double *send;
-  double *receive;
-  int length;
-} Call;
+/* The call, which stays, and the buffers of one length. */
+static int nonblocking, rank, ranks, length;
+static double *send, *receive;
 
-static void all_reduce(const Call *call) {
-  if (!call->nonblocking) {
-    MPI_Allreduce(call->send, call->receive, call->length, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+static void all_reduce(void) {
+  if (!nonblocking) {
+    MPI_Allreduce(send, receive, length, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
     return;
   }
   MPI_Request request;
   int done = 0;
-  MPI_Iallreduce(call->send, call->receive, call->length, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD, &request);
+  MPI_Iallreduce(send, receive, length, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD, &request);
   while (!done) MPI_Test(&request, &done, MPI_STATUS_IGNORE);
 }
 
 /* Seconds that so many calls take on the slowest rank; the same number on every rank. */
-static double round_of(const Call *call, int calls) {
+static double round_of(int calls) {
   double slowest;
   MPI_Barrier(MPI_COMM_WORLD);
   const double start = MPI_Wtime();
-  for (int i = 0; i < calls; i++) all_reduce(call);
+  for (int i = 0; i < calls; i++) all_reduce();
   const double elapsed = MPI_Wtime() - start;
   MPI_Allreduce(&elapsed, &slowest, 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
   return slowest;
 }
 
 /* Adds up what differs by rank and place. Ends the job where a sum is wrong. */
-static void check(const Call *call, double *sent, int rank, int ranks) {
-  for (int i = 0; i < call->length; i++) sent[i] = (rank + 1.0) * (i + 1.0);
-  all_reduce(call);
-  for (int i = 0; i < call->length; i++) {
+static void check(void) {
+  for (int i = 0; i < length; i++) send[i] = (rank + 1.0) * (i + 1.0);
+  all_reduce();
+  for (int i = 0; i < length; i++) {
     const double expected = ranks * (ranks + 1.0) / 2 * (i + 1.0);
-    if (call->receive[i] == expected) continue;
-    fprintf(stderr, "Cannot time a wrong sum: element %d must be %g, current value is %g\n", i, expected,
-            call->receive[i]);
+    if (receive[i] == expected) continue;
+    fprintf(stderr, "Cannot time a wrong sum: element %d must be %g, current value is %g\n", i, expected, receive[i]);
     MPI_Abort(MPI_COMM_WORLD, 1);
   }
 }
@@ -82,19 +78,19 @@ static const char *library(void) {
   return text;
 }
 
-static void measure(int nonblocking, int length, int rounds, double least, int rank, int ranks) {
-  const size_t bytes = sizeof(double) * (size_t)length;
-  double *send = calloc(1, bytes), *receive = calloc(1, bytes), *times = calloc(rounds, sizeof(double));
+static void measure(int rounds, double least) {
+  double *times = calloc(rounds, sizeof(double));
+  send = calloc(length, sizeof(double));
+  receive = calloc(length, sizeof(double));
   if (!send || !receive || !times) MPI_Abort(MPI_COMM_WORLD, 1);
-  const Call call = {nonblocking, send, receive, length};
-  check(&call, send, rank, ranks);
+  check();
   int calls = 1;
-  while (round_of(&call, calls) < least && calls < MOST_CALLS) calls *= 2;
-  for (int i = 0; i < rounds; i++) times[i] = 1e6 * round_of(&call, calls) / calls;
+  while (round_of(calls) < least && calls < MOST_CALLS) calls *= 2;
+  for (int i = 0; i < rounds; i++) times[i] = 1e6 * round_of(calls) / calls;
   qsort(times, rounds, sizeof(double), ascending);
   if (rank == 0) {
-    printf("{\"library\":\"%s\",\"ranks\":%d,\"length\":%d,\"calls\":%d,\"median\":%.4f,\"fastest\":%.4f}\n", library(),
-           ranks, length, calls, times[rounds / 2], times[0]);
+    printf("{\"library\":\"%s\",\"ranks\":%d,\"length\":%d,\"median\":%.4f,\"fastest\":%.4f}\n", library(), ranks,
+           length, times[rounds / 2], times[0]);
     fflush(stdout);
   }
   free(send);
@@ -103,7 +99,6 @@ static void measure(int nonblocking, int length, int rounds, double least, int r
 }
 
 int main(int argc, char **argv) {
-  int rank, ranks;
   if (argc <= FIRST_LENGTH || atoi(argv[2]) < 1) {
     fprintf(stderr, "usage: %s allreduce|iallreduce ROUNDS MILLISECONDS SECONDS LENGTH...\n", argv[0]);
     return 2;
@@ -112,8 +107,10 @@ int main(int argc, char **argv) {
   MPI_Init(&argc, &argv);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &ranks);
+  nonblocking = !strcmp(argv[1], "iallreduce");
   for (int i = FIRST_LENGTH; i < argc; i++) {
-    measure(!strcmp(argv[1], "iallreduce"), atoi(argv[i]), atoi(argv[2]), atof(argv[3]) / 1e3, rank, ranks);
+    length = atoi(argv[i]);
+    measure(atoi(argv[2]), atof(argv[3]) / 1e3);
   }
   MPI_Finalize();
   return 0;

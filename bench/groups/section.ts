@@ -11,20 +11,10 @@ import {
   nameOf,
 } from "./measured.ts";
 
-/** Writes the section, without a heading. */
 export function groupsSection(measured: Measured): string {
   const { machine, versions, date, rows, missing = [] } = measured;
   const worlds = [...new Set(rows.map(({ ranks }) => ranks))].filter((ranks) => ranks > 1);
   return section(
-    paragraph(
-      `Microseconds per all-reduce of 2C + 1 float64, median of 9 rounds (fastest), on the slowest ` +
-        `rank; the lengths are those of C = 64, 512, 4096 and 65,536 channels. A round is a barrier ` +
-        `and as many calls in a row as take 20 ms. Every total is checked first. The peers are MPI ` +
-        `itself in C (\`raw_mpi.c\`) and mpi4py, from one buffer to another; "non-blocking" is ` +
-        `MPI_Iallreduce with MPI_Test, which is what our MPI group does. Its ranks run with ` +
-        `\`--v8-flags=--single-threaded\`: with as many ranks as cores, V8's own threads would take ` +
-        `a core from the other rank; so do those of the workers.`,
-    ),
     paragraph(`Measured on ${machine}; ${versions.join(", ")}; ${date}.`),
     ...worlds.flatMap((ranks) => [`### ${ranks} ranks`, reductions(rows, ranks)]),
     ...(missing.length > 0 ? ["Not measured:"] : []),
@@ -33,13 +23,6 @@ export function groupsSection(measured: Measured): string {
     ),
     "### What was to be reached",
     targets(rows),
-    paragraph(
-      `What MPI's calls miss is the price of the interface more than of the FFI: values are copied, so ` +
-        `that a caller may go on writing to its array, and every result is a new array, where the loop ` +
-        `in C uses two buffers again and again. In a world of one, where nothing travels, a call of ` +
-        `1,025 values took 2.5 us and one of 131,073 took 85 us; the pages of a new MiB are most of ` +
-        `that, and the collector comes on top, on both ranks in turn.`,
-    ),
     "### What synchronising adds to a training step",
     ...steps(measured),
   );
@@ -60,7 +43,6 @@ function reductions(rows: readonly GroupRow[], ranks: number): string {
   ]);
 }
 
-/** Bounds, and what came of each. */
 function targets(rows: readonly GroupRow[]): string {
   const [, short, , long] = LENGTHS;
   const median = (subject: string, length: number, ranks = 2): number =>

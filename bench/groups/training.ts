@@ -9,19 +9,15 @@ import { hostLayers } from "../../examples/host_layers.ts";
 import { rankRunner } from "../../examples/runners.ts";
 import { type ProcessGroup, referenceDevice } from "../../mod.ts";
 import { GROUPS, inThread } from "../ranks.ts";
-import { median, type MissingPeer, type StepRow, type StepTimes } from "./measured.ts";
+import { median } from "../measure.ts";
+import type { MissingPeer, StepRow, StepTimes } from "./measured.ts";
 
-/** How long replicas train. */
 export interface TrainingOptions {
-  /** Images per replica. */
   readonly batch: number;
-  /** Steps of one run. */
   readonly steps: number;
-  /** Runs of each kind, in turns; the median counts. */
   readonly rounds: number;
 }
 
-/** What a rank does: times its steps. */
 export async function train(
   group: ProcessGroup,
   { batch, steps, rounds }: TrainingOptions,
@@ -45,7 +41,6 @@ export async function train(
   return { local: median(times.local), sync: median(times.sync) };
 }
 
-/** Times the steps on every kind of group. */
 export async function measureSteps(
   ranks: number,
   options: TrainingOptions,

@@ -2,12 +2,10 @@
 
 import { type BatchShape, EPS, extentsOf, type Numbers } from "../batches.ts";
 import type { Packages } from "./packages.ts";
-import { type Candidate, plainLayout, type Subject, timeCalls, type Work } from "./subject.ts";
-
-const NAME = "jax-js wasm";
+import { type Absent, type Calls, type Library, plainLayout, startLibrary } from "./subject.ts";
 
 /** An array; operators consume their operands, and `ref` is another reference to the same. */
-export interface Jax {
+interface Jax {
   readonly ref: Jax;
   readonly add: (other: Jax | number) => Jax;
   readonly sub: (other: Jax) => Jax;
@@ -17,17 +15,12 @@ export interface Jax {
   readonly dispose: () => void;
 }
 
-interface Reduction {
-  (x: Jax, axes: readonly number[], options: { readonly keepdims: boolean }): Jax;
-}
-
-/** Where it computes. */
-type JaxBackend = "wasm" | "webgpu";
+type Reduction = (x: Jax, axes: readonly number[], options: { readonly keepdims: boolean }) => Jax;
 
 /** The part of its interface that is used here. */
-export interface JaxModule {
-  readonly init: (device: JaxBackend) => Promise<readonly string[]>;
-  readonly defaultDevice: (device: JaxBackend) => void;
+interface JaxModule {
+  readonly init: (device: string) => Promise<readonly string[]>;
+  readonly defaultDevice: (device: string) => void;
   readonly jit: <F>(body: F) => F;
   readonly blockUntilReady: (arrays: Jax | readonly Jax[]) => Promise<unknown>;
   readonly numpy: {
@@ -44,39 +37,43 @@ export interface JaxModule {
  * Loads it once per number of threads. It takes as many workers as the machine has cores when it is loaded; its two
  * builds, for import and for require, are two instances.
  */
-export async function jaxSubject(packages: Packages, threads: 1 | 2): Promise<Candidate> {
+export async function jaxOnWasm(packages: Packages, threads: 1 | 2): Promise<Library | Absent> {
   const cores = Object.getOwnPropertyDescriptor(navigator, "hardwareConcurrency");
+  Object.defineProperty(navigator, "hardwareConcurrency", { value: threads, configurable: true });
   try {
-    Object.defineProperty(navigator, "hardwareConcurrency", { value: threads, configurable: true });
-    const jax = threads === 1
-      ? packages.load("@jax-js/jax") as JaxModule
-      : await import(packages.url("@jax-js/jax/dist/index.js").href) as JaxModule;
-    await jax.init("wasm");
-    jax.defaultDevice("wasm");
-    const version = `jax-js ${packages.versions["@jax-js/jax"]}`;
-    return { ...subjectOf(jax, threads), version };
-  } catch (error) {
-    return { name: NAME, threads, missing: packages.reason(error) };
+    return await start(packages, "wasm", threads);
   } finally {
     if (cores) Object.defineProperty(navigator, "hardwareConcurrency", cores);
     else Reflect.deleteProperty(navigator, "hardwareConcurrency"); // The prototype's shows again.
   }
 }
 
-/** Its batch norm on a batch that is in place; everything returned is the caller's to dispose. */
-export interface JaxCalls {
-  readonly forward: () => Jax;
-  /** y, dx, dweight, dbias. */
-  readonly both: () => readonly Jax[];
-  readonly dispose: () => void;
+/** Loads it for the GPU that it finds in `navigator`. */
+export function jaxOnWebGpu(packages: Packages): Promise<Library | Absent> {
+  return start(packages, "webgpu", 1);
 }
 
-/** Puts a batch in place. */
-export function jaxCalls(
-  { jit, numpy: np }: JaxModule,
+function start(packages: Packages, backend: "wasm" | "webgpu", threads: 1 | 2) {
+  const name = `jax-js ${backend === "wasm" ? "wasm" : "WebGPU"}`;
+  return startLibrary(packages, { name, threads }, async () => {
+    const jax = threads === 1
+      ? packages.load("@jax-js/jax") as JaxModule
+      : await import(packages.url("@jax-js/jax/dist/index.js").href) as JaxModule;
+    const started = await jax.init(backend);
+    if (!started.includes(backend)) throw new Error(`its ${backend} backend does not start`);
+    jax.defaultDevice(backend);
+    return {
+      version: `jax-js ${packages.versions["@jax-js/jax"]}`,
+      open: (shape, numbers) => place(jax, shape, numbers),
+    };
+  });
+}
+
+function place(
+  { jit, numpy: np, blockUntilReady }: JaxModule,
   shape: BatchShape,
   numbers: Numbers,
-): JaxCalls {
+): Calls {
   const { dims, axes, vector } = plainLayout(shape);
   const { samples, inner } = extentsOf(shape);
   const inverse = 1 / (samples * inner);
@@ -108,52 +105,26 @@ export function jaxCalls(
     return [y, dx, gradWeight, gradBias];
   });
 
-  const place = (values: Float32Array, dims: readonly number[]) => np.array(values).reshape(dims);
-  const [x, dy] = [place(numbers.x, dims), place(numbers.dy, dims)];
-  const [weight, bias] = [place(numbers.weight, vector), place(numbers.bias, vector)];
+  const put = (values: Float32Array, dims: readonly number[]) => np.array(values).reshape(dims);
+  const [x, dy] = [put(numbers.x, dims), put(numbers.dy, dims)];
+  const [weight, bias] = [put(numbers.weight, vector), put(numbers.bias, vector)];
+  const compute = () => both(x.ref, weight.ref, bias.ref, dy.ref);
+  const pending: Jax[] = []; // It is lazy: what nobody waits for is never computed.
   return {
-    forward: () => forward(x.ref, weight.ref, bias.ref),
-    both: () => both(x.ref, weight.ref, bias.ref, dy.ref),
+    forward: () => void pending.push(forward(x.ref, weight.ref, bias.ref)),
+    both: () => void pending.push(...compute()),
+    settle: async () => {
+      await blockUntilReady(pending);
+      for (const array of pending.splice(0)) array.dispose();
+    },
+    results: async () => {
+      // To read an array consumes it.
+      const made = await Promise.all(compute().map((array) => array.data()));
+      const [y, dx, gradWeight, gradBias] = made;
+      return { y, dx, gradWeight, gradBias };
+    },
     dispose: () => {
       for (const array of [x, dy, weight, bias]) array.dispose();
     },
-  };
-}
-
-function subjectOf(jax: JaxModule, threads: number): Omit<Subject, "version"> {
-  return {
-    name: NAME,
-    threads,
-    open: (shape, numbers) => {
-      const { forward, both, dispose } = jaxCalls(jax, shape, numbers);
-      const calls = {
-        forward: async () => {
-          const y = forward();
-          await jax.blockUntilReady(y);
-          y.dispose();
-        },
-        both: async () => {
-          const made = both();
-          await jax.blockUntilReady(made);
-          for (const array of made) array.dispose();
-        },
-      };
-      return Promise.resolve({
-        contenders: [{
-          name: NAME,
-          threads,
-          works: ["forward", "both"],
-          time: (work: Work, count: number) => timeCalls(calls[work as keyof typeof calls], count),
-          results: async () => {
-            const [y, dx, gradWeight, gradBias] = await Promise.all(
-              both().map((array) => array.data()), // Which consumes it.
-            );
-            return { y, dx, gradWeight, gradBias };
-          },
-        }],
-        [Symbol.asyncDispose]: () => Promise.resolve(dispose()),
-      });
-    },
-    [Symbol.asyncDispose]: () => Promise.resolve(),
   };
 }

@@ -4,7 +4,7 @@
  * Forward: a pass for the sums of x - k and (x - k)^2 about a shift k near the mean, and a pass that writes y. Backward: a
  * pass for the sums of dy and dy * (x - mean), and a pass that writes dx. Both walk memory in ascending order; float32
  * lanes within a row, float64 per channel from there on. Threads share the samples (channels last: the rows), each with
- * channel sums of its own, and meet at a spinning barrier.
+ * channel sums of its own, and meet at OpenMP's barrier.
  *
  * A child process that says what compiled it, and then is asked over stdin and answers on stdout; one line each, float32
  * follow where it says so:
@@ -18,19 +18,13 @@
  */
 #define _GNU_SOURCE
 #include <math.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
-#include <stdint.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #ifdef __x86_64__
 #include <immintrin.h>
-#define pause_spinning() _mm_pause()
-#else
-#define pause_spinning() ((void)0)
 #endif
 
 #ifndef LANES
@@ -109,26 +103,9 @@ static struct {
   int threads, streaming;
   long calls;
 } job;
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
-static unsigned long jobs; /* under the lock: helpers sleep between jobs, so that they take no core from others */
-static _Alignas(64) atomic_uint arrived;
-static _Alignas(64) atomic_uint generation;
-static _Alignas(64) atomic_int busy; /* helpers that still read the job */
 
 static void meet(void) {
-  if (job.threads == 1) return;
-  unsigned now = atomic_load_explicit(&generation, memory_order_acquire);
-  if (atomic_fetch_add_explicit(&arrived, 1, memory_order_acq_rel) + 1 == (unsigned)job.threads) {
-    atomic_store_explicit(&arrived, 0, memory_order_relaxed);
-    atomic_store_explicit(&generation, now + 1, memory_order_release);
-  } else {
-    /* Whoever is waited for may need this core. */
-    for (unsigned spins = 1; atomic_load_explicit(&generation, memory_order_acquire) == now; spins++) {
-      if (spins % (1 << 10)) pause_spinning();
-      else sched_yield();
-    }
-  }
+#pragma omp barrier
 }
 
 /* Where a thread's share of n begins. */
@@ -169,10 +146,6 @@ static inline vector transposed_sum(vector rows[LANES]) {
 static inline void add_rows(double *to, vector rows[LANES], size_t count) {
   vector sum = transposed_sum(rows);
   for (size_t i = 0; i < count; i++) to[i] += sum[i];
-}
-static inline void add_block(double *to, vector rows[LANES]) {
-  vector sum = transposed_sum(rows);
-  for (size_t i = 0; i < LANES; i++) to[i] += sum[i];
 }
 
 static inline void widen(double *to, vector v) {
@@ -231,15 +204,9 @@ generic void row_sums(int back, const float *g, const float *row, vector shift, 
   narrow(product, q);
 }
 
-static void clear(struct sums *sums, size_t n) {
-  memset(sums->a, 0, n * sizeof(double));
-  memset(sums->b, 0, n * sizeof(double));
-}
-
 generic void sums_first(int back, int thread) {
   struct sums *sums = &part[thread];
   size_t begin = from(samples, thread), end = from(samples, thread + 1);
-  clear(sums, channels);
   sums->count = (end - begin) * inner;
   const float *shift = back ? factors[thread].mean : sums->k;
   size_t sampled = inner < 1024 ? inner : 1024; /* enough for a shift: it must be near the mean, not be it */
@@ -253,8 +220,8 @@ generic void sums_first(int back, int thread) {
         row_sums(back, dy + at, x + at, all(shift[c + j]), &s[j], &q[j]);
       }
       if (count == LANES) {
-        add_block(sums->a + c, s);
-        add_block(sums->b + c, q);
+        add_rows(sums->a + c, s, LANES);
+        add_rows(sums->b + c, q, LANES);
       } else {
         add_rows(sums->a + c, s, count);
         add_rows(sums->b + c, q, count);
@@ -328,7 +295,6 @@ generic void sums_last(int back, int thread) {
   struct sums *sums = &part[thread];
   size_t begin, end, rest, r;
   ends(thread, &begin, &end, &rest);
-  clear(sums, period);
   sums->count = (end - begin) * folds + rest / channels;
   if (sums->count == 0) return;
   if (!back) shift_last(sums, x + begin * period);
@@ -347,20 +313,20 @@ generic void sums_last(int back, int thread) {
     sums->a[i] += t;
     sums->b[i] += (double)t * d;
   }
-}
-
-/* --- what the sums give ---------------------------------------------------------------------------------------- */
-
-/* Sums of a period become those of channels. */
-static void fold(struct sums *sums) {
+  /* Sums of a period become those of channels. */
   for (size_t c = channels; c < period; c++) {
     sums->a[c % channels] += sums->a[c];
     sums->b[c % channels] += sums->b[c];
   }
 }
 
-static void repeat(float *values) {
-  for (size_t c = channels; c < period; c++) values[c] = values[c - channels];
+/* --- what the sums give ---------------------------------------------------------------------------------------- */
+
+/* Of channels they become those of a period, channels last. */
+static void repeat(struct factors f) {
+  float *all[] = {f.mean, f.a, f.b, f.c};
+  for (size_t i = 0; last && i < sizeof all / sizeof *all; i++)
+    for (size_t c = channels; c < period; c++) all[i][c] = all[i][c - channels];
 }
 
 /* Every thread merges for itself: it costs less than another meeting. */
@@ -387,6 +353,7 @@ static void forward_factors(int thread) {
       invstds[c] = invstd;
     }
   }
+  repeat(f);
 }
 
 static void backward_factors(int thread) {
@@ -408,6 +375,7 @@ static void backward_factors(int thread) {
       dbias[c] = sum;
     }
   }
+  repeat(f);
 }
 
 /* --- what is written ------------------------------------------------------------------------------------------- */
@@ -466,112 +434,85 @@ generic void write_last(int back, int thread, int streaming) {
   }
 }
 
-/* --- calls ----------------------------------------------------------------------------------------------------- */
-
-generic void pass(int back, int thread) {
-  struct factors f = factors[thread];
-  if (last) {
-    sums_last(back, thread);
-    fold(&part[thread]);
-  } else {
-    sums_first(back, thread);
-  }
-  meet();
-  if (back) backward_factors(thread);
-  else forward_factors(thread);
-  if (last) {
-    repeat(f.mean);
-    repeat(f.a);
-    repeat(f.b);
-    repeat(f.c);
-    if (job.streaming) write_last(back, thread, 1);
-    else write_last(back, thread, 0);
-  } else if (job.streaming) {
-    write_first(back, thread, 1);
-  } else {
-    write_first(back, thread, 0);
-  }
-  if (job.streaming) fence();
-  meet();
-}
-
-static void forward(int thread) { pass(0, thread); }
-static void backward(int thread) { pass(1, thread); }
-
-static inline void copy_part(int thread, int streaming) {
+generic void copy(int thread, int streaming) {
   size_t vectors = samples * channels * inner / LANES;
   for (size_t i = from(vectors, thread), end = from(vectors, thread + 1); i < end; i++)
     PUT(y + i * LANES, load(x + i * LANES));
 }
 
-static void copy(int thread) {
-  if (job.streaming) {
-    copy_part(thread, 1);
-    fence();
-  } else {
-    copy_part(thread, 0);
+/* --- calls ----------------------------------------------------------------------------------------------------- */
+
+generic void write(enum kind kind, int thread, int streaming) {
+  if (kind == COPY) copy(thread, streaming);
+  else if (last) write_last(kind == BOTH, thread, streaming);
+  else write_first(kind == BOTH, thread, streaming);
+  if (streaming) fence();
+}
+
+/* FORWARD, backward, which is what BOTH has besides, or COPY. */
+generic void pass(enum kind kind, int thread) {
+  if (kind != COPY) {
+    memset(part[thread].a, 0, period * sizeof(double));
+    memset(part[thread].b, 0, period * sizeof(double));
+    if (last) sums_last(kind == BOTH, thread);
+    else sums_first(kind == BOTH, thread);
+    meet();
+    if (kind == BOTH) backward_factors(thread);
+    else forward_factors(thread);
   }
+  if (job.streaming) write(kind, thread, 1);
+  else write(kind, thread, 0);
   meet();
 }
 
+/* Functions of their own, so that each has all registers. */
+static __attribute__((noinline)) void copying(int thread) { pass(COPY, thread); }
+static __attribute__((noinline)) void forward(int thread) { pass(FORWARD, thread); }
+static __attribute__((noinline)) void backward(int thread) { pass(BOTH, thread); }
+
 static void work(int thread) {
   for (long i = 0; i < job.calls; i++) {
-    if (job.kind == COPY) copy(thread);
+    if (job.kind == COPY) copying(thread);
     else forward(thread);
     if (job.kind == BOTH) backward(thread);
   }
 }
 
-static void *helper(void *argument) {
-  int thread = (int)(intptr_t)argument;
-  for (unsigned long seen = 0;;) {
-    pthread_mutex_lock(&lock);
-    while (jobs == seen) pthread_cond_wait(&wake, &lock);
-    seen = jobs;
-    int mine = thread < job.threads;
-    pthread_mutex_unlock(&lock);
-    if (mine) {
-      meet(); /* The clock starts when all are awake. */
-      work(thread);
-      atomic_fetch_sub_explicit(&busy, 1, memory_order_release);
-    }
-  }
-  return NULL;
+static long long now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
 /* Nanoseconds of all calls. */
 static long long run(enum kind kind, int threads, int streaming, long calls) {
-  static int helpers = 0;
-  struct timespec start, stop;
-  pthread_mutex_lock(&lock);
+  long long start = 0;
   job.kind = kind;
   job.threads = samples * channels * inner < ALONE ? 1 : threads;
   job.streaming = streaming;
   job.calls = calls;
-  atomic_store(&busy, job.threads - 1);
-  jobs++;
-  pthread_cond_broadcast(&wake);
-  pthread_mutex_unlock(&lock);
-  for (; helpers + 1 < job.threads; helpers++) {
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, helper, (void *)(intptr_t)(helpers + 1))) exit(3);
+#pragma omp parallel num_threads(job.threads)
+  {
+    int thread = omp_get_thread_num();
+    meet(); /* The clock starts when all are awake. */
+    if (thread == 0) start = now();
+    work(thread);
   }
-  meet();
-  clock_gettime(CLOCK_MONOTONIC, &start);
-  work(0);
-  clock_gettime(CLOCK_MONOTONIC, &stop);
-  while (atomic_load_explicit(&busy, memory_order_acquire)) pause_spinning();
-  return (stop.tv_sec - start.tv_sec) * 1000000000LL + (stop.tv_nsec - start.tv_nsec);
+  return now() - start;
 }
 
 /* --- memory and messages --------------------------------------------------------------------------------------- */
+
+/* What a batch has in memory, so that all of it can be freed. */
+static void *made[16 + 8 * MAX_THREADS];
+static size_t pieces;
 
 static void *make(size_t count, size_t size) {
   size_t bytes = (count * size + 4095) / 4096 * 4096;
   void *memory = aligned_alloc(4096, bytes ? bytes : 4096);
   if (!memory) exit(2);
   memset(memory, 0, bytes);
-  return memory;
+  return made[pieces++] = memory;
 }
 
 static float *receive(size_t count) {
@@ -599,23 +540,9 @@ static void prepare(void) {
   invstds = make(channels, sizeof(double));
   for (int t = 0; t < MAX_THREADS; t++) {
     part[t] = (struct sums){make(period, sizeof(double)), make(period, sizeof(double)), make(period, sizeof(float)), 0};
-    float *values[4];
-    for (int i = 0; i < 4; i++) values[i] = make(period, sizeof(float));
-    factors[t] = (struct factors){values[0], values[1], values[2], values[3]};
-  }
-}
-
-static void release(void) {
-  void *all[] = {x, dy, weight, bias, y, dx, dweight, dbias, means, invstds};
-  for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
-  for (int t = 0; t < MAX_THREADS; t++) {
-    free(part[t].a);
-    free(part[t].b);
-    free(part[t].k);
-    free(factors[t].mean);
-    free(factors[t].a);
-    free(factors[t].b);
-    free(factors[t].c);
+    struct factors *f = &factors[t];
+    float **vectors[] = {&f->mean, &f->a, &f->b, &f->c};
+    for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) *vectors[i] = make(period, sizeof(float));
   }
 }
 
@@ -649,7 +576,7 @@ int main(void) {
       send(dweight, channels);
       send(dbias, channels);
     } else if (!strncmp(line, "free", 4)) {
-      release();
+      while (pieces > 0) free(made[--pieces]);
       puts("ready");
     } else {
       return 1;

@@ -6,19 +6,19 @@
 import { cpus } from "node:os";
 import { wasmDevice } from "../../kernels/wasm_device.ts";
 import { elementsOf, titleOf } from "../batches.ts";
-import { commandLine, integer, refuse } from "../command.ts";
-import { assertWritable, captionOf, writeSection } from "../report.ts";
+import { chosen, commandLine, integer } from "../command.ts";
+import { assertWritable, captionOf, NOBODY, writeSection } from "../report.ts";
 import { CASES } from "./cases.ts";
-import { jaxSubject } from "./jax.ts";
+import { jaxOnWasm } from "./jax.ts";
 import { limitSubject } from "./limit.ts";
-import { type Measured, OURS, REPRODUCIBLE } from "./measured.ts";
-import { KINDS, onnxruntimeSubject } from "./onnxruntime.ts";
+import { type Measured, OURS } from "./measured.ts";
+import { KINDS, onnxruntime } from "./onnxruntime.ts";
 import { ourSubject } from "./ours.ts";
 import { openPackages } from "./packages.ts";
 import { type Effort, measureCase, type Measurement } from "./rounds.ts";
-import { peersChart, peersSection, summary } from "./section.ts";
-import type { Absent, Candidate, Subject } from "./subject.ts";
-import { tfjsSubject } from "./tfjs.ts";
+import { peersChart, peersSection } from "./section.ts";
+import { type Absent, type Candidate, inProcess, type Subject } from "./subject.ts";
+import { tfjs } from "./tfjs.ts";
 import { torchSubject } from "./torch.ts";
 
 const THREADS = [1, 2] as const;
@@ -33,7 +33,8 @@ const LARGE_ROUNDS = 3;
 
 const HELP = `\
 Times batch norm on Wasm against other libraries and C, on a machine that should have nothing else
-to do. On first use it installs the peers from npm into an ignored folder.
+to do. On first use it installs the peers from npm into bench/peers/npm/node_modules; what it compiles
+and bundles goes to out/peers. git ignores both.
 
 Usage: deno task bench:peers [flags] [SHAPE...]
 
@@ -42,62 +43,34 @@ Usage: deno task bench:peers [flags] [SHAPE...]
   --machine NAME    what the processor is called
   --quick N         so many rounds, short turns, and none of the largest batches
   --no-install      peers that are not installed are left out
-  --reproducible    a row more of ours, without fused multiply-add
   --write           write the section of bench/README.md, and peers.svg`;
 
-const { values, positionals } = commandLine(HELP, {
-  python: { type: "string", default: "python3" },
-  machine: { type: "string" },
-  write: { type: "boolean", default: false },
-  quick: { type: "string" },
-  "no-install": { type: "boolean", default: false },
-  reproducible: { type: "boolean", default: false },
-}, "SHAPE");
-const quick = values.quick === undefined ? null : integer("--quick", values.quick);
-const cases = CASES
-  .filter((shape) => positionals.length === 0 || positionals.includes(`[${shape.shape}]`))
-  .filter((shape) => quick === null || elementsOf(shape) < QUICK);
-if (cases.length === 0) {
-  // Most shapes stand there in both memory orders.
-  const names = new Set(CASES.map(({ shape }) => `[${shape}]`));
-  refuse(
-    `Cannot measure as the shapes must be among ${[...names].join(" ")}: ` +
-      `current value is ${positionals}`,
-  );
-}
+const { has, value, positionals } = commandLine(HELP);
+const given = value("quick", "no");
+const quick = given === "no" ? null : integer("--quick", given);
+const cases = chosen(
+  CASES.filter((shape) => quick === null || elementsOf(shape) < QUICK),
+  positionals,
+  ({ shape }) => shape,
+);
 
-// Better now than after a quarter of an hour.
-if (values.write) await assertWritable("peers");
+if (has("write")) await assertWritable("peers");
 
-async function candidates(): Promise<Candidate[]> {
-  const packages = await openPackages({ install: !values["no-install"] });
-  const ours = THREADS.flatMap((threads) => [
-    ourSubject(OURS, threads, () => wasmDevice({ threads })),
-    ...(values.reproducible
-      ? [
-        ourSubject(
-          REPRODUCIBLE,
-          threads,
-          () => wasmDevice({ threads, arithmetic: "reproducible" }),
-        ),
-      ]
-      : []),
-  ]);
-  return [
-    ...ours,
-    await limitSubject({ folder: BUILT, threads: THREADS }),
-    await limitSubject({ folder: BUILT, threads: THREADS, narrow: true }),
-    await torchSubject({ python: values.python, threads: THREADS }),
-    ...THREADS.flatMap((threads) =>
-      KINDS.map((kind) => onnxruntimeSubject(packages, { kind, threads }))
+const packages = await openPackages({ install: !has("no-install") });
+const all: Candidate[] = [
+  ...THREADS.map((threads) => ourSubject(OURS, threads, () => wasmDevice({ threads }))),
+  await limitSubject({ folder: BUILT, threads: THREADS }),
+  await limitSubject({ folder: BUILT, threads: THREADS, narrow: true }),
+  await torchSubject(value("python", "python3"), THREADS),
+  ...[
+    ...await Promise.all(
+      THREADS.flatMap((threads) => KINDS.map((kind) => onnxruntime(packages, kind, threads))),
     ),
-    await jaxSubject(packages, 1),
-    await jaxSubject(packages, 2),
-    await tfjsSubject(packages, { folder: BUILT }),
-  ];
-}
-
-const all = await candidates();
+    await jaxOnWasm(packages, 1),
+    await jaxOnWasm(packages, 2),
+    await tfjs(packages, "wasm", BUILT),
+  ].map((one) => "missing" in one ? one : inProcess(one)),
+];
 const subjects = all.filter((one): one is Subject => "open" in one);
 const absent = all.filter((one): one is Absent => "missing" in one);
 for (const { name, missing } of absent) console.error(`${name} is not measured: ${missing}`);
@@ -121,12 +94,10 @@ const measurements: Measurement[] = [];
   }
 }
 
-const processor = cpus()[0]?.model.trim() || "a processor that nobody named";
-const versions = subjects.map(({ version }) => version).filter((version) =>
-  version !== OURS && version !== REPRODUCIBLE
-);
+const processor = cpus()[0]?.model.trim() || NOBODY;
+const versions = subjects.map(({ version }) => version).filter((version) => version !== OURS);
 const measured: Measured = {
-  ...captionOf(values.machine ?? processor),
+  ...captionOf(value("machine", processor)),
   versions: [`Deno ${Deno.version.deno}`, `V8 ${Deno.version.v8}`, ...new Set(versions)],
   rounds: quick ?? ROUNDS,
   cases: measurements,
@@ -134,8 +105,7 @@ const measured: Measured = {
 };
 const text = peersSection(measured);
 console.log(text);
-console.error(summary(measured));
-if (values.write) {
+if (has("write")) {
   await writeSection("peers", text);
   await Deno.writeTextFile(new URL("peers.svg", import.meta.url), peersChart(measured));
 }

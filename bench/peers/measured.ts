@@ -2,46 +2,31 @@
 
 import type { BatchShape } from "../batches.ts";
 import type { Checked, Measurement, Row } from "./rounds.ts";
-import type { Absent, Work } from "./subject.ts";
+import type { Absent, Whose, Work } from "./subject.ts";
 
-/** Ours, as its rows are called. */
 export const OURS = "syncbn";
-/** Ours with results that are the same bits on every machine. */
-export const REPRODUCIBLE = "syncbn, reproducible";
 
-/** One run. */
 export interface Measured {
-  /** Day of the run, ISO 8601. */
   readonly date: string;
   readonly machine: string;
   readonly versions: readonly string[];
   readonly rounds: number;
   readonly cases: readonly Measurement[];
-  /** Who was not there at all. */
   readonly absent: readonly Absent[];
 }
 
-/** Whose figure. */
-export interface Whose {
-  readonly name: string;
-  readonly threads: number;
-}
-
-/** The case of a shape and a format, if it was measured. */
 export function caseOf(measured: Measured, shape: BatchShape): Measurement | undefined {
   return measured.cases.find((one) =>
     one.shape.format === shape.format && String(one.shape.shape) === String(shape.shape)
   );
 }
 
-/** One figure, if it was measured. */
 export function rowOf(measurement: Measurement, whose: Whose, work: Work): Row | undefined {
   return measurement.rows.find((row) =>
     row.name === whose.name && row.threads === whose.threads && row.work === work
   );
 }
 
-/** How exact somebody was, if that was looked at. */
 export function checkedOf(measurement: Measurement, whose: Whose): Checked | undefined {
   return measurement.checks.find(({ name, threads }) =>
     name === whose.name && threads === whose.threads

@@ -8,25 +8,23 @@ export interface Node {
   readonly attributes?: Readonly<Record<string, number | readonly number[] | { float: number }>>;
 }
 
-/** A constant of the graph. */
-export interface Constant {
-  readonly name: string;
-  readonly dims: readonly number[];
-  readonly values: Float32Array<ArrayBuffer> | BigInt64Array<ArrayBuffer>;
-}
-
 /** A float32 tensor that goes in or comes out. */
 export interface Port {
   readonly name: string;
   readonly dims: readonly number[];
 }
 
-/** A graph. */
+type Numbers = Float32Array<ArrayBuffer> | BigInt64Array<ArrayBuffer>;
+
 export interface Graph {
   readonly nodes: readonly Node[];
-  readonly constants: readonly Constant[];
+  readonly constants: Readonly<Record<string, Numbers>>;
   readonly inputs: readonly Port[];
   readonly outputs: readonly Port[];
+}
+
+export function lengthOf(dims: readonly number[]): number {
+  return dims.reduce((product, extent) => product * extent, 1);
 }
 
 const IR_VERSION = 8;
@@ -37,9 +35,6 @@ const INT64 = 7;
 /** AttributeProto.AttributeType */
 const ATTRIBUTE = { float: 1, int: 2, ints: 7 } as const;
 
-/** A float attribute. */
-export const float = (value: number): { float: number } => ({ float: value });
-
 /** A message: values by field number, ascending. Integers are varints, lists repeat their field. */
 type Message = { readonly [field: number]: Value };
 type Value = number | string | { readonly float: number } | Uint8Array | readonly Value[];
@@ -47,7 +42,11 @@ type Value = number | string | { readonly float: number } | Uint8Array | readonl
 /** Writes a model: the bytes of a ModelProto. */
 export function encodeModel({ nodes, constants, inputs, outputs }: Graph): Uint8Array<ArrayBuffer> {
   const graph = encode({
-    ...{ 1: nodes.map(encodeNode), 2: "batch_norm", 5: constants.map(encodeConstant) },
+    ...{
+      1: nodes.map(encodeNode),
+      2: "batch_norm",
+      5: Object.entries(constants).map(encodeConstant),
+    },
     ...{ 11: inputs.map(encodePort), 12: outputs.map(encodePort) },
   });
   return encode({ 1: IR_VERSION, 7: graph, 8: encode({ 1: "", 2: OPSET }) });
@@ -62,9 +61,9 @@ function encodeNode({ op, inputs, outputs, attributes = {} }: Node): Uint8Array 
   return encode({ 1: inputs, 2: outputs, 4: op, 5: encoded });
 }
 
-function encodeConstant({ name, dims, values }: Constant): Uint8Array {
+function encodeConstant([name, values]: readonly [string, Numbers]): Uint8Array {
   const type = values instanceof Float32Array ? FLOAT : INT64;
-  return encode({ 1: dims, 2: type, 8: name, 9: new Uint8Array(values.buffer) });
+  return encode({ 1: [values.length], 2: type, 8: name, 9: new Uint8Array(values.buffer) });
 }
 
 function encodePort({ name, dims }: Port): Uint8Array {
@@ -90,13 +89,7 @@ function encodeField(field: number, value: Value): Uint8Array {
 }
 
 function join(...parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const joined = new Uint8Array(parts.reduce((total, { length }) => total + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    joined.set(part, at);
-    at += part.length;
-  }
-  return joined;
+  return Uint8Array.from(parts.flatMap((part) => [...part]));
 }
 
 function varint(value: number): Uint8Array {

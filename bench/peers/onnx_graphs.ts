@@ -3,7 +3,7 @@
  * and db.
  */
 
-import { type Constant, float, type Graph, type Node, type Port } from "./onnx.ts";
+import { type Graph, lengthOf, type Node, type Port } from "./onnx.ts";
 import { EPS, MOMENTUM } from "../batches.ts";
 import type { plainLayout } from "./subject.ts";
 
@@ -16,25 +16,8 @@ const node = (
   attributes?: Node["attributes"],
 ): Node => ({ op, inputs: inputs.split(" "), outputs: outputs.split(" "), attributes });
 
-const scalar = (name: string, value: number): Constant => ({
-  name,
-  dims: [1],
-  values: Float32Array.of(value),
-});
-
-const list = (name: string, values: readonly number[]): Constant => ({
-  name,
-  dims: [values.length],
-  values: BigInt64Array.from(values, BigInt),
-});
-
-const filled = (name: string, length: number, value: number): Constant => ({
-  name,
-  dims: [length],
-  values: new Float32Array(length).fill(value),
-});
-
-const product = (dims: readonly number[]) => dims.reduce((total, extent) => total * extent, 1);
+const float = (value: number, length = 1) => new Float32Array(length).fill(value);
+const integers = (values: readonly number[]) => BigInt64Array.from(values, BigInt);
 
 /** The ports that every graph has, with scale and bias in the shape that the graph wants them. */
 function ports({ dims }: Layout, vector: readonly number[], backward: boolean) {
@@ -53,15 +36,15 @@ function statistics(channels: number): Port[] {
 
 /** Forward by the operator itself, which updates running statistics too. */
 export function operatorForward(layout: Layout): Graph {
-  const channels = product(layout.vector);
+  const channels = lengthOf(layout.vector);
   const { inputs, outputs } = ports(layout, [channels], false);
   return {
     nodes: [node("BatchNormalization", "x g b rm rv", "y rm2 rv2", {
-      epsilon: float(EPS),
-      momentum: float(1 - MOMENTUM), // ONNX's is the weight of the old statistics.
+      epsilon: { float: EPS },
+      momentum: { float: 1 - MOMENTUM }, // ONNX's is the weight of the old statistics.
       training_mode: 1,
     })],
-    constants: [],
+    constants: {},
     inputs: [...inputs, ...statistics(channels)],
     outputs: [...outputs, { name: "rm2", dims: [channels] }, { name: "rv2", dims: [channels] }],
   };
@@ -73,14 +56,14 @@ export function operatorForward(layout: Layout): Graph {
  */
 export function operatorBoth(layout: Layout): Graph {
   const { dims, axes, vector } = layout;
-  const channels = product(vector);
-  const count = product(dims) / channels;
+  const channels = lengthOf(vector);
+  const count = lengthOf(dims) / channels;
   const { inputs, outputs } = ports(layout, [channels], true);
   return {
     nodes: [
       node("BatchNormalization", "x g b rm rv", "y mean variance", {
-        epsilon: float(EPS),
-        momentum: float(0),
+        epsilon: { float: EPS },
+        momentum: { float: 0 },
         training_mode: 1,
       }),
       node("Add", "variance eps", "shifted"),
@@ -100,19 +83,16 @@ export function operatorBoth(layout: Layout): Graph {
       node("Mul", "a db", "offsetCount"),
       node("Mul", "offsetCount minusInverse", "offset"),
       // Of x - mean: of x itself it would fold the mean into the offset, which costs digits and saves nothing.
-      node("BatchNormalization", "xmu slope offset zeros ones", "line", { epsilon: float(0) }),
+      node("BatchNormalization", "xmu slope offset zeros ones", "line", { epsilon: { float: 0 } }),
       node("Reshape", "a vector", "aLike"),
       node("Mul", "dy aLike", "scaled"),
       node("Add", "scaled line", "dx"),
     ],
-    constants: [
-      scalar("eps", EPS),
-      scalar("minusInverse", -1 / count),
-      filled("zeros", channels, 0),
-      filled("ones", channels, 1),
-      list("axes", axes),
-      list("vector", vector),
-    ],
+    constants: {
+      ...{ eps: float(EPS), minusInverse: float(-1 / count) },
+      ...{ zeros: float(0, channels), ones: float(1, channels) },
+      ...{ axes: integers(axes), vector: integers(vector) },
+    },
     inputs: [...inputs, ...statistics(channels)],
     outputs,
   };
@@ -133,19 +113,17 @@ function normalized({ axes }: Layout): Node[] {
   ];
 }
 
-/** Forward from primitive operators. */
 export function primitiveForward(layout: Layout): Graph {
   return {
     nodes: normalized(layout),
-    constants: [scalar("eps", EPS)],
+    constants: { eps: float(EPS) },
     ...ports(layout, layout.vector, false),
   };
 }
 
-/** Forward and backward from primitive operators. */
 export function primitiveBoth(layout: Layout): Graph {
   const { dims, axes, vector } = layout;
-  const count = product(dims) / product(vector);
+  const count = lengthOf(dims) / lengthOf(vector);
   return {
     nodes: [
       ...normalized(layout),
@@ -161,12 +139,10 @@ export function primitiveBoth(layout: Layout): Graph {
       node("Sub", "centred line", "difference"),
       node("Mul", "difference a", "dx"),
     ],
-    constants: [
-      scalar("eps", EPS),
-      scalar("count", count),
-      scalar("inverse", 1 / count),
-      list("axes", axes),
-    ],
+    constants: {
+      ...{ eps: float(EPS), count: float(count), inverse: float(1 / count) },
+      axes: integers(axes),
+    },
     ...ports(layout, vector, true),
   };
 }

@@ -1,11 +1,10 @@
 /** onnxruntime-node: its operator in training mode, and a graph of primitive ones. */
 
-import { encodeModel, type Graph } from "./onnx.ts";
+import { encodeModel, type Graph, lengthOf, type Port } from "./onnx.ts";
 import { operatorBoth, operatorForward, primitiveBoth, primitiveForward } from "./onnx_graphs.ts";
 import type { Packages } from "./packages.ts";
-import type { Results } from "../errors.ts";
 import type { Numbers } from "../batches.ts";
-import { type Candidate, plainLayout, timeCalls, type Work } from "./subject.ts";
+import { type Absent, type Library, plainLayout, startLibrary } from "./subject.ts";
 
 /** What its rows are called, the fastest of which is held against ours. */
 export const ONNX = "onnxruntime-node";
@@ -35,57 +34,37 @@ const GRAPHS = {
   primitives: { forward: primitiveForward, both: primitiveBoth },
 } as const;
 
-/** The ways that are measured. */
 export const KINDS = Object.keys(GRAPHS) as readonly (keyof typeof GRAPHS)[];
 
 /** Loads it. Each way and number of threads is a subject of its own: a session keeps all memory that it ever used. */
-export function onnxruntimeSubject(
+export function onnxruntime(
   packages: Packages,
-  { kind, threads }: { readonly kind: keyof typeof GRAPHS; readonly threads: number },
-): Candidate {
-  const name = `${ONNX}, ${kind}`;
-  let ort: Ort;
-  try {
-    ort = packages.load("onnxruntime-node") as Ort;
-  } catch (error) {
-    return { name, threads, missing: packages.reason(error) };
-  }
-  return {
-    name,
-    threads,
-    version: `onnxruntime-node ${packages.versions["onnxruntime-node"]}`,
-    open: async (shape, numbers) => {
-      const layout = plainLayout(shape);
-      const graphs = GRAPHS[kind];
-      const stack = new AsyncDisposableStack();
-      try {
-        const runs = {
-          forward: stack.use(await startSession(ort, graphs.forward(layout), numbers, threads)),
-          both: stack.use(await startSession(ort, graphs.both(layout), numbers, threads)),
-        };
-        return {
-          contenders: [{
-            name,
-            threads,
-            works: ["forward", "both"],
-            time: (work: Work, calls: number) =>
-              timeCalls(runs[work as keyof typeof runs].run, calls),
-            results: () => runs.both.results(),
-          }],
-          [Symbol.asyncDispose]: () => stack.disposeAsync(),
-        };
-      } catch (error) {
-        await stack.disposeAsync();
-        throw error;
-      }
-    },
-    [Symbol.asyncDispose]: () => Promise.resolve(),
-  };
-}
-
-interface Running extends AsyncDisposable {
-  readonly run: () => Promise<unknown>;
-  readonly results: () => Promise<Required<Results>>;
+  kind: keyof typeof GRAPHS,
+  threads: number,
+): Promise<Library | Absent> {
+  return startLibrary(packages, { name: `${ONNX}, ${kind}`, threads }, () => {
+    const ort = packages.load("onnxruntime-node") as Ort;
+    const open: Library["open"] = async (shape, numbers) => {
+      const [layout, graphs] = [plainLayout(shape), GRAPHS[kind]];
+      await using stack = new AsyncDisposableStack();
+      const start = async (graph: Graph) =>
+        stack.use(await startSession(ort, graph, numbers, threads));
+      const forward = await start(graphs.forward(layout));
+      const both = await start(graphs.both(layout));
+      const kept = stack.move();
+      return {
+        forward: forward.run,
+        both: both.run,
+        results: async () => {
+          const { y, dx, dg, db } = await both.run();
+          return { y: y.data, dx: dx.data, gradWeight: dg.data, gradBias: db.data };
+        },
+        dispose: () => kept.disposeAsync(),
+      };
+    };
+    const version = `onnxruntime-node ${packages.versions["onnxruntime-node"]}`;
+    return Promise.resolve({ version, open });
+  });
 }
 
 /** A session whose outputs are made beforehand, which spares it a copy. */
@@ -94,7 +73,7 @@ async function startSession(
   graph: Graph,
   { x, dy, weight, bias }: Numbers,
   threads: number,
-): Promise<Running> {
+): Promise<AsyncDisposable & { readonly run: () => Promise<Tensors> }> {
   const session = await ort.InferenceSession.create(encodeModel(graph), {
     executionProviders: ["cpu"],
     intraOpNumThreads: threads,
@@ -106,19 +85,18 @@ async function startSession(
     ...{ x, dy, g: weight, b: bias },
     ...{ rm: statistics(0), rv: statistics(1) },
   };
-  const feeds = Object.fromEntries(
-    graph.inputs.map(({ name, dims }) => [name, new ort.Tensor("float32", given[name], dims)]),
-  );
-  const fetches = Object.fromEntries(graph.outputs.map(({ name, dims }) => {
-    const length = dims.reduce((product, extent) => product * extent, 1);
-    return [name, new ort.Tensor("float32", new Float32Array(length), dims)];
-  }));
+  const tensors = (
+    ports: readonly Port[],
+    values: (name: string, length: number) => Float32Array,
+  ) =>
+    Object.fromEntries(ports.map(({ name, dims }) => [
+      name,
+      new ort.Tensor("float32", values(name, lengthOf(dims)), dims),
+    ]));
+  const feeds = tensors(graph.inputs, (name) => given[name]);
+  const fetches = tensors(graph.outputs, (_, length) => new Float32Array(length));
   return {
     run: () => session.run(feeds, fetches),
-    results: async () => {
-      const { y, dx, dg, db } = await session.run(feeds, fetches);
-      return { y: y.data, dx: dx.data, gradWeight: dg.data, gradBias: db.data };
-    },
     [Symbol.asyncDispose]: () => session.release(),
   };
 }

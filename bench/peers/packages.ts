@@ -1,14 +1,12 @@
 /** The peers that come from npm: pinned in `npm/`, installed there on first use and used by nothing else. */
 
 import { createRequire } from "node:module";
+import { run } from "../ranks.ts";
 
-/** Installed packages. */
 export interface Packages {
   /** Loads a CommonJS module by its name, or its path within a package. */
   readonly load: (name: string) => unknown;
-  /** Where a file of a package is. */
   readonly url: (path: string) => URL;
-  /** The pinned version of each direct dependency. */
   readonly versions: Readonly<Record<string, string>>;
   /** Why something of theirs is not measured, in one line. */
   readonly reason: (error: unknown) => string;
@@ -17,6 +15,8 @@ export interface Packages {
 const FOLDER = new URL("npm/", import.meta.url);
 const INSTALLED = new URL("node_modules/.package-lock.json", FOLDER);
 
+const SECONDS = 600;
+
 /** Installs the packages unless they are there, and says so. */
 export async function openPackages(
   { install }: { readonly install: boolean },
@@ -24,7 +24,9 @@ export async function openPackages(
   const pinned: { readonly dependencies: Readonly<Record<string, string>> } = JSON.parse(
     await Deno.readTextFile(new URL("package.json", FOLDER)),
   );
-  const absence = await isThere(INSTALLED) || !install ? "not installed" : await npmCi();
+  const absence = !install || await Deno.stat(INSTALLED).then(() => true, () => false)
+    ? "not installed"
+    : await npmCi();
   const require = createRequire(new URL("package.json", FOLDER));
   return {
     load: (name) => require(name),
@@ -38,31 +40,11 @@ export async function openPackages(
   };
 }
 
-/** Runs npm; no package's own scripts run, which would download more. */
+/** Runs npm; no package's own scripts run, which would download more. Returns why a package may still be missing. */
 async function npmCi(): Promise<string> {
-  const command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"];
-  console.error(`Installing the peers, pinned, into bench/peers/npm: ${command.join(" ")}`);
-  try {
-    const { success, stderr } = await new Deno.Command(command[0], {
-      args: command.slice(1),
-      cwd: FOLDER,
-      stdout: "null",
-      stderr: "piped",
-    }).output();
-    if (success) return "not among what npm installed";
-    return `npm failed: ${new TextDecoder().decode(stderr).trim().split("\n")[0]}`;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return "there is no npm";
-    throw error;
-  }
-}
-
-async function isThere(url: URL): Promise<boolean> {
-  try {
-    await Deno.stat(url);
-    return true;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
-  }
+  const flags = ["--ignore-scripts", "--no-audit", "--no-fund"];
+  console.error(`Installing the peers, pinned, into bench/peers/npm: npm ci ${flags.join(" ")}`);
+  const folder = decodeURIComponent(FOLDER.pathname);
+  return await run(["npm", "ci", "--prefix", folder, ...flags], SECONDS)
+    .then(() => "not among what npm installed", ({ message }: Error) => `npm: ${message}`);
 }

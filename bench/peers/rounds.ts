@@ -5,27 +5,21 @@
 
 import { type BatchShape, elementsOf, numbersOf } from "../batches.ts";
 import { assertRight, type Errors, errorsOf } from "../errors.ts";
+import { median } from "../measure.ts";
 import { FAR, NEAR } from "./cases.ts";
-import type { Absent, Contender, Opened, Subject, Work } from "./subject.ts";
+import type { Absent, Contender, Opened, Subject, Whose, Work } from "./subject.ts";
 
-/** How long one kind of work takes. */
-export interface Row {
-  readonly name: string;
-  readonly threads: number;
+export interface Row extends Whose {
   readonly work: Work;
   /** Milliseconds per call over the rounds. */
   readonly median: number;
   readonly fastest: number;
 }
 
-/** How exact a contender is. */
-export interface Checked {
-  readonly name: string;
-  readonly threads: number;
+export interface Checked extends Whose {
   readonly errors: Errors;
 }
 
-/** Everything about one batch. */
 export interface Measurement {
   readonly shape: BatchShape;
   readonly rows: readonly Row[];
@@ -33,9 +27,7 @@ export interface Measurement {
   readonly absent: readonly Absent[];
 }
 
-/** How much is done. */
 export interface Effort {
-  /** Turns of everybody. */
   readonly rounds: number;
   /** Milliseconds that a turn takes at least: calls are repeated. */
   readonly turn: number;
@@ -52,17 +44,13 @@ const PAUSE = 10;
 /** Distance from float64 that no rounding explains, for values about 1. */
 const WRONG = 1e-2;
 
-/** One kind of work of one contender, over the rounds. */
 interface Entry {
   calls: number;
   readonly samples: number[];
 }
 
 /** Does something with somebody, who is absent from then on where it fails, and skipped. */
-type Attempt = (
-  who: Pick<Absent, "name" | "threads">,
-  body: () => Promise<unknown>,
-) => Promise<void>;
+type Attempt = (who: Whose, body: () => Promise<unknown>) => Promise<void>;
 
 /** Measures one batch: medians, errors, and who was absent. */
 export async function measureCase(
@@ -71,7 +59,7 @@ export async function measureCase(
   effort: Effort,
 ): Promise<Measurement> {
   const absent: Absent[] = [];
-  const isAbsent = (who: Pick<Absent, "name" | "threads">) =>
+  const isAbsent = (who: Whose) =>
     absent.some(({ name, threads }) => name === who.name && threads === who.threads);
   const attempt: Attempt = async (who, body) => {
     if (isAbsent(who)) return;
@@ -88,7 +76,6 @@ export async function measureCase(
   return { shape, rows: rows.filter((row) => !isAbsent(row)), checks, absent };
 }
 
-/** Looks how exact everybody is, one after the other. */
 async function measureErrors(
   subjects: readonly Subject[],
   shape: BatchShape,
@@ -140,7 +127,7 @@ async function measureTimes(
       const entry = entries.get(keyOf(contender, work));
       if (!entry || round % 3 > 0 && Math.min(...entry.samples) > SLOW) continue;
       const { calls, samples } = entry;
-      await sleep(PAUSE);
+      await new Promise((resolve) => setTimeout(resolve, PAUSE));
       await contender.time(work, 1); // Caches hold what the one before left in them.
       samples.push(await contender.time(work, calls) / calls);
     }
@@ -168,8 +155,7 @@ async function measureTimes(
   }
   return [...entries].filter(([, { samples }]) => samples.length > 0).map(([key, { samples }]) => {
     const [name, threads, work] = JSON.parse(key);
-    const sorted = samples.toSorted((a, b) => a - b);
-    return { name, threads, work, median: middle(sorted), fastest: sorted[0] };
+    return { name, threads, work, median: median(samples), fastest: samples[0] };
   });
 }
 
@@ -190,13 +176,4 @@ async function enough(
     if (last < turn) calls *= 2;
     else if (spent >= warmUp) return calls;
   }
-}
-
-function middle(sorted: readonly number[]): number {
-  const half = Math.floor(sorted.length / 2);
-  return sorted.length % 2 === 1 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
-}
-
-function sleep(milliseconds: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }

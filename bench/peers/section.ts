@@ -6,10 +6,10 @@ import { goalSection } from "../goals.ts";
 import { distance, figure, list, paragraph, section, table, time } from "../report.ts";
 import { SMALLEST } from "./cases.ts";
 import { COPY, LIMIT } from "./limit.ts";
-import { caseOf, checkedOf, type Measured, OURS, rowOf, type Whose } from "./measured.ts";
+import { checkedOf, type Measured, OURS, rowOf } from "./measured.ts";
 import { ONNX } from "./onnxruntime.ts";
 import type { Measurement } from "./rounds.ts";
-import { type Absent, PASSES, type Work } from "./subject.ts";
+import { type Absent, PASSES, type Whose, type Work } from "./subject.ts";
 import { TORCH } from "./torch.ts";
 import { verdicts } from "./verdict.ts";
 
@@ -20,7 +20,6 @@ const HEAD = [
   ...["error of y", "error of dx"],
 ];
 
-/** Writes the section. */
 export function peersSection(measured: Measured): string {
   const { machine, versions, rounds, date } = measured;
   return section(
@@ -139,14 +138,4 @@ export function peersChart({ cases: all }: Measured): string {
     height: heightOf(rows),
     panels: [panel("Forward", "forward"), panel("Forward and backward", "both")],
   });
-}
-
-/** One line about the run, for the end of the log. */
-export function summary(measured: Measured): string {
-  const smallest = caseOf(measured, SMALLEST);
-  const call = smallest && rowOf(smallest, { name: OURS, threads: 1 }, "forward");
-  const met = verdicts(measured).map(({ met }) => met);
-  const count = (wanted: boolean) => met.filter((one) => one === wanted).length;
-  return `${count(true)} goals met, ${count(false)} missed` +
-    (call ? `; a forward call costs ${(1e3 * call.median).toFixed(2)} us` : "");
 }

@@ -2,6 +2,8 @@
 
 import { type BatchShape, extentsOf, type Numbers } from "../batches.ts";
 import type { Results } from "../errors.ts";
+import { elapsed } from "../measure.ts";
+import type { Packages } from "./packages.ts";
 
 /** What is timed: forward (y), forward and backward (y, dx, dweight, dbias), and a plain copy of as many elements. */
 export type Work = "forward" | "both" | "copy";
@@ -9,11 +11,14 @@ export type Work = "forward" | "both" | "copy";
 /** Passes over the tensor that each takes if nothing stays in cache. */
 export const PASSES = { forward: 3, both: 8, copy: 2 } as const;
 
-/** One way to compute, with a number of threads, on a batch that is in place. */
-export interface Contender {
-  /** Whose it is and how; unique together with the threads. */
+/** Whose a figure is: a way to compute and its number of threads, 0 where it has several; together they are unique. */
+export interface Whose {
   readonly name: string;
   readonly threads: number;
+}
+
+/** One way to compute, with a number of threads, on a batch that is in place. */
+export interface Contender extends Whose {
   readonly works: readonly Work[];
   /** Does the work so many times in a row; returns milliseconds for all. */
   readonly time: (work: Work, calls: number) => Promise<number>;
@@ -21,11 +26,7 @@ export interface Contender {
   readonly results?: () => Promise<Required<Results>>;
 }
 
-/** What takes no part, and why. */
-export interface Absent {
-  readonly name: string;
-  /** The number of threads; 0 for whatever number there might be. */
-  readonly threads: number;
+export interface Absent extends Whose {
   readonly missing: string;
 }
 
@@ -35,17 +36,12 @@ export interface Opened extends AsyncDisposable {
 }
 
 /** Somebody who computes: a library, a program, ourselves. */
-export interface Subject extends AsyncDisposable {
-  readonly name: string;
-  /** The number of threads of all its contenders, or 0 where they differ. */
-  readonly threads: number;
-  /** Name and version, for the table's caption. */
+export interface Subject extends Whose, AsyncDisposable {
   readonly version: string;
   /** Puts a batch in place; rejects where that cannot be, such as for lack of memory. */
   readonly open: (shape: BatchShape, numbers: Numbers) => Promise<Opened>;
 }
 
-/** A subject, or the reason why there is none. */
 export type Candidate = Subject | Absent;
 
 /**
@@ -64,12 +60,50 @@ export function plainLayout(shape: BatchShape): {
   return { dims: [samples, channels, inner], axes: [0, 2], vector: [1, channels, 1] };
 }
 
-/** Times a call in this process. */
-export async function timeCalls(call: () => unknown, calls: number): Promise<number> {
-  const start = performance.now();
-  for (let i = 0; i < calls; i++) {
-    const result = call();
-    if (result instanceof Promise) await result; // Waiting would cost a synchronous one a microtask.
+export interface Calls {
+  /** Launch their work, and free what it gives. */
+  readonly forward: () => unknown;
+  readonly both: () => unknown;
+  /** Waits for everything launched; left out where a call returns when, or promises that, its work is done. */
+  readonly settle?: () => Promise<unknown>;
+  readonly results: () => Promise<Required<Results>>;
+  readonly dispose: () => unknown;
+}
+
+export interface Library extends Whose {
+  readonly version: string;
+  readonly open: (shape: BatchShape, numbers: Numbers) => Calls | Promise<Calls>;
+}
+
+/** Starts a library from npm, or says why it cannot be. */
+export async function startLibrary(
+  packages: Packages,
+  who: Whose,
+  start: () => Promise<Pick<Library, "version" | "open">>,
+): Promise<Library | Absent> {
+  try {
+    return { ...who, ...await start() };
+  } catch (error) {
+    return { ...who, missing: packages.reason(error) };
   }
-  return performance.now() - start;
+}
+
+/** Makes a subject of a library: every call is waited for. */
+export function inProcess({ name, threads, version, open }: Library): Subject {
+  return {
+    ...{ name, threads, version },
+    open: async (shape, numbers) => {
+      const calls = await open(shape, numbers);
+      const time = (work: Work, count: number) => {
+        const call = calls[work as "forward" | "both"];
+        const waited = async () => (call(), await calls.settle?.());
+        return elapsed({ run: calls.settle ? waited : call }, count);
+      };
+      return {
+        contenders: [{ name, threads, works: ["forward", "both"], time, results: calls.results }],
+        [Symbol.asyncDispose]: async () => void await calls.dispose(),
+      };
+    },
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  };
 }

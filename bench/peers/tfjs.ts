@@ -2,47 +2,36 @@
 
 import { type BatchShape, EPS, type Numbers } from "../batches.ts";
 import type { Packages } from "./packages.ts";
-import type { Results } from "../errors.ts";
-import { type Candidate, plainLayout, timeCalls, type Work } from "./subject.ts";
+import { type Absent, type Calls, type Library, plainLayout, startLibrary } from "./subject.ts";
 
-const NAME = "tfjs wasm";
-/** It switches its own threads off where it finds Node's `process`, as in Deno. */
-const THREADS = 1;
-
-export interface TfTensor {
+interface TfTensor {
   readonly data: () => Promise<Float32Array>;
   readonly dispose: () => void;
 }
 
-export interface Gradients {
+type Operator = (...operands: readonly (TfTensor | number)[]) => TfTensor;
+
+interface Gradients {
   readonly value: TfTensor;
   readonly grads: readonly [TfTensor, TfTensor, TfTensor];
 }
 
-/** Where it computes. */
-type TfBackend = "wasm" | "webgpu";
-
 /** The part of its interface that is used here, with that of its backend. */
-export interface Tf {
+interface Tf {
   readonly setWasmPaths: (folder: string) => void;
-  readonly setBackend: (name: TfBackend) => Promise<boolean>;
+  readonly backend: () => Backend;
+  readonly setBackend: (name: string) => Promise<boolean>;
   readonly tensor: (values: Float32Array, dims: readonly number[]) => TfTensor;
   readonly moments: (x: TfTensor, axes: readonly number[], keepDims: boolean) => {
     readonly mean: TfTensor;
     readonly variance: TfTensor;
   };
-  readonly batchNorm: (
-    x: TfTensor,
-    mean: TfTensor,
-    variance: TfTensor,
-    offset: TfTensor,
-    scale: TfTensor,
-    eps: number,
-  ) => TfTensor;
-  readonly sub: (a: TfTensor, b: TfTensor) => TfTensor;
-  readonly add: (a: TfTensor, b: TfTensor | number) => TfTensor;
-  readonly mul: (a: TfTensor, b: TfTensor) => TfTensor;
-  readonly rsqrt: (x: TfTensor) => TfTensor;
+  /** x, mean, variance, offset, scale, eps */
+  readonly batchNorm: Operator;
+  readonly sub: Operator;
+  readonly add: Operator;
+  readonly mul: Operator;
+  readonly rsqrt: Operator;
   readonly tidy: <R>(body: () => R) => R;
   readonly valueAndGrads: (
     body: (x: TfTensor, weight: TfTensor, bias: TfTensor) => TfTensor,
@@ -54,76 +43,65 @@ interface Esbuild {
   readonly stop: () => Promise<void>;
 }
 
-/** Bundles it, since its gradients register only in a bundle, and loads it. */
-export async function tfjsSubject(
+interface Backend {
+  readonly device: GPUDevice;
+  readonly commandEncoder: GPUCommandEncoder | null;
+  readonly submitQueue: () => void;
+}
+
+const BACKENDS = {
+  wasm: {
+    name: "tfjs wasm",
+    exports: `export { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";`,
+    banner: "",
+  },
+  webgpu: {
+    name: "tfjs WebGPU",
+    exports: `export * as webgpu from "@tensorflow/tfjs-backend-webgpu";`,
+    // It looks for the GPU only where there is a window.
+    banner: "var window = globalThis;",
+  },
+} as const;
+
+/** Bundles it into a folder, since its gradients register only in a bundle, and loads it. */
+export function tfjs(
   packages: Packages,
-  { folder }: { readonly folder: URL },
-): Promise<Candidate> {
-  try {
-    const bundle = new URL("tfjs.cjs", folder);
-    const exports = `export { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";`;
-    await buildBundle(packages, bundle, { exports });
-    const tf = packages.load(decodeURIComponent(bundle.pathname)) as Tf;
-    tf.setWasmPaths(
-      decodeURIComponent(packages.url("@tensorflow/tfjs-backend-wasm/dist/").pathname),
-    );
-    if (!await tf.setBackend("wasm")) throw new Error("its wasm backend does not start");
-    return {
-      name: NAME,
-      threads: THREADS,
-      version: `tfjs ${packages.versions["@tensorflow/tfjs-core"]}`,
-      open: (shape, numbers) => {
-        const { forward, both, dispose } = tfjsCalls(tf, shape, numbers);
-        const calls = {
-          forward: () => forward().dispose(),
-          both: () => disposeAll(both()),
-        };
-        return Promise.resolve({
-          contenders: [{
-            name: NAME,
-            threads: THREADS,
-            works: ["forward", "both"],
-            time: (work: Work, count: number) =>
-              timeCalls(calls[work as keyof typeof calls], count),
-            results: async (): Promise<Required<Results>> => {
-              const made = both();
-              const tensors = [made.value, ...made.grads];
-              const [y, dx, gradWeight, gradBias] = await Promise.all(
-                tensors.map((tensor) => tensor.data()),
-              );
-              disposeAll(made);
-              return { y, dx, gradWeight, gradBias };
-            },
-          }],
-          [Symbol.asyncDispose]: () => Promise.resolve(dispose()),
-        });
-      },
-      [Symbol.asyncDispose]: () => Promise.resolve(),
+  kind: keyof typeof BACKENDS,
+  folder: URL,
+): Promise<Library | Absent> {
+  // It switches its own threads off where it finds Node's `process`, as in Deno.
+  return startLibrary(packages, { name: BACKENDS[kind].name, threads: 1 }, async () => {
+    const bundle = decodeURIComponent(new URL(`tfjs_${kind}.cjs`, folder).pathname);
+    await buildBundle(packages, bundle, BACKENDS[kind]);
+    const tf = packages.load(bundle) as Tf;
+    const wasm = packages.url("@tensorflow/tfjs-backend-wasm/dist/");
+    if (kind === "wasm") tf.setWasmPaths(decodeURIComponent(wasm.pathname));
+    if (!await tf.setBackend(kind)) throw new Error(`its ${kind} backend does not start`);
+    const settle = () => {
+      const backend = tf.backend();
+      if (backend.commandEncoder !== null) backend.submitQueue();
+      return backend.device.queue.onSubmittedWorkDone();
     };
-  } catch (error) {
-    return { name: NAME, threads: THREADS, missing: packages.reason(error) };
-  }
+    return {
+      version: `tfjs ${packages.versions["@tensorflow/tfjs-core"]}`,
+      open: (shape, numbers) => ({
+        ...place(tf, shape, numbers),
+        ...(kind === "webgpu" ? { settle } : {}),
+      }),
+    };
+  });
 }
 
-/** Its batch norm on a batch that is in place; everything returned is the caller's to dispose. */
-export interface TfjsCalls {
-  readonly forward: () => TfTensor;
-  readonly both: () => Gradients;
-  readonly dispose: () => void;
-}
-
-/** Puts a batch in place. */
-export function tfjsCalls(
+function place(
   tf: Tf,
   shape: BatchShape,
   { x: values, dy: gradient, weight: scale, bias: offset }: Numbers,
-): TfjsCalls {
+): Calls {
   const { dims, axes, vector } = plainLayout(shape);
-  const place = (numbers: Float32Array, dims: readonly number[]) => tf.tensor(numbers, dims);
-  const [x, dy] = [place(values, dims), place(gradient, dims)];
+  const [x, dy] = [tf.tensor(values, dims), tf.tensor(gradient, dims)];
   const last = dims.length === 2;
   const plain = last ? [scale.length] : vector;
-  const [weight, bias] = [place(scale, plain), place(offset, plain)];
+  const [weight, bias] = [tf.tensor(scale, plain), tf.tensor(offset, plain)];
   // Its fused operator is channels last only.
   const normalize = last
     ? (x: TfTensor, weight: TfTensor, bias: TfTensor) => {
@@ -136,25 +114,30 @@ export function tfjsCalls(
       return tf.add(tf.mul(tf.sub(x, mean), a), bias);
     };
   const gradients = tf.valueAndGrads(normalize);
+  const compute = () => tf.tidy(() => gradients([x, weight, bias], dy));
+  const dispose = (...tensors: readonly TfTensor[]) => tensors.forEach((one) => one.dispose());
   return {
-    forward: () => tf.tidy(() => normalize(x, weight, bias)),
-    both: () => tf.tidy(() => gradients([x, weight, bias], dy)),
-    dispose: () => {
-      for (const tensor of [x, dy, weight, bias]) tensor.dispose();
+    forward: () => tf.tidy(() => normalize(x, weight, bias)).dispose(),
+    both: () => {
+      const { value, grads } = compute();
+      dispose(value, ...grads);
     },
+    results: async () => {
+      const { value, grads } = compute();
+      const tensors = [value, ...grads];
+      const made = await Promise.all(tensors.map((tensor) => tensor.data()));
+      dispose(...tensors);
+      const [y, dx, gradWeight, gradBias] = made;
+      return { y, dx, gradWeight, gradBias };
+    },
+    dispose: () => dispose(x, dy, weight, bias),
   };
 }
 
-/** Disposes y and all gradients. */
-export function disposeAll({ value, grads }: Gradients): void {
-  for (const tensor of [value, ...grads]) tensor.dispose();
-}
-
-/** Bundles it with a backend. */
-export async function buildBundle(
+async function buildBundle(
   packages: Packages,
-  bundle: URL,
-  { exports, banner = "" }: { readonly exports: string; readonly banner?: string },
+  bundle: string,
+  { exports, banner }: { readonly exports: string; readonly banner: string },
 ): Promise<void> {
   const { build, stop } = packages.load("esbuild") as Esbuild;
   const contents = [
@@ -162,17 +145,16 @@ export async function buildBundle(
     exports,
     `import "@tensorflow/tfjs-core/dist/register_all_gradients";`,
   ].join("\n");
-  const path = (url: URL) => decodeURIComponent(url.pathname);
   try {
     await build({
-      stdin: { contents, resolveDir: path(packages.url("..")) },
+      stdin: { contents, resolveDir: decodeURIComponent(packages.url("..").pathname) },
       bundle: true,
       // It asks for Node's modules where it finds Node's `process`.
       format: "cjs",
       platform: "node",
       mainFields: ["module", "main"],
       banner: { js: banner },
-      outfile: path(bundle),
+      outfile: bundle,
       logLevel: "silent",
     });
   } finally {

@@ -47,21 +47,14 @@ class Batch:
         stored = tensor.movedim(1, -1) if self.last and tensor.dim() > 2 else tensor
         sys.stdout.buffer.write(memoryview(stored.detach().contiguous().numpy()).cast("B"))
 
+    @torch.no_grad()
     def function(self):
-        with torch.no_grad():
-            return torch.nn.functional.batch_norm(
-                self.x, self.mean, self.var, self.weight, self.bias, True, MOMENTUM, EPS
-            )
+        return torch.nn.functional.batch_norm(
+            self.x, self.mean, self.var, self.weight, self.bias, True, MOMENTUM, EPS
+        )
 
-    def operator(self):
-        with torch.no_grad():
-            return self.call()[0]
-
-    def operator_into(self):
-        with torch.no_grad():
-            return self.call(out=self.made)[0]
-
-    def call(self, **options):
+    @torch.no_grad()
+    def operator(self, **options):
         return torch.native_batch_norm(
             self.x, self.weight, self.bias, self.mean, self.var, True, MOMENTUM, EPS, **options
         )
@@ -73,23 +66,17 @@ class Batch:
         )
         return y, *torch.autograd.grad(y, (self.leaf, weight, bias), self.dy)
 
-    def operators(self):
-        with torch.no_grad():
-            return self.backward(*self.call())
-
-    def operators_into(self):
-        with torch.no_grad():
-            return self.backward(*self.call(out=self.made))
-
-    def backward(self, y, mean, invstd):
+    @torch.no_grad()
+    def operators(self, **options):
+        y, mean, invstd = self.operator(**options)
         return y, *torch.ops.aten.native_batch_norm_backward(
             self.dy, self.x, self.weight, self.mean, self.var, mean, invstd, True, EPS, [True] * 3
         )
 
     def ways(self, work):
         if work == "forward":
-            return [self.function, self.operator, self.operator_into]
-        return [self.autograd, self.operators, self.operators_into]
+            return [self.function, self.operator, lambda: self.operator(out=self.made)]
+        return [self.autograd, self.operators, lambda: self.operators(out=self.made)]
 
     def run(self, work, calls):
         """Nanoseconds of all calls."""
