@@ -4,17 +4,14 @@
  * @module
  */
 
-import { checkDevice, checkOptions, groupIn } from "../check_effects.ts";
+import { checkDevice, groupIn } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
-import { checkEps } from "../check_state.ts";
 import type { Device, GradientsPass, GradientSums } from "../device.ts";
 import { batch } from "../ownership.ts";
-import { checkTensor, type Format, type Tensor, tensorLike } from "../tensor.ts";
+import { type Tensor, tensorLike } from "../tensor.ts";
 import { sumsWire } from "../wire.ts";
-import { shown } from "../words.ts";
-import { checkAlike, checkGivenUp, checkVector, isDonated } from "./check_call.ts";
+import { type BackwardCall, checkDonated, checkSaved } from "./check_saved.ts";
 import type { GroupSaved, LocalSaved, Saved } from "./normalize.ts";
-import { checkMoments } from "./statistics.ts";
 import { overBlockingGroup, overGroup, type Steps } from "./steps.ts";
 
 /** Options of a backward pass. */
@@ -177,20 +174,6 @@ function oneCall<A>(saved: GroupSaved<A>, gradOutput: Tensor<A>, options: Backwa
   return { calls: [{ saved, gradOutput, options, action: ACTION }], label };
 }
 
-/** One batch norm of a backward pass. */
-export interface BackwardCall<A, S extends Saved<A> = GroupSaved<A>> {
-  /** What else has to hold, found out in the turn of the call: what it throws is this rank's failure on every rank. */
-  readonly check?: () => void;
-  /** What forward returned on this rank. */
-  readonly saved: S;
-  /** Gradient of forward's output on this rank. */
-  readonly gradOutput: Tensor<A>;
-  /** Whether it is given up. */
-  readonly options: BackwardOptions;
-  /** What is about to be done, for messages. */
-  readonly action: string;
-}
-
 /**
  * Does the work of {@linkcode syncBatchNormBackward} for batch norms that are ready together: one readback, one collective.
  * The options say what the ranks compare, and have a signal to give up.
@@ -317,71 +300,6 @@ export function gradientsOf<A>(device: Device<A>, pass: GradientsPass<A>): Backw
       gradResidual: tensorLike({ ...gradOutput, format }, gradResidual),
     }),
   });
-}
-
-const OPTIONS = ["donate", "signal"];
-const FORMATS: readonly (Format | null)[] = ["channelsFirst", "channelsLast", null];
-
-/** Checks everything that backward is given: it may have been freed since forward, or come from elsewhere. */
-function checkSaved<A>(
-  { check, saved, gradOutput, options, action }: BackwardCall<
-    A,
-    Saved<A> & { readonly kind: string; readonly worldSize?: number }
-  >,
-  kind: "local" | "group",
-  device: Device<A>,
-  worldSize?: number,
-): void {
-  check?.();
-  checkOptions(options, OPTIONS, action);
-  if (saved?.kind !== kind) {
-    const [here, there] = kind === "local"
-      ? ["batchNormBackward", "batchNormForward"]
-      : ["syncBatchNormBackward", "syncBatchNormForward"];
-    throw new TypeError(
-      `Cannot ${action} as ${here} takes what ${there} saved: ` +
-        `current kind is ${shown(saved?.kind)}${
-          (saved as { saved?: unknown } | undefined)?.saved
-            ? "; give it the field saved of forward's result"
-            : ""
-        }`,
-    );
-  }
-  if (saved.worldSize !== worldSize) {
-    throw new RangeError(
-      `Cannot ${action} as the group must be that of forward: ` +
-        `current numbers of ranks are ${worldSize} and, in forward, ${saved.worldSize}`,
-    );
-  }
-  const { input, output, moments, weight, bias, eps, residualFormat } = saved;
-  checkTensor(device, input, action, "saved input");
-  const channels = input.shape[1];
-  if (output !== null) checkAlike(device, output, input, action, "saved output");
-  if (weight !== null) checkVector(device, weight, channels, action, "the saved weight");
-  if (bias !== null) checkVector(device, bias, channels, action, "the saved bias");
-  checkMoments(device, moments, action, "the saved moments", channels);
-  checkEps(eps, action);
-  if (!FORMATS.includes(residualFormat)) {
-    throw new TypeError(
-      `Cannot ${action} as the saved residualFormat must be "channelsFirst", "channelsLast" or null: ` +
-        `current value is ${shown(residualFormat)}`,
-    );
-  }
-  checkAlike(device, gradOutput, input, action, "gradOutput");
-}
-
-/** Checks that a gradOutput that is given up is nothing that any of the calls borrows. */
-function checkDonated<A>(calls: readonly BackwardCall<A, Saved<A>>[]): void {
-  for (const call of calls) {
-    const { gradOutput: given, options, action } = call;
-    if (!isDonated(options.donate, action)) continue;
-    for (const other of calls) {
-      const { input, output, moments, weight, bias } = other.saved;
-      const gradOutput = other === call ? null : other.gradOutput;
-      const borrowed = { input, output, moments, weight, bias, gradOutput };
-      checkGivenUp(given, borrowed, action, "gradOutput");
-    }
-  }
 }
 
 function donatedOf<A>(calls: readonly BackwardCall<A, Saved<A>>[]): A[] {

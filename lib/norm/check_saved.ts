@@ -1,0 +1,93 @@
+/**
+ * What backward is checked for: everything that it is given back of forward may have been freed since, or come from elsewhere.
+ *
+ * @module
+ */
+
+import { checkOptions } from "../check_effects.ts";
+import { checkEps } from "../check_state.ts";
+import type { Device } from "../device.ts";
+import { checkTensor, type Format, type Tensor } from "../tensor.ts";
+import { shown } from "../words.ts";
+import { checkAlike, checkGivenUp, checkVector, isDonated } from "./check_call.ts";
+import type { GroupSaved, Saved } from "./normalize.ts";
+import { checkMoments } from "./statistics.ts";
+
+/** One batch norm of a backward pass. */
+export interface BackwardCall<A, S extends Saved<A> = GroupSaved<A>> {
+  /** What else has to hold, found out in the turn of the call: what it throws is this rank's failure on every rank. */
+  readonly check?: () => void;
+  /** What forward returned on this rank. */
+  readonly saved: S;
+  /** Gradient of forward's output on this rank. */
+  readonly gradOutput: Tensor<A>;
+  /** Whether it is given up: what the caller said, which is checked. */
+  readonly options: { readonly donate?: boolean };
+  /** What is about to be done, for messages. */
+  readonly action: string;
+}
+
+const OPTIONS = ["donate", "signal"];
+const FORMATS: readonly (Format | null)[] = ["channelsFirst", "channelsLast", null];
+
+/** Checks everything that backward is given: it may have been freed since forward, or come from elsewhere. */
+export function checkSaved<A>(
+  { check, saved, gradOutput, options, action }: BackwardCall<
+    A,
+    Saved<A> & { readonly kind: string; readonly worldSize?: number }
+  >,
+  kind: "local" | "group",
+  device: Device<A>,
+  worldSize?: number,
+): void {
+  check?.();
+  checkOptions(options, OPTIONS, action);
+  if (saved?.kind !== kind) {
+    const [here, there] = kind === "local"
+      ? ["batchNormBackward", "batchNormForward"]
+      : ["syncBatchNormBackward", "syncBatchNormForward"];
+    throw new TypeError(
+      `Cannot ${action} as ${here} takes what ${there} saved: ` +
+        `current kind is ${shown(saved?.kind)}${
+          (saved as { saved?: unknown } | undefined)?.saved
+            ? "; give it the field saved of forward's result"
+            : ""
+        }`,
+    );
+  }
+  if (saved.worldSize !== worldSize) {
+    throw new RangeError(
+      `Cannot ${action} as the group must be that of forward: ` +
+        `current numbers of ranks are ${worldSize} and, in forward, ${saved.worldSize}`,
+    );
+  }
+  const { input, output, moments, weight, bias, eps, residualFormat } = saved;
+  checkTensor(device, input, action, "saved input");
+  const channels = input.shape[1];
+  if (output !== null) checkAlike(device, output, input, action, "saved output");
+  if (weight !== null) checkVector(device, weight, channels, action, "the saved weight");
+  if (bias !== null) checkVector(device, bias, channels, action, "the saved bias");
+  checkMoments(device, moments, action, "the saved moments", channels);
+  checkEps(eps, action);
+  if (!FORMATS.includes(residualFormat)) {
+    throw new TypeError(
+      `Cannot ${action} as the saved residualFormat must be "channelsFirst", "channelsLast" or null: ` +
+        `current value is ${shown(residualFormat)}`,
+    );
+  }
+  checkAlike(device, gradOutput, input, action, "gradOutput");
+}
+
+/** Checks that a gradOutput that is given up is nothing that any of the calls borrows. */
+export function checkDonated<A>(calls: readonly BackwardCall<A, Saved<A>>[]): void {
+  for (const call of calls) {
+    const { gradOutput: given, options, action } = call;
+    if (!isDonated(options.donate, action)) continue;
+    for (const other of calls) {
+      const { input, output, moments, weight, bias } = other.saved;
+      const gradOutput = other === call ? null : other.gradOutput;
+      const borrowed = { input, output, moments, weight, bias, gradOutput };
+      checkGivenUp(given, borrowed, action, "gradOutput");
+    }
+  }
+}
