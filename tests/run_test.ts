@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { register } from "./kit.ts";
-import { lastLine, summarize } from "./run.ts";
+import { exitCode, lastLine, summarize } from "./run.ts";
 import { inTier, TIER, type Tier } from "./tier.ts";
 
 Deno.test("a run's last line counts what it ran, and what stands for tests that it left out", () => {
@@ -59,4 +59,15 @@ Deno.test("the task of the tests answers --help, and refuses what it does not kn
     assert.deepEqual([code, stdout], [2, ""], args.join(" "));
     assert.match(stderr, /^Cannot run /);
   }
+});
+
+Deno.test("a run that is ended by a signal counts as passed only after its last test, with none failed", () => {
+  const over = "\u001b[32mok\u001b[0m | 3 passed | 0 failed (1s)\n";
+  assert.equal(exitCode({ code: 134, signal: "SIGABRT", report: over }), 0);
+  assert.equal(exitCode({ code: 134, signal: "SIGABRT", report: "a ... ok (1ms)\n" }), 134);
+  assert.equal(
+    exitCode({ code: 134, signal: "SIGABRT", report: "FAILED | 2 passed | 1 failed (1s)\n" }),
+    134,
+  );
+  assert.equal(exitCode({ code: 1, signal: null, report: over }), 1);
 });
