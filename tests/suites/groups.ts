@@ -156,15 +156,19 @@ export async function failBlocking(group: ProcessGroup): Promise<(Failure | numb
       throw new Error("cannot add");
     })
   );
-  // While a call is under way, which the others have not made yet, its rank must not be held up.
-  const pending = group.barrier();
-  const busy = await thrownBy(() => allReduceBlocking(one, sum));
-  await pending;
+  // While a call is under way, which the others have not made yet, its rank must not be held up: each is early once.
+  let busy: Failure | undefined;
+  for (let early = 0; early < group.worldSize; early++) {
+    if (rank !== early) await pause(100);
+    const pending = group.barrier();
+    if (rank === early) busy = await thrownBy(() => allReduceBlocking(one, sum));
+    await pending;
+  }
   const [total] = allReduceBlocking(one, sum);
   if (odd) await pause(1000);
   const late = await thrownBy(() => allReduceBlocking(one, sum, { label: "forward" }));
   const after = await failureOf(group.allReduce(one, sum));
-  return [disagreement, rubbish, combining, busy, total, late, after];
+  return [disagreement, rubbish, combining, busy!, total, late, after];
 }
 
 export async function refuseToBlock({ allReduceBlocking }: ProcessGroup): Promise<Failure> {
@@ -540,8 +544,8 @@ export function groupSuite(kit: GroupKit): void {
         [rubbish, "rankFailed", /Rank 1 failed before call 2.*must be a Float64Array/],
         [combining, "rankFailed", /call 3.*combining failed: cannot add/],
         [busy, undefined, /^Cannot hold up the thread in allReduce as no awaited call/],
-        [late, "deadline", /call 6, allReduce "forward", as rank 1 did not arrive within 400 ms/],
-        [after, "deadline", /call 6/],
+        [late, "deadline", /call 8, allReduce "forward", as rank 1 did not arrive within 400 ms/],
+        [after, "deadline", /call 8/],
       ] as const;
       for (const [failure, code, pattern] of checks) {
         assert(typeof failure === "object");
