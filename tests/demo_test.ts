@@ -1,17 +1,14 @@
 import assert from "node:assert/strict";
 import { referenceDevice } from "../mod.ts";
 import { share } from "../examples/batches.ts";
-import { chart } from "../examples/chart.ts";
 import { compare, type CompareOptions, planRuns } from "../examples/compare.ts";
 import { openPlace, type Place } from "../examples/devices.ts";
 import { hostLayers } from "../examples/host_layers.ts";
-import { judge, LARGEST_DIFFERENCE } from "../examples/report.ts";
+import { LARGEST_DIFFERENCE } from "../examples/report.ts";
 import { inProcessRunner } from "../examples/runners.ts";
 import { demo, digits, NARROW, NO_ADAPTER } from "./demo_kit.ts";
 
 const run = inProcessRunner(hostLayers(referenceDevice()), digits);
-const compareHere = (options: CompareOptions) =>
-  compare({ one: run, replicas: run }, planRuns(digits.training.count, options));
 
 Deno.test("the demo's data are the 1,797 digits, every one an image of 0 to 16", () => {
   const { training, test } = digits;
@@ -28,25 +25,6 @@ Deno.test("the demo cuts every batch over its replicas without loss", () => {
     const parts = Array.from({ length: 13 }, (_, rank) => share(batch, rank, perReplica));
     assert.deepEqual(parts.flat(), batch, `${perReplica} per replica`);
   }
-});
-
-Deno.test("a demo that is stopped takes the whole one's first steps, and is not judged by accuracy", async () => {
-  const stopAt = (stopAfter: number) =>
-    compareHere({ replicas: 2, batch: 15, epochs: 1, stopAfter, seed: 3 });
-  const [sooner, later] = [await stopAt(2), await stopAt(4)];
-  assert.deepEqual([sooner.steps, sooner.planned, later.steps, later.planned], [2, 48, 4, 48]);
-  const first = later.results.local.distances.slice(0, 2);
-  assert.deepEqual(sooner.results.local.distances, first);
-  assert.match(chart(sooner), /^<svg.*<\/svg>\s*$/s);
-
-  const exams = sooner.results.sync.exams.map((exam) => ({ ...exam, accuracy: 0 }));
-  const sync = { ...sooner.results.sync, exams };
-  const spoilt = { ...sooner, results: { ...sooner.results, sync } };
-  const [stopped, whole] = [judge(spoilt), judge({ ...spoilt, planned: spoilt.steps })];
-  assert(stopped.kept);
-  assert.match(stopped.text, /after 2 steps: .*not judged/);
-  assert(!whole.kept);
-  assert.match(whole.text, /at the end: .*TOO FAR APART/);
 });
 
 Deno.test("the demo answers a wrong flag with one line and exit code 2", async () => {

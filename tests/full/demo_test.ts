@@ -33,3 +33,22 @@ test("the demo's replicas with syncbn equal one process, those with local batch 
   assert.match(table(comparison), /^one process.*\n.*reversed.*\nsyncbn.*\nlocal.*\nno norm/m);
   assert.match(chart(comparison), /^<svg.*<\/svg>\s*$/s);
 });
+
+test("a demo that is stopped takes the whole one's first steps, and is not judged by accuracy", async () => {
+  const stopAt = (stopAfter: number) =>
+    compareHere({ replicas: 2, batch: 15, epochs: 1, stopAfter, seed: 3 });
+  const [sooner, later] = [await stopAt(2), await stopAt(4)];
+  assert.deepEqual([sooner.steps, sooner.planned, later.steps, later.planned], [2, 48, 4, 48]);
+  const first = later.results.local.distances.slice(0, 2);
+  assert.deepEqual(sooner.results.local.distances, first);
+  assert.match(chart(sooner), /^<svg.*<\/svg>\s*$/s);
+
+  const exams = sooner.results.sync.exams.map((exam) => ({ ...exam, accuracy: 0 }));
+  const sync = { ...sooner.results.sync, exams };
+  const spoilt = { ...sooner, results: { ...sooner.results, sync } };
+  const [stopped, whole] = [judge(spoilt), judge({ ...spoilt, planned: spoilt.steps })];
+  assert(stopped.kept);
+  assert.match(stopped.text, /after 2 steps: .*not judged/);
+  assert(!whole.kept);
+  assert.match(whole.text, /at the end: .*TOO FAR APART/);
+});

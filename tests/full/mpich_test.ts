@@ -2,5 +2,5 @@
 
 import { mpiGroupSuite, mpiTaskSuite } from "../mpi/suite.ts";
 
-await mpiGroupSuite("MPICH", "full");
+await mpiGroupSuite("MPICH");
 await mpiTaskSuite("MPICH");

@@ -1,5 +1,6 @@
-/** The tasks that only groups over MPI need, on Open MPI. */
+/** Open MPI's groups, and the tasks that only groups over MPI need. */
 
-import { mpiTaskSuite } from "../mpi/suite.ts";
+import { mpiGroupSuite, mpiTaskSuite } from "../mpi/suite.ts";
 
+await mpiGroupSuite("Open MPI");
 await mpiTaskSuite("Open MPI");

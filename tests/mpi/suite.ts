@@ -6,7 +6,7 @@ import { groupSuite } from "../group_suite.ts";
 import { type GroupKit, type RankTask, register } from "../kit.ts";
 import * as tasks from "./tasks.ts";
 import { hasMpi, launch, type Launched, mpiKit, runAlone, withFolder } from "../mpi_kit.ts";
-import { inTier, type Tier } from "../tier.ts";
+import { inTier } from "../tier.ts";
 
 /** The program that ranks run. */
 export const PROGRAM = new URL("./program.ts", import.meta.url).href;
@@ -213,9 +213,9 @@ function pairTest(family: MpiFamily, other: MpiFamily): void {
 }
 
 /** Registers what every kind of group must pass for a family. */
-export async function mpiGroupSuite(family: MpiFamily, tier: Tier): Promise<void> {
+export async function mpiGroupSuite(family: MpiFamily): Promise<void> {
   if (!await hasMpi(family)) return Deno.test.ignore(`${family}: groups (no launcher)`, () => {});
-  groupSuite({ ...mpiKit(family), tier });
+  groupSuite({ ...mpiKit(family), tier: "full" });
 }
 
 /** Registers tasks that only groups over MPI need: messages in flight, labels, slices, and ends of all kinds. */
