@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { referenceDevice } from "../mod.ts";
 import { share } from "../examples/batches.ts";
-import { compare, type CompareOptions, planRuns } from "../examples/compare.ts";
+import { planRuns } from "../examples/compare.ts";
 import { openPlace, type Place } from "../examples/devices.ts";
 import { hostLayers } from "../examples/host_layers.ts";
 import { LARGEST_DIFFERENCE } from "../examples/report.ts";
