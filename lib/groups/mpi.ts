@@ -72,12 +72,13 @@ const UNFINISHED = 70;
  * waits for all ranks without giving way to the event loop.
  *
  * Each call is one MPI operation at a time per group, in program order, while the event loop goes on; sums are MPI's
- * own, any other `combine` is called back by MPI, in rank order but not always from left to right. Every rank gets the
- * same bits. Ranks that disagree or fail give the same CollectiveError to all, and the group stays usable; after a
- * deadline or cancellation it is broken on all ranks, and only `abort` is left; a rank whose part was complete by then
- * hears of it in its next call. Functions are compared by their names. A broken sub-group leaves the group it
- * was split from usable, but not fit for `close`. Sub-groups last until MPI ends: split once, not in every step. The last
- * step of a split, in which all ranks have met, and the end of `close` hold up the event loop and know no deadline.
+ * own, any other `combine` is called back by MPI, in rank order but not always from left to right; from 65,536 values
+ * on by one rank after the other, from left to right, so that none holds the arrays of all. Every rank gets the same
+ * bits. Ranks that disagree or fail give the same CollectiveError to all, and the group stays usable; after a deadline
+ * or cancellation it is broken on all ranks, and only `abort` is left; a rank whose part was complete by then hears of
+ * it in its next call. Functions are compared by their names. A broken sub-group leaves the group it was split from
+ * usable, but not fit for `close`. Sub-groups last until MPI ends: split once, not in every step. The last step of a
+ * split, in which all ranks have met, and the end of `close` hold up the event loop and know no deadline.
  *
  * A rank that throws or is killed ends the whole job, by the launcher, with a code that is not 0. So does one that just
  * ends: its exit code becomes 70. There is no `Symbol.asyncDispose`, since a disposal runs after an error too, when

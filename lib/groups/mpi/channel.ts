@@ -7,7 +7,14 @@
 import { handles, ints, type Library } from "./library.ts";
 import { type Place, placeIn } from "./sub_groups.ts";
 
-type Room = Float64Array<ArrayBuffer>;
+/** Memory that MPI reads and writes. */
+export type Room = Float64Array<ArrayBuffer>;
+
+/** Yields how many bytes what was started last on the channel moves, until it is complete. */
+export type Steps<T> = Generator<number, T, void>;
+
+/** Another than that of the mailbox, which looks for messages from anybody. */
+const TAG = 2;
 
 /** A communicator. Every function throws an MpiError where MPI reports one. */
 export interface Channel extends Place {
@@ -19,6 +26,10 @@ export interface Channel extends Place {
   readonly gather: (room: Room | Uint8Array<ArrayBuffer>, length: number, type: bigint) => void;
   /** Starts to send the root's float64 to all. */
   readonly broadcast: (room: Room, length: number, root: number) => void;
+  /** Starts to send `length` float64 to one rank. */
+  readonly send: (room: Room, length: number, to: number) => void;
+  /** Starts to receive them there. */
+  readonly receive: (room: Room, length: number, from: number) => void;
   /** Starts to wait for all. */
   readonly barrier: () => void;
   /** Whether what was started last is complete; helps it on. */
@@ -44,6 +55,10 @@ export function openChannel(library: Library, comm: bigint): Channel {
     },
     broadcast: (room, length, root) =>
       ok(symbols.MPI_Ibcast(room, length, double, root, comm, request), "MPI_Ibcast"),
+    send: (room, length, to) =>
+      ok(symbols.MPI_Isend(room, length, double, to, TAG, comm, request), "MPI_Isend"),
+    receive: (room, length, from) =>
+      ok(symbols.MPI_Irecv(room, length, double, from, TAG, comm, request), "MPI_Irecv"),
     barrier: () => ok(symbols.MPI_Ibarrier(comm, request), "MPI_Ibarrier"),
     test: () => {
       ok(symbols.MPI_Test(request, flag, statusIgnore), "MPI_Test");

@@ -9,7 +9,7 @@ import { awakeClock, paceOf } from "../../patience.ts";
 import { type Engine, type Request, valuesNow } from "../engine.ts";
 import { busyError, cancelledError, leftError } from "../failures.ts";
 import { type Call, failedAlone, lateOf, presenceOf } from "./call.ts";
-import { openChannel } from "./channel.ts";
+import { openChannel, type Steps } from "./channel.ts";
 import { MpiError } from "./errors.ts";
 import type { Library } from "./library.ts";
 import { openMailbox, type Presence } from "./mailbox.ts";
@@ -18,7 +18,7 @@ import type { Operations } from "./operations.ts";
 import { partOf, release, resultOf } from "./parts.ts";
 import { patience, type Pause, type Progress } from "./requests.ts";
 import { createSettlement } from "./settlement.ts";
-import { createCourse, type Steps } from "./steps.ts";
+import { createCourse } from "./steps.ts";
 import { divide } from "./sub_groups.ts";
 
 /** What all groups of a process share. */

@@ -36,6 +36,7 @@ const FUNCTIONS = {
   MPI_Ibarrier: call("usize", "buffer"),
   MPI_Test: call("buffer", "buffer", "usize"),
   MPI_Isend: call("buffer", "i32", "usize", "i32", "i32", "usize", "buffer"),
+  MPI_Irecv: call("buffer", "i32", "usize", "i32", "i32", "usize", "buffer"),
   MPI_Iprobe: call("i32", "i32", "usize", "buffer", "usize"),
   MPI_Recv: call("buffer", "i32", "usize", "i32", "i32", "usize", "usize"),
   MPI_Op_create: call("function", "i32", "buffer"),

@@ -90,9 +90,6 @@ function createVector({ symbols, ok, double }: Library, length: number): bigint 
   return type[0];
 }
 
-/** From this length on a view of MPI's memory costs less than a copy. */
-const VIEWED_LENGTH = 65_536;
-
 /**
  * What MPI calls: right = combine(left, right), and a status of 1 behind the values of whatever has failed anywhere.
  * Nothing may be thrown into MPI.
@@ -110,12 +107,6 @@ function apply(
   const { combine, length } = operation;
   const bytes = BigInt(8 * (length + 1));
   const isOwn = combine === combineMoments;
-  if (isOwn && length >= VIEWED_LENGTH) {
-    const [a, b] = [left, right].map((pointer) =>
-      new Float64Array(Deno.UnsafePointerView.getArrayBuffer(pointer, Number(bytes)))
-    );
-    return combineInto(operation, a, b);
-  }
   const room = () => isOwn ? memory.take(length + 1) : new Float64Array(length + 1);
   const [a, b] = [room(), room()];
   symbols.fromMemory(a, left, bytes);

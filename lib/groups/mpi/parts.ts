@@ -7,6 +7,7 @@
 import { combineMoments, sum } from "../../moments.ts";
 import { checkContribution } from "../contributions.ts";
 import type { Flow, Request } from "../engine.ts";
+import type { Room } from "./channel.ts";
 import type { Memory } from "./memory.ts";
 import type { Place } from "./sub_groups.ts";
 
@@ -16,16 +17,31 @@ export interface Part {
   readonly text: string;
   /** How many values the rank brought. */
   readonly length: number;
-  /** A copy of them: followed by a status for a function of the program, at this rank's place where all are gathered. */
-  readonly sent: Float64Array<ArrayBuffer>;
-  /** Where MPI writes: apart from the copy for reductions, which Open MPI does faster, else the same. */
-  readonly received: Float64Array<ArrayBuffer>;
+  /**
+   * A copy of them: followed by a status for a function of the program, at this rank's place where all are gathered.
+   * Where ranks fold in turn the room of what comes and goes, with a status.
+   */
+  readonly sent: Room;
+  /**
+   * Where MPI writes: apart from the copy for reductions, which Open MPI does faster, else the same. Where ranks fold in
+   * turn the copy, which the total replaces.
+   */
+  readonly received: Room;
   /** Whether what MPI writes is the result itself, not room to copy it from. */
   readonly direct: boolean;
+  /** Whether one rank after the other folds, not MPI. */
+  readonly inTurn: boolean;
+  /** What of it is memory to be given back. */
+  readonly lent: readonly Room[];
 }
 
 /** From this length on a copy costs more than memory that was never touched. */
 const DIRECT_LENGTH = 16_384;
+/**
+ * From this length on ranks fold in turn by functions of the program. For those MPI has the arrays of all ranks on one:
+ * 64 MiB, of 128 ranks, up to here. Beside moving 512 KiB from rank to rank another round or two do not count.
+ */
+const IN_TURN_LENGTH = 65_536;
 const MOST_VALUES = 2 ** 31 - 2;
 
 /** Checks and copies a rank's values. */
@@ -43,23 +59,31 @@ export function partOf(
   }
   const text = `${name} ${detail(values)}${disguise(flow)}`;
   if (flow.kind === "reduce") {
+    if (isCustom(flow) && length >= IN_TURN_LENGTH) {
+      // Memory that is used again is not for a function that we do not know, which may keep what it gets.
+      const lent = flow.combine === combineMoments ? [memory.take(length + 1)] : [];
+      const [sent = new Float64Array(length + 1)] = lent;
+      const received = new Float64Array(length);
+      received.set(values);
+      return { text, length, sent, received, direct: true, inTurn: true, lent };
+    }
     const sent = memory.take(length + 1);
     sent.set(values);
     sent[length] = 0;
     const direct = !isCustom(flow) && length >= DIRECT_LENGTH;
     const received = direct ? new Float64Array(length) : memory.take(length + 1);
-    return { text, length, sent, received, direct };
+    const lent = direct ? [sent] : [sent, received];
+    return { text, length, sent, received, direct, inTurn: false, lent };
   }
   const gathers = flow.kind === "gather";
   const sent = memory.take(gathers ? worldSize * length : length);
   sent.set(values, gathers ? rank * length : 0);
-  return { text, length, sent, received: sent, direct: false };
+  return { text, length, sent, received: sent, direct: false, inTurn: false, lent: [sent] };
 }
 
 /** Gives back the room of a part that MPI is done with. */
-export function release({ sent, received, direct }: Part, memory: Memory): void {
-  memory.give(sent);
-  if (received !== sent && !direct) memory.give(received);
+export function release({ lent }: Part, memory: Memory): void {
+  lent.forEach(memory.give);
 }
 
 /** Hands out what MPI left. */

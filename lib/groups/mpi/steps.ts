@@ -7,6 +7,7 @@
  */
 
 import { CollectiveError } from "../../errors.ts";
+import type { Combine } from "../../collectives.ts";
 import { combineMoments } from "../../moments.ts";
 import { combineError, judge, messageOf, type Saying } from "../failures.ts";
 import {
@@ -17,13 +18,11 @@ import {
   SAYING_BYTES,
 } from "./agreement.ts";
 import { type Call, sayingOf } from "./call.ts";
-import type { Channel } from "./channel.ts";
+import type { Channel, Steps } from "./channel.ts";
+import { type Failure, foldInTurn } from "./in_turn.ts";
 import type { Memory } from "./memory.ts";
 import type { Operation, Operations } from "./operations.ts";
 import { isCustom, type Part } from "./parts.ts";
-
-/** Yields how many bytes what was started last on the channel moves, until it is complete. */
-export type Steps<T> = Generator<number, T, void>;
 
 /** The steps of calls on one communicator. */
 export interface Course {
@@ -74,6 +73,7 @@ export function createCourse(
     const { sent, received, length } = part;
     switch (flow.kind) {
       case "reduce":
+        if (part.inTurn) return yield* combineInTurn(call, part, flow.combine);
         if (isCustom(flow)) {
           return yield* combine(call, part, operations.take(flow.combine, length));
         }
@@ -103,14 +103,27 @@ export function createCourse(
     if (!checked || combine === combineMoments) {
       return failed ? yield* blame(call, part, failure) : undefined;
     }
+    if (yield* anyFailed(failed)) yield* blame(call, part, failure);
+  }
+
+  function* combineInTurn(call: Call, part: Part, combine: Combine): Steps<void> {
+    const { received, length } = part;
+    const failure = yield* foldInTurn(channel, combine, part);
+    if (yield* anyFailed(failure !== undefined)) yield* blame(call, part, failure);
+    channel.broadcast(received, length, worldSize - 1);
+    yield 8 * length;
+  }
+
+  /** What one rank knows, all know. */
+  function* anyFailed(failed: boolean): Steps<boolean> {
     opinion[0] = failed ? 1 : 0;
     channel.reduce(opinion, outcome, 1, double, max);
     yield 0;
-    if (outcome[0] !== 0) yield* blame(call, part, failure);
+    return outcome[0] !== 0;
   }
 
   /** The same reason on all ranks: that of the first that has one. */
-  function* blame(call: Call, { text }: Part, failure: Operation["failure"]): Steps<never> {
+  function* blame(call: Call, { text }: Part, failure: Failure): Steps<never> {
     const own = { failed: failure !== undefined, text: failure ? messageOf(failure.cause) : "" };
     const all = checked ? yield* tell(own) : [own];
     const reason = all.find(({ failed }) => failed)?.text ?? "on another rank";

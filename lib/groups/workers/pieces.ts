@@ -113,9 +113,9 @@ function* foldInTurn(long: Long, own: Float64Array, combine: Combine): Steps<Flo
     if (incoming === null) continue;
     failure = failureOf(() => total = checkTotal(combine(incoming, own), length, combine));
   }
-  const received = new Float64Array(length);
-  yield* hand(long, worldSize - 1, total, received, failure);
-  return received;
+  // What was brought is written over by what has come of it.
+  yield* hand(long, worldSize - 1, total, own, failure);
+  return own;
 }
 
 /** One rank's values go to all that have room for them. */

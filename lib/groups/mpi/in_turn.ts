@@ -1,0 +1,57 @@
+/**
+ * Long arrays that a function of the program folds: by one rank after the other, so that none ever has those of all. MPI
+ * would not cut them either, and gathers them on one rank instead.
+ *
+ * @module
+ */
+
+import type { Combine } from "../../collectives.ts";
+import { combineMoments, combineMomentsInto } from "../../moments.ts";
+import { checkTotal } from "../contributions.ts";
+import type { Channel, Room, Steps } from "./channel.ts";
+import type { Part } from "./parts.ts";
+
+/** What a function threw on this rank, if it did. */
+export type Failure = { readonly cause: unknown } | undefined;
+
+/** Behind the values that travel: whether they are a total. */
+const [INTACT, FAILED] = [0, 1];
+
+/**
+ * Receives the total of the ranks before this one, folds this one's values in, and hands it on; on the last rank the
+ * total of all replaces what it brought.
+ */
+export function* foldInTurn(
+  channel: Channel,
+  combine: Combine,
+  { sent: room, received: own, length }: Part,
+): Steps<Failure> {
+  const { rank, worldSize } = channel;
+  let failure: Failure;
+  if (rank === 0) {
+    room.set(own);
+    room[length] = INTACT;
+  } else {
+    channel.receive(room, length + 1, rank - 1);
+    yield 8 * length;
+    if (room[length] === INTACT) failure = fold(room.subarray(0, length), own, combine);
+    if (failure) room[length] = FAILED;
+  }
+  if (rank < worldSize - 1) {
+    channel.send(room, length + 1, rank + 1);
+    yield 8 * length;
+  } else {
+    own.set(room.subarray(0, length));
+  }
+  return failure;
+}
+
+/** total = combine(total, own) */
+function fold(total: Room, own: Room, combine: Combine): Failure {
+  try {
+    if (combine === combineMoments) combineMomentsInto(total, own, total);
+    else total.set(checkTotal(combine(total, own), own.length, combine));
+  } catch (cause) {
+    return { cause };
+  }
+}
