@@ -73,8 +73,17 @@ export interface Arrays {
   readonly lost: () => number;
 }
 
-/** One of so many arrays is followed, as to follow each would be a tenth of a small call. */
-const FOLLOWED = 16;
+/** One of so many small arrays is followed, as what each costs the garbage collector would be a tenth of a small call. */
+const FOLLOWED = 256;
+/** Bytes from which on every array is followed. */
+const LARGE = 65_536;
+
+/** An array that is followed. */
+interface Followed {
+  readonly block: Block;
+  /** How many it stands for. */
+  readonly count: number;
+}
 
 /** Gives the private fields of a class to an object that is there already. */
 class Given {
@@ -117,8 +126,8 @@ export function createArrays(
 ): Arrays {
   const registry = {};
   let [made, lost] = [0, 0];
-  const followed = new FinalizationRegistry<Block>(({ owners }) => {
-    if (owners > 0) lost += FOLLOWED;
+  const followed = new FinalizationRegistry<Followed>(({ block, count }) => {
+    if (block.owners > 0) lost += count;
   });
   const find = (array: WasmArray): Slot => {
     const slot = Inside.slot(array, registry);
@@ -146,7 +155,8 @@ export function createArrays(
       elements: () => elementsOf(slot(array, "elements")),
     };
     new Inside(array, registry, behind);
-    if (++made % FOLLOWED === 0) followed.register(array, block);
+    const count = bytesOf(contents) >= LARGE ? 1 : ++made % FOLLOWED === 0 ? FOLLOWED : 0;
+    if (count > 0) followed.register(array, { block, count });
     return { array: Object.freeze(array), slot: behind };
   };
   return Object.freeze<Arrays>({
