@@ -69,8 +69,11 @@ export interface Arrays {
   readonly contents: (array: WasmArray) => Contents;
   readonly owns: (value: unknown) => value is WasmArray;
   readonly describe: (array: WasmArray) => ArrayInfo;
-  /** How many live arrays the garbage collector has taken, about: nobody can free them any more. */
-  readonly lost: () => number;
+  /**
+   * How many arrays are not freed, and how many of them, about, the garbage collector has taken: nobody can free those any
+   * more.
+   */
+  readonly census: () => { readonly alive: number; readonly lost: number };
 }
 
 /** One of so many small arrays is followed, as what each costs the garbage collector would be a tenth of a small call. */
@@ -125,7 +128,7 @@ export function createArrays(
   elementsOf: (slot: Slot<Elements>) => Float32Array | Float16Array,
 ): Arrays {
   const registry = {};
-  let [made, lost] = [0, 0];
+  let [made, freed, lost] = [0, 0, 0];
   const followed = new FinalizationRegistry<Followed>(({ block, count }) => {
     if (block.owners > 0) lost += count;
   });
@@ -155,7 +158,8 @@ export function createArrays(
       elements: () => elementsOf(slot(array, "elements")),
     };
     new Inside(array, registry, behind);
-    const count = bytesOf(contents) >= LARGE ? 1 : ++made % FOLLOWED === 0 ? FOLLOWED : 0;
+    const isDue = ++made % FOLLOWED === 0;
+    const count = bytesOf(contents) >= LARGE ? 1 : isDue ? FOLLOWED : 0;
     if (count > 0) followed.register(array, { block, count });
     return { array: Object.freeze(array), slot: behind };
   };
@@ -169,6 +173,7 @@ export function createArrays(
         const slot = Inside.slot(array, registry);
         if (!slot) continue; // Named twice.
         Inside.end(array);
+        freed++;
         if (--slot.block.owners === 0) memory.release(slot.address);
       }
     },
@@ -179,7 +184,7 @@ export function createArrays(
       const dtype = contents.kind === "elements" ? contents.dtype : "float32";
       return { length: contents.length, dtype };
     },
-    lost: () => lost,
+    census: () => ({ alive: made - freed, lost }),
   });
 }
 

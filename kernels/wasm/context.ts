@@ -224,18 +224,20 @@ export function createContext(machine: Machine, check: () => void): Operate {
       return body(context);
     } catch (error) {
       arrays.free(...made);
-      throw explained(error, arrays.lost());
+      throw explained(error, arrays);
     } finally {
       while (borrowed.length > 0) memory.release(borrowed.pop()!);
     }
   };
 }
 
-/** An error, and if memory is short what has been forgotten in it. */
-function explained(error: unknown, lost: number): unknown {
-  if (lost === 0 || !(error instanceof DeviceError && error.code === "outOfMemory")) return error;
+/** An error, and if memory is short what is in it, as far as is known. */
+function explained(error: unknown, { census }: Arrays): unknown {
+  if (!(error instanceof DeviceError && error.code === "outOfMemory")) return error;
+  const { alive, lost } = census();
+  const dropped = lost > 0 ? `, of which about ${lost} were dropped without being freed` : "";
   return new DeviceError(
-    `${error.message}; about ${lost} arrays were dropped without being freed: give a loop's old state to ` +
+    `${error.message}; ${alive} arrays are alive${dropped}: a loop gives its old state to ` +
       "region(device, body, { replace: state }), or to release()",
     "outOfMemory",
     { cause: error },
