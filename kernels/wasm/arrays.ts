@@ -70,23 +70,17 @@ export interface Arrays {
   readonly owns: (value: unknown) => value is WasmArray;
   readonly describe: (array: WasmArray) => ArrayInfo;
   /**
-   * How many arrays are not freed, and how many of them, about, the garbage collector has taken: nobody can free those any
+   * How many arrays are not freed, and how many of them at least the garbage collector has taken: nobody can free those any
    * more.
    */
   readonly census: () => { readonly alive: number; readonly lost: number };
 }
 
-/** One of so many small arrays is followed, as what each costs the garbage collector would be a tenth of a small call. */
-const FOLLOWED = 256;
-/** Bytes from which on every array is followed. */
-const LARGE = 65_536;
-
-/** An array that is followed. */
-interface Followed {
-  readonly block: Block;
-  /** How many it stands for. */
-  readonly count: number;
-}
+/**
+ * Live arrays from which on the garbage collector tells of further ones that it takes: a loop that forgets to free has as many
+ * soon, and to follow all would be a tenth of a small call.
+ */
+const MANY = 1000;
 
 /** Gives the private fields of a class to an object that is there already. */
 class Given {
@@ -129,8 +123,8 @@ export function createArrays(
 ): Arrays {
   const registry = {};
   let [made, freed, lost] = [0, 0, 0];
-  const followed = new FinalizationRegistry<Followed>(({ block, count }) => {
-    if (block.owners > 0) lost += count;
+  const followed = new FinalizationRegistry<Block>(({ owners }) => {
+    if (owners > 0) lost++;
   });
   const find = (array: WasmArray): Slot => {
     const slot = Inside.slot(array, registry);
@@ -158,9 +152,7 @@ export function createArrays(
       elements: () => elementsOf(slot(array, "elements")),
     };
     new Inside(array, registry, behind);
-    const isDue = ++made % FOLLOWED === 0;
-    const count = bytesOf(contents) >= LARGE ? 1 : isDue ? FOLLOWED : 0;
-    if (count > 0) followed.register(array, { block, count });
+    if (++made - freed > MANY) followed.register(array, block);
     return { array: Object.freeze(array), slot: behind };
   };
   return Object.freeze<Arrays>({

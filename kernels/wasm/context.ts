@@ -235,7 +235,7 @@ export function createContext(machine: Machine, check: () => void): Operate {
 function explained(error: unknown, { census }: Arrays): unknown {
   if (!(error instanceof DeviceError && error.code === "outOfMemory")) return error;
   const { alive, lost } = census();
-  const dropped = lost > 0 ? `, of which about ${lost} were dropped without being freed` : "";
+  const dropped = lost > 0 ? `, of which ${lost} or more were dropped without being freed` : "";
   return new DeviceError(
     `${error.message}; ${alive} arrays are alive${dropped}: a loop gives its old state to ` +
       "region(device, body, { replace: state }), or to release()",

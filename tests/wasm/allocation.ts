@@ -71,7 +71,7 @@ function uploadHighest(device: WasmDevice, values: Float32Array): WasmArray {
 
 /** Registers the tests. */
 export function allocationTests(): void {
-  Deno.test("wasm: where memory is short the arrays that are alive are counted, and about how many were dropped", async () => {
+  Deno.test("wasm: where memory is short the arrays that are alive are counted, and those that were dropped", async () => {
     const program = new URL("./dropped_program.ts", import.meta.url).pathname;
     const args = ["run", "--no-check", "--v8-flags=--expose-gc", program];
     const { stdout, stderr } = await new Deno.Command(Deno.execPath(), { args }).output();
@@ -82,9 +82,7 @@ export function allocationTests(): void {
       held,
       new RegExp(`; 3000 arrays are alive: a loop gives its old state to ${cure}$`),
     );
-    // Of arrays of a KiB by a sample of one in 256.
-    const [, lost] = /; 3000 arrays are alive, of which about (\d+) were dropped/.exec(dropped)!;
-    assert(Number(lost) >= 2500 && Number(lost) <= 3000, lost);
+    assert.match(dropped, /; 3000 arrays are alive, of which 2000 or more were dropped/);
   });
 
   Deno.test("wasm: any order of giving out and back keeps blocks apart, aligned and as they were", () => {

@@ -3,12 +3,12 @@
 import { wasmDevice } from "../../kernels/wasm_device.ts";
 
 const { gc } = globalThis as unknown as { readonly gc: () => void };
-const device = await wasmDevice({ maximumBytes: 4 << 20 });
+const device = await wasmDevice({ maximumBytes: 16 << 20 });
 
 /** What an array says that does not fit. */
 function refusal(): string {
   try {
-    device.upload(new Float32Array(1 << 20));
+    device.upload(new Float32Array(1 << 22));
   } catch (error) {
     return (error as Error).message;
   }
@@ -16,7 +16,7 @@ function refusal(): string {
 }
 
 let arrays: unknown[] = [];
-for (let i = 0; i < 3000; i++) arrays.push(device.upload(new Float32Array(256)));
+for (let i = 0; i < 3000; i++) arrays.push(device.upload(new Float32Array(1024)));
 console.log(refusal());
 arrays = [];
 // Finalizers run in turns of their own.
