@@ -68,10 +68,9 @@ function wrap(
     };
   }
   const owns = device.owns as (value: unknown) => boolean;
-  // None takes more than two arguments; a rest parameter would cost each call an array.
-  return (first, second) => {
+  return (...args) => {
     owner.check();
-    const made = operation(first, second);
+    const made = operation(...args);
     if (owns(made)) owner.own(made);
     else if (isRecord(made)) {
       for (const key in made) if (owns(made[key])) owner.own(made[key]);

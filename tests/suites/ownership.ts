@@ -256,6 +256,14 @@ export function ownershipSuite<A>(kit: DeviceKit<A>): void {
     assert.equal(asked, made, "nothing freed in the body is kept until its end");
   });
 
+  test("a region's handle hands on whatever another device's own operation is given", (device) => {
+    const own = { ...device, joined: (...parts: string[]) => parts.join("") };
+    region(own, (scope) => {
+      assert.equal((scope as typeof own).joined("a", "b", "c", "d"), "abcd");
+      assert.equal((scope as typeof own).joined("a"), "a");
+    });
+  });
+
   test("release() keeps what is reachable from keep", (device) => {
     const state = initBatchNorm(device, 3);
     const x = input(device);
