@@ -1,7 +1,5 @@
 /**
  * A device's handle for a region or a batch: the same operations, each of which asks first and tells of what it made.
- *
- * @module
  */
 
 import type { Device } from "./device.ts";

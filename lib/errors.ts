@@ -5,8 +5,6 @@
  * They are told apart by `name` and `code`: where two bundles, or two versions, of the library meet in one program, each
  * has classes of its own, and `instanceof` knows those of one. {@linkcode isCollectiveError} and {@linkcode isDeviceError}
  * ask for what both have.
- *
- * @module
  */
 
 /**

@@ -3,8 +3,6 @@
  *
  * The readback is given to the collective as a promise, so that a rank's own failure travels to all. All ranks then get
  * a `CollectiveError`, the failing one too, with the original error as its `cause`.
- *
- * @module
  */
 
 import type { CollectiveOptions, Combine, ReduceGroup } from "./collectives.ts";

@@ -8,8 +8,6 @@
  * everywhere. One mechanism, `region`, is for users and for the library's own synchronised functions. Local ones know
  * what they make beside their results and free it by name, since walking the results in search of it was a third of
  * what a small call cost.
- *
- * @module
  */
 
 import { checkOptions } from "./check_effects.ts";

@@ -4,8 +4,6 @@
  * A process can be stopped and go on: by Ctrl-Z and `fg`, a paused container, a debugger, a laptop's lid. By the clock
  * everybody it waits for is late then; in truth nobody had the time to come. So whoever waits looks again and again, and
  * between two looks no more counts than what a thread that runs would have let pass.
- *
- * @module
  */
 
 /** How long somebody may go on waiting. */

@@ -1,8 +1,4 @@
-/**
- * Elements of a tensor there and back between its own memory order and the row-major one of checkpoints.
- *
- * @module
- */
+/** Elements of a tensor there and back between its own memory order and the row-major one of checkpoints. */
 
 import { extents, type Format } from "./tensor.ts";
 

@@ -1,8 +1,4 @@
-/**
- * What threads that work together ask of the platform, found out by trying.
- *
- * @module
- */
+/** What threads that work together ask of the platform, found out by trying. */
 
 /**
  * Tells whether memory can be shared with workers: browsers allow it on pages that are isolated (COOP and COEP headers),

@@ -5,11 +5,9 @@
  * keys, elements and entries. Getters are not called (but by {@linkcode reach}), and symbols, private fields, functions and views of buffers
  * have no children. A path is made of keys and indices joined by dots, as in PyTorch. What is to be replaced must stand in
  * branches that can be rebuilt without loss: an object of a class cannot.
- *
- * @module
  */
 
-import { quote, shown } from "./words.ts";
+import { quote, shown, wrongKind } from "./words.ts";
 
 /** Branches above each other; ten times as many would still fit onto a stack of calls. */
 const DEEPEST = 1000;
@@ -293,10 +291,7 @@ export function checkFound(found: number, model: unknown, action: string, wanted
 /** Refuses a node of ours that is not plain data, as it could not be made again without losing its class. */
 export function checkRecord(node: object, here: string): void {
   if (isRecord(node)) return;
-  throw new TypeError(
-    `Cannot ${here} as a layer, a state or a tensor must be a plain record: ` +
-      `current value is ${shown(node)}`,
-  );
+  throw wrongKind(here, "a layer, a state or a tensor must be a plain record", node);
 }
 
 function classError(branch: object, path: string, action: string): TypeError {

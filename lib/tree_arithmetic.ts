@@ -1,7 +1,5 @@
 /**
  * Arithmetic over whole trees of arrays: optimisers, averages of models, sums of gradients, and whether they are finite.
- *
- * @module
  */
 
 import { type Flat, flatten, readBack } from "./data_parallel/trees.ts";

@@ -1,8 +1,6 @@
 /**
  * Wires as values: what ranks exchange, and how the numbers of two of them become one. No other file knows how long a wire
  * is or what stands in it.
- *
- * @module
  */
 
 import type { Combine } from "./collectives.ts";

@@ -1,8 +1,4 @@
-/**
- * How the elements of each dtype lie in memory, and how many a shape has.
- *
- * @module
- */
+/** How the elements of each dtype lie in memory, and how many a shape has. */
 
 import type { StoredArray, StoredDType } from "./stored_array.ts";
 

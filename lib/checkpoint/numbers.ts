@@ -1,8 +1,4 @@
-/**
- * Elements of any dtype as float32, and half precision there and back.
- *
- * @module
- */
+/** Elements of any dtype as float32, and half precision there and back. */
 
 import { DTYPES } from "./dtypes.ts";
 import { checkStored } from "./given.ts";

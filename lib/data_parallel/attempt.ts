@@ -1,8 +1,4 @@
-/**
- * A failure that waits for its turn: every rank must call a collective, the one whose arguments are wrong too.
- *
- * @module
- */
+/** A failure that waits for its turn: every rank must call a collective, the one whose arguments are wrong too. */
 
 /** What came of an attempt. */
 export interface Attempt<T> {

@@ -4,8 +4,6 @@
  * The caller says how many buckets there are, not how large: all calls take their place in line before the first await,
  * and a rank whose tree is wrong must make as many as the others, though it cannot know what follows from a size that
  * it has not got. Long arrays are cut by the engines.
- *
- * @module
  */
 
 import {
@@ -22,7 +20,7 @@ import { exchange } from "../exchange.ts";
 import { sum } from "../moments.ts";
 import { batch, region } from "../ownership.ts";
 import { checkWire } from "../wire.ts";
-import { shown } from "../words.ts";
+import { wrongKind, wrongValue } from "../words.ts";
 import { attempt } from "./attempt.ts";
 import { type Flat, flatten, readBack, uploadLike } from "./trees.ts";
 
@@ -88,11 +86,7 @@ export async function allReduceGradients<A, T>(
     checkOptions(options, ["average", "buckets", "signal"], ACTION);
     checkSignal(options.signal, ACTION);
     if (typeof average !== "boolean") {
-      throw new TypeError(
-        `Cannot ${ACTION} as average must be true, false or left out: current value is ${
-          shown(average)
-        }`,
-      );
+      throw wrongKind(ACTION, "average must be true, false or left out", average);
     }
     checkBuckets(buckets);
     return flatten<A, T>(device, tree, { action: ACTION, name: "tree", settings: false });
@@ -144,10 +138,7 @@ function isCount(buckets: number): boolean {
 
 function checkBuckets(buckets: number): void {
   if (isCount(buckets)) return;
-  throw new RangeError(
-    `Cannot ${ACTION} as buckets must be an integer from 1 to ${MOST_BUCKETS}: ` +
-      `current value is ${shown(buckets)}`,
-  );
+  throw wrongValue(ACTION, `buckets must be an integer from 1 to ${MOST_BUCKETS}`, buckets);
 }
 
 /** The same tree of new arrays, without a readback: x - 0 is x, -0 included. */
@@ -198,11 +189,7 @@ export async function lossScale(
     checkOptions(options, ["signal"], action);
     checkSignal(options.signal, action);
     if (Number.isSafeInteger(localCount) && localCount >= 0) return localCount;
-    throw new RangeError(
-      `Cannot ${action} as localCount must be an integer >= 0: current value is ${
-        shown(localCount)
-      }`,
-    );
+    throw wrongValue(action, "localCount must be an integer >= 0", localCount);
   };
   if (worldSize === 1) return count() > 0 ? 1 : 0;
   const launch = () => ({ wire: Promise.resolve(Float64Array.of(count())) });

@@ -1,8 +1,4 @@
-/**
- * Replicas that must be equal: made so from one of them, and compared bit by bit.
- *
- * @module
- */
+/** Replicas that must be equal: made so from one of them, and compared bit by bit. */
 
 import { checkDevice, checkOptions, checkSignal, groupIn, signalIn } from "../check_effects.ts";
 import type { CollectiveOptions, ProcessGroup } from "../collectives.ts";
@@ -14,6 +10,7 @@ import { checkWire } from "../wire.ts";
 import { attempt } from "./attempt.ts";
 import { digest, fromWords, wordsOf } from "./bits.ts";
 import { type Flat, flatten, readBack, uploadLike } from "./trees.ts";
+import { wrongValue } from "../words.ts";
 
 /** Options of {@linkcode broadcastState}. */
 export interface BroadcastStateOptions extends Pick<CollectiveOptions, "signal"> {
@@ -102,9 +99,7 @@ type Parts = Pick<Flat<unknown, unknown>, "numbers" | "total">;
 
 function checkRoot(root: number, worldSize: number, action: string): void {
   if (Number.isInteger(root) && root >= 0 && root < worldSize) return;
-  throw new RangeError(
-    `Cannot ${action} as root must be a rank below ${worldSize}: current value is ${root}`,
-  );
+  throw wrongValue(action, `root must be a rank below ${worldSize}`, root);
 }
 
 function lengthOf({ numbers, total }: Parts): number {

@@ -1,14 +1,11 @@
-/**
- * Steps that all ranks take together, though some have fewer batches than others.
- *
- * @module
- */
+/** Steps that all ranks take together, though some have fewer batches than others. */
 
 import { checkGroup, checkOptions, checkSignal, signalIn } from "../check_effects.ts";
 import type { CollectiveOptions, ProcessGroup } from "../collectives.ts";
 import { CollectiveError } from "../errors.ts";
 import { exchangeBy } from "../exchange.ts";
 import { checkWire } from "../wire.ts";
+import { wrongKind } from "../words.ts";
 
 /** One step of {@linkcode joinUneven}. */
 export interface JoinedStep<B> {
@@ -150,9 +147,7 @@ function iteratorOf<B>(batches: Iterable<B> | AsyncIterable<B>): Iterator<B> | A
     & Partial<Iterable<B>>;
   if (typeof later === "function") return later.call(batches);
   if (typeof now === "function") return now.call(batches);
-  throw new TypeError(
-    `Cannot ${ACTION} as they must be an iterable or an async iterable: current value is ${batches}`,
-  );
+  throw wrongKind(ACTION, "they must be an iterable or an async iterable", batches);
 }
 
 type Gather = (sending: Promise<Float64Array>) => Promise<readonly Float64Array[]>;
@@ -198,10 +193,7 @@ function checkJoin<B>(options: JoinUnevenOptions<B>): { readonly emptyBatch: () 
   checkSignal(options.signal, ACTION);
   const { whenOut = "stop" } = options;
   if (whenOut !== "stop" && whenOut !== "shadow") {
-    throw new TypeError(
-      `Cannot ${ACTION} as whenOut must be "stop" or "shadow": ` +
-        `current value is ${JSON.stringify(whenOut)}`,
-    );
+    throw wrongKind(ACTION, 'whenOut must be "stop" or "shadow"', whenOut);
   }
   const emptyBatch = options.whenOut === "shadow" ? options.emptyBatch : () => {};
   if (typeof emptyBatch === "function") return { emptyBatch: emptyBatch as () => B };

@@ -1,8 +1,6 @@
 /**
  * Trees of arrays, such as gradients, states and whole models: taken apart into arrays and numbers, and put together
  * again.
- *
- * @module
  */
 
 import { batch } from "../ownership.ts";

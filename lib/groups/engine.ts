@@ -3,12 +3,11 @@
  * all engines.
  *
  * An engine only meets and splits. So the same mistake reads alike in one thread and over a network.
- *
- * @module
  */
 
 import type { CollectiveOptions, Combine, ProcessGroup } from "../collectives.ts";
 import { display } from "./failures.ts";
+import { wrongValue } from "../words.ts";
 
 /** How the values of a call travel, and what {@linkcode Engine.meet} resolves to. */
 export type Flow =
@@ -128,9 +127,7 @@ export function membersOf(wishes: readonly Float64Array[], rank: number): readon
 /** Checks a number of ranks and a deadline. */
 export function checkWorld(worldSize: number, timeoutMs: number): void {
   if (!Number.isSafeInteger(worldSize) || worldSize < 1) {
-    throw new RangeError(
-      `Cannot make the group as worldSize must be an integer >= 1: current value is ${worldSize}`,
-    );
+    throw wrongValue("make the group", "worldSize must be an integer >= 1", worldSize);
   }
   checkTimeout(timeoutMs);
 }
@@ -139,10 +136,7 @@ export function checkWorld(worldSize: number, timeoutMs: number): void {
 export function checkTimeout(timeoutMs: number, name = "timeoutMs"): void {
   const longest = 2 ** 31 - 1;
   if (timeoutMs === Infinity || (timeoutMs > 0 && timeoutMs <= longest)) return;
-  throw new RangeError(
-    `Cannot make the group as ${name} must be in (0, ${longest}] or Infinity: ` +
-      `current value is ${timeoutMs}`,
-  );
+  throw wrongValue("make the group", `${name} must be in (0, ${longest}] or Infinity`, timeoutMs);
 }
 
 const NO_VALUES = new Float64Array();

@@ -1,8 +1,6 @@
 /**
  * How failures of collectives read: every engine knows what its ranks brought, and says it in these words, so that the
  * same failure has the same text on every rank and on every engine.
- *
- * @module
  */
 
 import { CollectiveError, type CollectiveErrorCode } from "../errors.ts";

@@ -2,8 +2,6 @@
  * An AllReduce from any all-gather that a user has.
  *
  * A short description is gathered before the values. It costs a second round, and makes any plain gather safe.
- *
- * @module
  */
 
 import type { AllReduce, CollectiveOptions, Combine } from "../collectives.ts";

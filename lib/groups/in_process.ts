@@ -3,8 +3,6 @@
  * replicas, and as the model for engines that cross threads and machines.
  *
  * `runRanks` settles when every rank has, and rejects with the error that was thrown first: no task outlives it.
- *
- * @module
  */
 
 import type { ProcessGroup } from "../collectives.ts";

@@ -16,6 +16,7 @@ import { createMemory } from "./mpi/memory.ts";
 import { createOperations } from "./mpi/operations.ts";
 import { createProgress } from "./mpi/requests.ts";
 import { joinWorld } from "./mpi/world.ts";
+import { wrongValue } from "../words.ts";
 
 export { isMpiError, MpiError, type MpiErrorCode } from "./mpi/errors.ts";
 export type { MpiFamily } from "./mpi/launcher.ts";
@@ -199,9 +200,7 @@ function ended(): MpiError {
 
 function checkCode(code: number): void {
   if (Number.isInteger(code) && code >= 1 && code <= 255) return;
-  throw new RangeError(
-    `Cannot abort the MPI group as the exit code must be an integer from 1 to 255: current value is ${code}`,
-  );
+  throw wrongValue("abort the MPI group", "the exit code must be an integer from 1 to 255", code);
 }
 
 /** Lets a process that ends before MPI fail: MPICH's launcher takes an exit code of 0 at its word. */

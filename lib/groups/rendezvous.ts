@@ -1,8 +1,4 @@
-/**
- * Where the ranks of one process meet: matches the n-th call of every rank and settles all of them alike.
- *
- * @module
- */
+/** Where the ranks of one process meet: matches the n-th call of every rank and settles all of them alike. */
 
 import type { CollectiveError } from "../errors.ts";
 import { alarmIn } from "../patience.ts";

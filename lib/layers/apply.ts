@@ -1,8 +1,4 @@
-/**
- * One way to run any layer of a model: local or synchronised, lazy, learning or frozen.
- *
- * @module
- */
+/** One way to run any layer of a model: local or synchronised, lazy, learning or frozen. */
 
 import { checkDevice } from "../check_effects.ts";
 import type { ReduceGroup } from "../collectives.ts";
@@ -11,11 +7,12 @@ import { checkKept } from "../norm/check_call.ts";
 import {
   batchNormForward,
   type ForwardOptions,
-  forwardOverGroup,
+  forwards,
   type SyncForwardOptions,
 } from "../norm/forward.ts";
 import { batchNormInfer, type InferOptions } from "../norm/infer.ts";
 import type { GroupSaved, LocalSaved } from "../norm/normalize.ts";
+import { overGroup } from "../norm/steps.ts";
 import { region } from "../ownership.ts";
 import { type BatchNormState, initBatchNorm } from "../state.ts";
 import { checkTensor, type Tensor } from "../tensor.ts";
@@ -142,10 +139,10 @@ export async function applyLayer<A>(
   const label = `applyLayer ${text(own.kind)} ${quote(name)} C=${text(input?.shape?.[1])} ${
     text(input?.dtype)
   }`;
-  const [{ output, state, saved }] = await forwardOverGroup(
-    [call],
+  const [{ output, state, saved }] = await overGroup(
     { device: effects.device, group },
-    { label, signal },
+    { signal },
+    forwards([call], label),
   );
   // The given layer where nothing changed: not in the call, and not while it waited.
   const fields = layer as unknown as Readonly<Record<string, unknown>>;

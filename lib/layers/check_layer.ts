@@ -1,13 +1,11 @@
 /**
  * Batch norms as parts of a model: plain records that say which batches they take and which group they share statistics
  * with; and what such a record must have, and a batch to be one for it.
- *
- * @module
  */
 
 import { checkStateRecord } from "../check_state.ts";
 import { type BatchNormOptions, type BatchNormState, firstState } from "../state.ts";
-import { shown } from "../words.ts";
+import { shown, wrongKind } from "../words.ts";
 
 /** Which batches a layer takes: of rank 2 or 3, 4, 5, or any rank >= 2. */
 export type LayerKind = "batchNorm1d" | "batchNorm2d" | "batchNorm3d" | "batchNorm";
@@ -146,9 +144,7 @@ export function checkSettings(
   action: string,
 ): void {
   const refuse = (name: string, wanted: string, value: unknown): never => {
-    throw new TypeError(
-      `Cannot ${action} as ${name} must be ${wanted}: current value is ${shown(value)}`,
-    );
+    throw wrongKind(action, `${name} must be ${wanted}`, value);
   };
   if (!isKind(kind)) {
     refuse("kind", '"batchNorm1d", "batchNorm2d", "batchNorm3d" or "batchNorm"', kind);

@@ -3,8 +3,6 @@
  *
  * A conversion never replaces a group: asked for two, it is an error with the layer's path. A layer that stands at
  * several paths stays one, so a choice of some of them is an error as well.
- *
- * @module
  */
 
 import { shown } from "../words.ts";

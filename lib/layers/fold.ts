@@ -1,12 +1,9 @@
-/**
- * Folding: a batch norm's evaluation, put into the weights of the linear layer or convolution before it.
- *
- * @module
- */
+/** Folding: a batch norm's evaluation, put into the weights of the linear layer or convolution before it. */
 
 import { checkHostState } from "../check_state.ts";
 import { invstd } from "../reference/kernels.ts";
 import type { BatchNormState } from "../state.ts";
+import { wrongKind, wrongValue } from "../words.ts";
 
 /** A linear layer or a convolution, on the host. */
 export interface LinearLayer {
@@ -157,22 +154,14 @@ function outputChannels(
 function checkLinear(layer: LinearLayer, action: string): void {
   const { weight, shape } = layer ?? {};
   if (!(weight instanceof Float32Array)) {
-    throw new TypeError(
-      `Cannot ${action} as the layer's weight must be a Float32Array: current value is ${weight}`,
-    );
+    throw wrongKind(action, "the layer's weight must be a Float32Array", weight);
   }
   if (!Array.isArray(shape) || shape.length < 2) {
-    throw new TypeError(
-      `Cannot ${action} as the layer must have a shape of rank >= 2: ` +
-        `current shape is ${Array.isArray(shape) ? `(${shape.join(", ")})` : shape}`,
-    );
+    throw wrongKind(action, "the layer must have a shape of rank >= 2", shape, "shape");
   }
   // Array.from: every() skips the holes of a sparse array.
   if (!Array.from(shape).every((extent) => Number.isSafeInteger(extent) && extent >= 1)) {
-    throw new RangeError(
-      `Cannot ${action} as every extent of the layer must be an integer >= 1: ` +
-        `current shape is (${shape.join(", ")})`,
-    );
+    throw wrongValue(action, "every extent of the layer must be an integer >= 1", shape, "shape");
   }
   if (weight.length !== product(shape)) {
     throw new TypeError(
@@ -191,20 +180,18 @@ function checkInputRank({ shape }: LinearLayer, inputRank: number, action: strin
     );
   }
   if (shape.length === inputRank) return;
-  throw new TypeError(
-    `Cannot ${action} as the layer's weight must have the rank of the batches that it normalizes, ` +
-      `${inputRank}, or its outputs are not their channels, axis 1 (a linear layer over these is a ` +
-      `convolution of shape (out, in, 1)): current shape is (${shape.join(", ")})`,
+  throw wrongKind(
+    action,
+    `the layer's weight must have the rank of the batches that it normalizes, ${inputRank}, or its outputs are not their channels, axis 1 (a linear layer over these is a convolution of shape (out, in, 1))`,
+    shape,
+    "shape",
   );
 }
 
 function checkBias(bias: Float32Array | null, numFeatures: number, action: string): void {
   if (bias === null) return;
   if (!(bias instanceof Float32Array)) {
-    throw new TypeError(
-      `Cannot ${action} as the layer's bias must be a Float32Array or null: ` +
-        `current value is ${bias}`,
-    );
+    throw wrongKind(action, "the layer's bias must be a Float32Array or null", bias);
   }
   if (bias.length !== numFeatures) {
     throw new TypeError(

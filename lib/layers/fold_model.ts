@@ -1,8 +1,4 @@
-/**
- * A whole model for deployment: every batch norm folded into the linear layer or convolution before it.
- *
- * @module
- */
+/** A whole model for deployment: every batch norm folded into the linear layer or convolution before it. */
 
 import { claimsState } from "../check_state.ts";
 import { isTensor } from "../data_parallel/trees.ts";

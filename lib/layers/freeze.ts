@@ -1,8 +1,4 @@
-/**
- * Layers that training leaves as they are, in part or altogether: one, or all of a model.
- *
- * @module
- */
+/** Layers that training leaves as they are, in part or altogether: one, or all of a model. */
 
 import { checkLayer, lazyError } from "./check_layer.ts";
 import type { BatchNormLayer } from "./layer.ts";

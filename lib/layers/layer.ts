@@ -4,8 +4,6 @@
  * A lazy layer's weight begins as 1: with a generator in it, it would be no data, could not travel, and would begin
  * differently on ranks that share the generator. `frozen` and `activation` are fields beside the three that every layer
  * has: what a conversion must not lose.
- *
- * @module
  */
 
 import { checkOptions } from "../check_effects.ts";

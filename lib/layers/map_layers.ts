@@ -1,8 +1,4 @@
-/**
- * Any change to the layers of a model, wherever they stand in it.
- *
- * @module
- */
+/** Any change to the layers of a model, wherever they stand in it. */
 
 import { checkLayer, lazyError } from "./check_layer.ts";
 import type { BatchNormLayer } from "./layer.ts";

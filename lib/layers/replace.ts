@@ -1,11 +1,7 @@
-/**
- * The layers of a model, found and replaced: what every function over a whole model shares.
- *
- * @module
- */
+/** The layers of a model, found and replaced: what every function over a whole model shares. */
 
 import { checkOptions } from "../check_effects.ts";
-import { shown } from "../words.ts";
+import { wrongKind } from "../words.ts";
 import { checkLayer, claimsLayer } from "./check_layer.ts";
 import type { BatchNormLayer, LazyBatchNormLayer } from "./layer.ts";
 import { called, checkFound, checkRecord, type Nodes, nodesOf, withNodes } from "../tree.ts";
@@ -85,7 +81,5 @@ export function checkChoice(
   checkOptions(options, [...others, "only", "allowNone"], action);
   const { only = () => true, allowNone } = options;
   if (typeof only === "function") return { only, allowNone };
-  throw new TypeError(
-    `Cannot ${action} as only must be a function of a path: current value is ${shown(only)}`,
-  );
+  throw wrongKind(action, "only must be a function of a path", only);
 }

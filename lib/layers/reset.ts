@@ -1,8 +1,4 @@
-/**
- * Running statistics that begin anew.
- *
- * @module
- */
+/** Running statistics that begin anew. */
 
 import { checkState, claimsState } from "../check_state.ts";
 import type { Device } from "../device.ts";

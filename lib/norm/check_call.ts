@@ -1,8 +1,4 @@
-/**
- * What a batch norm is checked for before anything is launched.
- *
- * @module
- */
+/** What a batch norm is checked for before anything is launched. */
 
 import { checkState } from "../check_state.ts";
 import type { Device, PassOption } from "../device.ts";
@@ -10,7 +6,7 @@ import { DeviceError } from "../errors.ts";
 import { checkOptions } from "../check_effects.ts";
 import type { BatchNormState } from "../state.ts";
 import { checkTensor, describe, type Describing, type Tensor } from "../tensor.ts";
-import { shown } from "../words.ts";
+import { shown, wrongKind, wrongPair } from "../words.ts";
 
 /** Checks what every function that normalizes is given. */
 export function checkCall<A>(
@@ -34,10 +30,7 @@ export function checkCall<A>(
     );
   }
   if (activation !== undefined && activation !== "relu") {
-    throw new TypeError(
-      `Cannot ${action} as activation must be "relu" or left out: ` +
-        `current value is ${shown(activation)}`,
-    );
+    throw wrongKind(action, 'activation must be "relu" or left out', activation);
   }
   if (activation !== undefined) checkPass(device, "activation", action);
   if (residual === undefined) return;
@@ -72,19 +65,14 @@ export function checkAlike<A>(
     );
   }
   if (tensor.dtype !== dtype) {
-    throw new TypeError(
-      `Cannot ${action} as the ${name}'s dtype must be the input's: ` +
-        `current values are ${tensor.dtype} and ${dtype}`,
-    );
+    throw wrongPair(action, `the ${name}'s dtype must be the input's`, tensor.dtype, dtype);
   }
 }
 
 /** Tells whether a caller gives an array up. */
 export function isDonated(donate: unknown, action: string): boolean {
   if (donate === undefined || typeof donate === "boolean") return donate === true;
-  throw new TypeError(
-    `Cannot ${action} as donate must be true, false or left out: current value is ${shown(donate)}`,
-  );
+  throw wrongKind(action, "donate must be true, false or left out", donate);
 }
 
 /** Checks that what a caller gives up is nothing that the same call borrows. */

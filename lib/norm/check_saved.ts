@@ -1,7 +1,5 @@
 /**
  * What backward is checked for: everything that it is given back of forward may have been freed since, or come from elsewhere.
- *
- * @module
  */
 
 import { checkOptions } from "../check_effects.ts";

@@ -3,8 +3,6 @@
  *
  * An array that is donated is freed on every device, whether or not it was overwritten, so that no program depends on
  * one device. The result is a new handle all the same, so that ownership needs no special case.
- *
- * @module
  */
 
 import { checkDevice } from "../check_effects.ts";

@@ -1,8 +1,6 @@
 /**
  * The reference device: the readable specification that every other device is compared with, on the CPU of any
  * JavaScript runtime.
- *
- * @module
  */
 
 import type { Device, Statistics } from "../device.ts";

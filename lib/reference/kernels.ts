@@ -1,8 +1,4 @@
-/**
- * The formulas of batch normalization as plain loops with float64 arithmetic: what every other device must compute.
- *
- * @module
- */
+/** The formulas of batch normalization as plain loops with float64 arithmetic: what every other device must compute. */
 
 import { extents, type Format } from "../tensor.ts";
 

@@ -1,8 +1,4 @@
-/**
- * Batch norms of Flax (`flax.linen.BatchNorm` and `flax.nnx.BatchNorm`) in and out.
- *
- * @module
- */
+/** Batch norms of Flax (`flax.linen.BatchNorm` and `flax.nnx.BatchNorm`) in and out. */
 
 import type { BatchNormState } from "../../state.ts";
 import {

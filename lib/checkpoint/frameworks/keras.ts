@@ -1,8 +1,4 @@
-/**
- * Batch norms of Keras 3 (`keras.layers.BatchNormalization`) in and out.
- *
- * @module
- */
+/** Batch norms of Keras 3 (`keras.layers.BatchNormalization`) in and out. */
 
 import type { BatchNormState } from "../../state.ts";
 import {

@@ -4,8 +4,6 @@
  *
  * Entries may come in any order, as in the reference implementation; what counts is that the data are covered without
  * gap or overlap.
- *
- * @module
  */
 
 import { countBytes, countElements, DTYPES } from "../dtypes.ts";

@@ -3,8 +3,6 @@
  * depth is fixed by the program and no text can make it recurse.
  *
  * A scanner of our own, since `JSON.parse` neither tells of a name that occurs twice nor where something is wrong.
- *
- * @module
  */
 
 import { quote } from "../../words.ts";

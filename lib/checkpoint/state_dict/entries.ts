@@ -1,12 +1,8 @@
-/**
- * Which entries a model has in a state dict, in PyTorch's names and order.
- *
- * @module
- */
+/** Which entries a model has in a state dict, in PyTorch's names and order. */
 
 import type { Device } from "../../device.ts";
 import { checkFound, placesOf } from "../../tree.ts";
-import { quote, shown } from "../../words.ts";
+import { quote, shown, wrongKind } from "../../words.ts";
 import { claimsNode, type Part, partOf } from "./nodes.ts";
 
 /** A name in a state dict, and what it names. */
@@ -98,10 +94,7 @@ function checkNames(
 
 function checkName(name: unknown, own: string, action: string): string {
   if (typeof name === "string") return name;
-  throw new TypeError(
-    `Cannot ${action} as rename must return a name for ${quote(own)}: ` +
-      `current value is ${shown(name)}`,
-  );
+  throw wrongKind(action, `rename must return a name for ${quote(own)}`, name);
 }
 
 function suffixesOf<A>({ slots, counter }: Part<A>): readonly [string, number | "counter"][] {

@@ -1,8 +1,4 @@
-/**
- * Which entries of a state dict fit into which nodes of a model.
- *
- * @module
- */
+/** Which entries of a state dict fit into which nodes of a model. */
 
 import { fromRowMajor } from "../../row_major.ts";
 import { DTYPES } from "../dtypes.ts";

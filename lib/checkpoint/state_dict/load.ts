@@ -3,8 +3,6 @@
  *
  * A version is one number for the whole dict, as safetensors keeps none; with null a counter may be missing and stays
  * the model's own, as in PyTorch. Two names of one node that differ are an error, where PyTorch lets the last one win.
- *
- * @module
  */
 
 import type { Device } from "../../device.ts";
@@ -16,7 +14,7 @@ import { compare, type Found, type Mismatch, sameValue } from "./fit.ts";
 import type { Part, Slot } from "./nodes.ts";
 import { checkStored, entriesOf } from "../given.ts";
 import type { StateDict, StoredArray } from "../stored_array.ts";
-import { quote, shown } from "../../words.ts";
+import { quote, shown, wrongKind, wrongValue } from "../../words.ts";
 
 /** Options of {@linkcode fromStateDict}. */
 export interface FromStateDictOptions extends StateDictOptions {
@@ -214,9 +212,7 @@ function givenDict(dict: unknown): StateDict {
   const given = new Map<string, StoredArray>();
   for (const [name, array] of entriesOf(dict, "it", ACTION)) {
     if (typeof name !== "string") {
-      throw new TypeError(
-        `Cannot ${ACTION} as every name must be a string: current value is ${shown(name)}`,
-      );
+      throw wrongKind(ACTION, "every name must be a string", name);
     }
     checkStored(array, `entry ${shown(name)}`, ACTION);
     given.set(name, array);
@@ -226,8 +222,5 @@ function givenDict(dict: unknown): StateDict {
 
 function checkVersion(version: unknown): void {
   if (version === null || version === 1 || version === 2) return;
-  throw new RangeError(
-    `Cannot ${ACTION} as version must be 1, 2, or null where none was kept: ` +
-      `current value is ${shown(version)}`,
-  );
+  throw wrongValue(ACTION, "version must be 1, 2, or null where none was kept", version);
 }

@@ -1,8 +1,4 @@
-/**
- * The nodes of a model that have arrays, taken apart and put together again.
- *
- * @module
- */
+/** The nodes of a model that have arrays, taken apart and put together again. */
 
 import { claimsArray, isTensor } from "../../data_parallel/trees.ts";
 import type { Device } from "../../device.ts";

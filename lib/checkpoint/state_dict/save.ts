@@ -1,8 +1,4 @@
-/**
- * Whole models as named arrays on the host.
- *
- * @module
- */
+/** Whole models as named arrays on the host. */
 
 import { type Leaf, readBack } from "../../data_parallel/trees.ts";
 import type { Device } from "../../device.ts";

@@ -1,8 +1,6 @@
 /**
  * Whether all ranks are about to do the same: one small MAX reduction of what each wants and of its negative, after
  * which all ranks know alike; and the texts, for when they are not.
- *
- * @module
  */
 
 import type { Saying } from "../failures.ts";

@@ -1,8 +1,4 @@
-/**
- * One rank's call, from the place in line to the result.
- *
- * @module
- */
+/** One rank's call, from the place in line to the result. */
 
 import type { CollectiveError } from "../../errors.ts";
 import type { Request } from "../engine.ts";

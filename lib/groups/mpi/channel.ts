@@ -1,8 +1,4 @@
-/**
- * The operations on one communicator, one at a time and none of them waiting.
- *
- * @module
- */
+/** The operations on one communicator, one at a time and none of them waiting. */
 
 import { handles, ints, type Library } from "./library.ts";
 import { type Place, placeIn } from "./sub_groups.ts";

@@ -1,8 +1,4 @@
-/**
- * One rank's end of an MPI communicator: one call at a time, in program order, until the group breaks.
- *
- * @module
- */
+/** One rank's end of an MPI communicator: one call at a time, in program order, until the group breaks. */
 
 import type { CollectiveError } from "../../errors.ts";
 import { awakeClock, paceOf } from "../../patience.ts";

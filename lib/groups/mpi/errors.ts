@@ -1,8 +1,4 @@
-/**
- * What can go wrong with MPI itself, as opposed to a collective.
- *
- * @module
- */
+/** What can go wrong with MPI itself, as opposed to a collective. */
 
 /**
  * What MPI could not do:

@@ -1,8 +1,6 @@
 /**
  * Long arrays that a function of the program folds: by one rank after the other, so that none ever has those of all. MPI
  * would not cut them either, and gathers them on one rank instead.
- *
- * @module
  */
 
 import type { Combine } from "../../collectives.ts";

@@ -1,8 +1,4 @@
-/**
- * Who started this process: read from the variables that launchers leave in the environment.
- *
- * @module
- */
+/** Who started this process: read from the variables that launchers leave in the environment. */
 
 import { MpiError } from "./errors.ts";
 

@@ -3,8 +3,6 @@
  *
  * Every handle is passed as `usize`: Open MPI's are addresses, MPICH's are ints, which a C function reads from the
  * lower half of the register.
- *
- * @module
  */
 
 import { messageOf } from "../failures.ts";

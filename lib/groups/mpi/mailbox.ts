@@ -1,8 +1,6 @@
 /**
  * Messages between ranks outside of the collectives, for when these have come to a halt: small, of a fixed size, sent
  * without waiting for anybody.
- *
- * @module
  */
 
 import type { PlainFailure } from "../failures.ts";

@@ -1,8 +1,6 @@
 /**
  * Memory for MPI to read and write: used again and again, since memory that was never touched costs more than what MPI
  * does with it.
- *
- * @module
  */
 
 /** The memory of a process. */

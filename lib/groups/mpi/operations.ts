@@ -1,8 +1,6 @@
 /**
  * Reductions by functions of the program: an MPI operation calls them back, on a datatype that is a whole vector, so
  * that MPI cannot cut it.
- *
- * @module
  */
 
 import type { Combine } from "../../collectives.ts";

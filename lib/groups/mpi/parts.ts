@@ -1,8 +1,4 @@
-/**
- * What a rank brings to a call, in the memory that MPI works on, and what it gets.
- *
- * @module
- */
+/** What a rank brings to a call, in the memory that MPI works on, and what it gets. */
 
 import { combineMoments, sum } from "../../moments.ts";
 import { checkContribution } from "../contributions.ts";

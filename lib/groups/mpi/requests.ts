@@ -1,8 +1,4 @@
-/**
- * When to look whether MPI is done: at once, between turns of the event loop, or after a sleep on another thread.
- *
- * @module
- */
+/** When to look whether MPI is done: at once, between turns of the event loop, or after a sleep on another thread. */
 
 import type { Library } from "./library.ts";
 

@@ -4,8 +4,6 @@
  * Whoever finds the group broken asks all others (query), who stop where they are and, if they are in a call, answer
  * where they stand (present). Once all have answered, or after a moment, the asking rank says what all reject with
  * (verdict). Of several that ask at once the lowest leads. Ranks that come later find question and verdict waiting.
- *
- * @module
  */
 
 import type { CollectiveError } from "../../errors.ts";

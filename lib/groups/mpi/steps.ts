@@ -2,8 +2,6 @@
  * What happens in a call when its turn has come and its values are there: the ranks agree, then the values move.
  *
  * Steps yield whenever they have started something: how it is waited for is their caller's business.
- *
- * @module
  */
 
 import { CollectiveError } from "../../errors.ts";

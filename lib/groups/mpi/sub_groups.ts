@@ -1,8 +1,4 @@
-/**
- * Communicators of sub-groups.
- *
- * @module
- */
+/** Communicators of sub-groups. */
 
 import { handles, ints, type Library } from "./library.ts";
 

@@ -1,8 +1,4 @@
-/**
- * The beginning and the end of MPI in a process.
- *
- * @module
- */
+/** The beginning and the end of MPI in a process. */
 
 import { MpiError } from "./errors.ts";
 import type { Launcher } from "./launcher.ts";
