@@ -10,7 +10,7 @@ import { DTYPES } from "./dtypes.ts";
 import { type Piece, piecesOf, textsOf } from "./safetensors/arguments.ts";
 import { LONGEST_HEADER, METADATA, readHeader } from "./safetensors/header.ts";
 import type { StateDict, StoredArray } from "./stored_array.ts";
-import { wrongKind } from "../words.ts";
+import { wrongKind, wrongValue } from "../words.ts";
 
 /** What a safetensors file holds. */
 export interface Safetensors {
@@ -132,10 +132,8 @@ function headerOf(
   const plain = new TextEncoder().encode(text);
   const header = new Uint8Array(Math.ceil(plain.length / 8) * 8).fill(0x20);
   if (header.length > LONGEST_HEADER) {
-    throw new RangeError(
-      `Cannot write the safetensors file as its header must have at most ${LONGEST_HEADER} bytes: ` +
-        `current value is ${header.length}`,
-    );
+    const wanted = `its header must have at most ${LONGEST_HEADER} bytes`;
+    throw wrongValue("write the safetensors file", wanted, header.length);
   }
   header.set(plain);
   return header;

@@ -6,14 +6,13 @@ import type { Device } from "../device.ts";
 import { region } from "../ownership.ts";
 import { fromRowMajor, toRowMajor } from "../row_major.ts";
 import { type BatchNormState, stateFromHost, stateToHost } from "../state.ts";
-import { type Tensor, tensor, tensorLike, toArray } from "../tensor.ts";
-import { quote, shown } from "../words.ts";
-import { lazyError, ranksOf } from "./check_layer.ts";
-import { folded, type FoldedLayer, type LinearLayer } from "./fold.ts";
+import { type Tensor, tensor, toArray } from "../tensor.ts";
+import { quote, shown, wrongKind } from "../words.ts";
+import { type AnyLayer, claimsLayer, lazyError, ranksOf } from "./check_layer.ts";
+import { folded, type LinearLayer } from "./fold.ts";
 import { type BatchNormLayer, withState } from "./layer.ts";
 import { called, nodesOf, placesOf } from "../tree.ts";
-import { type AnyLayer, checkChoice, isLayer, type LayerChoice } from "./replace.ts";
-import { layersOf, replaceNodes } from "./replace.ts";
+import { checkChoice, type LayerChoice, layersOf, replaceNodes } from "./replace.ts";
 
 /** Options of {@linkcode foldModel}. */
 export interface FoldModelOptions extends LayerChoice {
@@ -80,26 +79,24 @@ export async function foldModel<A, T>(
   model: T,
   options: FoldModelOptions,
 ): Promise<T> {
-  const { only } = checkChoice(options, ACTION, ["into", "inputRank"]);
-  if (typeof options.into !== "function") {
-    throw new TypeError(
-      `Cannot ${ACTION} as into must be a function from a batch norm's path to that of the layer ` +
-        `before it: current value is ${shown(options.into)}`,
-    );
+  const { only, into, inputRank } = checkChoice(options, ACTION, ["into", "inputRank"]);
+  if (typeof into !== "function") {
+    const wanted =
+      "into must be a function from a batch norm's path to that of the layer before it";
+    throw wrongKind(ACTION, wanted, into);
   }
-  if (options.inputRank !== undefined && typeof options.inputRank !== "function") {
-    throw new TypeError(
-      `Cannot ${ACTION} as inputRank must be a function from a batch norm's path to the rank of its ` +
-        `batches: current value is ${shown(options.inputRank)}`,
-    );
+  if (inputRank !== undefined && typeof inputRank !== "function") {
+    const wanted =
+      "inputRank must be a function from a batch norm's path to the rank of its batches";
+    throw wrongKind(ACTION, wanted, inputRank);
   }
   layersOf<A>(model, ACTION, options);
   const nodes = nodesOf(model, isNode<A>, ACTION);
-  const pairs = pairsOf<A>(model, only, options.into);
+  const pairs = pairsOf<A>(model, only, into);
   return await region(device, async (scope) => {
     const replacements = new Map<object, object>(
       (await Promise.all(
-        [...pairs.values()].map((pair) => foldPair(scope, pair, options.inputRank)),
+        [...pairs.values()].map((pair) => foldPair(scope, pair, inputRank)),
       )).flat(),
     );
     return replaceNodes<T, Node<A>>(
@@ -113,9 +110,10 @@ export async function foldModel<A, T>(
 }
 
 type Node<A> = AnyLayer<A> | LinearNode<A>;
+type Part<A> = Tensor<A> | A | Float32Array;
 
 function isNode<A>(value: object): value is Node<A> {
-  return isLayer<A>(value) || isLinear<A>(value);
+  return claimsLayer<A>(value) || isLinear<A>(value);
 }
 
 function isLinear<A>(value: object): value is LinearNode<A> {
@@ -142,12 +140,12 @@ function pairsOf<A>(
   const places = new Map(placesOf(model, isNode<A>, ACTION).map(([node, path]) => [path, node]));
   const pairs = new Map<string, Pair<A>>();
   for (const [path, layer] of places) {
-    if (!isLayer<A>(layer) || !only(path)) continue;
+    if (!claimsLayer<A>(layer) || !only(path)) continue;
     const here = `${ACTION} at ${called(path)}`;
     if (layer.state === null) throw lazyError(layer, here);
     const before = into(path);
     const linear = places.get(before);
-    if (linear === undefined || isLayer<A>(linear)) {
+    if (linear === undefined || claimsLayer<A>(linear)) {
       throw new TypeError(
         `Cannot ${here} as into must tell the path of a layer { weight, bias }: current path is ` +
           `${shown(before)}, those that there are begin with ${
@@ -185,17 +183,27 @@ async function foldPair<A>(
   { layer, path, linear }: Pair<A>,
   inputRank: FoldModelOptions["inputRank"],
 ): Promise<readonly (readonly [old: object, node: object])[]> {
-  const [state, host] = await Promise.all([
+  const { weight, bias, shape = [], transposed } = linear;
+  const [state, ownWeight, ownBias] = await Promise.all([
     stateToHost(device, layer.state),
-    toHost(device, linear),
+    toHost(device, weight),
+    bias === null ? null : toHost(device, bias),
   ]);
+  const onHost = weight instanceof Float32Array;
+  const extents = onHost ? shape : weight.shape;
+  const host = { weight: ownWeight, shape: extents, bias: ownBias, transposed };
   const here = `${ACTION} at ${called(path)}`;
   const rank = rankBehind(host, layer, () => inputRank?.(path), here);
   const both = folded(state, host, rank, here);
-  return [
-    [layer, withState<A, typeof layer>(layer, stateFromHost(device, identityLike(state)))],
-    [linear, fromHost(device, linear, both)],
-  ];
+  const place = bias ?? (onHost ? both.bias : null);
+  const offset = both.bias as Values;
+  const node = Object.freeze({
+    ...linear,
+    weight: partLike(device, weight, both.weight as Values),
+    bias: place === null ? device.upload(offset) : partLike(device, place, offset),
+  });
+  const identity = stateFromHost(device, identityLike(state));
+  return [[layer, withState<A, typeof layer>(layer, identity)], [linear, node]];
 }
 
 /** The rank of a batch norm's batches: its kind's, or a convolution's, or else what its user tells. */
@@ -205,7 +213,7 @@ function rankBehind(
   told: () => number | undefined,
   here: string,
 ): number {
-  const { least, most } = ranksOf(layer);
+  const [least, most] = ranksOf(layer);
   // A convolution's outputs are axis 1 of batches of its own rank, and it takes no others.
   if (least === most || shape.length > 2) return Math.min(Math.max(shape.length, least), most);
   const rank = told();
@@ -223,59 +231,19 @@ function identityLike(state: BatchNormState<Float32Array>): BatchNormState<Float
   return { ...state, ...statistics, eps: 0, weight: null, bias: null };
 }
 
-async function toHost<A>(
-  device: Device<A>,
-  { weight, bias, shape = [], transposed }: LinearNode<A>,
-): Promise<LinearLayer> {
-  const offset = await biasToHost(device, bias);
-  if (weight instanceof Float32Array) return { weight, shape, bias: offset, transposed };
-  const rows = toRowMajor(await toArray(device, weight), weight);
-  return { weight: rows, shape: weight.shape, bias: offset, transposed };
+/** The numbers of a layer's weight or bias in row-major order. */
+async function toHost<A>(device: Device<A>, part: Part<A>): Promise<Float32Array> {
+  if (part instanceof Float32Array) return part;
+  if (!isTensor(part as object)) return await device.download(part as A);
+  return toRowMajor(await toArray(device, part as Tensor<A>), part as Tensor<A>);
 }
 
-async function biasToHost<A>(
-  device: Device<A>,
-  bias: LinearNode<A>["bias"],
-): Promise<Float32Array | null> {
-  if (bias === null || bias instanceof Float32Array) return bias as Float32Array | null;
-  return await (isTensor(bias as object)
-    ? toArray(device, bias as Tensor<A>)
-    : device.download(bias as A));
-}
-
-/** A linear layer of other numbers, each where and as the old one was. */
-function fromHost<A>(
-  device: Device<A>,
-  linear: LinearNode<A>,
-  { weight, bias }: FoldedLayer,
-): LinearNode<A> {
-  const { weight: old, bias: oldBias } = linear;
-  const onHost = old instanceof Float32Array;
-  const like = (tensorOf: Tensor<A>) => {
-    const { shape, dtype, format } = tensorOf;
-    return tensor(device, fromRowMajor(weight as Values, tensorOf), shape, { dtype, format });
-  };
-  const values = onHost ? weight : like(old);
-  return Object.freeze({
-    ...linear,
-    weight: values,
-    bias: biasLike(device, oldBias, onHost, bias),
-  });
+/** Other numbers, where and as a layer's own were. */
+function partLike<A>(device: Device<A>, old: Part<A>, values: Values): Part<A> {
+  if (old instanceof Float32Array) return values;
+  if (!isTensor(old as object)) return device.upload(values, device.describe(old as A).dtype);
+  const { shape, dtype, format } = old as Tensor<A>;
+  return tensor(device, fromRowMajor(values, { shape, format }), shape, { dtype, format });
 }
 
 type Values = Float32Array<ArrayBuffer>;
-
-function biasLike<A>(
-  device: Device<A>,
-  old: LinearNode<A>["bias"],
-  onHost: boolean,
-  values: Float32Array,
-): LinearNode<A>["bias"] {
-  if (old instanceof Float32Array || (old === null && onHost)) return values;
-  if (old === null) return device.upload(values);
-  if (isTensor(old as object)) {
-    const like = old as Tensor<A>;
-    return tensorLike(like, device.upload(values, like.dtype));
-  }
-  return device.upload(values, device.describe(old as A).dtype);
-}

@@ -56,18 +56,6 @@ export interface Framework {
   readonly names: Readonly<Record<"weight" | "bias" | "runningMean" | "runningVar", string>>;
 }
 
-/** What the way out takes of a state. */
-export interface Exported {
-  readonly weight: Float32Array | null;
-  readonly bias: Float32Array | null;
-  readonly runningMean: Float32Array;
-  readonly runningVar: Float32Array;
-  /** Weight of the OLD value. */
-  readonly momentum: number;
-  readonly epsilon: number;
-  readonly axis: number;
-}
-
 /** Makes a state of another framework's vectors and settings. */
 export function importBatchNorm(
   weights: object,
@@ -82,7 +70,12 @@ export function importBatchNorm(
   checkInteger(numBatchesTracked, "numBatchesTracked", action, 0);
   const format = formatOf(axis, rank, action);
   const given = (weights ?? {}) as Readonly<Record<string, unknown>>;
-  checkNames(given, Object.values(names), action);
+  // A vector under another name would be left out without a word.
+  const known: readonly string[] = Object.values(names);
+  const other = Object.keys(given).find((name) => !known.includes(name));
+  if (other !== undefined) {
+    throw wrongKind(action, `its vectors must be named ${known.join(", ")}`, other, "name");
+  }
   const { [names.runningMean]: mean } = given;
   checkFloat32(mean, names.runningMean, action);
   const numFeatures = mean.length;
@@ -115,12 +108,12 @@ export function importBatchNorm(
   return Object.freeze({ state, format });
 }
 
-/** Takes of a state what another framework wants. */
+/** Takes of a state what another framework wants; momentum is the weight of the OLD value. */
 export function exportBatchNorm(
   state: BatchNormState<Float32Array>,
   options: ExportBatchNormOptions,
   { called }: Framework,
-): Exported {
+) {
   const action = `convert the batch norm to ${called}`;
   checkHostState(state, action);
   const count = checkCount(options, action);
@@ -153,13 +146,10 @@ export function exportBatchNorm(
  * weights in [0.5, 1] that is exact, so they come back too.
  */
 export function complement(weight: number): number {
+  // Float64 is within 2^-54 of any decimal in [0, 1], subtracting adds as much again: far less than 15 places show.
+  const oneLess = (share: number) => Number((1 - share).toFixed(15));
   const decimal = oneLess(weight);
   return oneLess(decimal) === weight ? decimal : 1 - weight;
-}
-
-/** Float64 is within 2^-54 of any decimal in [0, 1], subtracting adds as much again: far less than 15 places show. */
-function oneLess(weight: number): number {
-  return Number((1 - weight).toFixed(15));
 }
 
 /** Each value times a fraction of integers, in float64 and rounded once; a copy where there is no count. */
@@ -171,13 +161,6 @@ function scaled(
   if (count === null) return Float32Array.from(variance);
   const [over, under] = factor(count);
   return variance.map((value) => value * over / under);
-}
-
-/** A vector under another name would be left out without a word. */
-function checkNames(given: object, names: readonly string[], action: string): void {
-  const other = Object.keys(given).find((name) => !names.includes(name));
-  if (other === undefined) return;
-  throw wrongKind(action, `its vectors must be named ${names.join(", ")}`, other, "name");
 }
 
 function checkCount(options: ExportBatchNormOptions | undefined, action: string): number | null {
@@ -201,8 +184,8 @@ function formatOf(given: unknown, rank: number | undefined, action: string): For
     );
   }
   if (rank !== undefined) checkInteger(rank, "rank", action, 2);
+  if (axis === -1 || (axis !== 1 && axis + 1 === rank)) return "channelsLast";
   if (axis === 1 || (rank !== undefined && axis === 1 - rank)) return "channelsFirst";
-  if (axis === -1 || axis + 1 === rank) return "channelsLast";
   throw new RangeError(
     `Cannot ${action} as axis must be 1, or -1 or rank - 1 for the last: current value is ${axis} ` +
       `with ${rank === undefined ? "no rank given" : `rank ${rank}`}`,

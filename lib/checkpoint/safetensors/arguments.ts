@@ -22,7 +22,10 @@ export function piecesOf(tensors: unknown): Piece[] {
     if (name === METADATA) {
       throw wrongValue(ACTION, "a tensor must have another name than that of the metadata", name);
     }
-    return pieceOf(name, array);
+    checkStored(array, `tensor ${quote(name)}`, ACTION);
+    const { dtype, shape, data } = array;
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    return { name, dtype, shape, bytes };
   });
 }
 
@@ -43,15 +46,4 @@ function checkText(text: unknown, what: string): asserts text is string {
   if (/\p{Surrogate}/u.test(text)) {
     throw wrongValue(ACTION, `${what} must have no lone surrogate`, text);
   }
-}
-
-function pieceOf(name: string, array: unknown): Piece {
-  checkStored(array, `tensor ${quote(name)}`, ACTION);
-  const { dtype, shape, data } = array;
-  return {
-    name,
-    dtype,
-    shape,
-    bytes: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
-  };
 }

@@ -48,7 +48,12 @@ export function contentsOf<A>(
   options: StateDictOptions = {},
 ): Contents<A> {
   const { prefix = "", rename = (name) => name, only = () => true, allowNone = false } = options;
-  checkNames({ prefix, rename, only }, action);
+  if (typeof prefix !== "string" || typeof rename !== "function" || typeof only !== "function") {
+    throw new TypeError(
+      `Cannot ${action} as prefix must be a text, rename and only functions: ` +
+        `current values are ${shown(prefix)}, ${shown(rename)} and ${shown(only)}`,
+    );
+  }
   const isNode = (value: object): value is object => device.owns(value) || claimsNode(value);
   const parts = new Map<object, Part<A>>();
   const entries = new Map<string, Entry<A>>();
@@ -62,14 +67,18 @@ export function contentsOf<A>(
     parts.set(node, part);
     for (const [suffix, slot] of suffixesOf(part)) {
       const own = [path, suffix].filter((text) => text !== "").join(".");
-      const name = prefix + checkName(rename(own), own, action);
+      const renamed: unknown = rename(own);
+      if (typeof renamed !== "string") {
+        throw wrongKind(action, `rename must return a name for ${quote(own)}`, renamed);
+      }
+      const name = prefix + renamed;
       const other = entries.get(name);
       if (other !== undefined && other.part !== part) {
         throw new TypeError(
-          `Cannot ${action} as every entry must have a name of its own: current name ` +
-            `${
-              quote(name)
-            } is that of two nodes, so a key is empty or has a dot in it, or rename made two names one`,
+          `Cannot ${action} as every entry must have a name of its own: current name ${
+            quote(name)
+          } ` +
+            `is that of two nodes, so a key is empty or has a dot in it, or rename made two names one`,
         );
       }
       entries.set(name, { name, part, slot });
@@ -79,27 +88,9 @@ export function contentsOf<A>(
   return { nodes, parts: [...parts.values()], entries: [...entries.values()] };
 }
 
-function checkNames(
-  { prefix, rename, only }: Required<Omit<StateDictOptions, "allowNone">>,
-  action: string,
-): void {
-  if (typeof prefix === "string" && typeof rename === "function" && typeof only === "function") {
-    return;
-  }
-  throw new TypeError(
-    `Cannot ${action} as prefix must be a text, rename and only functions: ` +
-      `current values are ${shown(prefix)}, ${shown(rename)} and ${shown(only)}`,
-  );
-}
-
-function checkName(name: unknown, own: string, action: string): string {
-  if (typeof name === "string") return name;
-  throw wrongKind(action, `rename must return a name for ${quote(own)}`, name);
-}
-
-function suffixesOf<A>({ slots, counter }: Part<A>): readonly [string, number | "counter"][] {
-  return [
-    ...slots.map(({ suffix }, i): [string, number] => [suffix, i]),
-    ...(counter === null ? [] : [[COUNTER, "counter"] as [string, "counter"]]),
-  ];
+function suffixesOf<A>(
+  { slots, counter }: Part<A>,
+): readonly (readonly [string, Entry<A>["slot"]])[] {
+  const vectors = slots.map(({ suffix }, i) => [suffix, i] as const);
+  return counter === null ? vectors : [...vectors, [COUNTER, "counter"]];
 }

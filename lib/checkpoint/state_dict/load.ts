@@ -95,11 +95,12 @@ export function fromStateDict<A, T>(
   dict: StateDict | Readonly<Record<string, StoredArray>>,
   options: FromStateDictOptions = {},
 ): LoadedModel<T> {
-  const { strict = true, version = null } = options;
-  checkVersion(version);
+  const { strict = true, version = null, prefix = "" } = options;
+  if (version !== null && version !== 1 && version !== 2) {
+    throw wrongValue(ACTION, "version must be 1, 2, or null where none was kept", version);
+  }
   const all = givenDict(dict);
   const { nodes, entries } = contentsOf(device, model, ACTION, options);
-  const { prefix = "" } = options;
   const given = new Map([...all].filter(([name]) => name.startsWith(prefix)));
   const { found, mismatches, ...names } = compare(entries, given, version);
   const wrong = strict ? names : { missing: [], unexpected: [] };
@@ -122,19 +123,15 @@ function made<A>(
   device: Device<A>,
   found: ReadonlyMap<Part<A>, Found>,
 ): readonly (readonly [old: object, node: object])[] {
-  const plans = [...found].map(([part, { vectors, counter, channels }]) => {
-    const first = channels === null ? undefined : part.first?.(channels);
-    return { part, values: vectors.map((own, i) => own ?? first?.[i] ?? null), counter, channels };
-  });
-  if (plans.length === 0) return [];
+  if (found.size === 0) return [];
   return region(device, (scope) => {
     const arrays = batch(scope, (d) => {
       const upload = sharing(d);
-      return plans.map(({ part: { slots }, values }) =>
-        slots.map((slot, i) => upload(slot, values[i]))
+      return [...found].map(([{ slots }, { vectors }]) =>
+        slots.map((slot, i) => upload(slot, vectors[i]))
       );
     });
-    return plans.map(({ part: { node, rebuild }, counter, channels }, i) =>
+    return [...found].map(([{ node, rebuild }, { counter, channels }], i) =>
       [node, rebuild({ arrays: arrays[i], counter, channels })] as const
     );
   });
@@ -218,9 +215,4 @@ function givenDict(dict: unknown): StateDict {
     given.set(name, array);
   }
   return given;
-}
-
-function checkVersion(version: unknown): void {
-  if (version === null || version === 1 || version === 2) return;
-  throw wrongValue(ACTION, "version must be 1, 2, or null where none was kept", version);
 }

@@ -2,13 +2,8 @@
 
 import { claimsArray, isTensor } from "../../data_parallel/trees.ts";
 import type { Device } from "../../device.ts";
-import { checkLayer, claimsLayer } from "../../layers/check_layer.ts";
-import {
-  type BatchNormLayer,
-  isLazy,
-  type LazyBatchNormLayer,
-  withState,
-} from "../../layers/layer.ts";
+import { type AnyLayer, checkLayer, claimsLayer } from "../../layers/check_layer.ts";
+import { type LazyBatchNormLayer, withState } from "../../layers/layer.ts";
 import { called, checkRecord } from "../../tree.ts";
 import { checkState, claimsState } from "../../check_state.ts";
 import { type BatchNormState, firstState } from "../../state.ts";
@@ -85,9 +80,7 @@ export function partOf<A>(
     if (ArrayBuffer.isView(node)) return hostPart(node, here);
     if (device.owns(node) || claimsArray(node)) return arrayPart(device, node as A, here);
     checkRecord(node, here);
-    if (claimsLayer(node)) {
-      return layerPart(device, node as BatchNormLayer<A> | LazyBatchNormLayer, here);
-    }
+    if (claimsLayer<A>(node)) return layerPart(device, node, here);
     if (isTensor(node)) return tensorPart(device, node as Tensor<A>, here);
     checkState(device, node as BatchNormState<A>, here);
     return statePart(node as BatchNormState<A>, (state) => state);
@@ -98,10 +91,13 @@ export function partOf<A>(
 /** What is in a node, wherever that stands. */
 type Inside<A> = Omit<Part<A>, "node" | "path">;
 
+/** A node that is nothing but one array. */
+const ONE = { counter: null, first: null };
+
 function arrayPart<A>(device: Device<A>, array: A, here: string): Inside<A> {
   const { length, dtype } = describe(device, array, here, "the array");
   return {
-    ...{ counter: null, first: null },
+    ...ONE,
     slots: [{ ...vector(""), array, shape: [length], dtype }],
     rebuild: ({ arrays: [other] }) => other as object,
   };
@@ -115,7 +111,7 @@ function hostPart<A>(values: ArrayBufferView, here: string): Inside<A> {
     );
   }
   return {
-    ...{ counter: null, first: null },
+    ...ONE,
     slots: [{ ...vector(""), array: null, host: values, shape: [values.length] }],
     rebuild: ({ arrays: [other] }) => other as Float32Array,
   };
@@ -125,7 +121,7 @@ function tensorPart<A>(device: Device<A>, tensor: Tensor<A>, here: string): Insi
   checkTensor(device, tensor, here);
   const { data, shape, dtype, format } = tensor;
   return {
-    ...{ counter: null, first: null },
+    ...ONE,
     slots: [{ suffix: "", array: data, host: null, shape, dtype, format }],
     rebuild: ({ arrays: [other] }) =>
       Object.freeze({ ...tensor, data: other, shape: Object.freeze([...shape]) }),
@@ -134,12 +130,12 @@ function tensorPart<A>(device: Device<A>, tensor: Tensor<A>, here: string): Insi
 
 function layerPart<A>(
   device: Device<A>,
-  layer: BatchNormLayer<A> | LazyBatchNormLayer,
+  layer: AnyLayer<A>,
   here: string,
 ): Inside<A> {
   checkLayer(layer, here);
   const rebuild = (state: BatchNormState<A>) => withState<A, typeof layer>(layer, state);
-  if (isLazy(layer)) return lazyPart(layer, rebuild, here);
+  if (layer.state === null) return lazyPart(layer, rebuild, here);
   checkState(device, layer.state, here);
   return statePart(layer.state, rebuild);
 }

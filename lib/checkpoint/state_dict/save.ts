@@ -79,7 +79,9 @@ export async function toStateDict<A>(
     const arrays = slots.map((leaf) =>
       stored(leaf.host ?? toRowMajor(values.slice(at, at += leaf.length), leaf), leaf)
     );
-    return [part, { arrays, counter: storedCounter(part.counter ?? 0) }];
+    const data = BigInt64Array.of(BigInt(part.counter ?? 0));
+    const counter: StoredArray = Object.freeze({ dtype: "I64", shape: Object.freeze([]), data });
+    return [part, { arrays, counter }];
   }));
   return new Map(entries.map(({ name, part, slot }) => {
     const { arrays, counter } = storedOf.get(part)!;
@@ -114,9 +116,4 @@ function stored(
       ? { dtype: "F32", shape, data }
       : { dtype: "F16", shape, data: Uint16Array.from(data, toHalf) },
   );
-}
-
-function storedCounter(counter: number): StoredArray {
-  const data = BigInt64Array.of(BigInt(counter));
-  return Object.freeze({ dtype: "I64", shape: Object.freeze([]), data });
 }
