@@ -8,7 +8,7 @@ import { exchangeBy } from "../exchange.ts";
 import { region } from "../ownership.ts";
 import { checkWire } from "../wire.ts";
 import { attempt } from "./attempt.ts";
-import { digest, fromWords, wordsOf } from "./bits.ts";
+import { digest, fromWords, wordsOf } from "../bits.ts";
 import { type Flat, flatten, readBack, uploadLike } from "./trees.ts";
 import { wrongValue } from "../words.ts";
 

@@ -8,7 +8,7 @@ import type { Device } from "../device.ts";
 import { checkTensor, describe, type DType, type Tensor, tensorLike } from "../tensor.ts";
 import { called, type Child, copierOf, fold, GETTER } from "../tree.ts";
 import { shown } from "../words.ts";
-import { digest } from "./bits.ts";
+import { digest } from "../bits.ts";
 
 /** An array in a tree. */
 export interface Leaf<A> {

@@ -15,7 +15,7 @@ import { type Library, openLibrary } from "./mpi/library.ts";
 import { createMemory } from "./mpi/memory.ts";
 import { createOperations } from "./mpi/operations.ts";
 import { createProgress } from "./mpi/requests.ts";
-import { joinWorld } from "./mpi/world.ts";
+import { joinWorld } from "./mpi/communicators.ts";
 import { wrongValue } from "../words.ts";
 
 export { isMpiError, MpiError, type MpiErrorCode } from "./mpi/errors.ts";
@@ -112,9 +112,9 @@ export function mpiGroup(options: MpiOptions = {}): MpiGroup {
   const launcher = findLauncher();
   const library = openLibrary(path, launcher);
   const finished = guardEnd();
-  const { comm, localRank, localSize } = join(library, launcher, checked, finished);
+  const { comm, onHost } = join(library, launcher, checked, finished);
   // Open MPI gives way to other processes when its launcher has seen that there are too many; MPICH never does.
-  const crowded = library.family === "MPICH" && localSize > navigator.hardwareConcurrency;
+  const crowded = library.family === "MPICH" && onHost.worldSize > navigator.hardwareConcurrency;
   const memory = createMemory();
   const session: Session = {
     library,
@@ -132,8 +132,8 @@ export function mpiGroup(options: MpiOptions = {}): MpiGroup {
     ...group,
     family: library.family,
     library: library.version,
-    localRank,
-    localSize,
+    localRank: onHost.rank,
+    localSize: onHost.worldSize,
     close: async () => {
       if (closed) throw ended();
       checkEnd(session);

@@ -5,7 +5,7 @@ import type { Request } from "../engine.ts";
 import { deadlineError, judge, messageOf, type Saying } from "../failures.ts";
 import type { Presence } from "./mailbox.ts";
 import type { Part } from "./parts.ts";
-import type { Place } from "./sub_groups.ts";
+import type { Place } from "./communicators.ts";
 
 /** A call in line. */
 export interface Call {

@@ -15,7 +15,7 @@ import { partOf, release, resultOf } from "./parts.ts";
 import { patience, type Pause, type Progress } from "./requests.ts";
 import { createSettlement } from "./settlement.ts";
 import { createCourse } from "./steps.ts";
-import { divide } from "./sub_groups.ts";
+import { divide } from "./communicators.ts";
 
 /** What all groups of a process share. */
 export interface Session {
@@ -67,7 +67,12 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   const { rank, worldSize } = channel;
   const course = createCourse(channel, operations, memory, checked);
   const mailbox = openMailbox(library, comm, rank, worldSize);
-  const settlement = createSettlement(rank, worldSize, mailbox, lateError);
+  const settlement = createSettlement(
+    rank,
+    worldSize,
+    mailbox,
+    (present) => lateOf(current!, present, channel, timeoutMs),
+  );
   const line: Call[] = [];
   /** Calls that were under way when the group broke: MPI may write to their memory for ever. */
   const lost: Call[] = [];
@@ -109,9 +114,13 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     const call: Call = { number, request, finish, reject, binding };
     // At once where it can be: the caller may write to its array after the call.
     if (values instanceof Float64Array) bring(call, () => values);
-    else {Promise.resolve(values).then((own) =>
-        bring(call, () => own), (cause) =>
-        fail(call, cause));}
+    else {
+      const fail = (cause: unknown) =>
+        bring(call, () => {
+          throw cause;
+        });
+      Promise.resolve(values).then((own) => bring(call, () => own), fail);
+    }
     line.push(call);
     if (signal) {
       const cancel = () => giveUp(cancelledError(rank, number, name, signal.reason));
@@ -123,17 +132,13 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     return promise;
   }
 
+  /** This rank's values are there, or what keeps it from bringing any. */
   function bring(call: Call, own: () => Float64Array): void {
     try {
       call.part = partOf(call.request, own(), channel, memory);
     } catch (cause) {
       call.failure = { cause };
     }
-    call.wake?.();
-  }
-
-  function fail(call: Call, cause: unknown): void {
-    call.failure = { cause };
     call.wake?.();
   }
 
@@ -197,11 +202,15 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   /** A call that came to no result; says whether the group goes on with the next. */
   function failCall(call: Call, error: unknown): boolean {
     if (error instanceof MpiError) crash(call, error);
-    else if (!checked) giveUpUnchecked(error as CollectiveError);
-    else {
+    else if (checked) {
       leave(call);
       call.reject(error);
       return true;
+    } else {
+      // Combining failed, and nobody asks why: the rank that knows shall be the first to say it.
+      const failure = error as CollectiveError;
+      if (failure.cause !== undefined) giveUp(failure);
+      else setTimeout(() => giveUp(failure), UNKNOWING_MS);
     }
     return false;
   }
@@ -270,11 +279,6 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     committed = false;
     splitDone?.();
     postponed?.();
-  }
-
-  /** The group of this rank's color. */
-  function subGroup(wishes: readonly Float64Array[]): MpiEngine {
-    return createEngine(session, divide(library, comm, wishes, rank));
   }
 
   function complete(bytes: number): Promise<void> | undefined {
@@ -363,12 +367,6 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     });
   }
 
-  /** Combining failed, and nobody asks why: the rank that knows shall be the first to say it. */
-  function giveUpUnchecked(error: CollectiveError): void {
-    if (error.cause !== undefined) giveUp(error);
-    else setTimeout(() => giveUp(error), UNKNOWING_MS);
-  }
-
   /** An MPI function failed in this rank's part of a call. */
   function crash({ number }: Call, error: MpiError): void {
     committed = false;
@@ -396,17 +394,13 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     }
   }
 
-  /** What is known of a call whose time is up. */
-  function lateError(present: ReadonlyMap<number, Presence>): CollectiveError {
-    return lateOf(current!, present, { rank, worldSize }, timeoutMs);
-  }
-
   const engine: MpiEngine = {
     rank,
     worldSize,
     meet: (request) => enter(request, (result) => result, false),
     meetNow,
-    split: (request) => enter(request, subGroup, true),
+    split: (request) =>
+      enter(request, (all) => createEngine(session, divide(library, comm, all, rank)), true),
     broken: () => broken,
     busy: () => line.length > 0,
     end: breakDown,

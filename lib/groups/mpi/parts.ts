@@ -5,7 +5,7 @@ import { checkContribution } from "../contributions.ts";
 import type { Flow, Request } from "../engine.ts";
 import type { Room } from "./channel.ts";
 import type { Memory } from "./memory.ts";
-import type { Place } from "./sub_groups.ts";
+import type { Place } from "./communicators.ts";
 
 /** A rank's contribution. */
 export interface Part {
