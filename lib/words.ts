@@ -23,6 +23,11 @@ export function listed(shape: unknown): string {
   return `(${shape.slice(0, 8).join(", ")}${shape.length > 8 ? ", …" : ""})`;
 }
 
+/** Names ranks in a message. */
+export function ranksOf(ranks: readonly number[]): string {
+  return `${ranks.length === 1 ? "rank" : "ranks"} ${ranks.join(", ")}`;
+}
+
 /** The error for what is of another kind or shape than was wanted; `noun` is what came: a value, a shape, a length. */
 export function wrongKind(action: string, wanted: string, came: unknown, noun = "value") {
   return new TypeError(sentence(action, wanted, came, noun));

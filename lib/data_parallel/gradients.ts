@@ -6,23 +6,16 @@
  * it has not got. Long arrays are cut by the engines.
  */
 
-import {
-  checkDevice,
-  checkGroup,
-  checkOptions,
-  checkSignal,
-  groupIn,
-  signalIn,
-} from "../check_effects.ts";
+import { checkGroup, checkOptions, checkSignal, groupIn, signalIn } from "../check_effects.ts";
+import { checkInteger, checkOneOf } from "../check_value.ts";
 import type { CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { exchange } from "../exchange.ts";
 import { sum } from "../moments.ts";
 import { batch, region } from "../ownership.ts";
 import { checkWire } from "../wire.ts";
-import { wrongKind, wrongValue } from "../words.ts";
-import { attempt } from "./attempt.ts";
-import { type Flat, flatten, readBack, uploadLike } from "./trees.ts";
+import { type Flat, readBack, uploadLike } from "./trees.ts";
+import { inTurn, turnOf } from "./turn.ts";
 
 /** Options of {@linkcode allReduceGradients}. */
 export interface AllReduceGradientsOptions extends Pick<CollectiveOptions, "signal"> {
@@ -81,37 +74,32 @@ export async function allReduceGradients<A, T>(
   const { device, group } = effects;
   const { average = true, buckets = 1 } = options ?? {};
   const signal = signalIn(options);
-  const flat = attempt(() => {
-    checkDevice(effects, ACTION);
-    checkOptions(options, ["average", "buckets", "signal"], ACTION);
-    checkSignal(options.signal, ACTION);
-    if (typeof average !== "boolean") {
-      throw wrongKind(ACTION, "average must be true, false or left out", average);
-    }
-    checkBuckets(buckets);
-    return flatten<A, T>(device, tree, { action: ACTION, name: "tree", settings: false });
+  const kind = { action: ACTION, name: "tree", settings: false };
+  const turn = turnOf<A, T>(effects, tree, kind, options, ["average", "buckets"], () => {
+    checkOneOf(average, [true, false], "average", ACTION);
+    checkInteger(buckets, "buckets", ACTION, 1, MOST_BUCKETS);
   });
-  if (worldSize === 1) return copyOf(device, flat.get());
+  if (worldSize === 1) return copyOf(device, turn.get());
+  // As many calls as the others, though their number may be what is wrong.
   const count = isCount(buckets) ? buckets : 1;
   const label = `allReduceGradients ${average ? "mean" : "sum"} of ` +
-    `${flat.value?.structure ?? "what is no tree of gradients"}`;
-  const reduce = async (scope: Device<A>): Promise<T> => {
-    const reading = (async () => await readBack(scope, flat.get()))();
-    const calls = Array.from(
-      { length: count },
-      (_, bucket) =>
-        exchange(group, () => ({ wire: reading.then((all) => part(all, bucket, count)) }), sum, {
-          label: count === 1 ? label : `${label}, bucket ${bucket + 1} of ${count}`,
-          signal,
-        }),
-    );
+    `${turn.flat?.structure ?? "what is no tree of gradients"}`;
+  return await inTurn(turn, device, async (scope) => {
+    const reading = (async () => await readBack(scope, turn.get()))();
+    const calls = Array.from({ length: count }, (_, bucket) => {
+      const own = count === 1 ? label : `${label}, bucket ${bucket + 1} of ${count}`;
+      return exchange(
+        () => ({ wire: reading.then((all) => part(all, bucket, count)) }),
+        (sending) => group.allReduce(sending, sum, { label: own, signal }),
+      );
+    });
     // All of them, so that the first failure in program order is the same on every rank.
     const settled = await Promise.allSettled(calls);
     const totals = settled.map((call) => {
       if (call.status === "rejected") throw call.reason;
       return call.value.total;
     });
-    const { leaves, total, rebuild } = flat.get();
+    const { leaves, total, rebuild } = turn.get();
     const all = new Float32Array(total);
     totals.forEach((values, bucket) => {
       const [from, to] = bounds(total, bucket, count);
@@ -119,9 +107,7 @@ export async function allReduceGradients<A, T>(
       all.set(average ? values.map((value) => value / worldSize) : values, from);
     });
     return rebuild(uploadLike(scope, leaves, all));
-  };
-  // A rank without a device has nothing to own.
-  return await (flat.value ? region(device, reduce) : reduce(device));
+  });
 }
 
 function bounds(total: number, bucket: number, buckets: number): readonly [number, number] {
@@ -134,11 +120,6 @@ function part(all: Float32Array, bucket: number, buckets: number): Float64Array 
 
 function isCount(buckets: number): boolean {
   return Number.isSafeInteger(buckets) && buckets >= 1 && buckets <= MOST_BUCKETS;
-}
-
-function checkBuckets(buckets: number): void {
-  if (isCount(buckets)) return;
-  throw wrongValue(ACTION, `buckets must be an integer from 1 to ${MOST_BUCKETS}`, buckets);
 }
 
 /** The same tree of new arrays, without a readback: x - 0 is x, -0 included. */
@@ -188,13 +169,13 @@ export async function lossScale(
   const count = () => {
     checkOptions(options, ["signal"], action);
     checkSignal(options.signal, action);
-    if (Number.isSafeInteger(localCount) && localCount >= 0) return localCount;
-    throw wrongValue(action, "localCount must be an integer >= 0", localCount);
+    checkInteger(localCount, "localCount", action, 0);
+    return localCount;
   };
   if (worldSize === 1) return count() > 0 ? 1 : 0;
   const launch = () => ({ wire: Promise.resolve(Float64Array.of(count())) });
   const told = { label: "lossScale", signal: signalIn(options) };
-  const { total } = await exchange(group, launch, sum, told);
+  const { total } = await exchange(launch, (sending) => group.allReduce(sending, sum, told));
   checkWire(total, 1, action);
   return localCount === 0 ? 0 : localCount * worldSize / total[0];
 }

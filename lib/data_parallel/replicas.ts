@@ -1,16 +1,15 @@
 /** Replicas that must be equal: made so from one of them, and compared bit by bit. */
 
-import { checkDevice, checkOptions, checkSignal, groupIn, signalIn } from "../check_effects.ts";
+import { groupIn, signalIn } from "../check_effects.ts";
 import type { CollectiveOptions, ProcessGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { CollectiveError } from "../errors.ts";
-import { exchangeBy } from "../exchange.ts";
-import { region } from "../ownership.ts";
+import { exchange } from "../exchange.ts";
 import { checkWire } from "../wire.ts";
-import { attempt } from "./attempt.ts";
 import { digest, fromWords, wordsOf } from "../bits.ts";
-import { type Flat, flatten, readBack, uploadLike } from "./trees.ts";
-import { wrongValue } from "../words.ts";
+import { type Flat, readBack, uploadLike } from "./trees.ts";
+import { inTurn, turnOf } from "./turn.ts";
+import { ranksOf, wrongKind, wrongValue } from "../words.ts";
 
 /** Options of {@linkcode broadcastState}. */
 export interface BroadcastStateOptions extends Pick<CollectiveOptions, "signal"> {
@@ -64,43 +63,35 @@ export async function broadcastState<A, T>(
   const { device, group } = effects;
   const { root = 0 } = options ?? {};
   const signal = signalIn(options);
-  const flat = attempt(() => {
-    checkDevice(effects, action);
-    checkOptions(options, ["root", "signal"], action);
-    checkSignal(options.signal, action);
-    checkRoot(root, worldSize, action);
-    return flatten<A, T>(device, state, { action, name: "state", settings: true });
+  const kind = { action, name: "state", settings: true };
+  const turn = turnOf<A, T>(effects, state, kind, options, ["root"], () => {
+    if (Number.isInteger(root) && root >= 0 && root < worldSize) return;
+    throw wrongValue(action, `root must be a rank below ${worldSize}`, root);
   });
   if (worldSize === 1) {
-    flat.get();
+    turn.get();
     return state;
   }
-  const send = async (scope: Device<A>): Promise<T> => {
+  return await inTurn(turn, device, async (scope) => {
     const wire = async (): Promise<Float64Array> => {
-      const parts = flat.get();
+      const parts = turn.get();
       return rank === root ? await wireOf(scope, parts) : new Float64Array(lengthOf(parts));
     };
-    const label = `broadcastState ${flat.value?.structure ?? "of what is no state"}`;
-    const { total } = await exchangeBy(
+    const label = `broadcastState ${turn.flat?.structure ?? "of what is no state"}`;
+    const { total } = await exchange(
       () => ({ wire: wire() }),
       (sending) => group.broadcast(sending, root, { label, signal }),
     );
-    const { leaves, numbers, rebuild } = flat.get();
+    const { leaves, numbers, rebuild } = turn.get();
     if (rank === root) return state;
-    checkWire(total, lengthOf(flat.get()), action);
+    checkWire(total, lengthOf(turn.get()), action);
     const values = fromWords(total.subarray(numbers.length));
     return rebuild(uploadLike(scope, leaves, values), [...total.subarray(0, numbers.length)]);
-  };
-  return await (flat.value ? region(device, send) : send(device));
+  });
 }
 
 /** What of a tree can be sized up without its arrays. */
 type Parts = Pick<Flat<unknown, unknown>, "numbers" | "total">;
-
-function checkRoot(root: number, worldSize: number, action: string): void {
-  if (Number.isInteger(root) && root >= 0 && root < worldSize) return;
-  throw wrongValue(action, `root must be a rank below ${worldSize}`, root);
-}
 
 function lengthOf({ numbers, total }: Parts): number {
   return numbers.length + total;
@@ -167,25 +158,19 @@ export async function assertReplicated<A>(
   const { worldSize } = groupIn(effects, options, COMPARE, "allGather");
   const { device, group } = effects;
   const kind = { action: COMPARE, name: "state", settings: true, compared: true };
-  const flat = attempt(() => {
-    checkDevice(effects, COMPARE);
-    checkOptions(options, ["signal"], COMPARE);
-    checkSignal(options.signal, COMPARE);
-    return flatten<A, unknown>(device, state, kind);
-  });
-  if (worldSize === 1) return void flat.get();
-  const label = `assertReplicated ${flat.value?.structure ?? "of what is no state"}`;
+  const turn = turnOf<A, unknown>(effects, state, kind, options);
+  if (worldSize === 1) return void turn.get();
+  const label = `assertReplicated ${turn.flat?.structure ?? "of what is no state"}`;
   const common = { label, signal: signalIn(options) };
   const launch = () => {
-    const words = (async () => await wordsByLeaf(device, flat.get()))();
-    const wire = words.then((all) => summaryOf(flat.get(), all));
-    return { words, wire };
+    const words = (async () => await wordsByLeaf(device, turn.get()))();
+    return { words, wire: words.then((all) => summaryOf(turn.get(), all)) };
   };
-  const { total: all, launched } = await exchangeBy(
+  const { total: all, launched } = await exchange(
     launch,
     (sending) => group.allGather(sending, common),
   );
-  const { numbers, leaves } = flat.get();
+  const { numbers, leaves } = turn.get();
   const names = [...numbers, ...leaves.flatMap((leaf) => [leaf, leaf])].map(({ path }) => path);
   checkGathered(all, worldSize, names.length);
   const place = firstDifference(all);
@@ -277,8 +262,9 @@ function differenceError(
   return new CollectiveError(
     `Cannot go on as the replicas must have the same bits on every rank: current ${where} is ` +
       `${values[0]} on rank 0 and ${values[odd]} on rank ${odd}; ` +
-      `${ranks.length === 1 ? "rank" : "ranks"} ${ranks.join(", ")} ` +
-      `${ranks.length === 1 ? "differs" : "differ"} from rank 0 in ${shown}${more}: ` +
+      `${ranksOf(ranks)} ${
+        ranks.length === 1 ? "differs" : "differ"
+      } from rank 0 in ${shown}${more}: ` +
       `broadcastState makes them equal`,
     "disagreement",
     ranks,
@@ -287,9 +273,11 @@ function differenceError(
 
 function checkGathered(all: readonly Float64Array[], worldSize: number, length: number): void {
   if (all?.length !== worldSize) {
-    throw new TypeError(
-      `Cannot ${COMPARE} as allGather must resolve to ${worldSize} arrays: ` +
-        `current number is ${all?.length}`,
+    throw wrongKind(
+      COMPARE,
+      `allGather must resolve to ${worldSize} arrays`,
+      all?.length,
+      "number",
     );
   }
   for (const own of all) checkWire(own, length, COMPARE);

@@ -4,6 +4,7 @@
  */
 
 import { CollectiveError, type CollectiveErrorCode } from "../errors.ts";
+import { ranksOf } from "../words.ts";
 
 /** What one rank brought to a call, or why it brought nothing. */
 export interface Saying {
@@ -72,7 +73,7 @@ export function judge(
   const texts = new Set(sayings.map(({ text }) => text));
   if (texts.size === 1) return null;
   const doings = [...texts].map((text) =>
-    `${list(ranks.filter((rank) => sayings[rank].text === text))} called ${text}`
+    `${ranksOf(ranks.filter((rank) => sayings[rank].text === text))} called ${text}`
   );
   return new CollectiveError(
     `Cannot complete call ${call} as the ranks disagree: ${doings.join("; ")}`,
@@ -100,7 +101,7 @@ export function combineError(
 /** These ranks ended and will not make the call that others wait in. */
 export function endedError(ranks: readonly number[], call: number, name: string): CollectiveError {
   return new CollectiveError(
-    `Cannot complete call ${call}, ${name}, as ${list(ranks)} ended before it: ` +
+    `Cannot complete call ${call}, ${name}, as ${ranksOf(ranks)} ended before it: ` +
       `every rank must make the same number of calls`,
     "rankFailed",
     ranks,
@@ -158,8 +159,8 @@ export interface Unfinished {
 export function deadlineError(unfinished: Unfinished): CollectiveError {
   const { call, name, timeoutMs, missing, unready, failed = [], combining, cause } = unfinished;
   const reasons = [
-    ...(missing.length > 0 ? [`${list(missing)} did not arrive`] : []),
-    ...(unready.length > 0 ? [`the values of ${list(unready)} were not ready`] : []),
+    ...(missing.length > 0 ? [`${ranksOf(missing)} did not arrive`] : []),
+    ...(unready.length > 0 ? [`the values of ${ranksOf(unready)} were not ready`] : []),
     ...(combining !== undefined ? [`rank ${combining} did not come to an end of combining`] : []),
   ];
   if (reasons.length === 0) reasons.push("values were still on their way");
@@ -192,10 +193,6 @@ export function takenBefore(rank: number): TypeError {
       `a worker that was started anew cannot come back to its group: make new seats for all ranks ` +
       `by workerSeats(), and begin from the state that the others have`,
   );
-}
-
-function list(ranks: readonly number[]): string {
-  return `${ranks.length === 1 ? "rank" : "ranks"} ${ranks.join(", ")}`;
 }
 
 function capitalize(text: string): string {

@@ -52,7 +52,9 @@ export async function overGroup<A, R>(
       return { ...launched, wire: Promise.all(launched.wires).then(wires.join) };
     };
     const told = { label, signal: signalIn(options) };
-    const { total, own, launched } = await exchange(effects.group, start, wires.combine, told);
+    const reduce = (own: Promise<Float64Array>) =>
+      effects.group.allReduce(own, wires.combine, told);
+    const { total, own, launched } = await exchange(start, reduce);
     return launched.conclude(wires.totals(total, own));
   };
   // The other ranks wait for one that has no device, and must hear of it.
