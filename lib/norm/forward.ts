@@ -7,6 +7,7 @@
  */
 
 import { checkDevice } from "../check_effects.ts";
+import { checkOneOf, SWITCH } from "../check_value.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { checkCount } from "../moments.ts";
@@ -14,7 +15,7 @@ import { batch } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
 import { extents, type Tensor, tensorLike } from "../tensor.ts";
 import { countOf, momentsWire } from "../wire.ts";
-import { shown, wrongKind } from "../words.ts";
+import { shown } from "../words.ts";
 import { checkCall, checkKept } from "./check_call.ts";
 import {
   type GroupSaved,
@@ -266,9 +267,7 @@ function checkForward<A>(
 ): void {
   checkCall(device, state, input, options, OPTIONS, action);
   checkKept(options, action);
-  const { updateRunningStats: updates } = options;
-  if (updates === undefined || typeof updates === "boolean") return;
-  throw wrongKind(action, "updateRunningStats must be true, false or left out", updates);
+  checkOneOf(options.updateRunningStats, SWITCH, "updateRunningStats", action);
 }
 
 function valuesOf<A>({ shape }: Tensor<A>): number {

@@ -288,10 +288,7 @@ export function checkMoments<A>(
     throw wrongKind(action, `${name} must be a record as of batchMoments`, moments);
   }
   if (shape[0] !== 1 || shape[1] !== channels || !Number.isSafeInteger(channels)) {
-    throw new TypeError(
-      `Cannot ${action} as ${name} must be of shape (1, ${shown(channels)}): ` +
-        `current shape is (${shape.map(shown).join(", ")})`,
-    );
+    throw wrongKind(action, `${name} must be of shape (1, ${shown(channels)})`, shape, "shape");
   }
   if (count !== null && !(Number.isSafeInteger(count) && (count as number) >= 0)) {
     throw wrongValue(action, `the count of ${name} must be an integer >= 0, or null`, count);

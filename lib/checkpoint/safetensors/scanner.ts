@@ -20,22 +20,7 @@ export type Refuse = (
 export type What = () => string;
 
 /** Reads one text from its start to its end. */
-export interface Scanner {
-  /** Where the next token begins. */
-  readonly position: () => number;
-  /** Reads a string. */
-  readonly string: (what: What) => string;
-  /** Reads a list of integers from 0 to 2^53 - 1. */
-  readonly integers: (what: What, most: number) => number[];
-  /** Reads an object whose names differ, as `taken` tells; `member` is to read the value of each. */
-  readonly members: (
-    what: What,
-    member: (name: string, at: number) => void,
-    taken: (name: string) => boolean,
-  ) => void;
-  /** Demands that nothing but white space is left. */
-  readonly end: (what: string) => void;
-}
+export type Scanner = ReturnType<typeof scan>;
 
 /** Far more than any model has; 100 MB of a header have room for millions, which would take seconds and gigabytes. */
 const MOST_NAMES = 250_000;
@@ -48,9 +33,10 @@ const ESCAPES: readonly string[] = [...`"\\/bfnrt`];
  * Makes a scanner, strict as RFC 8259 is, and stricter: lone surrogates, repeated names and integers in any other
  * spelling than plain digits are refused. Its time is linear in the length of the text.
  */
-export function scan(text: string, refuse: Refuse): Scanner {
+export function scan(text: string, refuse: Refuse) {
   let at = 0;
 
+  /** Where the next token begins. */
   const position = (): number => {
     while (text[at] === " " || text[at] === "\n" || text[at] === "\t" || text[at] === "\r") at++;
     return at;
@@ -128,6 +114,7 @@ export function scan(text: string, refuse: Refuse): Scanner {
       from,
     );
   };
+  /** Reads a list of integers from 0 to 2^53 - 1. */
   const integers = (what: What, most: number): number[] => {
     demand("[", () => `${what()} must be a list`);
     const values: number[] = [];
@@ -142,7 +129,12 @@ export function scan(text: string, refuse: Refuse): Scanner {
     return values;
   };
 
-  const members: Scanner["members"] = (what, member, taken) => {
+  /** Reads an object whose names differ, as `taken` tells; `member` is to read the value of each. */
+  const members = (
+    what: What,
+    member: (name: string, at: number) => void,
+    taken: (name: string) => boolean,
+  ): void => {
     demand("{", () => `${what()} must be an object`);
     if (take("}")) return;
     const named: What = () => `a name in ${what()}`;
@@ -159,6 +151,7 @@ export function scan(text: string, refuse: Refuse): Scanner {
     } while (take(","));
     demand("}", () => `"," or "}" must come next in ${what()}`);
   };
+  /** Demands that nothing but white space is left. */
   const end = (what: string): void => {
     if (position() < text.length) refuse(`nothing but white space must follow ${what}`, next(), at);
   };
