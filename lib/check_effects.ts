@@ -22,7 +22,6 @@ export function checkDevice<E extends { readonly device: { readonly info: object
   );
 }
 
-/** Which collective a call needs, and where the caller gave the group. */
 interface Needs {
   readonly collective?: keyof ProcessGroup | keyof BlockingGroup;
   readonly name?: string;

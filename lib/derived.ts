@@ -14,7 +14,6 @@ export interface Owner<A> {
 
 type Operation = (...args: unknown[]) => unknown;
 
-/** What a handler knows of a handle. */
 interface Derivation {
   readonly device: Readonly<Record<PropertyKey, unknown>>;
   readonly owner: Owner<unknown>;

@@ -221,7 +221,6 @@ function checkOpen(open: boolean, where: string): void {
   );
 }
 
-/** Arrays in a tree. */
 function arraysIn<A>(tree: unknown, isArray: (value: unknown) => value is A): Set<A> {
   const found = new Set<A>();
   reach(tree, (node) => isArray(node) && found.add(node) !== undefined);

@@ -92,7 +92,6 @@ export interface Child<R> {
 
 /** How a tree is folded. */
 export interface Fold<R> {
-  /** What the caller was about to do, for messages. */
   readonly action: string;
   /** What the tree is called, for messages; "model" by default. */
   readonly name?: string;

@@ -4,7 +4,6 @@ import type { StoredArray, StoredDType } from "./stored_array.ts";
 
 /** How elements of one dtype lie in memory. */
 export interface Elements {
-  /** Bits of one element. */
   readonly bits: number;
   /** The class of an array of them, or of their bytes. */
   readonly array: new (buffer: ArrayBuffer) => StoredArray["data"];

@@ -45,7 +45,6 @@ export function toFloat32(array: StoredArray): Float32Array<ArrayBuffer> {
   }
 }
 
-/** The dtypes whose elements are numbers here. */
 function numeric(): string {
   return [...DTYPES].filter(([, { opaque }]) => !opaque).map(([name]) => name).join(" ");
 }

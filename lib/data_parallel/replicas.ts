@@ -185,7 +185,6 @@ export async function assertReplicated<A>(
   throw differenceError(all, names, seen);
 }
 
-/** Elements of every array, as words. */
 async function wordsByLeaf<A>(
   device: Device<A>,
   flat: Flat<A, unknown>,
@@ -211,7 +210,6 @@ function firstDifference(all: readonly Float64Array[]): number {
   return all[0].findIndex((value, i) => all.some((own) => !Object.is(own[i], value)));
 }
 
-/** A value that differs: where it stands, and what it is on every rank. */
 interface Difference {
   readonly where: string;
   readonly values: readonly string[];

@@ -106,7 +106,6 @@ export async function* joinUneven<B>(
   }
 }
 
-/** A rank's batches. */
 interface Source<B> {
   /** Takes the next one; null once there is none. */
   readonly next: () => Promise<{ readonly value: B } | null>;

@@ -24,9 +24,7 @@ export interface Leaf<A> {
 /** A tree taken apart, in an order that does not depend on the order in which records were written. */
 export interface Flat<A, T> {
   readonly leaves: readonly Leaf<A>[];
-  /** Elements of all arrays together. */
   readonly total: number;
-  /** Numbers that stand in the tree. */
   readonly numbers: readonly { readonly path: string; readonly value: number }[];
   /** The same text where trees differ in nothing but the elements of their arrays and their numbers. */
   readonly structure: string;
@@ -36,9 +34,7 @@ export interface Flat<A, T> {
 
 /** What a tree may be made of. */
 export interface Kind {
-  /** What the caller was about to do, for messages. */
   readonly action: string;
-  /** What the caller calls the tree, for messages. */
   readonly name: string;
   /** Whether numbers, strings and booleans may stand in it. */
   readonly settings: boolean;
@@ -46,7 +42,6 @@ export interface Kind {
   readonly compared?: boolean;
 }
 
-/** What became of a node. */
 interface Flattened<A> {
   /** The same text where nodes differ in nothing but the elements of arrays and numbers. */
   readonly shape: string;

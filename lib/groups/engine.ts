@@ -27,21 +27,16 @@ export interface Request {
   readonly name: string;
   /** What else must be equal on all ranks once the values are known. */
   readonly detail: (values: Float64Array) => string;
-  /** What this rank contributes. */
   readonly values: Float64Array | Promise<Float64Array>;
   /** What makes it in the turn of a call that holds up the thread, instead. */
   readonly make?: () => Float64Array;
-  /** Gives up the call, and with it the group. */
   readonly signal?: AbortSignal;
-  /** What becomes of the values. */
   readonly flow: Flow;
 }
 
 /** One rank's end of whatever connects the ranks. */
 export interface Engine {
-  /** This rank's number. */
   readonly rank: number;
-  /** How many ranks there are. */
   readonly worldSize: number;
   /**
    * Brings this rank's part; takes its place in line at once, in the program order of the rank. The arrays that it

@@ -19,7 +19,6 @@ import type { LocalFlow } from "./flow.ts";
 export interface Rendezvous {
   /** Brings one rank's part; takes its place in line at once, in the program order of that rank. */
   readonly meet: (rank: number, request: LocalRequest) => Promise<readonly Float64Array[]>;
-  /** Breaks the group. */
   readonly breakDown: (error: CollectiveError) => void;
   /** Why the group is broken, where it is. */
   readonly broken: () => CollectiveError | undefined;

@@ -89,7 +89,6 @@ export function revertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}): 
   );
 }
 
-/** Gives layers other groups. */
 function regroup<T>(
   model: T,
   options: ConvertOptions,

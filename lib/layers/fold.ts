@@ -110,7 +110,6 @@ export function folded(
   });
 }
 
-/** Which output channel an element of the weight belongs to. */
 function outputChannels(
   { shape, transposed = false }: LinearLayer,
   numFeatures: number,

@@ -124,14 +124,12 @@ function isLinear<A>(value: object): value is LinearNode<A> {
     (typeof weight === "object" && weight !== null && isTensor(weight));
 }
 
-/** A batch norm, and the layer before it. */
 interface Pair<A> {
   readonly layer: BatchNormLayer<A>;
   readonly path: string;
   readonly linear: LinearNode<A>;
 }
 
-/** The pairs of a model by the paths of their linear layers. */
 function pairsOf<A>(
   model: unknown,
   only: (path: string) => boolean,
@@ -177,7 +175,6 @@ function pairsOf<A>(
   return pairs;
 }
 
-/** The new nodes of a pair by the old ones. */
 async function foldPair<A>(
   device: Device<A>,
   { layer, path, linear }: Pair<A>,
@@ -224,7 +221,6 @@ function rankBehind(
   );
 }
 
-/** A state whose evaluation changes nothing. */
 function identityLike(state: BatchNormState<Float32Array>): BatchNormState<Float32Array> {
   const vector = (value: number) => new Float32Array(state.numFeatures).fill(value);
   const statistics = { runningMean: vector(0), runningVar: vector(1) };

@@ -63,7 +63,6 @@ export function replaceNodes<T, N extends object>(
   return withNodes(model, replacements, action);
 }
 
-/** A choice that was checked. */
 type Chosen = Required<Pick<LayerChoice, "only">>;
 
 /** Checks a choice of layers, which takes all where none was made; `others` are the options beside it. */

@@ -16,13 +16,10 @@ import { checkMoments } from "./statistics.ts";
 export interface BackwardCall<A, S extends Saved<A> = GroupSaved<A>> {
   /** What else has to hold, found out in the turn of the call: what it throws is this rank's failure on every rank. */
   readonly check?: () => void;
-  /** What forward returned on this rank. */
   readonly saved: S;
-  /** Gradient of forward's output on this rank. */
   readonly gradOutput: Tensor<A>;
   /** Whether it is given up: what the caller said, which is checked. */
   readonly options: { readonly donate?: boolean };
-  /** What is about to be done, for messages. */
   readonly action: string;
 }
 

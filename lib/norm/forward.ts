@@ -187,11 +187,8 @@ export interface ForwardCall<A> {
    * on every rank.
    */
   readonly stateOf: (device: Device<A>) => BatchNormState<A>;
-  /** This rank's part of the batch. */
   readonly input: Tensor<A>;
-  /** Activation, residual, whether running statistics are updated. */
   readonly options: ForwardOptions<A>;
-  /** What is about to be done, for messages. */
   readonly action: string;
 }
 

@@ -16,9 +16,7 @@ export type Read<A> = (device: Device<A>, array: A) => Wire;
 
 /** A function over a group: a reduction over the ranks, what each does before it, and what after. */
 export interface Crossing<A, R> {
-  /** What the caller was about to do, for messages. */
   readonly action: string;
-  /** What the ranks compare. */
   readonly label: string;
   /** What travels, and for how many channels in each of the batch norms that share the collective. */
   readonly format: WireFormat;
@@ -29,7 +27,6 @@ export interface Crossing<A, R> {
   readonly launch: (scope: Device<A>, worldSize: number, read: Read<A>) => Launched<R>;
 }
 
-/** What was launched, and how it goes on with the totals, one of each batch norm. */
 interface Launched<R> {
   readonly wires: readonly Wire[];
   readonly conclude: (totals: readonly Float64Array[]) => R;

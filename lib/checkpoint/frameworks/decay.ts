@@ -48,9 +48,7 @@ export interface ExportBatchNormOptions extends Pick<ImportBatchNormOptions, "co
 
 /** What sets a framework apart from the other. */
 export interface Framework {
-  /** Its name, for messages. */
   readonly called: string;
-  /** Its default. */
   readonly epsilon: number;
   /** What it calls our vectors. */
   readonly names: Readonly<Record<"weight" | "bias" | "runningMean" | "runningVar", string>>;

@@ -27,7 +27,6 @@ export interface Entry {
   readonly name: string;
   readonly dtype: StoredDType;
   readonly shape: readonly number[];
-  /** Where its bytes begin and end in the data. */
   readonly begin: number;
   readonly end: number;
 }
@@ -37,7 +36,6 @@ export interface Header {
   /** In the order of their data, which they cover without gap. */
   readonly entries: readonly Entry[];
   readonly metadata: ReadonlyMap<string, string>;
-  /** Where the data begin in the file. */
   readonly data: number;
 }
 

@@ -36,7 +36,6 @@ const ESCAPES: readonly string[] = [...`"\\/bfnrt`];
 export function scan(text: string, refuse: Refuse) {
   let at = 0;
 
-  /** Where the next token begins. */
   const position = (): number => {
     while (text[at] === " " || text[at] === "\n" || text[at] === "\t" || text[at] === "\r") at++;
     return at;

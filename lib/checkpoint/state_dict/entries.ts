@@ -9,7 +9,6 @@ import { claimsNode, type Part, partOf } from "./nodes.ts";
 export interface Entry<A> {
   readonly name: string;
   readonly part: Part<A>;
-  /** Index of the slot, or the counter. */
   readonly slot: number | "counter";
 }
 

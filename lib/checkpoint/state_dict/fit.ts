@@ -27,7 +27,6 @@ export interface Mismatch {
 
 /** A state dict put against a model. */
 export interface Comparison<A> {
-  /** The nodes for which the dict has something. */
   readonly found: ReadonlyMap<Part<A>, Found>;
   /** In the model's order, as the others but `unexpected`, which are in the dict's. */
   readonly missing: readonly string[];

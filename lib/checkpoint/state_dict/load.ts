@@ -155,7 +155,6 @@ function sharing<A>(
   };
 }
 
-/** Names of one kind in a message; the error's fields have all. */
 const MOST = 50;
 
 function differenceError(

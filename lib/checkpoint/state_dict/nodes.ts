@@ -88,7 +88,6 @@ export function partOf<A>(
   return { ...inside(), node, path };
 }
 
-/** What is in a node, wherever that stands. */
 type Inside<A> = Omit<Part<A>, "node" | "path">;
 
 /** A node that is nothing but one array. */

@@ -42,7 +42,6 @@ export function openChannel(library: Library, comm: bigint) {
     /** Starts to receive them there. */
     receive: (room: Room, length: number, from: number): void =>
       ok(symbols.MPI_Irecv(room, length, double, from, TAG, comm, request), "MPI_Irecv"),
-    /** Starts to wait for all. */
     barrier: (): void => ok(symbols.MPI_Ibarrier(comm, request), "MPI_Ibarrier"),
     /** Whether what was started last is complete; helps it on. */
     test: (): boolean => {

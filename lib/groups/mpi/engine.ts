@@ -23,7 +23,6 @@ export interface Session {
   readonly progress: Progress;
   readonly operations: Operations;
   readonly memory: Memory;
-  /** Whether calls are agreed upon. */
   readonly checked: boolean;
   /** How long a call may take, from when its turn has come, in ms. */
   readonly timeoutMs: number;
@@ -37,7 +36,6 @@ export interface Session {
 export interface MpiEngine extends Engine {
   /** Why the group cannot go on, or undefined where it can. */
   readonly broken: () => Error | undefined;
-  /** Whether a call is pending. */
   readonly busy: () => boolean;
   /** Makes every later call reject with this error. */
   readonly end: (error: Error) => void;

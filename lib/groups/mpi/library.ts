@@ -86,7 +86,6 @@ export const FUNNELED = 1;
 export interface Library extends Constants {
   /** Its functions; those of MPI return an error code. */
   readonly symbols: Deno.DynamicLibrary<typeof FUNCTIONS>["symbols"];
-  /** Its family. */
   readonly family: MpiFamily;
   /** Its own description, one line. */
   readonly version: string;

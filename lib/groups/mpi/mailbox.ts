@@ -8,13 +8,11 @@ import { handles, ints, type Library } from "./library.ts";
 
 /** Where a rank stands. */
 export interface Presence {
-  /** The call that it is in. */
   readonly call: number;
   /** How long it has been in it, in ms; as its asker keeps it, how long before the question it came. */
   readonly waitedMs: number;
   /** Waiting for the others, for its own values, or for the others to hear of its failure. */
   readonly state: "waiting" | "unready" | "failed";
-  /** What it failed with. */
   readonly message?: string;
 }
 
@@ -22,7 +20,6 @@ export interface Presence {
 export type Alarm =
   /** The group is broken: by this failure, or by a deadline, for which all have to say where they stand. */
   | { readonly kind: "query"; readonly from: number; readonly failure?: PlainFailure }
-  /** The answer. */
   | { readonly kind: "present"; readonly from: number; readonly at: Presence | null }
   /** What all have to reject with. */
   | { readonly kind: "verdict"; readonly from: number; readonly failure: PlainFailure };
@@ -58,9 +55,7 @@ export function openMailbox(library: Library, comm: bigint, rank: number, worldS
   }
 
   return {
-    /** Sends to one rank. */
     send: (to: number, alarm: Alarm): void => post(to, encode(alarm, size)),
-    /** Sends to all others. */
     sendAll: (alarm: Alarm): void => {
       const bytes = encode(alarm, size);
       for (const other of others) post(other, bytes);

@@ -14,12 +14,10 @@ export type Failure = { readonly cause: unknown } | undefined;
 
 /** An operation, while one call has it. */
 export interface Operation {
-  /** MPI's handle. */
   readonly handle: bigint;
   /** What it does at present, on vectors of `length` values and a status. */
   combine: Combine;
   length: number;
-  /** What `combine` threw on this rank, if it did. */
   failure?: Failure;
 }
 

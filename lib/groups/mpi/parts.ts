@@ -9,9 +9,7 @@ import type { Place } from "./communicators.ts";
 
 /** A rank's contribution. */
 export interface Part {
-  /** What all ranks must call alike. */
   readonly text: string;
-  /** How many values the rank brought. */
   readonly length: number;
   /**
    * A copy of them: followed by a status for a function of the program, at this rank's place where all are gathered.

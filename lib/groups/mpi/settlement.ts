@@ -88,7 +88,6 @@ export function createSettlement(
       const plain = own && fit(toPlain(own), worldSize);
       mailbox.sendAll({ kind: "query", from: rank, ...(plain && { failure: plain }) });
     },
-    /** Reads what came in and answers. */
     patrol: (now: number, at: Presence | null): CollectiveError | undefined => {
       if (!decided) {
         if (leader !== undefined) mailbox.catchUp();
