@@ -68,7 +68,9 @@ export function judge(
     const causes = failed.map((rank) =>
       `rank ${rank} failed before call ${call}, ${sayings[rank].text}`
     );
-    return new CollectiveError(capitalize(causes.join("; ")), "rankFailed", failed, { cause });
+    const text = causes.join("; ");
+    const message = text[0].toUpperCase() + text.slice(1);
+    return new CollectiveError(message, "rankFailed", failed, { cause });
   }
   const texts = new Set(sayings.map(({ text }) => text));
   if (texts.size === 1) return null;
@@ -82,6 +84,19 @@ export function judge(
   );
 }
 
+/** The failure of a call that all ranks, or some of them, have made. */
+function incomplete(
+  call: number,
+  name: string,
+  reason: string,
+  code: CollectiveErrorCode,
+  ranks: readonly number[],
+  cause?: unknown,
+): CollectiveError {
+  const message = `Cannot complete call ${call}, ${name}, as ${reason}`;
+  return new CollectiveError(message, code, ranks, { cause });
+}
+
 /** `combine` threw or returned rubbish, `cause`, in the call that `text` describes. */
 export function combineError(
   call: number,
@@ -90,22 +105,15 @@ export function combineError(
   reason: string,
   cause?: unknown,
 ): CollectiveError {
-  return new CollectiveError(
-    `Cannot complete call ${call}, ${text}, as combining failed: ${reason}`,
-    "rankFailed",
-    Array.from({ length: worldSize }, (_, rank) => rank),
-    { cause },
-  );
+  const all = Array.from({ length: worldSize }, (_, rank) => rank);
+  return incomplete(call, text, `combining failed: ${reason}`, "rankFailed", all, cause);
 }
 
 /** These ranks ended and will not make the call that others wait in. */
 export function endedError(ranks: readonly number[], call: number, name: string): CollectiveError {
-  return new CollectiveError(
-    `Cannot complete call ${call}, ${name}, as ${ranksOf(ranks)} ended before it: ` +
-      `every rank must make the same number of calls`,
-    "rankFailed",
-    ranks,
-  );
+  const advice = "every rank must make the same number of calls";
+  const reason = `${ranksOf(ranks)} ended before it: ${advice}`;
+  return incomplete(call, name, reason, "rankFailed", ranks);
 }
 
 /** A rank threw outside of its collectives, after it had made `calls` of them. */
@@ -116,12 +124,9 @@ export function leftError(
   reason: string,
   cause?: unknown,
 ): CollectiveError {
-  return new CollectiveError(
-    `Rank ${rank} of this group of ${worldSize} failed after ${calls} calls: ${reason}`,
-    "rankFailed",
-    [rank],
-    { cause },
-  );
+  const group = `this group of ${worldSize}`;
+  const message = `Rank ${rank} of ${group} failed after ${calls} calls: ${reason}`;
+  return new CollectiveError(message, "rankFailed", [rank], { cause });
 }
 
 /** A rank's signal fired. */
@@ -129,14 +134,10 @@ export function cancelledError(
   rank: number,
   call: number,
   name: string,
-  reason: unknown,
+  cause: unknown,
 ): CollectiveError {
-  return new CollectiveError(
-    `Cannot complete call ${call}, ${name}, as rank ${rank} cancelled it: ${messageOf(reason)}`,
-    "cancelled",
-    [rank],
-    { cause: reason },
-  );
+  const reason = `rank ${rank} cancelled it: ${messageOf(cause)}`;
+  return incomplete(call, name, reason, "cancelled", [rank], cause);
 }
 
 /** What is known when the time of a call is up. */
@@ -158,25 +159,17 @@ export interface Unfinished {
 /** The time is up. */
 export function deadlineError(unfinished: Unfinished): CollectiveError {
   const { call, name, timeoutMs, missing, unready, failed = [], combining, cause } = unfinished;
+  const late = combining === undefined ? [] : [combining];
   const reasons = [
-    ...(missing.length > 0 ? [`${ranksOf(missing)} did not arrive`] : []),
-    ...(unready.length > 0 ? [`the values of ${ranksOf(unready)} were not ready`] : []),
-    ...(combining !== undefined ? [`rank ${combining} did not come to an end of combining`] : []),
+    ...missing.length > 0 ? [`${ranksOf(missing)} did not arrive`] : [],
+    ...unready.length > 0 ? [`the values of ${ranksOf(unready)} were not ready`] : [],
+    ...late.map((rank) => `rank ${rank} did not come to an end of combining`),
   ];
   if (reasons.length === 0) reasons.push("values were still on their way");
   const failures = failed.map(({ rank, message }) => `; rank ${rank} had failed: ${message}`);
-  const atFault = new Set([
-    ...missing,
-    ...unready,
-    ...(combining === undefined ? [] : [combining]),
-  ]);
-  return new CollectiveError(
-    `Cannot complete call ${call}, ${name}, as ${reasons.join(" and ")} ` +
-      `within ${timeoutMs} ms${failures.join("")}`,
-    "deadline",
-    [...atFault].sort((a, b) => a - b),
-    { cause },
-  );
+  const reason = `${reasons.join(" and ")} within ${timeoutMs} ms${failures.join("")}`;
+  const atFault = new Set([...missing, ...unready, ...late]);
+  return incomplete(call, name, reason, "deadline", [...atFault].sort((a, b) => a - b), cause);
 }
 
 /** A call that would hold up the thread while another of this rank needs it. */
@@ -193,8 +186,4 @@ export function takenBefore(rank: number): TypeError {
       `a worker that was started anew cannot come back to its group: make new seats for all ranks ` +
       `by workerSeats(), and begin from the state that the others have`,
   );
-}
-
-function capitalize(text: string): string {
-  return text[0].toUpperCase() + text.slice(1);
 }
