@@ -66,10 +66,12 @@ export function flatten<A, T>(
     fixed: true,
   });
 
-  const leafOf = (path: string, array: A, layout?: string) => {
+  const leafOf = (path: string, array: A, like?: Tensor<A>): Flattened<A> => {
     const info = describe(device, array, action, here(path));
+    const layout = like && `(${like.shape}) ${like.format}`;
     const at = leaves.push({ path, array, ...info, ...(layout !== undefined && { layout }) }) - 1;
-    return { at, shape: `${info.length} ${info.dtype}` };
+    const build = (arrays: readonly A[]) => like ? tensorLike(like, arrays[at]) : arrays[at];
+    return { shape: `${info.length} ${info.dtype} ${layout ?? ""}`, build, fixed: false };
   };
   const refuse = (path: string, what: string): never => {
     const scalars = settings ? ", a number, a string, a boolean" : "";
@@ -89,21 +91,12 @@ export function flatten<A, T>(
   };
   const leaf = (node: unknown, path: string): Flattened<A> | undefined => {
     if (node === null) return fixed("null", null);
-    if (device.owns(node)) {
-      const { at, shape } = leafOf(path, node);
-      return { shape, build: (arrays) => arrays[at], fixed: false };
-    }
+    if (device.owns(node)) return leafOf(path, node);
     if (typeof node !== "object") return setting(node, path);
     if (isTensor(node)) {
       checkTensor(device, node as Tensor<A>, action, path || name);
       const tensor = tensorLike(node as Tensor<A>, node.data as A);
-      const layout = `(${tensor.shape}) ${tensor.format}`;
-      const { at, shape } = leafOf(path, tensor.data, layout);
-      return {
-        shape: `${shape} ${layout}`,
-        build: (arrays) => tensorLike(tensor, arrays[at]),
-        fixed: false,
-      };
+      return leafOf(path, tensor.data, tensor);
     }
     // An array that the device does not own: the device says whose it is, or that it was freed.
     if (claimsArray(node)) describe(device, node as A, action, here(path));
@@ -153,16 +146,13 @@ function mark(text: string): string {
 /** Reads all arrays of a tree back, in one transfer where the device can, else in one submit. */
 export async function readBack<A>(
   device: Device<A>,
-  { leaves, total }: Pick<Flat<A, unknown>, "leaves" | "total">,
+  { leaves, total }: { readonly leaves: readonly Pick<Leaf<A>, "array">[]; readonly total: number },
 ): Promise<Float32Array<ArrayBuffer>> {
   if (device.downloadAll) return await device.downloadAll(leaves.map(({ array }) => array));
   const reading = batch(device, (d) => leaves.map(({ array }) => d.download(array)));
   const all = new Float32Array(total);
-  let at = 0;
-  for (const values of await Promise.all(reading)) {
-    all.set(values, at);
-    at += values.length;
-  }
+  const parts = await Promise.all(reading);
+  parts.reduce((at, values) => (all.set(values, at), at + values.length), 0);
   return all;
 }
 

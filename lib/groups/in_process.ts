@@ -41,14 +41,6 @@ export interface LocalEngine extends Engine {
   readonly within: (call: number) => LocalEngine;
 }
 
-/** The ranks of one group, in one thread. */
-export interface World {
-  /** One end per rank, in rank order. */
-  readonly engines: readonly LocalEngine[];
-  /** Tells that a rank will not call again, also not in its sub-groups: it ended, or it failed with a cause. */
-  readonly leave: Roll["leave"];
-}
-
 /**
  * Makes one group handle per rank, for ranks that run as concurrent tasks of this thread.
  *
@@ -128,8 +120,11 @@ export async function runRanks<T>(
   return results.map((result) => (result as PromiseFulfilledResult<T>).value);
 }
 
-/** Makes the ranks of one thread. */
-export function createWorld(worldSize: number, { timeoutMs = 60_000 }: InProcessOptions): World {
+/**
+ * Makes the ranks of one thread, an end for each in their order. `leave` tells that one will not call again, also not in its
+ * sub-groups: it ended, or it failed with a cause.
+ */
+export function createWorld(worldSize: number, { timeoutMs = 60_000 }: InProcessOptions) {
   checkWorld(worldSize, timeoutMs);
   const roll = createRoll();
   const ranks = Array.from({ length: worldSize }, (_, rank) => rank);

@@ -68,9 +68,7 @@ export function convertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}):
  * @param options `processGroup`: the group whose layers are meant, all groups by default; `only`: which paths;
  * `allowNone`
  * @returns a tree of the same type, frozen where it is new; the given one where nothing changed
- * @throws TypeError or RangeError that names the path of a cycle, of a node with the `kind` of a layer that is none, of an
- * object of a class with a layer in it, of a layer that stands at several paths of which `only` takes some; where there is no
- * layer at all
+ * @throws TypeError or RangeError where {@linkcode convertSyncBatchNorm} does, but for groups
  *
  * @example
  * ```ts

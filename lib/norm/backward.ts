@@ -53,13 +53,7 @@ const ACTION = "compute the gradients";
  *
  * @example
  * ```ts
- * import {
- *   batchNormBackward,
- *   batchNormForward,
- *   initBatchNorm,
- *   referenceDevice,
- *   tensor,
- * } from "@syncbn/syncbn";
+ * import { batchNormBackward, batchNormForward, initBatchNorm, referenceDevice, tensor } from "@syncbn/syncbn";
  * import assert from "node:assert/strict";
  *
  * const device = referenceDevice();

@@ -124,14 +124,7 @@ export function batchNormForward<A>(
  *
  * @example Two replicas with one value each, which ordinary batch norm could not normalize at all
  * ```ts
- * import {
- *   initBatchNorm,
- *   referenceDevice,
- *   runRanks,
- *   syncBatchNormForward,
- *   tensor,
- *   toArray,
- * } from "@syncbn/syncbn";
+ * import { initBatchNorm, referenceDevice, runRanks, syncBatchNormForward, tensor, toArray } from "@syncbn/syncbn";
  * import assert from "node:assert/strict";
  *
  * const device = referenceDevice();
