@@ -48,10 +48,7 @@ export function checkGroup<G extends Pick<ReduceGroup, "worldSize">>(
   throw new CollectiveError(`Cannot ${action} as it was cancelled`, "cancelled", [0], { cause });
 }
 
-/**
- * Checks the group of effects that hold a device too. What is wrong with the device alone is found in the call's turn, so
- * that all ranks hear of it; where there is no group either, it is the likelier slip.
- */
+/** Checks the group of effects that hold a device too, whose own slips are found in the call's turn: all ranks hear of them. */
 export function groupIn<G extends Pick<ReduceGroup, "worldSize">>(
   effects: { readonly device: { readonly info: object }; readonly group: G },
   options: Pick<CollectiveOptions, "signal">,
@@ -62,9 +59,7 @@ export function groupIn<G extends Pick<ReduceGroup, "worldSize">>(
   return checkGroup(effects?.group, options, action, { collective });
 }
 
-/**
- * Checks the signal of a call, in the call's own turn, so that all ranks hear of a wrong one: the collective is not given it.
- */
+/** Checks the signal of a call in its turn, so that all ranks hear of a wrong one: the collective is not given it. */
 export function checkSignal(signal: AbortSignal | undefined, action: string): void {
   if (signal === undefined || isSignal(signal)) return;
   throw wrongKind(action, "signal must be an AbortSignal or left out", signal);

@@ -19,10 +19,7 @@ interface Derivation {
   readonly owner: Owner<unknown>;
 }
 
-/**
- * Derives a handle. It knows no operation by name but those that concern ownership: whatever else a device can do is
- * wrapped alike when it is asked for, which costs a small call less than a record of closures would.
- */
+/** Derives a handle, which wraps whatever a device can do when it is asked for: cheaper than a record of closures. */
 export function derive<A>(device: Device<A>, owner: Owner<A>): Device<A> {
   return new Proxy({ device, owner } as unknown as Derivation, HANDLER) as unknown as Device<A>;
 }

@@ -20,9 +20,7 @@ const SLICES = 32;
 /** What timers and other threads take at times, where the time is that short. */
 const SHORTEST_MS = 8;
 
-/**
- * Tells a time that stands still while this thread does not run: a step between two looks counts as `mostMs` at most.
- */
+/** Tells a time that stands still while this thread does: a step between two looks counts as `mostMs` at most. */
 export function awakeClock(mostMs: number): () => number {
   let seen = performance.now();
   let awake = 0;

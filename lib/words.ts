@@ -1,9 +1,6 @@
 /** The words of errors: what was wanted, and how what came from a file or a caller is shown. */
 
-/**
- * Quotes a text for a message, and shortens it: names come from a file, may be long, and may hold what a terminal would
- * act upon.
- */
+/** Quotes and shortens a text: names from a file may be long, and hold what a terminal would act upon. */
 export function quote(text: string): string {
   return JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text)
     .replace(/[\p{Other}\p{Zl}\p{Zp}]/gu, (point) => `\\u{${point.codePointAt(0)?.toString(16)}}`);

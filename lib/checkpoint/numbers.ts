@@ -49,10 +49,7 @@ function numeric(): string {
   return [...DTYPES].filter(([, { opaque }]) => !opaque).map(([name]) => name).join(" ");
 }
 
-/**
- * Rounds once: the way over float64 would round twice where more than 53 bits count. Bits below the float64's last place
- * only break ties, so one sticky bit stands for all of them.
- */
+/** Rounds once, where float64 would round before: bits below its last place break ties, which one sticky bit can do too. */
 function roundToFloat32(value: bigint): number {
   const size = value < 0n ? -value : value;
   if (size < 2n ** 53n) return Math.fround(Number(value));

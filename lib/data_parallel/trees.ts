@@ -174,10 +174,7 @@ export function isTensor(node: object): node is { readonly data: unknown } {
   return "data" in node && "shape" in node && "dtype" in node && "format" in node;
 }
 
-/**
- * Tells whether a record looks like an array of some device, such as one that was freed: it must not pass for a branch that
- * has nothing in it. The arrays of our devices are frozen.
- */
+/** Tells whether a frozen record looks like some device's array, such as one that was freed: no branch with nothing in it. */
 export function claimsArray(node: object): boolean {
   return Object.isFrozen(node) && Object.hasOwn(node, "device") &&
     Object.entries(Object.getOwnPropertyDescriptors(node)).every(([name, { value: field }]) =>

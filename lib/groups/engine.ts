@@ -38,10 +38,7 @@ export interface Request {
 export interface Engine {
   readonly rank: number;
   readonly worldSize: number;
-  /**
-   * Brings this rank's part; takes its place in line at once, in the program order of the rank. The arrays that it
-   * resolves to belong to the caller.
-   */
+  /** Brings this rank's part; takes its place in line at once. The arrays that it resolves to belong to the caller. */
   readonly meet: (request: Request) => Promise<readonly Float64Array[]>;
   /** `meet` that holds up the thread; throws TypeError where that cannot be. */
   readonly meetNow: (request: Request) => readonly Float64Array[];
@@ -156,10 +153,7 @@ function named(kind: string, options?: CollectiveOptions): Pick<Request, "name" 
   };
 }
 
-/**
- * Names a function as it is compared across ranks. So is what is declared of it: who cuts arrays and who does not would
- * wait for each other.
- */
+/** Names a function as ranks compare it, with what it declares: who cuts arrays and who does not would wait for each other. */
 export function nameOf(combine: Combine): string {
   const name = combine?.name || "an unnamed function";
   const expected = name === "sum";

@@ -34,9 +34,7 @@ export function fromPlain(
   return new CollectiveError(message, code, ranks, options);
 }
 
-/**
- * Says what a thrown value says, whatever it is: a message may be no text, a getter throw, a proxy refuse to be looked at.
- */
+/** Says what a thrown value says, whatever it is: a getter may throw, a proxy refuse to be looked at. */
 export function messageOf(error: unknown): string {
   return textOf(() => (error instanceof Error ? error.message : error)) || "no message";
 }

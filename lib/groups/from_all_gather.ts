@@ -8,9 +8,9 @@ import type { AllReduce, CollectiveOptions, Combine } from "../collectives.ts";
 import { copyContribution, fold } from "./contributions.ts";
 import { nameOf } from "./engine.ts";
 import { combineError, display, judge, messageOf } from "./failures.ts";
-import { decodeSaying, encodeSaying } from "./sayings.ts";
+import { decodeSaying, encodeSaying, hashOf, unseenError } from "./sayings.ts";
 
-/** How many bytes a rank may say before values travel, each as a number: whether it failed, and its text. */
+/** How many bytes a rank may say before values travel, each as a number behind the hash of its text. */
 const SAYING_BYTES = 512;
 
 /**
@@ -74,11 +74,13 @@ export function fromAllGather(
       : `${name}: ${messageOf(own.reason)}`;
     const header = new Uint8Array(SAYING_BYTES);
     encodeSaying(header, { failed: own.status === "rejected", text });
-    const headers = await exchange(Float64Array.from(header), options);
-    const sayings = headers.map((numbers) => decodeSaying(Uint8Array.from(numbers)));
+    const headers = await exchange(Float64Array.of(...hashOf(text), ...header), options);
+    const sayings = headers.map((numbers) => decodeSaying(Uint8Array.from(numbers.subarray(2))));
     const cause = own.status === "rejected" ? own.reason : undefined;
     const error = judge(call, sayings, cause);
     if (error) throw error;
+    const [[high, low]] = headers;
+    if (headers.some(([a, b]) => a !== high || b !== low)) throw unseenError(call, sayings);
     // A gather that hides this rank's failure is not believed.
     if (own.status === "rejected") throw cause;
     const all = await exchange(own.value, options);

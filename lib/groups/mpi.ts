@@ -6,6 +6,7 @@
  * @module
  */
 
+import { checkInteger } from "../check_value.ts";
 import type { ProcessGroup } from "../collectives.ts";
 import { checkTimeout, processGroup } from "./engine.ts";
 import { createEngine, type Session } from "./mpi/engine.ts";
@@ -16,7 +17,6 @@ import { createMemory } from "./mpi/memory.ts";
 import { createOperations } from "./mpi/operations.ts";
 import { createProgress } from "./mpi/requests.ts";
 import { joinWorld } from "./mpi/communicators.ts";
-import { wrongValue } from "../words.ts";
 
 export { isMpiError, MpiError, type MpiErrorCode } from "./mpi/errors.ts";
 export type { MpiFamily } from "./mpi/launcher.ts";
@@ -146,7 +146,7 @@ export function mpiGroup(options: MpiOptions = {}): MpiGroup {
       finished();
     },
     abort: (code = 1) => {
-      checkCode(code);
+      checkInteger(code, "the exit code", "abort the MPI group", 1, 255);
       if (closed) return Deno.exit(code);
       library.symbols.MPI_Abort(library.commWorld, code);
       return Deno.exit(code); // MPI_Abort does not return, says the standard, where it can end the process.
@@ -196,11 +196,6 @@ function checkEnd({ engines }: Session): void {
 
 function ended(): MpiError {
   return new MpiError(`Cannot call anything on the group as close() has ended MPI`, "call");
-}
-
-function checkCode(code: number): void {
-  if (Number.isInteger(code) && code >= 1 && code <= 255) return;
-  throw wrongValue("abort the MPI group", "the exit code must be an integer from 1 to 255", code);
 }
 
 /** Lets a process that ends before MPI fail: MPICH's launcher takes an exit code of 0 at its word. */

@@ -41,10 +41,7 @@ export interface Within {
 /** What a rank failed with that will not call again; undefined where it just ended. */
 export type Leaving = { readonly cause: unknown } | undefined;
 
-/**
- * Who of a world has left. Its meeting points look it up when they are called, and are told while somebody waits there:
- * so the world knows none that nobody uses.
- */
+/** Who of a world has left; it knows no meeting points but those where somebody waits, so that others can be collected. */
 export interface Roll {
   /** Tells that a rank of the world will not call again, in none of its groups. */
   readonly leave: (rank: number, failure?: Leaving) => void;

@@ -1,13 +1,14 @@
 /** What ranks say of their calls, as bytes of one size, for when they do not agree. */
 
 import { digest } from "../bits.ts";
+import { CollectiveError } from "../errors.ts";
 import type { Saying } from "./failures.ts";
 
 const encoder = new TextEncoder();
 
-/** 64 bits of a text, as two integers. */
+/** 64 bits of a text, as two integers; of its code units, as lone surrogates have no bytes of their own. */
 export function hashOf(text: string): readonly [number, number] {
-  return digest(encoder.encode(text));
+  return digest(Uint16Array.from({ length: text.length }, (_, i) => text.charCodeAt(i)));
 }
 
 /** Writes a saying. A text that is too long is cut, and told apart from others by its hash. */
@@ -25,4 +26,14 @@ export function decodeSaying(bytes: Uint8Array): Saying {
   const end = bytes.indexOf(0, 1);
   const text = new TextDecoder().decode(bytes.subarray(1, end < 0 ? bytes.length : end));
   return { failed: bytes[0] === 1, text };
+}
+
+/** The error of ranks whose texts differ by their hashes, and read alike. */
+export function unseenError(call: number, sayings: readonly Saying[]): CollectiveError {
+  return new CollectiveError(
+    `Cannot complete call ${call} as the ranks disagree in characters that do not show: ` +
+      `rank 0 called ${sayings[0].text}`,
+    "disagreement",
+    [...sayings.keys()],
+  );
 }

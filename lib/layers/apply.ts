@@ -220,10 +220,7 @@ function text(value: unknown): string {
   return typeof value === "string" ? value : shown(value);
 }
 
-/**
- * The group that a layer communicates over; null where it does not. What is wrong with a layer that should is found in its
- * turn, so that all ranks hear of it: over the group that it names, or the only one there is.
- */
+/** The group of a layer; null where it has none. A wrong layer fails in its turn, over whatever group there is to tell. */
 function groupOf<A>(
   layer: AnyLayer<A>,
   effects: LayerEffects<A>,

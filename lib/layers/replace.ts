@@ -16,10 +16,7 @@ export interface LayerChoice {
   readonly allowNone?: boolean;
 }
 
-/**
- * Finds the layers of a model and checks each as far as can be told without its device. A cycle, a node with the `kind` of a
- * layer that is none, and a model without any layer (unless there may be none) are errors.
- */
+/** Finds the layers of a model and checks each, as far as can be told without its device. */
 export function layersOf<A>(
   model: unknown,
   action: string,

@@ -175,10 +175,7 @@ function oneForward<A>(state: BatchNormState<A>, input: Tensor<A>, options: Forw
 
 /** One batch norm of a forward pass over a group. */
 export interface ForwardCall<A> {
-  /**
-   * Finds or makes the state, on the handle that it is given, in the turn of the call: what it throws is this rank's failure
-   * on every rank.
-   */
+  /** Finds or makes the state on a handle, in the turn of the call: what it throws is this rank's failure on every rank. */
   readonly stateOf: (device: Device<A>) => BatchNormState<A>;
   readonly input: Tensor<A>;
   readonly options: ForwardOptions<A>;

@@ -162,10 +162,7 @@ interface Statistic {
   readonly wire: Float64Array<ArrayBuffer>;
 }
 
-/**
- * Handles and what stands behind them: a handle that leaves the map can never be read again. Whoever reads one says what it
- * must hold, so that no loop gets an array of another kind or length.
- */
+/** Handles and what stands behind them; whoever reads one says what it must hold, so that no loop gets another length. */
 function createStore() {
   const live = new WeakMap<ReferenceArray, Elements | Statistic>();
   const freed = new WeakSet<ReferenceArray>();

@@ -29,10 +29,7 @@ const [QUOTE, BACKSLASH, SPACE, ZERO, NINE] = [0x22, 0x5c, 0x20, 0x30, 0x39];
 
 const ESCAPES: readonly string[] = [...`"\\/bfnrt`];
 
-/**
- * Makes a scanner, strict as RFC 8259 is, and stricter: lone surrogates, repeated names and integers in any other
- * spelling than plain digits are refused. Its time is linear in the length of the text.
- */
+/** Makes a scanner, strict as RFC 8259, and without lone surrogates, repeated names or odd integers; in linear time. */
 export function scan(text: string, refuse: Refuse) {
   let at = 0;
 

@@ -60,9 +60,7 @@ function placeOnHost(library: Library, comm: bigint): Place {
   return place;
 }
 
-/**
- * Divides a communicator. Waits without giving way to the event loop, so all ranks have to be at it: they have just met.
- */
+/** Divides a communicator without giving way to the event loop: all ranks are at it, as they have just met. */
 export function divide(
   library: Library,
   comm: bigint,

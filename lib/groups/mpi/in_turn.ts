@@ -11,10 +11,7 @@ import type { Part } from "./parts.ts";
 /** Behind the values that travel: whether they are a total. */
 const [INTACT, FAILED] = [0, 1];
 
-/**
- * Receives the total of the ranks before this one, folds this one's values in, and hands it on; on the last rank the
- * total of all replaces what it brought.
- */
+/** Receives the total of the ranks before, folds this one's values in, and hands it on; the last keeps the total of all. */
 export function* foldInTurn(
   channel: Channel,
   combine: Combine,

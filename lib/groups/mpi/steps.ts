@@ -4,11 +4,10 @@
  * Steps yield whenever they have started something: how it is waited for is their caller's business.
  */
 
-import { CollectiveError } from "../../errors.ts";
 import type { Combine } from "../../collectives.ts";
 import { combineMoments } from "../../moments.ts";
 import { combineError, judge, messageOf, type Saying } from "../failures.ts";
-import { decodeSaying, encodeSaying } from "../sayings.ts";
+import { decodeSaying, encodeSaying, unseenError } from "../sayings.ts";
 import { createAgreement, OPINION_LENGTH } from "./agreement.ts";
 import { type Call, sayingOf } from "./call.ts";
 import type { Channel, Steps } from "./channel.ts";
@@ -40,12 +39,7 @@ export function createCourse(
     yield 0;
     if (agreement.holds(outcome)) return;
     const sayings = yield* tell(sayingOf(call));
-    throw judge(call.number, sayings, call.failure?.cause) ?? new CollectiveError(
-      `Cannot complete call ${call.number} as the ranks disagree in characters that do not show: ` +
-        `rank 0 called ${sayings[0].text}`,
-      "disagreement",
-      [...sayings.keys()],
-    );
+    throw judge(call.number, sayings, call.failure?.cause) ?? unseenError(call.number, sayings);
   }
 
   /** Tells the others, and hears from all. */
