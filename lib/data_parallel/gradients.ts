@@ -7,7 +7,7 @@
  */
 
 import { checkGroup, checkOptions, checkSignal, groupIn, signalIn } from "../check_effects.ts";
-import { checkInteger, checkOneOf } from "../check_value.ts";
+import { checkInteger, checkOneOf, SWITCH } from "../check_value.ts";
 import type { CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { exchange } from "../exchange.ts";
@@ -76,7 +76,7 @@ export async function allReduceGradients<A, T>(
   const signal = signalIn(options);
   const kind = { action: ACTION, name: "tree", settings: false };
   const turn = turnOf<A, T>(effects, tree, kind, options, ["average", "buckets"], () => {
-    checkOneOf(average, [true, false], "average", ACTION);
+    checkOneOf(options.average, SWITCH, "average", ACTION);
     checkInteger(buckets, "buckets", ACTION, 1, MOST_BUCKETS);
   });
   if (worldSize === 1) return copyOf(device, turn.get());

@@ -75,7 +75,7 @@ export function fromAllGather(
     const header = new Uint8Array(SAYING_BYTES);
     encodeSaying(header, { failed: own.status === "rejected", text });
     const headers = await exchange(Float64Array.of(...hashOf(text), ...header), options);
-    const sayings = headers.map((numbers) => decodeSaying(Uint8Array.from(numbers.subarray(2))));
+    const sayings = headers.map((numbers) => decodeSaying(Uint8Array.from(numbers.slice(2))));
     const cause = own.status === "rejected" ? own.reason : undefined;
     const error = judge(call, sayings, cause);
     if (error) throw error;
