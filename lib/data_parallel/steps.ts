@@ -187,7 +187,8 @@ function ranOut(steps: number, having: readonly boolean[]): CollectiveError {
 function checkJoin<B>(options: JoinUnevenOptions<B>): { readonly emptyBatch: () => B } {
   checkOptions(options, ["whenOut", "emptyBatch", "signal"], ACTION);
   checkSignal(options.signal, ACTION);
-  checkOneOf(options.whenOut ?? "stop", ["stop", "shadow"], "whenOut", ACTION);
+  const { whenOut = "stop" } = options;
+  checkOneOf(whenOut, ["stop", "shadow"], "whenOut", ACTION);
   const emptyBatch = options.whenOut === "shadow" ? options.emptyBatch : () => {};
   if (typeof emptyBatch === "function") return { emptyBatch: emptyBatch as () => B };
   const wanted = 'whenOut "shadow" needs options.emptyBatch, a function that makes an empty batch';
