@@ -105,10 +105,8 @@ export function tensor<A>(
       "number of values",
     );
   }
-  const data = device.upload(
-    values instanceof Float32Array ? values : Float32Array.from(values),
-    dtype,
-  );
+  const floats = values instanceof Float32Array ? values : Float32Array.from(values);
+  const data = device.upload(floats, dtype);
   return Object.freeze({ data, shape: Object.freeze([...shape]), dtype, format });
 }
 
@@ -178,12 +176,10 @@ export function checkTensor<A>(
   name = "tensor",
 ): void {
   if (typeof tensor !== "object" || tensor === null || !("data" in tensor)) {
+    const late = tensor === undefined && "; was it a field of a promise that was not awaited?";
     throw new TypeError(
-      `Cannot ${action} as the ${name} must be a tensor: current value is ${shown(tensor)}${
-        tensor === undefined
-          ? "; was it a field of a promise that was not awaited?"
-          : mistaken(tensor)
-      }`,
+      `Cannot ${action} as the ${name} must be a tensor: ` +
+        `current value is ${shown(tensor)}${late || mistaken(tensor)}`,
     );
   }
   checkLayout(tensor, action, name);
@@ -193,9 +189,8 @@ export function checkTensor<A>(
     const need = `the ${name}'s shape ${listed(tensor.shape)} needs an array of ${wanted} elements`;
     throw wrongKind(action, need, length, "length");
   }
-  if (dtype !== tensor.dtype) {
-    throw wrongPair(action, `the ${name}'s dtype must be that of its array`, tensor.dtype, dtype);
-  }
+  if (dtype === tensor.dtype) return;
+  throw wrongPair(action, `the ${name}'s dtype must be that of its array`, tensor.dtype, dtype);
 }
 
 /** Describes an array, and where it is not usable says whose array it is. */

@@ -26,8 +26,9 @@ export function toFloat32(array: StoredArray): Float32Array<ArrayBuffer> {
   checkStored(array, "the array", "read the array as float32");
   const { dtype, data } = array;
   if (DTYPES.get(dtype)?.opaque) {
+    const names = [...DTYPES].filter(([, { opaque }]) => !opaque).map(([name]) => name);
     throw new TypeError(
-      `Cannot read the array as float32 as its dtype must be one of ${numeric()}: ` +
+      `Cannot read the array as float32 as its dtype must be one of ${names.join(" ")}: ` +
         `current value is ${dtype}, whose data are bytes`,
     );
   }
@@ -43,10 +44,6 @@ export function toFloat32(array: StoredArray): Float32Array<ArrayBuffer> {
     default:
       return Float32Array.from(data);
   }
-}
-
-function numeric(): string {
-  return [...DTYPES].filter(([, { opaque }]) => !opaque).map(([name]) => name).join(" ");
 }
 
 /** Rounds once, where float64 would round before: bits below its last place break ties, which one sticky bit can do too. */

@@ -11,8 +11,8 @@ import type { ProcessGroup } from "../collectives.ts";
 import { checkTimeout, processGroup } from "./engine.ts";
 import { createEngine, type Session } from "./mpi/engine.ts";
 import { MpiError } from "./mpi/errors.ts";
-import { findLauncher, type Launcher, type MpiFamily } from "./mpi/launcher.ts";
-import { type Library, openLibrary } from "./mpi/library.ts";
+import { findLauncher, type MpiFamily } from "./mpi/launcher.ts";
+import { openLibrary } from "./mpi/library.ts";
 import { createMemory } from "./mpi/memory.ts";
 import { createOperations } from "./mpi/operations.ts";
 import { createProgress } from "./mpi/requests.ts";
@@ -111,8 +111,8 @@ export function mpiGroup(options: MpiOptions = {}): MpiGroup {
   checkThread();
   const launcher = findLauncher();
   const library = openLibrary(path, launcher);
-  const finished = guardEnd();
-  const { comm, onHost } = join(library, launcher, checked, finished);
+  let finished = () => {};
+  const { comm, onHost } = joinWorld(library, launcher, checked, () => finished = guardEnd());
   // Open MPI gives way to other processes when its launcher has seen that there are too many; MPICH never does.
   const crowded = library.family === "MPICH" && onHost.worldSize > navigator.hardwareConcurrency;
   const memory = createMemory();
@@ -154,21 +154,6 @@ export function mpiGroup(options: MpiOptions = {}): MpiGroup {
   });
 }
 
-/** Joins the others. A process in which MPI was not started by this has nothing to end. */
-function join(
-  library: Library,
-  launcher: Launcher | null,
-  checked: boolean,
-  finished: () => void,
-): ReturnType<typeof joinWorld> {
-  try {
-    return joinWorld(library, launcher, checked);
-  } catch (error) {
-    if (error instanceof MpiError && error.code === "call") finished();
-    throw error;
-  }
-}
-
 function checkThread(): void {
   if (typeof globalThis.Deno?.dlopen === "function" && !("WorkerGlobalScope" in globalThis)) return;
   throw new MpiError(
@@ -182,12 +167,9 @@ function checkEnd({ engines }: Session): void {
   for (const { broken, busy, worldSize } of engines) {
     const cause = broken();
     if (cause) {
-      throw new MpiError(
-        `Cannot close the MPI group as it and its sub-groups must be intact, one of ${worldSize} ranks is not: ` +
-          `call abort(); ${cause.message}`,
-        "call",
-        { cause },
-      );
+      const intact = `it and its sub-groups must be intact, one of ${worldSize} ranks is not`;
+      const message = `Cannot close the MPI group as ${intact}: call abort(); ${cause.message}`;
+      throw new MpiError(message, "call", { cause });
     }
     if (!busy()) continue;
     throw new MpiError(`Cannot close the MPI group as no call must be pending: await them`, "call");

@@ -143,31 +143,29 @@ function pairsOf<A>(
     if (layer.state === null) throw lazyError(layer, here);
     const before = into(path);
     const linear = places.get(before);
+    const refuse = (wanted: string, came: string): never => {
+      throw new TypeError(`Cannot ${here} as ${wanted}: current ${came}`);
+    };
     if (linear === undefined || claimsLayer<A>(linear)) {
-      throw new TypeError(
-        `Cannot ${here} as into must tell the path of a layer { weight, bias }: current path is ` +
-          `${shown(before)}, those that there are begin with ${
-            [...places].filter(([, node]) => isLinear(node)).slice(0, 8)
-              .map(([at]) => quote(at)).join(", ") || "none"
-          }`,
+      const linears = [...places].filter(([, node]) => isLinear(node)).slice(0, 8);
+      const known = linears.map(([at]) => quote(at)).join(", ") || "none";
+      return refuse(
+        "into must tell the path of a layer { weight, bias }",
+        `path is ${shown(before)}, those that there are begin with ${known}`,
       );
     }
+    const there = `the layer at ${called(before)}`;
     const again = [...places].find(([at, node]) => node === linear && at !== before);
     const user = pairs.get(before);
     if (again !== undefined || user !== undefined) {
-      throw new TypeError(
-        `Cannot ${here} as the layer at ${
-          called(before)
-        } must be this batch norm's alone: current ` +
-          `one ${again ? `stands at ${again[0]} too` : `is that of ${user?.path} too`}`,
-      );
+      const other = again ? `stands at ${again[0]} too` : `is that of ${user?.path} too`;
+      refuse(`${there} must be this batch norm's alone`, `one ${other}`);
     }
     if (!("bias" in linear)) {
-      throw new TypeError(
-        `Cannot ${here} as the layer at ${called(before)} must have a bias, or null for none, so ` +
-          `that whoever runs it adds the one that folding makes: current one holds ${
-            Object.keys(linear).join(", ")
-          }`,
+      refuse(
+        `${there} must have a bias, or null for none, so that whoever runs it adds the one that ` +
+          `folding makes`,
+        `one holds ${Object.keys(linear).join(", ")}`,
       );
     }
     pairs.set(before, { layer, path, linear });
@@ -215,10 +213,8 @@ function rankBehind(
   if (least === most || shape.length > 2) return Math.min(Math.max(shape.length, least), most);
   const rank = told();
   if (rank !== undefined) return rank;
-  throw new TypeError(
-    `Cannot ${here} as inputRank must tell the rank of its batches, which a ${layer.kind} behind a ` +
-      `linear layer does not: current value is undefined`,
-  );
+  const why = `which a ${layer.kind} behind a linear layer does not`;
+  throw wrongKind(here, `inputRank must tell the rank of its batches, ${why}`, rank);
 }
 
 function identityLike(state: BatchNormState<Float32Array>): BatchNormState<Float32Array> {

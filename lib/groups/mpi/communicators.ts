@@ -4,10 +4,15 @@ import { MpiError } from "./errors.ts";
 import type { Launcher } from "./launcher.ts";
 import { FUNNELED, handles, ints, type Library, wrongPair } from "./library.ts";
 
-/** Starts MPI and joins the other ranks, on a communicator that nobody else uses; waits for them. */
-export function joinWorld(library: Library, launcher: Launcher | null, checked: boolean) {
+/** Starts MPI, tells so, and joins the other ranks, on a communicator that nobody else uses; waits for them. */
+export function joinWorld(
+  library: Library,
+  launcher: Launcher | null,
+  checked: boolean,
+  started: () => void,
+) {
   const { symbols, ok, commWorld } = library;
-  start(library);
+  start(library, started);
   reporting(library, commWorld);
   const { worldSize } = placeIn(library, commWorld);
   if (launcher && launcher.size !== worldSize) throw wrongPair(launcher, library);
@@ -18,7 +23,7 @@ export function joinWorld(library: Library, launcher: Launcher | null, checked: 
   return { comm: comm[0], onHost: placeOnHost(library, comm[0]) };
 }
 
-function start({ symbols, ok }: Library): void {
+function start({ symbols, ok }: Library, started: () => void): void {
   const flag = ints();
   ok(symbols.MPI_Initialized(flag), "MPI_Initialized");
   if (flag[0] !== 0) {
@@ -28,6 +33,7 @@ function start({ symbols, ok }: Library): void {
     );
   }
   ok(symbols.MPI_Init_thread(null, null, FUNNELED, flag), "MPI_Init_thread");
+  started();
   if (flag[0] >= FUNNELED) return;
   throw new MpiError(
     `Cannot make the MPI group as the library must allow for other threads in the process: ` +

@@ -160,7 +160,10 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
 
   async function perform(call: Call): Promise<void> {
     try {
-      if (!call.part && !call.failure) await valuesOf(call);
+      if (!call.part && !call.failure) {
+        progress.watch(look);
+        await new Promise<void>((wake) => call.wake = wake);
+      }
       if (call.binding) await splitTurn();
       if (broken || settlement.begun()) return; // The verdict rejects the call.
       const outcome = drive(route(call));
@@ -262,11 +265,6 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     if (broken) return;
     const ageMs = now - since;
     if (ageMs > progress.turnsMs) Atomics.wait(ASLEEP, 0, 0, patience(ageMs) / 1000);
-  }
-
-  function valuesOf(call: Call): Promise<void> {
-    progress.watch(look);
-    return new Promise((wake) => call.wake = wake);
   }
 
   function leave(call: Call): void {
