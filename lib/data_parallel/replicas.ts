@@ -185,24 +185,16 @@ export async function assertReplicated<A>(
   throw differenceError(all, names, seen);
 }
 
-async function wordsByLeaf<A>(
-  device: Device<A>,
-  flat: Flat<A, unknown>,
-): Promise<readonly Uint32Array[]> {
+async function wordsByLeaf<A>(device: Device<A>, flat: Flat<A, unknown>) {
   const all = wordsOf(await readBack(device, flat));
   let at = 0;
   return flat.leaves.map(({ length }) => all.subarray(at, at += length));
 }
 
 /** [numbers, a digest of two words per array]. */
-function summaryOf(
-  { numbers }: Parts,
-  words: readonly Uint32Array[],
-): Float64Array {
-  return Float64Array.from([
-    ...numbers.map(({ value }) => value),
-    ...words.flatMap((own) => digest(own)),
-  ]);
+function summaryOf({ numbers }: Parts, words: readonly Uint32Array[]): Float64Array {
+  const digests = words.flatMap((own) => digest(own));
+  return Float64Array.from([...numbers.map(({ value }) => value), ...digests]);
 }
 
 /** The first place at which a rank's numbers are not those of rank 0; -1 where there is none. */
@@ -254,16 +246,14 @@ function differenceError(
 ): CollectiveError {
   const ranks = [...all.keys()].filter((rank) => firstDifference([all[0], all[rank]]) >= 0);
   const paths = new Set(names.filter((_, i) => all.some((own) => !Object.is(own[i], all[0][i]))));
-  const shown = [...paths].slice(0, 5).map((path) => path || "state").join(", ");
+  const some = [...paths].slice(0, 5).map((path) => path || "state").join(", ");
   const more = paths.size > 5 ? ` and ${paths.size - 5} more` : "";
   const odd = ranks.find((rank) => values[rank] !== values[0]) ?? ranks[0];
+  const differ = `${ranksOf(ranks)} ${ranks.length === 1 ? "differs" : "differ"}`;
   return new CollectiveError(
     `Cannot go on as the replicas must have the same bits on every rank: current ${where} is ` +
-      `${values[0]} on rank 0 and ${values[odd]} on rank ${odd}; ` +
-      `${ranksOf(ranks)} ${
-        ranks.length === 1 ? "differs" : "differ"
-      } from rank 0 in ${shown}${more}: ` +
-      `broadcastState makes them equal`,
+      `${values[0]} on rank 0 and ${values[odd]} on rank ${odd}; ${differ} from rank 0 in ` +
+      `${some}${more}: broadcastState makes them equal`,
     "disagreement",
     ranks,
   );

@@ -181,16 +181,15 @@ function differenceError(
 /** Says by which prefix all names that are missing differ from some that are given. */
 function prefixHint(missing: readonly string[], given: readonly string[]): string {
   const names = new Set(given);
-  for (const name of missing.length > 0 ? given : []) {
-    const more = name.endsWith(missing[0]) ? name.slice(0, -missing[0].length) : "";
-    if (more !== "" && missing.every((own) => names.has(more + own))) {
+  const [own] = missing;
+  for (const name of own === undefined ? [] : given) {
+    const more = name.endsWith(own) ? name.slice(0, -own.length) : "";
+    if (more !== "" && missing.every((other) => names.has(more + other))) {
       return `; its names begin with ${quote(more)} besides: pass { prefix: ${quote(more)} }`;
     }
-    const less = missing[0].endsWith(name) ? missing[0].slice(0, -name.length) : "";
-    if (
-      less !== "" &&
-      missing.every((own) => own.startsWith(less) && names.has(own.slice(less.length)))
-    ) {
+    const less = own.endsWith(name) ? own.slice(0, -name.length) : "";
+    const lacks = (other: string) => other.startsWith(less) && names.has(other.slice(less.length));
+    if (less !== "" && missing.every(lacks)) {
       return `; its names lack ${quote(less)}, with which the model's begin: pass { rename: ` +
         `(name) => name.slice(${less.length}) }, or that part of the model`;
     }
@@ -207,9 +206,7 @@ function givenDict(dict: unknown): StateDict {
   }
   const given = new Map<string, StoredArray>();
   for (const [name, array] of entriesOf(dict, "it", ACTION)) {
-    if (typeof name !== "string") {
-      throw wrongKind(ACTION, "every name must be a string", name);
-    }
+    if (typeof name !== "string") throw wrongKind(ACTION, "every name must be a string", name);
     checkStored(array, `entry ${shown(name)}`, ACTION);
     given.set(name, array);
   }
