@@ -98,12 +98,8 @@ export function tensor<A>(
     throw wrongKind(action, "values must be an array of numbers", values);
   }
   if (values.length !== wanted) {
-    throw wrongKind(
-      action,
-      `shape ${listed(shape)} needs ${wanted} values`,
-      values.length,
-      "number of values",
-    );
+    const needs = `shape ${listed(shape)} needs ${wanted} values`;
+    throw wrongKind(action, needs, values.length, "number of values");
   }
   const floats = values instanceof Float32Array ? values : Float32Array.from(values);
   const data = device.upload(floats, dtype);
@@ -166,6 +162,12 @@ export function extents(shape: readonly number[]): Extents {
   let inner = 1;
   for (let i = 2; i < shape.length; i++) inner *= shape[i];
   return { batch: shape[0], channels: shape[1], inner };
+}
+
+/** Counts the values of each channel. */
+export function valuesPerChannel({ shape }: Tensor<unknown>): number {
+  const { batch, inner } = extents(shape);
+  return batch * inner;
 }
 
 /** Checks that a tensor is well-formed and lives on the device. */

@@ -11,6 +11,7 @@ import { checkInteger, checkOneOf, SWITCH } from "../check_value.ts";
 import type { CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { exchange } from "../exchange.ts";
+import { shareOf } from "../groups/contributions.ts";
 import { sum } from "../moments.ts";
 import { batch, region } from "../ownership.ts";
 import { checkWire } from "../wire.ts";
@@ -102,7 +103,7 @@ export async function allReduceGradients<A, T>(
     const { leaves, total, rebuild } = turn.get();
     const all = new Float32Array(total);
     totals.forEach((values, bucket) => {
-      const [from, to] = bounds(total, bucket, count);
+      const [from, to] = shareOf(total, bucket, count);
       checkWire(values, to - from, ACTION);
       all.set(average ? values.map((value) => value / worldSize) : values, from);
     });
@@ -110,12 +111,8 @@ export async function allReduceGradients<A, T>(
   });
 }
 
-function bounds(total: number, bucket: number, buckets: number): readonly [number, number] {
-  return [Math.floor(total * bucket / buckets), Math.floor(total * (bucket + 1) / buckets)];
-}
-
 function part(all: Float32Array, bucket: number, buckets: number): Float64Array {
-  return Float64Array.from(all.subarray(...bounds(all.length, bucket, buckets)));
+  return Float64Array.from(all.subarray(...shareOf(all.length, bucket, buckets)));
 }
 
 function isCount(buckets: number): boolean {

@@ -261,12 +261,8 @@ function differenceError(
 
 function checkGathered(all: readonly Float64Array[], worldSize: number, length: number): void {
   if (all?.length !== worldSize) {
-    throw wrongKind(
-      COMPARE,
-      `allGather must resolve to ${worldSize} arrays`,
-      all?.length,
-      "number",
-    );
+    const wanted = `allGather must resolve to ${worldSize} arrays`;
+    throw wrongKind(COMPARE, wanted, all?.length, "number");
   }
   for (const own of all) checkWire(own, length, COMPARE);
 }

@@ -138,11 +138,8 @@ export function checkSettings(
 ): void {
   checkOneOf(kind, Object.keys(RANKS), "kind", action);
   if (processGroup !== null && (typeof processGroup !== "string" || processGroup === "")) {
-    throw wrongKind(
-      action,
-      "processGroup must be the name of a group, or null for none",
-      processGroup,
-    );
+    const wanted = "processGroup must be the name of a group, or null for none";
+    throw wrongKind(action, wanted, processGroup);
   }
   checkOneOf(activation, ["relu", undefined], "activation", action);
   checkOneOf(frozen, ["statistics", "all", undefined], "frozen", action);

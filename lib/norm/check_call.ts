@@ -60,12 +60,8 @@ export function checkAlike<A>(
   checkTensor(device, tensor, action, name);
   const { shape, dtype } = input;
   if (tensor.shape.length !== shape.length || tensor.shape.some((d, i) => d !== shape[i])) {
-    throw wrongPair(
-      action,
-      `the ${name}'s shape must be the input's`,
-      listed(tensor.shape),
-      listed(shape),
-    );
+    const wanted = `the ${name}'s shape must be the input's`;
+    throw wrongPair(action, wanted, listed(tensor.shape), listed(shape));
   }
   if (tensor.dtype === dtype) return;
   throw wrongPair(action, `the ${name}'s dtype must be the input's`, tensor.dtype, dtype);

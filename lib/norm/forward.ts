@@ -13,7 +13,7 @@ import type { Device } from "../device.ts";
 import { checkCount } from "../moments.ts";
 import { batch } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
-import { extents, type Tensor, tensorLike } from "../tensor.ts";
+import { type Tensor, tensorLike, valuesPerChannel } from "../tensor.ts";
 import { countOf, momentsWire } from "../wire.ts";
 import { shown } from "../words.ts";
 import { checkCall, checkKept } from "./check_call.ts";
@@ -101,7 +101,7 @@ export function batchNormForward<A>(
 ): LocalForward<A> {
   const { device } = checkDevice(effects, ACTION);
   checkForward(device, state, input, options, ACTION);
-  checkCount(valuesOf(input), ACTION);
+  checkCount(valuesPerChannel(input), ACTION);
   return batch(device, (d) => composed(d, state, input, momentsOf(d, input), options));
 }
 
@@ -197,7 +197,7 @@ export function forwards<A>(
         calls.map(({ stateOf, input, options, action }) => {
           const state = stateOf(d);
           checkForward(d, state, input, options, action);
-          checkCount(valuesOf(input), action);
+          checkCount(valuesPerChannel(input), action);
           return composed(d, state, input, alone(momentsOf(d, input)), options);
         })),
     launch: (scope, worldSize, read) => {
@@ -255,11 +255,6 @@ function checkForward<A>(
   checkCall(device, state, input, options, OPTIONS, action);
   checkKept(options, action);
   checkOneOf(options.updateRunningStats, SWITCH, "updateRunningStats", action);
-}
-
-function valuesOf<A>({ shape }: Tensor<A>): number {
-  const { batch: samples, inner } = extents(shape);
-  return samples * inner;
 }
 
 /** Forward is its two parts: normalize with the moments, and let the running statistics follow them. */

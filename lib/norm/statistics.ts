@@ -7,7 +7,7 @@ import type { Device } from "../device.ts";
 import { checkCount } from "../moments.ts";
 import { batch } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
-import { checkTensor, describe, extents, type Tensor } from "../tensor.ts";
+import { checkTensor, describe, type Tensor, valuesPerChannel } from "../tensor.ts";
 import { countOf, momentsWire } from "../wire.ts";
 import { shown, wrongKind, wrongPair, wrongValue } from "../words.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
@@ -72,9 +72,9 @@ export function batchMoments<A>(
 
 /** Moments of a batch that is checked. */
 export function momentsOf<A>(device: Device<A>, input: Tensor<A>): LocalMoments<A> {
-  const { batch: samples, channels, inner } = extents(input.shape);
   const data = device.moments({ input });
-  return Object.freeze({ kind: "local", data, shape: shapeOf(channels), count: samples * inner });
+  const count = valuesPerChannel(input);
+  return Object.freeze({ kind: "local", data, shape: shapeOf(input.shape[1]), count });
 }
 
 /** Moments of all ranks, as they come from the wire. */

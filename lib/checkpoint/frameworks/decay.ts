@@ -78,12 +78,8 @@ export function importBatchNorm(
   checkFloat32(mean, names.runningMean, action);
   const numFeatures = mean.length;
   if (numFeatures === 0) {
-    throw wrongValue(
-      action,
-      "there must be at least one channel",
-      0,
-      `length of ${names.runningMean}`,
-    );
+    const noun = `length of ${names.runningMean}`;
+    throw wrongValue(action, "there must be at least one channel", 0, noun);
   }
   const copy = (name: string): Float32Array => {
     const vector = given[name];
