@@ -1,82 +1,71 @@
-// Moments where the elements of a channel lie side by side (channels first): a row is one channel of one sample.
+// Moments and gradient sums where the elements of a channel lie side by side (channels first): a row is one channel of one sample.
 //
-// Memory is walked once, in ascending order; a large tensor in its two halves at once, since one ascending stream does not keep
-// a core's prefetcher busy (measured: 0.58 instead of 0.75 ms for 26 MB; streams near each other, or four, are slower than
-// one). Every channel has a record, one cache line, in which x - shift and its square
-// are summed in four float32 lanes; before the lanes lose digits, they are merged into float64 by Chan's formula, and the
-// running mean becomes the new shift. Sums about a shift near the mean do not cancel, wherever the mean lies.
+// Memory is walked once, in ascending order; for moments a large tensor in its two halves at once, since one ascending stream
+// does not keep a core's prefetcher busy (measured: 0.58 instead of 0.75 ms for 26 MB; streams near each other, or four, are
+// slower than one). Every channel has a record, one cache line, in which sums stand in four float32 lanes; before the lanes lose
+// digits, they are taken into float64.
 
-import { ChannelMoments, leave, RECORD, settle } from "./moments";
+import { Channel, channelOf, GATED, leave, MOMENTS, RECORD, settle, SUMS, term } from "./reduction";
 import { readable } from "./storage";
-import { bytes, keep, loadRest, madd, total, zeros } from "./vectors";
+import { bytes, gated, keep, loadRest, madd, total, zeros } from "./vectors";
 
-/** Lanes are merged once a channel has this many elements in them, or this many rows. */
+/** Lanes are settled once a channel has this many elements in them, or this many rows. */
 const ENOUGH: u32 = 2048;
 const ENOUGH_ROWS: u32 = 16;
 /**
  * Elements whose sums stay in registers. Longer sums lose digits, and those of squares always to the same side where x is a
  * multiple of some 2^-k, as far from 0: runs of 4,096 at a mean of 1e3 gave variances 1e-7 too large.
  */
-export const RUN: u32 = 1024;
+const RUN: u32 = 1024;
 /** Elements that come from memory rather than from a shared cache: 16 MiB. */
 export const LARGE: u32 = 1 << 22;
 
 /**
- * Moments of elements [from, to) of a tensor (N, channels, inner), per channel.
- *
- * @param x first byte of the tensor
- * @param half 1 for float16, 0 for float32
- * @param result planes of float64 per channel: mean, m2
- * @param counts likewise: how many values they are of
- * @param scratch room for a record per channel and RUN float32
+ * Reduces elements [from, to) of tensors (N, channels, inner): to moments where `dy` is 0, else to gradient sums, in which dy
+ * counts only where `output` is positive, if that is not 0. `his` are means as float32 per channel, for gradient sums; the result
+ * is two planes of float64, that of moments with `counts` beside it; `scratch` has room for a record per channel and 3 x RUN
+ * float32.
  */
-export function momentsOfRows(
+export function reduceRows(
   x: usize,
+  dy: usize,
+  output: usize,
   half: bool,
   channels: u32,
   inner: u32,
   from: u32,
   to: u32,
+  his: usize,
   result: usize,
   counts: usize,
   scratch: usize,
 ): void {
-  const records = scratch;
-  const room = records + <usize> channels * RECORD;
-  memory.fill(records, 0, room - records);
-  if (from < to) addPart(x, half, channels, inner, from, to, records, room);
-  for (let c: u32 = 0; c < channels; c++) {
-    const channel = channelOf(records, c);
-    if (channel.pending > 0) settle(channel);
-    leave(channel, channels, c, result, counts);
+  const room = scratch + <usize> channels * RECORD;
+  memory.fill(scratch, 0, room - scratch);
+  if (dy) {
+    for (let c: u32 = 0; c < channels; c++) channelOf(scratch, c).shift = load<f32>(his + bytes(c));
   }
-}
-
-/** Adds elements [from, to), a large part in its two halves at once. */
-function addPart(
-  x: usize,
-  half: bool,
-  channels: u32,
-  inner: u32,
-  from: u32,
-  to: u32,
-  records: usize,
-  scratch: usize,
-): void {
   const firstRow = (from + inner - 1) / inner;
   const rows = to / inner > firstRow ? to / inner - firstRow : 0;
-  if (!half && rows * inner >= LARGE) {
+  if (!dy && !half && rows * inner >= LARGE) {
     const pairs = rows / 2;
-    addRows(x, half, channels, inner, from, firstRow * inner, records, scratch);
-    addPairs(x, channels, inner, firstRow, pairs, records);
+    addRows(x, 0, 0, false, channels, inner, from, firstRow * inner, scratch, room);
+    addPairs(x, channels, inner, firstRow, pairs, scratch);
     from = (firstRow + 2 * pairs) * inner;
   }
-  addRows(x, half, channels, inner, from, to, records, scratch);
+  if (from < to) addRows(x, dy, output, half, channels, inner, from, to, scratch, room);
+  for (let c: u32 = 0; c < channels; c++) {
+    const channel = channelOf(scratch, c);
+    if (channel.pending > 0) settle(channel, !dy);
+    leave(channel, channels, c, result, counts);
+  }
 }
 
 /** Adds elements [from, to), row by row. */
 function addRows(
   x: usize,
+  dy: usize,
+  output: usize,
   half: bool,
   channels: u32,
   inner: u32,
@@ -93,10 +82,18 @@ function addRows(
   while (from < to) {
     const length = min(min(rowEnd, to) - from, RUN);
     const run = readable(x, from, length, half, scratch);
-    const channel = changetype<ChannelMoments>(record);
-    prepare(channel, run, length);
-    add(channel, run, length);
-    if (channel.pending >= enough) settle(channel);
+    const channel = changetype<Channel>(record);
+    if (!dy) {
+      prepare(channel, run, length);
+      add(channel, run, 0, 0, length, MOMENTS);
+    } else {
+      const gradients = readable(dy, from, length, half, scratch + bytes(RUN));
+      if (output) {
+        const gates = readable(output, from, length, half, scratch + 2 * bytes(RUN));
+        add(channel, run, gradients, gates, length, GATED);
+      } else add(channel, run, gradients, 0, length, SUMS);
+    }
+    if (channel.pending >= enough) settle(channel, !dy);
     from += length;
     if (from == rowEnd) {
       rowEnd += inner;
@@ -106,7 +103,7 @@ function addRows(
   }
 }
 
-/** Adds rows [first, first + pairs) and the `pairs` rows after them, one of these and one of those at a time. */
+/** Adds rows [first, first + pairs) to moments, and the `pairs` rows after them, one of these and one of those at a time. */
 function addPairs(x: usize, channels: u32, inner: u32, first: u32, pairs: u32, records: usize): void {
   const apart = bytes(pairs * inner);
   const enough = enoughOf(inner);
@@ -122,8 +119,8 @@ function addPairs(x: usize, channels: u32, inner: u32, first: u32, pairs: u32, r
       prepare(a, run, length);
       prepare(b, run + apart, length);
       addBoth(a, run, b, run + apart, length);
-      if (a.pending >= enough) settle(a);
-      if (b.pending >= enough) settle(b);
+      if (a.pending >= enough) settle(a, true);
+      if (b.pending >= enough) settle(b, true);
     }
     row += bytes(inner);
     if (++upper == channels) upper = 0;
@@ -131,20 +128,14 @@ function addPairs(x: usize, channels: u32, inner: u32, first: u32, pairs: u32, r
   }
 }
 
-// @ts-ignore: decorator
-@inline
-function channelOf(records: usize, c: u32): ChannelMoments {
-  return changetype<ChannelMoments>(records + <usize> c * RECORD);
-}
-
 /** Gives a channel that has seen nothing the mean of its first run for a shift. */
 // @ts-ignore: decorator
 @inline
-function prepare(channel: ChannelMoments, run: usize, length: u32): void {
+function prepare(channel: Channel, run: usize, length: u32): void {
   if (channel.pending == 0 && channel.count == 0) channel.shift = meanOf(run, length);
 }
 
-/** How many elements of a channel are summed before its lanes are merged. */
+/** How many elements of a channel are summed before its lanes are settled. */
 // @ts-ignore: decorator
 @inline
 function enoughOf(inner: u32): u32 {
@@ -154,44 +145,52 @@ function enoughOf(inner: u32): u32 {
 /** Adds a run to the lanes of its channel. */
 // @ts-ignore: decorator
 @inline
-function add(channel: ChannelMoments, x: usize, length: u32): void {
+function add(channel: Channel, x: usize, g: usize, gate: usize, length: u32, kind: u32): void {
   const shift = f32x4.splat(channel.shift);
   let s0 = zeros(), s1 = s0, s2 = s0, s3 = s0, q0 = s0, q1 = s0, q2 = s0, q3 = s0;
   const vectors = x + bytes(length & ~3);
-  for (const end = x + bytes(length & ~15); x < end; x += 64) {
-    const d0 = f32x4.sub(v128.load(x), shift);
-    const d1 = f32x4.sub(v128.load(x, 16), shift);
-    const d2 = f32x4.sub(v128.load(x, 32), shift);
-    const d3 = f32x4.sub(v128.load(x, 48), shift);
-    s0 = f32x4.add(s0, d0);
-    q0 = madd(d0, d0, q0);
-    s1 = f32x4.add(s1, d1);
-    q1 = madd(d1, d1, q1);
-    s2 = f32x4.add(s2, d2);
-    q2 = madd(d2, d2, q2);
-    s3 = f32x4.add(s3, d3);
-    q3 = madd(d3, d3, q3);
+  for (const end = x + bytes(length & ~15); x < end; x += 64, g += 64, gate += 64) {
+    const d0 = f32x4.sub(v128.load(x), shift), g0 = term(d0, g, gate, kind);
+    const d1 = f32x4.sub(v128.load(x, 16), shift), g1 = term(d1, g + 16, gate + 16, kind);
+    const d2 = f32x4.sub(v128.load(x, 32), shift), g2 = term(d2, g + 32, gate + 32, kind);
+    const d3 = f32x4.sub(v128.load(x, 48), shift), g3 = term(d3, g + 48, gate + 48, kind);
+    s0 = f32x4.add(s0, g0);
+    q0 = madd(g0, d0, q0);
+    s1 = f32x4.add(s1, g1);
+    q1 = madd(g1, d1, q1);
+    s2 = f32x4.add(s2, g2);
+    q2 = madd(g2, d2, q2);
+    s3 = f32x4.add(s3, g3);
+    q3 = madd(g3, d3, q3);
   }
-  for (; x < vectors; x += 16) {
+  for (; x < vectors; x += 16, g += 16, gate += 16) {
     const d = f32x4.sub(v128.load(x), shift);
-    s0 = f32x4.add(s0, d);
-    q0 = madd(d, d, q0);
+    const gradient = term(d, g, gate, kind);
+    s0 = f32x4.add(s0, gradient);
+    q0 = madd(gradient, d, q0);
   }
   const rest = length & 3;
   if (rest > 0) {
-    const d = keep(f32x4.sub(loadRest(x, rest), shift), rest);
-    s1 = f32x4.add(s1, d);
-    q1 = madd(d, d, q1);
+    // Lanes beyond the run count nothing: their d is 0, or their dy.
+    let d = f32x4.sub(loadRest(x, rest), shift);
+    let gradient: v128;
+    if (kind == MOMENTS) gradient = d = keep(d, rest);
+    else {
+      gradient = loadRest(g, rest);
+      if (kind == GATED) gradient = gated(gradient, loadRest(gate, rest));
+    }
+    s1 = f32x4.add(s1, gradient);
+    q1 = madd(gradient, d, q1);
   }
   channel.sum = f32x4.add(channel.sum, f32x4.add(f32x4.add(s0, s1), f32x4.add(s2, s3)));
-  channel.squares = f32x4.add(channel.squares, f32x4.add(f32x4.add(q0, q1), f32x4.add(q2, q3)));
+  channel.products = f32x4.add(channel.products, f32x4.add(f32x4.add(q0, q1), f32x4.add(q2, q3)));
   channel.pending += length;
 }
 
 /** Adds two runs of one length, which are far from each other. */
 // @ts-ignore: decorator
 @inline
-function addBoth(a: ChannelMoments, x: usize, b: ChannelMoments, y: usize, length: u32): void {
+function addBoth(a: Channel, x: usize, b: Channel, y: usize, length: u32): void {
   const shiftA = f32x4.splat(a.shift);
   const shiftB = f32x4.splat(b.shift);
   let s0 = zeros(), s1 = s0, t0 = s0, t1 = s0, q0 = s0, q1 = s0, r0 = s0, r1 = s0;
@@ -211,14 +210,14 @@ function addBoth(a: ChannelMoments, x: usize, b: ChannelMoments, y: usize, lengt
     r1 = madd(e1, e1, r1);
   }
   a.sum = f32x4.add(a.sum, f32x4.add(s0, s1));
-  a.squares = f32x4.add(a.squares, f32x4.add(q0, q1));
+  a.products = f32x4.add(a.products, f32x4.add(q0, q1));
   a.pending += vectors;
   b.sum = f32x4.add(b.sum, f32x4.add(t0, t1));
-  b.squares = f32x4.add(b.squares, f32x4.add(r0, r1));
+  b.products = f32x4.add(b.products, f32x4.add(r0, r1));
   b.pending += vectors;
   if (vectors == length) return;
-  add(a, x, length - vectors);
-  add(b, y, length - vectors);
+  add(a, x, 0, 0, length - vectors, MOMENTS);
+  add(b, y, 0, 0, length - vectors, MOMENTS);
 }
 
 /** Mean of a run, about its first element: exactly that element where all are equal. */
