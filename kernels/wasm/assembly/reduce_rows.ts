@@ -45,8 +45,8 @@ export function reduceRows(
   if (dy) {
     for (let c: u32 = 0; c < channels; c++) channelOf(scratch, c).shift = load<f32>(his + bytes(c));
   }
-  const firstRow = (from + inner - 1) / inner;
-  const rows = to / inner > firstRow ? to / inner - firstRow : 0;
+  const firstRow = from < to ? (from + inner - 1) / inner : 0;
+  const rows = from < to && to / inner > firstRow ? to / inner - firstRow : 0; // An empty tensor may have an inner of 0.
   if (!dy && !half && rows * inner >= LARGE) {
     const pairs = rows / 2;
     addRows(x, 0, 0, false, channels, inner, from, firstRow * inner, scratch, room);
