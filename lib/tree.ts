@@ -148,7 +148,7 @@ export function fold<R>(tree: unknown, how: Fold<R>): R | undefined {
       above.set(value, path);
       const all = childrenOf(value);
       const order = sorted && !Array.isArray(value)
-        ? [...all.keys()].sort(byStep(all))
+        ? [...all.keys()].sort((a, b) => all[a][0] < all[b][0] ? -1 : Number(all[a][0] > all[b][0]))
         : all.keys();
       for (const at of order) {
         const [step, child] = all[at];
@@ -169,13 +169,6 @@ export function fold<R>(tree: unknown, how: Fold<R>): R | undefined {
     return result;
   };
   return visit(tree, "");
-}
-
-function byStep(children: readonly (readonly [step: string, value: unknown])[]) {
-  return (a: number, b: number): number => {
-    const [x, y] = [children[a][0], children[b][0]];
-    return x < y ? -1 : x > y ? 1 : a - b;
-  };
 }
 
 /**
