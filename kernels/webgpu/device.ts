@@ -44,6 +44,11 @@ export interface WebGpuOptions {
    * processed in windows.
    */
   readonly maxBindingBytes?: number;
+  /**
+   * Whether every tensor and vector lies alone in a buffer of exactly its bytes, for owners who take over whole buffers, as
+   * TensorFlow.js does; false by default: buffers come in sizes that fit others later, and two vectors may share one.
+   */
+  readonly exactBuffers?: boolean;
   /** What is planned otherwise than by default, such as what `deno task tune` found for an adapter; see `explain`. */
   readonly plan?: Partial<Choices>;
 }
@@ -79,7 +84,10 @@ export function createDevice(
   });
   const failures = createFailures(gpuDevice);
   const groups = createBindGroups(gpuDevice);
-  const memory = createMemory(gpuDevice, failures, groups.forget, onBlock);
+  const memory = createMemory(gpuDevice, failures, groups.forget, {
+    exact: options.exactBuffers === true,
+    onBlock,
+  });
   const launches = createLaunches(gpuDevice, memory, groups, failures);
   const arrays = createArrays(memory);
   const kernels = createKernels();
@@ -162,10 +170,16 @@ function infoOf(
   });
 }
 
-/** Checks the caller's options: a RangeError for an impossible size of bindings or an impossible plan. */
+/** Checks the caller's options: an error for an impossible size of bindings or an impossible plan. */
 export function checkOptions(
-  { maxBindingBytes = SMALLEST_BINDING, plan = {} }: WebGpuOptions,
+  { maxBindingBytes = SMALLEST_BINDING, exactBuffers = false, plan = {} }: WebGpuOptions,
 ): void {
+  if (typeof exactBuffers !== "boolean") {
+    throw new TypeError(
+      `Cannot make the device as exactBuffers must be true, false or left out: ` +
+        `current value is ${exactBuffers}`,
+    );
+  }
   if (!Number.isInteger(maxBindingBytes) || maxBindingBytes < SMALLEST_BINDING) {
     throw new RangeError(
       `Cannot make the device as maxBindingBytes must be an integer of ${SMALLEST_BINDING} or more: ` +
