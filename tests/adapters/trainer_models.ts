@@ -1,12 +1,12 @@
 /** Models and batches of the trainer's tests, the same numbers in every runtime, on every backend. */
 
-import type { LayersModel, TensorFlow, TfTensor } from "../../lib/adapters/tfjs/types.ts";
+import type { TensorFlowLike, TfModel, TfTensor } from "../../lib/adapters/tfjs/types.ts";
 
 /** A tensor of the graph, or what a layer made of it. */
 type Symbolic = object;
 
 /** What the tests use of TensorFlow.js beside what the library does. */
-export interface Tfjs extends TensorFlow {
+export interface Tfjs extends TensorFlowLike {
   readonly layers: Readonly<
     Record<string, (options?: object) => { readonly apply: (of: unknown) => Symbolic }>
   >;
@@ -19,18 +19,14 @@ export interface Tfjs extends TensorFlow {
   readonly setBackend: (name: string) => Promise<boolean>;
   readonly registerBackend: (name: string, factory: () => object, priority: number) => boolean;
   readonly removeBackend: (name: string) => void;
-  readonly slice: (
-    tensor: TfTensor,
-    begin: readonly number[],
-    size: readonly number[],
-  ) => TfTensor;
+  tensor(values: Float32Array, shape: readonly number[], dtype?: string): TfTensor;
+  dispose(tensors: readonly TfTensor[]): void;
 }
 
 /** A model as the tests use it. */
-export interface Model extends LayersModel {
-  readonly apply: (of: unknown) => never;
-  readonly getWeights: () => readonly TfTensor[];
-  readonly setWeights: (weights: readonly TfTensor[]) => void;
+export interface Model extends TfModel {
+  compile(options: object): void;
+  readonly apply: (of: unknown) => object;
   readonly trainOnBatch: (
     xs: readonly TfTensor[],
     ys: readonly TfTensor[],
@@ -114,7 +110,12 @@ export const SPECS = {
     make: (tf) => {
       const relu = () => tf.layers.activation({ activation: "relu" });
       const inner = tf.sequential({
-        layers: [dense(tf, 5, 21, { inputShape: [6], useBias: false }), norm(tf), relu(), norm(tf, { momentum: 0.5 })],
+        layers: [
+          dense(tf, 5, 21, { inputShape: [6], useBias: false }),
+          norm(tf),
+          relu(),
+          norm(tf, { momentum: 0.5 }),
+        ],
       });
       const [a, b] = [tf.input({ shape: [6] }), tf.input({ shape: [6] })];
       const sum = tf.layers.add().apply([inner.apply(a), inner.apply(b)]);

@@ -58,7 +58,11 @@ export async function holdMeetings<R>(
 }
 
 /** Tells the other ranks of a failure where they wait for this one; all of them, and this one, get it as the cause. */
-async function tell(error: unknown, { worldSize, allReduce }: ReduceGroup, told: Told): Promise<never> {
+async function tell(
+  error: unknown,
+  { worldSize, allReduce }: ReduceGroup,
+  told: Told,
+): Promise<never> {
   if (worldSize > 1) {
     const failure = Promise.reject(error);
     failure.catch(() => {}); // An engine that gives up early must not leave a rejection that nobody handles.

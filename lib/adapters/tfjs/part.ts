@@ -54,8 +54,8 @@ export interface Seen<A> {
 export function labelsOf({ norms }: Program): readonly string[] {
   const back = norms.filter(({ reached }) => reached).toReversed();
   return [
-    ...norms.map(({ place }) => `${place} forward`),
-    ...back.map(({ place }) => `${place} backward`),
+    ...norms.map(({ layer, place }) => `${place} forward C=${channelsOf(layer)}`),
+    ...back.map(({ layer, place }) => `${place} backward C=${channelsOf(layer)}`),
     "gradients",
   ];
 }
@@ -259,7 +259,9 @@ async function packed(
     }
     const all = tf.tidy(() => {
       const parts = gradients.map((gradient, i) => gradient ?? tf.zeros(parameters[i].shape));
-      return tf.keep(tf.concat([...scalars, ...parts].map((part) => tf.reshape(part, [part.size]))));
+      return tf.keep(
+        tf.concat([...scalars, ...parts].map((part) => tf.reshape(part, [part.size]))),
+      );
     });
     const values = await all.data();
     all.dispose();

@@ -8,7 +8,8 @@
  * @module
  */
 
-import type { Container, Layer, LayersModel, LayerVariable, Norm, Symbolic } from "./types.ts";
+import { checkNorm, graphOf, normOf, normsIn } from "./internals.ts";
+import type { Container, Layer, LayerVariable, Norm, Symbolic } from "./types.ts";
 
 /** Where a tensor of a step is kept. */
 export type Slot = number;
@@ -53,19 +54,13 @@ export interface Program {
   readonly norms: readonly NormCall[];
 }
 
-/** What a model is made of, as far as a program is concerned. */
-export interface Anatomy {
-  /** The batch norm that a layer is, or null. */
-  readonly normOf: (layer: Layer) => Norm | null;
-  /** The batch norms within a layer, itself included. */
-  readonly normsIn: (layer: Layer) => readonly Norm[];
-  /** The graph of layers that a layer is, or null. */
-  readonly graphOf: (layer: Layer) => Container | null;
-}
-
-/** Makes the program of a model that is compiled. */
-export function programOf(model: LayersModel, { normOf, normsIn, graphOf }: Anatomy): Program {
-  const trained = new Set<LayerVariable>(model.collectedTrainableWeights);
+/** Makes the program of a model, of whose weights these are trained. */
+export function programOf(
+  model: Container,
+  weights: readonly LayerVariable[],
+  action: string,
+): Program {
+  const trained = new Set(weights);
   const reached = new Set<Slot>(); // Tensors that depend on what is trained.
   const done: { readonly calls: readonly LayerCall[]; readonly norm: NormCall | null }[] = [];
   const norms: NormCall[] = [];
@@ -79,10 +74,11 @@ export function programOf(model: LayersModel, { normOf, normsIn, graphOf }: Anat
     if (trains) outputs.forEach((slot) => reached.add(slot));
     const norm = normOf(layer);
     if (norm === null) {
-      if (normsIn(layer).length > 0) throw hidden(layer);
+      if (normsIn(layer).length > 0) throw hidden(layer, action);
       calls.push({ layer, inputs, outputs });
       return outputs;
     }
+    checkNorm(norm, action);
     const place = `batch norm ${norms.length}`;
     const at = { layer: norm, input: inputs[0], output: outputs[0], place, reached: trains };
     norms.push(at);
@@ -115,13 +111,21 @@ export function programOf(model: LayersModel, { normOf, normsIn, graphOf }: Anat
   const inputs = model.inputs.map(() => slots++);
   const outputs = within(model, inputs);
   done.push({ calls, norm: null });
+  if (norms.length === 0) throw noNorm(action);
   return { inputs, outputs, norms, stretches: withEnds(done, [...inputs, ...outputs]) };
 }
 
-function hidden(layer: Layer): TypeError {
+function hidden(layer: Layer, action: string): TypeError {
   return new TypeError(
-    `Cannot make the trainer as its batch norms must be layers of the model or of a nested model: the ` +
+    `Cannot ${action} as its batch norms must be layers of the model or of a nested model: the ` +
       `${layer.getClassName()} "${layer.name}" calls one itself; train it by replicate over a group that can block`,
+  );
+}
+
+function noNorm(action: string): TypeError {
+  return new TypeError(
+    `Cannot ${action} as the model must have a batch norm: current one has none; replicate trains it over a ` +
+      `group that can block`,
   );
 }
 

@@ -4,15 +4,21 @@
  * @module
  */
 
-import { checkDevice, checkGroup, checkOptions, checkSignal, signalIn } from "../../check_effects.ts";
+import {
+  checkDevice,
+  checkGroup,
+  checkOptions,
+  checkSignal,
+  signalIn,
+} from "../../check_effects.ts";
 import type { CollectiveOptions, ReduceGroup } from "../../collectives.ts";
 import type { Device } from "../../device.ts";
 import { bridgeBetween } from "./bridge.ts";
-import { anatomy, checkInternals } from "./internals.ts";
+import { checkModel, fittedOf, graphOf, tensorFlowOf } from "./internals.ts";
 import { holdMeetings, meet, summed, type Work } from "./meetings.ts";
 import { emptyPart, type Found, labelsOf, ownPart, type Training } from "./part.ts";
 import { programOf } from "./program.ts";
-import type { LayersModel, TensorFlow, TfTensor } from "./types.ts";
+import type { Layer, TensorFlowLike, TfModel, TfTensor } from "./types.ts";
 import { update } from "./update.ts";
 
 /** What a trainer is made with. */
@@ -60,24 +66,35 @@ export interface Trainer {
 const ACTION = "make the trainer";
 
 export function createTrainer<A>(
-  tf: TensorFlow,
-  model: LayersModel,
+  tf: TensorFlowLike,
+  model: TfModel,
   options: TrainerOptions<A>,
 ): Trainer {
-  checkInternals(tf, ACTION);
+  const checked = tensorFlowOf(tf, ACTION);
   checkOptions(options, ["group", "device", "loss", "optimizer", "metrics"], ACTION);
-  const { group, device, loss, optimizer, metrics } = options;
+  const { group, device } = options;
   checkDevice({ device }, ACTION);
-  checkGroup(group, {}, ACTION, { name: "group" });
-  const fitted = model.model ?? model;
-  if (loss !== undefined || optimizer !== undefined) model.compile({ loss, optimizer, metrics });
+  checkGroup(group, {}, ACTION, { name: "options.group" });
+  const bridge = bridgeBetween(checked, device, ACTION);
+  checkModel(model, ACTION);
+  const compiles = isCompiling(options);
+  const graph = graphOf(model as unknown as Layer)!;
+  const weights = compiles
+    ? graph.trainableWeights
+    : fittedOf(model, ACTION).collectedTrainableWeights;
+  // Before the model is compiled: what cannot be trained stays as it is.
+  const program = programOf(graph, weights, ACTION);
+  if (compiles) {
+    const { loss, optimizer, metrics } = options;
+    model.compile({ loss, optimizer, metrics } as never);
+  }
+  const fitted = fittedOf(model, ACTION);
   const training: Training<A> = Object.freeze({
-    ...{ tf, model: fitted, device, program: programOf(fitted, anatomy) },
-    parameters: fitted.collectedTrainableWeights.map((weight) => weight.read()),
-    bridge: bridgeBetween(tf, device, ACTION),
+    ...{ tf: checked, model: fitted, device, bridge, program },
+    parameters: weights.map((weight) => weight.read()),
   });
   const labels = ["rows", ...labelsOf(training.program)];
-  const names = fitted.metricsNames.slice(1);
+  const names = fitted.getDedupedMetricsNames().slice(1);
   let busy = false;
 
   const step: Trainer["step"] = async (xs, ys, options = {}) => {
@@ -91,6 +108,20 @@ export function createTrainer<A>(
     }
   };
   return Object.freeze<Trainer>({ step });
+}
+
+/** Whether there is something to compile a model with: a loss and an optimizer, or neither. */
+function isCompiling(
+  { loss, optimizer, metrics }: Pick<TrainerOptions<unknown>, "loss" | "optimizer" | "metrics">,
+): boolean {
+  const given = [loss, optimizer].filter((option) => option !== undefined).length;
+  if (given === 2 || (given === 0 && metrics === undefined)) return given === 2;
+  throw new TypeError(
+    `Cannot ${ACTION} as loss and optimizer go together, metrics with them: current options have ${
+      Object.entries({ loss, optimizer, metrics }).filter(([, option]) => option !== undefined)
+        .map(([name]) => name)
+    } alone; give both, or compile the model and give none`,
+  );
 }
 
 /** A step from a rank's own batch to what all ranks found. */

@@ -247,6 +247,7 @@ export interface LayersModel extends Container {
   readonly lossFunctions: readonly LossFunction[];
   readonly metricsTensors: readonly (readonly [LossFunction, number])[];
   readonly metricsNames: readonly string[];
+  getDedupedMetricsNames(): readonly string[];
   readonly collectedTrainableWeights: readonly LayerVariable[];
   calculateLosses(): readonly TfTensor[];
   compile(options: object): void;
