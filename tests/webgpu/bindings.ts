@@ -18,6 +18,7 @@ import {
   unwrap,
   type WebGpuDevice,
   webgpuDevice,
+  type WebGpuOptions,
   wrap,
 } from "../../kernels/webgpu_device.ts";
 import { normalArray } from "../random.ts";
@@ -189,6 +190,10 @@ export function bindingTests({ test, gpu }: Opener): void {
       [
         () => webgpuDevice(device.gpuDevice, { exactBuffers: 1 as unknown as boolean }),
         /exactBuffers must be true, false or left out: current value is 1/,
+      ],
+      [
+        () => webgpuDevice(device.gpuDevice, { plan: {} } as WebGpuOptions),
+        /options may be maxBindingBytes, exactBuffers: current one is "plan"/,
       ],
     ];
     for (const [call, text] of calls) assert.throws(call, text);
