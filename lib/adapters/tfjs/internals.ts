@@ -233,3 +233,33 @@ export function gpuBackendOf(tf: TensorFlow): GpuBackend | null {
     isCurrent: () => !backend.disposed && tf.backend() === backend,
   });
 }
+
+/** tfjs's wasm backend, as far as its memory is looked at. */
+interface WasmBackend {
+  typedArrayFromHeap(of: TfTensor): Float32Array | Int32Array | Uint8Array;
+}
+
+/**
+ * The elements of a tensor for reading at once: where they lie on the wasm backend, whose memory may move with its next
+ * operation, and elsewhere as `dataSync` gives them.
+ */
+export function elementsOf(tf: TensorFlow, of: TfTensor): Float32Array | Int32Array | Uint8Array {
+  const backend = tf.backend() as Partial<WasmBackend>;
+  if (tf.getBackend() !== "wasm" || typeof backend.typedArrayFromHeap !== "function") {
+    return of.dataSync();
+  }
+  try {
+    return backend.typedArrayFromHeap(of);
+  } catch {
+    return of.dataSync(); // Of another backend: tfjs knows where to look.
+  }
+}
+
+/** A tensor of elements that lie in somebody's memory: the wasm backend copies them, others keep what they are given. */
+export function tensorOf(
+  tf: TensorFlow,
+  elements: Float32Array,
+  shape: readonly number[],
+): TfTensor {
+  return tf.tensor(tf.getBackend() === "wasm" ? elements : elements.slice(), shape);
+}

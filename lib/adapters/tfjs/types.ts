@@ -103,7 +103,7 @@ export interface TensorFlow {
     shape: readonly number[],
     dtype?: "float32" | "int32",
   ): TfTensor;
-  zeros(shape: readonly number[]): TfTensor;
+  zeros(shape: readonly number[], dtype?: string): TfTensor;
   onesLike(like: TfTensor): TfTensor;
   reshape(tensor: TfTensor, shape: readonly number[]): TfTensor;
   concat(tensors: readonly TfTensor[], axis?: number): TfTensor;
@@ -266,12 +266,26 @@ export interface LayersModel extends Container {
     batchSize: number,
     ...rest: unknown[]
   ): TfTensor[];
-  evaluateDataset(dataset: unknown, options?: object): Promise<TfTensor | TfTensor[]>;
-  fitDataset(dataset: unknown, options: FitOptions): Promise<unknown>;
+  /** Makes `testFunction`, which judges a batch. */
+  makeTestFunction(): void;
+  testFunction?: BatchFunction;
+  evaluateDataset(dataset: Dataset, options?: object): Promise<TfTensor | TfTensor[]>;
+  fitDataset(dataset: Dataset, options: FitOptions): Promise<unknown>;
   fit(x: unknown, y: unknown, options?: FitOptions): Promise<unknown>;
+  trainOnBatch(x: unknown, y: unknown): Promise<number | number[]>;
 }
 
 /** Options of `fit` and `fitDataset`, as far as they are looked at. */
 export interface FitOptions {
   readonly callbacks?: unknown;
+  readonly batchSize?: number;
+  readonly epochs?: number;
+  readonly validationSplit?: number;
+  readonly classWeight?: unknown;
+}
+
+/** A data set of batches. */
+export interface Dataset {
+  readonly size?: number | null;
+  iterator(): Promise<{ next(): Promise<unknown> }>;
 }
