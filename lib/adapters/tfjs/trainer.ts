@@ -11,20 +11,25 @@ import {
   checkSignal,
   signalIn,
 } from "../../check_effects.ts";
-import type { CollectiveOptions, ReduceGroup } from "../../collectives.ts";
+import type { CollectiveOptions, ProcessGroup, ReduceGroup } from "../../collectives.ts";
 import type { Device } from "../../device.ts";
 import { bridgeBetween } from "./bridge.ts";
 import { checkModel, fittedOf, graphOf, tensorFlowOf } from "./internals.ts";
+import { shown } from "../../words.ts";
 import { holdMeetings, meet, summed, type Work } from "./meetings.ts";
 import { emptyPart, type Found, labelsOf, ownPart, type Training } from "./part.ts";
 import { programOf } from "./program.ts";
+import { areAlike, handOnWeights, likenessOf } from "./replicas.ts";
 import type { Layer, TensorFlowLike, TfModel, TfTensor } from "./types.ts";
 import { update } from "./update.ts";
+
+/** Ranks of a trainer; what needs the number of this one says so. */
+export interface TrainerGroup extends ReduceGroup, Partial<Pick<ProcessGroup, "rank">> {}
 
 /** What a trainer is made with. */
 export interface TrainerOptions<A> {
   /** The ranks: any group, since each collective is awaited. */
-  readonly group: ReduceGroup;
+  readonly group: TrainerGroup;
   /**
    * Computes the batch norms. On tfjs's webgpu backend one on the same GPUDevice shares its memory, made with
    * `{ exactBuffers: true }`; every other pair copies through the host.
@@ -61,6 +66,11 @@ export interface Trainer {
     ys: TrainerData,
     options?: Pick<CollectiveOptions, "signal">,
   ) => Promise<TrainerStep>;
+  /**
+   * Gives all ranks the weights of one, 0 by default, moving statistics too; every rank must call it. Replicas that are not
+   * alike are an error of their first step.
+   */
+  readonly broadcastWeights: (root?: number) => Promise<void>;
 }
 
 const ACTION = "make the trainer";
@@ -97,17 +107,50 @@ export function createTrainer<A>(
   const names = fitted.getDedupedMetricsNames().slice(1);
   let busy = false;
 
-  const step: Trainer["step"] = async (xs, ys, options = {}) => {
-    if (busy) throw inStep();
+  let alike = group.worldSize === 1;
+
+  const alone = async <T>(body: () => Promise<T>): Promise<T> => {
+    if (busy) throw stillBusy();
     busy = true;
     try {
-      const work = stepWork(training, xs, ys, names, options);
-      return await holdMeetings(work, labels, group, signalIn(options));
+      return await body();
     } finally {
       busy = false;
     }
   };
-  return Object.freeze<Trainer>({ step });
+  return Object.freeze<Trainer>({
+    step: (xs, ys, options = {}) =>
+      alone(async () => {
+        const work = stepWork(training, {
+          ...{ xs, ys, names, options, compare: !alike },
+          worldSize: group.worldSize,
+        });
+        const made = await holdMeetings(work, labels, group, signalIn(options));
+        alike = true;
+        return made;
+      }),
+    broadcastWeights: (root = 0) =>
+      alone(async () => {
+        const work = handOnWeights(checked, fitted, () => isRoot(group, root));
+        await holdMeetings(work, [`weights of rank ${root}`], group, undefined);
+      }),
+  });
+}
+
+/** Whether this rank is the one that gives its weights. */
+function isRoot({ rank, worldSize }: TrainerGroup, root: number): boolean {
+  const action = "broadcast the weights";
+  if (!Number.isInteger(root) || root < 0 || root >= worldSize) {
+    throw new RangeError(
+      `Cannot ${action} as root must be a rank below ${worldSize}: current value is ${shown(root)}`,
+    );
+  }
+  if (worldSize === 1 || Number.isInteger(rank)) return worldSize === 1 || rank === root;
+  throw new TypeError(
+    `Cannot ${action} as the group must know this rank's number: current value of rank is ${
+      shown(rank)
+    }`,
+  );
 }
 
 /** Whether there is something to compile a model with: a loss and an optimizer, or neither. */
@@ -127,18 +170,26 @@ function isCompiling(
 /** A step from a rank's own batch to what all ranks found. */
 async function* stepWork<A>(
   training: Training<A>,
-  xs: TrainerData,
-  ys: TrainerData,
-  names: readonly string[],
-  options: Pick<CollectiveOptions, "signal">,
+  { xs, ys, names, options, compare, worldSize }: {
+    readonly xs: TrainerData;
+    readonly ys: TrainerData;
+    readonly names: readonly string[];
+    readonly options: Pick<CollectiveOptions, "signal">;
+    /** Whether it is to be proved that all ranks have the same weights, and of how many ranks. */
+    readonly compare: boolean;
+    readonly worldSize: number;
+  },
 ): Work<TrainerStep> {
-  checkOptions(options, ["signal"], "train the model");
-  checkSignal(options.signal, "train the model");
+  const action = "train the model";
+  checkOptions(options, ["signal"], action);
+  checkSignal(options.signal, action);
   const { tf, model } = training;
   const [inputs, targets] = model.standardizeUserDataXY(xs, ys);
   try {
     const own = inputs[0].shape[0];
-    const [rows] = yield* meet(summed(Float64Array.of(own)));
+    const likeness = compare ? await likenessOf(model) : [];
+    const [rows, ...sums] = yield* meet(summed(Float64Array.of(own, ...likeness)));
+    if (!areAlike(sums, worldSize)) throw unlike(action);
     const use = (found: Found<A>) => update(training, found);
     const totals = yield* own > 0
       ? ownPart(training, { xs: inputs, ys: targets, share: own / rows }, use)
@@ -156,8 +207,15 @@ function tensorsOf(data: TrainerData): readonly TfTensor[] {
   return "dataId" in data ? [data as TfTensor] : Object.values(data);
 }
 
-function inStep(): TypeError {
+function stillBusy(): TypeError {
   return new TypeError(
-    "Cannot begin a step as the one before must have ended: await each step of a trainer",
+    "Cannot use the trainer as what it does must have ended: await each of its steps before the next",
+  );
+}
+
+function unlike(action: string): RangeError {
+  return new RangeError(
+    `Cannot ${action} as all ranks must begin with the same weights: current ones differ; ` +
+      `await trainer.broadcastWeights() on every rank first`,
   );
 }
