@@ -190,6 +190,7 @@ async function* stepWork<A>(
     const likeness = compare ? await likenessOf(model) : [];
     const [rows, ...sums] = yield* meet(summed(Float64Array.of(own, ...likeness)));
     if (!areAlike(sums, worldSize)) throw unlike(action);
+    if (rows === 0) throw noRows(action);
     const use = (found: Found<A>) => update(training, found);
     const totals = yield* own > 0
       ? ownPart(training, { xs: inputs, ys: targets, share: own / rows }, use)
@@ -210,6 +211,12 @@ function tensorsOf(data: TrainerData): readonly TfTensor[] {
 function stillBusy(): TypeError {
   return new TypeError(
     "Cannot use the trainer as what it does must have ended: await each of its steps before the next",
+  );
+}
+
+function noRows(action: string): RangeError {
+  return new RangeError(
+    `Cannot ${action} as some rank must have rows: current batch has none on any; end the loop there`,
   );
 }
 

@@ -12,9 +12,11 @@ import type { TfTensor } from "./types.ts";
 /** Writes moving statistics and parameters: all of them or, where something fails before, none. */
 export async function update<A>(
   training: Training<A>,
-  { totals, seen }: Found<A>,
+  found: Found<A>,
 ): Promise<void> {
   const { tf, model, parameters, bridge } = training;
+  const { totals } = found;
+  const seen = found.seen.filter(({ moments: { count } }) => count !== 0);
   const statistics: TfTensor[] = [];
   const arrays = momentsToVectors(training, seen);
   try {
