@@ -1,5 +1,5 @@
 /**
- * Training over ranks that await each other, and on a GPU that tfjs and a device share.
+ * Training over ranks that await each other at every batch norm, on any thread, and on a GPU that tfjs and a device share.
  *
  * @module
  */
@@ -75,6 +75,40 @@ export interface Trainer {
 
 const ACTION = "make the trainer";
 
+/**
+ * Makes a trainer of a model: it calls the layers as `fit` does, and awaits the group at every batch norm.
+ *
+ * A step computes the loss, the gradients and the metrics of the rows of all ranks, however they are cut: uneven ones, a
+ * rank without any. Batch norms normalize with the statistics of all rows; moving statistics follow in Keras's convention
+ * (biased variance, momentum = decay); gradients are added up in one collective, and the model's optimizer, which is tfjs's own,
+ * changes every replica by the same bits. The model itself stays as it is: `predict`, `evaluate` and `save` know nothing of
+ * a trainer.
+ *
+ * Sequential, functional and nested models, shared layers and masks. Losses and metrics must be means over rows, as Keras's
+ * are. Dropout draws on each rank for itself.
+ *
+ * @param tf TensorFlow.js 4.22, `import * as tf from "@tensorflow/tfjs"`
+ * @param model this rank's replica, with weights; compiled, unless `loss` and `optimizer` are given
+ * @param options the ranks, the device of the batch norms, and what to compile the model with
+ * @returns a frozen trainer, which holds nothing that is to be freed
+ * @throws TypeError for a model without a batch norm, with one in a layer that calls it itself (TimeDistributed), without
+ * weights or not compiled; for a WebGPU device that is not on the GPUDevice of tfjs's webgpu backend, or made without
+ * `exactBuffers`; for another TensorFlow.js than this was written for. Nothing is compiled then. Its steps reject with a
+ * CollectiveError on every rank, the same, where a rank failed before the last collective (`cause`), where replicas differ at
+ * the first step, or where no rank has rows; the model is then as it was before
+ *
+ * @example
+ * ```ts ignore
+ * import { createTrainer } from "@syncbn/syncbn/tfjs";
+ * import { webgpuDevice } from "@syncbn/syncbn/webgpu";
+ *
+ * await tf.setBackend("webgpu");
+ * using device = webgpuDevice(tf.backend().device, { exactBuffers: true });
+ * const trainer = createTrainer(tf, model, { group, device, loss: "meanSquaredError", optimizer: "adam" });
+ * await trainer.broadcastWeights();
+ * for (const [xs, ys] of batches) console.log((await trainer.step(xs, ys)).loss);
+ * ```
+ */
 export function createTrainer<A>(
   tf: TensorFlowLike,
   model: TfModel,
@@ -167,7 +201,7 @@ function isCompiling(
   );
 }
 
-/** A step from a rank's own batch to what all ranks found. */
+/** A step, from a rank's own batch to what all ranks found. */
 async function* stepWork<A>(
   training: Training<A>,
   { xs, ys, names, options, compare, worldSize }: {
