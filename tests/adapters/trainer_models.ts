@@ -85,11 +85,11 @@ export const SPECS = {
   /** Convolutions, a residual branch, a batch norm in two places. */
   convolutions: {
     plain: true,
-    ...{ inputs: [[6, 6, 3]], outputs: [[4]] },
+    ...{ inputs: [[4, 4, 3]], outputs: [[4]] },
     ...{ loss: "categoricalCrossentropy", metrics: ["accuracy"] },
     make: (tf) => {
       const relu = () => tf.layers.activation({ activation: "relu" });
-      const x = tf.input({ shape: [6, 6, 3] });
+      const x = tf.input({ shape: [4, 4, 3] });
       const stem = relu().apply(norm(tf).apply(conv(tf, 4, 11).apply(x)));
       const shared = norm(tf);
       const once = relu().apply(shared.apply(conv(tf, 4, 12).apply(stem)));
