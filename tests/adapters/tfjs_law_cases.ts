@@ -7,8 +7,7 @@ import assert from "node:assert/strict";
 import { spawnWorkers } from "../../lib/groups/workers.ts";
 import { inProcessGroup } from "../../mod.ts";
 import { loadTf } from "./tfjs_load.ts";
-import { SPECS } from "./tfjs_models.ts";
-import { trainAlone, type Trained, type Training, trainRank } from "./tfjs_ranks.ts";
+import { modelOf, trainAlone, type Trained, type Training, trainRank } from "./tfjs_ranks.ts";
 import type { Order } from "./tfjs_worker.ts";
 
 /**
@@ -119,7 +118,7 @@ for (const [backend, name, task] of CASES) {
     assert(ranks);
     const tf = await loadTf(backend);
     const [alone] = inProcessGroup(1);
-    const one = SPECS[model].plain
+    const one = modelOf(task).plain
       ? await trainAlone(tf, task)
       : await trainRank(tf, alone, { ...task, counts: [counts.reduce((a, b) => a + b)] });
     const bound = model === "cnn" && optimizer === "adam" ? CLOSE_ADAM_CNN : CLOSE;

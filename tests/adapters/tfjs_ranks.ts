@@ -8,11 +8,11 @@ import {
   shareOf,
 } from "../../lib/adapters/tfjs.ts";
 import type { ProcessGroup } from "../../mod.ts";
-import { dataOf, OPTIMIZERS, SPECS, type Tf } from "./tfjs_models.ts";
+import { dataOf, OPTIMIZERS, type Plan, type Spec, specOf, SPECS, type Tf } from "./tfjs_models.ts";
 
 /** A training run. */
 export interface Training {
-  readonly model: string;
+  readonly model: string | Plan;
   readonly optimizer: string;
   /** Rows of each rank in a batch; of one process the sum of them. */
   readonly counts: readonly number[];
@@ -26,6 +26,11 @@ export interface Training {
   readonly classWeight?: Readonly<Record<number, number>>;
   /** Whether it is judged by rows of its own after each epoch. */
   readonly validated?: boolean;
+}
+
+/** The model of a run. */
+export function modelOf({ model }: Pick<Training, "model">): Spec {
+  return typeof model === "string" ? SPECS[model] : specOf(model);
 }
 
 /** What came of it. */
@@ -68,14 +73,14 @@ export async function fitted(
 
 /** Trains the whole in one process, by plain TensorFlow.js. */
 export async function trainAlone(tf: Tf, task: Training): Promise<Trained> {
-  const spec = SPECS[task.model];
+  const spec = modelOf(task);
   const model = spec.make(tf);
   return await compiledAndFitted(tf, model, task);
 }
 
 /** Trains as one rank of a group. */
 export async function trainRank(tf: Tf, group: ProcessGroup, task: Training): Promise<Trained> {
-  const spec = SPECS[task.model];
+  const spec = modelOf(task);
   const alone = { worldSize: 1, allReduceBlocking: group.allReduceBlocking };
   const device = task.ours ? await wasmDevice() : undefined;
   const model = await convertSyncBatchNorm(tf, spec.make(tf), task.local ? alone : group, {
@@ -99,7 +104,7 @@ export async function trainRank(tf: Tf, group: ProcessGroup, task: Training): Pr
 }
 
 async function compiledAndFitted(tf: Tf, model: Tf, task: Training) {
-  const spec = SPECS[task.model];
+  const spec = modelOf(task);
   model.compile({
     optimizer: OPTIMIZERS[task.optimizer](tf),
     ...{ loss: spec.loss, metrics: [...spec.metrics] },
@@ -114,7 +119,7 @@ async function compiledAndFitted(tf: Tf, model: Tf, task: Training) {
 
 /** Rows to judge by: 7, of which the last rank has the rest. */
 function validationOf(tf: Tf, { model }: Training, rank: number, worldSize: number) {
-  const { x, y } = dataOf(tf, SPECS[model], 7, 77);
+  const { x, y } = dataOf(tf, modelOf({ model }), 7, 77);
   const from = rank * 2;
   const rows = rank === worldSize - 1 ? 7 - from : 2;
   const part = (t: Tf) =>

@@ -5,9 +5,10 @@
  */
 
 import type { Device } from "../../device.ts";
-import { type Backward, backwardOverGroup } from "../../norm/backward.ts";
-import { forwardOverGroup, type GroupForward } from "../../norm/forward.ts";
+import { type Backward, backwards } from "../../norm/backward.ts";
+import { forwards, type GroupForward } from "../../norm/forward.ts";
 import type { GroupSaved } from "../../norm/normalize.ts";
+import { overGroup } from "../../norm/steps.ts";
 import { elements, type Tensor } from "../../tensor.ts";
 import type { Meeting } from "./meetings.ts";
 import type { Norm, TfTensor } from "./types.ts";
@@ -44,7 +45,8 @@ export function forward<A>(
     ...{ runningMean: null, runningVar: null, numBatchesTracked: 0 },
   };
   const call = { stateOf: () => state, input, options: {}, action: ACTION };
-  return async (group, told) => (await forwardOverGroup([call], { device, group }, told))[0];
+  return async (group, { label, signal }) =>
+    (await overGroup({ device, group }, { signal }, forwards([call], label)))[0];
 }
 
 /** Computes the gradients of what {@linkcode forward} made. */
@@ -54,5 +56,6 @@ export function backward<A>(
   gradOutput: Tensor<A>,
 ): Meeting<Backward<A>> {
   const call = { saved, gradOutput, options: {}, action: ACTION };
-  return async (group, told) => (await backwardOverGroup([call], { device, group }, told))[0];
+  return async (group, { label, signal }) =>
+    (await overGroup({ device, group }, { signal }, backwards([call], label)))[0];
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { digest, fromWords, wordsOf } from "../../data_parallel/bits.ts";
+import { digest, fromWords, wordsOf } from "../../bits.ts";
 import { meet, summed, type Work } from "./meetings.ts";
 import type { LayersModel, TensorFlow } from "./types.ts";
 
