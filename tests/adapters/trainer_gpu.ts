@@ -18,6 +18,33 @@ export const PAGE_PLANS = PLANS.slice(1);
 export interface GpuOutcome {
   readonly ranks: readonly (readonly Outcome[])[];
   readonly errors: readonly string[];
+  /** Copies from memory of the GPU to memory of the GPU. */
+  readonly copies: number;
+}
+
+type CopyArguments = [from: GPUBuffer, at: number, to: GPUBuffer, there: number, size: number];
+
+/** Counts copies that are neither an upload nor a readback, while a body runs. */
+async function countCopies(body: () => Promise<void>): Promise<number> {
+  const { prototype } = GPUCommandEncoder;
+  const { copyBufferToBuffer } = prototype;
+  const [mapRead, mapWrite] = [0x1, 0x2];
+  let [copies, all] = [0, 0];
+  Object.assign(prototype, {
+    copyBufferToBuffer(this: GPUCommandEncoder, ...given: CopyArguments) {
+      const [from, , to] = given;
+      all++;
+      if ((from.usage & mapWrite) === 0 && (to.usage & mapRead) === 0) copies++;
+      return copyBufferToBuffer.apply(this, given);
+    },
+  });
+  try {
+    await body();
+  } finally {
+    Object.assign(prototype, { copyBufferToBuffer });
+  }
+  if (all === 0) throw new Error("no readback was seen");
+  return copies;
 }
 
 /** Trains ranks in this thread on tfjs's own GPUDevice. */
@@ -29,13 +56,15 @@ export async function trainOnGpu(tf: Tfjs, plans = PLANS): Promise<GpuOutcome> {
   });
   using device = webgpuDevice(gpuDevice, { exactBuffers: true });
   const ranks: Outcome[][] = [];
-  for (const plan of plans) {
-    ranks.push(
-      await runRanks(
-        plan.batches[0].length,
-        (group) => trainRank(tf, plan, { device, group, rank: group.rank }),
-      ),
-    );
-  }
-  return { ranks, errors };
+  const copies = await countCopies(async () => {
+    for (const plan of plans) {
+      ranks.push(
+        await runRanks(
+          plan.batches[0].length,
+          (group) => trainRank(tf, plan, { device, group, rank: group.rank }),
+        ),
+      );
+    }
+  });
+  return { ranks, errors, copies };
 }

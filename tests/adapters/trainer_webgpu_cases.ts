@@ -14,8 +14,12 @@ import { SPECS, type Tfjs } from "./trainer_models.ts";
 import { compiled, type Plan, trainPlain, trainRank } from "./trainer_runs.ts";
 
 /** Asserts that what was trained on a GPU is what one process trains on the CPU. */
-async function checkLaw({ ranks, errors }: GpuOutcome, plans: readonly Plan[]): Promise<void> {
+async function checkLaw(
+  { ranks, errors, copies }: GpuOutcome,
+  plans: readonly Plan[],
+): Promise<void> {
   assert.deepEqual(errors, []);
+  assert.equal(copies, 0, "copies on the GPU");
   const tf: Tfjs = await loadTf("cpu");
   const device = referenceDevice();
   assert.equal(ranks.length, plans.length);
