@@ -36,7 +36,7 @@ Deno.test("docs/tfjs.md trains on 4 workers as printed, its worker in 15 lines f
     const { code: exit, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
       // Without checking: the reader's model has no types here.
       args: [
-        ...["run", "--quiet", "--no-check", `--lock=${lock}`],
+        ...["run", "--quiet", "--no-check", `--config=${root.pathname}deno.json`, `--lock=${lock}`],
         ...["--allow-read", "--allow-env", "--allow-sys", `${folder}/tfjs_main.ts`],
       ],
       cwd: root.pathname,

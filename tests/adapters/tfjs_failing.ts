@@ -5,6 +5,7 @@ import { serveRank } from "../../lib/groups/workers.ts";
 import { isCollectiveError, type ProcessGroup } from "../../mod.ts";
 import { loadTf } from "./tfjs_load.ts";
 import { dataOf, SPECS, type Tf } from "./tfjs_models.ts";
+import { datasetOf } from "./tfjs_ranks.ts";
 
 /** How the last rank misbehaves in its third batch, or from the start. */
 export type How =
@@ -83,25 +84,6 @@ async function train(tf: Tf, group: ProcessGroup, { how, times }: Order): Promis
   }
   const validationData = how === "is not judged" && !last ? [x, y] : undefined;
   await model.fit(x, y, { epochs, batchSize: 8, verbose: 0, callbacks, validationData });
-}
-
-/** A data set as TensorFlow.js takes it; its iterators fail at a batch. */
-export function datasetOf(batches: readonly Tf[], fails = Infinity) {
-  return {
-    size: batches.length,
-    iterator: () => {
-      let next = 0;
-      return Promise.resolve({
-        next: () => {
-          if (next === fails) return Promise.reject(new Error("no more rows"));
-          const { xs, ys } = batches[next] ?? {};
-          const done = next++ >= batches.length;
-          // fitDataset disposes of what it is given.
-          return Promise.resolve({ done, value: done ? null : { xs: xs.clone(), ys: ys.clone() } });
-        },
-      });
-    },
-  };
 }
 
 serveRank(async (group, order: Order): Promise<Outcome> => {

@@ -52,6 +52,10 @@ const CASES: readonly Case[] = [
   ["cpu", "a rank that has a batch less", {
     ...{ model: "mlp", optimizer: "sgd", counts: [15, 1], rows: 50, epochs: 5, whenOut: "shadow" },
   }],
+  ["cpu", "data sets, of which one has a batch less", {
+    ...{ model: "mlp", optimizer: "momentum", counts: [15, 1], rows: 50, epochs: 5 },
+    ...{ whenOut: "shadow", dataset: true },
+  }],
   ["cpu", "an MLP, Adam, three ranks", {
     ...{ model: "mlp", optimizer: "adam", counts: [1, 10, 5], ...FIVE },
   }],

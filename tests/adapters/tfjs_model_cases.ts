@@ -295,8 +295,9 @@ Deno.test("the adapter takes TensorFlow.js by its own types", async () => {
   try {
     await Deno.writeTextFile(`${folder}/types.ts`, source);
     const lock = new URL("adapters.lock", import.meta.url).pathname;
+    const config = new URL("../../deno.json", import.meta.url).pathname;
     const { code, stderr } = await new Deno.Command(Deno.execPath(), {
-      args: ["check", "--quiet", `--lock=${lock}`, `${folder}/types.ts`],
+      args: ["check", "--quiet", `--config=${config}`, `--lock=${lock}`, `${folder}/types.ts`],
       cwd: new URL("../../", import.meta.url).pathname,
       env: { NO_COLOR: "1" },
     }).output();

@@ -24,6 +24,8 @@ export interface Training {
   readonly local?: boolean;
   readonly whenOut?: "stop" | "shadow";
   readonly classWeight?: Readonly<Record<number, number>>;
+  /** Whether ranks train on data sets of batches, by `fitDataset`. */
+  readonly dataset?: boolean;
   /** Whether it is judged by rows of its own after each epoch. */
   readonly validated?: boolean;
 }
@@ -71,6 +73,30 @@ export async function fitted(
   return { history, losses, weights, leaked };
 }
 
+/** Trains by `fitDataset` instead. */
+async function fittedDataset(
+  model: Tf,
+  { x, y }: { readonly x: Tf; readonly y: Tf },
+  { epochs, batchSize }: { readonly epochs: number; readonly batchSize: number },
+): Promise<Trained> {
+  const [rows] = x.shape;
+  const part = (t: Tf, at: number, size: number) =>
+    t.slice([at, ...t.shape.slice(1).map(() => 0)], [size, ...t.shape.slice(1)]);
+  const batches = Array.from({ length: Math.ceil(rows / batchSize) }, (_, i) => {
+    const [at, size] = [i * batchSize, Math.min(batchSize, rows - i * batchSize)];
+    return { xs: part(x, at, size), ys: part(y, at, size) };
+  });
+  const losses: number[] = [];
+  const { history } = await model.fitDataset(datasetOf(batches), {
+    ...{ epochs, verbose: 0, yieldEvery: "never" },
+    callbacks: {
+      onBatchEnd: (_: number, logs: { readonly loss: number }) => void losses.push(logs.loss),
+    },
+  });
+  const weights = model.getWeights().map((weight: Tf) => [...weight.dataSync()]);
+  return { history, losses, weights, leaked: 0 };
+}
+
 /** Trains the whole in one process, by plain TensorFlow.js. */
 export async function trainAlone(tf: Tf, task: Training): Promise<Trained> {
   const spec = modelOf(task);
@@ -100,6 +126,7 @@ export async function trainRank(tf: Tf, group: ProcessGroup, task: Training): Pr
     ? validationOf(tf, task, group.rank, group.worldSize)
     : undefined;
   const batchSize = Math.max(counts[group.rank], 1);
+  if (task.dataset) return await fittedDataset(model, { x, y }, { epochs, batchSize });
   return await fitted(tf, model, { x, y }, { epochs, batchSize, validation, classWeight });
 }
 
@@ -125,4 +152,23 @@ function validationOf(tf: Tf, { model }: Training, rank: number, worldSize: numb
   const part = (t: Tf) =>
     t.slice([from, ...t.shape.slice(1).map(() => 0)], [rows, ...t.shape.slice(1)]);
   return [part(x), part(y)] as const;
+}
+
+/** A data set as TensorFlow.js takes it; its iterators fail at a batch. */
+export function datasetOf(batches: readonly Tf[], fails = Infinity) {
+  return {
+    size: batches.length,
+    iterator: () => {
+      let next = 0;
+      return Promise.resolve({
+        next: () => {
+          if (next === fails) return Promise.reject(new Error("no more rows"));
+          const { xs, ys } = batches[next] ?? {};
+          const done = next++ >= batches.length;
+          // fitDataset disposes of what it is given.
+          return Promise.resolve({ done, value: done ? null : { xs: xs.clone(), ys: ys.clone() } });
+        },
+      });
+    },
+  };
 }
