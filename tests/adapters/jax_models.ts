@@ -14,6 +14,9 @@ import { psum, syncBatchNorm } from "../../lib/adapters/jax.ts";
 import { normalArray } from "../random.ts";
 import type { Arr, JaxModule, Weights } from "./load_jax.ts";
 
+/** Steps of the law. */
+export const STEPS = 20;
+
 /** A segment: what it does to activations, and the shapes of its weights. */
 interface Segment {
   readonly run: (jax: JaxModule, weights: Weights, x: Arr) => Arr;

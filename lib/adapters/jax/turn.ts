@@ -27,7 +27,10 @@ export async function inTurn<R>(
   const { worldSize } = group;
   if (worldSize === 1) return await body(group);
   let contribute: (own: Float64Array | Promise<Float64Array>) => void = () => {};
-  const own = new Promise<Float64Array>((resolve) => contribute = resolve);
+  let fail: (error: unknown) => void = () => {};
+  const own = new Promise<Float64Array>((resolve, reject) =>
+    [contribute, fail] = [resolve, reject]
+  );
   own.catch(() => {}); // An engine that gives up early leaves a rejection to nobody.
   const total = group.allReduce(own, combine, { label });
   total.catch(() => {});
@@ -38,7 +41,7 @@ export async function inTurn<R>(
   try {
     return await body({ worldSize, allReduce });
   } catch (error) {
-    contribute(Promise.reject(error));
+    fail(error);
     await total;
     throw error;
   }
