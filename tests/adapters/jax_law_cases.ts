@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { runRanks } from "../../mod.ts";
 import { wasmDevice } from "../../kernels/wasm_device.ts";
+import { apart, CLOSE } from "./jax_apart.ts";
 import {
   CNN,
   MLP,
@@ -10,7 +11,6 @@ import {
   type Optimiser,
   rowsOf,
   STEPS,
-  type Trained,
   trainRank,
   trainWhole,
 } from "./jax_models.ts";
@@ -18,18 +18,6 @@ import { type JaxModule, loadJax } from "./load_jax.ts";
 
 /** jax-js has workers of its own, which live as long as the process. */
 const SANITIZE = { sanitizeOps: false, sanitizeResources: false };
-
-/** Loss and weights may differ by this after 20 steps; 1e-6 is what float32 sums in another order make here. */
-export const CLOSE = 1e-5;
-
-/** How far two trainings are apart, in losses and in weights. */
-export function apart(a: Omit<Trained, "running">, b: Omit<Trained, "running">) {
-  const most = (a: readonly number[], b: readonly number[]) => {
-    assert.equal(a.length, b.length);
-    return Math.max(...a.map((value, i) => Math.abs(value - b[i])));
-  };
-  return { losses: most(a.losses, b.losses), weights: most(a.weights, b.weights) };
-}
 
 async function open(): Promise<JaxModule> {
   const jax = await loadJax("wasm");
