@@ -25,7 +25,12 @@ Deno.test("docs/jax.md: the model trains on four workers, whose losses are equal
       assert(success, new TextDecoder().decode(stderr));
       return new TextDecoder().decode(stdout);
     };
-    const common = ["--quiet", "--lock=tests/adapters/adapters.lock"];
+    const common = [
+      "--quiet",
+      "--config=deno.json",
+      "--frozen",
+      "--lock=tests/adapters/adapters.lock",
+    ];
     await deno("check", ...common, `${folder}/rank.ts`, `${folder}/main.ts`);
     const allowed = ["--allow-read", "--allow-env", `${folder}/main.ts`];
     const printed = await deno("run", ...common, ...allowed);
