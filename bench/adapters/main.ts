@@ -159,5 +159,5 @@ async function main(): Promise<void> {
   if (has("write")) await writeSection("adapters", text);
 }
 
-// Not awaited: workers load this module, and the page of numbers ends with its last line.
+// Not awaited: workers load this module, which must be done by then.
 if (import.meta.main) main();
