@@ -19,8 +19,8 @@ export function checkJax(jax: Jax, action: string): void {
   const functions = [numpy?.array, numpy?.zeros, getWebGPUDevice];
   if (functions.every((each) => typeof each === "function")) return;
   throw new TypeError(
-    `Cannot ${action} as its first argument must be the module of jax-js, as of ` +
-      `import * as jax from "@jax-js/jax": current value is ${shown(jax)}`,
+    `Cannot ${action} as its first argument must be the module of jax-js, ` +
+      `all that @jax-js/jax exports: current value is ${shown(jax)}`,
   );
 }
 
