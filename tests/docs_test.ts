@@ -15,6 +15,12 @@ const ELSEWHERE: readonly (readonly [part: string, test: string])[] = [
   ["// main.ts: ", "tests/full/docs_programs_test.ts"],
   ["// sum.ts: ", "tests/full/docs_programs_test.ts"],
   [`import { create } from "npm:webgpu@`, "tests/dawn.ts"],
+  ["// tfjs_main.ts\n", "tests/adapters/tfjs_docs_cases.ts"],
+  ["// tfjs_rank.ts\n", "tests/adapters/tfjs_docs_cases.ts"],
+  [
+    "convertSyncBatchNorm(tf, makeModel(tf), group, { device })",
+    "tests/adapters/tfjs_law_cases.ts",
+  ],
 ];
 
 /** What blocks print that say so in words, by a part of the call. */
