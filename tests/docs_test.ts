@@ -7,6 +7,8 @@ const root = new URL("../", import.meta.url);
 
 /** Blocks that do not run as they stand, by a part of them, and what tests them. */
 const ELSEWHERE: readonly (readonly [part: string, test: string])[] = [
+  ["await jax.init(", "tests/adapters/jax_docs_cases.ts"],
+  ["// jax-js keeps threads", "tests/adapters/jax_docs_cases.ts"],
   ["const shape = [20, 100, 35, 45, 10];", "tests/full/docs_programs_test.ts"],
   ["launch(linear, ", "tests/full/docs_programs_test.ts"],
   ["// rank.ts\n", "tests/full/docs_programs_test.ts"],
