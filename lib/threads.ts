@@ -4,6 +4,8 @@
  * @module
  */
 
+import { builtIn } from "./node.ts";
+
 /**
  * Tells whether memory can be shared with workers: browsers allow it on pages that are isolated (COOP and COEP headers),
  * Deno and Node everywhere.
@@ -25,4 +27,11 @@ export function mayBlock(): boolean {
   } catch {
     return false;
   }
+}
+
+/** Says how many cores there are, or 1 where the platform does not. */
+export function coreCount(): number {
+  type System = { readonly availableParallelism: () => number };
+  return globalThis.navigator?.hardwareConcurrency ??
+    builtIn<System>("node:os")?.availableParallelism() ?? 1; // Node 20 has no navigator.
 }

@@ -7,6 +7,7 @@
  * @module
  */
 
+import { deferred } from "../../lib/deferred.ts";
 import { type Kernel, PARAMETER_BYTES, type Parameters } from "../wgsl/kernel.ts";
 import type { Failures } from "./failures.ts";
 import type { Block, Memory } from "./memory.ts";
@@ -154,7 +155,7 @@ export function createLaunches(
     }
   };
   const newCopy = (): Copy => {
-    const launched = Promise.withResolvers<Block>();
+    const launched = deferred<Block>();
     const copy: Copy = {
       ...{ ranges: [], bytes: 0, launched },
       read: map(launched.promise, () => copy.bytes),

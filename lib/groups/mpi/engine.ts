@@ -4,6 +4,7 @@
  * @module
  */
 
+import { deferred } from "../../deferred.ts";
 import type { CollectiveError } from "../../errors.ts";
 import { awakeClock, paceOf } from "../../patience.ts";
 import { type Engine, type Request, valuesNow } from "../engine.ts";
@@ -108,7 +109,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
       Promise.resolve(values).catch(() => {}); // Nobody will look at them any more.
       return Promise.reject(broken);
     }
-    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    const { promise, resolve, reject } = deferred<T>();
     const finish: Call["finish"] = (result) => resolve(conclude(result));
     const call: Call = { number, request, finish, reject, binding };
     // At once where it can be: the caller may write to its array after the call.
@@ -292,7 +293,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   async function splitTurn(): Promise<void> {
     progress.watch(look);
     const before = session.splitting;
-    const { promise, resolve } = Promise.withResolvers<void>();
+    const { promise, resolve } = deferred<void>();
     session.splitting = before.then(() => promise);
     splitDone = resolve;
     await before;
