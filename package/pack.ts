@@ -7,7 +7,7 @@
 
 import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Program } from "../examples/command_line.ts";
+import { type Program, text } from "../examples/command_line.ts";
 import { runProgram } from "../examples/run_program.ts";
 
 const ROOT = fileURLToPath(new URL("../", import.meta.url));
@@ -37,14 +37,15 @@ const LEFT_OUT = ["kernels/README.md", "kernels/trials.md"];
 /** What comes before everything else in a file or a line, and is for whoever reads the sources: types keep theirs. */
 const DOCUMENTATION = /^[ \t]*(?:\/\*\*.*?\*\/\s*)+/gms;
 
-const PACK: Program<Record<never, never>> = {
+const PACK: Program<{ readonly output: string | undefined }> = {
   usage: "deno task pack",
   action: "make the npm package",
   about: `\
 Makes the npm package of deno.json and the sources: JavaScript and types that need no Deno, which
 \`npm install FILE\` takes.`,
-  flags: {},
-  operands: { takes: "FILE", help: "where it goes; out/syncbn.tgz by default", least: 0, most: 1 },
+  flags: {
+    output: text({ takes: "FILE", usual: undefined, help: "where it goes (out/syncbn.tgz)" }),
+  },
   notes: "Exits with 1 if it cannot be made, with 2 for a wrong argument.",
 };
 
@@ -75,13 +76,16 @@ export async function pack(output: string): Promise<void> {
 async function finish(folder: string): Promise<void> {
   for (const file of LEFT_OUT) await Deno.remove(`${folder}/${file}`);
   const manifest = `${folder}/package.json`;
-  await rewrite(manifest, (text) => JSON.stringify({ ...JSON.parse(text), ...MANIFEST }, null, 2));
+  await rewrite(
+    manifest,
+    (source) => JSON.stringify({ ...JSON.parse(source), ...MANIFEST }, null, 2),
+  );
   for (const file of await filesIn(folder)) {
-    if (file.endsWith(".js")) await rewrite(file, (text) => text.replace(DOCUMENTATION, ""));
+    if (file.endsWith(".js")) await rewrite(file, (source) => source.replace(DOCUMENTATION, ""));
     if (file.endsWith(".d.ts")) {
-      await rewrite(file, (text) => {
-        const libs = LIBS.filter(([name]) => name.test(text));
-        return libs.map(([, lib]) => `/// <reference lib="${lib}" />\n`).join("") + text;
+      await rewrite(file, (source) => {
+        const libs = LIBS.filter(([name]) => name.test(source));
+        return libs.map(([, lib]) => `/// <reference lib="${lib}" />\n`).join("") + source;
       });
     }
   }
@@ -107,7 +111,7 @@ async function run(cwd: string, command: string, ...args: string[]): Promise<voi
   throw new Error(`Cannot make the package as ${command} ${args[0]} must succeed: ${reason}`);
 }
 
-async function main(_: unknown, [file]: readonly string[]): Promise<number> {
+async function main({ output: file }: { readonly output: string | undefined }): Promise<number> {
   if (file === undefined) await Deno.mkdir(`${ROOT}out`, { recursive: true });
   const output = resolve(file ?? `${ROOT}out/syncbn.tgz`);
   await pack(output);

@@ -7,7 +7,7 @@
  * @module
  */
 
-import { deferred } from "../../lib/deferred.ts";
+import { type Deferred, deferred } from "../../lib/deferred.ts";
 import { type Kernel, PARAMETER_BYTES, type Parameters } from "../wgsl/kernel.ts";
 import type { Failures } from "./failures.ts";
 import type { Block, Memory } from "./memory.ts";
@@ -54,7 +54,7 @@ interface Copy {
   readonly ranges: Range[];
   bytes: number;
   /** Settles when the copy is on the queue, with where it goes, or when it never will be. */
-  readonly launched: PromiseWithResolvers<Block>;
+  readonly launched: Deferred<Block>;
   /** The bytes of all ranges, side by side. */
   readonly read: Promise<ArrayBuffer>;
 }

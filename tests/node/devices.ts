@@ -9,7 +9,7 @@ import { initLayer, isDeviceError, referenceDevice, tensor, toArray } from "../.
 import type { DeviceKit, Register } from "../kit.ts";
 import { goldenSuite } from "../suites/golden.ts";
 import { deviceLaw } from "../suites/law.ts";
-import type { Plan } from "./program.ts";
+import type { Plan } from "./plan.ts";
 
 const HAS_FLOAT16 = typeof Float16Array === "function";
 

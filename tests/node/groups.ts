@@ -9,7 +9,7 @@ import type { GroupKit, Register } from "../kit.ts";
 import { blockingSuite } from "../suites/blocking.ts";
 import { foldInRankOrder, groupSuite } from "../suites/groups.ts";
 import { groupLaw } from "../suites/law.ts";
-import type { Plan } from "./program.ts";
+import type { Plan } from "./plan.ts";
 import type { Seen, Task } from "./rank.ts";
 
 const RANK = new URL("./rank.js", import.meta.url);

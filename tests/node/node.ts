@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
-import type { Outcome, Plan } from "./program.ts";
+import type { Outcome, Plan } from "./plan.ts";
 
 /** The Nodes that the library is tried with, and Dawn for them; npm has their programs. */
 const RELEASES = { node20: "20.20.2", node22: "22.23.3", node24: "24.21.0" } as const;
@@ -77,14 +77,20 @@ export function nodePackages(): Record<string, string> {
   return Object.fromEntries(entries);
 }
 
-/** Bundles the suites for Node. */
-export async function bundleSuites(folder: string): Promise<void> {
-  const entries = ["program.ts", "rank.ts"].map((name) =>
-    fileURLToPath(new URL(name, import.meta.url))
-  );
+/** Bundles programs for Node, which share what they have in common. */
+export async function bundleForNode(folder: string, programs: readonly URL[]): Promise<void> {
+  const entries = programs.map((program) => fileURLToPath(program));
   const args = ["bundle", "--quiet", "--code-splitting", "--outdir", folder, ...entries];
   await succeed(Deno.execPath(), args, fileURLToPath(new URL("../../", import.meta.url)));
   await Deno.writeTextFile(`${folder}/package.json`, `{ "type": "module" }`);
+}
+
+/** Bundles the suites for Node. */
+export async function bundleSuites(folder: string): Promise<void> {
+  await bundleForNode(
+    folder,
+    ["program.ts", "rank.ts"].map((name) => new URL(name, import.meta.url)),
+  );
 }
 
 /** Runs the suites in Node; what came of each is a step. */

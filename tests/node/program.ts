@@ -6,22 +6,7 @@
 import process from "node:process";
 import { groupTests } from "./groups.ts";
 import { deviceTests } from "./devices.ts";
-
-/** What is run. */
-export interface Plan {
-  /** Every kind of group, and PyTorch's numbers on Wasm; or what every change is tried with. */
-  readonly everything: boolean;
-  /** The module of Dawn, for WebGPU. */
-  readonly dawn?: string;
-}
-
-/** What came of a test. */
-export interface Outcome {
-  readonly name: string;
-  readonly ms: number;
-  /** Null where it passed. */
-  readonly error: string | null;
-}
+import type { Outcome, Plan } from "./plan.ts";
 
 const plan: Plan = JSON.parse(process.argv[2]);
 const tests: (readonly [string, () => void | Promise<void>])[] = [];
