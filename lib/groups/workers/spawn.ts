@@ -153,9 +153,10 @@ function run(
     isReady();
     resolve(result);
   };
+  /** By what the rank threw, or a sentence of ours. */
   const refuse = (error: unknown): void => {
     if (over) return;
-    fail(error);
+    fail(typeof error === "string" ? new Error(error) : error);
     conclude(undefined);
   };
 
@@ -168,18 +169,13 @@ function run(
       unanswered++;
       return port1.postMessage(null);
     }
-    refuse(
-      new Error(
-        `The worker of rank ${rank} ended without a word, or was busy for ${patienceMs} ms`,
-      ),
-    );
+    refuse(`The worker of rank ${rank} ended without a word, or was busy for ${patienceMs} ms`);
   };
   const expect = (): void => {
     if (patienceMs !== timeoutMs) unanswered = 0;
     patienceMs = timeoutMs;
   };
-  const closed = () =>
-    refuse(new Error(`Rank ${rank} closed its worker before its body had ended`));
+  const closed = () => refuse(`Rank ${rank} closed its worker before its body had ended`);
   port1.onmessage = ({ data }: MessageEvent<FromRank>) => {
     unanswered = 0;
     if (data.kind === "done" && !over) conclude(data.result);
@@ -193,25 +189,17 @@ function run(
       started();
       isReady();
     },
-    garbled: () => refuse(new Error(`The worker of rank ${rank} sent what cannot be read`)),
+    garbled: () => refuse(`The worker of rank ${rank} sent what cannot be read`),
     failed: (text) => {
-      const reason = text && `: ${text}`;
-      refuse(
-        new Error(
-          serves
-            ? `The worker of rank ${rank} failed${reason}`
-            : `The worker of rank ${rank} failed before it served, as ${module} could not be loaded or run${reason}`,
-        ),
-      );
+      const before = serves ? "" : ` before it served, as ${module} could not be loaded or run`;
+      refuse(`The worker of rank ${rank} failed${before}${text && `: ${text}`}`);
     },
     ended: closed,
   });
   started = alarmIn(startTimeoutMs, () =>
     refuse(
-      new Error(
-        `Cannot start rank ${rank} as its worker must call serveRank(): ` +
-          `${module} did not within ${startTimeoutMs} ms`,
-      ),
+      `Cannot start rank ${rank} as its worker must call serveRank(): ` +
+        `${module} did not within ${startTimeoutMs} ms`,
     ));
   const begin = (): void => {
     if (over) return;
