@@ -5,7 +5,7 @@
  */
 
 import type { BlockingGroup, Combine } from "../../collectives.ts";
-import { digest } from "../../data_parallel/bits.ts";
+import { digest } from "../../bits.ts";
 import { CollectiveError, isCollectiveError } from "../../errors.ts";
 import { sum } from "../../moments.ts";
 

@@ -6,7 +6,7 @@
 
 import { checkGroup, checkOptions } from "../../check_effects.ts";
 import type { ProcessGroup } from "../../collectives.ts";
-import { fromWords, wordsOf } from "../../data_parallel/bits.ts";
+import { fromWords, wordsOf } from "../../bits.ts";
 import { sum } from "../../moments.ts";
 import { checkWire } from "../../wire.ts";
 import { checkModel, tensorFlowOf } from "./internals.ts";
