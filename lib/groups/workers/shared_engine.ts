@@ -22,11 +22,17 @@ export interface SharedOptions extends TableOptions {
   readonly buffer: SharedArrayBuffer;
 }
 
+/** What is kept of an end until it is collected: not its area, whose views are large. */
+interface Ended {
+  readonly group: Int32Array;
+  readonly bytes: number;
+}
+
 /** The same, and what they share. */
 interface Session extends SharedOptions {
   readonly turns: Turns;
   /** Tells, once an end is collected, that its area is needed by one rank less. */
-  readonly ends: FinalizationRegistry<Int32Array>;
+  readonly ends: FinalizationRegistry<Ended>;
   /** Ends that have a call under way: they are needed, whether or not anybody has a handle on them. */
   readonly busy: Set<Engine>;
   readonly weight: Weight;
@@ -42,15 +48,17 @@ const MOST_TRIES = 4;
 
 /** Opens one rank's end of a world in shared memory. */
 export function sharedEngine(options: SharedOptions, rank: number): Engine {
-  const ends = new FinalizationRegistry((group: Int32Array) => {
+  const weight = countWeight();
+  const ends = new FinalizationRegistry(({ group, bytes }: Ended) => {
     Atomics.sub(group, GROUP.handles, 1);
+    weight.remove(bytes);
   });
   const session: Session = {
     ...options,
     turns: countTurns(),
     ends,
     busy: new Set(),
-    weight: countWeight(),
+    weight,
   };
   return openEnd(session, WORLD, rank);
 }
@@ -131,6 +139,8 @@ function openEnd(session: Session, offset: number, rank: number): Engine {
     const wishes = await perform(call);
     const members = membersOf(wishes, rank);
     const inWorld = members.map((member) => area.ranks[member][RANK.inWorld]);
+    // Whatever other ranks do meanwhile waits for this one, as it does in any call.
+    if (weight.isDue()) await weight.collect();
     // The first member finds room for all, and tells where.
     let room = NOT_MINE;
     for (let tries = 1;; tries++) {
@@ -161,7 +171,7 @@ function openEnd(session: Session, offset: number, rank: number): Engine {
     meetNow: session.waiting === "block" ? meetNow : NOT_BLOCKING,
     split: (request) => inLine(request, divide),
   };
-  ends.register(engine, area.group);
+  ends.register(engine, { group: area.group, bytes: area.bytes });
   weight.add(area.bytes);
   return engine;
 }

@@ -185,7 +185,9 @@ function run(
     unanswered = 0;
     if (data.kind === "done" && !over) conclude(data.result);
     else if (data.kind === "failed") refuse(revive(data.failure));
-    else if (data.kind === "closed") {
+    else if (data.kind === "stray") {
+      refuse(new Error(`The worker of rank ${rank} failed: Unhandled rejection: ${data.reason}`));
+    } else if (data.kind === "closed") {
       refuse(new Error(`Rank ${rank} closed its worker before its body had ended`));
     }
   };

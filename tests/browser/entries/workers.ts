@@ -1,0 +1,3 @@
+/** Groups of workers over shared memory. */
+
+import "../../workers_test.ts";
