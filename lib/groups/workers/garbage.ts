@@ -4,7 +4,7 @@
  * @module
  */
 
-import { nextTurn } from "./turns.ts";
+import { nextTurn } from "../turns.ts";
 
 /** What makes collectors run: memory that was never touched, which costs nothing but its addresses. */
 const PRESSURE = { bytes: 2 ** 26, times: 3 } as const;
@@ -43,8 +43,10 @@ export function countWeight(): Weight {
     collect: async () => {
       unseen = 0;
       const before = told;
-      press();
-      for (let turn = 0; turn < MOST_TURNS && told === before; turn++) await nextTurn();
+      for (let turn = 0; turn < MOST_TURNS && told === before; turn++) {
+        press();
+        await nextTurn();
+      }
     },
   };
 }

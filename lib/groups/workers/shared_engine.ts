@@ -8,6 +8,7 @@
 import { patienceFor } from "../../patience.ts";
 import { cannotBlock, type Engine, membersOf, type Request, valuesNow } from "../engine.ts";
 import { busyError, cancelledError, leftError, messageOf } from "../failures.ts";
+import { countTurns, nextTurn, type Turns } from "../turns.ts";
 import { allocate, areasOf, end, partCapacity, WORLD } from "./arena.ts";
 import { GROUP, openArea, openHead, RANK } from "./area.ts";
 import { breakDown, wake } from "./breakdown.ts";
@@ -15,7 +16,6 @@ import { type Part, partOf } from "./desks.ts";
 import { countWeight, type Weight } from "./garbage.ts";
 import { bringInPieces, planOf } from "./pieces.ts";
 import { type Call, openTable, type Steps, type TableOptions } from "./table.ts";
-import { countTurns, type Turns } from "./turns.ts";
 
 /** What all groups of a rank have in common. */
 export interface SharedOptions extends TableOptions {
@@ -38,6 +38,8 @@ interface Session extends SharedOptions {
   readonly weight: Weight;
 }
 
+/** How long calls that wait for nobody may have a thread to themselves, in ms. */
+const LONGEST_MS = 100;
 const NOT_BLOCKING = cannotBlock(
   `the group must be joined with wait "block": current value is "async"`,
 );
@@ -55,7 +57,7 @@ export function sharedEngine(options: SharedOptions, rank: number): Engine {
   });
   const session: Session = {
     ...options,
-    turns: countTurns(),
+    turns: countTurns(LONGEST_MS, nextTurn),
     ends,
     busy: new Set(),
     weight,
