@@ -1,6 +1,6 @@
 /** Groups of workers that have a port each: a page that may share no memory has no other. */
 
-import { groupSuite } from "../../group_suite.ts";
+import { groupSuite as collectives } from "../../suites/groups.ts";
 import { portsKit } from "../../workers_kit.ts";
 
-groupSuite({ ...portsKit, tier: "quick" });
+collectives(portsKit);

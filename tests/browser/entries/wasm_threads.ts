@@ -2,12 +2,18 @@
 
 import { deviceSuite } from "../../device_suite.ts";
 import { sharedWasmKit } from "../../wasm_kit.ts";
+import { leaveOut } from "../inside/deno.ts";
 
-const { kit, closing } = await sharedWasmKit("wasm, 2 threads", {
-  options: { threads: 2 },
-  least: 32,
-});
+const opening = { options: { threads: 2 }, least: 32 };
+const { kit, closing } = await sharedWasmKit("wasm, 2 threads", opening);
 deviceSuite(kit);
 closing("no guard zone was touched at the end");
 await import("../../wasm_test.ts");
 await import("../../wasm/threads_test.ts");
+
+leaveOut({
+  "wasm: where memory is short the arrays that are alive are counted, and those that were dropped":
+    "it runs a program",
+  "a helper that was terminated is missed at the next call":
+    "a browser tells nobody of terminate(): the deadline does",
+});

@@ -10,6 +10,19 @@ export interface Registered {
 /** All tests, in the order in which they were registered. */
 export const TESTS: Registered[] = [];
 
+/**
+ * Leaves out tests of what no browser has, each for a reason.
+ *
+ * @param reasons by the names of the tests, which must be registered: so none is left out that is gone
+ */
+export function leaveOut(reasons: Readonly<Record<string, string>>): void {
+  for (const name of Object.keys(reasons)) {
+    const at = TESTS.findIndex((test) => test.name === name);
+    if (at < 0) throw new Error(`there is no test ${JSON.stringify(name)} to leave out`);
+    TESTS.splice(at, 1);
+  }
+}
+
 type Fn = Registered["fn"];
 type Definition = { readonly name: string; readonly fn: Fn; readonly ignore?: boolean };
 

@@ -1,0 +1,66 @@
+/** Which suites a browser is put to, and where: on a page and in a worker, isolated and open, as each concerns. */
+
+import { type BrowserName, hasBrowser } from "./browsers.ts";
+import { createModules } from "./modules.ts";
+import { type Visit, visit } from "./visit.ts";
+
+/** A policy that allows scripts, requests and workers of the page's own addresses, and what is added to script-src. */
+function policy(scripts: string): string {
+  return `default-src 'none'; script-src 'self' ${scripts}; connect-src 'self'; worker-src 'self'`;
+}
+const NO_WASM = policy("");
+const NO_BLOBS = policy("'wasm-unsafe-eval'");
+
+/** All visits. What takes a kit's tests minutes elsewhere is put to one kind of kit here: its kernels are the same. */
+const VISITS: readonly Visit[] = [
+  { entry: "reference", where: "page", isolated: true },
+  { entry: "wasm", where: "page" },
+  { entry: "wasm_threads", where: "worker", isolated: true },
+  { entry: "workers", where: "page", isolated: true },
+  { entry: "ports", where: "page" },
+  { entry: "transports", where: "page", isolated: true },
+  { entry: "transports", where: "page" },
+  { entry: "transports", where: "worker" },
+  { entry: "wasm_here", where: "page", isolated: true },
+  { entry: "wasm_here", where: "worker", isolated: true },
+  { entry: "wasm_here", where: "worker" },
+  { entry: "no_wasm", where: "page", policy: NO_WASM },
+  { entry: "no_wasm", where: "worker", policy: NO_WASM },
+  { entry: "no_blobs", where: "page", isolated: true, policy: NO_BLOBS },
+  { entry: "no_blobs", where: "worker", isolated: true, policy: NO_BLOBS },
+  { entry: "turns", where: "page" },
+  { entry: "webgpu", where: "page" },
+  { entry: "webgpu_here", where: "worker", isolated: true },
+];
+
+/** Registers a test for each visit, with a step for each test that its page runs. */
+export async function browserTests(browser: BrowserName): Promise<void> {
+  const ignore = !await hasBrowser(browser);
+  const modules = createModules();
+  const filter = Deno.env.get("SYNCBN_BROWSER_FILTER");
+  for (const visited of VISITS) {
+    const name = `${browser}: ${nameOf(visited)}`;
+    Deno.test({
+      name,
+      ignore,
+      fn: async (test) => {
+        const told = visit(browser, { ...visited, ...(filter ? { filter } : {}) }, modules);
+        for await (const { name, outcome, error } of told) {
+          await test.step({
+            name,
+            ignore: outcome === "ignored",
+            fn: () => {
+              if (outcome === "failed") throw new Error(error);
+            },
+          });
+        }
+      },
+    });
+  }
+}
+
+function nameOf({ entry, where, isolated, policy }: Visit): string {
+  const page = isolated ? "an isolated page" : "an open page";
+  const place = where === "page" ? `on ${page}` : `in a worker of ${page}`;
+  return `${entry}, ${place}${policy === undefined ? "" : " with a policy"}`;
+}
