@@ -23,15 +23,13 @@ import type { Device } from "../lib/device.ts";
 import { DeviceError } from "../lib/errors.ts";
 import { adoptTensor, type Tensor, type TensorOptions } from "../lib/tensor.ts";
 import type { GpuBinding, WebGpuArray } from "./webgpu/arrays.ts";
-import { checkOptions, createDevice } from "./webgpu/device.ts";
+import { checkWebGpuOptions, createDevice } from "./webgpu/device.ts";
 import type { WebGpuDevice, WebGpuInfo, WebGpuOptions } from "./webgpu/device.ts";
 import type { ExplainOptions, KernelPlan, Plan } from "./webgpu/explain.ts";
-import type { Choices } from "./webgpu/choices.ts";
-import { probeSubgroups } from "./webgpu/subgroups.ts";
-import type { Pack, Subgroups } from "./wgsl/tiles.ts";
+import type { Pack } from "./wgsl/tiles.ts";
 
 export type { GpuBinding, WebGpuArray, WebGpuDevice, WebGpuInfo, WebGpuOptions };
-export type { Choices, ExplainOptions, KernelPlan, Pack, Plan, Subgroups };
+export type { ExplainOptions, KernelPlan, Pack, Plan };
 
 /** A device that owns its `GPUDevice`, which ends with it; `await using` waits until everything has. */
 export interface OwnedWebGpuDevice extends WebGpuDevice, AsyncDisposable {
@@ -49,8 +47,8 @@ export interface RequestWebGpuOptions extends WebGpuOptions {
   readonly requiredFeatures?: readonly GPUFeatureName[];
 }
 
-/** Features that are asked for where the adapter has them. */
-const USEFUL_FEATURES = ["shader-f16", "subgroups"] as const;
+const REQUEST_OPTIONS = ["gpu", "powerPreference", "requiredFeatures"];
+const FLOAT16 = "shader-f16";
 /** Limits that are raised to the adapter's: how large, how many, how wide. */
 const LIMITS = [
   "maxBufferSize",
@@ -73,7 +71,7 @@ const LIMITS = [
  * collected: keep that too
  * @param options the size of bindings
  * @returns a frozen device; pipelines and idle buffers are kept until it is disposed
- * @throws TypeError where there is no GPUDevice, RangeError for an impossible size of bindings
+ * @throws TypeError where there is no GPUDevice or an unknown option, RangeError for an impossible size of bindings
  *
  * @example On a GPUDevice that other kernels use too
  * ```ts
@@ -94,12 +92,12 @@ const LIMITS = [
  */
 export function webgpuDevice(gpuDevice: GPUDevice, options: WebGpuOptions = {}): WebGpuDevice {
   checkGpuDevice(gpuDevice);
-  checkOptions(options);
+  checkWebGpuOptions(options);
   return createDevice(gpuDevice, options).device;
 }
 
 /**
- * Requests an adapter and a `GPUDevice` with its limits, and shader-f16 and subgroups if it has them, and makes a device on it.
+ * Requests an adapter and a `GPUDevice` with its limits, and shader-f16 if it has that, and makes a device on it.
  *
  * @param options another implementation of WebGPU, preferences, features for kernels of your own
  * @returns the device; to dispose it (`await using`) destroys the GPUDevice too
@@ -121,7 +119,7 @@ export function webgpuDevice(gpuDevice: GPUDevice, options: WebGpuOptions = {}):
 export async function requestWebGpuDevice(
   options: RequestWebGpuOptions = {},
 ): Promise<OwnedWebGpuDevice> {
-  checkOptions(options);
+  checkWebGpuOptions(options, REQUEST_OPTIONS);
   const { gpu = globalThis.navigator?.gpu, powerPreference = "high-performance" } = options;
   if (typeof gpu?.requestAdapter !== "function") {
     throw new DeviceError(
@@ -147,13 +145,14 @@ export async function requestWebGpuDevice(
       "unsupported",
     );
   }
-  const gpuDevice = await requestFrom(gpu, adapter, powerPreference, requiredFeatures);
-  const subgroups = await probeSubgroups(gpuDevice);
-  const { device, settled } = createDevice(
-    gpuDevice,
-    { ...options, plan: { subgroups, ...options.plan } },
-    { adapterInfo: adapter.info },
-  );
+  const gpuDevice = await adapter.requestDevice({
+    requiredFeatures: [
+      ...requiredFeatures.filter((feature) => feature !== FLOAT16),
+      ...(adapter.features.has(FLOAT16) ? [FLOAT16] as const : []),
+    ],
+    requiredLimits: Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]])),
+  });
+  const { device, settled } = createDevice(gpuDevice, options, { adapterInfo: adapter.info });
   const dispose = (): void => {
     device[Symbol.dispose]();
     gpuDevice.destroy();
@@ -169,34 +168,9 @@ export async function requestWebGpuDevice(
   });
 }
 
-/** Requests a GPUDevice with all that is useful. */
-async function requestFrom(
-  gpu: GPU,
-  adapter: GPUAdapter,
-  powerPreference: GPUPowerPreference,
-  requiredFeatures: readonly GPUFeatureName[],
-): Promise<GPUDevice> {
-  const useful = USEFUL_FEATURES.filter((feature) => adapter.features.has(feature));
-  const descriptor = {
-    requiredFeatures: [...new Set([...requiredFeatures, ...useful])],
-    requiredLimits: Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]])),
-  };
-  // Deno's own adapters do not list subgroups, and grant them all the same where they have them.
-  const hidden = "Deno" in globalThis && gpu === globalThis.navigator?.gpu &&
-    !adapter.features.has("subgroups");
-  if (!hidden) return await adapter.requestDevice(descriptor);
-  try {
-    const all = [...descriptor.requiredFeatures, "subgroups" as GPUFeatureName];
-    return await adapter.requestDevice({ ...descriptor, requiredFeatures: all });
-  } catch {
-    const another = await gpu.requestAdapter({ powerPreference }) ?? adapter;
-    return await another.requestDevice(descriptor);
-  }
-}
-
 /**
  * Tells how a device would work on tensors of a shape: what each kernel takes at a time, how workgroups share it out, how
- * often memory is read. Nothing is launched; print it with `console.log`, and override parts of it by the option `plan`.
+ * often memory is read. Nothing is launched; print it with `console.log`.
  *
  * @param device a WebGPU device's handle
  * @param shape logical shape (N, C, ...spatial)

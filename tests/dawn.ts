@@ -6,14 +6,13 @@
  * the runtime's own.
  */
 
-import assert from "node:assert/strict";
 import { deviceSuite } from "./device_suite.ts";
 import { webgpuTests } from "./webgpu/all.ts";
-import { choiceTests } from "./webgpu/choices.ts";
+import { maskTests } from "./webgpu/masks.ts";
 import { shaderTests } from "./webgpu/shaders.ts";
 import { demanded } from "./demanded.ts";
 import { loadDawn } from "./load_dawn.ts";
-import { opener, sharedKit, spellingOf } from "./webgpu_kit.ts";
+import { opener, sharedKit } from "./webgpu_kit.ts";
 
 const NAME = "webgpu (Dawn)";
 
@@ -31,24 +30,14 @@ async function dawnWithAdapter(): Promise<GPU | null> {
 
 const dawn = await dawnWithAdapter();
 if (dawn) {
-  const subgroups = await spellingOf(dawn);
-  const { kit, closing } = await sharedKit(dawn, {
-    ...{ name: NAME, everything: true, cases: 20 },
-    features: subgroups === "none" ? [] : ["subgroups" as GPUFeatureName],
-    options: { plan: { subgroups, workgroup: 128 } }, // Enough for subgroups of any size.
-  });
+  const { kit, closing } = await sharedKit(dawn, { name: NAME, everything: true, cases: 20 });
   deviceSuite(kit);
   Deno.test(`${NAME}: the handle closes`, closing);
-  Deno.test({
-    name: `${NAME}: subgroups are granted, and compiled by one of the spellings`,
-    ignore: subgroups === "none" && !demanded("dawn"), // SwiftShader has them.
-    fn: () => assert.notEqual(subgroups, "none"),
-  });
   // Long loops and large tensors are left to the runtime's own.
   const opens = opener(dawn, { name: NAME });
   webgpuTests(opens);
-  shaderTests(opens, subgroups);
-  choiceTests(opens);
+  shaderTests(opens);
+  maskTests(opens);
 } else if (demanded("dawn")) {
   Deno.test(`${NAME}: everything`, () => {
     throw new Error("this run demands Dawn, which could not be loaded or has no adapter");

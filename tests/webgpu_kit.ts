@@ -6,8 +6,6 @@ import { recordGpu, type RecordingGpu } from "./recording_gpu.ts";
 import { isRun, type Tier } from "./tier.ts";
 import { createDevice } from "../kernels/webgpu/device.ts";
 import type { OnBlock } from "../kernels/webgpu/memory.ts";
-import type { Choices } from "../kernels/webgpu/choices.ts";
-import { probeSubgroups } from "../kernels/webgpu/subgroups.ts";
 import type { WebGpuArray, WebGpuDevice, WebGpuOptions } from "../kernels/webgpu_device.ts";
 
 /** Whether this runtime's own WebGPU is to be tested: where there is an adapter, or the run promises one. */
@@ -29,8 +27,6 @@ export interface Opening {
   readonly everything: boolean;
   readonly options?: WebGpuOptions;
   readonly onBlock?: (gpuDevice: GPUDevice) => OnBlock;
-  /** Features to ask for beside shader-f16, which the adapter need not list. */
-  readonly features?: readonly GPUFeatureName[];
 }
 
 /** An open handle. */
@@ -51,7 +47,7 @@ export async function open(
   gpu: GPU,
   opening: Omit<Opening, "name">,
 ): Promise<Opened> {
-  const { everything, options = {}, onBlock, features = [] } = opening;
+  const { everything, options = {}, onBlock } = opening;
   const adapter = await gpu.requestAdapter();
   if (!adapter) throw new Error("this machine has no WebGPU adapter");
   const { maxStorageBuffersPerShaderStage } = adapter.limits;
@@ -59,10 +55,7 @@ export async function open(
     await adapter.requestDevice(
       everything
         ? {
-          requiredFeatures: [
-            ...(adapter.features.has("shader-f16") ? ["shader-f16"] as const : []),
-            ...features,
-          ],
+          requiredFeatures: adapter.features.has("shader-f16") ? ["shader-f16"] : [],
           requiredLimits: { maxStorageBuffersPerShaderStage },
         }
         : {},
@@ -112,7 +105,7 @@ export async function sharedKit(gpu: GPU, opening: KitOpening): Promise<{
 /** How the tests of this folder's WebGPU part get at a device. */
 export interface Opener {
   readonly gpu: GPU;
-  /** "full" where the run and the adapter have time for large tensors, long loops and every choice. */
+  /** "full" where the run and the adapter have time for large tensors, long loops and every kernel. */
   readonly tier: Tier;
   /** Registers a test with a handle of its own, which ends with it. */
   readonly test: (
@@ -142,28 +135,4 @@ export function poison(gpuDevice: GPUDevice): OnBlock {
     if (purpose !== "storage") return;
     gpuDevice.queue.writeBuffer(buffer, 0, new Uint8Array(bytes - bytes % 4).fill(0xff));
   };
-}
-
-/**
- * Choices of the plan other than the defaults, so that between the three every variant of every kernel runs: single elements,
- * short loops, many slices; and long loops, groups of channels, windows (with subgroups where they are granted).
- */
-export const FORCED = {
-  single: { packs: false, ahead: 1, walked: 1, workgroups: 64, workgroup: 256 },
-  grouped: { cacheBytes: 512, ahead: 8, walked: 16, workgroup: 128 },
-} as const;
-
-/** The spelling of subgroups that an implementation takes, or "none". */
-export async function spellingOf(gpu: GPU): Promise<Choices["subgroups"]> {
-  const adapter = await gpu.requestAdapter();
-  try {
-    // Deno's adapters do not list the feature, and grant it.
-    const requiredFeatures = ["subgroups" as GPUFeatureName];
-    const gpuDevice = await adapter!.requestDevice({ requiredFeatures });
-    const spelling = await probeSubgroups(gpuDevice);
-    gpuDevice.destroy();
-    return spelling;
-  } catch {
-    return "none";
-  }
 }

@@ -162,7 +162,9 @@ Deno.test("ranks that exit their workers are noticed, whoever waits for them", a
 Deno.test("a worker that is terminated while nobody waits for it is noticed", async () => {
   const start = (rank: number) => {
     const worker = new Worker(RANKS, { type: "module" });
-    if (rank === 1) setTimeout(() => worker.terminate(), 300);
+    // Once it serves, and the others do.
+    const later = () => setTimeout(() => worker.terminate(), 300);
+    if (rank === 1) worker.addEventListener("message", later, { once: true });
     return worker;
   };
   await assert.rejects(

@@ -1,10 +1,6 @@
 /** The adapter that is measured. */
 
-import {
-  type Choices,
-  requestWebGpuDevice,
-  type WebGpuDevice,
-} from "../../kernels/webgpu_device.ts";
+import { requestWebGpuDevice, type WebGpuDevice } from "../../kernels/webgpu_device.ts";
 import { loadDawn } from "../../tests/load_dawn.ts";
 import { refuse } from "../command.ts";
 
@@ -14,11 +10,11 @@ export async function gpuAtHand(dawn: boolean): Promise<GPU> {
 }
 
 /** Opens a device with the GPU's clock, if it has one. */
-export async function openAdapter(dawn: boolean, plan: Partial<Choices>): Promise<WebGpuDevice> {
+export async function openAdapter(dawn: boolean): Promise<WebGpuDevice> {
   const gpu = await gpuAtHand(dawn);
   const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) refuse("Cannot measure as there must be a WebGPU adapter: none was found");
   const clock = "timestamp-query";
   const requiredFeatures = adapter.features.has(clock) ? [clock] as const : [];
-  return await requestWebGpuDevice({ gpu, requiredFeatures, plan });
+  return await requestWebGpuDevice({ gpu, requiredFeatures });
 }

@@ -5,7 +5,7 @@
 
 import { DeviceError } from "../../mod.ts";
 import { DAWN } from "../../tests/load_dawn.ts";
-import { chosen, commandLine, integer, refuse } from "../command.ts";
+import { chosen, commandLine, integer } from "../command.ts";
 import { jaxOnWebGpu } from "../peers/jax.ts";
 import { openPackages } from "../peers/packages.ts";
 import type { Library } from "../peers/subject.ts";
@@ -36,22 +36,12 @@ Usage: deno task bench:gpu [flags] [SHAPE...]
   --python PATH    a Python that may have PyTorch with CUDA (python3)
   --device NAME    what the adapter is called, where it does not say
   --quick N        so many rounds (7)
-  --plan JSON      choices of the plan, as deno task tune prints them
   --write          write the section of bench/README.md, and gpu.svg`;
 
 const { has, value, positionals } = commandLine(HELP);
 const [dawn, write] = [has("dawn"), has("write")];
 const rounds = integer("--quick", value("quick", "7"));
 if (write) await assertWritable("gpu");
-
-function plan() {
-  const given = value("plan", "{}");
-  try {
-    return JSON.parse(given);
-  } catch {
-    refuse(`Cannot start as --plan must be JSON: current value is ${given}`);
-  }
-}
 
 /** Every peer that can compute a case; why one cannot goes to the absent. */
 async function measurePeers(peers: readonly Library[], one: Case, absent: string[]) {
@@ -69,7 +59,7 @@ async function measurePeers(peers: readonly Library[], one: Case, absent: string
 }
 
 async function run(): Promise<MeasuredGpu> {
-  await using device = await openAdapter(dawn, plan());
+  await using device = await openAdapter(dawn);
   const absent: string[] = [];
   await using torch = await startTorch(value("python", "python3")).catch(({ message }: Error) => {
     absent.push(`PyTorch is not measured: ${message}`);

@@ -1,6 +1,6 @@
 /**
- * The process groups of this library, timed as their peers are: workers by each way to wait and to reach each other, MPI
- * by each library, with and without its agreement checks; and one fold of each combine.
+ * The process groups of this library, timed as their peers are: workers by each way to reach each other, MPI by each
+ * library, with and without its agreement checks, awaited and holding up the thread; and one fold of each combine.
  */
 
 import { combineMoments, type ProcessGroup, sum } from "../../mod.ts";
@@ -21,14 +21,16 @@ type Combine = keyof typeof COMBINES;
 const MOST_CALLS = 2 ** 20;
 const FOLD_ROUNDS = 9;
 
-const ENGINES: Readonly<Record<string, Runner>> = {
-  "workers, blocking": workers({ transport: "shared", wait: "block" }),
-  workers: workers({ transport: "shared" }),
-  "workers over ports": workers({ transport: "port" }),
-  "Open MPI": mpi("openmpi"),
-  "Open MPI, unchecked": mpi("openmpi", false),
-  MPICH: mpi("mpich"),
-  "MPICH, unchecked": mpi("mpich", false),
+const ENGINES: Readonly<Record<string, { readonly run: Runner; readonly blocking?: true }>> = {
+  "workers, blocking": { run: workers({ transport: "shared", wait: "block" }), blocking: true },
+  workers: { run: workers({ transport: "shared" }) },
+  "workers over ports": { run: workers({ transport: "port" }) },
+  "Open MPI, blocking": { run: mpi("openmpi"), blocking: true },
+  "Open MPI": { run: mpi("openmpi") },
+  "Open MPI, unchecked": { run: mpi("openmpi", false) },
+  "MPICH, blocking": { run: mpi("mpich"), blocking: true },
+  MPICH: { run: mpi("mpich") },
+  "MPICH, unchecked": { run: mpi("mpich", false) },
 };
 
 /** Measures the engines, one after the other; a row per engine, combine, number of ranks and length. */
@@ -39,12 +41,12 @@ export async function measureEngines(
   const rows: GroupRow[] = [];
   const missing: MissingPeer[] = [];
   const task = { module: import.meta.url, name: "loop" };
-  for (const [engine, run] of Object.entries(ENGINES)) {
+  for (const [engine, { run, blocking = false }] of Object.entries(ENGINES)) {
     for (const ranks of worlds) {
       for (const combine of Object.keys(COMBINES) as Combine[]) {
         const subject = nameOf(engine, combine);
         try {
-          const options = { combine, ...effort };
+          const options = { combine, blocking, ...effort };
           const lines = await run<LoopOptions, readonly Line[]>(ranks, task, options);
           rows.push(...lines.map((line) => ({ subject, ranks, ...line })));
         } catch (error) {
@@ -75,6 +77,8 @@ export async function measureFolds(): Promise<GroupRow[]> {
 
 interface LoopOptions extends Effort {
   readonly combine: Combine;
+  /** Whether a call holds up its thread. */
+  readonly blocking: boolean;
 }
 
 type Line = Pick<GroupRow, "length" | "microseconds">;
@@ -96,11 +100,13 @@ export async function loop(group: ProcessGroup, options: LoopOptions): Promise<r
 async function time(
   group: ProcessGroup,
   length: number,
-  { combine, rounds, milliseconds }: LoopOptions,
+  { combine, blocking, rounds, milliseconds }: LoopOptions,
 ): Promise<Line> {
   const fold = COMBINES[combine];
   const local = contribution(group.rank, length);
-  const total = await group.allReduce(local, fold);
+  const total = blocking
+    ? group.allReduceBlocking(local, fold)
+    : await group.allReduce(local, fold);
   const all = Array.from({ length: group.worldSize }, (_, rank) => contribution(rank, length));
   const expected = all.reduce(fold);
   const wrong = total.findIndex((value, i) =>
@@ -115,7 +121,8 @@ async function time(
   const round = async (calls: number): Promise<number> => {
     await group.barrier();
     const start = performance.now();
-    for (let i = 0; i < calls; i++) await group.allReduce(local, fold);
+    if (blocking) { for (let i = 0; i < calls; i++) group.allReduceBlocking(local, fold); }
+    else for (let i = 0; i < calls; i++) await group.allReduce(local, fold);
     const times = await group.allGather(Float64Array.of(performance.now() - start));
     return Math.max(...times.map(([ms]) => ms));
   };

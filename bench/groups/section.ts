@@ -60,7 +60,11 @@ function targets(rows: readonly GroupRow[]): string {
   const blocking = median(nameOf("workers, blocking", "sum"), short);
   return table([
     ["", "at most", "measured", "reached"],
-    line(`workers, blocking, 2 ranks, ${count(short)}`, 15, "us", blocking),
+    ...["Open MPI", "MPICH"].map((library) => {
+      const raw = median(`C, ${library}, blocking`, short);
+      const what = `workers, blocking, 2 ranks, ${count(short)}, against C, ${library}, blocking`;
+      return line(what, 1.5, "x", blocking / raw);
+    }),
     line("combineMoments against sum, one fold, the worst length", 2, "x", Math.max(...folds)),
     ...["Open MPI", "MPICH"].flatMap((library) => {
       const open = (length: number) => median(nameOf(`${library}, unchecked`, "sum"), length);

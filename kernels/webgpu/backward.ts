@@ -31,7 +31,7 @@ export type Backward = Pick<Device<A>, "gradientSums" | "gradients">;
 export function backwardOperations(operate: Operate): Backward {
   const gradientSums: Backward["gradientSums"] = (pass) =>
     operate((context) => {
-      const { mask, gate, reread, tensors, statistics } = read(context, pass);
+      const { mask, gate, tensors, statistics } = read(context, pass);
       const { dtype, shape } = pass.input;
       const { batch, channels, inner } = extents(shape);
       const { source, slots: beside, handles } = statistics;
@@ -41,10 +41,7 @@ export function backwardOperations(operate: Operate): Backward {
         const bytes = recordBytes("gradient sums", 1) * channels;
         return fill(context, { ...contents, slices: 1 }, () => new Uint8Array(bytes));
       }
-      const over = walk(context, {
-        ...{ shape, tensors, beside, reread },
-        reduced: "gradient sums",
-      });
+      const over = walk(context, { shape, tensors, beside, reduced: "gradient sums" });
       const slices = over.slices(0);
       const total = slices * over.cells;
       const [array, sums] = room(context, { ...contents, slices: total });
@@ -62,7 +59,7 @@ export function backwardOperations(operate: Operate): Backward {
       const { input, affine: { weight, bias, eps }, sums, residualFormat } = pass;
       const { shape, dtype, format } = input;
       const channels = shape[1];
-      const { mask, gate, reread, tensors: given, statistics } = read(context, pass);
+      const { mask, gate, tensors: given, statistics } = read(context, pass);
       const scale = vector(context, weight, channels);
       vector(context, bias, channels);
       const local = statistic(context, sums.local, "gradient sums", channels);
@@ -99,7 +96,7 @@ export function backwardOperations(operate: Operate): Backward {
       // One dispatch for everything, if a kernel may bind so many buffers and so large ones.
       const { storageBuffers, bindingBytes } = context.limits;
       const together = both !== null && bound < storageBuffers && both.range.size <= bindingBytes;
-      const over = walk(context, { shape, tensors, beside, reread: total ? reread : 0 });
+      const over = walk(context, { shape, tensors, beside });
       over.launch({
         kernel: gradientsKernel,
         options: {
@@ -152,7 +149,6 @@ function read(context: Context, { input, gradOutput, output, statistics }: SumsP
     tensors: { x, gradOutput: dy, output: mask ? null : y },
     mask,
     gate: mask ? maskGate(mask) : plainGate(y !== null),
-    reread: y && !mask ? 3 : 2,
     statistics: statisticsOf(context, statistics, input.shape[1]),
   };
 }

@@ -4,11 +4,11 @@
  * @module
  */
 
+import { checkOptions } from "../../lib/check_effects.ts";
 import type { Device, DeviceInfo } from "../../lib/device.ts";
 import { DeviceError } from "../../lib/errors.ts";
 import { checkBinding, createArrays, float16Missing, type WebGpuArray } from "./arrays.ts";
 import { backwardOperations } from "./backward.ts";
-import { checkChoices, type Choices, choicesFor } from "./choices.ts";
 import { type Machine, operateOn } from "./context.ts";
 import { type ExplainOptions, explainPlan, type Plan } from "./explain.ts";
 import { elementOperations } from "./elements.ts";
@@ -44,12 +44,13 @@ export interface WebGpuOptions {
    * processed in windows.
    */
   readonly maxBindingBytes?: number;
-  /** What is planned otherwise than by default, such as what `deno task tune` found for an adapter; see `explain`. */
-  readonly plan?: Partial<Choices>;
 }
 
 /** A binding must hold at least this much: the statistics of one channel, in slices, beside a useful part of a tensor. */
 const SMALLEST_BINDING = 65_536;
+
+/** Invocations of a workgroup: as many as WebGPU grants everywhere; software pays for each (111 instead of 294 ms). */
+const WORKGROUP = { hardware: 256, software: 64 } as const;
 
 /** What a handle may be told beside the caller's options. */
 export interface Circumstances {
@@ -75,7 +76,7 @@ export function createDevice(
     ),
     alignment: granted.minStorageBufferOffsetAlignment,
     storageBuffers: granted.maxStorageBuffersPerShaderStage,
-    choices: choicesFor(info.isFallbackAdapter, options.plan),
+    workgroup: WORKGROUP[info.isFallbackAdapter ? "software" : "hardware"],
   });
   const failures = createFailures(gpuDevice);
   const groups = createBindGroups(gpuDevice);
@@ -162,15 +163,14 @@ function infoOf(
   });
 }
 
-/** Checks the caller's options: a RangeError for an impossible size of bindings or an impossible plan. */
-export function checkOptions(
-  { maxBindingBytes = SMALLEST_BINDING, plan = {} }: WebGpuOptions,
-): void {
-  if (!Number.isInteger(maxBindingBytes) || maxBindingBytes < SMALLEST_BINDING) {
-    throw new RangeError(
-      `Cannot make the device as maxBindingBytes must be an integer of ${SMALLEST_BINDING} or more: ` +
-        `current value is ${maxBindingBytes}`,
-    );
-  }
-  checkChoices(plan);
+/** Checks the caller's options: a TypeError for an unknown one, a RangeError for an impossible size of bindings. */
+export function checkWebGpuOptions(options: WebGpuOptions, more: readonly string[] = []): void {
+  const action = "make the device";
+  checkOptions(options, ["maxBindingBytes", ...more], action);
+  const { maxBindingBytes = SMALLEST_BINDING } = options;
+  if (Number.isInteger(maxBindingBytes) && maxBindingBytes >= SMALLEST_BINDING) return;
+  throw new RangeError(
+    `Cannot ${action} as maxBindingBytes must be an integer of ${SMALLEST_BINDING} or more: ` +
+      `current value is ${maxBindingBytes}`,
+  );
 }

@@ -76,7 +76,7 @@ export function elementOperations(operate: Operate): ElementOperations {
         });
         over.launch({
           kernel: addScaledKernel,
-          options: { x: dtype, y: addend.contents.dtype, subgroups: "none" },
+          options: { x: dtype, y: addend.contents.dtype },
           arrays: {},
           slices: over.slices(1),
           parameters: { scale },

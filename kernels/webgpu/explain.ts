@@ -5,9 +5,8 @@
  */
 
 import { checkLayout, type DType, elements, type Format } from "../../lib/tensor.ts";
-import type { Pack, Subgroups } from "../wgsl/tiles.ts";
+import type { Pack } from "../wgsl/tiles.ts";
 import type { StatisticKind } from "./arrays.ts";
-import type { Choices } from "./choices.ts";
 import { layMask } from "./forward.ts";
 import { type Limits, planWalk, tiling, type WalkOver, type WalkPlan } from "./plan.ts";
 
@@ -23,7 +22,7 @@ export interface ExplainOptions {
 
 /** How one kernel runs over the tensors. */
 export interface KernelPlan {
-  /** Launches: one, or one per window or group of channels. */
+  /** Launches: one, or one per window. */
   readonly launches: number;
   /** Workgroups of all launches. */
   readonly workgroups: number;
@@ -45,12 +44,6 @@ export interface Plan {
   readonly format: Format;
   /** What an invocation takes at a time: one element, or four neighbouring places or channels. */
   readonly pack: Pack;
-  /** Packs that it loads before it uses the first. */
-  readonly ahead: number;
-  /** How invocations of a subgroup merge: in registers, or, with `"none"`, in the workgroup's memory. */
-  readonly subgroups: Subgroups;
-  /** Groups of channels that go through both kernels of a direction before the next group begins, forward and backward. */
-  readonly groups: { readonly forward: number; readonly backward: number };
   /** How often a direction moves a tensor of this size from or to memory, with statistics of the batch; masks aside. */
   readonly passes: { readonly forward: number; readonly backward: number };
   /** What tells backward where ReLU was open: a mask of a bit per element, or the output read again; null without one. */
@@ -65,8 +58,6 @@ export interface Plan {
   readonly gradientSums: KernelPlan;
   /** Backward's second kernel. */
   readonly gradients: KernelPlan;
-  /** What was planned with. */
-  readonly choices: Choices;
 }
 
 /**
@@ -90,54 +81,33 @@ export function explainPlan(
     slot: { contents: { kind: "elements", length: 0, dtype }, offset: 0 },
     format,
   } as const;
-  const plan = (
-    tensors: number,
-    beside: WalkOver["beside"],
-    reread: number,
-    reduced?: StatisticKind,
-  ) =>
-    planWalk({
-      shape,
-      tensors: Object.fromEntries(Array.from({ length: tensors }, (_, i) => [i, one])),
-      beside,
-      reread,
-      reduced,
-    }, limits);
+  const plan = (tensors: number, beside: WalkOver["beside"], reduced?: StatisticKind) => {
+    const all = Object.fromEntries(Array.from({ length: tensors }, (_, i) => [i, one]));
+    return planWalk({ shape, tensors: all, beside, reduced }, limits);
+  };
   const made = (kind: StatisticKind, slices: number) => ({
     made: { contents: { kind, channels: shape[1], slices, count: NaN, statistics: [] } },
   });
-  const moments = plan(1, {}, 1, "moments");
+  const moments = plan(1, {}, "moments");
   const merged = moments.slices(0) * moments.cells;
-  const normalize = plan(2, made("moments", merged), 1);
+  const normalize = plan(2, made("moments", merged));
   const mask = layMask(normalize, dtype, limits);
   const gate = activation ? mask ? "mask" : "output" : null;
   const read = gate === "output" ? 3 : 2;
-  const sums = plan(read, made("moments", merged), read, "gradient sums");
+  const sums = plan(read, made("moments", merged), "gradient sums");
   const mergedSums = sums.slices(0) * sums.cells;
-  const gradients = plan(read + 1, made("gradient sums", mergedSums), read);
-  const groups = { forward: groupsOf(moments), backward: groupsOf(sums) };
-  const { pack, tile: { ahead, subgroups }, cells } = moments;
+  const gradients = plan(read + 1, made("gradient sums", mergedSums));
   return Object.freeze<Plan>({
     shape: Object.freeze([...shape]),
-    ...{ dtype, format, pack, ahead, subgroups },
-    groups: Object.freeze(groups),
-    passes: Object.freeze({
-      forward: groups.forward > 1 ? 2 : 3,
-      backward: groups.backward > 1 ? read + 1 : 2 * read + 1,
-    }),
+    ...{ dtype, format, pack: moments.pack },
+    passes: Object.freeze({ forward: 3, backward: 2 * read + 1 }),
     gate,
-    windows: cells,
+    windows: moments.cells,
     moments: kernelPlan(moments, moments.slices(0)),
     normalize: kernelPlan(normalize, normalize.slices(merged)),
     gradientSums: kernelPlan(sums, sums.slices(0)),
     gradients: kernelPlan(gradients, gradients.slices(mergedSums)),
-    choices: Object.freeze({ ...limits.choices }),
   });
-}
-
-/** Every group of channels has all cells. */
-function groupsOf({ boxes, cells }: WalkPlan): number {
-  return boxes.length / cells;
 }
 
 function kernelPlan({ boxes, tile, pack, cells }: WalkPlan, slices: number): KernelPlan {

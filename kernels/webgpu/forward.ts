@@ -33,10 +33,7 @@ export function forwardOperations(operate: Operate): Forward {
         const bytes = recordBytes("moments", 1) * channels;
         return fill(context, { ...contents, slices: 1 }, () => new Uint8Array(bytes));
       }
-      const over = walk(context, {
-        ...{ shape, tensors: { x }, beside: {}, reread: 1 },
-        reduced: "moments",
-      });
+      const over = walk(context, { shape, tensors: { x }, beside: {}, reduced: "moments" });
       const slices = over.slices(0);
       const [array, slot] = room(context, { ...contents, slices: slices * over.cells });
       over.launch({
@@ -64,10 +61,7 @@ export function forwardOperations(operate: Operate): Forward {
       const [array, slot] = room(context, x.slot.contents);
       if (slot.contents.length === 0) return array;
       const { source } = statistics;
-      const over = walk(context, {
-        ...{ shape, tensors: { x, residual, y: { slot, format } }, beside },
-        reread: source === "batch" ? 1 : 0,
-      });
+      const over = walk(context, { shape, tensors: { x, residual, y: { slot, format } }, beside });
       const relu = activation === "relu";
       const layout = relu && source === "batch" ? layMask(over, dtype, context.limits) : null;
       const mask = layout && roomForMask(context, { ...input, data: array }, layout);
@@ -77,7 +71,6 @@ export function forwardOperations(operate: Operate): Forward {
           ...{ dtype, source, relu, mask: mask !== null, residual: residual !== null },
           weight: beside.weight !== null,
           bias: beside.bias !== null,
-          ahead: mask ? PACKS_OF_A_WORD : over.tile.ahead,
         },
         arrays: beside,
         mask,
@@ -116,9 +109,9 @@ export function forwardOperations(operate: Operate): Forward {
 export function layMask(
   { geometry: { samples, channels, inner }, tile, pack }: WalkPlan,
   dtype: DType,
-  { choices: { masks }, bindingBytes, alignment }: Limits,
+  { bindingBytes, alignment }: Limits,
 ): MaskLayout | null {
-  if (!masks || pack === "none") return null;
+  if (pack === "none") return null;
   const rows = tile.workgroup / tile.lanes;
   const positions = samples * inner;
   const words = Math.ceil(positions / (PACKS_OF_A_WORD * rows)) * rows;

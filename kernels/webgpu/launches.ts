@@ -11,7 +11,6 @@ import { type Kernel, PARAMETER_BYTES, type Parameters } from "../wgsl/kernel.ts
 import type { Failures } from "./failures.ts";
 import type { Block, Memory } from "./memory.ts";
 import { createNudge } from "./nudge.ts";
-import { inGroups, type Ordered } from "./order.ts";
 import { type BindGroups, createPrograms, type Range } from "./programs.ts";
 
 /** A batch, for the arrays that it makes: they outlive it, so it must hold nothing else. */
@@ -24,16 +23,12 @@ export interface Batch {
 export interface Recorder {
   /** The batch. */
   readonly batch: Batch;
-  /**
-   * Launches a kernel: a range for each of its storage buffers, its parameters, a number of workgroups; and which box of a
-   * walk it works on, if it is one.
-   */
+  /** Launches a kernel: a range for each of its storage buffers, its parameters, a number of workgroups. */
   readonly dispatch: (
     kernel: Kernel,
     ranges: Readonly<Record<string, Range>>,
     parameters: Parameters,
     workgroups: number,
-    box?: Pick<Ordered, "walk" | "channels">,
   ) => void;
   /** Reads the bytes of all ranges back, side by side, once everything before has been computed. */
   readonly readBack: (...ranges: Range[]) => Promise<ArrayBuffer>;
@@ -47,7 +42,7 @@ export interface Launches {
   readonly idle: () => Promise<void>;
 }
 
-interface Dispatch extends Ordered {
+interface Dispatch {
   readonly kernel: Kernel;
   readonly ranges: readonly Range[];
   readonly parameters: Uint32Array<ArrayBuffer>;
@@ -63,8 +58,6 @@ interface Copy {
   /** The bytes of all ranges, side by side. */
   readonly read: Promise<ArrayBuffer>;
 }
-
-const NO_WALK = { walk: null, channels: [0, 0] } as const;
 
 /** Readbacks of a batch share one buffer up to this size: all of what goes to a wire, and no large tensors. */
 const SHARED_BYTES = 1 << 20;
@@ -173,15 +166,9 @@ export function createLaunches(
     const letGo = memory.hold();
     const recorder: Recorder = Object.freeze<Recorder>({
       batch,
-      dispatch: (kernel, named, values, workgroups, { walk, channels } = NO_WALK) => {
-        const storage = Object.entries(kernel.storage);
-        const ranges = storage.map(([name]) => named[name]);
-        const bound = storage.map(([, { access }], i) => ({
-          block: ranges[i].block,
-          written: access === "read_write",
-        }));
-        const parameters = kernel.pack(values);
-        dispatches.push({ kernel, ranges, parameters, workgroups, walk, channels, bound });
+      dispatch: (kernel, named, values, workgroups) => {
+        const ranges = Object.keys(kernel.storage).map((name) => named[name]);
+        dispatches.push({ kernel, ranges, parameters: kernel.pack(values), workgroups });
       },
       readBack: (...ranges) => {
         const bytes = ranges.reduce((total, { size }) => total + size, 0);
@@ -201,7 +188,7 @@ export function createLaunches(
     try {
       const result = body(recorder);
       batch.open = false;
-      submit(inGroups(dispatches), copies);
+      submit(dispatches, copies);
       return result;
     } catch (error) {
       for (const { launched } of copies) launched.reject(error);

@@ -6,7 +6,7 @@
  */
 
 import { extents, type Format } from "../../lib/tensor.ts";
-import { channelsOfLane, elementsOf, type Pack, type Tile } from "../wgsl/tiles.ts";
+import { aheadOf, channelsOfLane, elementsOf, type Pack, type Tile } from "../wgsl/tiles.ts";
 import {
   bytesOf,
   bytesPerChannel,
@@ -16,8 +16,11 @@ import {
   type Slot,
   type StatisticKind,
 } from "./arrays.ts";
-import type { Choices } from "./choices.ts";
 
+/** Workgroups that a reduction over a large tensor should have, so that few channels fill a GPU too. */
+const WORKGROUPS = 4096;
+/** Elements that an invocation of an elementwise kernel takes at least. */
+const WALKED = 16;
 /** Slices that one invocation merges when the array is read; and slices per channel at most, windows aside. */
 const SLICES_PER_ROW = 8;
 const MOST_SLICES = 1024;
@@ -25,14 +28,8 @@ const MOST_SLICES = 1024;
 const MOST_LANES = { none: 64, places: 64, channels: 16 } as const;
 /** Packs of channels have four times the statistics, and the memory of a workgroup is 16 KiB. */
 const MOST_INVOCATIONS = { none: 256, places: 256, channels: 128 } as const;
-/** Invocations of the largest subgroups there are: smaller workgroups would leave some of them empty. */
-const MOST_MEMBERS = 128;
 /** Lanes of a workgroup that walks no tensor. */
 const MERGED_LANES = 32;
-/** Bytes of memory that are read at once: channels last a group must have them all. */
-const LINE = 128;
-/** The part of a cache that a group of channels may take. */
-const CACHE_SHARE = 0.4;
 
 /** A tensor's extents as the kernels see them; one of them counts packs. */
 export interface Geometry {
@@ -70,21 +67,21 @@ export interface Ground {
 
 /**
  * Merges samples and places where every tensor's memory allows, so that a kernel walks one long row: with one channel,
- * and channels last. Takes four neighbours as one where they are of one kind in every tensor, and `packs` allows it.
+ * and channels last. Takes four neighbours as one where they are of one kind in every tensor, and begin where a vec4 may.
  */
 export function layOut(
   shape: readonly number[],
   formats: readonly Format[],
-  packs: boolean,
+  aligned: boolean,
 ): Ground {
   const { batch, channels, inner } = extents(shape);
   // Without spatial extents the two formats are one.
   const last = (format: Format) => channels > 1 && (format === "channelsLast" || inner === 1);
   const folds = channels === 1 || formats.every(last);
   const row = folds ? batch * inner : inner;
-  const pack = packs && !formats.some(last) && row % 4 === 0
+  const pack = aligned && !formats.some(last) && row % 4 === 0
     ? "places"
-    : packs && formats.every(last) && channels % 4 === 0
+    : aligned && formats.every(last) && channels % 4 === 0
     ? "channels"
     : "none";
   // Counted in packs from here on.
@@ -104,40 +101,17 @@ export function layOut(
 /** One lane per workgroup where a channel's places are neighbours, else as many as lie side by side. */
 export function tileOf(
   { geometry: { samples, channels }, channelsLast, pack }: Ground,
-  choices: Choices,
+  workgroup: number,
 ): Tile {
   let lanes = 1;
   while (channelsLast && lanes < MOST_LANES[pack] && lanes < channels) lanes *= 2;
-  const workgroup = Math.min(choices.workgroup, MOST_INVOCATIONS[pack]);
-  const subgroups = lanes === 1 && workgroup >= MOST_MEMBERS ? choices.subgroups : "none";
-  // A pack of one element is a quarter of the others.
-  const ahead = pack === "none" ? 2 * choices.ahead : choices.ahead;
-  return { lanes, workgroup, pack, flat: samples === 1, subgroups, ahead };
+  const invocations = Math.min(workgroup, MOST_INVOCATIONS[pack]);
+  return { lanes, workgroup: invocations, pack, flat: samples === 1 };
 }
 
 /** How workgroups are made up that walk no tensor. */
-export function channelTile({ workgroup }: Choices): Tile {
-  return {
-    ...{ lanes: MERGED_LANES, workgroup, pack: "none", flat: true },
-    ...{ subgroups: "none", ahead: 1 },
-  };
-}
-
-/**
- * Channels (or packs of them) of a group that fits the cache; all of them where the cache is not known, holds the tensors, or
- * not even the least part of them.
- */
-function channelsInCache(
-  { geometry: { samples, channels, inner }, channelsLast }: Ground,
-  { lanes }: Tile,
-  packBytes: number,
-  { cacheBytes }: Choices,
-): number {
-  const column = samples * inner * packBytes;
-  const room = CACHE_SHARE * cacheBytes;
-  const fit = Math.floor(room / column / lanes) * lanes;
-  if (cacheBytes === 0 || column * channels <= room || fit === 0) return channels;
-  return channelsLast && fit * packBytes < LINE ? channels : fit;
+export function channelTile(workgroup: number): Tile {
+  return { lanes: MERGED_LANES, workgroup, pack: "none", flat: true };
 }
 
 /**
@@ -191,12 +165,11 @@ export function slicesOf(
   { samples, inner }: Geometry,
   { channels }: Pick<Geometry, "channels">,
   cells: number,
-  { lanes, workgroup, ahead }: Tile,
-  { workgroups }: Choices,
+  { lanes, workgroup, pack }: Tile,
 ): number {
   const rows = workgroup / lanes;
-  const wanted = Math.ceil(workgroups / (Math.ceil(channels / lanes) * cells));
-  const useful = Math.ceil(samples * inner / cells / (rows * ahead));
+  const wanted = Math.ceil(WORKGROUPS / (Math.ceil(channels / lanes) * cells));
+  const useful = Math.ceil(samples * inner / cells / (rows * aheadOf(pack)));
   const cheap = Math.floor(Math.min(MOST_SLICES, SLICES_PER_ROW * rows) / cells);
   return Math.max(1, Math.min(wanted, useful, cheap));
 }
@@ -206,10 +179,9 @@ export function shares(
   { samples, inner }: Geometry,
   { lanes, workgroup, pack }: Tile,
   merged: number,
-  { walked }: Choices,
 ): number {
   const rows = workgroup / lanes;
-  const least = walked * 4 / elementsOf(pack);
+  const least = WALKED / elementsOf(pack);
   return Math.ceil(samples * inner / (rows * Math.max(least, 4 * Math.ceil(merged / rows))));
 }
 
@@ -234,8 +206,8 @@ export interface Limits {
   readonly alignment: number;
   /** Storage buffers of a kernel at most. */
   readonly storageBuffers: number;
-  /** What the plan is made with. */
-  readonly choices: Choices;
+  /** Invocations of a workgroup. */
+  readonly workgroup: number;
 }
 
 /** A tensor's array, as far as a plan is concerned, and its memory order. */
@@ -252,8 +224,6 @@ export interface WalkOver<T = Laid, S = { readonly contents: Contents }> {
   readonly tensors: Readonly<Record<string, T | null>>;
   /** Arrays with a record per channel that are bound beside them, by the kernels' names. */
   readonly beside: Readonly<Record<string, S | null>>;
-  /** How many of the tensors the walk before or after this one reads too, and should still be in the cache then. */
-  readonly reread?: number;
   /** What a reduction writes, in slices. */
   readonly reduced?: StatisticKind;
 }
@@ -270,30 +240,25 @@ export interface WalkPlan extends Ground {
 
 /** Plans a walk: everything that decides how kernels run over tensors. */
 export function planWalk(over: WalkOver, limits: Limits): WalkPlan {
-  const { shape, beside, reread = 0, reduced } = over;
-  const { choices } = limits;
+  const { shape, beside, reduced } = over;
   const tensors = Object.values(over.tensors).filter((tensor) => tensor !== null);
   const bytes = tensors.map(({ slot: { contents } }) => bytesOf(contents.dtype));
   // What others have wrapped may begin anywhere.
   const aligned = tensors.every(({ slot }, i) => slot.offset % (4 * bytes[i]) === 0);
-  const ground = layOut(shape, tensors.map(({ format }) => format), choices.packs && aligned);
+  const ground = layOut(shape, tensors.map(({ format }) => format), aligned);
   const { geometry, strides, pack } = ground;
-  const tile = tileOf(ground, choices);
+  const tile = tileOf(ground, limits.workgroup);
   const packBytes = Math.max(...bytes) * elementsOf(pack);
   const room = limits.bindingBytes - limits.alignment;
-  const group = reread === 0
-    ? geometry.channels
-    : channelsInCache(ground, tile, reread * packBytes, choices);
-  const most = (record: number) =>
-    Math.min(group, Math.floor(room / record / channelsOfLane(pack)));
+  const most = (record: number) => Math.floor(room / record / channelsOfLane(pack));
   const boxed = (channels: number) =>
     cut(geometry, strides, Math.floor(room / packBytes), channels);
   const { boxes, cells } = boxed(most(largestRecord(beside)));
   if (!reduced) {
-    const slices = (merged: number) => shares(boxes[0], tile, merged, choices);
+    const slices = (merged: number) => shares(boxes[0], tile, merged);
     return { ...ground, tile, boxes, cells, slices };
   }
-  const slices = slicesOf(geometry, boxes[0], cells, tile, choices);
+  const slices = slicesOf(geometry, boxes[0], cells, tile);
   // The slices' own array is bound too, and may be the largest.
   const fit = most(recordBytes(reduced, slices * cells));
   const fitting = fit < boxes[0].channels ? boxed(fit).boxes : boxes;

@@ -70,7 +70,6 @@ export function walk(
   const launch: Walk["launch"] = (launch) => {
     const { kernel, options, arrays, slices, unit, mask, whole } = launch;
     const made = kernels(kernel, { ...tile, ...options });
-    const one = {};
     for (const box of boxes) {
       const [channel, channels] = [box.channel * wide, box.channels * wide];
       const { workgroups, parameters } = tiling(box, tile, slices, unit);
@@ -96,8 +95,7 @@ export function walk(
         values[name] = [at, sample, channel, place];
       });
       bind(arrays, { channel, channels }, limits, ranges, values);
-      const channelsOfBox = [channel, channel + channels] as const;
-      recorder.dispatch(made, ranges, values, workgroups, { walk: one, channels: channelsOfBox });
+      recorder.dispatch(made, ranges, values, workgroups);
     }
   };
   return { ...plan, launch };
@@ -110,7 +108,7 @@ export function overChannels<O extends object>(
   { kernel, options, arrays, parameters }: Launch<O>,
 ): void {
   const most = Math.floor((limits.bindingBytes - limits.alignment) / largestRecord(arrays));
-  const tile = channelTile(limits.choices);
+  const tile = channelTile(limits.workgroup);
   const made = kernels(kernel, { ...tile, ...options });
   for (let channel = 0; channel < channels; channel += most) {
     const box = { channel, channels: Math.min(most, channels - channel) };

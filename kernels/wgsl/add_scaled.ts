@@ -6,7 +6,7 @@
 
 import type { DType } from "../../lib/tensor.ts";
 import { type Kernel, tensor, written } from "./kernel.ts";
-import { loop, putValues, storedAs, type Tile, tiledKernel, valuesOf } from "./tiles.ts";
+import { aheadOf, loop, putValues, storedAs, type Tile, tiledKernel, valuesOf } from "./tiles.ts";
 
 /** x + scale * y, in the storage of x: x, y -> sum. */
 export function addScaledKernel(
@@ -19,7 +19,7 @@ export function addScaledKernel(
     storage: { x: tensor(x), y: tensor(y), sum: written(tensor(x)) },
     parameters: { scale: "f32" },
     body: loop(
-      options,
+      aheadOf(options.pack),
       (at) => ({ a: valuesOf("x", at), b: valuesOf("y", at) }),
       (at, { a, b }) => putValues("sum", at, `${x}(${a} + p.scale * ${b})`),
     ),

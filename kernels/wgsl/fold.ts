@@ -6,7 +6,7 @@
  */
 
 import type { Storage } from "./kernel.ts";
-import { members, type Tile, toChannels } from "./tiles.ts";
+import { type Tile, toChannels } from "./tiles.ts";
 
 /** A statistic in WGSL. */
 export interface Folded {
@@ -46,32 +46,12 @@ ${Object.entries(fields).map(([name, kind]) => `  ${name}: ${kind},`).join("\n")
  * of a lane the result. To be called by all invocations.
  */
 export function treeReduce(tile: Tile, folded: Folded): string {
-  const { type, fields } = folded;
-  const { workgroup, subgroups } = tile;
+  const { type } = folded;
   const tree = `tree${type}`;
-  const head = `${structOf(folded)}${folded.merge(tile)}
-var<workgroup> ${tree}: array<${type}, ${workgroup}>;
+  return `${structOf(folded)}${folded.merge(tile)}
+var<workgroup> ${tree}: array<${type}, ${tile.workgroup}>;
 
-fn reduce${type}(thread: u32, rows: u32, mine: ${type}${members(tile).taken}) -> ${type} {`;
-  if (subgroups !== "none") {
-    const shuffled = Object.keys(fields).map((name) => `subgroupShuffleXor(sum.${name}, step)`);
-    return `${head}
-  // Subgroups are of neighbours, whatever their size is: they merge in registers, and leave one record each to all.
-  var sum = mine;
-  for (var step = 1u; step < members; step *= 2u) {
-    let other = ${type}(${shuffled.join(", ")});
-    sum = merge${type}(sum, other);
-  }
-  workgroupBarrier(); // Whoever reads the tree of before has done so.
-  if (member == 0u) { ${tree}[thread / members] = sum; }
-  workgroupBarrier();
-  sum = ${tree}[0];
-  for (var k = 1u; k * members < ${workgroup}u; k++) { sum = merge${type}(sum, ${tree}[k]); }
-  return sum;
-}
-`;
-  }
-  return `${head}
+fn reduce${type}(thread: u32, rows: u32, mine: ${type}) -> ${type} {
   workgroupBarrier(); // Whoever reads the tree of before has done so.
   ${tree}[thread] = mine;
   workgroupBarrier();
@@ -89,7 +69,6 @@ fn reduce${type}(thread: u32, rows: u32, mine: ${type}${members(tile).taken}) ->
 
 /** WGSL: `gather_NAME`, a lane's statistic from all slices of an array, for all of its invocations. Needs `treeReduce`. */
 export function gather(tile: Tile, { type, fields, header }: Folded, name: string): string {
-  const { given, taken } = members(tile);
   const packed = tile.pack === "channels";
   const of = ([, kind]: [string, string], i: number) => {
     const component = COMPONENTS[i];
@@ -110,7 +89,7 @@ fn slice_${name}(channel: u32, k: u32) -> ${type} {
   return ${type}(${Object.entries(fields).map(of).join(", ")});
 }
 
-fn gather_${name}(place: Place, thread: u32${taken}) -> ${type} {
+fn gather_${name}(place: Place, thread: u32) -> ${type} {
   // Beyond the last channel the last one's are as good as any.
   if (p.${name}Slices == 1u) { return slice_${name}(min(place.channel, (p.channels - 1u) * WIDE), 0u); }
   var mine = ${type}();
@@ -119,7 +98,7 @@ fn gather_${name}(place: Place, thread: u32${taken}) -> ${type} {
       mine = merge${type}(mine, slice_${name}(place.channel, k));
     }
   }
-  return reduce${type}(thread, p.${name}Slices, mine${given});
+  return reduce${type}(thread, p.${name}Slices, mine);
 }
 `;
 }

@@ -13,8 +13,8 @@ import { type Kernel, tensor, written } from "./kernel.ts";
 import { type Gate, maskReader, maskStorage } from "./mask.ts";
 import { type Source, statistics, statisticsStorage } from "./statistics.ts";
 import {
+  aheadOf,
   loop,
-  members,
   type Named,
   ofChannels,
   storedAs,
@@ -57,7 +57,6 @@ export function gradientSumsKernel(
 ): Kernel {
   const { dtype, pack, source, gate } = options;
   const stored = storedAs(dtype, pack);
-  const { given } = members(options);
   const add = (names: Named) =>
     `{
       let dy = ${passed(names)};
@@ -85,17 +84,17 @@ export function gradientSumsKernel(
     declared: `${statistics(source, options)}${treeReduce(options, gradientSums)}${
       maskReader(options, options)
     }`,
-    body: `let stats = statistics(place, thread${given});
+    body: `let stats = statistics(place, thread);
   var total = Sums();
   ${
       loop(
-        options,
+        aheadOf(options.pack),
         (at) => ({ ...gradientLoads(options)(at), x: valuesOf("x", at) }),
         (_, names) => summed([names]),
         summed,
       )
     }
-  var whole = reduceSums(thread, p.span, total${given});
+  var whole = reduceSums(thread, p.span, total);
   if (place.row > 0u || !exists(place)) { return; }
   let c = place.channel;
   let slice = p.firstSlice + place.slice;

@@ -11,8 +11,8 @@ import { type Kernel, tensor, vector, written } from "./kernel.ts";
 import { type Gate, maskReader, maskStorage } from "./mask.ts";
 import { INVSTD, moments } from "./moments_algebra.ts";
 import {
+  aheadOf,
   loop,
-  members,
   ofVector,
   putValues,
   storedAs,
@@ -49,7 +49,6 @@ export function gradientsKernel(options: GradientsOptions): Kernel {
   const { dtype, pack, total, weight, gate, residual, parameters } = options;
   const stored = storedAs(dtype, pack);
   const training = total !== "none";
-  const { given } = members(options);
   const write = (name: string, at: string, value: string) =>
     putValues(name, at, `${stored}(${value})`);
   return tiledKernel({
@@ -75,8 +74,8 @@ export function gradientsKernel(options: GradientsOptions): Kernel {
     declared: `${declared(options)}${
       total === "other" ? gather(options, gradientSums, "total") : ""
     }${maskReader(options, options)}`,
-    body: `let own = gather_local(place, thread${given});
-  ${total === "other" ? `let whole = gather_total(place, thread${given});` : "let whole = own;"}
+    body: `let own = gather_local(place, thread);
+  ${total === "other" ? `let whole = gather_total(place, thread);` : "let whole = own;"}
   if (!exists(place)) { return; }
   let c = place.channel;
   let stats = stated(c);
@@ -103,7 +102,7 @@ export function gradientsKernel(options: GradientsOptions): Kernel {
     }
   ${
       loop(
-        options,
+        aheadOf(options.pack),
         (at) => ({ ...gradientLoads(options)(at), ...(training && { x: valuesOf("x", at) }) }),
         (at, names) =>
           `let through = ${passed(names)};
@@ -137,7 +136,7 @@ export function gradParametersKernel(options: Tile): Kernel {
     },
     parameters: { eps: "f32" },
     declared: declared(options),
-    body: `let own = gather_local(place, thread${members(options).given});
+    body: `let own = gather_local(place, thread);
   if (place.row > 0u || !exists(place)) { return; }
   let c = place.channel;
   let stats = stated(c);

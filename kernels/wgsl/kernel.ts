@@ -53,16 +53,12 @@ export interface Source {
   readonly storage: Readonly<Record<string, Storage | null>>;
   /** Scalars of the uniform `p`, beside those that come with the storage buffers. */
   readonly parameters?: Readonly<Record<string, Scalar>>;
-  /** Whether `enable subgroups;` is wanted: the specification's compilers insist on it, naga does not know it. */
-  readonly subgroups?: boolean;
   /** Everything after the declarations. */
   readonly body: string;
 }
 
 /** Puts declarations before a shader's body. */
-export function kernel(
-  { name: base, options, parameters, subgroups, body, ...given }: Source,
-): Kernel {
+export function kernel({ name: base, options, parameters, body, ...given }: Source): Kernel {
   const storage = Object.fromEntries(
     Object.entries(given.storage).filter((entry): entry is [string, Storage] => entry[1] !== null),
   );
@@ -76,11 +72,8 @@ export function kernel(
   }
   Object.assign(fields, parameters);
 
-  const enabled = [
-    ...(named.some(([, { element }]) => element.includes("f16")) ? ["f16"] : []),
-    ...(subgroups ? ["subgroups"] : []),
-  ];
-  const code = `${enabled.map((name) => `enable ${name};\n`).join("")}
+  const float16 = named.some(([, { element }]) => element.includes("f16"));
+  const code = `${float16 ? "enable f16;" : ""}
 struct Parameters {
 ${Object.entries(fields).map(([name, type]) => `  ${name}: ${type},`).join("\n")}
 }

@@ -8,7 +8,7 @@ import { type Folded, gather, recordAt, slicesOf, treeReduce, writeSlice } from 
 import { gradientSums } from "./gradient_sums.ts";
 import { type Kernel, written } from "./kernel.ts";
 import { moments } from "./moments_algebra.ts";
-import { members, type Tile, tiledKernel } from "./tiles.ts";
+import { type Tile, tiledKernel } from "./tiles.ts";
 
 /** The statistics there are, by the names of their wires. */
 export const FOLDED: Readonly<Record<"moments" | "gradient sums", Folded>> = {
@@ -22,7 +22,6 @@ export function mergedKernel(
 ): Kernel {
   const folded = FOLDED[options.statistic];
   const { type, header } = folded;
-  const { given } = members(options);
   const array = slicesOf(folded);
   const [from, to] = ["one", "merged"].map((name) => `${name}[${recordAt(folded, name, "c")}`);
   const copied = Array.from({ length: header }, (_, i) => `${to} + ${i}u] = ${from} + ${i}u];`);
@@ -33,8 +32,8 @@ export function mergedKernel(
     declared: `${treeReduce(options, folded)}${gather(options, folded, "one")}${
       options.two ? gather(options, folded, "other") : ""
     }`,
-    body: `var whole = gather_one(place, thread${given});
-  ${options.two ? `whole = merge${type}(whole, gather_other(place, thread${given}));` : ""}
+    body: `var whole = gather_one(place, thread);
+  ${options.two ? `whole = merge${type}(whole, gather_other(place, thread));` : ""}
   if (place.row > 0u || !exists(place)) { return; }
   let c = place.channel;
   ${copied.join("\n  ")}

@@ -11,7 +11,7 @@ import type { DType } from "../../lib/tensor.ts";
 import { slicesOf, treeReduce, writeSlice } from "./fold.ts";
 import { type Kernel, tensor, written } from "./kernel.ts";
 import { moments } from "./moments_algebra.ts";
-import { loop, members, storedAs, type Tile, tiledKernel, valuesOf } from "./tiles.ts";
+import { aheadOf, loop, storedAs, type Tile, tiledKernel, valuesOf } from "./tiles.ts";
 
 /** Moments of every slice of the box: x -> moments. */
 export function momentsKernel(options: Tile & { readonly dtype: DType }): Kernel {
@@ -24,13 +24,13 @@ export function momentsKernel(options: Tile & { readonly dtype: DType }): Kernel
     body: `var mine = Moments();
   ${
       loop(
-        options,
+        aheadOf(options.pack),
         (at) => ({ x: valuesOf("x", at) }),
         (_, { x }) => merged([x], pack),
         (loads) => merged(loads.map(({ x }) => x), pack),
       )
     }
-  let whole = reduceMoments(thread, p.span, mine${members(options).given});
+  let whole = reduceMoments(thread, p.span, mine);
   if (place.row == 0u && exists(place)) {
     let c = place.channel;
     ${writeSlice(options, moments, "moments", "p.firstSlice + place.slice")}

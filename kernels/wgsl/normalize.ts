@@ -6,12 +6,12 @@
 
 import type { DType } from "../../lib/tensor.ts";
 import { type Kernel, tensor, vector, written } from "./kernel.ts";
-import { maskStorage, maskWriter } from "./mask.ts";
+import { maskStorage, maskWriter, PACKS_OF_A_WORD } from "./mask.ts";
 import { INVSTD } from "./moments_algebra.ts";
 import { type Source, statistics, statisticsStorage } from "./statistics.ts";
 import {
+  aheadOf,
   loop,
-  members,
   type Named,
   ofVector,
   putValues,
@@ -29,7 +29,7 @@ export interface NormalizeOptions extends Tile {
   readonly bias: boolean;
   readonly residual: boolean;
   readonly relu: boolean;
-  /** Whether it writes where the result is positive; needs packs, and eight of them ahead. */
+  /** Whether it writes where the result is positive; needs packs. */
   readonly mask: boolean;
 }
 
@@ -65,7 +65,7 @@ export function normalizeKernel(options: NormalizeOptions): Kernel {
     },
     parameters: { eps: "f32" },
     declared: `${statistics(source, options)}${INVSTD}${mask ? maskWriter(options) : ""}`,
-    body: `let stats = statistics(place, thread${members(options).given});
+    body: `let stats = statistics(place, thread);
   if (!exists(place)) { return; }
   let c = place.channel;
   var scale = invstd(stats.m2, stats.count);
@@ -76,7 +76,7 @@ export function normalizeKernel(options: NormalizeOptions): Kernel {
   ${mask ? "var word = 0u;\n  var shift = 0u;" : ""}
   ${
       loop(
-        options,
+        mask ? PACKS_OF_A_WORD : aheadOf(pack),
         (at) => ({ x: valuesOf("x", at), ...(residual && { added: valuesOf("residual", at) }) }),
         (at, names) => mask ? `${put(at, names, "shift")}\n    shift += 4u;` : put(at, names),
         mask ? inOneWord : undefined,

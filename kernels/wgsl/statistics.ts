@@ -7,7 +7,7 @@
 import { gather, slicesOf, structOf, treeReduce } from "./fold.ts";
 import { type Kernel, type Storage, vector, written } from "./kernel.ts";
 import { moments } from "./moments_algebra.ts";
-import { members, ofVector, type Tile, tiledKernel } from "./tiles.ts";
+import { ofVector, type Tile, tiledKernel } from "./tiles.ts";
 
 /** Moments of a batch, or a state's mean and variance. */
 export type Source = "batch" | "running";
@@ -21,12 +21,11 @@ export function statisticsStorage(source: Source): Record<string, Storage> {
 
 /** WGSL: `statistics`, the moments of an invocation's lane; running ones are those of one value with that m2. */
 export function statistics(source: Source, tile: Tile): string {
-  const { given, taken } = members(tile);
-  const head = `fn statistics(place: Place, thread: u32${taken}) -> Moments {`;
+  const head = `fn statistics(place: Place, thread: u32) -> Moments {`;
   if (source === "batch") {
     return `${treeReduce(tile, moments)}${gather(tile, moments, "moments")}
 ${head}
-  return gather_moments(place, thread${given});
+  return gather_moments(place, thread);
 }
 `;
   }
@@ -55,7 +54,7 @@ export function runningStatsKernel(options: Tile): Kernel {
     },
     parameters: { keep: "f32", factor: "f32" },
     declared: statistics("batch", options),
-    body: `let batch = statistics(place, thread${members(options).given});
+    body: `let batch = statistics(place, thread);
   if (place.row > 0u || !exists(place)) { return; }
   let c = place.channel;
   let unbiased = batch.m2 / (batch.count - 1.0);

@@ -20,12 +20,6 @@ import { elementOf, type Kernel, kernel, type Source } from "./kernel.ts";
 /** What an invocation takes at a time: an element, or four neighbouring places or channels. */
 export type Pack = "none" | "places" | "channels";
 
-/**
- * How invocations of a subgroup merge: in registers, with `enable subgroups;` (which Tint wants) or without (naga does not know
- * it); or, with `"none"`, in the workgroup's memory.
- */
-export type Subgroups = "none" | "declared" | "implied";
-
 /** How a workgroup is made up. */
 export interface Tile {
   /** Channels (with packs of channels: packs) that it sees, a power of two up to `workgroup`. */
@@ -36,15 +30,16 @@ export interface Tile {
   readonly pack: Pack;
   /** Whether there is one sample only, so that no position has to be divided. */
   readonly flat: boolean;
-  /** Whether invocations of a subgroup merge among themselves; only with one lane that is no pack of channels. */
-  readonly subgroups: Subgroups;
-  /** Packs that an invocation loads before it uses the first of them. */
-  readonly ahead: number;
 }
 
 /** Elements of a pack. */
 export function elementsOf(pack: Pack): number {
   return pack === "none" ? 1 : 4;
+}
+
+/** Packs that an invocation loads before it uses the first of them: 16 elements, or 8 where it takes one at a time. */
+export function aheadOf(pack: Pack): number {
+  return pack === "none" ? 8 : 4;
 }
 
 /** Channels of a lane. */
@@ -175,7 +170,7 @@ export type Named = Readonly<Record<string, string>>;
  * them at once, from the names with a number behind and from where; one after the other by default.
  */
 export function loop(
-  { ahead }: Pick<Tile, "ahead">,
+  ahead: number,
   load: (at: string) => Named,
   one: (at: string, names: Named) => string,
   many?: (names: readonly Named[], at: readonly string[]) => string,
@@ -206,38 +201,25 @@ export function loop(
 
 /** A kernel that begins in its `place`: what is declared after `tiles`, and the entry point's body. */
 export function tiledKernel(
-  { options, declared = "", body, ...source }: Omit<Source, "subgroups" | "options"> & {
+  { options, declared = "", body, ...source }: Omit<Source, "options"> & {
     readonly options: Tile;
     readonly declared?: string;
   },
 ): Kernel {
-  const { workgroup, subgroups } = options;
   return kernel({
     ...source,
     options,
     parameters: { ...TILE_PARAMETERS, ...source.parameters },
-    subgroups: subgroups === "declared",
     body: `${tiles(options)}${declared}
-@compute @workgroup_size(${workgroup})
+@compute @workgroup_size(${options.workgroup})
 fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) grid: vec3u,
-  @builtin(local_invocation_index) thread: u32,${
-      subgroups === "none" ? "" : `
-  @builtin(subgroup_invocation_id) member: u32,
-  @builtin(subgroup_size) members: u32,`
-    }
+  @builtin(local_invocation_index) thread: u32,
 ) {
   let place = locate(group, grid, thread);
   ${body}
 }
 `,
   });
-}
-
-/** WGSL: what the entry point has of subgroups, behind other arguments; and the same as parameters. */
-export function members({ subgroups }: Tile): { readonly given: string; readonly taken: string } {
-  return subgroups === "none"
-    ? { given: "", taken: "" }
-    : { given: ", member, members", taken: ", member: u32, members: u32" };
 }

@@ -13,24 +13,16 @@ const NO_BLOBS = policy("'wasm-unsafe-eval'");
 
 /** All visits. What takes a kit's tests minutes elsewhere is put to one kind of kit here: its kernels are the same. */
 const VISITS: readonly Visit[] = [
-  { entry: "reference", where: "page", isolated: true },
-  { entry: "wasm", where: "page" },
-  { entry: "wasm_threads", where: "worker", isolated: true },
-  { entry: "workers", where: "page", isolated: true },
-  { entry: "ports", where: "page" },
-  { entry: "transports", where: "page", isolated: true },
-  { entry: "transports", where: "page" },
-  { entry: "transports", where: "worker" },
-  { entry: "wasm_here", where: "page", isolated: true },
-  { entry: "wasm_here", where: "worker", isolated: true },
-  { entry: "wasm_here", where: "worker" },
-  { entry: "no_wasm", where: "page", policy: NO_WASM },
-  { entry: "no_wasm", where: "worker", policy: NO_WASM },
-  { entry: "no_blobs", where: "page", isolated: true, policy: NO_BLOBS },
-  { entry: "no_blobs", where: "worker", isolated: true, policy: NO_BLOBS },
-  { entry: "turns", where: "page" },
-  { entry: "webgpu", where: "page" },
-  { entry: "webgpu_here", where: "worker", isolated: true },
+  { entries: ["reference"], where: "page", isolated: true },
+  { entries: ["wasm", "wasm_here", "ports", "transports", "turns"], where: "page" },
+  { entries: ["wasm_threads", "wasm_here", "webgpu_here"], where: "worker", isolated: true },
+  { entries: ["workers", "transports", "wasm_here"], where: "page", isolated: true },
+  { entries: ["transports", "wasm_here"], where: "worker" },
+  { entries: ["no_wasm"], where: "page", policy: NO_WASM },
+  { entries: ["no_wasm"], where: "worker", policy: NO_WASM },
+  { entries: ["no_blobs"], where: "page", isolated: true, policy: NO_BLOBS },
+  { entries: ["no_blobs"], where: "worker", isolated: true, policy: NO_BLOBS },
+  { entries: ["webgpu"], where: "page" },
 ];
 
 /** Registers a test for each visit, with a step for each test that its page runs. */
@@ -59,8 +51,8 @@ export async function browserTests(browser: BrowserName): Promise<void> {
   }
 }
 
-function nameOf({ entry, where, isolated, policy }: Visit): string {
+function nameOf({ entries, where, isolated, policy }: Visit): string {
   const page = isolated ? "an isolated page" : "an open page";
   const place = where === "page" ? `on ${page}` : `in a worker of ${page}`;
-  return `${entry}, ${place}${policy === undefined ? "" : " with a policy"}`;
+  return `${entries.join(", ")}, ${place}${policy === undefined ? "" : " with a policy"}`;
 }

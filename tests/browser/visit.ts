@@ -12,8 +12,8 @@ export const ISOLATING = {
 
 /** What is visited, and how. */
 export interface Visit {
-  /** Which module of entries/ registers the tests. */
-  readonly entry: string;
+  /** Which modules of entries/ register the tests. */
+  readonly entries: readonly string[];
   /** Whether it runs on the page itself or in a worker. */
   readonly where: "page" | "worker";
   /** Whether the page may share memory; false by default. */
@@ -34,7 +34,7 @@ const SILENCE_MS = 90_000;
  */
 export async function* visit(
   browser: BrowserName,
-  { entry, where, isolated = false, policy, filter = "" }: Visit,
+  { entries, where, isolated = false, policy, filter = "" }: Visit,
   modules: (path: string) => Promise<Served | null>,
 ): AsyncGenerator<Told> {
   const told: Told[] = [];
@@ -71,7 +71,7 @@ export async function* visit(
       return served ? answer(served.body, served.type) : new Response("", { status: 404, headers });
     },
   );
-  const query = new URLSearchParams({ entry, where, filter });
+  const query = new URLSearchParams({ entries: `${entries}`, where, filter });
   const opened = await openBrowser(browser, `http://127.0.0.1:${server.addr.port}/?${query}`);
   opened.ended.then((code) => end(new Error(`${browser} ended with code ${code}`)));
   let last = "it was opened";

@@ -1,16 +1,17 @@
-/** Every kernel compiled, and long training loops counted. */
+/** Every kernel compiled, masks in every layout, and long training loops counted. */
 
-import { inTier, isRun } from "../tier.ts";
+import { inTier } from "../tier.ts";
 import { gpuEffectTests } from "../webgpu/effects.ts";
+import { maskTests } from "../webgpu/masks.ts";
 import { shaderTests } from "../webgpu/shaders.ts";
-import { opener, spellingOf, testsWebgpu } from "../webgpu_kit.ts";
+import { opener, testsWebgpu } from "../webgpu_kit.ts";
 
 const kit = { name: "webgpu", tier: "full" } as const;
 if (await testsWebgpu()) {
-  const spelling = isRun(kit.tier) ? await spellingOf(navigator.gpu) : "none";
   inTier(kit, (kit) => {
     const opens = opener(navigator.gpu, kit);
-    shaderTests(opens, spelling);
+    shaderTests(opens);
+    maskTests(opens);
     gpuEffectTests(opens);
   });
 } else {

@@ -159,13 +159,15 @@ Deno.test("a helper that died without a word is missed at the deadline", async (
 Deno.test("a stop of the process while a helper is at work does not count as its time", async () => {
   const { team, numbers, words } = await openWorkshop({ timeoutMs: 5000 });
   words[2] = 1; // The caller's own part is done at once, the helper's once another thread says so.
-  const code = `onmessage = ({ data }) => setTimeout(() => Atomics.store(data, 64, 1), 300);
-    postMessage("loaded");`;
+  const code = `onmessage = ({ data }) => {
+    setTimeout(() => Atomics.store(data, 64, 1), 300);
+    postMessage("begun");
+  };`;
   const url = `data:text/javascript,${encodeURIComponent(code)}`;
   const other = new Worker(url, { type: "module" });
+  other.postMessage(words);
   // Browsers start a worker only while its maker has turns.
   await new Promise((resolve) => other.addEventListener("message", resolve, { once: true }));
-  other.postMessage(words);
   const { now } = performance;
   const stop = now.call(performance) + 150;
   performance.now = () => {

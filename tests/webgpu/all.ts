@@ -1,5 +1,5 @@
 /**
- * What is WebGPU's own, for every implementation of it; but for what compiles hundreds of kernels: shaders.ts, choices.ts.
+ * What is WebGPU's own, for every implementation of it; but for what compiles hundreds of kernels: shaders.ts, masks.ts.
  */
 
 import type { Opener } from "../webgpu_kit.ts";

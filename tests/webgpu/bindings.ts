@@ -18,6 +18,7 @@ import {
   unwrap,
   type WebGpuDevice,
   webgpuDevice,
+  type WebGpuOptions,
   wrap,
 } from "../../kernels/webgpu_device.ts";
 import type { Opener } from "../webgpu_kit.ts";
@@ -157,6 +158,10 @@ export function bindingTests({ test, gpu }: Opener): void {
       [
         () => webgpuDevice(device.gpuDevice, { maxBindingBytes: 1000 }),
         /must be an integer of 65536/,
+      ],
+      [
+        () => webgpuDevice(device.gpuDevice, { plan: {} } as WebGpuOptions),
+        /options may be maxBindingBytes: current one is "plan"/,
       ],
     ];
     for (const [call, text] of calls) assert.throws(call, text);

@@ -5,14 +5,13 @@ import { addScaledKernel } from "../../kernels/wgsl/add_scaled.ts";
 import { gradientSumsKernel } from "../../kernels/wgsl/gradient_sums.ts";
 import { gradientsKernel, gradParametersKernel } from "../../kernels/wgsl/gradients.ts";
 import type { Kernel } from "../../kernels/wgsl/kernel.ts";
-import { maskGate, PACKS_OF_A_WORD, plainGate } from "../../kernels/wgsl/mask.ts";
+import { maskGate, plainGate } from "../../kernels/wgsl/mask.ts";
 import { momentsKernel } from "../../kernels/wgsl/moments.ts";
 import { normalizeKernel } from "../../kernels/wgsl/normalize.ts";
 import { mergedKernel } from "../../kernels/wgsl/merged.ts";
 import { runningStatsKernel } from "../../kernels/wgsl/statistics.ts";
 import type { Tile } from "../../kernels/wgsl/tiles.ts";
 import type { DType, Format } from "../../lib/tensor.ts";
-import { type Choices, choicesFor } from "../../kernels/webgpu/choices.ts";
 import { channelTile, layOut, tileOf } from "../../kernels/webgpu/plan.ts";
 import { createFailures } from "../../kernels/webgpu/failures.ts";
 import { createPrograms } from "../../kernels/webgpu/programs.ts";
@@ -36,8 +35,8 @@ function* combinations<T extends Record<string, readonly unknown[]>>(
 
 const YES_NO = [false, true] as const;
 
-/** Ways in which workgroups may be made up: every pack, one sample and many, one lane and many; with subgroups if granted. */
-function tilesOf(choices: Choices, every: boolean): Tile[] {
+/** Ways in which workgroups may be made up: every pack, one sample and many, one lane and many. */
+function tilesOf(workgroup: number, every: boolean): Tile[] {
   const shapes: readonly (readonly [readonly number[], readonly Format[]])[] = [
     [[1, 5, 99], ["channelsFirst"]], // One sample, and many; nothing to pack.
     [[3, 5, 99], ["channelsFirst"]],
@@ -50,7 +49,7 @@ function tilesOf(choices: Choices, every: boolean): Tile[] {
   ];
   // One sample differs from many in nothing but how a position is found.
   return shapes.filter(([[samples]]) => every || samples > 1).map(([shape, formats]) =>
-    tileOf(layOut(shape, formats, true), choices)
+    tileOf(layOut(shape, formats, true), workgroup)
   );
 }
 
@@ -60,7 +59,6 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile, every: boolean): Kernel
     Object.entries(tile).map(([name, value]) => [name, [value]]),
   ) as unknown as { readonly [K in keyof Tile]: readonly Tile[K][] };
   const each = { dtype: dtypes, ...same };
-  const alone = { ...same, subgroups: ["none"] as const };
   const sources = { source: ["batch", "running"] as const };
   // Masks lie as the tile of another walk has it, whose packs are this one's, or elements that this one takes by one.
   const layouts = (tile.pack === "none" ? ["places", "channels"] as const : [tile.pack]).map(
@@ -77,7 +75,7 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile, every: boolean): Kernel
   ];
   const masks = tile.pack === "none" ? [] : [...combinations({
     ...{ ...each, source: ["batch"] as const, weight: [true], bias: [true] },
-    ...{ residual: YES_NO, relu: [true], mask: [true], ahead: [PACKS_OF_A_WORD] },
+    ...{ residual: YES_NO, relu: [true], mask: [true] },
   })];
   return [
     ...combinations(each).map(momentsKernel),
@@ -97,7 +95,7 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile, every: boolean): Kernel
         gradientsKernel({ ...one, ...gate })
       ),
     ]),
-    ...combinations({ x: dtypes, y: dtypes, ...alone }).map(addScaledKernel),
+    ...combinations({ x: dtypes, y: dtypes, ...same }).map(addScaledKernel),
   ];
 }
 
@@ -111,18 +109,17 @@ function mergersOf(tile: Tile): Kernel[] {
   ];
 }
 
-/** Registers the test of shaders, with the spelling of subgroups that the implementation takes. */
-export function shaderTests({ test, tier }: Opener, spelling: Choices["subgroups"]): void {
+/** Registers the test of shaders. */
+export function shaderTests({ test, tier }: Opener): void {
   const heavy = tier === "full";
-  const features = spelling === "none" ? [] : ["subgroups" as GPUFeatureName];
   test("every kernel in every option compiles, and two of one name are one", {
-    ...{ everything: true, features },
+    everything: true,
   }, async ({ device: { gpuDevice, info } }) => {
     const dtypes: DType[] = info.float16 ? ["float32", "float16"] : ["float32"];
-    const choices = choicesFor(!heavy, { subgroups: spelling, workgroup: heavy ? 256 : 128 });
+    const workgroup = heavy ? 256 : 64;
     const listed = (every: boolean) => [
-      ...tilesOf(choices, every).flatMap((tile) => kernelsOf(dtypes, tile, every)),
-      ...mergersOf(channelTile(choices)),
+      ...tilesOf(workgroup, every).flatMap((tile) => kernelsOf(dtypes, tile, every)),
+      ...mergersOf(channelTile(workgroup)),
     ];
     const kernels = listed(true);
     // The compiler of the language reads all of them; a software driver's takes a tenth of a second for each.

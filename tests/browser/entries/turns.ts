@@ -28,7 +28,7 @@ async function longestFreeze(): Promise<number> {
     await runRanks(2, async (group) => {
       let state = initBatchNorm(device, 16);
       const x = tensor(device, new Float32Array(2 ** 16).fill(0.5), [4, 16, 32, 32]);
-      const end = performance.now() + 300;
+      const end = performance.now() + 150;
       for (;;) {
         // All go by the clock of one: who ends alone leaves the other waiting.
         const [leftMs] = await group.broadcast(Float64Array.of(end - performance.now()), 0);
@@ -51,7 +51,7 @@ async function longestFreeze(): Promise<number> {
 Deno.test("replicas that train in a page's own thread leave it responsive", async () => {
   // The least of several, as other programs of the machine may hold up a page too.
   const freezes: number[] = [];
-  while (freezes.length < 10 && !freezes.some((ms) => ms < FELT_MS)) {
+  while (freezes.length < 40 && !freezes.some((ms) => ms < FELT_MS)) {
     freezes.push(await longestFreeze());
   }
   assert(freezes.some((ms) => ms < FELT_MS), `${freezes} ms`);

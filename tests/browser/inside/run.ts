@@ -1,4 +1,4 @@
-/** Runs the tests that an entry registers, and tells what came of each. */
+/** Runs the tests that entries register, and tells what came of each. */
 
 import { TESTS } from "./deno.ts";
 import { createHome } from "./home.ts";
@@ -15,8 +15,8 @@ interface Scope {
   ): void;
 }
 
-/** Runs all tests of an entry whose names hold a text, one after the other. */
-export async function runTests(entry: string, filter: string): Promise<void> {
+/** Runs all tests of entries whose names hold a text, one after the other. */
+export async function runTests(entries: readonly string[], filter: string): Promise<void> {
   const home = createHome();
   const stray: string[] = [];
   (globalThis as unknown as Scope).addEventListener(
@@ -28,8 +28,11 @@ export async function runTests(entry: string, filter: string): Promise<void> {
     ({ message }) => stray.push(`an error that nobody caught: ${message}`),
   );
   try {
-    await import(`../entries/${entry}.ts`);
-    if (TESTS.length === 0) throw new Error(`entries/${entry}.ts registered no test`);
+    for (const entry of entries) {
+      const before = TESTS.length;
+      await import(`../entries/${entry}.ts`);
+      if (TESTS.length === before) throw new Error(`entries/${entry}.ts registered no test`);
+    }
     for (const { name, fn, ignore } of TESTS.filter(({ name }) => name.includes(filter))) {
       const start = performance.now();
       const told = (outcome: Told["outcome"], error?: string) =>

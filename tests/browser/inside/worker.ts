@@ -3,5 +3,5 @@
 import { runTests } from "./run.ts";
 
 const { name } = globalThis as unknown as { readonly name: string };
-const { entry, filter } = JSON.parse(name);
-await runTests(entry, filter);
+const { entries, filter } = JSON.parse(name);
+await runTests(entries.split(","), filter);
