@@ -17,8 +17,8 @@ const STAND_INS: Readonly<Record<string, string>> = {
 const PACKAGES = "/npm/";
 const LIBRARY = "/library.js";
 const IS_LIBRARY = /^\/(mod|lib\/.+|kernels\/.+)\.ts$/;
-/** Not for browsers: it compiles the kernels. */
-const COMPILER = "/kernels/wasm/compile.ts";
+/** Not for browsers: native libraries, and what compiles the kernels. */
+const NOT_FOR_BROWSERS = /^\/(lib\/groups\/mpi\b|kernels\/wasm\/compile)/;
 const BARE = /(\bfrom |\bimport )"((?:node:|fast-check|pure-rand)[^"]*)"/g;
 /** A module that speaks of it gets one of its own: a global one would tell the library that it runs in Deno. */
 const DENO = /\bDeno\.\w/;
@@ -67,7 +67,7 @@ async function partOfLibrary(path: string): Promise<string> {
 /** The whole library, each module under a name of its own. */
 async function bundleLibrary(): Promise<string> {
   const paths = ["/mod.ts", ...await filesIn("/lib"), ...await filesIn("/kernels")];
-  const own = paths.filter((path) => IS_LIBRARY.test(path) && path !== COMPILER);
+  const own = paths.filter((path) => IS_LIBRARY.test(path) && !NOT_FOR_BROWSERS.test(path));
   const lines = own.map((path) =>
     `export * as ${nameOf(path)} from ${JSON.stringify(new URL(`.${path}`, ROOT).href)};`
   );
@@ -75,7 +75,7 @@ async function bundleLibrary(): Promise<string> {
 }
 
 function nameOf(path: string): string {
-  return path.replaceAll(/\W/g, "_");
+  return path.slice(1, -".ts".length).replaceAll("/", "$");
 }
 
 async function filesIn(folder: string): Promise<string[]> {
