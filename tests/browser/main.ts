@@ -18,9 +18,9 @@ const PROGRAM: Program<Options> = {
   usage: "deno task test:browser",
   action: "test in browsers",
   about: `\
-Puts the reference device, Wasm, WebGPU and groups of workers to their suites inside Chromium and Firefox, on pages and
-in workers, isolated and open, with policies and without. A browser that is not installed is left out, and its visits
-count as ignored, unless SYNCBN_DEMAND names it.`,
+Puts the reference device, Wasm, WebGPU and groups of workers to their suites inside Chromium and
+Firefox, on pages and in workers, isolated and open, with policies and without. A browser that is
+not installed is left out, and its visits count as ignored, unless SYNCBN_DEMAND names it.`,
   flags: {
     browser: oneOf(["both", "chromium", "firefox"], { usual: "both", help: "which" }),
     filter: text({ takes: "TEXT", usual: undefined, help: "only tests with this in their name" }),
