@@ -92,7 +92,7 @@ export function importBatchNorm(
   const copy = (name: string): Float32Array => {
     const vector = given[name];
     const length = lengthOf(vector, name, action);
-    if (length === numFeatures) return Float32Array.from(vector as Float32Array);
+    if (length === numFeatures) return new Float32Array(vector as Float32Array);
     throw new TypeError(
       `Cannot ${action} as the lengths of ${name} and ${names.runningMean} must be equal: ` +
         `current values are ${length} and ${numFeatures}`,
@@ -142,9 +142,9 @@ export function exportBatchNorm(
     );
   }
   return {
-    weight: weight && Float32Array.from(weight),
-    bias: bias && Float32Array.from(bias),
-    runningMean: Float32Array.from(runningMean),
+    weight: weight && new Float32Array(weight),
+    bias: bias && new Float32Array(bias),
+    runningMean: new Float32Array(runningMean),
     runningVar: scaled(runningVar, count, (n) => [n - 1, n]),
     momentum: complement(momentum),
     epsilon: eps,
@@ -174,7 +174,7 @@ function scaled(
   count: number | null,
   factor: (count: number) => readonly [over: number, under: number],
 ): Float32Array {
-  if (count === null) return Float32Array.from(variance);
+  if (count === null) return new Float32Array(variance);
   const [over, under] = factor(count);
   return variance.map((value) => value * over / under);
 }
