@@ -36,7 +36,7 @@ export function numberSuite<A>(kit: DeviceKit<A>): void {
   });
 
   test("stored float32 is read with all its bits", () => {
-    const data = ofBits(ODD_BITS);
+    const data = ofBits(...ODD_BITS);
     const read = toFloat32({ dtype: "F32", shape: [data.length], data });
     assert.deepEqual(new Uint32Array(read.buffer), new Uint32Array(data.buffer));
     assert.notEqual(read.buffer, data.buffer);
