@@ -1,6 +1,8 @@
 /** Which suites a browser is put to, and where: on a page and in a worker, isolated and open, as each concerns. */
 
+import assert from "node:assert/strict";
 import { type BrowserName, hasBrowser } from "./browsers.ts";
+import type { Told } from "./inside/told.ts";
 import { createModules } from "./modules.ts";
 import { type Visit, visit } from "./visit.ts";
 
@@ -30,6 +32,31 @@ export async function browserTests(browser: BrowserName): Promise<void> {
   const ignore = !await hasBrowser(browser);
   const modules = createModules();
   const filter = Deno.env.get("SYNCBN_BROWSER_FILTER");
+  for (const where of ["page", "worker"] as const) {
+    Deno.test({
+      name: `${browser}: a ${where} tells of every test that fails`,
+      ignore,
+      fn: async (test) => {
+        const all: Told[] = [];
+        for await (const told of visit(browser, { entries: ["failing"], where }, modules)) {
+          all.push(told);
+        }
+        await test.step("all that fail are told, with their reasons", () => {
+          const [passes, ...failing] = all.slice(0, -1);
+          assert.deepEqual([passes.outcome, all.at(-1)?.outcome], ["passed", "ignored"]);
+          assert.equal(failing.length, 4);
+          for (const { outcome, error = "" } of failing) {
+            assert.equal(outcome, "failed");
+            assert.match(error, /on purpose/);
+          }
+        });
+        await test.step("a page that cannot load its tests is an error", async () => {
+          const nowhere = visit(browser, { entries: ["nowhere"], where }, modules);
+          await assert.rejects(nowhere.next(), /nowhere\.ts/);
+        });
+      },
+    });
+  }
   for (const visited of VISITS) {
     const name = `${browser}: ${nameOf(visited)}`;
     Deno.test({

@@ -14,6 +14,8 @@ await import("../../wasm/threads_test.ts");
 leaveOut({
   "wasm: where memory is short the arrays that are alive are counted, and those that were dropped":
     "it runs a program",
+  "wasm: the time of blocks of ever new sizes does not grow with the square of their number":
+    "it times what is the same everywhere, beside another browser",
   "a helper that was terminated is missed at the next call":
     "a browser tells nobody of terminate(): the deadline does",
 });
