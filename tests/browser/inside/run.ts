@@ -11,7 +11,11 @@ const LIMIT_MS = 60_000;
 interface Scope {
   addEventListener(
     type: "unhandledrejection" | "error",
-    listener: (event: { readonly reason?: unknown; readonly message?: string }) => void,
+    listener: (event: {
+      readonly reason?: unknown;
+      readonly message?: string;
+      readonly preventDefault: () => void;
+    }) => void,
   ): void;
 }
 
@@ -25,7 +29,10 @@ export async function runTests(entries: readonly string[], filter: string): Prom
   );
   (globalThis as unknown as Scope).addEventListener(
     "error",
-    ({ message }) => stray.push(`an error that nobody caught: ${message}`),
+    (event) => {
+      event.preventDefault(); // Else it is this worker's end for the page.
+      stray.push(`an error that nobody caught: ${event.message}`);
+    },
   );
   try {
     for (const entry of entries) {
@@ -44,16 +51,18 @@ export async function runTests(entries: readonly string[], filter: string): Prom
         told("ignored");
         continue;
       }
-      stray.length = 0;
       try {
         await within(LIMIT_MS, fn);
-        await turn(); // What nobody handles is reported at the end of a turn.
-        if (stray.length > 0) throw new Error(stray.join("; "));
+        await turn(); // What nobody handles is reported at the end of a turn, or of the next.
+        const found = stray.splice(0);
+        if (found.length > 0) throw new Error(`here or in the test before: ${found.join("; ")}`);
         told("passed");
       } catch (error) {
         told("failed", written(error));
       }
     }
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    if (stray.length > 0) throw new Error(`in the last test: ${stray.join("; ")}`);
     home.say({ kind: "done" });
   } catch (error) {
     home.say({ kind: "broken", reason: written(error) });
