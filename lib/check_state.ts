@@ -1,11 +1,10 @@
 /**
  * The state of a batch norm: an immutable record, and what it must have on a device, on the host, or wherever it lies.
- *
- * @module
  */
 
+import { checkInteger } from "./check_value.ts";
 import { describe, type Describing } from "./tensor.ts";
-import { mistaken, shown } from "./words.ts";
+import { mistaken, shown, wrongKind, wrongPair, wrongValue } from "./words.ts";
 
 /** Tells whether a node of a model says that it is a state. */
 export function claimsState<A>(value: object): value is BatchNormState<A> {
@@ -58,10 +57,17 @@ export function checkStateRecord<V>(state: BatchNormState<V>, action: string): v
   checkVectors(state, (vector, name) => {
     if (vector instanceof Float32Array) return vector.length;
     if (typeof vector === "object") return state.numFeatures;
-    throw new TypeError(
-      `Cannot ${action} as ${name} must be an array of a device, a Float32Array or null: ` +
-        `current value is ${shown(vector)}`,
-    );
+    throw wrongKind(action, `${name} must be an array of a device, a Float32Array or null`, vector);
+  }, action);
+}
+
+/** Checks that a state is well-formed and lies on the host. */
+export function checkHostState(state: BatchNormState<Float32Array>, action: string): void {
+  checkConfiguration(state, action);
+  checkVectors(state, (vector, name) => {
+    if (vector instanceof Float32Array) return vector.length;
+    const wanted = `${name} must be a Float32Array or null, as stateToHost copies it from a device`;
+    throw wrongKind(action, wanted, vector);
   }, action);
 }
 
@@ -77,35 +83,24 @@ export function checkConfiguration(
       }${mistaken(state)}`,
     );
   }
-  const { numFeatures, eps, momentum, numBatchesTracked } = state;
-  if (!Number.isSafeInteger(numFeatures) || numFeatures < 1) {
-    throw new RangeError(
-      `Cannot ${action} as numFeatures must be an integer >= 1: current value is ${
-        shown(numFeatures)
-      }`,
-    );
+  checkInteger(state.numFeatures, "numFeatures", action, 1);
+  checkEps(state.eps, action);
+  if (state.momentum !== null) {
+    checkShare(state.momentum, "momentum", action, ", or null for a cumulative average");
   }
-  checkEps(eps, action);
-  if (momentum !== null && !(typeof momentum === "number" && momentum >= 0 && momentum <= 1)) {
-    throw new RangeError(
-      `Cannot ${action} as momentum must be in [0, 1], or null for a cumulative average: ` +
-        `current value is ${shown(momentum)}`,
-    );
-  }
-  if (!Number.isSafeInteger(numBatchesTracked) || numBatchesTracked < 0) {
-    throw new RangeError(
-      `Cannot ${action} as numBatchesTracked must be an integer >= 0: ` +
-        `current value is ${shown(numBatchesTracked)}`,
-    );
-  }
+  checkInteger(state.numBatchesTracked, "numBatchesTracked", action, 0);
 }
 
-/** Checks that eps is a number, finite and >= 0: a RangeError says what came. */
-export function checkEps(eps: number, action: string): void {
+/** Checks what is added to a variance: a RangeError says what came. */
+export function checkEps(eps: number, action: string, name = "eps"): void {
   if (Number.isFinite(eps) && eps >= 0) return;
-  throw new RangeError(
-    `Cannot ${action} as eps must be finite and >= 0: current value is ${shown(eps)}`,
-  );
+  throw wrongValue(action, `${name} must be finite and >= 0`, eps);
+}
+
+/** Checks a weight in an average: a RangeError says what came, and what else might have. */
+export function checkShare(share: number, name: string, action: string, others = ""): void {
+  if (typeof share === "number" && share >= 0 && share <= 1) return;
+  throw wrongValue(action, `${name} must be in [0, 1]${others}`, share);
 }
 
 /** Checks which vectors a state has, and their lengths. */
@@ -119,10 +114,8 @@ export function checkVectors<V>(
     if (vector === null) continue;
     const length = lengthOf(vector, name);
     if (length !== state.numFeatures) {
-      throw new TypeError(
-        `Cannot ${action} as the length of ${name} must be numFeatures: ` +
-          `current values are ${length} and ${state.numFeatures}`,
-      );
+      const wanted = `the length of ${name} must be numFeatures`;
+      throw wrongPair(action, wanted, length, state.numFeatures);
     }
   }
   if ((state.runningMean === null) !== (state.runningVar === null)) {
@@ -133,18 +126,3 @@ export function checkVectors<V>(
     );
   }
 }
-
-/** Checks that a state is well-formed and lies on the host. */
-export function checkHostState(state: BatchNormState<Float32Array>, action: string): void {
-  checkState(HOST, state, action);
-}
-
-const HOST: Describing<Float32Array> = {
-  describe(vector) {
-    if (vector instanceof Float32Array) return { length: vector.length, dtype: "float32" };
-    throw new TypeError(
-      `Cannot read the vector as it must be a Float32Array or null, as stateToHost copies it ` +
-        `from a device: current value is ${vector}`,
-    );
-  },
-};

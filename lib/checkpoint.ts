@@ -10,12 +10,7 @@
  * @example A model to a file and back
  * ```ts
  * import { initLayer, referenceDevice } from "@syncbn/syncbn";
- * import {
- *   fromStateDict,
- *   readSafetensors,
- *   toStateDict,
- *   writeSafetensors,
- * } from "@syncbn/syncbn/checkpoint";
+ * import { fromStateDict, readSafetensors, toStateDict, writeSafetensors } from "@syncbn/syncbn/checkpoint";
  *
  * const device = referenceDevice();
  * const model = { blocks: [initLayer(device, "batchNorm2d", 64)] };

@@ -1,8 +1,6 @@
 /**
  * The second of the two effects: a process group is a frozen record of collectives, received as an argument. Types
  * only; the engines are under `groups/`.
- *
- * @module
  */
 
 /**

@@ -1,7 +1,5 @@
 /**
  * A device's handle for a region or a batch: the same operations, each of which asks first and tells of what it made.
- *
- * @module
  */
 
 import type { Device } from "./device.ts";
@@ -16,16 +14,12 @@ export interface Owner<A> {
 
 type Operation = (...args: unknown[]) => unknown;
 
-/** What a handler knows of a handle. */
 interface Derivation {
   readonly device: Readonly<Record<PropertyKey, unknown>>;
   readonly owner: Owner<unknown>;
 }
 
-/**
- * Derives a handle. It knows no operation by name but those that concern ownership: whatever else a device can do is
- * wrapped alike when it is asked for, which costs a small call less than a record of closures would.
- */
+/** Derives a handle, which wraps whatever a device can do when it is asked for: cheaper than a record of closures. */
 export function derive<A>(device: Device<A>, owner: Owner<A>): Device<A> {
   return new Proxy({ device, owner } as unknown as Derivation, HANDLER) as unknown as Device<A>;
 }

@@ -15,8 +15,6 @@
  * - `downloadAll`, many arrays in one transfer, is optional; without it each is read by itself. So is `adopt`, by which
  *   memory of the caller's enters: as an operation, so that a region's handle owns what was wrapped through it. The way
  *   back needs no device, as an array knows where it lies.
- *
- * @module
  */
 
 import type { ArrayInfo, Describing, DType, Format, Tensor } from "./tensor.ts";

@@ -5,8 +5,6 @@
  * They are told apart by `name` and `code`: where two bundles, or two versions, of the library meet in one program, each
  * has classes of its own, and `instanceof` knows those of one. {@linkcode isCollectiveError} and {@linkcode isDeviceError}
  * ask for what both have.
- *
- * @module
  */
 
 /**
@@ -165,7 +163,7 @@ export function isDeviceError(error: unknown, code?: DeviceErrorCode): error is 
 }
 
 /** Whatever was thrown: it may be no error, or a proxy that refuses to be looked at. */
-function isNamed(error: unknown, name: string, code: string | undefined): boolean {
+export function isNamed(error: unknown, name: string, code: string | undefined): boolean {
   try {
     const { name: its, code: itsCode } = Object(error) as Partial<DeviceError>;
     return its === name && typeof itsCode === "string" && (code === undefined || itsCode === code);

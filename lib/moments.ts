@@ -2,11 +2,10 @@
  * The algebra of the wire: how two ranks' numbers become one.
  *
  * A moments wire is `[count, mean C, m2 C]`, a gradient wire `[sumDy C, sumDyXmu C]`, both float64.
- *
- * @module
  */
 
 import type { Combine } from "./collectives.ts";
+import { wrongKind, wrongPair } from "./words.ts";
 
 /**
  * Adds two arrays element by element: the {@linkcode Combine} of gradient sums.
@@ -97,16 +96,12 @@ function merge(a: Float64Array, b: Float64Array, merged: Float64Array): void {
 function checkMoments(a: Float64Array, b: Float64Array): void {
   checkLengths(a, b, "merge the moments");
   if (a.length % 2 === 1) return;
-  throw new TypeError(
-    `Cannot merge the moments as they must be [count, mean C, m2 C]: current length is ${a.length}`,
-  );
+  throw wrongKind("merge the moments", "they must be [count, mean C, m2 C]", a.length, "length");
 }
 
 function checkLengths(a: Float64Array, b: Float64Array, action: string): void {
   if (a.length !== b.length) {
-    throw new TypeError(
-      `Cannot ${action} as their lengths must be equal: current values are ${a.length} and ${b.length}`,
-    );
+    throw wrongPair(action, "their lengths must be equal", a.length, b.length);
   }
 }
 

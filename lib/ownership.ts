@@ -8,8 +8,6 @@
  * everywhere. One mechanism, `region`, is for users and for the library's own synchronised functions. Local ones know
  * what they make beside their results and free it by name, since walking the results in search of it was a third of
  * what a small call cost.
- *
- * @module
  */
 
 import { checkOptions } from "./check_effects.ts";
@@ -223,7 +221,6 @@ function checkOpen(open: boolean, where: string): void {
   );
 }
 
-/** Arrays in a tree. */
 function arraysIn<A>(tree: unknown, isArray: (value: unknown) => value is A): Set<A> {
   const found = new Set<A>();
   reach(tree, (node) => isArray(node) && found.add(node) !== undefined);

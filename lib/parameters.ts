@@ -1,14 +1,10 @@
-/**
- * An optimiser's step on parameters that stay on their device.
- *
- * @module
- */
+/** An optimiser's step on parameters that stay on their device. */
 
 import { checkConfiguration } from "./check_state.ts";
 import type { Device } from "./device.ts";
 import type { BatchNormState } from "./state.ts";
 import { describe } from "./tensor.ts";
-import { mistaken } from "./words.ts";
+import { mistaken, wrongPair, wrongValue } from "./words.ts";
 
 /**
  * Replaces the weight, the bias or both, for an optimiser's step or for one call (conditional batch norm).
@@ -76,14 +72,10 @@ export function addScaled<A>(
     ).length
   );
   if (lengthX !== lengthY) {
-    throw new TypeError(
-      `Cannot add the arrays as their lengths must be equal: current values are ${lengthX} and ${lengthY}`,
-    );
+    throw wrongPair("add the arrays", "their lengths must be equal", lengthX, lengthY);
   }
   if (!Number.isFinite(scale)) {
-    throw new RangeError(
-      `Cannot add the arrays as scale must be finite: current value is ${scale}`,
-    );
+    throw wrongValue("add the arrays", "scale must be finite", scale);
   }
   return device.addScaled({ x, y, scale });
 }

@@ -4,8 +4,6 @@
  * A process can be stopped and go on: by Ctrl-Z and `fg`, a paused container, a debugger, a laptop's lid. By the clock
  * everybody it waits for is late then; in truth nobody had the time to come. So whoever waits looks again and again, and
  * between two looks no more counts than what a thread that runs would have let pass.
- *
- * @module
  */
 
 /** How long somebody may go on waiting. */
@@ -22,9 +20,7 @@ const SLICES = 32;
 /** What timers and other threads take at times, where the time is that short. */
 const SHORTEST_MS = 8;
 
-/**
- * Tells a time that stands still while this thread does not run: a step between two looks counts as `mostMs` at most.
- */
+/** Tells a time that stands still while this thread does: a step between two looks counts as `mostMs` at most. */
 export function awakeClock(mostMs: number): () => number {
   let seen = performance.now();
   let awake = 0;

@@ -1,8 +1,4 @@
-/**
- * Elements of a tensor there and back between its own memory order and the row-major one of checkpoints.
- *
- * @module
- */
+/** Elements of a tensor there and back between its own memory order and the row-major one of checkpoints. */
 
 import { extents, type Format } from "./tensor.ts";
 
@@ -12,33 +8,22 @@ export interface Layout {
   readonly format: Format;
 }
 
+type Values = Float32Array<ArrayBuffer>;
+
 /** Puts elements into row-major order over their logical shape. */
-export function toRowMajor(
-  values: Float32Array<ArrayBuffer>,
-  { shape, format }: Layout,
-): Float32Array<ArrayBuffer> {
-  if (format === "channelsFirst") return values;
+export function toRowMajor(values: Values, { shape, format }: Layout): Values {
   const { batch, channels, inner } = extents(shape);
-  return transposed(values, batch, inner, channels);
+  return format === "channelsFirst" ? values : transposed(values, batch, inner, channels);
 }
 
 /** Puts elements from row-major order into that of a tensor's memory. */
-export function fromRowMajor(
-  values: Float32Array<ArrayBuffer>,
-  { shape, format }: Layout,
-): Float32Array<ArrayBuffer> {
-  if (format === "channelsFirst") return values;
+export function fromRowMajor(values: Values, { shape, format }: Layout): Values {
   const { batch, channels, inner } = extents(shape);
-  return transposed(values, batch, channels, inner);
+  return format === "channelsFirst" ? values : transposed(values, batch, channels, inner);
 }
 
 /** Copied as integers, since a number that is not one may come out of a float's register with other bits. */
-function transposed(
-  values: Float32Array<ArrayBuffer>,
-  batch: number,
-  rows: number,
-  columns: number,
-): Float32Array<ArrayBuffer> {
+function transposed(values: Values, batch: number, rows: number, columns: number): Values {
   const from = new Uint32Array(values.buffer, values.byteOffset, values.length);
   const to = new Uint32Array(values.length);
   const plane = rows * columns;

@@ -1,19 +1,16 @@
-/**
- * How to make and move the state of a batch norm.
- *
- * @module
- */
+/** How to make and move the state of a batch norm. */
 
 import {
   type BatchNormState,
   checkConfiguration,
+  checkHostState,
   checkState,
-  checkVectors,
 } from "./check_state.ts";
 import { checkOptions } from "./check_effects.ts";
+import { checkOneOf } from "./check_value.ts";
 import type { Device } from "./device.ts";
 import { region } from "./ownership.ts";
-import { shown } from "./words.ts";
+import { shown, wrongKind } from "./words.ts";
 
 export type { BatchNormState } from "./check_state.ts";
 
@@ -114,17 +111,11 @@ function firstWeight(
   action: string,
 ): Float32Array {
   if (weightInit === "ones") return new Float32Array(numFeatures).fill(1);
-  if (weightInit !== "uniform") {
-    throw new TypeError(
-      `Cannot ${action} as weightInit must be "ones" or "uniform": ` +
-        `current value is ${shown(weightInit)}`,
-    );
-  }
+  checkOneOf(weightInit, ["ones", "uniform"], "weightInit", action);
   if (typeof random !== "function") {
-    throw new TypeError(
-      `Cannot ${action} as weightInit "uniform" needs options.random, a seeded source of numbers ` +
-        `in [0, 1): current value is ${shown(random)}`,
-    );
+    const wanted =
+      'weightInit "uniform" needs options.random, a seeded source of numbers in [0, 1)';
+    throw wrongKind(action, wanted, random);
   }
   return Float32Array.from({ length: numFeatures }, () => random());
 }
@@ -154,13 +145,9 @@ export async function stateToHost<A>(
 ): Promise<BatchNormState<Float32Array>> {
   checkState(device, state, "copy the state");
   const copy = (vector: A | null) => vector === null ? null : device.download(vector);
-  const [weight, bias, runningMean, runningVar] = await Promise.all([
-    copy(state.weight),
-    copy(state.bias),
-    copy(state.runningMean),
-    copy(state.runningVar),
-  ]);
-  return Object.freeze({ ...state, weight, bias, runningMean, runningVar });
+  const { weight, bias, runningMean, runningVar } = state;
+  const vectors = await Promise.all([weight, bias, runningMean, runningVar].map(copy));
+  return Object.freeze({ ...state, ...named(vectors) });
 }
 
 /**
@@ -186,21 +173,15 @@ export function stateFromHost<A>(
   hostState: BatchNormState<Float32Array>,
 ): BatchNormState<A> {
   const action = "upload the state";
-  checkConfiguration(hostState, action);
-  checkVectors(hostState, (vector, name) => {
-    if (vector instanceof Float32Array) return vector.length;
-    throw new TypeError(
-      `Cannot ${action} as ${name} must be a Float32Array or null: current value is ${vector}`,
-    );
-  }, action);
+  checkHostState(hostState, action);
   return region(device, (scope) => {
     const copy = (vector: Float32Array | null) => vector === null ? null : scope.upload(vector);
-    return Object.freeze({
-      ...hostState,
-      weight: copy(hostState.weight),
-      bias: copy(hostState.bias),
-      runningMean: copy(hostState.runningMean),
-      runningVar: copy(hostState.runningVar),
-    });
+    const { weight, bias, runningMean, runningVar } = hostState;
+    const vectors = [weight, bias, runningMean, runningVar].map(copy);
+    return Object.freeze({ ...hostState, ...named(vectors) });
   });
+}
+
+function named<V>([weight, bias, runningMean, runningVar]: readonly (V | null)[]) {
+  return { weight, bias, runningMean, runningVar };
 }

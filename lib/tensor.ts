@@ -1,11 +1,8 @@
-/**
- * Tensors: an array of some device with the logical shape `(N, C, ...spatial)` and the way it lies in memory.
- *
- * @module
- */
+/** Tensors: an array of some device with the logical shape `(N, C, ...spatial)` and the way it lies in memory. */
 
 import { checkOptions } from "./check_effects.ts";
-import { mistaken, shown } from "./words.ts";
+import { checkOneOf } from "./check_value.ts";
+import { listed, mistaken, shown, wrongKind, wrongPair, wrongValue } from "./words.ts";
 
 /** How elements are stored; arithmetic is never narrower than float32 whatever the storage. */
 export type DType = "float32" | "float16";
@@ -15,6 +12,10 @@ export type DType = "float32" | "float16";
  * channels fastest (NHWC).
  */
 export type Format = "channelsFirst" | "channelsLast";
+
+const DTYPES: readonly DType[] = ["float32", "float16"];
+/** All formats. */
+export const FORMATS: readonly Format[] = ["channelsFirst", "channelsLast"];
 
 /** Elements on a device, with their meaning. A plain record: build one with {@linkcode tensor}. */
 export interface Tensor<A> {
@@ -94,20 +95,14 @@ export function tensor<A>(
   checkLayout({ shape, dtype, format }, action);
   const wanted = elements(shape);
   if (typeof values?.length !== "number") {
-    throw new TypeError(
-      `Cannot ${action} as values must be an array of numbers: current value is ${values}`,
-    );
+    throw wrongKind(action, "values must be an array of numbers", values);
   }
   if (values.length !== wanted) {
-    throw new TypeError(
-      `Cannot ${action} as shape (${shape.join(", ")}) needs ${wanted} values: ` +
-        `current number of values is ${values.length}`,
-    );
+    const needs = `shape ${listed(shape)} needs ${wanted} values`;
+    throw wrongKind(action, needs, values.length, "number of values");
   }
-  const data = device.upload(
-    values instanceof Float32Array ? values : Float32Array.from(values),
-    dtype,
-  );
+  const floats = values instanceof Float32Array ? values : Float32Array.from(values);
+  const data = device.upload(floats, dtype);
   return Object.freeze({ data, shape: Object.freeze([...shape]), dtype, format });
 }
 
@@ -169,6 +164,12 @@ export function extents(shape: readonly number[]): Extents {
   return { batch: shape[0], channels: shape[1], inner };
 }
 
+/** Counts the values of each channel. */
+export function valuesPerChannel({ shape }: Tensor<unknown>): number {
+  const { batch, inner } = extents(shape);
+  return batch * inner;
+}
+
 /** Checks that a tensor is well-formed and lives on the device. */
 export function checkTensor<A>(
   device: Describing<A>,
@@ -177,29 +178,21 @@ export function checkTensor<A>(
   name = "tensor",
 ): void {
   if (typeof tensor !== "object" || tensor === null || !("data" in tensor)) {
+    const late = tensor === undefined && "; was it a field of a promise that was not awaited?";
     throw new TypeError(
-      `Cannot ${action} as the ${name} must be a tensor: current value is ${shown(tensor)}${
-        tensor === undefined
-          ? "; was it a field of a promise that was not awaited?"
-          : mistaken(tensor)
-      }`,
+      `Cannot ${action} as the ${name} must be a tensor: ` +
+        `current value is ${shown(tensor)}${late || mistaken(tensor)}`,
     );
   }
   checkLayout(tensor, action, name);
   const { length, dtype } = describe(device, tensor.data, action, `the ${name}`);
   const wanted = elements(tensor.shape);
   if (length !== wanted) {
-    throw new TypeError(
-      `Cannot ${action} as the ${name}'s shape (${tensor.shape.join(", ")}) needs an array of ` +
-        `${wanted} elements: current length is ${length}`,
-    );
+    const need = `the ${name}'s shape ${listed(tensor.shape)} needs an array of ${wanted} elements`;
+    throw wrongKind(action, need, length, "length");
   }
-  if (dtype !== tensor.dtype) {
-    throw new TypeError(
-      `Cannot ${action} as the ${name}'s dtype must be that of its array: ` +
-        `current values are ${tensor.dtype} and ${dtype}`,
-    );
-  }
+  if (dtype === tensor.dtype) return;
+  throw wrongPair(action, `the ${name}'s dtype must be that of its array`, tensor.dtype, dtype);
 }
 
 /** Describes an array, and where it is not usable says whose array it is. */
@@ -224,35 +217,17 @@ export function checkLayout(
   name = "tensor",
 ): void {
   if (!Array.isArray(shape) || shape.length < 2) {
-    throw new TypeError(
-      `Cannot ${action} as the ${name} must have a shape (N, C, ...spatial) of rank >= 2: ` +
-        `current shape is ${Array.isArray(shape) ? `(${shape.join(", ")})` : shape}`,
-    );
+    const wanted = `the ${name} must have a shape (N, C, ...spatial) of rank >= 2`;
+    throw wrongKind(action, wanted, shape, "shape");
   }
   if (!areExtents(shape)) {
-    throw new RangeError(
-      `Cannot ${action} as every extent of the ${name} must be an integer >= 0: ` +
-        `current shape is (${shape.join(", ")})`,
-    );
+    throw wrongValue(action, `every extent of the ${name} must be an integer >= 0`, shape, "shape");
   }
   if (shape[1] === 0) {
-    throw new RangeError(
-      `Cannot ${action} as the ${name} must have at least one channel: ` +
-        `current shape is (${shape.join(", ")})`,
-    );
+    throw wrongValue(action, `the ${name} must have at least one channel`, shape, "shape");
   }
-  if (dtype !== "float32" && dtype !== "float16") {
-    throw new TypeError(
-      `Cannot ${action} as the ${name}'s dtype must be "float32" or "float16": ` +
-        `current value is ${JSON.stringify(dtype)}`,
-    );
-  }
-  if (format !== "channelsFirst" && format !== "channelsLast") {
-    throw new TypeError(
-      `Cannot ${action} as the ${name}'s format must be "channelsFirst" or "channelsLast": ` +
-        `current value is ${JSON.stringify(format)}`,
-    );
-  }
+  if (!DTYPES.includes(dtype)) checkOneOf(dtype, DTYPES, `the ${name}'s dtype`, action);
+  if (!FORMATS.includes(format)) checkOneOf(format, FORMATS, `the ${name}'s format`, action);
 }
 
 /** Looks at holes of a sparse array too, which every() skips. */

@@ -1,21 +1,12 @@
-/**
- * What threads that work together ask of the platform, found out by trying.
- *
- * @module
- */
+/** What threads that work together ask of the platform, found out by trying. */
 
-/**
- * Tells whether memory can be shared with workers: browsers allow it on pages that are isolated (COOP and COEP headers),
- * Deno and Node everywhere.
- */
+/** Tells whether memory can be shared with workers: on isolated pages of browsers (COOP and COEP), else everywhere. */
 export function sharesMemory(): boolean {
   const { crossOriginIsolated } = globalThis as { readonly crossOriginIsolated?: boolean };
   return typeof SharedArrayBuffer === "function" && crossOriginIsolated !== false;
 }
 
-/**
- * Tells whether this thread may block in `Atomics.wait`: all may but a browser's main thread and its service workers.
- */
+/** Tells whether this thread may block in `Atomics.wait`: not a browser's main thread nor its service workers. */
 export function mayBlock(): boolean {
   if (typeof SharedArrayBuffer !== "function") return false;
   try {

@@ -5,11 +5,9 @@
  * keys, elements and entries. Getters are not called (but by {@linkcode reach}), and symbols, private fields, functions and views of buffers
  * have no children. A path is made of keys and indices joined by dots, as in PyTorch. What is to be replaced must stand in
  * branches that can be rebuilt without loss: an object of a class cannot.
- *
- * @module
  */
 
-import { quote, shown } from "./words.ts";
+import { quote, shown, wrongKind } from "./words.ts";
 
 /** Branches above each other: far more than any network has. */
 const DEEPEST = 1000;
@@ -94,7 +92,6 @@ export interface Child<R> {
 
 /** How a tree is folded. */
 export interface Fold<R> {
-  /** What the caller was about to do, for messages. */
   readonly action: string;
   /** What the tree is called, for messages; "model" by default. */
   readonly name?: string;
@@ -117,10 +114,10 @@ export function fold<R>(tree: unknown, how: Fold<R>): R | undefined {
   const done = new Map<object, R>();
   const cycles = new Map<object, string>();
   const refuseCycle = (start: object, end: string): never => {
+    const first = called(above.get(start) ?? "", `the ${name} itself`);
     throw new TypeError(
-      `Cannot ${action} as a ${name} must be a tree: current ${end} is ${
-        called(above.get(start) ?? "", `the ${name} itself`)
-      } again, a cycle; a way back up belongs into a private #field`,
+      `Cannot ${action} as a ${name} must be a tree: current ${end} is ${first} again, a cycle; ` +
+        `a way back up belongs into a private #field`,
     );
   };
   const tooDeep = (path: string): never => {
@@ -249,27 +246,17 @@ function valuesOf(branch: object): Iterable<unknown> {
   }
 }
 
-function childrenOf(branch: object): (readonly [step: string, value: unknown])[] {
-  const children: (readonly [string, unknown])[] = [];
-  eachChild(branch, (step, value) => children.push([step, value]));
-  return children;
-}
-
-/** Tells of the children of a branch. An entry of a Map by an object or a symbol goes by its index, and so does the key. */
-function eachChild(branch: object, tell: (step: string, value: unknown) => void): void {
-  if (branch instanceof Set) {
-    let at = 0;
-    for (const value of branch) tell(`${at++}`, value);
-  } else if (branch instanceof Map) {
-    let at = 0;
-    for (const [key, value] of branch) {
-      if (isObject(key)) tell(`keys.${at}`, key);
-      tell(isObject(key) || typeof key === "symbol" ? `${at}` : String(key), value);
-      at++;
-    }
-  } else {
-    for (const key of Object.keys(branch)) tell(key, fieldOf(branch, key));
+/** The children of a branch. An entry of a Map by an object or a symbol goes by its index, and so does the key. */
+function childrenOf(branch: object): readonly (readonly [step: string, value: unknown])[] {
+  if (branch instanceof Set) return [...branch].map((value, at) => [`${at}`, value]);
+  if (branch instanceof Map) {
+    return [...branch].flatMap(([key, value], at) =>
+      isObject(key)
+        ? [[`keys.${at}`, key], [`${at}`, value]]
+        : [[typeof key === "symbol" ? `${at}` : String(key), value]]
+    );
   }
+  return Object.keys(branch).map((key) => [key, fieldOf(branch, key)]);
 }
 
 /** A field as it is: a getter is not to be called, as it may make another object each time. */
@@ -292,19 +279,13 @@ export function copierOf(branch: object): ((children: readonly unknown[]) => obj
     };
   }
   if (prototype !== Array.prototype && !isRecord(branch)) return null;
-  const fields = Object.getOwnPropertyDescriptors(branch) as Record<
-    PropertyKey,
-    PropertyDescriptor
-  >;
+  const fields: Record<PropertyKey, PropertyDescriptor> = Object.getOwnPropertyDescriptors(branch);
   const keys = Object.keys(branch);
   return (children) => {
     const changed = { ...fields };
     keys.forEach((key, at) => {
-      if ("get" in fields[key]) return;
-      changed[key] = {
-        value: children[at],
-        ...{ enumerable: true, writable: true, configurable: true },
-      };
+      const plain = { enumerable: true, writable: true, configurable: true };
+      if (!("get" in fields[key])) changed[key] = { value: children[at], ...plain };
     });
     const empty = Array.isArray(branch) ? [] : Object.create(prototype);
     return Object.freeze(Object.defineProperties(empty, changed));
@@ -326,10 +307,7 @@ export function checkFound(found: number, model: unknown, action: string, wanted
 /** Refuses a node of ours that is not plain data, as it could not be made again without losing its class. */
 export function checkRecord(node: object, here: string): void {
   if (isRecord(node)) return;
-  throw new TypeError(
-    `Cannot ${here} as a layer, a state or a tensor must be a plain record: ` +
-      `current value is ${shown(node)}`,
-  );
+  throw wrongKind(here, "a layer, a state or a tensor must be a plain record", node);
 }
 
 function classError(branch: object, path: string, action: string): TypeError {

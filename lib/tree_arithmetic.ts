@@ -1,13 +1,15 @@
 /**
  * Arithmetic over whole trees of arrays: optimisers, averages of models, sums of gradients, and whether they are finite.
- *
- * @module
  */
 
 import { type Flat, flatten, readBack } from "./data_parallel/trees.ts";
 import type { Device } from "./device.ts";
 import { batch, region } from "./ownership.ts";
 import { describe } from "./tensor.ts";
+import { called } from "./tree.ts";
+import { wrongPair } from "./words.ts";
+
+const ROOT = "the tree itself";
 
 /**
  * Computes a tree of arrays from trees of one structure, array by array: momentum, weight decay, averages of models, sums
@@ -67,10 +69,10 @@ export function mapArrays<A, T>(
         const same = before.find((other) => other.from.every((own, j) => own === from[j]));
         if (same !== undefined) return same.result;
         const result = body(d, array, ...from);
-        const info = describe(d, result, action, `the result at ${path || "the tree itself"}`);
+        const info = describe(d, result, action, `the result at ${called(path, ROOT)}`);
         if (info.length !== length || info.dtype !== dtype) {
           throw new TypeError(
-            `Cannot ${action} as the result at ${path || "the tree itself"} must have the first ` +
+            `Cannot ${action} as the result at ${called(path, ROOT)} must have the first ` +
               `array's length and dtype, ${length} ${dtype}: current ones are ` +
               `${info.length} ${info.dtype}`,
           );
@@ -119,30 +121,25 @@ function checkAlike<A>(
   name: string,
   action: string,
 ): void {
-  const called = (path: string | undefined) =>
-    path === undefined ? "none" : path === "" ? "the tree itself" : path;
   for (let i = 0; i < Math.max(wanted.length, leaves.length); i++) {
-    if (wanted[i]?.path !== leaves[i]?.path) {
+    const [first, other] = [wanted[i], leaves[i]];
+    if (first?.path !== other?.path) {
+      const [here, there] = [first, other].map((leaf) => leaf ? called(leaf.path, ROOT) : "none");
       throw new TypeError(
         `Cannot ${action} as ${name} must have arrays where the first tree has some: current ` +
-          `places are ${called(wanted[i]?.path)} and ${called(leaves[i]?.path)}`,
+          `places are ${here} and ${there}`,
       );
     }
-    const [layout, other] = [wanted[i].layout, leaves[i].layout];
+    const here = called(first.path, ROOT);
     // An array beside a tensor lies as it does; of two tensors each may lie in its own way.
-    if (layout !== undefined && other !== undefined && layout !== other) {
+    if (first.layout && other.layout && first.layout !== other.layout) {
+      const wanted = `tensors at ${here} must have one shape and format`;
       throw new TypeError(
-        `Cannot ${action} as tensors at ${
-          called(wanted[i].path)
-        } must have one shape and format: ` +
-          `current ones are ${layout} and ${other}`,
+        `Cannot ${action} as ${wanted}: current ones are ${first.layout} and ${other.layout}`,
       );
     }
-    if (wanted[i].length !== leaves[i].length) {
-      throw new TypeError(
-        `Cannot ${action} as arrays at ${called(wanted[i].path)} must have one length: ` +
-          `current values are ${wanted[i].length} and ${leaves[i].length}`,
-      );
+    if (first.length !== other.length) {
+      throw wrongPair(action, `arrays at ${here} must have one length`, first.length, other.length);
     }
   }
 }

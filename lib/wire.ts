@@ -1,8 +1,6 @@
 /**
  * Wires as values: what ranks exchange, and how the numbers of two of them become one. No other file knows how long a wire
  * is or what stands in it.
- *
- * @module
  */
 
 import type { Combine } from "./collectives.ts";
@@ -49,35 +47,23 @@ export function countOf(moments: Float64Array): number {
   return moments[0];
 }
 
-/** Wires of one format that lie side by side, one for each of several batch norms, so that they travel in one collective. */
-export interface SideBySide {
-  /** Joins the wires. */
-  readonly join: (wires: readonly Float64Array[]) => Float64Array;
-  /** Takes the total apart again, into views; a TypeError for what is no array of the right length. */
-  readonly split: (all: Float64Array, action: string) => readonly Float64Array[];
-  /** Folds each wire with its own. */
-  readonly combine: Combine;
-}
-
-/** Lays wires of one format side by side, for batch norms of so many channels each. */
-export function sideBySide(format: WireFormat, channels: readonly number[]): SideBySide {
+/** Lays wires of one format side by side, for batch norms of so many channels each, so that they travel in one collective. */
+export function sideBySide(format: WireFormat, channels: readonly number[]) {
   const lengths = channels.map(format.length);
   const length = lengths.reduce((total, length) => total + length, 0);
-  const split: SideBySide["split"] = (all, action) => {
+  /** Takes the total apart again, into views; a TypeError for what is no array of the right length. */
+  const split = (all: Float64Array, action: string): readonly Float64Array[] => {
     checkWire(all, length, action);
     let at = 0;
     return lengths.map((length) => all.subarray(at, at += length));
   };
-  const join: SideBySide["join"] = (wires) => {
+  const join = (wires: readonly Float64Array[]): Float64Array => {
     if (wires.length === 1) return wires[0];
     const all = new Float64Array(length);
-    let at = 0;
-    for (const wire of wires) {
-      all.set(wire, at);
-      at += wire.length;
-    }
+    wires.reduce((at, wire) => (all.set(wire, at), at + wire.length), 0);
     return all;
   };
+  /** Folds each wire with its own. */
   const each: Combine = (a, b) => {
     const [left, right] = [a, b].map((all) => split(all, "combine the wires"));
     return join(left.map((wire, i) => format.combine(wire, right[i])));
@@ -90,10 +76,9 @@ export function sideBySide(format: WireFormat, channels: readonly number[]): Sid
 /** Checks an array as a collective returned it: a TypeError for another kind or length. */
 export function checkWire(wire: Float64Array, length: number, action: string): void {
   if (wire instanceof Float64Array && wire.length === length) return;
+  const came = wire instanceof Float64Array ? `${wire.length} values long` : shown(wire);
   throw new TypeError(
     `Cannot ${action} as allReduce must resolve to a Float64Array of ${length} values: ` +
-      `current value is ${
-        wire instanceof Float64Array ? `${wire.length} values long` : shown(wire)
-      }`,
+      `current value is ${came}`,
   );
 }

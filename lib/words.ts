@@ -1,13 +1,6 @@
-/**
- * How what came from a file or a caller is shown in messages.
- *
- * @module
- */
+/** The words of errors: what was wanted, and how what came from a file or a caller is shown. */
 
-/**
- * Quotes a text for a message, and shortens it: names come from a file, may be long, and may hold what a terminal would
- * act upon.
- */
+/** Quotes and shortens a text: names from a file may be long, and hold what a terminal would act upon. */
 export function quote(text: string): string {
   return JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text)
     .replace(/[\p{Other}\p{Zl}\p{Zp}]/gu, (point) => `\\u{${point.codePointAt(0)?.toString(16)}}`);
@@ -21,9 +14,36 @@ export function shown(value: unknown): string {
   return `of class ${Object.getPrototypeOf(value)?.constructor?.name ?? "null"}`;
 }
 
-/** Shows integers in a message. */
-export function listed(values: readonly number[]): string {
-  return `(${values.slice(0, 8).join(", ")}${values.length > 8 ? ", …" : ""})`;
+/** Shows a shape in a message, or what came instead of one. */
+export function listed(shape: unknown): string {
+  if (!Array.isArray(shape)) return String(shape);
+  return `(${shape.slice(0, 8).join(", ")}${shape.length > 8 ? ", …" : ""})`;
+}
+
+/** Names ranks in a message. */
+export function ranksOf(ranks: readonly number[]): string {
+  return `${ranks.length === 1 ? "rank" : "ranks"} ${ranks.join(", ")}`;
+}
+
+/** The error for what is of another kind or shape than was wanted; `noun` is what came: a value, a shape, a length. */
+export function wrongKind(action: string, wanted: string, came: unknown, noun = "value") {
+  return new TypeError(sentence(action, wanted, came, noun));
+}
+
+/** The error for what is of the right kind, and out of range. */
+export function wrongValue(action: string, wanted: string, came: unknown, noun = "value") {
+  return new RangeError(sentence(action, wanted, came, noun));
+}
+
+function sentence(action: string, wanted: string, came: unknown, noun: string): string {
+  const text = noun === "shape" ? listed(came) : shown(came);
+  return `Cannot ${action} as ${wanted}: current ${noun} is ${text}`;
+}
+
+/** The error for two things that do not fit each other. */
+export function wrongPair(action: string, wanted: string, one: unknown, other: unknown): TypeError {
+  const values = [one, other].map((value) => typeof value === "string" ? value : shown(value));
+  return new TypeError(`Cannot ${action} as ${wanted}: current values are ${values.join(" and ")}`);
 }
 
 /** What a value of the wrong kind probably is, and what to do about it: the end of a message, or nothing. */

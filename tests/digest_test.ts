@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { digest, fromWords, wordsOf } from "../lib/data_parallel/bits.ts";
+import { digest, fromWords, wordsOf } from "../lib/bits.ts";
 import { uniforms } from "./random.ts";
 
 Deno.test("digest() begins with MurmurHash3 x86 32", () => {

@@ -40,7 +40,7 @@ const REFUSED: readonly (readonly [
   [
     "a state on a device",
     TypeError,
-    "as stateToHost copies it from a device: current value is [object Object]",
+    "as stateToHost copies it from a device: current value is of class Object",
     {},
     { weight: {} },
   ],
@@ -84,7 +84,7 @@ const REFUSED: readonly (readonly [
   [
     "weights of another kind",
     TypeError,
-    "weight must be a Float32Array: current value is 1,2",
+    "weight must be a Float32Array: current value is of class Array",
     { weight: [1, 2] },
   ],
   [

@@ -1,4 +1,10 @@
-/** The WebGPU devices of this machine, as the suites see them. */
+/**
+ * The WebGPU devices of this machine, as the suites see them.
+ *
+ * On llvmpipe compiling kernels is most of what their tests take. Mesa keeps what it has compiled in
+ * `~/.cache/mesa_shader_cache`: webgpu_test.ts took 112 s of a core without that cache, 33 s with an empty one, 8 s with a
+ * full one. So a test costs as many kernels as no other test compiles.
+ */
 
 import { demanded } from "./demanded.ts";
 import { type DeviceKit, type Kit, register } from "./kit.ts";

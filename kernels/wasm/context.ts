@@ -25,8 +25,6 @@ import { type Layout, type Part, partsOf, sameOrder } from "./layout.ts";
 import type { Memory } from "./memory.ts";
 import type { Team } from "./threads/team.ts";
 
-/** Bytes of a channel's record in scratch memory: the one of `assembly/moments.ts` and `assembly/sums.ts`. */
-export const RECORD = 64;
 /** Float32 elements of a run that kernels widen at once: MOST of `assembly/storage.ts`. */
 export const MOST = 4096;
 

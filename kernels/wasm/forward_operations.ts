@@ -9,7 +9,8 @@ import { momentsWire } from "../../lib/wire.ts";
 import type { WasmArray } from "./arrays.ts";
 import { addressesOf, laneBytes, planes, spread } from "./channel_operations.ts";
 import { inStrips, layoutOf } from "./layout.ts";
-import { type Context, elements, grainOf, halfOf, MOST, type Operate, RECORD } from "./context.ts";
+import { type Context, elements, grainOf, halfOf, MOST, type Operate } from "./context.ts";
+import { reduce, workBytes } from "./reduction.ts";
 
 /** Operations of a forward pass. */
 export type ForwardOperations = Pick<
@@ -40,55 +41,25 @@ function moments(context: Context, { input }: MomentsPass<WasmArray>): WasmArray
   const { kernels } = context;
   const { dtype } = input;
   const layout = layoutOf(input);
-  const { batch, channels, inner, count, period, laneInner } = layout;
+  const { batch, channels, inner, count, channelStride, innerStride } = layout;
   const x = context.tensor(input, { elements: layout.elements, dtype });
   const half = halfOf(dtype);
   const parts = context.parts(layout.elements, grainOf(layout));
-  const workBytes = (period === null ? channels * RECORD : planes(7, period, 4)) +
-    planes(1, MOST, 4);
   const [counts, others, work] = context.areas(
     planes(1, channels, 8),
     planes(3, channels, 8) * (parts.length - 1),
-    workBytes * parts.length,
+    workBytes(layout) * parts.length,
   );
   const { array, slot } = context.make({
     kind: momentsWire.name,
     length: momentsWire.length(channels),
   });
   // The first thread writes its mean and m2 where the result is to be.
-  const meanOf = (thread: number) =>
-    thread === 0 ? slot.address + 8 : others + planes(3, channels, 8) * (thread - 1);
-  const countsOf = (thread: number) =>
-    thread === 0 ? counts : meanOf(thread) + planes(2, channels, 8);
-  if (period === null) {
-    context.run("momentsOfRows", parts, ({ from, to }, thread) => [
-      x,
-      half,
-      channels,
-      inner,
-      from,
-      to,
-      meanOf(thread),
-      countsOf(thread),
-      work + thread * workBytes,
-    ]);
-  } else {
-    const strips = inStrips(layout, 1);
-    context.run("momentsOfColumns", parts, ({ from, to }, thread) => [
-      x,
-      half,
-      strips,
-      channels,
-      laneInner,
-      period,
-      from,
-      to,
-      meanOf(thread),
-      countsOf(thread),
-      work + thread * workBytes,
-    ]);
-  }
-  const { channelStride, innerStride } = layout;
+  reduce(context, layout, parts, [x, 0, 0, half], 0, work, (thread) => {
+    if (thread === 0) return [slot.address + 8, counts];
+    const means = others + planes(3, channels, 8) * (thread - 1);
+    return [means, means + planes(2, channels, 8)];
+  });
   kernels.mergeMoments(counts, others, parts.length - 1, channels, count, slot.address);
   kernels.exactMoments(x, half, batch, channels, inner, channelStride, innerStride, slot.address);
   return array;
@@ -131,35 +102,21 @@ function normalize(context: Context, pass: NormalizePass<WasmArray>): WasmArray 
   );
   const coefficients = spread(context, 3, layout, { perChannel, perLane });
   const y = slot.address;
-  if (period === null) {
-    context.run("normalizeRows", parts, ({ from, to }, thread) => [
-      x,
-      added,
-      y,
-      half,
-      channels,
-      inner,
-      from,
-      to,
-      coefficients,
-      relu,
-      scratch + thread * scratchBytes,
-    ]);
-  } else {
-    const strips = inStrips(layout, 2);
-    context.run("normalizeColumns", parts, ({ from, to }, thread) => [
-      x,
-      added,
-      y,
-      half,
-      strips,
-      period,
-      from,
-      to,
-      coefficients,
-      relu,
-      scratch + thread * scratchBytes,
-    ]);
-  }
+  const strips = inStrips(layout, 2);
+  context.run("normalize", parts, ({ from, to }, thread) => [
+    x,
+    added,
+    y,
+    half,
+    strips,
+    channels,
+    inner,
+    period ?? 0,
+    from,
+    to,
+    coefficients,
+    relu,
+    scratch + thread * scratchBytes,
+  ]);
   return array;
 }

@@ -9,7 +9,8 @@ import { sumsWire } from "../../lib/wire.ts";
 import { bytesOf, type WasmArray } from "./arrays.ts";
 import { addressesOf, laneBytes, planes, spread } from "./channel_operations.ts";
 import { inStrips, layoutOf, sameOrder } from "./layout.ts";
-import { type Context, elements, grainOf, halfOf, MOST, type Operate, RECORD } from "./context.ts";
+import { type Context, elements, grainOf, halfOf, MOST, type Operate } from "./context.ts";
+import { reduce, workBytes } from "./reduction.ts";
 
 /** Operations of a backward pass. */
 export type GradientOperations = Pick<Device<WasmArray>, "gradientSums" | "gradients">;
@@ -27,60 +28,28 @@ function gradientSums(context: Context, pass: SumsPass<WasmArray>): WasmArray {
   const { kernels } = context;
   const { dtype, format } = input;
   const layout = layoutOf(input);
-  const { batch, channels, inner, period, laneInner, channelStride, innerStride } = layout;
+  const { batch, channels, inner, channelStride, innerStride } = layout;
   const like = { elements: layout.elements, dtype };
   const x = context.tensor(input, like);
   const dy = context.ordered(gradOutput, like, format);
   const gates = context.ordered(output, like, format);
   const half = halfOf(dtype);
   const parts = context.parts(layout.elements, grainOf(layout));
-  const workBytes = (period === null ? channels * RECORD : planes(6, period, 4)) +
-    planes(3, MOST, 4);
   const sumsBytes = planes(2, channels, 8);
   const [perChannel, perLane, others, work] = context.areas(
     planes(1, channels, 4),
     laneBytes(1, layout),
     sumsBytes * (parts.length - 1),
-    workBytes * parts.length,
+    workBytes(layout) * parts.length,
   );
   const [moments, means] = addressesOf(context, statistics, channels);
   const { array, slot } = context.make({ kind: sumsWire.name, length: sumsWire.length(channels) });
   const sums = slot.address;
-  const sumsOf = (thread: number) => thread === 0 ? sums : others + sumsBytes * (thread - 1);
   kernels.means(moments, means, channels, perChannel);
   const his = spread(context, 1, layout, { perChannel, perLane });
-  if (period === null) {
-    context.run("sumsOfRows", parts, ({ from, to }, thread) => [
-      x,
-      dy,
-      gates,
-      half,
-      channels,
-      inner,
-      from,
-      to,
-      his,
-      sumsOf(thread),
-      work + thread * workBytes,
-    ]);
-  } else {
-    const strips = inStrips(layout, 2);
-    context.run("sumsOfColumns", parts, ({ from, to }, thread) => [
-      x,
-      dy,
-      gates,
-      half,
-      strips,
-      channels,
-      laneInner,
-      period,
-      from,
-      to,
-      his,
-      sumsOf(thread),
-      work + thread * workBytes,
-    ]);
-  }
+  reduce(context, layout, parts, [x, dy, gates, half], his, work, (thread) => {
+    return [thread === 0 ? sums : others + sumsBytes * (thread - 1), 0];
+  });
   kernels.mergeSums(others, parts.length - 1, channels, moments, sums);
   kernels.exactSums(
     x,
@@ -131,6 +100,8 @@ function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientAr
   const gradBias = bias === null ? null : context.make(elements(channels, "float32"));
   const gradResidual = residualFormat === undefined ? null : context.make(contents);
 
+  const toWeight = gradWeight ? gradWeight.slot.address : 0;
+  const toBias = gradBias ? gradBias.slot.address : 0;
   kernels.gradientCoefficients(
     moments,
     means,
@@ -141,8 +112,8 @@ function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientAr
     weights,
     channels,
     perChannel,
-    gradWeight ? gradWeight.slot.address : 0,
-    gradBias ? gradBias.slot.address : 0,
+    toWeight,
+    toBias,
   );
   const coefficients = spread(context, 4, layout, { perChannel, perLane });
   const dx = gradInput.slot.address;
@@ -150,38 +121,23 @@ function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientAr
   const direct = residualFormat === undefined || sameOrder(shape, residualFormat, format);
   const target = gradResidual ? gradResidual.slot.address : 0;
   const passed = direct ? target : context.borrow(bytesOf(contents));
-  if (period === null) {
-    context.run("gradientsOfRows", parts, ({ from, to }, thread) => [
-      x,
-      dy,
-      gates,
-      dx,
-      passed,
-      half,
-      channels,
-      inner,
-      from,
-      to,
-      coefficients,
-      scratch + thread * scratchBytes,
-    ]);
-  } else {
-    const strips = inStrips(layout, 3);
-    context.run("gradientsOfColumns", parts, ({ from, to }, thread) => [
-      x,
-      dy,
-      gates,
-      dx,
-      passed,
-      half,
-      strips,
-      period,
-      from,
-      to,
-      coefficients,
-      scratch + thread * scratchBytes,
-    ]);
-  }
+  const strips = inStrips(layout, 3);
+  context.run("gradients", parts, ({ from, to }, thread) => [
+    x,
+    dy,
+    gates,
+    dx,
+    passed,
+    half,
+    strips,
+    channels,
+    inner,
+    period ?? 0,
+    from,
+    to,
+    coefficients,
+    scratch + thread * scratchBytes,
+  ]);
   if (residualFormat !== undefined && !direct) {
     context.copy({ shape, dtype, format }, passed, target, residualFormat);
   }

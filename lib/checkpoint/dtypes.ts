@@ -1,14 +1,9 @@
-/**
- * How the elements of each dtype lie in memory, and how many a shape has.
- *
- * @module
- */
+/** How the elements of each dtype lie in memory, and how many a shape has. */
 
 import type { StoredArray, StoredDType } from "./stored_array.ts";
 
 /** How elements of one dtype lie in memory. */
 export interface Elements {
-  /** Bits of one element. */
   readonly bits: number;
   /** The class of an array of them, or of their bytes. */
   readonly array: new (buffer: ArrayBuffer) => StoredArray["data"];
@@ -22,10 +17,7 @@ const known = (array: Elements["array"] & { readonly BYTES_PER_ELEMENT: number }
 
 const opaque = (bits: number): Elements => ({ bits, array: Uint8Array, opaque: true });
 
-/**
- * The dtypes of the format, in the order of their tensors in a file that is written, which is that of the reference
- * implementation: wide elements first, so that all are aligned.
- */
+/** The dtypes in the order of their tensors in a file, as in the reference implementation: wide first, so all are aligned. */
 export const DTYPES: ReadonlyMap<string, Elements> = new Map<StoredDType, Elements>([
   ["U64", opaque(64)],
   ["I64", known(BigInt64Array)],

@@ -1,12 +1,10 @@
-/**
- * What a caller gave as named arrays, checked before anything is made of it.
- *
- * @module
- */
+/** What a caller gave as named arrays, checked before anything is made of it. */
 
+import { checkInteger } from "../check_value.ts";
 import { countBytes, countElements, DTYPES } from "./dtypes.ts";
 import type { StoredArray } from "./stored_array.ts";
-import { listed, shown } from "../words.ts";
+import { isRecord } from "../tree.ts";
+import { listed, wrongKind, wrongValue } from "../words.ts";
 
 /** Takes a Map or a plain record apart. */
 export function entriesOf(
@@ -15,14 +13,8 @@ export function entriesOf(
   action: string,
 ): readonly (readonly [name: unknown, value: unknown])[] {
   if (given instanceof Map) return [...given];
-  // undefined for what is no object at all: null is the prototype of a record that has none.
-  const prototype = typeof given === "object" && given !== null
-    ? Object.getPrototypeOf(given)
-    : undefined;
-  if (prototype === Object.prototype || prototype === null) return Object.entries(given as object);
-  throw new TypeError(
-    `Cannot ${action} as ${what} must be a Map or a plain record: current value is ${shown(given)}`,
-  );
+  if (typeof given === "object" && given !== null && isRecord(given)) return Object.entries(given);
+  throw wrongKind(action, `${what} must be a Map or a plain record`, given);
 }
 
 /** Checks that a value is a stored array. */
@@ -32,35 +24,25 @@ export function checkStored(
   action: string,
 ): asserts array is StoredArray {
   if (typeof array !== "object" || array === null) {
-    throw new TypeError(
-      `Cannot ${action} as ${what} must be a record of dtype, shape and data: ` +
-        `current value is ${shown(array)}`,
-    );
+    throw wrongKind(action, `${what} must be a record of dtype, shape and data`, array);
   }
   const { dtype, shape, data } = array as Readonly<Record<string, unknown>>;
   const elements = DTYPES.get(dtype as string);
   if (elements === undefined) {
-    throw new TypeError(
-      `Cannot ${action} as the dtype of ${what} must be one of ${[...DTYPES.keys()].join(" ")}: ` +
-        `current value is ${shown(dtype)}`,
-    );
+    const names = [...DTYPES.keys()].join(" ");
+    throw wrongKind(action, `the dtype of ${what} must be one of ${names}`, dtype);
   }
   checkShape(shape, what, action);
   if (!(data instanceof elements.array)) {
-    throw new TypeError(
-      `Cannot ${action} as the data of ${what}, ${dtype}, must be a ${elements.array.name}: ` +
-        `current value is ${shown(data)}`,
-    );
+    const { name } = elements.array;
+    throw wrongKind(action, `the data of ${what}, ${dtype}, must be a ${name}`, data);
   }
-  const [count, unit] = elements.opaque
-    ? [countBytes(countElements(shape), elements), "bytes"]
-    : [countElements(shape), "elements"];
-  if (data.length !== count) {
-    throw new TypeError(
-      `Cannot ${action} as ${what} of shape ${listed(shape)} needs ${count} ${unit}: ` +
-        `current number of ${unit} is ${data.length}`,
-    );
-  }
+  const elementsIn = countElements(shape);
+  const count = elements.opaque ? countBytes(elementsIn, elements) : elementsIn;
+  if (data.length === count) return;
+  const unit = elements.opaque ? "bytes" : "elements";
+  const wanted = `${what} of shape ${listed(shape)} needs ${count} ${unit}`;
+  throw wrongKind(action, wanted, data.length, `number of ${unit}`);
 }
 
 function checkShape(
@@ -69,22 +51,10 @@ function checkShape(
   action: string,
 ): asserts shape is readonly number[] {
   if (!Array.isArray(shape)) {
-    throw new TypeError(
-      `Cannot ${action} as the shape of ${what} must be an array: current value is ${shown(shape)}`,
-    );
+    throw wrongKind(action, `the shape of ${what} must be an array`, shape);
   }
-  const extents: readonly unknown[] = shape;
-  const odd = extents.findIndex((extent) => !(Number.isSafeInteger(extent) && Number(extent) >= 0));
-  if (odd >= 0) {
-    throw new RangeError(
-      `Cannot ${action} as every extent of ${what} must be an integer from 0 to 2^53 - 1: ` +
-        `current value is ${shown(extents[odd])}`,
-    );
-  }
-  if (countElements(shape) === Infinity) {
-    throw new RangeError(
-      `Cannot ${action} as the extents of ${what} that are not 0 must have a product below 2^53: ` +
-        `current value is ${listed(shape)}`,
-    );
-  }
+  for (const extent of shape) checkInteger(extent, `every extent of ${what}`, action, 0);
+  if (countElements(shape) !== Infinity) return;
+  const wanted = `the extents of ${what} that are not 0 must have a product below 2^53`;
+  throw wrongValue(action, wanted, shape, "shape");
 }

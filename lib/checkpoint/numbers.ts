@@ -1,8 +1,4 @@
-/**
- * Elements of any dtype as float32, and half precision there and back.
- *
- * @module
- */
+/** Elements of any dtype as float32, and half precision there and back. */
 
 import { DTYPES } from "./dtypes.ts";
 import { checkStored } from "./given.ts";
@@ -30,8 +26,9 @@ export function toFloat32(array: StoredArray): Float32Array<ArrayBuffer> {
   checkStored(array, "the array", "read the array as float32");
   const { dtype, data } = array;
   if (DTYPES.get(dtype)?.opaque) {
+    const names = [...DTYPES].filter(([, { opaque }]) => !opaque).map(([name]) => name);
     throw new TypeError(
-      `Cannot read the array as float32 as its dtype must be one of ${numeric()}: ` +
+      `Cannot read the array as float32 as its dtype must be one of ${names.join(" ")}: ` +
         `current value is ${dtype}, whose data are bytes`,
     );
   }
@@ -49,15 +46,7 @@ export function toFloat32(array: StoredArray): Float32Array<ArrayBuffer> {
   }
 }
 
-/** The dtypes whose elements are numbers here. */
-function numeric(): string {
-  return [...DTYPES].filter(([, { opaque }]) => !opaque).map(([name]) => name).join(" ");
-}
-
-/**
- * Rounds once: the way over float64 would round twice where more than 53 bits count. Bits below the float64's last place
- * only break ties, so one sticky bit stands for all of them.
- */
+/** Rounds once, where float64 would round before: bits below its last place break ties, which one sticky bit can do too. */
 function roundToFloat32(value: bigint): number {
   const size = value < 0n ? -value : value;
   if (size < 2n ** 53n) return Math.fround(Number(value));

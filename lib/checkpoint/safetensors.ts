@@ -4,15 +4,13 @@
  * The format (https://huggingface.co/docs/safetensors, implementation 0.8.0): 8 bytes with the length of the header,
  * little-endian; the header, a JSON object that gives each tensor's dtype, shape and place; the data, little-endian,
  * side by side. Elements are copied as they lie in memory, so that the host must be little-endian too.
- *
- * @module
  */
 
 import { DTYPES } from "./dtypes.ts";
 import { type Piece, piecesOf, textsOf } from "./safetensors/arguments.ts";
 import { LONGEST_HEADER, METADATA, readHeader } from "./safetensors/header.ts";
 import type { StateDict, StoredArray } from "./stored_array.ts";
-import { shown } from "../words.ts";
+import { wrongKind, wrongValue } from "../words.ts";
 
 /** What a safetensors file holds. */
 export interface Safetensors {
@@ -55,10 +53,7 @@ export interface Safetensors {
  */
 export function readSafetensors(bytes: Uint8Array): Safetensors {
   if (!(bytes instanceof Uint8Array)) {
-    throw new TypeError(
-      `Cannot read the safetensors file as bytes must be a Uint8Array: ` +
-        `current value is ${shown(bytes)}`,
-    );
+    throw wrongKind("read the safetensors file", "bytes must be a Uint8Array", bytes);
   }
   const { entries, metadata, data } = readHeader(bytes);
   const tensors = new Map<string, StoredArray>();
@@ -137,10 +132,8 @@ function headerOf(
   const plain = new TextEncoder().encode(text);
   const header = new Uint8Array(Math.ceil(plain.length / 8) * 8).fill(0x20);
   if (header.length > LONGEST_HEADER) {
-    throw new RangeError(
-      `Cannot write the safetensors file as its header must have at most ${LONGEST_HEADER} bytes: ` +
-        `current value is ${header.length}`,
-    );
+    const wanted = `its header must have at most ${LONGEST_HEADER} bytes`;
+    throw wrongValue("write the safetensors file", wanted, header.length);
   }
   header.set(plain);
   return header;

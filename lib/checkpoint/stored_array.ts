@@ -1,8 +1,4 @@
-/**
- * Arrays as files hold them: a dtype, a shape and the elements, without a device.
- *
- * @module
- */
+/** Arrays as files hold them: a dtype, a shape and the elements, without a device. */
 
 /** How a checkpoint stores elements, in the names of safetensors. */
 export type StoredDType = StoredArray["dtype"];

@@ -4,27 +4,19 @@
  * The caller says how many buckets there are, not how large: all calls take their place in line before the first await,
  * and a rank whose tree is wrong must make as many as the others, though it cannot know what follows from a size that
  * it has not got. Long arrays are cut by the engines.
- *
- * @module
  */
 
-import {
-  checkDevice,
-  checkGroup,
-  checkOptions,
-  checkSignal,
-  groupIn,
-  signalIn,
-} from "../check_effects.ts";
+import { checkGroup, checkOptions, checkSignal, groupIn, signalIn } from "../check_effects.ts";
+import { checkInteger, checkOneOf, SWITCH } from "../check_value.ts";
 import type { CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { exchange } from "../exchange.ts";
+import { shareOf } from "../groups/contributions.ts";
 import { sum } from "../moments.ts";
 import { batch, region } from "../ownership.ts";
 import { checkWire } from "../wire.ts";
-import { shown } from "../words.ts";
-import { attempt } from "./attempt.ts";
-import { type Flat, flatten, readBack, uploadLike } from "./trees.ts";
+import { type Flat, readBack, uploadLike } from "./trees.ts";
+import { inTurn, turnOf } from "./turn.ts";
 
 /** Options of {@linkcode allReduceGradients}. */
 export interface AllReduceGradientsOptions extends Pick<CollectiveOptions, "signal"> {
@@ -83,71 +75,48 @@ export async function allReduceGradients<A, T>(
   const { device, group } = effects;
   const { average = true, buckets = 1 } = options ?? {};
   const signal = signalIn(options);
-  const flat = attempt(() => {
-    checkDevice(effects, ACTION);
-    checkOptions(options, ["average", "buckets", "signal"], ACTION);
-    checkSignal(options.signal, ACTION);
-    if (typeof average !== "boolean") {
-      throw new TypeError(
-        `Cannot ${ACTION} as average must be true, false or left out: current value is ${
-          shown(average)
-        }`,
-      );
-    }
-    checkBuckets(buckets);
-    return flatten<A, T>(device, tree, { action: ACTION, name: "tree", settings: false });
+  const kind = { action: ACTION, name: "tree", settings: false };
+  const turn = turnOf<A, T>(effects, tree, kind, options, ["average", "buckets"], () => {
+    checkOneOf(options.average, SWITCH, "average", ACTION);
+    checkInteger(buckets, "buckets", ACTION, 1, MOST_BUCKETS);
   });
-  if (worldSize === 1) return copyOf(device, flat.get());
+  if (worldSize === 1) return copyOf(device, turn.get());
+  // As many calls as the others, though their number may be what is wrong.
   const count = isCount(buckets) ? buckets : 1;
   const label = `allReduceGradients ${average ? "mean" : "sum"} of ` +
-    `${flat.value?.structure ?? "what is no tree of gradients"}`;
-  const reduce = async (scope: Device<A>): Promise<T> => {
-    const reading = (async () => await readBack(scope, flat.get()))();
-    const calls = Array.from(
-      { length: count },
-      (_, bucket) =>
-        exchange(group, () => ({ wire: reading.then((all) => part(all, bucket, count)) }), sum, {
-          label: count === 1 ? label : `${label}, bucket ${bucket + 1} of ${count}`,
-          signal,
-        }),
-    );
+    `${turn.flat?.structure ?? "what is no tree of gradients"}`;
+  return await inTurn(turn, device, async (scope) => {
+    const reading = (async () => await readBack(scope, turn.get()))();
+    const calls = Array.from({ length: count }, (_, bucket) => {
+      const own = count === 1 ? label : `${label}, bucket ${bucket + 1} of ${count}`;
+      return exchange(
+        () => ({ wire: reading.then((all) => part(all, bucket, count)) }),
+        (sending) => group.allReduce(sending, sum, { label: own, signal }),
+      );
+    });
     // All of them, so that the first failure in program order is the same on every rank.
     const settled = await Promise.allSettled(calls);
     const totals = settled.map((call) => {
       if (call.status === "rejected") throw call.reason;
       return call.value.total;
     });
-    const { leaves, total, rebuild } = flat.get();
+    const { leaves, total, rebuild } = turn.get();
     const all = new Float32Array(total);
     totals.forEach((values, bucket) => {
-      const [from, to] = bounds(total, bucket, count);
+      const [from, to] = shareOf(total, bucket, count);
       checkWire(values, to - from, ACTION);
       all.set(average ? values.map((value) => value / worldSize) : values, from);
     });
     return rebuild(uploadLike(scope, leaves, all));
-  };
-  // A rank without a device has nothing to own.
-  return await (flat.value ? region(device, reduce) : reduce(device));
-}
-
-function bounds(total: number, bucket: number, buckets: number): readonly [number, number] {
-  return [Math.floor(total * bucket / buckets), Math.floor(total * (bucket + 1) / buckets)];
+  });
 }
 
 function part(all: Float32Array, bucket: number, buckets: number): Float64Array {
-  return Float64Array.from(all.subarray(...bounds(all.length, bucket, buckets)));
+  return Float64Array.from(all.subarray(...shareOf(all.length, bucket, buckets)));
 }
 
 function isCount(buckets: number): boolean {
   return Number.isSafeInteger(buckets) && buckets >= 1 && buckets <= MOST_BUCKETS;
-}
-
-function checkBuckets(buckets: number): void {
-  if (isCount(buckets)) return;
-  throw new RangeError(
-    `Cannot ${ACTION} as buckets must be an integer from 1 to ${MOST_BUCKETS}: ` +
-      `current value is ${shown(buckets)}`,
-  );
 }
 
 /** The same tree of new arrays, without a readback: x - 0 is x, -0 included. */
@@ -197,17 +166,13 @@ export async function lossScale(
   const count = () => {
     checkOptions(options, ["signal"], action);
     checkSignal(options.signal, action);
-    if (Number.isSafeInteger(localCount) && localCount >= 0) return localCount;
-    throw new RangeError(
-      `Cannot ${action} as localCount must be an integer >= 0: current value is ${
-        shown(localCount)
-      }`,
-    );
+    checkInteger(localCount, "localCount", action, 0);
+    return localCount;
   };
   if (worldSize === 1) return count() > 0 ? 1 : 0;
   const launch = () => ({ wire: Promise.resolve(Float64Array.of(count())) });
   const told = { label: "lossScale", signal: signalIn(options) };
-  const { total } = await exchange(group, launch, sum, told);
+  const { total } = await exchange(launch, (sending) => group.allReduce(sending, sum, told));
   checkWire(total, 1, action);
   return localCount === 0 ? 0 : localCount * worldSize / total[0];
 }

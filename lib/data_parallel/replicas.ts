@@ -1,19 +1,15 @@
-/**
- * Replicas that must be equal: made so from one of them, and compared bit by bit.
- *
- * @module
- */
+/** Replicas that must be equal: made so from one of them, and compared bit by bit. */
 
-import { checkDevice, checkOptions, checkSignal, groupIn, signalIn } from "../check_effects.ts";
+import { groupIn, signalIn } from "../check_effects.ts";
 import type { CollectiveOptions, ProcessGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { CollectiveError } from "../errors.ts";
-import { exchangeBy } from "../exchange.ts";
-import { region } from "../ownership.ts";
+import { exchange } from "../exchange.ts";
 import { checkWire } from "../wire.ts";
-import { attempt } from "./attempt.ts";
-import { digest, fromWords, wordsOf } from "./bits.ts";
-import { type Flat, flatten, readBack, uploadLike } from "./trees.ts";
+import { digest, fromWords, wordsOf } from "../bits.ts";
+import { type Flat, readBack, uploadLike } from "./trees.ts";
+import { inTurn, turnOf } from "./turn.ts";
+import { ranksOf, wrongKind, wrongValue } from "../words.ts";
 
 /** Options of {@linkcode broadcastState}. */
 export interface BroadcastStateOptions extends Pick<CollectiveOptions, "signal"> {
@@ -67,45 +63,35 @@ export async function broadcastState<A, T>(
   const { device, group } = effects;
   const { root = 0 } = options ?? {};
   const signal = signalIn(options);
-  const flat = attempt(() => {
-    checkDevice(effects, action);
-    checkOptions(options, ["root", "signal"], action);
-    checkSignal(options.signal, action);
-    checkRoot(root, worldSize, action);
-    return flatten<A, T>(device, state, { action, name: "state", settings: true });
+  const kind = { action, name: "state", settings: true };
+  const turn = turnOf<A, T>(effects, state, kind, options, ["root"], () => {
+    if (Number.isInteger(root) && root >= 0 && root < worldSize) return;
+    throw wrongValue(action, `root must be a rank below ${worldSize}`, root);
   });
   if (worldSize === 1) {
-    flat.get();
+    turn.get();
     return state;
   }
-  const send = async (scope: Device<A>): Promise<T> => {
+  return await inTurn(turn, device, async (scope) => {
     const wire = async (): Promise<Float64Array> => {
-      const parts = flat.get();
+      const parts = turn.get();
       return rank === root ? await wireOf(scope, parts) : new Float64Array(lengthOf(parts));
     };
-    const label = `broadcastState ${flat.value?.structure ?? "of what is no state"}`;
-    const { total } = await exchangeBy(
+    const label = `broadcastState ${turn.flat?.structure ?? "of what is no state"}`;
+    const { total } = await exchange(
       () => ({ wire: wire() }),
       (sending) => group.broadcast(sending, root, { label, signal }),
     );
-    const { leaves, numbers, rebuild } = flat.get();
+    const { leaves, numbers, rebuild } = turn.get();
     if (rank === root) return state;
-    checkWire(total, lengthOf(flat.get()), action);
+    checkWire(total, lengthOf(turn.get()), action);
     const values = fromWords(total.subarray(numbers.length));
     return rebuild(uploadLike(scope, leaves, values), [...total.subarray(0, numbers.length)]);
-  };
-  return await (flat.value ? region(device, send) : send(device));
+  });
 }
 
 /** What of a tree can be sized up without its arrays. */
 type Parts = Pick<Flat<unknown, unknown>, "numbers" | "total">;
-
-function checkRoot(root: number, worldSize: number, action: string): void {
-  if (Number.isInteger(root) && root >= 0 && root < worldSize) return;
-  throw new RangeError(
-    `Cannot ${action} as root must be a rank below ${worldSize}: current value is ${root}`,
-  );
-}
 
 function lengthOf({ numbers, total }: Parts): number {
   return numbers.length + total;
@@ -172,25 +158,19 @@ export async function assertReplicated<A>(
   const { worldSize } = groupIn(effects, options, COMPARE, "allGather");
   const { device, group } = effects;
   const kind = { action: COMPARE, name: "state", settings: true, compared: true };
-  const flat = attempt(() => {
-    checkDevice(effects, COMPARE);
-    checkOptions(options, ["signal"], COMPARE);
-    checkSignal(options.signal, COMPARE);
-    return flatten<A, unknown>(device, state, kind);
-  });
-  if (worldSize === 1) return void flat.get();
-  const label = `assertReplicated ${flat.value?.structure ?? "of what is no state"}`;
+  const turn = turnOf<A, unknown>(effects, state, kind, options);
+  if (worldSize === 1) return void turn.get();
+  const label = `assertReplicated ${turn.flat?.structure ?? "of what is no state"}`;
   const common = { label, signal: signalIn(options) };
   const launch = () => {
-    const words = (async () => await wordsByLeaf(device, flat.get()))();
-    const wire = words.then((all) => summaryOf(flat.get(), all));
-    return { words, wire };
+    const words = (async () => await wordsByLeaf(device, turn.get()))();
+    return { words, wire: words.then((all) => summaryOf(turn.get(), all)) };
   };
-  const { total: all, launched } = await exchangeBy(
+  const { total: all, launched } = await exchange(
     launch,
     (sending) => group.allGather(sending, common),
   );
-  const { numbers, leaves } = flat.get();
+  const { numbers, leaves } = turn.get();
   const names = [...numbers, ...leaves.flatMap((leaf) => [leaf, leaf])].map(({ path }) => path);
   checkGathered(all, worldSize, names.length);
   const place = firstDifference(all);
@@ -205,25 +185,16 @@ export async function assertReplicated<A>(
   throw differenceError(all, names, seen);
 }
 
-/** Elements of every array, as words. */
-async function wordsByLeaf<A>(
-  device: Device<A>,
-  flat: Flat<A, unknown>,
-): Promise<readonly Uint32Array[]> {
+async function wordsByLeaf<A>(device: Device<A>, flat: Flat<A, unknown>) {
   const all = wordsOf(await readBack(device, flat));
   let at = 0;
   return flat.leaves.map(({ length }) => all.subarray(at, at += length));
 }
 
 /** [numbers, a digest of two words per array]. */
-function summaryOf(
-  { numbers }: Parts,
-  words: readonly Uint32Array[],
-): Float64Array {
-  return Float64Array.from([
-    ...numbers.map(({ value }) => value),
-    ...words.flatMap((own) => digest(own)),
-  ]);
+function summaryOf({ numbers }: Parts, words: readonly Uint32Array[]): Float64Array {
+  const digests = words.flatMap((own) => digest(own));
+  return Float64Array.from([...numbers.map(({ value }) => value), ...digests]);
 }
 
 /** The first place at which a rank's numbers are not those of rank 0; -1 where there is none. */
@@ -231,7 +202,6 @@ function firstDifference(all: readonly Float64Array[]): number {
   return all[0].findIndex((value, i) => all.some((own) => !Object.is(own[i], value)));
 }
 
-/** A value that differs: where it stands, and what it is on every rank. */
 interface Difference {
   readonly where: string;
   readonly values: readonly string[];
@@ -276,15 +246,14 @@ function differenceError(
 ): CollectiveError {
   const ranks = [...all.keys()].filter((rank) => firstDifference([all[0], all[rank]]) >= 0);
   const paths = new Set(names.filter((_, i) => all.some((own) => !Object.is(own[i], all[0][i]))));
-  const shown = [...paths].slice(0, 5).map((path) => path || "state").join(", ");
+  const some = [...paths].slice(0, 5).map((path) => path || "state").join(", ");
   const more = paths.size > 5 ? ` and ${paths.size - 5} more` : "";
   const odd = ranks.find((rank) => values[rank] !== values[0]) ?? ranks[0];
+  const differ = `${ranksOf(ranks)} ${ranks.length === 1 ? "differs" : "differ"}`;
   return new CollectiveError(
     `Cannot go on as the replicas must have the same bits on every rank: current ${where} is ` +
-      `${values[0]} on rank 0 and ${values[odd]} on rank ${odd}; ` +
-      `${ranks.length === 1 ? "rank" : "ranks"} ${ranks.join(", ")} ` +
-      `${ranks.length === 1 ? "differs" : "differ"} from rank 0 in ${shown}${more}: ` +
-      `broadcastState makes them equal`,
+      `${values[0]} on rank 0 and ${values[odd]} on rank ${odd}; ${differ} from rank 0 in ` +
+      `${some}${more}: broadcastState makes them equal`,
     "disagreement",
     ranks,
   );
@@ -292,10 +261,8 @@ function differenceError(
 
 function checkGathered(all: readonly Float64Array[], worldSize: number, length: number): void {
   if (all?.length !== worldSize) {
-    throw new TypeError(
-      `Cannot ${COMPARE} as allGather must resolve to ${worldSize} arrays: ` +
-        `current number is ${all?.length}`,
-    );
+    const wanted = `allGather must resolve to ${worldSize} arrays`;
+    throw wrongKind(COMPARE, wanted, all?.length, "number");
   }
   for (const own of all) checkWire(own, length, COMPARE);
 }

@@ -1,14 +1,12 @@
-/**
- * Steps that all ranks take together, though some have fewer batches than others.
- *
- * @module
- */
+/** Steps that all ranks take together, though some have fewer batches than others. */
 
+import { checkOneOf } from "../check_value.ts";
 import { checkGroup, checkOptions, checkSignal, signalIn } from "../check_effects.ts";
 import type { CollectiveOptions, ProcessGroup } from "../collectives.ts";
 import { CollectiveError } from "../errors.ts";
-import { exchangeBy } from "../exchange.ts";
+import { exchange } from "../exchange.ts";
 import { checkWire } from "../wire.ts";
+import { ranksOf, wrongKind } from "../words.ts";
 
 /** One step of {@linkcode joinUneven}. */
 export interface JoinedStep<B> {
@@ -87,11 +85,13 @@ export async function* joinUneven<B>(
   const source = open(batches, () => checkJoin(options));
   const { whenOut = "stop" } = options ?? {};
   const signal = signalIn(options);
-  const gather: Gather = (sending) =>
-    group.allGather(sending, { label: `joinUneven ${whenOut}`, signal });
+  const gather = async (sending: Promise<Float64Array>) =>
+    worldSize === 1
+      ? [await sending]
+      : await group.allGather(sending, { label: `joinUneven ${whenOut}`, signal });
   try {
     for (let step = 0;; step++) {
-      const { next, having } = await (worldSize === 1 ? alone(source) : ask(source, gather));
+      const { next, having } = await ask(source, gather);
       const active = having.filter((has) => has).length;
       if (active === 0) return;
       if (active < worldSize && options.whenOut !== "shadow") throw ranOut(step, having);
@@ -106,7 +106,6 @@ export async function* joinUneven<B>(
   }
 }
 
-/** A rank's batches. */
 interface Source<B> {
   /** Takes the next one; null once there is none. */
   readonly next: () => Promise<{ readonly value: B } | null>;
@@ -150,12 +149,8 @@ function iteratorOf<B>(batches: Iterable<B> | AsyncIterable<B>): Iterator<B> | A
     & Partial<Iterable<B>>;
   if (typeof later === "function") return later.call(batches);
   if (typeof now === "function") return now.call(batches);
-  throw new TypeError(
-    `Cannot ${ACTION} as they must be an iterable or an async iterable: current value is ${batches}`,
-  );
+  throw wrongKind(ACTION, "they must be an iterable or an async iterable", batches);
 }
-
-type Gather = (sending: Promise<Float64Array>) => Promise<readonly Float64Array[]>;
 
 /** This rank's next batch, or null, and which ranks have one. */
 interface Asked<B> {
@@ -163,13 +158,11 @@ interface Asked<B> {
   readonly having: readonly boolean[];
 }
 
-async function alone<B>(source: Source<B>): Promise<Asked<B>> {
-  const next = await source.next();
-  return { next, having: [next !== null] };
-}
-
-async function ask<B>(source: Source<B>, gather: Gather): Promise<Asked<B>> {
-  const { total: all, launched } = await exchangeBy(() => {
+async function ask<B>(
+  source: Source<B>,
+  gather: (sending: Promise<Float64Array>) => Promise<readonly Float64Array[]>,
+): Promise<Asked<B>> {
+  const { total: all, launched } = await exchange(() => {
     const next = source.next();
     return { next, wire: next.then((taken) => Float64Array.of(taken === null ? 0 : 1)) };
   }, gather);
@@ -178,17 +171,15 @@ async function ask<B>(source: Source<B>, gather: Gather): Promise<Asked<B>> {
 }
 
 function ranOut(steps: number, having: readonly boolean[]): CollectiveError {
-  const list = (has: boolean) => {
-    const ranks = [...having.keys()].filter((rank) => having[rank] === has);
-    return `${ranks.length === 1 ? "rank" : "ranks"} ${ranks.join(", ")}`;
-  };
+  const ranks = (has: boolean) => [...having.keys()].filter((rank) => having[rank] === has);
   return new CollectiveError(
-    `Cannot go on after step ${steps} as every rank must have as many batches: ${
-      list(false)
-    } ran ` +
-      `out, ${list(true)} did not; whenOut "shadow" goes on with empty batches`,
+    `Cannot go on after step ${steps} as every rank must have as many batches: ` +
+      `${ranksOf(ranks(false))} ran out, ${
+        ranksOf(ranks(true))
+      } did not; whenOut "shadow" goes on ` +
+      `with empty batches`,
     "disagreement",
-    [...having.keys()].filter((rank) => !having[rank]),
+    ranks(false),
   );
 }
 
@@ -197,16 +188,9 @@ function checkJoin<B>(options: JoinUnevenOptions<B>): { readonly emptyBatch: () 
   checkOptions(options, ["whenOut", "emptyBatch", "signal"], ACTION);
   checkSignal(options.signal, ACTION);
   const { whenOut = "stop" } = options;
-  if (whenOut !== "stop" && whenOut !== "shadow") {
-    throw new TypeError(
-      `Cannot ${ACTION} as whenOut must be "stop" or "shadow": ` +
-        `current value is ${JSON.stringify(whenOut)}`,
-    );
-  }
+  checkOneOf(whenOut, ["stop", "shadow"], "whenOut", ACTION);
   const emptyBatch = options.whenOut === "shadow" ? options.emptyBatch : () => {};
   if (typeof emptyBatch === "function") return { emptyBatch: emptyBatch as () => B };
-  throw new TypeError(
-    `Cannot ${ACTION} as whenOut "shadow" needs options.emptyBatch, a function that makes an empty ` +
-      `batch: current value is ${emptyBatch}`,
-  );
+  const wanted = 'whenOut "shadow" needs options.emptyBatch, a function that makes an empty batch';
+  throw wrongKind(ACTION, wanted, emptyBatch);
 }

@@ -1,8 +1,6 @@
 /**
  * Trees of arrays, such as gradients, states and whole models: taken apart into arrays and numbers, and put together
  * again.
- *
- * @module
  */
 
 import { batch } from "../ownership.ts";
@@ -10,7 +8,7 @@ import type { Device } from "../device.ts";
 import { checkTensor, describe, type DType, type Tensor, tensorLike } from "../tensor.ts";
 import { called, type Child, copierOf, fold, GETTER } from "../tree.ts";
 import { shown } from "../words.ts";
-import { digest } from "./bits.ts";
+import { digest } from "../bits.ts";
 
 /** An array in a tree. */
 export interface Leaf<A> {
@@ -26,9 +24,7 @@ export interface Leaf<A> {
 /** A tree taken apart, in an order that does not depend on the order in which records were written. */
 export interface Flat<A, T> {
   readonly leaves: readonly Leaf<A>[];
-  /** Elements of all arrays together. */
   readonly total: number;
-  /** Numbers that stand in the tree. */
   readonly numbers: readonly { readonly path: string; readonly value: number }[];
   /** The same text where trees differ in nothing but the elements of their arrays and their numbers. */
   readonly structure: string;
@@ -38,9 +34,7 @@ export interface Flat<A, T> {
 
 /** What a tree may be made of. */
 export interface Kind {
-  /** What the caller was about to do, for messages. */
   readonly action: string;
-  /** What the caller calls the tree, for messages. */
   readonly name: string;
   /** Whether numbers, strings and booleans may stand in it. */
   readonly settings: boolean;
@@ -48,7 +42,6 @@ export interface Kind {
   readonly compared?: boolean;
 }
 
-/** What became of a node. */
 interface Flattened<A> {
   /** The same text where nodes differ in nothing but the elements of arrays and numbers. */
   readonly shape: string;
@@ -73,10 +66,12 @@ export function flatten<A, T>(
     fixed: true,
   });
 
-  const leafOf = (path: string, array: A, layout?: string) => {
+  const leafOf = (path: string, array: A, like?: Tensor<A>): Flattened<A> => {
     const info = describe(device, array, action, here(path));
+    const layout = like && `(${like.shape}) ${like.format}`;
     const at = leaves.push({ path, array, ...info, ...(layout !== undefined && { layout }) }) - 1;
-    return { at, shape: `${info.length} ${info.dtype}` };
+    const build = (arrays: readonly A[]) => like ? tensorLike(like, arrays[at]) : arrays[at];
+    return { shape: `${info.length} ${info.dtype} ${layout ?? ""}`, build, fixed: false };
   };
   const refuse = (path: string, what: string): never => {
     const scalars = settings ? ", a number, a string, a boolean" : "";
@@ -96,21 +91,12 @@ export function flatten<A, T>(
   };
   const leaf = (node: unknown, path: string): Flattened<A> | undefined => {
     if (node === null) return fixed("null", null);
-    if (device.owns(node)) {
-      const { at, shape } = leafOf(path, node);
-      return { shape, build: (arrays) => arrays[at], fixed: false };
-    }
+    if (device.owns(node)) return leafOf(path, node);
     if (typeof node !== "object") return setting(node, path);
     if (isTensor(node)) {
       checkTensor(device, node as Tensor<A>, action, path || name);
       const tensor = tensorLike(node as Tensor<A>, node.data as A);
-      const layout = `(${tensor.shape}) ${tensor.format}`;
-      const { at, shape } = leafOf(path, tensor.data, layout);
-      return {
-        shape: `${shape} ${layout}`,
-        build: (arrays) => tensorLike(tensor, arrays[at]),
-        fixed: false,
-      };
+      return leafOf(path, tensor.data, tensor);
     }
     // An array that the device does not own: the device says whose it is, or that it was freed.
     if (claimsArray(node)) describe(device, node as A, action, here(path));
@@ -160,16 +146,13 @@ function mark(text: string): string {
 /** Reads all arrays of a tree back, in one transfer where the device can, else in one submit. */
 export async function readBack<A>(
   device: Device<A>,
-  { leaves, total }: Pick<Flat<A, unknown>, "leaves" | "total">,
+  { leaves, total }: { readonly leaves: readonly Pick<Leaf<A>, "array">[]; readonly total: number },
 ): Promise<Float32Array<ArrayBuffer>> {
   if (device.downloadAll) return await device.downloadAll(leaves.map(({ array }) => array));
   const reading = batch(device, (d) => leaves.map(({ array }) => d.download(array)));
   const all = new Float32Array(total);
-  let at = 0;
-  for (const values of await Promise.all(reading)) {
-    all.set(values, at);
-    at += values.length;
-  }
+  const parts = await Promise.all(reading);
+  parts.reduce((at, values) => (all.set(values, at), at + values.length), 0);
   return all;
 }
 
@@ -191,10 +174,7 @@ export function isTensor(node: object): node is { readonly data: unknown } {
   return "data" in node && "shape" in node && "dtype" in node && "format" in node;
 }
 
-/**
- * Tells whether a record looks like an array of some device, such as one that was freed: it must not pass for a branch that
- * has nothing in it. The arrays of our devices are frozen.
- */
+/** Tells whether a frozen record looks like some device's array, such as one that was freed: no branch with nothing in it. */
 export function claimsArray(node: object): boolean {
   return Object.isFrozen(node) && Object.hasOwn(node, "device") &&
     Object.entries(Object.getOwnPropertyDescriptors(node)).every(([name, { value: field }]) =>

@@ -1,8 +1,4 @@
-/**
- * What ranks bring to a collective: how it is checked, folded, and handed out. Shared by all engines.
- *
- * @module
- */
+/** What ranks bring to a collective: how it is checked, folded, and handed out. Shared by all engines. */
 
 import type { Combine } from "../collectives.ts";
 import { sum } from "../moments.ts";

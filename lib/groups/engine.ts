@@ -3,12 +3,12 @@
  * all engines.
  *
  * An engine only meets and splits. So the same mistake reads alike in one thread and over a network.
- *
- * @module
  */
 
+import { checkInteger } from "../check_value.ts";
 import type { CollectiveOptions, Combine, ProcessGroup } from "../collectives.ts";
 import { display } from "./failures.ts";
+import { wrongValue } from "../words.ts";
 
 /** How the values of a call travel, and what {@linkcode Engine.meet} resolves to. */
 export type Flow =
@@ -27,26 +27,18 @@ export interface Request {
   readonly name: string;
   /** What else must be equal on all ranks once the values are known. */
   readonly detail: (values: Float64Array) => string;
-  /** What this rank contributes. */
   readonly values: Float64Array | Promise<Float64Array>;
   /** What makes it in the turn of a call that holds up the thread, instead. */
   readonly make?: () => Float64Array;
-  /** Gives up the call, and with it the group. */
   readonly signal?: AbortSignal;
-  /** What becomes of the values. */
   readonly flow: Flow;
 }
 
 /** One rank's end of whatever connects the ranks. */
 export interface Engine {
-  /** This rank's number. */
   readonly rank: number;
-  /** How many ranks there are. */
   readonly worldSize: number;
-  /**
-   * Brings this rank's part; takes its place in line at once, in the program order of the rank. The arrays that it
-   * resolves to belong to the caller.
-   */
+  /** Brings this rank's part; takes its place in line at once. The arrays that it resolves to belong to the caller. */
   readonly meet: (request: Request) => Promise<readonly Float64Array[]>;
   /** `meet` that holds up the thread; throws TypeError where that cannot be. */
   readonly meetNow: (request: Request) => readonly Float64Array[];
@@ -57,12 +49,26 @@ export interface Engine {
 /** Makes the record that users see. */
 export function processGroup(engine: Engine): ProcessGroup {
   const { rank, worldSize } = engine;
-  const meet = (request: Request) => engine.meet(checkSignal(request));
+  const request = (
+    kind: string,
+    options: CollectiveOptions | undefined,
+    flow: Flow,
+    values: Request["values"],
+    detail: Request["detail"],
+  ): Request => checkSignal({ ...named(kind, options), detail, values, flow });
+  const reduction = (values: Request["values"], combine: Combine, options?: CollectiveOptions) =>
+    request(
+      "allReduce",
+      options,
+      { kind: "reduce", combine },
+      values,
+      (own) => `${lengthOf(own)} with ${nameOf(combine)}`,
+    );
   const group: ProcessGroup = {
     rank,
     worldSize,
     allReduce: async (values, combine, options) => {
-      const [total] = await meet(reduction(values, combine, options));
+      const [total] = await engine.meet(reduction(values, combine, options));
       return total;
     },
     allReduceBlocking: (local, combine, options) => {
@@ -71,48 +77,33 @@ export function processGroup(engine: Engine): ProcessGroup {
       const [total] = engine.meetNow({ ...reduction(values, combine, { label }), make });
       return total;
     },
-    allGather: async (values, options) =>
-      Object.freeze(
-        await meet({
-          ...named("allGather", options),
-          detail: lengthOf,
-          values,
-          flow: { kind: "gather" },
-        }),
-      ),
+    allGather: async (values, options) => {
+      const all = await engine.meet(request("allGather", options, GATHER, values, lengthOf));
+      return Object.freeze(all);
+    },
     broadcast: async (values, root, options) => {
       const isRank = Number.isInteger(root) && root >= 0 && root < worldSize;
-      const [sent] = await meet({
-        ...named("broadcast", options),
-        detail: (own) => `${lengthOf(own)} from rank ${root}`,
-        values: isRank ? values : refuse(
-          values,
-          `Cannot broadcast as root must be a rank below ${worldSize}: current value is ${root}`,
-        ),
-        flow: { kind: "broadcast", root: isRank ? root : 0 },
-      });
+      const wanted = `root must be a rank below ${worldSize}`;
+      const sending = isRank ? values : refuse(values, wrongValue("broadcast", wanted, root));
+      const flow = { kind: "broadcast", root: isRank ? root : 0 } as const;
+      const detail = (own: Float64Array) => `${lengthOf(own)} from rank ${root}`;
+      const [sent] = await engine.meet(request("broadcast", options, flow, sending, detail));
       return sent;
     },
     barrier: async (options) => {
-      await meet({
-        ...named("barrier", options),
-        detail: () => "of all ranks",
-        values: new Float64Array(0),
-        flow: { kind: "barrier" },
-      });
+      const flow = { kind: "barrier" } as const;
+      await engine.meet(request("barrier", options, flow, NO_VALUES, () => "of all ranks"));
     },
     split: async (color, key = 0, options) => {
-      const values = Float64Array.of(color, key);
-      const request: Request = {
-        ...named("split", options),
-        detail: () => "by color",
-        values: Number.isFinite(color) && Number.isFinite(key) ? values : refuse(
-          values,
+      const isCut = Number.isFinite(color) && Number.isFinite(key);
+      const values = isCut ? Float64Array.of(color, key) : refuse(
+        NO_VALUES,
+        new RangeError(
           `Cannot split the group as color and key must be finite: current values are ${color} and ${key}`,
         ),
-        flow: { kind: "gather" },
-      };
-      return processGroup(await engine.split(checkSignal(request)));
+      );
+      const wish = request("split", options, GATHER, values, () => "by color");
+      return processGroup(await engine.split(wish));
     },
   };
   return Object.freeze(group);
@@ -127,11 +118,7 @@ export function membersOf(wishes: readonly Float64Array[], rank: number): readon
 
 /** Checks a number of ranks and a deadline. */
 export function checkWorld(worldSize: number, timeoutMs: number): void {
-  if (!Number.isSafeInteger(worldSize) || worldSize < 1) {
-    throw new RangeError(
-      `Cannot make the group as worldSize must be an integer >= 1: current value is ${worldSize}`,
-    );
-  }
+  checkInteger(worldSize, "worldSize", "make the group", 1);
   checkTimeout(timeoutMs);
 }
 
@@ -139,26 +126,12 @@ export function checkWorld(worldSize: number, timeoutMs: number): void {
 export function checkTimeout(timeoutMs: number, name = "timeoutMs"): void {
   const longest = 2 ** 31 - 1;
   if (timeoutMs === Infinity || (timeoutMs > 0 && timeoutMs <= longest)) return;
-  throw new RangeError(
-    `Cannot make the group as ${name} must be in (0, ${longest}] or Infinity: ` +
-      `current value is ${timeoutMs}`,
-  );
+  throw wrongValue("make the group", `${name} must be in (0, ${longest}] or Infinity`, timeoutMs);
 }
 
 const NO_VALUES = new Float64Array();
 
-function reduction(
-  values: Request["values"],
-  combine: Combine,
-  options?: CollectiveOptions,
-): Request {
-  return {
-    ...named("allReduce", options),
-    detail: (own) => `${lengthOf(own)} with ${nameOf(combine)}`,
-    values,
-    flow: { kind: "reduce", combine },
-  };
-}
+const GATHER: Flow = { kind: "gather" };
 
 /** What a rank contributes to a call that holds up its thread; throws what keeps it from contributing. */
 export function valuesNow({ values, make }: Request): Float64Array {
@@ -180,10 +153,7 @@ function named(kind: string, options?: CollectiveOptions): Pick<Request, "name" 
   };
 }
 
-/**
- * Names a function as it is compared across ranks. So is what is declared of it: who cuts arrays and who does not would
- * wait for each other.
- */
+/** Names a function as ranks compare it, with what it declares: who cuts arrays and who does not would wait for each other. */
 export function nameOf(combine: Combine): string {
   const name = combine?.name || "an unnamed function";
   const expected = name === "sum";
@@ -199,18 +169,14 @@ function lengthOf(values: Float64Array): string {
 function checkSignal(request: Request): Request {
   const { signal, name, values } = request;
   if (signal === undefined || signal instanceof AbortSignal) return request;
-  const message = `Cannot call ${name} as its signal must be an AbortSignal`;
-  return { ...request, signal: undefined, values: refuse(values, message, TypeError) };
+  const error = new TypeError(`Cannot call ${name} as its signal must be an AbortSignal`);
+  return { ...request, signal: undefined, values: refuse(values, error) };
 }
 
 /** A failure in place of values; if those fail as well, nobody hears of it. */
-function refuse(
-  values: Float64Array | Promise<Float64Array>,
-  message: string,
-  Kind: typeof RangeError | typeof TypeError = RangeError,
-): Promise<never> {
+function refuse(values: Request["values"], error: Error): Promise<never> {
   Promise.resolve(values).catch(() => {});
-  const refused = Promise.reject(new Kind(message));
+  const refused = Promise.reject(error);
   refused.catch(() => {});
   return refused;
 }

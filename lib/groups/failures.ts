@@ -1,11 +1,10 @@
 /**
  * How failures of collectives read: every engine knows what its ranks brought, and says it in these words, so that the
  * same failure has the same text on every rank and on every engine.
- *
- * @module
  */
 
 import { CollectiveError, type CollectiveErrorCode } from "../errors.ts";
+import { ranksOf } from "../words.ts";
 
 /** What one rank brought to a call, or why it brought nothing. */
 export interface Saying {
@@ -35,9 +34,7 @@ export function fromPlain(
   return new CollectiveError(message, code, ranks, options);
 }
 
-/**
- * Says what a thrown value says, whatever it is: a message may be no text, a getter throw, a proxy refuse to be looked at.
- */
+/** Says what a thrown value says, whatever it is: a getter may throw, a proxy refuse to be looked at. */
 export function messageOf(error: unknown): string {
   return textOf(() => (error instanceof Error ? error.message : error)) || "no message";
 }
@@ -69,18 +66,33 @@ export function judge(
     const causes = failed.map((rank) =>
       `rank ${rank} failed before call ${call}, ${sayings[rank].text}`
     );
-    return new CollectiveError(capitalize(causes.join("; ")), "rankFailed", failed, { cause });
+    const text = causes.join("; ");
+    const message = text[0].toUpperCase() + text.slice(1);
+    return new CollectiveError(message, "rankFailed", failed, { cause });
   }
   const texts = new Set(sayings.map(({ text }) => text));
   if (texts.size === 1) return null;
   const doings = [...texts].map((text) =>
-    `${list(ranks.filter((rank) => sayings[rank].text === text))} called ${text}`
+    `${ranksOf(ranks.filter((rank) => sayings[rank].text === text))} called ${text}`
   );
   return new CollectiveError(
     `Cannot complete call ${call} as the ranks disagree: ${doings.join("; ")}`,
     "disagreement",
     ranks,
   );
+}
+
+/** The failure of a call that all ranks, or some of them, have made. */
+function incomplete(
+  call: number,
+  name: string,
+  reason: string,
+  code: CollectiveErrorCode,
+  ranks: readonly number[],
+  cause?: unknown,
+): CollectiveError {
+  const message = `Cannot complete call ${call}, ${name}, as ${reason}`;
+  return new CollectiveError(message, code, ranks, { cause });
 }
 
 /** `combine` threw or returned rubbish, `cause`, in the call that `text` describes. */
@@ -91,22 +103,15 @@ export function combineError(
   reason: string,
   cause?: unknown,
 ): CollectiveError {
-  return new CollectiveError(
-    `Cannot complete call ${call}, ${text}, as combining failed: ${reason}`,
-    "rankFailed",
-    Array.from({ length: worldSize }, (_, rank) => rank),
-    { cause },
-  );
+  const all = Array.from({ length: worldSize }, (_, rank) => rank);
+  return incomplete(call, text, `combining failed: ${reason}`, "rankFailed", all, cause);
 }
 
 /** These ranks ended and will not make the call that others wait in. */
 export function endedError(ranks: readonly number[], call: number, name: string): CollectiveError {
-  return new CollectiveError(
-    `Cannot complete call ${call}, ${name}, as ${list(ranks)} ended before it: ` +
-      `every rank must make the same number of calls`,
-    "rankFailed",
-    ranks,
-  );
+  const advice = "every rank must make the same number of calls";
+  const reason = `${ranksOf(ranks)} ended before it: ${advice}`;
+  return incomplete(call, name, reason, "rankFailed", ranks);
 }
 
 /** A rank threw outside of its collectives, after it had made `calls` of them. */
@@ -117,12 +122,9 @@ export function leftError(
   reason: string,
   cause?: unknown,
 ): CollectiveError {
-  return new CollectiveError(
-    `Rank ${rank} of this group of ${worldSize} failed after ${calls} calls: ${reason}`,
-    "rankFailed",
-    [rank],
-    { cause },
-  );
+  const group = `this group of ${worldSize}`;
+  const message = `Rank ${rank} of ${group} failed after ${calls} calls: ${reason}`;
+  return new CollectiveError(message, "rankFailed", [rank], { cause });
 }
 
 /** A rank's signal fired. */
@@ -130,14 +132,10 @@ export function cancelledError(
   rank: number,
   call: number,
   name: string,
-  reason: unknown,
+  cause: unknown,
 ): CollectiveError {
-  return new CollectiveError(
-    `Cannot complete call ${call}, ${name}, as rank ${rank} cancelled it: ${messageOf(reason)}`,
-    "cancelled",
-    [rank],
-    { cause: reason },
-  );
+  const reason = `rank ${rank} cancelled it: ${messageOf(cause)}`;
+  return incomplete(call, name, reason, "cancelled", [rank], cause);
 }
 
 /** What is known when the time of a call is up. */
@@ -159,25 +157,17 @@ export interface Unfinished {
 /** The time is up. */
 export function deadlineError(unfinished: Unfinished): CollectiveError {
   const { call, name, timeoutMs, missing, unready, failed = [], combining, cause } = unfinished;
+  const late = combining === undefined ? [] : [combining];
   const reasons = [
-    ...(missing.length > 0 ? [`${list(missing)} did not arrive`] : []),
-    ...(unready.length > 0 ? [`the values of ${list(unready)} were not ready`] : []),
-    ...(combining !== undefined ? [`rank ${combining} did not come to an end of combining`] : []),
+    ...missing.length > 0 ? [`${ranksOf(missing)} did not arrive`] : [],
+    ...unready.length > 0 ? [`the values of ${ranksOf(unready)} were not ready`] : [],
+    ...late.map((rank) => `rank ${rank} did not come to an end of combining`),
   ];
   if (reasons.length === 0) reasons.push("values were still on their way");
   const failures = failed.map(({ rank, message }) => `; rank ${rank} had failed: ${message}`);
-  const atFault = new Set([
-    ...missing,
-    ...unready,
-    ...(combining === undefined ? [] : [combining]),
-  ]);
-  return new CollectiveError(
-    `Cannot complete call ${call}, ${name}, as ${reasons.join(" and ")} ` +
-      `within ${timeoutMs} ms${failures.join("")}`,
-    "deadline",
-    [...atFault].sort((a, b) => a - b),
-    { cause },
-  );
+  const reason = `${reasons.join(" and ")} within ${timeoutMs} ms${failures.join("")}`;
+  const atFault = new Set([...missing, ...unready, ...late]);
+  return incomplete(call, name, reason, "deadline", [...atFault].sort((a, b) => a - b), cause);
 }
 
 /** A call that would hold up the thread while another of this rank needs it. */
@@ -194,12 +184,4 @@ export function takenBefore(rank: number): TypeError {
       `a worker that was started anew cannot come back to its group: make new seats for all ranks ` +
       `by workerSeats(), and begin from the state that the others have`,
   );
-}
-
-function list(ranks: readonly number[]): string {
-  return `${ranks.length === 1 ? "rank" : "ranks"} ${ranks.join(", ")}`;
-}
-
-function capitalize(text: string): string {
-  return text[0].toUpperCase() + text.slice(1);
 }

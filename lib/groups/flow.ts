@@ -1,8 +1,4 @@
-/**
- * How values can travel where one thread has those of all ranks. Types only.
- *
- * @module
- */
+/** How values can travel where one thread has those of all ranks. Types only. */
 
 import type { Flow } from "./engine.ts";
 

@@ -2,20 +2,16 @@
  * An AllReduce from any all-gather that a user has.
  *
  * A short description is gathered before the values. It costs a second round, and makes any plain gather safe.
- *
- * @module
  */
 
 import type { AllReduce, CollectiveOptions, Combine } from "../collectives.ts";
-import { CollectiveError } from "../errors.ts";
 import { copyContribution, fold } from "./contributions.ts";
 import { nameOf } from "./engine.ts";
-import { display, messageOf } from "./failures.ts";
+import { combineError, display, judge, messageOf } from "./failures.ts";
+import { decodeSaying, encodeSaying, hashOf, unseenError } from "./sayings.ts";
 
-/** What a rank says of itself before values travel: [status, length of text, its checksum, its first code units]. */
-const TEXT_LENGTH = 510;
-const READY = 0;
-const FAILED = 1;
+/** How many bytes a rank may say before values travel, each as a number behind the hash of its text. */
+const SAYING_BYTES = 512;
 
 /**
  * Makes an {@linkcode AllReduce} of an all-gather: values travel to every rank, and every rank folds them in rank order.
@@ -69,26 +65,29 @@ export function fromAllGather(
   ): Promise<Float64Array> {
     if (broken) throw broken.cause;
     const label = options?.label;
-    const name = `call ${call}, allReduce${label === undefined ? "" : ` "${display(label)}"`}`;
+    const name = label === undefined ? "allReduce" : `allReduce "${display(label)}"`;
     const [own] = await Promise.allSettled([
-      local.then((brought) => {
-        const values = copyContribution(brought, name);
-        return { values, text: `${name} of ${values.length} values with ${nameOf(combine)}` };
-      }),
+      local.then((values) => copyContribution(values, name)),
     ]);
-    const header = own.status === "fulfilled"
-      ? encode(READY, own.value.text)
-      : encode(FAILED, `${name}: ${messageOf(own.reason)}`);
-    const ranks = (await exchange(header, options)).map(decode);
+    const text = own.status === "fulfilled"
+      ? `${name} of ${own.value.length} values with ${nameOf(combine)}, its call ${call}`
+      : `${name}: ${messageOf(own.reason)}`;
+    const header = new Uint8Array(SAYING_BYTES);
+    encodeSaying(header, { failed: own.status === "rejected", text });
+    const headers = await exchange(Float64Array.of(...hashOf(text), ...header), options);
+    const sayings = headers.map((numbers) => decodeSaying(Uint8Array.from(numbers.slice(2))));
     const cause = own.status === "rejected" ? own.reason : undefined;
-    agree(ranks, cause);
+    const error = judge(call, sayings, cause);
+    if (error) throw error;
+    const [[high, low]] = headers;
+    if (headers.some(([a, b]) => a !== high || b !== low)) throw unseenError(call, sayings);
+    // A gather that hides this rank's failure is not believed.
     if (own.status === "rejected") throw cause;
-    const all = await exchange(own.value.values, options);
+    const all = await exchange(own.value, options);
     try {
       return fold(all, combine).slice();
     } catch (cause) {
-      const message = `Cannot complete ${name} as combining failed: ${messageOf(cause)}`;
-      throw new CollectiveError(message, "rankFailed", [...all.keys()], { cause });
+      throw combineError(call, name, all.length, messageOf(cause), cause);
     }
   }
 
@@ -103,13 +102,6 @@ export function fromAllGather(
   };
 }
 
-interface Saying {
-  readonly status: number;
-  readonly text: string;
-  /** Differs where texts do, also past what travels of them. */
-  readonly mark: string;
-}
-
 function checkGathered(all: readonly Float64Array[], length: number): readonly Float64Array[] {
   if (Array.isArray(all) && all.length > 0 && all.every((own) => own?.length === length)) {
     return all;
@@ -118,40 +110,4 @@ function checkGathered(all: readonly Float64Array[], length: number): readonly F
     `Cannot reduce as the gather must resolve to one Float64Array of ${length} values per rank: ` +
       `current value is ${Array.isArray(all) ? `${all.length} arrays` : all}`,
   );
-}
-
-/** Throws the same error on every rank where one failed or they disagree; `cause` is this rank's own failure. */
-function agree(ranks: readonly Saying[], cause: unknown): void {
-  const all = [...ranks.keys()];
-  const failed = all.filter((rank) => ranks[rank].status === FAILED);
-  if (failed.length > 0) {
-    const causes = failed.map((rank) => `ank ${rank} failed before ${ranks[rank].text}`);
-    throw new CollectiveError(`R${causes.join("; r")}`, "rankFailed", failed, { cause });
-  }
-  if (ranks.some(({ mark }) => mark !== ranks[0].mark)) {
-    const doings = all.map((rank) => `rank ${rank} made ${ranks[rank].text}`).join("; ");
-    const message = `Cannot complete the call as the ranks disagree: ${doings}`;
-    throw new CollectiveError(message, "disagreement", all);
-  }
-}
-
-function encode(status: number, text: string): Float64Array {
-  const header = new Float64Array(3 + TEXT_LENGTH);
-  let checksum = 0;
-  for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i);
-    checksum = (31 * checksum + code) % 2 ** 40;
-    if (i < TEXT_LENGTH) header[3 + i] = code;
-  }
-  header.set([status, text.length, checksum]);
-  return header;
-}
-
-function decode([status, length, checksum, ...codes]: Float64Array): Saying {
-  const text = String.fromCharCode(...codes.slice(0, length));
-  return {
-    status,
-    text: length > TEXT_LENGTH ? `${text}...` : text,
-    mark: `${length} ${checksum} ${text}`,
-  };
 }

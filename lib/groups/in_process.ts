@@ -3,8 +3,6 @@
  * replicas, and as the model for engines that cross threads and machines.
  *
  * `runRanks` settles when every rank has, and rejects with the error that was thrown first: no task outlives it.
- *
- * @module
  */
 
 import type { ProcessGroup } from "../collectives.ts";
@@ -41,14 +39,6 @@ export interface LocalEngine extends Engine {
   readonly split: (request: Request) => Promise<LocalEngine>;
   /** The same ranks once more, for what belongs to their call of that number; it breaks with the group. */
   readonly within: (call: number) => LocalEngine;
-}
-
-/** The ranks of one group, in one thread. */
-export interface World {
-  /** One end per rank, in rank order. */
-  readonly engines: readonly LocalEngine[];
-  /** Tells that a rank will not call again, also not in its sub-groups: it ended, or it failed with a cause. */
-  readonly leave: Roll["leave"];
 }
 
 /**
@@ -130,8 +120,11 @@ export async function runRanks<T>(
   return results.map((result) => (result as PromiseFulfilledResult<T>).value);
 }
 
-/** Makes the ranks of one thread. */
-export function createWorld(worldSize: number, { timeoutMs = 60_000 }: InProcessOptions): World {
+/**
+ * Makes the ranks of one thread, an end for each in their order. `leave` tells that one will not call again, also not in its
+ * sub-groups: it ended, or it failed with a cause.
+ */
+export function createWorld(worldSize: number, { timeoutMs = 60_000 }: InProcessOptions) {
   checkWorld(worldSize, timeoutMs);
   const roll = createRoll();
   const ranks = Array.from({ length: worldSize }, (_, rank) => rank);

@@ -6,16 +6,17 @@
  * @module
  */
 
+import { checkInteger } from "../check_value.ts";
 import type { ProcessGroup } from "../collectives.ts";
 import { checkTimeout, processGroup } from "./engine.ts";
 import { createEngine, type Session } from "./mpi/engine.ts";
 import { MpiError } from "./mpi/errors.ts";
-import { findLauncher, type Launcher, type MpiFamily } from "./mpi/launcher.ts";
-import { type Library, openLibrary } from "./mpi/library.ts";
+import { findLauncher, type MpiFamily } from "./mpi/launcher.ts";
+import { openLibrary } from "./mpi/library.ts";
 import { createMemory } from "./mpi/memory.ts";
 import { createOperations } from "./mpi/operations.ts";
 import { createProgress } from "./mpi/requests.ts";
-import { joinWorld } from "./mpi/world.ts";
+import { joinWorld } from "./mpi/communicators.ts";
 
 export { isMpiError, MpiError, type MpiErrorCode } from "./mpi/errors.ts";
 export type { MpiFamily } from "./mpi/launcher.ts";
@@ -110,10 +111,10 @@ export function mpiGroup(options: MpiOptions = {}): MpiGroup {
   checkThread();
   const launcher = findLauncher();
   const library = openLibrary(path, launcher);
-  const finished = guardEnd();
-  const { comm, localRank, localSize } = join(library, launcher, checked, finished);
+  let finished = () => {};
+  const { comm, onHost } = joinWorld(library, launcher, checked, () => finished = guardEnd());
   // Open MPI gives way to other processes when its launcher has seen that there are too many; MPICH never does.
-  const crowded = library.family === "MPICH" && localSize > navigator.hardwareConcurrency;
+  const crowded = library.family === "MPICH" && onHost.worldSize > navigator.hardwareConcurrency;
   const memory = createMemory();
   const session: Session = {
     library,
@@ -131,8 +132,8 @@ export function mpiGroup(options: MpiOptions = {}): MpiGroup {
     ...group,
     family: library.family,
     library: library.version,
-    localRank,
-    localSize,
+    localRank: onHost.rank,
+    localSize: onHost.worldSize,
     close: async () => {
       if (closed) throw ended();
       checkEnd(session);
@@ -145,27 +146,12 @@ export function mpiGroup(options: MpiOptions = {}): MpiGroup {
       finished();
     },
     abort: (code = 1) => {
-      checkCode(code);
+      checkInteger(code, "the exit code", "abort the MPI group", 1, 255);
       if (closed) return Deno.exit(code);
       library.symbols.MPI_Abort(library.commWorld, code);
       return Deno.exit(code); // MPI_Abort does not return, says the standard, where it can end the process.
     },
   });
-}
-
-/** Joins the others. A process in which MPI was not started by this has nothing to end. */
-function join(
-  library: Library,
-  launcher: Launcher | null,
-  checked: boolean,
-  finished: () => void,
-): ReturnType<typeof joinWorld> {
-  try {
-    return joinWorld(library, launcher, checked);
-  } catch (error) {
-    if (error instanceof MpiError && error.code === "call") finished();
-    throw error;
-  }
 }
 
 function checkThread(): void {
@@ -181,12 +167,9 @@ function checkEnd({ engines }: Session): void {
   for (const { broken, busy, worldSize } of engines) {
     const cause = broken();
     if (cause) {
-      throw new MpiError(
-        `Cannot close the MPI group as it and its sub-groups must be intact, one of ${worldSize} ranks is not: ` +
-          `call abort(); ${cause.message}`,
-        "call",
-        { cause },
-      );
+      const intact = `it and its sub-groups must be intact, one of ${worldSize} ranks is not`;
+      const message = `Cannot close the MPI group as ${intact}: call abort(); ${cause.message}`;
+      throw new MpiError(message, "call", { cause });
     }
     if (!busy()) continue;
     throw new MpiError(`Cannot close the MPI group as no call must be pending: await them`, "call");
@@ -195,13 +178,6 @@ function checkEnd({ engines }: Session): void {
 
 function ended(): MpiError {
   return new MpiError(`Cannot call anything on the group as close() has ended MPI`, "call");
-}
-
-function checkCode(code: number): void {
-  if (Number.isInteger(code) && code >= 1 && code <= 255) return;
-  throw new RangeError(
-    `Cannot abort the MPI group as the exit code must be an integer from 1 to 255: current value is ${code}`,
-  );
 }
 
 /** Lets a process that ends before MPI fail: MPICH's launcher takes an exit code of 0 at its word. */

@@ -1,8 +1,4 @@
-/**
- * Where the ranks of one process meet: matches the n-th call of every rank and settles all of them alike.
- *
- * @module
- */
+/** Where the ranks of one process meet: matches the n-th call of every rank and settles all of them alike. */
 
 import type { CollectiveError } from "../errors.ts";
 import { alarmIn } from "../patience.ts";
@@ -24,7 +20,6 @@ import { countTurns, shortTurn, type Turns } from "./turns.ts";
 export interface Rendezvous {
   /** Brings one rank's part; takes its place in line at once, in the program order of that rank. */
   readonly meet: (rank: number, request: LocalRequest) => Promise<readonly Float64Array[]>;
-  /** Breaks the group. */
   readonly breakDown: (error: CollectiveError) => void;
   /** Why the group is broken, where it is. */
   readonly broken: () => CollectiveError | undefined;
@@ -47,10 +42,7 @@ export interface Within {
 /** What a rank failed with that will not call again; undefined where it just ended. */
 export type Leaving = { readonly cause: unknown } | undefined;
 
-/**
- * Who of a world has left. Its meeting points look it up when they are called, and are told while somebody waits there:
- * so the world knows none that nobody uses.
- */
+/** Who of a world has left; it knows no meeting points but those where somebody waits, so that others can be collected. */
 export interface Roll {
   /** Tells that a rank of the world will not call again, in none of its groups. */
   readonly leave: (rank: number, failure?: Leaving) => void;

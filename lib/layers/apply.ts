@@ -1,8 +1,4 @@
-/**
- * One way to run any layer of a model: local or synchronised, lazy, learning or frozen.
- *
- * @module
- */
+/** One way to run any layer of a model: local or synchronised, lazy, learning or frozen. */
 
 import { checkDevice } from "../check_effects.ts";
 import type { ReduceGroup } from "../collectives.ts";
@@ -11,20 +7,20 @@ import { checkKept } from "../norm/check_call.ts";
 import {
   batchNormForward,
   type ForwardOptions,
-  forwardOverGroup,
+  forwards,
   type SyncForwardOptions,
 } from "../norm/forward.ts";
 import { batchNormInfer, type InferOptions } from "../norm/infer.ts";
 import type { GroupSaved, LocalSaved } from "../norm/normalize.ts";
+import { overGroup } from "../norm/steps.ts";
 import { region } from "../ownership.ts";
 import { type BatchNormState, initBatchNorm } from "../state.ts";
 import { checkTensor, type Tensor } from "../tensor.ts";
 import { quote, shown } from "../words.ts";
-import { checkLayer, checkRank, lazyError } from "./check_layer.ts";
+import { type AnyLayer, checkLayer, checkRank, lazyError } from "./check_layer.ts";
 import { type LayerEffects, namedGroup } from "./effects.ts";
 import {
   type BatchNormLayer,
-  isLazy,
   type LazyBatchNormLayer,
   type MaterializedLayer,
   withState,
@@ -120,7 +116,7 @@ export function applyLayer<A, L extends BatchNormLayer<A> | LazyBatchNormLayer>(
   options?: SyncForwardOptions<A>,
 ): Promise<LayerForward<A, MaterializedLayer<A, L>>>;
 export async function applyLayer<A>(
-  layer: BatchNormLayer<A> | LazyBatchNormLayer,
+  layer: AnyLayer<A>,
   input: Tensor<A>,
   effects: LayerEffects<A>,
   options: SyncForwardOptions<A> = {},
@@ -139,14 +135,10 @@ export async function applyLayer<A>(
   };
   const { signal, ...all } = withActivation(own, options);
   const call = { stateOf, input, options: all, action: "normalize the batch" };
-  const label = `applyLayer ${text(own.kind)} ${quote(name)} C=${text(input?.shape?.[1])} ${
-    text(input?.dtype)
-  }`;
-  const [{ output, state, saved }] = await forwardOverGroup(
-    [call],
-    { device: effects.device, group },
-    { label, signal },
-  );
+  const [kind, channels, dtype] = [own.kind, input?.shape?.[1], input?.dtype].map(text);
+  const crossing = forwards([call], `applyLayer ${kind} ${quote(name)} C=${channels} ${dtype}`);
+  const where = { device: effects.device, group };
+  const [{ output, state, saved }] = await overGroup(where, { signal }, crossing);
   // The given layer where nothing changed: not in the call, and not while it waited.
   const fields = layer as unknown as Readonly<Record<string, unknown>>;
   const same = Object.keys(fields).length === Object.keys(own).length &&
@@ -161,33 +153,29 @@ export async function applyLayer<A>(
 }
 
 function applyLocally<A>(
-  layer: BatchNormLayer<A> | LazyBatchNormLayer,
+  layer: AnyLayer<A>,
   input: Tensor<A>,
   device: Device<A>,
   options: SyncForwardOptions<A>,
 ): LayerForward<A> {
   checkCall(layer, input);
   const { signal: _, ...all } = withActivation(layer, options);
-  if (layer.frozen !== undefined) {
-    if (isLazy(layer)) throw lazyError(layer, ACTION);
-    checkKept(all, ACTION);
-    const { activation, residual } = all;
-    const chosen = Object.freeze({ activation, residual });
-    const { state } = layer;
-    return Object.freeze({
-      output: batchNormInfer(state, input, { device }, chosen),
-      layer,
-      saved: Object.freeze({
-        ...{ kind: "frozen" as const, state, input, options: chosen },
-        learnsAffine: layer.frozen === "statistics",
-      }),
+  const { state, frozen } = layer;
+  if (frozen === undefined) {
+    return region(device, (scope) => {
+      const before = stateOrNew(layer, input, scope);
+      const { output, state, saved } = batchNormForward(before, input, { device: scope }, all);
+      return Object.freeze({ output, layer: withState<A, typeof layer>(layer, state), saved });
     });
   }
-  return region(device, (scope) => {
-    const before = stateOrNew(layer, input, scope);
-    const { output, state, saved } = batchNormForward(before, input, { device: scope }, all);
-    return Object.freeze({ output, layer: withState<A, typeof layer>(layer, state), saved });
-  });
+  if (state === null) throw lazyError(layer, ACTION);
+  checkKept(all, ACTION);
+  const { activation, residual } = all;
+  const chosen = Object.freeze({ activation, residual });
+  const output = batchNormInfer(state, input, { device }, chosen);
+  const learnsAffine = frozen === "statistics";
+  const saved = { kind: "frozen", state, input, options: chosen, learnsAffine } as const;
+  return Object.freeze({ output, layer, saved: Object.freeze(saved) });
 }
 
 /**
@@ -222,7 +210,7 @@ export function inferLayer<A>(
   const action = "evaluate the layer";
   const { device } = checkDevice(effects, action);
   checkLayer(layer, action);
-  if (isLazy<A>(layer)) throw lazyError(layer, action);
+  if (layer.state === null) throw lazyError(layer, action);
   checkRank(layer.kind, input?.shape, action);
   return batchNormInfer(layer.state, input, { device }, withActivation(layer, options));
 }
@@ -232,43 +220,39 @@ function text(value: unknown): string {
   return typeof value === "string" ? value : shown(value);
 }
 
-/**
- * The group that a layer communicates over; null where it does not. What is wrong with a layer that should is found in its
- * turn, so that all ranks hear of it: over the group that it names, or the only one there is.
- */
+/** The group of a layer; null where it has none. A wrong layer fails in its turn, over whatever group there is to tell. */
 function groupOf<A>(
-  layer: BatchNormLayer<A> | LazyBatchNormLayer,
+  layer: AnyLayer<A>,
   effects: LayerEffects<A>,
 ): { readonly group: ReduceGroup; readonly name: string } | null {
-  const name = layer?.processGroup as unknown;
-  if (name === null || layer?.frozen === "statistics" || layer?.frozen === "all") return null;
+  const asked = layer?.processGroup as unknown;
+  if (asked === null || layer?.frozen === "statistics" || layer?.frozen === "all") return null;
+  const name = text(asked);
   const groups = Object.entries(effects?.groups ?? {});
-  const found = groups.find(([key]) => key === name) ?? (groups.length === 1 ? groups[0] : null);
-  if (found && typeof found[1]?.allReduce === "function") {
-    return { group: found[1], name: text(name) };
-  }
+  const [, group] = groups.find(([key]) => key === asked) ?? (groups.length === 1 ? groups[0] : []);
+  if (typeof group?.allReduce === "function") return { group, name };
   // There is nobody to tell.
   checkLayer(layer, ACTION);
-  return { group: namedGroup(text(name), effects, ACTION), name: text(name) };
+  return { group: namedGroup(name, effects, ACTION), name };
 }
 
-function checkCall<A>(layer: BatchNormLayer<A> | LazyBatchNormLayer, input: Tensor<A>): void {
+function checkCall<A>(layer: AnyLayer<A>, input: Tensor<A>): void {
   checkLayer(layer, ACTION);
   checkRank(layer.kind, input?.shape, ACTION);
 }
 
 function stateOrNew<A>(
-  layer: BatchNormLayer<A> | LazyBatchNormLayer,
+  layer: AnyLayer<A>,
   input: Tensor<A>,
   device: Device<A>,
 ): BatchNormState<A> {
-  if (!isLazy(layer)) return layer.state;
+  if (layer.state !== null) return layer.state;
   checkTensor(device, input, ACTION, "input");
   return initBatchNorm(device, input.shape[1], layer.lazy);
 }
 
-function withActivation<A, O extends Pick<ForwardOptions<A>, "activation">>(
-  { activation }: BatchNormLayer<A> | LazyBatchNormLayer,
+function withActivation<O extends { readonly activation?: "relu" }>(
+  { activation }: { readonly activation?: "relu" },
   options: O,
 ): O {
   return { ...options, activation: options?.activation ?? activation };

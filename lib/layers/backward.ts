@@ -1,18 +1,15 @@
-/**
- * The way back through any layer.
- *
- * @module
- */
+/** The way back through any layer. */
 
 import { checkDevice } from "../check_effects.ts";
 import type { Device } from "../device.ts";
 import {
   type Backward,
-  backwardOverGroup,
+  backwards,
   batchNormBackward,
   type SyncBackwardOptions,
 } from "../norm/backward.ts";
 import { batchNormInferBackward } from "../norm/infer.ts";
+import { overGroup } from "../norm/steps.ts";
 import { region } from "../ownership.ts";
 import type { Tensor } from "../tensor.ts";
 import { quote, shown } from "../words.ts";
@@ -66,10 +63,8 @@ export async function backwardLayer<A>(
       const group = namedGroup(name, effects, action);
       const label = `backwardLayer ${quote(name)} C=${input?.shape?.[1]} ${input?.dtype}`;
       const call = { saved, gradOutput, options, action: "compute the gradients" };
-      const [backward] = await backwardOverGroup([call], { device, group }, {
-        label,
-        signal: options?.signal,
-      });
+      const crossing = backwards([call], label);
+      const [backward] = await overGroup({ device, group }, options, crossing);
       return backward;
     }
     case "frozen":

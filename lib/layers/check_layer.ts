@@ -1,13 +1,12 @@
 /**
  * Batch norms as parts of a model: plain records that say which batches they take and which group they share statistics
  * with; and what such a record must have, and a batch to be one for it.
- *
- * @module
  */
 
 import { checkStateRecord } from "../check_state.ts";
+import { checkOneOf } from "../check_value.ts";
 import { type BatchNormOptions, type BatchNormState, firstState } from "../state.ts";
-import { shown } from "../words.ts";
+import { shown, wrongKind } from "../words.ts";
 
 /** Which batches a layer takes: of rank 2 or 3, 4, 5, or any rank >= 2. */
 export type LayerKind = "batchNorm1d" | "batchNorm2d" | "batchNorm3d" | "batchNorm";
@@ -47,6 +46,9 @@ export interface LazyBatchNormLayer extends LayerSettings {
   readonly lazy: LazyOptions;
 }
 
+/** Any layer of a model. */
+export type AnyLayer<A> = BatchNormLayer<A> | LazyBatchNormLayer;
+
 /** Options of a state that is still to be made: all but those that draw the weight, which begins as 1. */
 export type LazyOptions = Omit<BatchNormOptions, "weightInit" | "random">;
 
@@ -58,24 +60,20 @@ const RANKS: Readonly<Record<LayerKind, readonly [least: number, most: number, c
   batchNorm: [2, Infinity, "at least 2D"],
 };
 
-/** Tells whether a node of a model says that it is one of ours. */
-export function claimsLayer(node: object): node is { readonly kind: LayerKind } {
+/** Tells whether a node of a model says that it is a layer; whether it is a sound one is another question. */
+export function claimsLayer<A>(node: object): node is AnyLayer<A> {
   // Not node.kind: a getter is not to be called.
   const kind = Object.getOwnPropertyDescriptor(node, "kind")?.value;
   return isKind(kind) || (kind !== undefined && "processGroup" in node && "state" in node);
 }
 
 /** Checks that a record is a layer; where its vectors lie nobody can tell here. */
-export function checkLayer<A>(
-  layer: BatchNormLayer<A> | LazyBatchNormLayer,
-  action: string,
-): void {
+export function checkLayer<A>(layer: AnyLayer<A>, action: string): void {
   if (typeof layer !== "object" || layer === null || !("state" in layer)) {
+    const held = Object.keys(layer ?? {}).join(", ") || "nothing";
     throw new TypeError(
       `Cannot ${action} as a layer must be { kind, processGroup, state }: current value ${
-        typeof layer === "object" && layer !== null
-          ? `holds ${Object.keys(layer).join(", ") || "nothing"}`
-          : `is ${shown(layer)}`
+        typeof layer === "object" && layer !== null ? `holds ${held}` : `is ${shown(layer)}`
       }`,
     );
   }
@@ -85,20 +83,17 @@ export function checkLayer<A>(
   const tracks = layer.state === null
     ? layer.lazy.trackRunningStats !== false
     : layer.state.runningMean !== null;
-  if (layer.frozen !== undefined && !tracks) {
-    throw new TypeError(
-      `Cannot ${action} as a frozen layer must have running statistics to normalize with: ` +
-        `current state tracks none`,
-    );
-  }
+  if (layer.frozen === undefined || tracks) return;
+  throw new TypeError(
+    `Cannot ${action} as a frozen layer must have running statistics to normalize with: ` +
+      `current state tracks none`,
+  );
 }
 
 function checkLazy(lazy: LazyOptions, action: string): void {
   if (typeof lazy !== "object" || lazy === null || Array.isArray(lazy)) {
-    throw new TypeError(
-      `Cannot ${action} as a layer whose state is null must have lazy, the options of its state: ` +
-        `current value is ${shown(lazy)}`,
-    );
+    const wanted = "a layer whose state is null must have lazy, the options of its state";
+    throw wrongKind(action, wanted, lazy);
   }
   const drawing = ["weightInit", "random"].find((name) => name in lazy);
   if (drawing !== undefined) {
@@ -114,18 +109,14 @@ function checkLazy(lazy: LazyOptions, action: string): void {
 export function checkRank(kind: LayerKind, shape: readonly number[], action: string): void {
   const [least, most, called] = RANKS[kind];
   if (!Array.isArray(shape) || (shape.length >= least && shape.length <= most)) return;
-  throw new TypeError(
-    `Cannot ${action} as ${kind} expected ${called} input (got ${shape.length}D input): ` +
-      `current shape is (${shape.join(", ")})`,
-  );
+  const wanted = `${kind} expected ${called} input (got ${shape.length}D input)`;
+  throw wrongKind(action, wanted, shape, "shape");
 }
 
-/** Tells which batches a layer takes. */
-export function ranksOf(
-  { kind }: { readonly kind: LayerKind },
-): { readonly least: number; readonly most: number } {
+/** The least and the highest rank of the batches that a layer takes. */
+export function ranksOf({ kind }: LayerSettings): readonly [least: number, most: number] {
   const [least, most] = RANKS[kind];
-  return { least, most };
+  return [least, most];
 }
 
 /** Makes the error for a layer that must have a state and has none. */
@@ -145,21 +136,11 @@ export function checkSettings(
   { kind, processGroup, activation, frozen }: LayerSettings,
   action: string,
 ): void {
-  const refuse = (name: string, wanted: string, value: unknown): never => {
-    throw new TypeError(
-      `Cannot ${action} as ${name} must be ${wanted}: current value is ${shown(value)}`,
-    );
-  };
-  if (!isKind(kind)) {
-    refuse("kind", '"batchNorm1d", "batchNorm2d", "batchNorm3d" or "batchNorm"', kind);
-  }
+  checkOneOf(kind, Object.keys(RANKS), "kind", action);
   if (processGroup !== null && (typeof processGroup !== "string" || processGroup === "")) {
-    refuse("processGroup", "the name of a group, or null for none", processGroup);
+    const wanted = "processGroup must be the name of a group, or null for none";
+    throw wrongKind(action, wanted, processGroup);
   }
-  if (activation !== undefined && activation !== "relu") {
-    refuse("activation", '"relu" or left out', activation);
-  }
-  if (frozen !== undefined && frozen !== "statistics" && frozen !== "all") {
-    refuse("frozen", '"statistics", "all" or left out', frozen);
-  }
+  checkOneOf(activation, ["relu", undefined], "activation", action);
+  checkOneOf(frozen, ["statistics", "all", undefined], "frozen", action);
 }

@@ -1,8 +1,4 @@
-/**
- * A whole model checked at once, before training begins.
- *
- * @module
- */
+/** A whole model checked at once, before training begins. */
 
 import { checkDevice } from "../check_effects.ts";
 import { checkState } from "../check_state.ts";

@@ -3,13 +3,11 @@
  *
  * A conversion never replaces a group: asked for two, it is an error with the layer's path. A layer that stands at
  * several paths stays one, so a choice of some of them is an error as well.
- *
- * @module
  */
 
 import { shown } from "../words.ts";
 import { called } from "../tree.ts";
-import { type AnyLayer, checkChoice, type LayerChoice, layersOf, replaceNodes } from "./replace.ts";
+import { checkChoice, type LayerChoice, replaceLayers } from "./replace.ts";
 
 /** Which layers a conversion is about, and their group. */
 export interface ConvertOptions extends LayerChoice {
@@ -50,18 +48,13 @@ export interface ConvertOptions extends LayerChoice {
  */
 export function convertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}): T {
   const action = "convert the model";
-  const chosen = checkOptions(options, action);
-  const { processGroup: wanted } = chosen;
-  const name = wanted ?? "world";
-  return regroup(model, chosen, action, ({ processGroup }, path) => {
-    if (processGroup === null) return name;
-    if (wanted !== undefined && processGroup !== wanted) {
-      throw new TypeError(
-        `Cannot ${action} as ${called(path)} must be in one group: current names are ` +
-          `"${processGroup}", which it is in, and "${wanted}"; revert it first, or leave it out by only`,
-      );
-    }
-    return processGroup;
+  return regroup(model, options, action, (group, wanted, path) => {
+    if (group === null) return wanted ?? "world";
+    if (wanted === undefined || group === wanted) return group;
+    throw new TypeError(
+      `Cannot ${action} as ${called(path)} must be in one group: current names are ` +
+        `"${group}", which it is in, and "${wanted}"; revert it first, or leave it out by only`,
+    );
   });
 }
 
@@ -75,9 +68,7 @@ export function convertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}):
  * @param options `processGroup`: the group whose layers are meant, all groups by default; `only`: which paths;
  * `allowNone`
  * @returns a tree of the same type, frozen where it is new; the given one where nothing changed
- * @throws TypeError or RangeError that names the path of a cycle, of a node with the `kind` of a layer that is none, of an
- * object of a class with a layer in it, of a layer that stands at several paths of which `only` takes some; where there is no
- * layer at all
+ * @throws TypeError or RangeError where {@linkcode convertSyncBatchNorm} does, but for groups
  *
  * @example
  * ```ts
@@ -88,42 +79,29 @@ export function convertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}):
  * ```
  */
 export function revertSyncBatchNorm<T>(model: T, options: ConvertOptions = {}): T {
-  const action = "revert the model";
-  const chosen = checkOptions(options, action);
-  const { processGroup: meant } = chosen;
   return regroup(
     model,
-    chosen,
-    action,
-    ({ processGroup }) => meant === undefined || meant === processGroup ? null : processGroup,
+    options,
+    "revert the model",
+    (group, meant) => meant === undefined || meant === group ? null : group,
   );
 }
 
-/** Gives layers other groups. */
 function regroup<T>(
   model: T,
-  options: Chosen,
+  options: ConvertOptions,
   action: string,
-  groupOf: (layer: AnyLayer<unknown>, path: string) => string | null,
+  groupOf: (group: string | null, asked: string | undefined, path: string) => string | null,
 ): T {
-  const layers = layersOf(model, action, options);
-  return replaceNodes(model, layers, options.only, action, (layer, path) => {
-    const processGroup = groupOf(layer, path);
-    return processGroup === layer.processGroup ? layer : Object.freeze({ ...layer, processGroup });
-  });
-}
-
-/** Options that were checked. */
-type Chosen = ConvertOptions & Required<Pick<ConvertOptions, "only">>;
-
-function checkOptions(options: ConvertOptions, action: string): Chosen {
-  const { only, allowNone } = checkChoice(options, action, ["processGroup"]);
-  const { processGroup } = options;
-  if (processGroup !== undefined && (typeof processGroup !== "string" || processGroup === "")) {
+  const { processGroup: asked, ...choice } = checkChoice(options, action, ["processGroup"]);
+  if (asked !== undefined && (typeof asked !== "string" || asked === "")) {
     throw new TypeError(
       `Cannot ${action} as processGroup must be the name of a group: ` +
-        `current value is ${shown(processGroup)}; groups themselves go into effects.groups`,
+        `current value is ${shown(asked)}; groups themselves go into effects.groups`,
     );
   }
-  return { processGroup, only, allowNone };
+  return replaceLayers(model, choice, action, (layer, path) => {
+    const processGroup = groupOf(layer.processGroup, asked, path);
+    return processGroup === layer.processGroup ? layer : Object.freeze({ ...layer, processGroup });
+  });
 }

@@ -4,8 +4,6 @@
  * A layer names its group, and the effects have the groups: so a model is data, which travels, compares and is stored.
  * A name that only one rank lacks is that rank's own error, since it knows no group to tell; `checkModel` finds it
  * before training.
- *
- * @module
  */
 
 import { checkGroup } from "../check_effects.ts";

@@ -1,12 +1,10 @@
-/**
- * Folding: a batch norm's evaluation, put into the weights of the linear layer or convolution before it.
- *
- * @module
- */
+/** Folding: a batch norm's evaluation, put into the weights of the linear layer or convolution before it. */
 
 import { checkHostState } from "../check_state.ts";
+import { checkFloat32 } from "../check_value.ts";
 import { invstd } from "../reference/kernels.ts";
 import type { BatchNormState } from "../state.ts";
+import { listed, wrongKind, wrongPair, wrongValue } from "../words.ts";
 
 /** A linear layer or a convolution, on the host. */
 export interface LinearLayer {
@@ -91,10 +89,8 @@ export function folded(
   checkInputRank(layer, inputRank, action);
   const { runningMean, runningVar, weight: gamma, bias: beta, eps, numFeatures } = hostState;
   if (runningMean === null || runningVar === null) {
-    throw new TypeError(
-      `Cannot ${action} as it must have running statistics, else its output is no linear ` +
-        `function of its input: current runningMean is null`,
-    );
+    const why = "else its output is no linear function of its input";
+    throw wrongKind(action, `it must have running statistics, ${why}`, null, "runningMean");
   }
   const { weight, shape, bias, transposed = false } = layer;
   const channelOf = outputChannels(layer, numFeatures, action);
@@ -114,38 +110,33 @@ export function folded(
   });
 }
 
-/** Which output channel an element of the weight belongs to. */
 function outputChannels(
   { shape, transposed = false }: LinearLayer,
   numFeatures: number,
   action: string,
 ): (at: number) => number {
-  const shown = `in shape (${shape.join(", ")})`;
+  const refuse = (wanted: string, one: number, other: number): never => {
+    throw wrongPair(action, wanted, one, `${other} in shape ${listed(shape)}`);
+  };
   const [first, second, ...kernel] = shape;
   const inner = product(kernel);
   // Only transposed convolutions say nothing else of their groups.
   if (!transposed || kernel.length === 0) {
     const axis = transposed ? 1 : 0;
     if (shape[axis] !== numFeatures) {
-      throw new TypeError(
-        `Cannot ${action} as the layer's output channels, axis ${axis}, must equal numFeatures: ` +
-          `current values are ${shape[axis]} and ${numFeatures} ${shown}`,
-      );
+      const wanted = `the layer's output channels, axis ${axis}, must equal numFeatures`;
+      refuse(wanted, shape[axis], numFeatures);
     }
   }
   if (!transposed) return (at) => Math.trunc(at / (second * inner));
   const groups = numFeatures / second;
   if (!Number.isInteger(groups)) {
-    throw new TypeError(
-      `Cannot ${action} as numFeatures must be a multiple of the transposed layer's output ` +
-        `channels per group, axis 1: current values are ${numFeatures} and ${second} ${shown}`,
-    );
+    const channels = "the transposed layer's output channels per group, axis 1";
+    refuse(`numFeatures must be a multiple of ${channels}`, numFeatures, second);
   }
   if (first % groups !== 0) {
-    throw new TypeError(
-      `Cannot ${action} as the transposed layer's input channels, axis 0, must be a multiple of ` +
-        `its groups, numFeatures / axis 1: current values are ${first} and ${groups} ${shown}`,
-    );
+    const multiple = "a multiple of its groups, numFeatures / axis 1";
+    refuse(`the transposed layer's input channels, axis 0, must be ${multiple}`, first, groups);
   }
   const perGroup = first / groups;
   return (at) => {
@@ -156,62 +147,41 @@ function outputChannels(
 
 function checkLinear(layer: LinearLayer, action: string): void {
   const { weight, shape } = layer ?? {};
-  if (!(weight instanceof Float32Array)) {
-    throw new TypeError(
-      `Cannot ${action} as the layer's weight must be a Float32Array: current value is ${weight}`,
-    );
-  }
+  checkFloat32(weight, "the layer's weight", action);
   if (!Array.isArray(shape) || shape.length < 2) {
-    throw new TypeError(
-      `Cannot ${action} as the layer must have a shape of rank >= 2: ` +
-        `current shape is ${Array.isArray(shape) ? `(${shape.join(", ")})` : shape}`,
-    );
+    throw wrongKind(action, "the layer must have a shape of rank >= 2", shape, "shape");
   }
   // Array.from: every() skips the holes of a sparse array.
   if (!Array.from(shape).every((extent) => Number.isSafeInteger(extent) && extent >= 1)) {
-    throw new RangeError(
-      `Cannot ${action} as every extent of the layer must be an integer >= 1: ` +
-        `current shape is (${shape.join(", ")})`,
-    );
+    throw wrongValue(action, "every extent of the layer must be an integer >= 1", shape, "shape");
   }
-  if (weight.length !== product(shape)) {
-    throw new TypeError(
-      `Cannot ${action} as shape (${shape.join(", ")}) needs ${product(shape)} weights: ` +
-        `current number is ${weight.length}`,
-    );
-  }
+  if (weight.length === product(shape)) return;
+  const wanted = `shape ${listed(shape)} needs ${product(shape)} weights`;
+  throw wrongKind(action, wanted, weight.length, "number");
 }
 
 function checkInputRank({ shape }: LinearLayer, inputRank: number, action: string): void {
   if (!Number.isSafeInteger(inputRank) || inputRank < 2) {
-    const Kind = typeof inputRank === "number" ? RangeError : TypeError;
-    throw new Kind(
-      `Cannot ${action} as inputRank, that of the batches that it normalizes, must be an integer ` +
-        `>= 2: current value is ${inputRank}`,
-    );
+    const wrong = typeof inputRank === "number" ? wrongValue : wrongKind;
+    const wanted = "inputRank, that of the batches that it normalizes, must be an integer >= 2";
+    throw wrong(action, wanted, inputRank);
   }
   if (shape.length === inputRank) return;
   throw new TypeError(
     `Cannot ${action} as the layer's weight must have the rank of the batches that it normalizes, ` +
       `${inputRank}, or its outputs are not their channels, axis 1 (a linear layer over these is a ` +
-      `convolution of shape (out, in, 1)): current shape is (${shape.join(", ")})`,
+      `convolution of shape (out, in, 1)): current shape is ${listed(shape)}`,
   );
 }
 
 function checkBias(bias: Float32Array | null, numFeatures: number, action: string): void {
   if (bias === null) return;
   if (!(bias instanceof Float32Array)) {
-    throw new TypeError(
-      `Cannot ${action} as the layer's bias must be a Float32Array or null: ` +
-        `current value is ${bias}`,
-    );
+    throw wrongKind(action, "the layer's bias must be a Float32Array or null", bias);
   }
-  if (bias.length !== numFeatures) {
-    throw new TypeError(
-      `Cannot ${action} as the length of the layer's bias must be numFeatures: ` +
-        `current values are ${bias.length} and ${numFeatures}`,
-    );
-  }
+  if (bias.length === numFeatures) return;
+  const wanted = "the length of the layer's bias must be numFeatures";
+  throw wrongPair(action, wanted, bias.length, numFeatures);
 }
 
 function product(extents: readonly number[]): number {

@@ -1,8 +1,4 @@
-/**
- * A whole model for deployment: every batch norm folded into the linear layer or convolution before it.
- *
- * @module
- */
+/** A whole model for deployment: every batch norm folded into the linear layer or convolution before it. */
 
 import { claimsState } from "../check_state.ts";
 import { isTensor } from "../data_parallel/trees.ts";
@@ -10,14 +6,13 @@ import type { Device } from "../device.ts";
 import { region } from "../ownership.ts";
 import { fromRowMajor, toRowMajor } from "../row_major.ts";
 import { type BatchNormState, stateFromHost, stateToHost } from "../state.ts";
-import { type Tensor, tensor, tensorLike, toArray } from "../tensor.ts";
-import { quote, shown } from "../words.ts";
-import { lazyError, ranksOf } from "./check_layer.ts";
-import { folded, type FoldedLayer, type LinearLayer } from "./fold.ts";
+import { type Tensor, tensor, toArray } from "../tensor.ts";
+import { quote, shown, wrongKind } from "../words.ts";
+import { type AnyLayer, claimsLayer, lazyError, ranksOf } from "./check_layer.ts";
+import { folded, type LinearLayer } from "./fold.ts";
 import { type BatchNormLayer, withState } from "./layer.ts";
 import { called, nodesOf, placesOf } from "../tree.ts";
-import { type AnyLayer, checkChoice, isLayer, type LayerChoice } from "./replace.ts";
-import { layersOf, replaceNodes } from "./replace.ts";
+import { checkChoice, type LayerChoice, layersOf, replaceNodes } from "./replace.ts";
 
 /** Options of {@linkcode foldModel}. */
 export interface FoldModelOptions extends LayerChoice {
@@ -84,26 +79,24 @@ export async function foldModel<A, T>(
   model: T,
   options: FoldModelOptions,
 ): Promise<T> {
-  const { only } = checkChoice(options, ACTION, ["into", "inputRank"]);
-  if (typeof options.into !== "function") {
-    throw new TypeError(
-      `Cannot ${ACTION} as into must be a function from a batch norm's path to that of the layer ` +
-        `before it: current value is ${shown(options.into)}`,
-    );
+  const { only, into, inputRank } = checkChoice(options, ACTION, ["into", "inputRank"]);
+  if (typeof into !== "function") {
+    const wanted =
+      "into must be a function from a batch norm's path to that of the layer before it";
+    throw wrongKind(ACTION, wanted, into);
   }
-  if (options.inputRank !== undefined && typeof options.inputRank !== "function") {
-    throw new TypeError(
-      `Cannot ${ACTION} as inputRank must be a function from a batch norm's path to the rank of its ` +
-        `batches: current value is ${shown(options.inputRank)}`,
-    );
+  if (inputRank !== undefined && typeof inputRank !== "function") {
+    const wanted =
+      "inputRank must be a function from a batch norm's path to the rank of its batches";
+    throw wrongKind(ACTION, wanted, inputRank);
   }
   layersOf<A>(model, ACTION, options);
   const nodes = nodesOf(model, isNode<A>, ACTION);
-  const pairs = pairsOf<A>(model, only, options.into);
+  const pairs = pairsOf<A>(model, only, into);
   return await region(device, async (scope) => {
     const replacements = new Map<object, object>(
       (await Promise.all(
-        [...pairs.values()].map((pair) => foldPair(scope, pair, options.inputRank)),
+        [...pairs.values()].map((pair) => foldPair(scope, pair, inputRank)),
       )).flat(),
     );
     return replaceNodes<T, Node<A>>(
@@ -117,9 +110,10 @@ export async function foldModel<A, T>(
 }
 
 type Node<A> = AnyLayer<A> | LinearNode<A>;
+type Part<A> = Tensor<A> | A | Float32Array;
 
 function isNode<A>(value: object): value is Node<A> {
-  return isLayer<A>(value) || isLinear<A>(value);
+  return claimsLayer<A>(value) || isLinear<A>(value);
 }
 
 function isLinear<A>(value: object): value is LinearNode<A> {
@@ -130,14 +124,12 @@ function isLinear<A>(value: object): value is LinearNode<A> {
     (typeof weight === "object" && weight !== null && isTensor(weight));
 }
 
-/** A batch norm, and the layer before it. */
 interface Pair<A> {
   readonly layer: BatchNormLayer<A>;
   readonly path: string;
   readonly linear: LinearNode<A>;
 }
 
-/** The pairs of a model by the paths of their linear layers. */
 function pairsOf<A>(
   model: unknown,
   only: (path: string) => boolean,
@@ -146,36 +138,34 @@ function pairsOf<A>(
   const places = new Map(placesOf(model, isNode<A>, ACTION).map(([node, path]) => [path, node]));
   const pairs = new Map<string, Pair<A>>();
   for (const [path, layer] of places) {
-    if (!isLayer<A>(layer) || !only(path)) continue;
+    if (!claimsLayer<A>(layer) || !only(path)) continue;
     const here = `${ACTION} at ${called(path)}`;
     if (layer.state === null) throw lazyError(layer, here);
     const before = into(path);
     const linear = places.get(before);
-    if (linear === undefined || isLayer<A>(linear)) {
-      throw new TypeError(
-        `Cannot ${here} as into must tell the path of a layer { weight, bias }: current path is ` +
-          `${shown(before)}, those that there are begin with ${
-            [...places].filter(([, node]) => isLinear(node)).slice(0, 8)
-              .map(([at]) => quote(at)).join(", ") || "none"
-          }`,
+    const refuse = (wanted: string, came: string): never => {
+      throw new TypeError(`Cannot ${here} as ${wanted}: current ${came}`);
+    };
+    if (linear === undefined || claimsLayer<A>(linear)) {
+      const linears = [...places].filter(([, node]) => isLinear(node)).slice(0, 8);
+      const known = linears.map(([at]) => quote(at)).join(", ") || "none";
+      return refuse(
+        "into must tell the path of a layer { weight, bias }",
+        `path is ${shown(before)}, those that there are begin with ${known}`,
       );
     }
+    const there = `the layer at ${called(before)}`;
     const again = [...places].find(([at, node]) => node === linear && at !== before);
     const user = pairs.get(before);
     if (again !== undefined || user !== undefined) {
-      throw new TypeError(
-        `Cannot ${here} as the layer at ${
-          called(before)
-        } must be this batch norm's alone: current ` +
-          `one ${again ? `stands at ${again[0]} too` : `is that of ${user?.path} too`}`,
-      );
+      const other = again ? `stands at ${again[0]} too` : `is that of ${user?.path} too`;
+      refuse(`${there} must be this batch norm's alone`, `one ${other}`);
     }
     if (!("bias" in linear)) {
-      throw new TypeError(
-        `Cannot ${here} as the layer at ${called(before)} must have a bias, or null for none, so ` +
-          `that whoever runs it adds the one that folding makes: current one holds ${
-            Object.keys(linear).join(", ")
-          }`,
+      refuse(
+        `${there} must have a bias, or null for none, so that whoever runs it adds the one that ` +
+          `folding makes`,
+        `one holds ${Object.keys(linear).join(", ")}`,
       );
     }
     pairs.set(before, { layer, path, linear });
@@ -183,23 +173,32 @@ function pairsOf<A>(
   return pairs;
 }
 
-/** The new nodes of a pair by the old ones. */
 async function foldPair<A>(
   device: Device<A>,
   { layer, path, linear }: Pair<A>,
   inputRank: FoldModelOptions["inputRank"],
 ): Promise<readonly (readonly [old: object, node: object])[]> {
-  const [state, host] = await Promise.all([
+  const { weight, bias, shape = [], transposed } = linear;
+  const [state, ownWeight, ownBias] = await Promise.all([
     stateToHost(device, layer.state),
-    toHost(device, linear),
+    toHost(device, weight),
+    bias === null ? null : toHost(device, bias),
   ]);
+  const onHost = weight instanceof Float32Array;
+  const extents = onHost ? shape : weight.shape;
+  const host = { weight: ownWeight, shape: extents, bias: ownBias, transposed };
   const here = `${ACTION} at ${called(path)}`;
   const rank = rankBehind(host, layer, () => inputRank?.(path), here);
   const both = folded(state, host, rank, here);
-  return [
-    [layer, withState<A, typeof layer>(layer, stateFromHost(device, identityLike(state)))],
-    [linear, fromHost(device, linear, both)],
-  ];
+  const place = bias ?? (onHost ? both.bias : null);
+  const offset = both.bias as Values;
+  const node = Object.freeze({
+    ...linear,
+    weight: partLike(device, weight, both.weight as Values),
+    bias: place === null ? device.upload(offset) : partLike(device, place, offset),
+  });
+  const identity = stateFromHost(device, identityLike(state));
+  return [[layer, withState<A, typeof layer>(layer, identity)], [linear, node]];
 }
 
 /** The rank of a batch norm's batches: its kind's, or a convolution's, or else what its user tells. */
@@ -209,77 +208,34 @@ function rankBehind(
   told: () => number | undefined,
   here: string,
 ): number {
-  const { least, most } = ranksOf(layer);
+  const [least, most] = ranksOf(layer);
   // A convolution's outputs are axis 1 of batches of its own rank, and it takes no others.
   if (least === most || shape.length > 2) return Math.min(Math.max(shape.length, least), most);
   const rank = told();
   if (rank !== undefined) return rank;
-  throw new TypeError(
-    `Cannot ${here} as inputRank must tell the rank of its batches, which a ${layer.kind} behind a ` +
-      `linear layer does not: current value is undefined`,
-  );
+  const why = `which a ${layer.kind} behind a linear layer does not`;
+  throw wrongKind(here, `inputRank must tell the rank of its batches, ${why}`, rank);
 }
 
-/** A state whose evaluation changes nothing. */
 function identityLike(state: BatchNormState<Float32Array>): BatchNormState<Float32Array> {
   const vector = (value: number) => new Float32Array(state.numFeatures).fill(value);
   const statistics = { runningMean: vector(0), runningVar: vector(1) };
   return { ...state, ...statistics, eps: 0, weight: null, bias: null };
 }
 
-async function toHost<A>(
-  device: Device<A>,
-  { weight, bias, shape = [], transposed }: LinearNode<A>,
-): Promise<LinearLayer> {
-  const offset = await biasToHost(device, bias);
-  if (weight instanceof Float32Array) return { weight, shape, bias: offset, transposed };
-  const rows = toRowMajor(await toArray(device, weight), weight);
-  return { weight: rows, shape: weight.shape, bias: offset, transposed };
+/** The numbers of a layer's weight or bias in row-major order. */
+async function toHost<A>(device: Device<A>, part: Part<A>): Promise<Float32Array> {
+  if (part instanceof Float32Array) return part;
+  if (!isTensor(part as object)) return await device.download(part as A);
+  return toRowMajor(await toArray(device, part as Tensor<A>), part as Tensor<A>);
 }
 
-async function biasToHost<A>(
-  device: Device<A>,
-  bias: LinearNode<A>["bias"],
-): Promise<Float32Array | null> {
-  if (bias === null || bias instanceof Float32Array) return bias as Float32Array | null;
-  return await (isTensor(bias as object)
-    ? toArray(device, bias as Tensor<A>)
-    : device.download(bias as A));
-}
-
-/** A linear layer of other numbers, each where and as the old one was. */
-function fromHost<A>(
-  device: Device<A>,
-  linear: LinearNode<A>,
-  { weight, bias }: FoldedLayer,
-): LinearNode<A> {
-  const { weight: old, bias: oldBias } = linear;
-  const onHost = old instanceof Float32Array;
-  const like = (tensorOf: Tensor<A>) => {
-    const { shape, dtype, format } = tensorOf;
-    return tensor(device, fromRowMajor(weight as Values, tensorOf), shape, { dtype, format });
-  };
-  const values = onHost ? weight : like(old);
-  return Object.freeze({
-    ...linear,
-    weight: values,
-    bias: biasLike(device, oldBias, onHost, bias),
-  });
+/** Other numbers, where and as a layer's own were. */
+function partLike<A>(device: Device<A>, old: Part<A>, values: Values): Part<A> {
+  if (old instanceof Float32Array) return values;
+  if (!isTensor(old as object)) return device.upload(values, device.describe(old as A).dtype);
+  const { shape, dtype, format } = old as Tensor<A>;
+  return tensor(device, fromRowMajor(values, { shape, format }), shape, { dtype, format });
 }
 
 type Values = Float32Array<ArrayBuffer>;
-
-function biasLike<A>(
-  device: Device<A>,
-  old: LinearNode<A>["bias"],
-  onHost: boolean,
-  values: Float32Array,
-): LinearNode<A>["bias"] {
-  if (old instanceof Float32Array || (old === null && onHost)) return values;
-  if (old === null) return device.upload(values);
-  if (isTensor(old as object)) {
-    const like = old as Tensor<A>;
-    return tensorLike(like, device.upload(values, like.dtype));
-  }
-  return device.upload(values, device.describe(old as A).dtype);
-}

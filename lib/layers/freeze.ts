@@ -1,13 +1,8 @@
-/**
- * Layers that training leaves as they are, in part or altogether: one, or all of a model.
- *
- * @module
- */
+/** Layers that training leaves as they are, in part or altogether: one, or all of a model. */
 
 import { checkLayer, lazyError } from "./check_layer.ts";
 import type { BatchNormLayer } from "./layer.ts";
-import { type AnyLayer, checkChoice, type LayerChoice } from "./replace.ts";
-import { layersOf, replaceNodes } from "./replace.ts";
+import { checkChoice, type LayerChoice, replaceLayers } from "./replace.ts";
 
 /** Options of {@linkcode freeze}. */
 export interface FreezeOptions extends LayerChoice {
@@ -43,8 +38,9 @@ export interface FreezeOptions extends LayerChoice {
  */
 export function freeze<T>(model: T, options: FreezeOptions = {}): T {
   const action = "freeze the layer";
-  return replaced(model, options, action, (layer, path) => {
-    const here = path === "" ? action : `${action} at ${path}`;
+  const choice = checkChoice(options, action, ["affine"]);
+  return replaceLayers(model, choice, action, (layer, path, place) => {
+    const here = path === "" ? action : place;
     if (layer.state === null) throw lazyError(layer, here);
     const frozen = options.affine || layer.frozen === "all" ? "all" : "statistics";
     if (layer.frozen === frozen) return layer;
@@ -74,20 +70,11 @@ export function freeze<T>(model: T, options: FreezeOptions = {}): T {
  * ```
  */
 export function unfreeze<T>(model: T, options: LayerChoice = {}): T {
-  return replaced(model, options, "unfreeze the layer", (layer) => {
+  const action = "unfreeze the layer";
+  const choice = checkChoice(options, action, ["affine"]);
+  return replaceLayers(model, choice, action, (layer) => {
     if (layer.frozen === undefined) return layer;
     const { frozen: _, ...learning } = layer;
     return Object.freeze(learning);
   });
-}
-
-function replaced<T>(
-  model: T,
-  options: LayerChoice,
-  action: string,
-  replace: (layer: AnyLayer<unknown>, path: string) => AnyLayer<unknown>,
-): T {
-  const { only } = checkChoice(options, action, ["affine"]);
-  const layers = layersOf(model, action, options);
-  return replaceNodes(model, layers, only, action, replace);
 }

@@ -4,8 +4,6 @@
  * A lazy layer's weight begins as 1: with a generator in it, it would be no data, could not travel, and would begin
  * differently on ranks that share the generator. `frozen` and `activation` are fields beside the three that every layer
  * has: what a conversion must not lose.
- *
- * @module
  */
 
 import { checkOptions } from "../check_effects.ts";
@@ -143,7 +141,9 @@ export function materializeLayer<A, L extends BatchNormLayer<A> | LazyBatchNormL
 ): MaterializedLayer<A, L> {
   const action = "give the layer its state";
   checkLayer<A>(layer, action);
-  if (isLazy<A>(layer)) return withState(layer, initBatchNorm(device, numFeatures, layer.lazy));
+  if (layer.state === null) {
+    return withState(layer, initBatchNorm(device, numFeatures, layer.lazy));
+  }
   if (layer.state.numFeatures !== numFeatures) {
     throw new RangeError(
       `Cannot ${action} as it must have none, or one of as many channels: ` +
@@ -151,13 +151,6 @@ export function materializeLayer<A, L extends BatchNormLayer<A> | LazyBatchNormL
     );
   }
   return withState(layer, layer.state);
-}
-
-/** Tells whether a checked layer has no state yet. */
-export function isLazy<A>(
-  layer: BatchNormLayer<A> | LazyBatchNormLayer,
-): layer is LazyBatchNormLayer {
-  return layer.state === null;
 }
 
 /** Replaces a layer's state. */
@@ -169,6 +162,6 @@ export function withState<A, L extends BatchNormLayer<A> | LazyBatchNormLayer>(
   type Result = MaterializedLayer<A, L>;
   if (layer.state === state) return layer as Result;
   const { lazy, ...rest }: LayerSettings & { readonly lazy?: unknown } = layer;
-  const own = isLazy<A>(layer) || lazy === undefined ? rest : { ...rest, lazy };
+  const own = layer.state === null || lazy === undefined ? rest : { ...rest, lazy };
   return Object.freeze({ ...own, state }) as unknown as Result;
 }

@@ -1,13 +1,8 @@
-/**
- * Any change to the layers of a model, wherever they stand in it.
- *
- * @module
- */
+/** Any change to the layers of a model, wherever they stand in it. */
 
 import { checkLayer, lazyError } from "./check_layer.ts";
 import type { BatchNormLayer } from "./layer.ts";
-import { called } from "../tree.ts";
-import { checkChoice, type LayerChoice, layersOf, replaceNodes } from "./replace.ts";
+import { checkChoice, type LayerChoice, replaceLayers } from "./replace.ts";
 
 /**
  * Replaces every layer of a model by what a function makes of it: other settings, other parameters, another state.
@@ -41,10 +36,7 @@ export function mapLayers<T, A>(
   options: LayerChoice = {},
 ): T {
   const action = "map the layers";
-  const { only } = checkChoice(options, action);
-  const layers = layersOf<A>(model, action, options);
-  return replaceNodes(model, layers, only, action, (layer, path) => {
-    const here = `${action} at ${called(path)}`;
+  return replaceLayers<T, A>(model, checkChoice(options, action), action, (layer, path, here) => {
     if (layer.state === null) throw lazyError(layer, here);
     const result = replace(layer, path);
     if (result === layer) return layer;

@@ -1,13 +1,8 @@
-/**
- * The layers of a model, found and replaced: what every function over a whole model shares.
- *
- * @module
- */
+/** The layers of a model, found and replaced: what every function over a whole model shares. */
 
 import { checkOptions } from "../check_effects.ts";
-import { shown } from "../words.ts";
-import { checkLayer, claimsLayer } from "./check_layer.ts";
-import type { BatchNormLayer, LazyBatchNormLayer } from "./layer.ts";
+import { wrongKind } from "../words.ts";
+import { type AnyLayer, checkLayer, claimsLayer } from "./check_layer.ts";
 import { called, checkFound, checkRecord, type Nodes, nodesOf, withNodes } from "../tree.ts";
 
 /** Which layers of a model are meant. */
@@ -21,19 +16,13 @@ export interface LayerChoice {
   readonly allowNone?: boolean;
 }
 
-/** Any layer of a model. */
-export type AnyLayer<A> = BatchNormLayer<A> | LazyBatchNormLayer;
-
-/**
- * Finds the layers of a model and checks each as far as can be told without its device. A cycle, a node with the `kind` of a
- * layer that is none, and a model without any layer (unless there may be none) are errors.
- */
+/** Finds the layers of a model and checks each, as far as can be told without its device. */
 export function layersOf<A>(
   model: unknown,
   action: string,
   { allowNone = false }: Pick<LayerChoice, "allowNone"> = {},
 ): Nodes<AnyLayer<A>> {
-  const layers = nodesOf(model, isLayer<A>, action);
+  const layers = nodesOf(model, claimsLayer<A>, action);
   if (!allowNone) checkFound(layers.size, model, action, "a layer as of initLayer");
   for (const [layer, [path]] of layers) {
     const here = `${action} at ${called(path)}`;
@@ -41,11 +30,6 @@ export function layersOf<A>(
     checkLayer(layer, here);
   }
   return layers;
-}
-
-/** Whether a node says that it is a layer; whether it is a sound one is another question. */
-export function isLayer<A>(value: object): value is AnyLayer<A> {
-  return claimsLayer(value);
 }
 
 /** Replaces the nodes of a model that are meant. */
@@ -76,16 +60,33 @@ export function replaceNodes<T, N extends object>(
   return withNodes(model, replacements, action);
 }
 
+type Chosen = Required<Pick<LayerChoice, "only">>;
+
 /** Checks a choice of layers, which takes all where none was made; `others` are the options beside it. */
-export function checkChoice(
-  options: LayerChoice,
+export function checkChoice<O extends LayerChoice>(
+  options: O,
   action: string,
   others: readonly string[] = [],
-): LayerChoice & Required<Pick<LayerChoice, "only">> {
+): O & Chosen {
   checkOptions(options, [...others, "only", "allowNone"], action);
-  const { only = () => true, allowNone } = options;
-  if (typeof only === "function") return { only, allowNone };
-  throw new TypeError(
-    `Cannot ${action} as only must be a function of a path: current value is ${shown(only)}`,
+  const { only = () => true } = options;
+  if (typeof only === "function") return { ...options, only };
+  throw wrongKind(action, "only must be a function of a path", only);
+}
+
+/** Replaces the layers of a model that are meant, by what is made of each, its path, and the words for where it is. */
+export function replaceLayers<T, A = unknown>(
+  model: T,
+  choice: LayerChoice & Chosen,
+  action: string,
+  replace: (layer: AnyLayer<A>, path: string, here: string) => AnyLayer<A>,
+): T {
+  const layers = layersOf<A>(model, action, choice);
+  return replaceNodes(
+    model,
+    layers,
+    choice.only,
+    action,
+    (layer, path) => replace(layer, path, `${action} at ${called(path)}`),
   );
 }

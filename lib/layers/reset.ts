@@ -1,18 +1,13 @@
-/**
- * Running statistics that begin anew.
- *
- * @module
- */
+/** Running statistics that begin anew. */
 
 import { checkState, claimsState } from "../check_state.ts";
 import type { Device } from "../device.ts";
 import { batch, region } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
-import { checkLayer } from "./check_layer.ts";
-import { isLazy, withState } from "./layer.ts";
+import { type AnyLayer, checkLayer, claimsLayer } from "./check_layer.ts";
+import { withState } from "./layer.ts";
 import { called, checkFound, checkRecord, nodesOf } from "../tree.ts";
-import { type AnyLayer, checkChoice, isLayer, type LayerChoice } from "./replace.ts";
-import { replaceNodes } from "./replace.ts";
+import { checkChoice, type LayerChoice, replaceNodes } from "./replace.ts";
 
 /** Options of {@linkcode resetRunningStats}. */
 export interface ResetOptions extends LayerChoice {
@@ -55,8 +50,7 @@ export function resetRunningStats<A, T>(
   options: ResetOptions = {},
 ): T {
   const action = "reset the running statistics";
-  const { only, allowNone } = checkChoice(options, action, ["momentum"]);
-  const { momentum } = options;
+  const { only, allowNone, momentum } = checkChoice(options, action, ["momentum"]);
   const nodes = nodesOf(model, isNode<A>, action);
   if (!allowNone) {
     checkFound(nodes.size, model, action, "a state as of initBatchNorm, a layer as of initLayer");
@@ -78,9 +72,10 @@ export function resetRunningStats<A, T>(
       };
       return replaceNodes<T, Node<A>>(model, nodes, only, action, (node, path) => {
         const here = `${action} at ${called(path)}`;
-        if (!isLayer<A>(node)) return reset(node, here);
+        if (!claimsLayer<A>(node)) return reset(node, here);
         checkLayer(node, here);
-        return isLazy(node) ? node : withState<A, typeof node>(node, reset(node.state, here));
+        if (node.state === null) return node;
+        return withState<A, typeof node>(node, reset(node.state, here));
       });
     }));
 }
@@ -88,5 +83,5 @@ export function resetRunningStats<A, T>(
 type Node<A> = AnyLayer<A> | BatchNormState<A>;
 
 function isNode<A>(value: object): value is Node<A> {
-  return isLayer<A>(value) || claimsState<A>(value);
+  return claimsLayer<A>(value) || claimsState<A>(value);
 }

@@ -1,18 +1,14 @@
-/**
- * Training backward: gradients of a batch that was normalized with its own statistics, or with those of the group.
- *
- * @module
- */
+/** Training backward: gradients of a batch that was normalized with its own statistics, or with those of the group. */
 
-import { checkDevice, groupIn } from "../check_effects.ts";
+import { checkDevice } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
-import type { Device, GradientsPass, GradientSums } from "../device.ts";
+import type { Device, GradientsPass } from "../device.ts";
 import { batch } from "../ownership.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
 import { sumsWire } from "../wire.ts";
 import { type BackwardCall, checkDonated, checkSaved } from "./check_saved.ts";
 import type { GroupSaved, LocalSaved, Saved } from "./normalize.ts";
-import { overBlockingGroup, overGroup, type Steps } from "./steps.ts";
+import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
 
 /** Options of a backward pass. */
 export interface BackwardOptions {
@@ -57,13 +53,7 @@ const ACTION = "compute the gradients";
  *
  * @example
  * ```ts
- * import {
- *   batchNormBackward,
- *   batchNormForward,
- *   initBatchNorm,
- *   referenceDevice,
- *   tensor,
- * } from "@syncbn/syncbn";
+ * import { batchNormBackward, batchNormForward, initBatchNorm, referenceDevice, tensor } from "@syncbn/syncbn";
  * import assert from "node:assert/strict";
  *
  * const device = referenceDevice();
@@ -133,8 +123,7 @@ export async function syncBatchNormBackward<A>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: SyncBackwardOptions = {},
 ): Promise<Backward<A>> {
-  const { calls, label } = oneCall(saved, gradOutput, options);
-  const [backward] = await backwardOverGroup(calls, effects, { label, signal: options?.signal });
+  const [backward] = await overGroup(effects, options, oneBackward(saved, gradOutput, options));
   return backward;
 }
 
@@ -156,80 +145,53 @@ export function syncBatchNormBackwardBlocking<A>(
   effects: { readonly device: Device<A>; readonly group: BlockingGroup },
   options: BackwardOptions = {},
 ): Backward<A> {
-  const { worldSize } = groupIn(effects, {}, ACTION, "allReduceBlocking");
-  const { calls, label } = oneCall(saved, gradOutput, options);
-  if (worldSize === 1) return groupOfOne(calls, effects)[0];
-  const crossing = { effects, action: ACTION, options: { label } };
-  const { device } = effects;
-  const results = overBlockingGroup(
-    crossing,
-    (scope) => backwardSteps(calls, device, scope, worldSize),
-  );
-  return results[0];
+  return overBlockingGroup(effects, oneBackward(saved, gradOutput, options))[0];
 }
 
-function oneCall<A>(saved: GroupSaved<A>, gradOutput: Tensor<A>, options: BackwardOptions) {
+function oneBackward<A>(saved: GroupSaved<A>, gradOutput: Tensor<A>, options: BackwardOptions) {
   const { shape, dtype } = saved?.input ?? {};
   const label = `syncBatchNormBackward C=${shape?.[1]} ${dtype}`;
-  return { calls: [{ saved, gradOutput, options, action: ACTION }], label };
+  return backwards([{ saved, gradOutput, options, action: ACTION }], label);
 }
 
-/**
- * Does the work of {@linkcode syncBatchNormBackward} for batch norms that are ready together: one readback, one collective.
- * The options say what the ranks compare, and have a signal to give up.
- */
-export async function backwardOverGroup<A>(
+/** {@linkcode syncBatchNormBackward} of batch norms that are ready together; the label is what the ranks compare. */
+export function backwards<A>(
   calls: readonly BackwardCall<A>[],
-  effects: { readonly device: Device<A>; readonly group: ReduceGroup },
-  options: CollectiveOptions,
-): Promise<readonly Backward<A>[]> {
-  const { worldSize } = groupIn(effects, options, ACTION);
-  if (worldSize === 1) return groupOfOne(calls, effects);
-  const { device } = effects;
-  const steps = (scope: Device<A>) => backwardSteps(calls, device, scope, worldSize);
-  return await overGroup({ effects, action: ACTION, options }, steps);
-}
-
-function groupOfOne<A>(
-  calls: readonly BackwardCall<A>[],
-  effects: { readonly device: Device<A> },
-): readonly Backward<A>[] {
-  const { device } = checkDevice(effects, ACTION);
-  for (const call of calls) checkSaved(call, "group", device, 1);
-  checkDonated(calls);
-  return backwardsAlone(calls, device);
-}
-
-function* backwardSteps<A>(
-  calls: readonly BackwardCall<A>[],
-  device: Device<A>,
-  scope: Device<A>,
-  worldSize: number,
-): Steps<A, readonly Backward<A>[]> {
-  let summed: readonly (BackwardCall<A> & { readonly local: A })[] = [];
-  const totals = yield {
+  label: string,
+): Crossing<A, readonly Backward<A>[]> {
+  const check = (device: Device<A>, worldSize: number): void => {
+    for (const call of calls) checkSaved(call, "group", device, worldSize);
+    checkDonated(calls);
+  };
+  return {
+    action: ACTION,
+    label,
     format: sumsWire,
     channels: calls.map(({ saved }) => saved?.input?.shape?.[1]),
-    launch: (read) => {
-      for (const call of calls) checkSaved(call, "group", device, worldSize);
-      checkDonated(calls);
+    alone: (device) => {
+      check(device, 1);
+      return backwardsAlone(calls, device);
+    },
+    launch: (scope, worldSize, read) => {
+      check(scope, worldSize);
       const snapshots = calls.map(snapshot);
-      return batch(scope, (d) => {
-        summed = snapshots.map((call) => ({ ...call, local: d.gradientSums(passOf(call)) }));
-        return summed.map(({ local }) => read(d, local));
+      const { locals, wires } = batch(scope, (d) => {
+        const locals = snapshots.map((call) => d.gradientSums(passOf(call)));
+        return { locals, wires: locals.map((local) => read(d, local)) };
       });
+      const conclude = (totals: readonly Float64Array[]) => {
+        const results = batch(scope, (d) =>
+          snapshots.map((call, i) => {
+            const sums = { local: locals[i], total: d.fromWire(sumsWire, totals[i]) };
+            return gradientsOf(d, { ...passOf(call), sums });
+          }));
+        // At once: another call that has waited with this one must not read what may be overwritten.
+        scope.free(...donatedOf(snapshots));
+        return results;
+      };
+      return { wires, conclude };
     },
   };
-  const results = batch(
-    scope,
-    (d) =>
-      summed.map(({ local, ...call }, i) =>
-        gradients(d, call, { local, total: d.fromWire(sumsWire, totals[i]) })
-      ),
-  );
-  // At once: another call that has waited with this one must not read what may be overwritten.
-  device.free(...donatedOf(summed));
-  return results;
 }
 
 /** Nobody may change what was checked while the collective is under way. */
@@ -258,7 +220,7 @@ function backwardsAlone<A>(
     calls.map((call) => {
       const local = d.gradientSums(passOf(call));
       scratch.push(local);
-      return gradients(d, call, { local, total: local });
+      return gradientsOf(d, { ...passOf(call), sums: { local, total: local } });
     }));
   device.free(...scratch);
   return results;
@@ -278,14 +240,6 @@ function passOf<A>(
     residualFormat: residualFormat ?? undefined,
     overwrite: options.donate === true,
   };
-}
-
-function gradients<A>(
-  device: Device<A>,
-  call: BackwardCall<A, Saved<A>>,
-  sums: GradientSums<A>,
-): Backward<A> {
-  return gradientsOf(device, { ...passOf(call), sums });
 }
 
 /** Runs the pass that ends the way back, and gives its arrays the meaning of tensors. */

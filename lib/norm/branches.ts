@@ -6,18 +6,17 @@
  *
  * They fail together: one label names them all, and what is wrong with one is the failure of the call. Their wires lie
  * side by side, so that engines learn nothing new.
- *
- * @module
  */
 
 import type { CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import type { BatchNormState } from "../state.ts";
 import type { Tensor } from "../tensor.ts";
-import { shown } from "../words.ts";
-import { type Backward, type BackwardOptions, backwardOverGroup } from "./backward.ts";
-import { type ForwardOptions, forwardOverGroup, type GroupForward } from "./forward.ts";
+import { wrongKind } from "../words.ts";
+import { type Backward, type BackwardOptions, backwards } from "./backward.ts";
+import { type ForwardOptions, forwards, type GroupForward } from "./forward.ts";
 import type { GroupSaved } from "./normalize.ts";
+import { overGroup } from "./steps.ts";
 
 /** What {@linkcode syncBatchNormForward} takes, for one of several branches. */
 export interface ForwardBranch<A> {
@@ -90,7 +89,7 @@ export async function syncBatchNormForwardAll<A>(
     action: `normalize the batch of branch ${i}`,
   }));
   const label = `syncBatchNormForwardAll ${namesOf(calls.map(({ input }) => input))}`;
-  return Object.freeze(await forwardOverGroup(calls, effects, { label, signal: options?.signal }));
+  return Object.freeze(await overGroup(effects, options, forwards(calls, label)));
 }
 
 /**
@@ -140,7 +139,7 @@ export async function syncBatchNormBackwardAll<A>(
     action: `compute the gradients of branch ${i}`,
   }));
   const label = `syncBatchNormBackwardAll ${namesOf(calls.map(({ saved }) => saved?.input))}`;
-  return Object.freeze(await backwardOverGroup(calls, effects, { label, signal: options?.signal }));
+  return Object.freeze(await overGroup(effects, options, backwards(calls, label)));
 }
 
 /** The branches; one for what are none, which fails in its turn, so that all ranks hear of it. */
@@ -150,11 +149,7 @@ function listOf<B>(branches: readonly B[]): readonly (B | undefined)[] {
 
 function checkBranches(branches: unknown, action: string, fields: string): void {
   if (Array.isArray(branches)) return;
-  throw new TypeError(
-    `Cannot ${action} as branches must be an array of { ${fields} }: current value is ${
-      shown(branches)
-    }`,
-  );
+  throw wrongKind(action, `branches must be an array of { ${fields} }`, branches);
 }
 
 /** What the ranks compare: channels and dtype of every branch. */

@@ -1,16 +1,15 @@
-/**
- * What a batch norm is checked for before anything is launched.
- *
- * @module
- */
+/** What a batch norm is checked for before anything is launched. */
 
 import { checkState } from "../check_state.ts";
+import { checkOneOf, SWITCH } from "../check_value.ts";
 import type { Device, PassOption } from "../device.ts";
 import { DeviceError } from "../errors.ts";
 import { checkOptions } from "../check_effects.ts";
 import type { BatchNormState } from "../state.ts";
 import { checkTensor, describe, type Describing, type Tensor } from "../tensor.ts";
-import { shown } from "../words.ts";
+import { listed, shown, wrongPair } from "../words.ts";
+
+const ACTIVATIONS: readonly unknown[] = ["relu", undefined];
 
 /** Checks what every function that normalizes is given. */
 export function checkCall<A>(
@@ -33,12 +32,7 @@ export function checkCall<A>(
         `a shape is logical (N, C, ...spatial) in both formats, not the memory order`,
     );
   }
-  if (activation !== undefined && activation !== "relu") {
-    throw new TypeError(
-      `Cannot ${action} as activation must be "relu" or left out: ` +
-        `current value is ${shown(activation)}`,
-    );
-  }
+  checkOneOf(activation, ACTIVATIONS, "activation", action);
   if (activation !== undefined) checkPass(device, "activation", action);
   if (residual === undefined) return;
   checkPass(device, "residual", action);
@@ -66,25 +60,17 @@ export function checkAlike<A>(
   checkTensor(device, tensor, action, name);
   const { shape, dtype } = input;
   if (tensor.shape.length !== shape.length || tensor.shape.some((d, i) => d !== shape[i])) {
-    throw new TypeError(
-      `Cannot ${action} as the ${name}'s shape must be the input's: ` +
-        `current values are (${tensor.shape.join(", ")}) and (${shape.join(", ")})`,
-    );
+    const wanted = `the ${name}'s shape must be the input's`;
+    throw wrongPair(action, wanted, listed(tensor.shape), listed(shape));
   }
-  if (tensor.dtype !== dtype) {
-    throw new TypeError(
-      `Cannot ${action} as the ${name}'s dtype must be the input's: ` +
-        `current values are ${tensor.dtype} and ${dtype}`,
-    );
-  }
+  if (tensor.dtype === dtype) return;
+  throw wrongPair(action, `the ${name}'s dtype must be the input's`, tensor.dtype, dtype);
 }
 
 /** Tells whether a caller gives an array up. */
 export function isDonated(donate: unknown, action: string): boolean {
-  if (donate === undefined || typeof donate === "boolean") return donate === true;
-  throw new TypeError(
-    `Cannot ${action} as donate must be true, false or left out: current value is ${shown(donate)}`,
-  );
+  checkOneOf(donate, SWITCH, "donate", action);
+  return donate === true;
 }
 
 /** Checks that what a caller gives up is nothing that the same call borrows. */
@@ -95,9 +81,8 @@ export function checkGivenUp<A>(
   name: string,
 ): void {
   for (const [other, value] of Object.entries(borrowed)) {
-    if (value !== given.data && (value as Tensor<A> | null | undefined)?.data !== given.data) {
-      continue;
-    }
+    const data = (value as Tensor<A> | null | undefined)?.data;
+    if (value !== given.data && data !== given.data) continue;
     throw new TypeError(
       `Cannot ${action} as a donated ${name} must be nothing else that the call needs: ` +
         `current array is that of the ${other} too`,

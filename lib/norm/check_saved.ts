@@ -1,13 +1,12 @@
 /**
  * What backward is checked for: everything that it is given back of forward may have been freed since, or come from elsewhere.
- *
- * @module
  */
 
 import { checkOptions } from "../check_effects.ts";
 import { checkEps } from "../check_state.ts";
+import { checkOneOf } from "../check_value.ts";
 import type { Device } from "../device.ts";
-import { checkTensor, type Format, type Tensor } from "../tensor.ts";
+import { checkTensor, FORMATS, type Tensor } from "../tensor.ts";
 import { shown } from "../words.ts";
 import { checkAlike, checkGivenUp, checkVector, isDonated } from "./check_call.ts";
 import type { GroupSaved, Saved } from "./normalize.ts";
@@ -17,18 +16,15 @@ import { checkMoments } from "./statistics.ts";
 export interface BackwardCall<A, S extends Saved<A> = GroupSaved<A>> {
   /** What else has to hold, found out in the turn of the call: what it throws is this rank's failure on every rank. */
   readonly check?: () => void;
-  /** What forward returned on this rank. */
   readonly saved: S;
-  /** Gradient of forward's output on this rank. */
   readonly gradOutput: Tensor<A>;
   /** Whether it is given up: what the caller said, which is checked. */
   readonly options: { readonly donate?: boolean };
-  /** What is about to be done, for messages. */
   readonly action: string;
 }
 
 const OPTIONS = ["donate", "signal"];
-const FORMATS: readonly (Format | null)[] = ["channelsFirst", "channelsLast", null];
+const SAVED_FORMATS: readonly unknown[] = [...FORMATS, null];
 
 /** Checks everything that backward is given: it may have been freed since forward, or come from elsewhere. */
 export function checkSaved<A>(
@@ -46,13 +42,11 @@ export function checkSaved<A>(
     const [here, there] = kind === "local"
       ? ["batchNormBackward", "batchNormForward"]
       : ["syncBatchNormBackward", "syncBatchNormForward"];
+    const whole = (saved as { saved?: unknown } | undefined)?.saved;
+    const advice = whole ? "; give it the field saved of forward's result" : "";
     throw new TypeError(
       `Cannot ${action} as ${here} takes what ${there} saved: ` +
-        `current kind is ${shown(saved?.kind)}${
-          (saved as { saved?: unknown } | undefined)?.saved
-            ? "; give it the field saved of forward's result"
-            : ""
-        }`,
+        `current kind is ${shown(saved?.kind)}${advice}`,
     );
   }
   if (saved.worldSize !== worldSize) {
@@ -69,12 +63,7 @@ export function checkSaved<A>(
   if (bias !== null) checkVector(device, bias, channels, action, "the saved bias");
   checkMoments(device, moments, action, "the saved moments", channels);
   checkEps(eps, action);
-  if (!FORMATS.includes(residualFormat)) {
-    throw new TypeError(
-      `Cannot ${action} as the saved residualFormat must be "channelsFirst", "channelsLast" or null: ` +
-        `current value is ${shown(residualFormat)}`,
-    );
-  }
+  checkOneOf(residualFormat, SAVED_FORMATS, "the saved residualFormat", action);
   checkAlike(device, gradOutput, input, action, "gradOutput");
 }
 

@@ -4,17 +4,16 @@
  * All that one direction launches is one batch: one submit on a GPU. The label of a collective names function, channels
  * and dtype. Ranks that differ in eps, momentum or `updateRunningStats` are not caught by it: their statistics still
  * agree, their states do not.
- *
- * @module
  */
 
-import { checkDevice, groupIn } from "../check_effects.ts";
+import { checkDevice } from "../check_effects.ts";
+import { checkOneOf, SWITCH } from "../check_value.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { checkCount } from "../moments.ts";
 import { batch } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
-import { extents, type Tensor, tensorLike } from "../tensor.ts";
+import { type Tensor, tensorLike, valuesPerChannel } from "../tensor.ts";
 import { countOf, momentsWire } from "../wire.ts";
 import { shown } from "../words.ts";
 import { checkCall, checkKept } from "./check_call.ts";
@@ -34,7 +33,7 @@ import {
   type Moments,
   momentsOf,
 } from "./statistics.ts";
-import { overBlockingGroup, overGroup, type Steps } from "./steps.ts";
+import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
 
 /** Options of a training forward pass. */
 export interface ForwardOptions<A> extends NormalizeOptions<A> {
@@ -102,7 +101,7 @@ export function batchNormForward<A>(
 ): LocalForward<A> {
   const { device } = checkDevice(effects, ACTION);
   checkForward(device, state, input, options, ACTION);
-  checkCount(valuesOf(input), ACTION);
+  checkCount(valuesPerChannel(input), ACTION);
   return batch(device, (d) => composed(d, state, input, momentsOf(d, input), options));
 }
 
@@ -125,14 +124,7 @@ export function batchNormForward<A>(
  *
  * @example Two replicas with one value each, which ordinary batch norm could not normalize at all
  * ```ts
- * import {
- *   initBatchNorm,
- *   referenceDevice,
- *   runRanks,
- *   syncBatchNormForward,
- *   tensor,
- *   toArray,
- * } from "@syncbn/syncbn";
+ * import { initBatchNorm, referenceDevice, runRanks, syncBatchNormForward, tensor, toArray } from "@syncbn/syncbn";
  * import assert from "node:assert/strict";
  *
  * const device = referenceDevice();
@@ -151,8 +143,7 @@ export async function syncBatchNormForward<A>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: SyncForwardOptions<A> = {},
 ): Promise<GroupForward<A>> {
-  const { calls, label } = oneCall(state, input, options);
-  const [forward] = await forwardOverGroup(calls, effects, { label, signal: options?.signal });
+  const [forward] = await overGroup(effects, options, oneForward(state, input, options));
   return forward;
 }
 
@@ -174,88 +165,59 @@ export function syncBatchNormForwardBlocking<A>(
   effects: { readonly device: Device<A>; readonly group: BlockingGroup },
   options: ForwardOptions<A> = {},
 ): GroupForward<A> {
-  const { worldSize } = groupIn(effects, {}, ACTION, "allReduceBlocking");
-  const { calls, label } = oneCall(state, input, options);
-  const [forward] = worldSize === 1
-    ? forwardsAlone(calls, effects)
-    : overBlockingGroup({ effects, action: ACTION, options: { label } }, (scope) =>
-      forwardSteps(calls, scope, worldSize));
-  return forward;
+  return overBlockingGroup(effects, oneForward(state, input, options))[0];
 }
 
-function oneCall<A>(state: BatchNormState<A>, input: Tensor<A>, options: ForwardOptions<A>) {
+function oneForward<A>(state: BatchNormState<A>, input: Tensor<A>, options: ForwardOptions<A>) {
   const label = `syncBatchNormForward C=${shown(state?.numFeatures)} ${input?.dtype}`;
-  return { calls: [{ stateOf: () => state, input, options, action: ACTION }], label };
+  return forwards([{ stateOf: () => state, input, options, action: ACTION }], label);
 }
 
 /** One batch norm of a forward pass over a group. */
 export interface ForwardCall<A> {
-  /**
-   * Finds or makes the state, on the handle that it is given, in the turn of the call: what it throws is this rank's failure
-   * on every rank.
-   */
+  /** Finds or makes the state on a handle, in the turn of the call: what it throws is this rank's failure on every rank. */
   readonly stateOf: (device: Device<A>) => BatchNormState<A>;
-  /** This rank's part of the batch. */
   readonly input: Tensor<A>;
-  /** Activation, residual, whether running statistics are updated. */
   readonly options: ForwardOptions<A>;
-  /** What is about to be done, for messages. */
   readonly action: string;
 }
 
-/**
- * Does the work of {@linkcode syncBatchNormForward} for batch norms that are ready together: one readback, one collective.
- * The options say what the ranks compare, and have a signal to give up.
- */
-export async function forwardOverGroup<A>(
+/** {@linkcode syncBatchNormForward} of batch norms that are ready together; the label is what the ranks compare. */
+export function forwards<A>(
   calls: readonly ForwardCall<A>[],
-  effects: { readonly device: Device<A>; readonly group: ReduceGroup },
-  options: CollectiveOptions,
-): Promise<readonly GroupForward<A>[]> {
-  const { worldSize } = groupIn(effects, options, ACTION);
-  if (worldSize === 1) return forwardsAlone(calls, effects);
-  const steps = (scope: Device<A>) => forwardSteps(calls, scope, worldSize);
-  return await overGroup({ effects, action: ACTION, options }, steps);
-}
-
-/** In a world of one nobody has to be told anything. */
-function forwardsAlone<A>(
-  calls: readonly ForwardCall<A>[],
-  effects: { readonly device: Device<A> },
-): readonly GroupForward<A>[] {
-  return batch(
-    checkDevice(effects, ACTION).device,
-    (d) =>
-      calls.map(({ stateOf, input, options, action }) => {
-        const state = stateOf(d);
-        checkForward(d, state, input, options, action);
-        checkCount(valuesOf(input), action);
-        return composed(d, state, input, alone(momentsOf(d, input)), options);
-      }),
-  );
-}
-
-function* forwardSteps<A>(
-  calls: readonly ForwardCall<A>[],
-  scope: Device<A>,
-  worldSize: number,
-): Steps<A, readonly GroupForward<A>[]> {
-  let checked: readonly Checked<A>[] = [];
-  const totals = yield {
+  label: string,
+): Crossing<A, readonly GroupForward<A>[]> {
+  return {
+    action: ACTION,
+    label,
     format: momentsWire,
     channels: calls.map(({ input }) => input?.shape?.[1]),
-    launch: (read) => {
-      checked = calls.map((call) => checkedCall(scope, call));
-      return batch(scope, (d) => checked.map(({ input }) => read(d, d.moments({ input }))));
+    alone: (device) =>
+      batch(device, (d) =>
+        calls.map(({ stateOf, input, options, action }) => {
+          const state = stateOf(d);
+          checkForward(d, state, input, options, action);
+          checkCount(valuesPerChannel(input), action);
+          return composed(d, state, input, alone(momentsOf(d, input)), options);
+        })),
+    launch: (scope, worldSize, read) => {
+      const checked = calls.map((call) => checkedCall(scope, call));
+      const wires = batch(scope, (d) => checked.map(({ input }) => read(d, d.moments({ input }))));
+      const conclude = (totals: readonly Float64Array[]) => {
+        totals.forEach((total, i) => checkCount(countOf(total), calls[i].action));
+        return batch(
+          scope,
+          (d) =>
+            checked.map(({ state, before, input, options }, i): GroupForward<A> => {
+              const moments = groupMoments(d, totals[i], input.shape[1], worldSize);
+              const forward = composed<A, GroupForward<A>>(d, before, input, moments, options);
+              return forward.state === before ? Object.freeze({ ...forward, state }) : forward;
+            }),
+        );
+      };
+      return { wires, conclude };
     },
   };
-  totals.forEach((total, i) => checkCount(countOf(total), calls[i].action));
-  return batch(scope, (d) =>
-    checked.map(({ state, before, input, options }, i) => {
-      const moments = groupMoments(d, totals[i], input.shape[1], worldSize);
-      const forward = composed(d, before, input, moments, options);
-      return forward.state === before ? Object.freeze({ ...forward, state }) : forward;
-    }));
 }
 
 /** A call that is checked, as it was then. */
@@ -292,45 +254,18 @@ function checkForward<A>(
 ): void {
   checkCall(device, state, input, options, OPTIONS, action);
   checkKept(options, action);
-  const { updateRunningStats: updates } = options;
-  if (updates === undefined || typeof updates === "boolean") return;
-  throw new TypeError(
-    `Cannot ${action} as updateRunningStats must be true, false or left out: current value is ${
-      shown(updates)
-    }`,
-  );
-}
-
-function valuesOf<A>({ shape }: Tensor<A>): number {
-  const { batch: samples, inner } = extents(shape);
-  return samples * inner;
+  checkOneOf(options.updateRunningStats, SWITCH, "updateRunningStats", action);
 }
 
 /** Forward is its two parts: normalize with the moments, and let the running statistics follow them. */
-function composed<A>(
+function composed<A, F extends LocalForward<A> | GroupForward<A>>(
   device: Device<A>,
   state: BatchNormState<A>,
   input: Tensor<A>,
-  moments: LocalMoments<A>,
+  moments: F["moments"],
   options: ForwardOptions<A>,
-): LocalForward<A>;
-function composed<A>(
-  device: Device<A>,
-  state: BatchNormState<A>,
-  input: Tensor<A>,
-  moments: GroupMoments<A>,
-  options: ForwardOptions<A>,
-): GroupForward<A>;
-function composed<A>(
-  device: Device<A>,
-  state: BatchNormState<A>,
-  input: Tensor<A>,
-  moments: LocalMoments<A> | GroupMoments<A>,
-  options: ForwardOptions<A>,
-): LocalForward<A> | GroupForward<A> {
+): F {
   const { output, saved } = normalized(device, state, input, moments, options);
   const next = options.updateRunningStats === false ? state : advance(device, state, moments);
-  return Object.freeze({ output, state: next, moments, saved }) as
-    | LocalForward<A>
-    | GroupForward<A>;
+  return Object.freeze({ output, state: next, moments, saved }) as unknown as F;
 }

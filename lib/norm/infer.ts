@@ -3,8 +3,6 @@
  *
  * An array that is donated is freed on every device, whether or not it was overwritten, so that no program depends on
  * one device. The result is a new handle all the same, so that ownership needs no special case.
- *
- * @module
  */
 
 import { checkDevice } from "../check_effects.ts";
@@ -12,7 +10,7 @@ import type { Device, Statistics } from "../device.ts";
 import { checkCount } from "../moments.ts";
 import { batch } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
-import { extents, type Tensor, tensorLike } from "../tensor.ts";
+import { type Tensor, tensorLike, valuesPerChannel } from "../tensor.ts";
 import { type Backward, type BackwardOptions, gradientsOf } from "./backward.ts";
 import { checkAlike, checkCall, checkGivenUp, isDonated } from "./check_call.ts";
 import type { NormalizeOptions } from "./normalize.ts";
@@ -150,9 +148,7 @@ function checkInfer<A>(
   action: string,
 ): void {
   checkCall(device, state, input, options, OPTIONS, action);
-  if (state.runningMean !== null) return;
-  const { batch: samples, inner } = extents(input.shape);
-  checkCount(samples * inner, action);
+  if (state.runningMean === null) checkCount(valuesPerChannel(input), action);
 }
 
 function statisticsOf<A>(

@@ -1,8 +1,4 @@
-/**
- * Forward with given moments: the combination without the reduction, and what backward needs of it.
- *
- * @module
- */
+/** Forward with given moments: the combination without the reduction, and what backward needs of it. */
 
 import { checkDevice } from "../check_effects.ts";
 import type { Device } from "../device.ts";

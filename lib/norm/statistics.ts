@@ -1,20 +1,16 @@
-/**
- * Statistics as values: the moments of a batch, of several batches, of all ranks, and what is made of them.
- *
- * @module
- */
+/** Statistics as values: the moments of a batch, of several batches, of all ranks, and what is made of them. */
 
 import { checkState } from "../check_state.ts";
-import { checkDevice, groupIn } from "../check_effects.ts";
+import { checkDevice } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { checkCount } from "../moments.ts";
 import { batch } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
-import { checkTensor, describe, extents, type Tensor } from "../tensor.ts";
+import { checkTensor, describe, type Tensor, valuesPerChannel } from "../tensor.ts";
 import { countOf, momentsWire } from "../wire.ts";
-import { shown } from "../words.ts";
-import { overBlockingGroup, overGroup, type Steps } from "./steps.ts";
+import { shown, wrongKind, wrongPair, wrongValue } from "../words.ts";
+import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
 
 /** Count, mean and sum of squared deviations of every channel, on a device. A plain record, which owns its array. */
 export interface Moments<A> {
@@ -76,9 +72,9 @@ export function batchMoments<A>(
 
 /** Moments of a batch that is checked. */
 export function momentsOf<A>(device: Device<A>, input: Tensor<A>): LocalMoments<A> {
-  const { batch: samples, channels, inner } = extents(input.shape);
   const data = device.moments({ input });
-  return Object.freeze({ kind: "local", data, shape: shapeOf(channels), count: samples * inner });
+  const count = valuesPerChannel(input);
+  return Object.freeze({ kind: "local", data, shape: shapeOf(input.shape[1]), count });
 }
 
 /** Moments of all ranks, as they come from the wire. */
@@ -143,9 +139,7 @@ export function mergeMoments<A>(
   }
   const [channels, others] = [a.shape[1], b.shape[1]];
   if (channels !== others) {
-    throw new TypeError(
-      `Cannot ${action} as their channels must be equal: current values are ${channels} and ${others}`,
-    );
+    throw wrongPair(action, "their channels must be equal", channels, others);
   }
   const data = device.merge(a.data, b.data);
   const count = a.count === null || b.count === null ? null : a.count + b.count;
@@ -180,10 +174,7 @@ export async function allReduceMoments<A>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: Pick<CollectiveOptions, "signal"> = {},
 ): Promise<GroupMoments<A>> {
-  const { worldSize } = groupIn(effects, options, REDUCE);
-  const crossing = { effects, action: REDUCE, options: { ...options, label: labelOf(moments) } };
-  if (worldSize === 1) return reduceAlone(moments, effects);
-  return await overGroup(crossing, (scope) => reduction(scope, moments, worldSize));
+  return await overGroup(effects, options, reduction(moments));
 }
 
 /**
@@ -198,48 +189,34 @@ export function allReduceMomentsBlocking<A>(
   moments: LocalMoments<A>,
   effects: { readonly device: Device<A>; readonly group: BlockingGroup },
 ): GroupMoments<A> {
-  const { worldSize } = groupIn(effects, {}, REDUCE, "allReduceBlocking");
-  if (worldSize === 1) return reduceAlone(moments, effects);
-  const crossing = { effects, action: REDUCE, options: { label: labelOf(moments) } };
-  return overBlockingGroup(crossing, (scope) => reduction(scope, moments, worldSize));
+  return overBlockingGroup(effects, reduction(moments));
 }
 
-const REDUCE = "reduce the moments";
-
-function labelOf<A>(moments: Moments<A>): string {
-  return `allReduceMoments C=${shown(moments?.shape?.[1])}`;
-}
-
-function reduceAlone<A>(
-  moments: LocalMoments<A>,
-  effects: { readonly device: Device<A> },
-): GroupMoments<A> {
-  const { device } = checkDevice(effects, REDUCE);
-  checkMoments(device, moments, REDUCE, "the moments");
-  // A copy: results never alias arguments.
-  return batch(device, (d) => {
-    const nothing = d.fromWire(momentsWire, new Float64Array(momentsWire.length(moments.shape[1])));
-    const data = d.merge(moments.data, nothing);
-    d.free(nothing);
-    return alone({ ...moments, data });
-  });
-}
-
-function* reduction<A>(
-  scope: Device<A>,
-  moments: LocalMoments<A>,
-  worldSize: number,
-): Steps<A, GroupMoments<A>> {
+function reduction<A>(moments: LocalMoments<A>): Crossing<A, GroupMoments<A>> {
+  const action = "reduce the moments";
   const channels = moments?.shape?.[1];
-  const [total] = yield {
+  return {
+    action,
+    label: `allReduceMoments C=${shown(channels)}`,
     format: momentsWire,
     channels: [channels],
-    launch: (read) => {
-      checkMoments(scope, moments, REDUCE, "the moments");
-      return [read(scope, moments.data)];
+    alone: (device) => {
+      checkMoments(device, moments, action, "the moments");
+      // A copy: results never alias arguments.
+      return batch(device, (d) => {
+        const nothing = d.fromWire(momentsWire, new Float64Array(momentsWire.length(channels)));
+        const data = d.merge(moments.data, nothing);
+        d.free(nothing);
+        return alone({ ...moments, data });
+      });
+    },
+    launch: (scope, worldSize, read) => {
+      checkMoments(scope, moments, action, "the moments");
+      const conclude = ([total]: readonly Float64Array[]) =>
+        groupMoments(scope, total, channels, worldSize);
+      return { wires: [read(scope, moments.data)], conclude };
     },
   };
-  return groupMoments(scope, total, channels, worldSize);
 }
 
 /**
@@ -308,23 +285,13 @@ export function checkMoments<A>(
 ): void {
   const { shape, count, kind } = (moments ?? {}) as Partial<LocalMoments<A> | GroupMoments<A>>;
   if ((kind !== "local" && kind !== "group") || !Array.isArray(shape)) {
-    throw new TypeError(
-      `Cannot ${action} as ${name} must be a record as of batchMoments: current value is ${
-        shown(moments)
-      }`,
-    );
+    throw wrongKind(action, `${name} must be a record as of batchMoments`, moments);
   }
   if (shape[0] !== 1 || shape[1] !== channels || !Number.isSafeInteger(channels)) {
-    throw new TypeError(
-      `Cannot ${action} as ${name} must be of shape (1, ${shown(channels)}): ` +
-        `current shape is (${shape.map(shown).join(", ")})`,
-    );
+    throw wrongKind(action, `${name} must be of shape (1, ${shown(channels)})`, shape, "shape");
   }
   if (count !== null && !(Number.isSafeInteger(count) && (count as number) >= 0)) {
-    throw new RangeError(
-      `Cannot ${action} as the count of ${name} must be an integer >= 0, or null: ` +
-        `current value is ${shown(count)}`,
-    );
+    throw wrongValue(action, `the count of ${name} must be an integer >= 0, or null`, count);
   }
   const { length } = describe(device, moments.data, action, name);
   const wanted = momentsWire.length(channels as number);

@@ -1,10 +1,6 @@
-/**
- * How a synchronised function gets across its group: written once as steps, run by awaiting or by blocking the thread.
- *
- * @module
- */
+/** How a synchronised function gets across its group: written once, run by awaiting or by blocking the thread. */
 
-import { checkDevice, checkSignal, signalIn } from "../check_effects.ts";
+import { checkDevice, checkSignal, groupIn, holdsDevice, signalIn } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { DeviceError } from "../errors.ts";
@@ -15,72 +11,61 @@ import { sideBySide, type WireFormat } from "../wire.ts";
 /** A wire that is read back, or will be. */
 type Wire = Float64Array | Promise<Float64Array>;
 
-/** What a function waits for: a reduction over the ranks of what each has launched. */
-export interface Exchange<A> {
+/** How a launch reads an array back, on the handle that made it. */
+export type Read<A> = (device: Device<A>, array: A) => Wire;
+
+/** A function over a group: a reduction over the ranks, what each does before it, and what after. */
+export interface Crossing<A, R> {
+  readonly action: string;
+  readonly label: string;
   /** What travels, and for how many channels in each of the batch norms that share the collective. */
   readonly format: WireFormat;
   readonly channels: readonly number[];
-  /** Checks, launches and reads back, on the handle it is given; what it throws is this rank's failure on every rank. */
-  readonly launch: (read: (device: Device<A>, array: A) => Wire) => readonly Wire[];
+  /** Does all of it in a world of one, where nobody has to be told anything. */
+  readonly alone: (device: Device<A>) => R;
+  /** Checks, launches and reads back in a region of its own; what it throws is this rank's failure on every rank. */
+  readonly launch: (scope: Device<A>, worldSize: number, read: Read<A>) => Launched<R>;
 }
 
-/** A function over a group: it yields what it waits for, and goes on with the totals, one of each batch norm. */
-export type Steps<A, R> = Generator<Exchange<A>, R, readonly Float64Array[]>;
-
-/** What a call over a group is told. */
-export interface Crossing<A, G> {
-  readonly effects: { readonly device: Device<A>; readonly group: G };
-  /** What the caller was about to do, for messages. */
-  readonly action: string;
-  /** What the ranks compare, and a signal to give up. */
-  readonly options: CollectiveOptions;
+interface Launched<R> {
+  readonly wires: readonly Wire[];
+  readonly conclude: (totals: readonly Float64Array[]) => R;
 }
 
-/**
- * Runs steps over a group of two ranks or more, in a region of their own. The first collective is called before the first
- * await.
- */
+/** Crosses a group by awaiting. The collective is called before the first await. */
 export async function overGroup<A, R>(
-  { effects, action, options }: Crossing<A, ReduceGroup>,
-  steps: (scope: Device<A>) => Steps<A, R>,
+  effects: { readonly device: Device<A>; readonly group: ReduceGroup },
+  options: Pick<CollectiveOptions, "signal">,
+  { action, label, alone, launch, ...travelling }: Crossing<A, R>,
 ): Promise<R> {
-  const { group } = effects;
-  const { label, signal } = options;
-  const told = { label, signal: signalIn(options) };
-  const run = async (going: Steps<A, R>): Promise<R> => {
-    let step = going.next();
-    while (!step.done) {
-      const { format, channels, launch } = step.value;
-      const wires = sideBySide(format, channels);
-      const read = (device: Device<A>, array: A): Wire => device.toWire(array);
-      const joined = async (all: readonly Wire[]) => wires.join(await Promise.all(all));
-      const { total, own } = await exchange(
-        group,
-        () => {
-          checkSignal(signal, action);
-          return { wire: joined(launch(read)) };
-        },
-        wires.combine,
-        told,
-      );
-      step = going.next(
-        checked(format, wires.split(total, action), wires.split(own, action), action),
-      );
-    }
-    return step.value;
+  const { worldSize } = groupIn(effects, options, action);
+  if (worldSize === 1) return alone(checkDevice(effects, action).device);
+  const wires = wiresOf(travelling, action);
+  const across = async (scope: Device<A>): Promise<R> => {
+    const start = () => {
+      checkSignal(options?.signal, action);
+      checkDevice(effects, action);
+      const launched = launch(scope, worldSize, (device, array) => device.toWire(array));
+      return { ...launched, wire: Promise.all(launched.wires).then(wires.join) };
+    };
+    const told = { label, signal: signalIn(options) };
+    const reduce = (own: Promise<Float64Array>) =>
+      effects.group.allReduce(own, wires.combine, told);
+    const { total, own, launched } = await exchange(start, reduce);
+    return launched.conclude(wires.totals(total, own));
   };
-  const device = deviceOf(effects, action);
-  return await (device
-    ? region(device, (scope) => run(steps(scope)))
-    : run(failing(effects, action)));
+  // The other ranks wait for one that has no device, and must hear of it.
+  return await (holdsDevice(effects) ? region(effects.device, across) : across(effects.device));
 }
 
 /** The same on a thread that may be held up, over a group that can. */
 export function overBlockingGroup<A, R>(
-  { effects, action, options: { label } }: Crossing<A, BlockingGroup>,
-  steps: (scope: Device<A>) => Steps<A, R>,
+  effects: { readonly device: Device<A>; readonly group: BlockingGroup },
+  { action, label, alone, launch, ...travelling }: Crossing<A, R>,
 ): R {
-  const { group } = effects;
+  const { worldSize } = groupIn(effects, {}, action, "allReduceBlocking");
+  if (worldSize === 1) return alone(checkDevice(effects, action).device);
+  const wires = wiresOf(travelling, action);
   const read = (device: Device<A>, array: A): Float64Array => {
     if (device.toWireNow) return device.toWireNow(array);
     throw new DeviceError(
@@ -89,58 +74,31 @@ export function overBlockingGroup<A, R>(
       "unsupported",
     );
   };
-  const run = (going: Steps<A, R>): R => {
-    let step = going.next();
-    while (!step.done) {
-      const { format, channels, launch } = step.value;
-      const wires = sideBySide(format, channels);
-      let own: Float64Array = new Float64Array();
-      const local = () => own = wires.join(launch(read) as Float64Array[]);
-      const total = group.allReduceBlocking(local, wires.combine, { label });
-      step = going.next(
-        checked(format, wires.split(total, action), wires.split(own, action), action),
-      );
-    }
-    return step.value;
-  };
-  const device = deviceOf(effects, action);
-  return device ? region(device, (scope) => run(steps(scope))) : run(failing(effects, action));
-}
-
-function checked(
-  { check }: WireFormat,
-  totals: readonly Float64Array[],
-  own: readonly Float64Array[],
-  action: string,
-): readonly Float64Array[] {
-  totals.forEach((total, i) => check(total, own[i], action));
-  return totals;
-}
-
-/** The device of a call, or null for what is none: the other ranks wait for this one, and must hear of it. */
-function deviceOf<A>(effects: { readonly device: Device<A> }, action: string): Device<A> | null {
-  try {
-    return checkDevice(effects, action).device;
-  } catch {
-    return null;
-  }
-}
-
-/** Steps of a rank that has no device. */
-function* failing<A>(effects: { readonly device: Device<A> }, action: string): Steps<A, never> {
-  const format = {
-    name: "moments",
-    length: () => 0,
-    combine: (a: Float64Array) => a,
-    check: () => {},
-  } as const;
-  yield {
-    format,
-    channels: [0],
-    launch: () => {
+  const across = (scope: Device<A>): R => {
+    let launched: Launched<R> | undefined;
+    let own: Float64Array = new Float64Array();
+    const local = (): Float64Array => {
       checkDevice(effects, action);
-      return [];
-    },
+      launched = launch(scope, worldSize, read);
+      return own = wires.join(launched.wires as Float64Array[]);
+    };
+    const total = effects.group.allReduceBlocking(local, wires.combine, { label });
+    const totals = wires.totals(total, own);
+    return launched!.conclude(totals);
   };
-  throw new TypeError(`Cannot ${action} without a device`);
+  return holdsDevice(effects) ? region(effects.device, across) : across(effects.device);
+}
+
+/** What travels, side by side, with its totals checked. */
+function wiresOf<A>(
+  { format, channels }: Pick<Crossing<A, unknown>, "format" | "channels">,
+  action: string,
+) {
+  const { join, split, combine } = sideBySide(format, channels);
+  const totals = (total: Float64Array, own: Float64Array): readonly Float64Array[] => {
+    const [all, mine] = [total, own].map((wire) => split(wire, action));
+    all.forEach((total, i) => format.check(total, mine[i], action));
+    return all;
+  };
+  return { join, combine, totals };
 }

@@ -1,8 +1,6 @@
 /**
  * The reference device: the readable specification that every other device is compared with, on the CPU of any
  * JavaScript runtime.
- *
- * @module
  */
 
 import type { Device, Statistics } from "../device.ts";
@@ -40,7 +38,8 @@ type Elements = Float32Array | Float16Array;
  */
 export function referenceDevice(): Device<ReferenceArray> {
   const store = createStore();
-  const { own, ownWire, readWire, allocate } = store;
+  const { handle: own, readWire, allocate } = store;
+  const ownWire = (format: WireFormat, wire: Float64Array<ArrayBuffer>) => own({ format, wire });
   /** Elements of a tensor, checked against its shape. */
   const values = ({ data, shape, dtype }: Input) => store.read(data, elements(shape), dtype);
   const view = (tensor: Input) => kernels.view(values(tensor), tensor.shape, tensor.format);
@@ -165,10 +164,7 @@ interface Statistic {
   readonly wire: Float64Array<ArrayBuffer>;
 }
 
-/**
- * Handles and what stands behind them: a handle that leaves the map can never be read again. Whoever reads one says what it
- * must hold, so that no loop gets an array of another kind or length.
- */
+/** Handles and what stands behind them; whoever reads one says what it must hold, so that no loop gets another length. */
 function createStore() {
   const live = new WeakMap<ReferenceArray, Elements | Statistic>();
   const freed = new WeakSet<ReferenceArray>();
@@ -179,42 +175,32 @@ function createStore() {
     live.set(array, contents);
     return array;
   };
-  const own = (values: Elements): ReferenceArray => handle(values);
-  const ownWire = (format: WireFormat, wire: Float64Array<ArrayBuffer>): ReferenceArray =>
-    handle({ format, wire });
+  const refuse = (why: string): never => {
+    throw new TypeError(`Cannot use the array as ${why}`);
+  };
   const find = (array: ReferenceArray): Elements | Statistic => {
-    const contents = live.get(array);
-    if (contents !== undefined) return contents;
-    throw new TypeError(
-      freed.has(array)
-        ? "Cannot use the array as it was already freed"
-        : "Cannot use the array as it must be one of this device: it is another device's, or none",
-    );
+    const lost = "it must be one of this device: it is another device's, or none";
+    return live.get(array) ?? refuse(freed.has(array) ? "it was already freed" : lost);
+  };
+  const checkLength = (length: number, wanted = length): void => {
+    if (length !== wanted) refuse(`it must hold ${wanted} values: current length is ${length}`);
   };
   const read = (array: ReferenceArray, length?: number, dtype?: DType): Elements => {
     const contents = find(array);
     if (!ArrayBuffer.isView(contents)) {
-      throw new TypeError(
-        `Cannot use the array as elements of a tensor or a vector: it holds ${contents.format.name}`,
-      );
+      return refuse(`elements of a tensor or a vector: it holds ${contents.format.name}`);
     }
     checkLength(contents.length, length);
-    if (dtype === undefined || dtypeOf(contents) === dtype) return contents;
-    throw new TypeError(
-      `Cannot use the array as its elements must be ${dtype}: current dtype is ${
-        dtypeOf(contents)
-      }`,
-    );
+    const own = dtypeOf(contents);
+    if (dtype === undefined || own === dtype) return contents;
+    return refuse(`its elements must be ${dtype}: current dtype is ${own}`);
   };
   const readWire = (array: ReferenceArray, format?: WireFormat, length?: number): Statistic => {
     const contents = find(array);
     const name = ArrayBuffer.isView(contents) ? null : contents.format.name;
     if (ArrayBuffer.isView(contents) || (format && name !== format.name)) {
-      throw new TypeError(
-        `Cannot use the array as ${format?.name ?? "statistics"}: it holds ${
-          name ?? "the elements of a tensor or a vector"
-        }`,
-      );
+      const held = name ?? "the elements of a tensor or a vector";
+      return refuse(`${format?.name ?? "statistics"}: it holds ${held}`);
     }
     checkLength(contents.wire.length, length);
     return contents;
@@ -243,12 +229,5 @@ function createStore() {
       freed.add(array);
     }
   };
-  return { own, ownWire, read, readWire, allocate, describe, owns, free, float16 };
-}
-
-function checkLength(length: number, wanted = length): void {
-  if (length === wanted) return;
-  throw new TypeError(
-    `Cannot use the array as it must hold ${wanted} values: current length is ${length}`,
-  );
+  return { handle, read, readWire, allocate, describe, owns, free, float16 };
 }

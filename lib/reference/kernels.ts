@@ -1,8 +1,4 @@
-/**
- * The formulas of batch normalization as plain loops with float64 arithmetic: what every other device must compute.
- *
- * @module
- */
+/** The formulas of batch normalization as plain loops with float64 arithmetic: what every other device must compute. */
 
 import { extents, type Format } from "../tensor.ts";
 
@@ -43,6 +39,25 @@ export function view(values: Values, shape: readonly number[], format: Format): 
   return { values, batch, channels, inner, sampleStride: channels * inner, ...strides };
 }
 
+/** Goes through the values of a channel, with where each lies in three views of one logical shape. */
+function eachValue(
+  c: number,
+  [x, y, z]: readonly [View, View, View],
+  visit: (atX: number, atY: number, atZ: number) => void,
+): void {
+  for (let n = 0; n < x.batch; n++) {
+    let atX = n * x.sampleStride + c * x.channelStride;
+    let atY = n * y.sampleStride + c * y.channelStride;
+    let atZ = n * z.sampleStride + c * z.channelStride;
+    for (let i = 0; i < x.inner; i++) {
+      visit(atX, atY, atZ);
+      atX += x.innerStride;
+      atY += y.innerStride;
+      atZ += z.innerStride;
+    }
+  }
+}
+
 /** 1/sqrt(variance + eps), or 0 for a constant channel without eps, so that it gives its bias and never NaN. */
 export function invstd(variance: number, eps: number): number {
   return variance + eps === 0 ? 0 : 1 / Math.sqrt(variance + eps);
@@ -57,19 +72,13 @@ export function moments(x: View): Float64Array<ArrayBuffer> {
   wire[0] = count;
   for (let c = 0; c < C; c++) {
     let total = 0;
-    for (let n = 0; n < x.batch; n++) {
-      let at = n * x.sampleStride + c * x.channelStride;
-      for (let i = 0; i < x.inner; i++, at += x.innerStride) total += x.values[at];
-    }
+    eachValue(c, [x, x, x], (at) => total += x.values[at]);
     const mean = total / count;
     let m2 = 0;
-    for (let n = 0; n < x.batch; n++) {
-      let at = n * x.sampleStride + c * x.channelStride;
-      for (let i = 0; i < x.inner; i++, at += x.innerStride) {
-        const deviation = x.values[at] - mean;
-        m2 += deviation * deviation;
-      }
-    }
+    eachValue(c, [x, x, x], (at) => {
+      const deviation = x.values[at] - mean;
+      m2 += deviation * deviation;
+    });
     wire[1 + c] = mean;
     wire[1 + C + c] = m2;
   }
@@ -94,19 +103,14 @@ export function normalize(
   relu: boolean,
   y: Values,
 ): void {
-  const added = residual ?? x;
   for (let c = 0; c < x.channels; c++) {
     const scale = invstd(variance[c], eps) * (weight ? weight[c] : 1);
     const offset = bias ? bias[c] : 0;
-    for (let n = 0; n < x.batch; n++) {
-      let at = n * x.sampleStride + c * x.channelStride;
-      let from = n * added.sampleStride + c * added.channelStride;
-      for (let i = 0; i < x.inner; i++, at += x.innerStride, from += added.innerStride) {
-        const affine = (x.values[at] - mean[c]) * scale + offset;
-        const value = residual ? affine + residual.values[from] : affine;
-        y[at] = relu && value <= 0 ? 0 : value;
-      }
-    }
+    eachValue(c, [x, residual ?? x, x], (at, from) => {
+      const affine = (x.values[at] - mean[c]) * scale + offset;
+      const value = residual ? affine + residual.values[from] : affine;
+      y[at] = relu && value <= 0 ? 0 : value;
+    });
   }
 }
 
@@ -134,25 +138,16 @@ export function gradientSums(
   output: View | null,
 ): Float64Array<ArrayBuffer> {
   const { channels: C } = x;
-  const gates = output ?? dy;
   const sums = new Float64Array(2 * C);
   for (let c = 0; c < C; c++) {
     let sumDy = 0;
     let sumDyXmu = 0;
-    for (let n = 0; n < x.batch; n++) {
-      let at = n * x.sampleStride + c * x.channelStride;
-      let from = n * dy.sampleStride + c * dy.channelStride;
-      let gate = n * gates.sampleStride + c * gates.channelStride;
-      for (let i = 0; i < x.inner; i++) {
-        const gradient = output === null || output.values[gate] > 0 ? dy.values[from] : 0;
-        sumDy += gradient;
-        // Left out rather than multiplied: x may be infinite where no gradient flows.
-        if (gradient !== 0) sumDyXmu += gradient * (x.values[at] - mean[c]);
-        at += x.innerStride;
-        from += dy.innerStride;
-        gate += gates.innerStride;
-      }
-    }
+    eachValue(c, [x, dy, output ?? dy], (at, from, gate) => {
+      const gradient = output === null || output.values[gate] > 0 ? dy.values[from] : 0;
+      sumDy += gradient;
+      // Left out rather than multiplied: x may be infinite where no gradient flows.
+      if (gradient !== 0) sumDyXmu += gradient * (x.values[at] - mean[c]);
+    });
     sums[c] = sumDy;
     sums[C + c] = sumDyXmu;
   }
@@ -173,26 +168,16 @@ export function gradInput(
   dx: Values,
 ): void {
   const { channels: C } = x;
-  const gates = output ?? dy;
   for (let c = 0; c < C; c++) {
     const s = invstd(variance[c], eps);
     const scale = s * (weight ? weight[c] : 1);
     const meanDy = total ? total[c] / count : 0;
     const slope = total ? s * s * total[C + c] / count : 0;
-    for (let n = 0; n < x.batch; n++) {
-      let at = n * x.sampleStride + c * x.channelStride;
-      let from = n * dy.sampleStride + c * dy.channelStride;
-      let gate = n * gates.sampleStride + c * gates.channelStride;
-      for (let i = 0; i < x.inner; i++) {
-        const gradient = output === null || output.values[gate] > 0 ? dy.values[from] : 0;
-        dx[at] = total
-          ? scale * (gradient - meanDy - (x.values[at] - mean[c]) * slope)
-          : scale * gradient;
-        at += x.innerStride;
-        from += dy.innerStride;
-        gate += gates.innerStride;
-      }
-    }
+    eachValue(c, [x, dy, output ?? dy], (at, from, gate) => {
+      const gradient = output === null || output.values[gate] > 0 ? dy.values[from] : 0;
+      const centered = total ? gradient - meanDy - (x.values[at] - mean[c]) * slope : gradient;
+      dx[at] = scale * centered;
+    });
   }
 }
 
@@ -212,18 +197,10 @@ export function gradParameters(
 
 /** dy where output > 0, else 0; all of dy without an output; written into a view of the wanted memory order. */
 export function gate(dy: View, output: View | null, result: View): void {
-  for (let n = 0; n < dy.batch; n++) {
-    for (let c = 0; c < dy.channels; c++) {
-      for (let i = 0; i < dy.inner; i++) {
-        const open = output === null || output.values[index(output, n, c, i)] > 0;
-        (result.values as Float32Array)[index(result, n, c, i)] = open
-          ? dy.values[index(dy, n, c, i)]
-          : 0;
-      }
-    }
+  for (let c = 0; c < dy.channels; c++) {
+    eachValue(c, [dy, output ?? dy, result], (from, gate, to) => {
+      const open = output === null || output.values[gate] > 0;
+      result.values[to] = open ? dy.values[from] : 0;
+    });
   }
-}
-
-function index(view: View, n: number, c: number, i: number): number {
-  return n * view.sampleStride + c * view.channelStride + i * view.innerStride;
 }

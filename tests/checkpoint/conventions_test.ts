@@ -317,7 +317,7 @@ for (const { name, write } of CONVENTIONS) {
       `a cumulative average has no counterpart in ${name}: current value is null`,
       `running statistics, which each layer of ${name} has: current runningMean is null`,
     ];
-    const foreign = "as stateToHost copies it from a device: current value is [object Object]";
+    const foreign = "as stateToHost copies it from a device: current value is of class Object";
     const count = null;
     assertRefuses(
       (options, changes) =>

@@ -1,7 +1,7 @@
 /** Every kernel compiled, masks in every layout, and long training loops counted. */
 
 import { inTier } from "../tier.ts";
-import { gpuEffectTests } from "../webgpu/effects.ts";
+import { trainingLoopTest } from "../webgpu/effects.ts";
 import { maskTests } from "../webgpu/masks.ts";
 import { shaderTests } from "../webgpu/shaders.ts";
 import { opener, testsWebgpu } from "../webgpu_kit.ts";
@@ -12,8 +12,8 @@ if (await testsWebgpu()) {
     const opens = opener(navigator.gpu, kit);
     shaderTests(opens);
     maskTests(opens);
-    gpuEffectTests(opens);
+    trainingLoopTest(opens);
   });
 } else {
-  Deno.test.ignore("webgpu: kernels and effects at length (no adapter)", () => {});
+  Deno.test.ignore("webgpu: kernels and loops at length (no adapter)", () => {});
 }

@@ -57,14 +57,7 @@ export function means(moments: usize, runningMean: usize, channels: u32, his: us
   if (c < channels) store32(his + bytes(c), meanOf(moments, runningMean, c, true), true);
 }
 
-/**
- * Coefficients of normalization.
- *
- * @param eps added to the variance
- * @param weight float32 per channel, or 0
- * @param bias float32 per channel, or 0
- * @param coefficients the result, planes of float32: hi, scale, offset
- */
+/** Coefficients of normalization, planes of float32: hi, scale, offset; `weight` and `bias` are 0 where there are none. */
 export function normalizeCoefficients(
   moments: usize,
   runningMean: usize,
@@ -111,15 +104,9 @@ function normalizeAt(
 }
 
 /**
- * Coefficients of the gradient of the input, and the gradients of the parameters: gradWeight = s * sumDyXmu, gradBias = sumDy.
- *
- * @param eps added to the variance
- * @param local float64 [sumDy C, sumDyXmu C] of this rank
- * @param totals the same over the whole group; 0 in evaluation
- * @param weight float32 per channel, or 0
- * @param coefficients the result, planes of float32: hi, scale, slope, offset
- * @param gradWeight float32 per channel, or 0 where it is not wanted
- * @param gradBias the same
+ * Coefficients of the gradient of the input, planes of float32: hi, scale, slope, offset; and the gradients of the parameters where
+ * they are wanted: gradWeight = s * sumDyXmu, gradBias = sumDy of the local sums. `totals`, those of the group, are 0 in
+ * evaluation.
  */
 export function gradientCoefficients(
   moments: usize,
@@ -192,12 +179,7 @@ function parametersAt(
   if (gradBias) store32(gradBias + bytes(c), load64(wide(local, c), alone), alone);
 }
 
-/**
- * v' = (1 - factor) * v + factor * observed, where the observed variance is m2 / (count - 1).
- *
- * @param moments float64 [count, mean C, m2 C]
- * @param mean old running mean, float32 per channel; likewise the others
- */
+/** v' = (1 - factor) * v + factor * observed, where the observed variance is m2 / (count - 1). */
 export function updateRunningStats(
   moments: usize,
   factor: f64,

@@ -3,18 +3,15 @@
 
 import { distanceOfPairs, HALF_STRIP, rowOfPair, rowsOfBlock, SHORT_STRIP } from "./columns";
 import { dxOf } from "./gradients";
+import { gradientsOfRows } from "./gradients_rows";
 import { address, further, MOST, narrow, readable } from "./storage";
 import { bytes, gated, loadGated, loadRest, storeRest } from "./vectors";
 
 /**
- * Gradient of elements [from, to) of an input, and of the residual.
- *
- * @param inStrips whether rows are walked in strips, as columns.ts says
- * @param period lanes of a row; `from` is a multiple of it
- * @param coefficients planes of `period` float32: hi, scale, slope, offset
- * The other parameters are those of gradientsOfRows.
+ * Gradients of elements [from, to) as gradientsOfRows says where `period` is 0; or else of tensors whose rows hold `period` lanes,
+ * each with coefficients of its own. `from` is a multiple of the period, and `inStrips` says whether rows are walked in strips.
  */
-export function gradientsOfColumns(
+export function gradients(
   x: usize,
   dy: usize,
   output: usize,
@@ -22,12 +19,17 @@ export function gradientsOfColumns(
   passed: usize,
   half: bool,
   inStrips: bool,
+  channels: u32,
+  inner: u32,
   period: u32,
   from: u32,
   to: u32,
   coefficients: usize,
   scratch: usize,
 ): void {
+  if (period == 0) {
+    return gradientsOfRows(x, dy, output, dx, passed, half, channels, inner, from, to, coefficients, scratch);
+  }
   if (half) return halvesOfColumns(x, dy, output, dx, passed, period, from, to, coefficients, scratch);
   const first = bytes(from);
   x = further(x, first);

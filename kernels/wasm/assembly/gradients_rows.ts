@@ -5,16 +5,9 @@ import { address, MOST, narrow, readable } from "./storage";
 import { bytes, gated, loadGated, loadRest, storeRest } from "./vectors";
 
 /**
- * Gradient of elements [from, to) of an input (N, channels, inner), and of the residual.
- *
- * @param x first byte of forward's input; 0 in evaluation
- * @param dy first byte of the gradient of its output
- * @param output first byte of its output, where dy counts only if that is positive; 0 where dy always counts
- * @param dx first byte of the gradient of the input; may be dy
- * @param passed first byte of the gradient of the residual; 0 for none
- * @param half 1 for float16, 0 for float32
- * @param coefficients planes of `channels` float32: hi, scale, slope, offset
- * @param scratch room for 4 x MOST float32
+ * Gradient of elements [from, to) of an input (N, channels, inner), and, unless `passed` is 0, of the residual. x is 0 in
+ * evaluation; dy counts only where `output` is positive, if that is not 0; dx may be dy; `coefficients` are planes of `channels`
+ * float32: hi, scale, slope, offset; `scratch` has room for 4 x MOST float32.
  */
 export function gradientsOfRows(
   x: usize,

@@ -4,13 +4,8 @@
 export { gradientCoefficients, means, normalizeCoefficients, spread, updateRunningStats } from "./channels";
 export { addScaled, copy, transpose } from "./elementwise";
 export { exactMoments, exactSums } from "./exact";
-export { gradientsOfColumns } from "./gradients_columns";
-export { gradientsOfRows } from "./gradients_rows";
+export { gradients } from "./gradients_columns";
 export { mergeMoments, mergeSums } from "./merging";
-export { momentsOfColumns } from "./moments_columns";
-export { momentsOfRows } from "./moments_rows";
-export { normalizeColumns } from "./normalize_columns";
-export { normalizeRows } from "./normalize_rows";
+export { normalize } from "./normalize_columns";
+export { reduce } from "./reduce_columns";
 export { narrow, widen } from "./storage";
-export { sumsOfColumns } from "./sums_columns";
-export { sumsOfRows } from "./sums_rows";

@@ -3,14 +3,9 @@
 import { load64, lowPart, store64, wide } from "./pairs";
 
 /**
- * Merges the moments of the other threads into those of the first, in order, by Chan's formula (Chan, Golub and LeVeque 1979). An
- * empty side changes nothing, not even the last bit.
- *
- * @param counts float64 per channel, of the first thread; they are overwritten
- * @param others of every other thread, planes of float64: mean, m2, count
- * @param threads how many others there are
- * @param count values per channel of them all
- * @param moments float64 [count, mean C, m2 C], where the first thread has left its mean and m2
+ * Merges the moments of the other threads, planes of mean, m2 and count for each, into those of the first, in order, by Chan's
+ * formula. An empty side changes nothing, not even the last bit. The first thread has left its mean and m2 in `moments`, and its
+ * counts in `counts`, which are overwritten; `count` is that of all.
  */
 export function mergeMoments(
   counts: usize,
@@ -48,12 +43,7 @@ function mergeAt(counts: usize, other: usize, channels: u32, c: u32, moments: us
 
 /**
  * Adds the gradient sums of the other threads to those of the first, in order, and puts the part of the mean into them that the
- * loops do not know.
- *
- * @param others of every other thread, float64 [sumDy C, sumDyXmu C]
- * @param threads how many others there are
- * @param moments those that the loops had their means from; 0 where they were float32, which have no other part
- * @param sums float64 [sumDy C, sumDyXmu C], where the first thread has left its own
+ * loops do not know: that of `moments`, 0 where the means were float32 and have no other part.
  */
 export function mergeSums(others: usize, threads: u32, channels: u32, moments: usize, sums: usize): void {
   for (let t: u32 = 0; t < threads; t++, others = wide(others, 2 * channels)) {

@@ -3,23 +3,22 @@
 
 import { distanceOfPairs, rowOfPair, rowsOfBlock, SHORT_STRIP, STRIP } from "./columns";
 import { one } from "./normalize";
+import { normalizeRows } from "./normalize_rows";
 import { address, further, MOST, narrow, readable } from "./storage";
 import { bytes, loadRest, storeRest } from "./vectors";
 
 /**
- * Normalizes elements [from, to) of a tensor whose rows hold `period` lanes, each with coefficients of its own.
- *
- * @param inStrips whether rows are walked in strips, as columns.ts says
- * @param period lanes of a row; `from` is a multiple of it
- * @param coefficients planes of `period` float32: hi, scale, offset
- * The other parameters are those of normalizeRows.
+ * Normalizes elements [from, to) as normalizeRows says where `period` is 0; or else of a tensor whose rows hold `period` lanes,
+ * each with coefficients of its own. `from` is a multiple of the period, and `inStrips` says whether rows are walked in strips.
  */
-export function normalizeColumns(
+export function normalize(
   x: usize,
   residual: usize,
   y: usize,
   half: bool,
   inStrips: bool,
+  channels: u32,
+  inner: u32,
   period: u32,
   from: u32,
   to: u32,
@@ -27,6 +26,7 @@ export function normalizeColumns(
   relu: bool,
   scratch: usize,
 ): void {
+  if (period == 0) return normalizeRows(x, residual, y, half, channels, inner, from, to, coefficients, relu, scratch);
   if (half) return halvesOfColumns(x, residual, y, period, from, to, coefficients, relu, scratch);
   const first = bytes(from);
   floatsOfColumns(x + first, further(residual, first), y + first, inStrips, period, to - from, coefficients, relu);

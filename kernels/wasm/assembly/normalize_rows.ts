@@ -5,15 +5,8 @@ import { address, MOST, narrow, readable } from "./storage";
 import { bytes, loadRest, storeRest } from "./vectors";
 
 /**
- * Normalizes elements [from, to) of a tensor (N, channels, inner).
- *
- * @param x first byte of the input
- * @param residual first byte of what is added, in the same order; 0 for nothing
- * @param y first byte of the output; may be x
- * @param half 1 for float16, 0 for float32
- * @param coefficients planes of `channels` float32: hi, scale, offset
- * @param relu whether negative results become 0
- * @param scratch room for 2 x MOST float32
+ * Normalizes elements [from, to) of a tensor (N, channels, inner). `residual` is 0 where nothing is added; y may be x;
+ * `coefficients` are planes of `channels` float32: hi, scale, offset; `scratch` has room for 2 x MOST float32.
  */
 export function normalizeRows(
   x: usize,

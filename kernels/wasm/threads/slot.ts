@@ -5,6 +5,7 @@
  */
 
 import type { Patience } from "../../../lib/patience.ts";
+import { createSpin } from "../../../lib/spin.ts";
 import { LAYOUT } from "./protocol.ts";
 
 /** How the caller hands work to one helper. */
@@ -24,7 +25,7 @@ export interface Slot {
  * most twice what it had to; half of that each time it was in vain, since then the helper may need this very core, and the
  * whole again now and then, since the next helper may not.
  */
-const SPIN_MS = { least: 0.02, most: 0.1, retry: 16 } as const;
+const SPIN = { most: 0.1, least: 0.02, retry: 16, looks: LAYOUT.looks } as const;
 /** How long the caller sleeps at a stretch, in ms. */
 const SLICE_MS = 50;
 
@@ -41,8 +42,7 @@ export function openSlot(control: SharedArrayBuffer, index: number): Slot {
   const letters = new Uint16Array(control, at + LAYOUT.textBytes, LAYOUT.mostLetters);
   const { epoch, done } = LAYOUT;
   let handed = 0;
-  let spinMs: number = SPIN_MS.most;
-  let vain = 0;
+  const spun = createSpin(SPIN);
 
   const hasEnded = () => Atomics.load(words, done) === handed;
   const call = (kernel: number): void => {
@@ -58,23 +58,8 @@ export function openSlot(control: SharedArrayBuffer, index: number): Slot {
   };
   // Leaves the arguments alone: a helper that is late may be about to read them.
   const stop = (): void => call(LAYOUT.stop);
-  const spun = (): boolean => {
-    const full = vain > 0 && vain % SPIN_MS.retry === 0;
-    const end = performance.now() + (full ? SPIN_MS.most : spinMs);
-    do {
-      for (let look = 0; look < LAYOUT.looks; look++) {
-        if (!hasEnded()) continue;
-        vain = 0;
-        spinMs = Math.min(SPIN_MS.most, 2 * spinMs);
-        return true;
-      }
-    } while (performance.now() < end);
-    vain++;
-    spinMs = Math.max(SPIN_MS.least, spinMs / 2);
-    return false;
-  };
   const wait = ({ sliceMs, leftMs }: Patience): boolean => {
-    if (hasEnded() || spun()) return true;
+    if (hasEnded() || spun(hasEnded)) return true;
     Atomics.store(words, LAYOUT.callerSleeps, 1);
     try {
       while (!hasEnded()) {

@@ -7,13 +7,20 @@
 import { DeviceError, isDeviceError } from "../../../lib/errors.ts";
 import { alarmIn, patienceFor } from "../../../lib/patience.ts";
 import { mayBlock, sharesMemory } from "../../../lib/threads.ts";
-import { whyOneThread } from "./abilities.ts";
 import { closed, dead, notAllowed, notStarted, trapped, unfinished } from "./failures.ts";
 import { LAYOUT } from "./protocol.ts";
 import { controlBuffer, openSlot, type Slot } from "./slot.ts";
 import { type StartThread, startThread, type Thread } from "./start.ts";
 
-export { whyOneThread };
+/** Says why a team has one thread here, whatever is asked for. */
+export function whyOneThread(): string | null {
+  if (!sharesMemory()) {
+    return "threads may not share memory: serve the page with Cross-Origin-Opener-Policy: same-origin and " +
+      "Cross-Origin-Embedder-Policy: require-corp";
+  }
+  if (!mayBlock()) return "this thread may not wait: open the device in a worker";
+  return null;
+}
 
 /**
  * Threads on one memory.

@@ -4,14 +4,13 @@
  *
  * Our state has one running variance, unbiased, for training and evaluation. So the way in takes `count` and makes
  * training exact, or null and makes evaluation exact: the caller says which.
- *
- * @module
  */
 
-import { checkHostState } from "../../check_state.ts";
+import { checkEps, checkHostState, checkShare } from "../../check_state.ts";
+import { checkFloat32, checkInteger, checkOneOf } from "../../check_value.ts";
 import type { BatchNormState } from "../../state.ts";
-import type { Format } from "../../tensor.ts";
-import { quote, shown } from "../../words.ts";
+import { type Format, FORMATS } from "../../tensor.ts";
+import { shown, wrongKind, wrongPair, wrongValue } from "../../words.ts";
 
 /** A batch norm as it came from another framework. */
 export interface ImportedBatchNorm {
@@ -49,24 +48,10 @@ export interface ExportBatchNormOptions extends Pick<ImportBatchNormOptions, "co
 
 /** What sets a framework apart from the other. */
 export interface Framework {
-  /** Its name, for messages. */
   readonly called: string;
-  /** Its default. */
   readonly epsilon: number;
   /** What it calls our vectors. */
   readonly names: Readonly<Record<"weight" | "bias" | "runningMean" | "runningVar", string>>;
-}
-
-/** What the way out takes of a state. */
-export interface Exported {
-  readonly weight: Float32Array | null;
-  readonly bias: Float32Array | null;
-  readonly runningMean: Float32Array;
-  readonly runningVar: Float32Array;
-  /** Weight of the OLD value. */
-  readonly momentum: number;
-  readonly epsilon: number;
-  readonly axis: number;
 }
 
 /** Makes a state of another framework's vectors and settings. */
@@ -78,25 +63,30 @@ export function importBatchNorm(
   const action = `convert the batch norm of ${called}`;
   const count = checkCount(options, action);
   const { momentum = 0.99, epsilon = usual, axis = -1, rank, numBatchesTracked = 0 } = options;
-  checkNumbers({ momentum, epsilon, numBatchesTracked }, action);
+  checkShare(momentum, "momentum, the weight of the old value,", action);
+  checkEps(epsilon, action, "epsilon");
+  checkInteger(numBatchesTracked, "numBatchesTracked", action, 0);
   const format = formatOf(axis, rank, action);
   const given = (weights ?? {}) as Readonly<Record<string, unknown>>;
-  checkNames(given, Object.values(names), action);
-  const numFeatures = lengthOf(given[names.runningMean], names.runningMean, action);
+  // A vector under another name would be left out without a word.
+  const known: readonly string[] = Object.values(names);
+  const other = Object.keys(given).find((name) => !known.includes(name));
+  if (other !== undefined) {
+    throw wrongKind(action, `its vectors must be named ${known.join(", ")}`, other, "name");
+  }
+  const { [names.runningMean]: mean } = given;
+  checkFloat32(mean, names.runningMean, action);
+  const numFeatures = mean.length;
   if (numFeatures === 0) {
-    throw new RangeError(
-      `Cannot ${action} as there must be at least one channel: ` +
-        `current length of ${names.runningMean} is 0`,
-    );
+    const noun = `length of ${names.runningMean}`;
+    throw wrongValue(action, "there must be at least one channel", 0, noun);
   }
   const copy = (name: string): Float32Array => {
     const vector = given[name];
-    const length = lengthOf(vector, name, action);
-    if (length === numFeatures) return new Float32Array(vector as Float32Array);
-    throw new TypeError(
-      `Cannot ${action} as the lengths of ${name} and ${names.runningMean} must be equal: ` +
-        `current values are ${length} and ${numFeatures}`,
-    );
+    checkFloat32(vector, name, action);
+    if (vector.length === numFeatures) return new Float32Array(vector);
+    const wanted = `the lengths of ${name} and ${names.runningMean} must be equal`;
+    throw wrongPair(action, wanted, vector.length, numFeatures);
   };
   const copyIfAny = (name: string) => (given[name] ?? null) === null ? null : copy(name);
   const state = Object.freeze({
@@ -112,34 +102,25 @@ export function importBatchNorm(
   return Object.freeze({ state, format });
 }
 
-/** Takes of a state what another framework wants. */
+/** Takes of a state what another framework wants; momentum is the weight of the OLD value. */
 export function exportBatchNorm(
   state: BatchNormState<Float32Array>,
   options: ExportBatchNormOptions,
   { called }: Framework,
-): Exported {
+) {
   const action = `convert the batch norm to ${called}`;
   checkHostState(state, action);
   const count = checkCount(options, action);
   const { format = "channelsLast" } = options;
-  if (format !== "channelsFirst" && format !== "channelsLast") {
-    throw new TypeError(
-      `Cannot ${action} as format must be "channelsFirst" or "channelsLast": ` +
-        `current value is ${shown(format)}`,
-    );
-  }
+  checkOneOf(format, FORMATS, "format", action);
   const { weight, bias, runningMean, runningVar, momentum, eps } = state;
   if (runningMean === null || runningVar === null) {
-    throw new TypeError(
-      `Cannot ${action} as there must be running statistics, which each layer of ${called} has: ` +
-        `current runningMean is null`,
-    );
+    const wanted = `there must be running statistics, which each layer of ${called} has`;
+    throw wrongKind(action, wanted, null, "runningMean");
   }
   if (momentum === null) {
-    throw new TypeError(
-      `Cannot ${action} as momentum must be a number, for a cumulative average has no ` +
-        `counterpart in ${called}: current value is null`,
-    );
+    const why = `for a cumulative average has no counterpart in ${called}`;
+    throw wrongKind(action, `momentum must be a number, ${why}`, null);
   }
   return {
     weight: weight && new Float32Array(weight),
@@ -159,13 +140,10 @@ export function exportBatchNorm(
  * weights in [0.5, 1] that is exact, so they come back too.
  */
 export function complement(weight: number): number {
+  // Float64 is within 2^-54 of any decimal in [0, 1], subtracting adds as much again: far less than 15 places show.
+  const oneLess = (share: number) => Number((1 - share).toFixed(15));
   const decimal = oneLess(weight);
   return oneLess(decimal) === weight ? decimal : 1 - weight;
-}
-
-/** Float64 is within 2^-54 of any decimal in [0, 1], subtracting adds as much again: far less than 15 places show. */
-function oneLess(weight: number): number {
-  return Number((1 - weight).toFixed(15));
 }
 
 /** Each value times a fraction of integers, in float64 and rounded once; a copy where there is no count. */
@@ -179,81 +157,31 @@ function scaled(
   return variance.map((value) => value * over / under);
 }
 
-/** A vector under another name would be left out without a word. */
-function checkNames(given: object, names: readonly string[], action: string): void {
-  const other = Object.keys(given).find((name) => !names.includes(name));
-  if (other === undefined) return;
-  throw new TypeError(
-    `Cannot ${action} as its vectors must be named ${names.join(", ")}: ` +
-      `current name is ${quote(other)}`,
-  );
-}
-
 function checkCount(options: ExportBatchNormOptions | undefined, action: string): number | null {
   const count: unknown = options?.count;
   if (count === null) return null;
-  const message = `Cannot ${action} as options.count must be an integer >= 2, the values per ` +
-    `channel of a training batch over all replicas, or null to take the running variance as it ` +
-    `is: current value is ${shown(count)}`;
-  if (typeof count !== "number") throw new TypeError(message);
-  if (!Number.isSafeInteger(count) || count < 2) throw new RangeError(message);
+  const wanted =
+    "options.count must be an integer >= 2, the values per channel of a training batch " +
+    "over all replicas, or null to take the running variance as it is";
+  if (typeof count !== "number") throw wrongKind(action, wanted, count);
+  if (!Number.isSafeInteger(count) || count < 2) throw wrongValue(action, wanted, count);
   return count;
-}
-
-function checkNumbers(
-  { momentum, epsilon, numBatchesTracked }: Required<
-    Pick<ImportBatchNormOptions, "momentum" | "epsilon" | "numBatchesTracked">
-  >,
-  action: string,
-): void {
-  if (!(typeof momentum === "number" && momentum >= 0 && momentum <= 1)) {
-    throw new RangeError(
-      `Cannot ${action} as momentum, the weight of the old value, must be in [0, 1]: ` +
-        `current value is ${shown(momentum)}`,
-    );
-  }
-  if (!Number.isFinite(epsilon) || epsilon < 0) {
-    throw new RangeError(
-      `Cannot ${action} as epsilon must be finite and >= 0: current value is ${shown(epsilon)}`,
-    );
-  }
-  if (!Number.isSafeInteger(numBatchesTracked) || numBatchesTracked < 0) {
-    throw new RangeError(
-      `Cannot ${action} as numBatchesTracked must be an integer >= 0: ` +
-        `current value is ${shown(numBatchesTracked)}`,
-    );
-  }
 }
 
 /** In two axes both formats are the same memory, so it does not matter there that 1 and -1 are one axis. */
 function formatOf(given: unknown, rank: number | undefined, action: string): Format {
   const axis: unknown = Array.isArray(given) && given.length === 1 ? given[0] : given;
   if (typeof axis !== "number") {
+    const came = Array.isArray(axis) ? `[${axis.map(shown).join(", ")}]` : shown(axis);
     throw new TypeError(
-      `Cannot ${action} as axis must be a number, or a list of one: ` +
-        `current value is ${Array.isArray(axis) ? `[${axis.map(shown).join(", ")}]` : shown(axis)}`,
+      `Cannot ${action} as axis must be a number, or a list of one: current value is ${came}`,
     );
   }
-  if (rank !== undefined && (!Number.isSafeInteger(rank) || rank < 2)) {
-    throw new RangeError(
-      `Cannot ${action} as rank must be an integer >= 2: current value is ${shown(rank)}`,
-    );
-  }
-  if (axis === -1) return "channelsLast";
-  if (axis === 1) return "channelsFirst";
-  if (rank !== undefined && axis === rank - 1) return "channelsLast";
-  if (rank !== undefined && axis === 1 - rank) return "channelsFirst";
+  if (rank !== undefined) checkInteger(rank, "rank", action, 2);
+  if (axis === -1 || (axis !== 1 && axis + 1 === rank)) return "channelsLast";
+  if (axis === 1 || (rank !== undefined && axis === 1 - rank)) return "channelsFirst";
   throw new RangeError(
-    `Cannot ${action} as axis must be 1, or -1 or rank - 1 for the last: ` +
-      `current value is ${axis} with ${
-        rank === undefined ? "no rank given" : `rank ${shown(rank)}`
-      }`,
-  );
-}
-
-function lengthOf(vector: unknown, name: string, action: string): number {
-  if (vector instanceof Float32Array) return vector.length;
-  throw new TypeError(
-    `Cannot ${action} as ${name} must be a Float32Array: current value is ${shown(vector)}`,
+    `Cannot ${action} as axis must be 1, or -1 or rank - 1 for the last: current value is ${axis} ` +
+      `with ${rank === undefined ? "no rank given" : `rank ${rank}`}`,
   );
 }

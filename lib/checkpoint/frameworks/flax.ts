@@ -1,8 +1,4 @@
-/**
- * Batch norms of Flax (`flax.linen.BatchNorm` and `flax.nnx.BatchNorm`) in and out.
- *
- * @module
- */
+/** Batch norms of Flax (`flax.linen.BatchNorm` and `flax.nnx.BatchNorm`) in and out. */
 
 import type { BatchNormState } from "../../state.ts";
 import {
@@ -121,19 +117,14 @@ export function toFlax(
   state: BatchNormState<Float32Array>,
   options: ExportBatchNormOptions,
 ): FlaxBatchNorm {
-  const { weight, bias, runningMean, runningVar, momentum, epsilon, axis } = exportBatchNorm(
+  const { weight: scale, bias, runningMean, runningVar, ...settings } = exportBatchNorm(
     state,
     options,
     FLAX,
   );
+  const own = { use_bias: bias !== null, use_scale: scale !== null };
   return Object.freeze({
-    variables: Object.freeze({ scale: weight, bias, mean: runningMean, var: runningVar }),
-    config: Object.freeze({
-      momentum,
-      epsilon,
-      axis,
-      use_bias: bias !== null,
-      use_scale: weight !== null,
-    }),
+    variables: Object.freeze({ scale, bias, mean: runningMean, var: runningVar }),
+    config: Object.freeze({ ...settings, ...own }),
   });
 }

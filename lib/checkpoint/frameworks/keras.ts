@@ -1,8 +1,4 @@
-/**
- * Batch norms of Keras 3 (`keras.layers.BatchNormalization`) in and out.
- *
- * @module
- */
+/** Batch norms of Keras 3 (`keras.layers.BatchNormalization`) in and out. */
 
 import type { BatchNormState } from "../../state.ts";
 import {
@@ -130,24 +126,15 @@ export function toKeras(
   state: BatchNormState<Float32Array>,
   options: ExportBatchNormOptions,
 ): KerasBatchNorm {
-  const { weight, bias, runningMean, runningVar, momentum, epsilon, axis } = exportBatchNorm(
+  const { weight: gamma, bias: beta, runningMean, runningVar, ...settings } = exportBatchNorm(
     state,
     options,
     KERAS,
   );
+  const vectors = { gamma, beta, moving_mean: runningMean, moving_variance: runningVar };
+  const own = { center: beta !== null, scale: gamma !== null };
   return Object.freeze({
-    weights: Object.freeze({
-      gamma: weight,
-      beta: bias,
-      moving_mean: runningMean,
-      moving_variance: runningVar,
-    }),
-    config: Object.freeze({
-      momentum,
-      epsilon,
-      axis,
-      center: bias !== null,
-      scale: weight !== null,
-    }),
+    weights: Object.freeze(vectors),
+    config: Object.freeze({ ...settings, ...own }),
   });
 }

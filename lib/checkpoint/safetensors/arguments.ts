@@ -1,11 +1,7 @@
-/**
- * What the caller of the writer gave, checked and copied into records that the writer can trust.
- *
- * @module
- */
+/** What the caller of the writer gave, checked and copied into records that the writer can trust. */
 
 import { checkStored, entriesOf } from "../given.ts";
-import { quote, shown } from "../../words.ts";
+import { quote, wrongKind, wrongValue } from "../../words.ts";
 import { METADATA } from "./header.ts";
 
 const ACTION = "write the safetensors file";
@@ -24,12 +20,12 @@ export function piecesOf(tensors: unknown): Piece[] {
   return entriesOf(tensors, "tensors", ACTION).map(([name, array]) => {
     checkText(name, "a tensor's name");
     if (name === METADATA) {
-      throw new RangeError(
-        `Cannot ${ACTION} as a tensor must have another name than that of the metadata: ` +
-          `current value is ${quote(name)}`,
-      );
+      throw wrongValue(ACTION, "a tensor must have another name than that of the metadata", name);
     }
-    return pieceOf(name, array);
+    checkStored(array, `tensor ${quote(name)}`, ACTION);
+    const { dtype, shape, data } = array;
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    return { name, dtype, shape, bytes };
   });
 }
 
@@ -44,25 +40,10 @@ export function textsOf(metadata: unknown): [string, string][] {
 
 function checkText(text: unknown, what: string): asserts text is string {
   if (typeof text !== "string") {
-    throw new TypeError(
-      `Cannot ${ACTION} as ${what} must be a string: current value is ${shown(text)}`,
-    );
+    throw wrongKind(ACTION, `${what} must be a string`, text);
   }
   // UTF-8 cannot spell one.
   if (/\p{Surrogate}/u.test(text)) {
-    throw new RangeError(
-      `Cannot ${ACTION} as ${what} must have no lone surrogate: current value is ${quote(text)}`,
-    );
+    throw wrongValue(ACTION, `${what} must have no lone surrogate`, text);
   }
-}
-
-function pieceOf(name: string, array: unknown): Piece {
-  checkStored(array, `tensor ${quote(name)}`, ACTION);
-  const { dtype, shape, data } = array;
-  return {
-    name,
-    dtype,
-    shape,
-    bytes: new Uint8Array(data.buffer, data.byteOffset, data.byteLength),
-  };
 }

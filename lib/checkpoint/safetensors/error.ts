@@ -1,8 +1,6 @@
 /**
  * What a caller of the checkpoint functions may want to catch: files come from elsewhere, and no change of the program
  * mends one.
- *
- * @module
  */
 
 /**

@@ -4,8 +4,6 @@
  *
  * Entries may come in any order, as in the reference implementation; what counts is that the data are covered without
  * gap or overlap.
- *
- * @module
  */
 
 import { countBytes, countElements, DTYPES } from "../dtypes.ts";
@@ -29,7 +27,6 @@ export interface Entry {
   readonly name: string;
   readonly dtype: StoredDType;
   readonly shape: readonly number[];
-  /** Where its bytes begin and end in the data. */
   readonly begin: number;
   readonly end: number;
 }
@@ -39,7 +36,6 @@ export interface Header {
   /** In the order of their data, which they cover without gap. */
   readonly entries: readonly Entry[];
   readonly metadata: ReadonlyMap<string, string>;
-  /** Where the data begin in the file. */
   readonly data: number;
 }
 
@@ -50,7 +46,8 @@ type Placed = Entry & { readonly at: number };
 export function readHeader(bytes: Uint8Array): Header {
   const data = 8 + headerLength(bytes);
   const text = decode(bytes.subarray(8, data));
-  const refuse: Refuse = (wanted, came, at, code) => fail(wanted, came, byteOf(text, at), code);
+  const refuse: Refuse = (wanted, came, at, code) =>
+    fail(wanted, came, 8 + new TextEncoder().encode(text.slice(0, at)).length, code);
   const scanner = scan(text, refuse);
   const entries: Placed[] = [];
   let metadata: ReadonlyMap<string, string> = new Map();
@@ -83,11 +80,6 @@ function fail(
   );
 }
 
-/** Where a place of the header's text lies in the file; only a failure asks. */
-function byteOf(text: string, at: number): number {
-  return 8 + new TextEncoder().encode(text.slice(0, at)).length;
-}
-
 function headerLength(bytes: Uint8Array): number {
   const refuse = (wanted: string, came: string, byte: number) =>
     fail(wanted, `${came}${lookOf(bytes)}`, byte);
@@ -100,11 +92,8 @@ function headerLength(bytes: Uint8Array): number {
     refuse(`its header must have at most ${LONGEST_HEADER} bytes`, `${length}`, 0);
   }
   if (8 + Number(length) > bytes.length) {
-    refuse(
-      `its header of ${length} bytes must lie within it`,
-      `a file of ${bytes.length} bytes`,
-      0,
-    );
+    const wanted = `its header of ${length} bytes must lie within it`;
+    refuse(wanted, `a file of ${bytes.length} bytes`, 0);
   }
   if (length === 0n) refuse('its header must begin with "{"', "no header", 8);
   if (bytes[8] !== 0x7b) refuse('its header must begin with "{"', hex(bytes[8]), 8);
@@ -151,8 +140,8 @@ function readEntry(
   { scanner, refuse }: { readonly scanner: Scanner; readonly refuse: Refuse },
 ): Placed {
   const tensor = () => `tensor ${quote(name)}`;
-  const fields: { dtype?: string; shape?: readonly number[]; data_offsets?: readonly number[] } =
-    {};
+  type Extents = readonly number[];
+  const fields: { dtype?: string; shape?: Extents; data_offsets?: Extents } = {};
   const at = { dtype: from, shape: from, data_offsets: from };
   scanner.members(tensor, (field, start) => {
     if (field !== "dtype" && field !== "shape" && field !== "data_offsets") {

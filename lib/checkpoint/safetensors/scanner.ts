@@ -3,8 +3,6 @@
  * depth is fixed by the program and no text can make it recurse.
  *
  * A scanner of our own, since `JSON.parse` neither tells of a name that occurs twice nor where something is wrong.
- *
- * @module
  */
 
 import { quote } from "../../words.ts";
@@ -22,22 +20,7 @@ export type Refuse = (
 export type What = () => string;
 
 /** Reads one text from its start to its end. */
-export interface Scanner {
-  /** Where the next token begins. */
-  readonly position: () => number;
-  /** Reads a string. */
-  readonly string: (what: What) => string;
-  /** Reads a list of integers from 0 to 2^53 - 1. */
-  readonly integers: (what: What, most: number) => number[];
-  /** Reads an object whose names differ, as `taken` tells; `member` is to read the value of each. */
-  readonly members: (
-    what: What,
-    member: (name: string, at: number) => void,
-    taken: (name: string) => boolean,
-  ) => void;
-  /** Demands that nothing but white space is left. */
-  readonly end: (what: string) => void;
-}
+export type Scanner = ReturnType<typeof scan>;
 
 /** Far more than any model has; 100 MB of a header have room for millions, which would take seconds and gigabytes. */
 const MOST_NAMES = 250_000;
@@ -46,11 +29,8 @@ const [QUOTE, BACKSLASH, SPACE, ZERO, NINE] = [0x22, 0x5c, 0x20, 0x30, 0x39];
 
 const ESCAPES: readonly string[] = [...`"\\/bfnrt`];
 
-/**
- * Makes a scanner, strict as RFC 8259 is, and stricter: lone surrogates, repeated names and integers in any other
- * spelling than plain digits are refused. Its time is linear in the length of the text.
- */
-export function scan(text: string, refuse: Refuse): Scanner {
+/** Makes a scanner, strict as RFC 8259, and without lone surrogates, repeated names or odd integers; in linear time. */
+export function scan(text: string, refuse: Refuse) {
   let at = 0;
 
   const position = (): number => {
@@ -130,6 +110,7 @@ export function scan(text: string, refuse: Refuse): Scanner {
       from,
     );
   };
+  /** Reads a list of integers from 0 to 2^53 - 1. */
   const integers = (what: What, most: number): number[] => {
     demand("[", () => `${what()} must be a list`);
     const values: number[] = [];
@@ -144,7 +125,12 @@ export function scan(text: string, refuse: Refuse): Scanner {
     return values;
   };
 
-  const members: Scanner["members"] = (what, member, taken) => {
+  /** Reads an object whose names differ, as `taken` tells; `member` is to read the value of each. */
+  const members = (
+    what: What,
+    member: (name: string, at: number) => void,
+    taken: (name: string) => boolean,
+  ): void => {
     demand("{", () => `${what()} must be an object`);
     if (take("}")) return;
     const named: What = () => `a name in ${what()}`;
@@ -161,6 +147,7 @@ export function scan(text: string, refuse: Refuse): Scanner {
     } while (take(","));
     demand("}", () => `"," or "}" must come next in ${what()}`);
   };
+  /** Demands that nothing but white space is left. */
   const end = (what: string): void => {
     if (position() < text.length) refuse(`nothing but white space must follow ${what}`, next(), at);
   };

@@ -1,8 +1,4 @@
-/**
- * What a file that is no safetensors file looks like, by its first bytes, and what to do with it.
- *
- * @module
- */
+/** What a file that is no safetensors file looks like, by its first bytes, and what to do with it. */
 
 import { quote } from "../../words.ts";
 

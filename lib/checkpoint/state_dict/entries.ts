@@ -1,19 +1,14 @@
-/**
- * Which entries a model has in a state dict, in PyTorch's names and order.
- *
- * @module
- */
+/** Which entries a model has in a state dict, in PyTorch's names and order. */
 
 import type { Device } from "../../device.ts";
 import { checkFound, placesOf } from "../../tree.ts";
-import { quote, shown } from "../../words.ts";
+import { quote, shown, wrongKind } from "../../words.ts";
 import { claimsNode, type Part, partOf } from "./nodes.ts";
 
 /** A name in a state dict, and what it names. */
 export interface Entry<A> {
   readonly name: string;
   readonly part: Part<A>;
-  /** Index of the slot, or the counter. */
   readonly slot: number | "counter";
 }
 
@@ -52,7 +47,12 @@ export function contentsOf<A>(
   options: StateDictOptions = {},
 ): Contents<A> {
   const { prefix = "", rename = (name) => name, only = () => true, allowNone = false } = options;
-  checkNames({ prefix, rename, only }, action);
+  if (typeof prefix !== "string" || typeof rename !== "function" || typeof only !== "function") {
+    throw new TypeError(
+      `Cannot ${action} as prefix must be a text, rename and only functions: ` +
+        `current values are ${shown(prefix)}, ${shown(rename)} and ${shown(only)}`,
+    );
+  }
   const isNode = (value: object): value is object => device.owns(value) || claimsNode(value);
   const parts = new Map<object, Part<A>>();
   const entries = new Map<string, Entry<A>>();
@@ -66,14 +66,18 @@ export function contentsOf<A>(
     parts.set(node, part);
     for (const [suffix, slot] of suffixesOf(part)) {
       const own = [path, suffix].filter((text) => text !== "").join(".");
-      const name = prefix + checkName(rename(own), own, action);
+      const renamed: unknown = rename(own);
+      if (typeof renamed !== "string") {
+        throw wrongKind(action, `rename must return a name for ${quote(own)}`, renamed);
+      }
+      const name = prefix + renamed;
       const other = entries.get(name);
       if (other !== undefined && other.part !== part) {
         throw new TypeError(
-          `Cannot ${action} as every entry must have a name of its own: current name ` +
-            `${
-              quote(name)
-            } is that of two nodes, so a key is empty or has a dot in it, or rename made two names one`,
+          `Cannot ${action} as every entry must have a name of its own: current name ${
+            quote(name)
+          } ` +
+            `is that of two nodes, so a key is empty or has a dot in it, or rename made two names one`,
         );
       }
       entries.set(name, { name, part, slot });
@@ -83,30 +87,9 @@ export function contentsOf<A>(
   return { nodes, parts: [...parts.values()], entries: [...entries.values()] };
 }
 
-function checkNames(
-  { prefix, rename, only }: Required<Omit<StateDictOptions, "allowNone">>,
-  action: string,
-): void {
-  if (typeof prefix === "string" && typeof rename === "function" && typeof only === "function") {
-    return;
-  }
-  throw new TypeError(
-    `Cannot ${action} as prefix must be a text, rename and only functions: ` +
-      `current values are ${shown(prefix)}, ${shown(rename)} and ${shown(only)}`,
-  );
-}
-
-function checkName(name: unknown, own: string, action: string): string {
-  if (typeof name === "string") return name;
-  throw new TypeError(
-    `Cannot ${action} as rename must return a name for ${quote(own)}: ` +
-      `current value is ${shown(name)}`,
-  );
-}
-
-function suffixesOf<A>({ slots, counter }: Part<A>): readonly [string, number | "counter"][] {
-  return [
-    ...slots.map(({ suffix }, i): [string, number] => [suffix, i]),
-    ...(counter === null ? [] : [[COUNTER, "counter"] as [string, "counter"]]),
-  ];
+function suffixesOf<A>(
+  { slots, counter }: Part<A>,
+): readonly (readonly [string, Entry<A>["slot"]])[] {
+  const vectors = slots.map(({ suffix }, i) => [suffix, i] as const);
+  return counter === null ? vectors : [...vectors, [COUNTER, "counter"]];
 }

@@ -1,8 +1,4 @@
-/**
- * What a caller of `fromStateDict` may want to catch: a checkpoint that is fine in itself, and of another model.
- *
- * @module
- */
+/** What a caller of `fromStateDict` may want to catch: a checkpoint that is fine in itself, and of another model. */
 
 /** The names that a state dict and a model do not have in common, or not alike. */
 export interface StateDictDifferences {

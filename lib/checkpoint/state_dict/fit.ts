@@ -1,8 +1,4 @@
-/**
- * Which entries of a state dict fit into which nodes of a model.
- *
- * @module
- */
+/** Which entries of a state dict fit into which nodes of a model. */
 
 import { fromRowMajor } from "../../row_major.ts";
 import { DTYPES } from "../dtypes.ts";
@@ -12,10 +8,10 @@ import { toFloat32 } from "../numbers.ts";
 import type { StateDict, StoredArray } from "../stored_array.ts";
 import { listed, quote } from "../../words.ts";
 
-/** What a state dict has for one node. */
+/** What a state dict has for one node, as the node is rebuilt from it. */
 export interface Found {
-  /** Elements for each slot in its memory order; null where the dict has none. */
-  readonly vectors: readonly (Float32Array<ArrayBuffer> | null)[];
+  /** Elements for each slot in its memory order; null where the old array stays. */
+  readonly vectors: readonly (Vector | null)[];
   /** Its counter; null where the dict has none. */
   readonly counter: number | null;
   /** Channels of a layer that was lazy; null for any other node. */
@@ -31,7 +27,6 @@ export interface Mismatch {
 
 /** A state dict put against a model. */
 export interface Comparison<A> {
-  /** The nodes for which the dict has something. */
   readonly found: ReadonlyMap<Part<A>, Found>;
   /** In the model's order, as the others but `unexpected`, which are in the dict's. */
   readonly missing: readonly string[];
@@ -39,11 +34,10 @@ export interface Comparison<A> {
   readonly mismatches: readonly Mismatch[];
 }
 
+type Vector = Float32Array<ArrayBuffer>;
+
 /** What a name stands for: a vector's elements, or a counter. */
 type Value = Float32Array | number;
-
-/** An entry read as what the model has by its name, or how it does not fit. */
-type Reading = { readonly value: Value } | { readonly misfit: string };
 
 /** What was found for a node, and by which name first. */
 type Finding = Map<Entry<unknown>["slot"], { readonly name: string; readonly value: Value }>;
@@ -70,18 +64,21 @@ export function compare<A>(
     left.delete(name);
     const finding: Finding = findings.get(part) ?? new Map();
     findings.set(part, finding);
-    const reading = slot === "counter"
-      ? readCounter(stored)
-      : readVector(stored, part, slot, channels.get(part) ?? null);
-    const misfit = "misfit" in reading ? reading.misfit : unlike(finding.get(slot), reading.value);
-    if (misfit !== null) mismatches.push({ name, text: `${quote(name)} ${misfit}` });
-    else if ("value" in reading) finding.set(slot, { name, ...reading });
+    const reading = read(stored, part, slot, channels.get(part) ?? null);
+    const other = finding.get(slot);
+    const refuse = (misfit: string) => mismatches.push({ name, text: `${quote(name)} ${misfit}` });
+    if (typeof reading === "string") refuse(reading);
+    else if (other === undefined) finding.set(slot, { name, value: reading });
+    else if (!sameValue(other.value, reading)) {
+      refuse(`unlike ${quote(other.name)}, which is the same node`);
+    }
   }
   const found = new Map([...findings].map(([part, finding]) => {
+    const own = channels.get(part) ?? null;
+    const first = own === null ? undefined : part.first?.(own);
     const value = (slot: Entry<A>["slot"]) => finding.get(slot)?.value ?? null;
-    const vectors = part.slots.map((_, i) => value(i) as Float32Array<ArrayBuffer> | null);
-    const counter = value("counter") as number | null;
-    return [part, { vectors, counter, channels: channels.get(part) ?? null }];
+    const vectors = part.slots.map((_, i) => (value(i) ?? first?.[i] ?? null) as Vector | null);
+    return [part, { vectors, counter: value("counter") as number | null, channels: own }];
   }));
   return { found, missing, unexpected: [...left], mismatches };
 }
@@ -102,51 +99,43 @@ function channelsOf<A>(
   return channels;
 }
 
-function readVector<A>(
+/** Reads an entry as what the model has by its name; a text says how it does not fit. */
+function read<A>(
   stored: StoredArray,
   { slots, first }: Part<A>,
-  slot: number,
+  slot: Entry<A>["slot"],
   channels: number | null,
-): Reading {
-  const { format, shape: own } = slots[slot];
-  const shape = first === null ? own : channels === null ? null : [channels];
-  const wanted = shape === null ? "(C), C >= 1" : listed(shape);
-  if (shape === null || !sameShape(shape, stored.shape)) {
-    return { misfit: `of shape ${listed(stored.shape)} instead of ${wanted}` };
+): Value | string {
+  const shape = slot === "counter"
+    ? []
+    : first === null
+    ? slots[slot].shape
+    : channels === null
+    ? null
+    : [channels];
+  // PyTorch 0.3 had no scalars.
+  const isOldCounter = slot === "counter" && sameShape(stored.shape, [1]);
+  if (shape === null || !(sameShape(stored.shape, shape) || isOldCounter)) {
+    const wanted = shape === null ? "(C), C >= 1" : listed(shape);
+    return `of shape ${listed(stored.shape)} instead of ${wanted}`;
   }
-  if (DTYPES.get(stored.dtype)?.opaque) return { misfit: opaqueText(stored) };
+  if (DTYPES.get(stored.dtype)?.opaque) {
+    return `of dtype ${stored.dtype}, which no model here computes with`;
+  }
+  if (slot === "counter") return readCounter(stored);
   // Not by toFloat32, which copies, and may do so by way of numbers: one that is none has no bits to rely on then.
   const values = stored.dtype === "F32" ? stored.data : toFloat32(stored);
-  return { value: fromRowMajor(values, { shape, format }) };
+  return fromRowMajor(values, { shape, format: slots[slot].format });
 }
 
-function readCounter(stored: StoredArray): Reading {
-  const { shape, dtype, data } = stored;
-  // PyTorch 0.3 had no scalars.
-  if (!sameShape(shape, []) && !sameShape(shape, [1])) {
-    return { misfit: `of shape ${listed(shape)} instead of ()` };
-  }
-  if (DTYPES.get(dtype)?.opaque) return { misfit: opaqueText(stored) };
+function readCounter(stored: StoredArray): number | string {
+  const { dtype, data } = stored;
   // Where float32 would round, the number itself.
   const wide = dtype === "I64" || dtype === "F64" || dtype === "I32";
   const value = wide ? Number(data[0]) : toFloat32(stored)[0];
   // Adding turns -0 into 0.
-  if (Number.isSafeInteger(value) && value >= 0) return { value: value + 0 };
-  const came = wide ? data[0] : value;
-  return { misfit: `of value ${came} instead of an integer from 0 to 2^53 - 1` };
-}
-
-function opaqueText({ dtype }: StoredArray): string {
-  return `of dtype ${dtype}, which no model here computes with`;
-}
-
-/** How a value differs from that by another name of the same node; null where it does not. */
-function unlike(
-  other: { readonly name: string; readonly value: Value } | undefined,
-  value: Value,
-): string | null {
-  if (other === undefined || sameValue(other.value, value)) return null;
-  return `unlike ${quote(other.name)}, which is the same node`;
+  if (Number.isSafeInteger(value) && value >= 0) return value + 0;
+  return `of value ${wide ? data[0] : value} instead of an integer from 0 to 2^53 - 1`;
 }
 
 /** Compares bit by bit. */

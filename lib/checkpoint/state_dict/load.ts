@@ -3,8 +3,6 @@
  *
  * A version is one number for the whole dict, as safetensors keeps none; with null a counter may be missing and stays
  * the model's own, as in PyTorch. Two names of one node that differ are an error, where PyTorch lets the last one win.
- *
- * @module
  */
 
 import type { Device } from "../../device.ts";
@@ -16,7 +14,7 @@ import { compare, type Found, type Mismatch, sameValue } from "./fit.ts";
 import type { Part, Slot } from "./nodes.ts";
 import { checkStored, entriesOf } from "../given.ts";
 import type { StateDict, StoredArray } from "../stored_array.ts";
-import { quote, shown } from "../../words.ts";
+import { quote, shown, wrongKind, wrongValue } from "../../words.ts";
 
 /** Options of {@linkcode fromStateDict}. */
 export interface FromStateDictOptions extends StateDictOptions {
@@ -97,11 +95,12 @@ export function fromStateDict<A, T>(
   dict: StateDict | Readonly<Record<string, StoredArray>>,
   options: FromStateDictOptions = {},
 ): LoadedModel<T> {
-  const { strict = true, version = null } = options;
-  checkVersion(version);
+  const { strict = true, version = null, prefix = "" } = options;
+  if (version !== null && version !== 1 && version !== 2) {
+    throw wrongValue(ACTION, "version must be 1, 2, or null where none was kept", version);
+  }
   const all = givenDict(dict);
   const { nodes, entries } = contentsOf(device, model, ACTION, options);
-  const { prefix = "" } = options;
   const given = new Map([...all].filter(([name]) => name.startsWith(prefix)));
   const { found, mismatches, ...names } = compare(entries, given, version);
   const wrong = strict ? names : { missing: [], unexpected: [] };
@@ -124,19 +123,15 @@ function made<A>(
   device: Device<A>,
   found: ReadonlyMap<Part<A>, Found>,
 ): readonly (readonly [old: object, node: object])[] {
-  const plans = [...found].map(([part, { vectors, counter, channels }]) => {
-    const first = channels === null ? undefined : part.first?.(channels);
-    return { part, values: vectors.map((own, i) => own ?? first?.[i] ?? null), counter, channels };
-  });
-  if (plans.length === 0) return [];
+  if (found.size === 0) return [];
   return region(device, (scope) => {
     const arrays = batch(scope, (d) => {
       const upload = sharing(d);
-      return plans.map(({ part: { slots }, values }) =>
-        slots.map((slot, i) => upload(slot, values[i]))
+      return [...found].map(([{ slots }, { vectors }]) =>
+        slots.map((slot, i) => upload(slot, vectors[i]))
       );
     });
-    return plans.map(({ part: { node, rebuild }, counter, channels }, i) =>
+    return [...found].map(([{ node, rebuild }, { counter, channels }], i) =>
       [node, rebuild({ arrays: arrays[i], counter, channels })] as const
     );
   });
@@ -160,7 +155,6 @@ function sharing<A>(
   };
 }
 
-/** Names of one kind in a message; the error's fields have all. */
 const MOST = 50;
 
 function differenceError(
@@ -187,16 +181,15 @@ function differenceError(
 /** Says by which prefix all names that are missing differ from some that are given. */
 function prefixHint(missing: readonly string[], given: readonly string[]): string {
   const names = new Set(given);
-  for (const name of missing.length > 0 ? given : []) {
-    const more = name.endsWith(missing[0]) ? name.slice(0, -missing[0].length) : "";
-    if (more !== "" && missing.every((own) => names.has(more + own))) {
+  const [own] = missing;
+  for (const name of own === undefined ? [] : given) {
+    const more = name.endsWith(own) ? name.slice(0, -own.length) : "";
+    if (more !== "" && missing.every((other) => names.has(more + other))) {
       return `; its names begin with ${quote(more)} besides: pass { prefix: ${quote(more)} }`;
     }
-    const less = missing[0].endsWith(name) ? missing[0].slice(0, -name.length) : "";
-    if (
-      less !== "" &&
-      missing.every((own) => own.startsWith(less) && names.has(own.slice(less.length)))
-    ) {
+    const less = own.endsWith(name) ? own.slice(0, -name.length) : "";
+    const lacks = (other: string) => other.startsWith(less) && names.has(other.slice(less.length));
+    if (less !== "" && missing.every(lacks)) {
       return `; its names lack ${quote(less)}, with which the model's begin: pass { rename: ` +
         `(name) => name.slice(${less.length}) }, or that part of the model`;
     }
@@ -213,21 +206,9 @@ function givenDict(dict: unknown): StateDict {
   }
   const given = new Map<string, StoredArray>();
   for (const [name, array] of entriesOf(dict, "it", ACTION)) {
-    if (typeof name !== "string") {
-      throw new TypeError(
-        `Cannot ${ACTION} as every name must be a string: current value is ${shown(name)}`,
-      );
-    }
+    if (typeof name !== "string") throw wrongKind(ACTION, "every name must be a string", name);
     checkStored(array, `entry ${shown(name)}`, ACTION);
     given.set(name, array);
   }
   return given;
-}
-
-function checkVersion(version: unknown): void {
-  if (version === null || version === 1 || version === 2) return;
-  throw new RangeError(
-    `Cannot ${ACTION} as version must be 1, 2, or null where none was kept: ` +
-      `current value is ${shown(version)}`,
-  );
 }

@@ -1,18 +1,9 @@
-/**
- * The nodes of a model that have arrays, taken apart and put together again.
- *
- * @module
- */
+/** The nodes of a model that have arrays, taken apart and put together again. */
 
 import { claimsArray, isTensor } from "../../data_parallel/trees.ts";
 import type { Device } from "../../device.ts";
-import { checkLayer, claimsLayer } from "../../layers/check_layer.ts";
-import {
-  type BatchNormLayer,
-  isLazy,
-  type LazyBatchNormLayer,
-  withState,
-} from "../../layers/layer.ts";
+import { type AnyLayer, checkLayer, claimsLayer } from "../../layers/check_layer.ts";
+import { type LazyBatchNormLayer, withState } from "../../layers/layer.ts";
 import { called, checkRecord } from "../../tree.ts";
 import { checkState, claimsState } from "../../check_state.ts";
 import { type BatchNormState, firstState } from "../../state.ts";
@@ -78,20 +69,16 @@ function claimsTensor(value: object): boolean {
 }
 
 /** Takes a node apart. */
-export function partOf<A>(
-  device: Device<A>,
-  node: object,
-  path: string,
-  action: string,
-): Part<A> {
+export function partOf<A>(device: Device<A>, node: object, path: string, action: string): Part<A> {
   const here = `${action} at ${called(path)}`;
   const inside = (): Inside<A> => {
     if (ArrayBuffer.isView(node)) return hostPart(node, here);
-    if (device.owns(node) || claimsArray(node)) return arrayPart(device, node as A, here);
-    checkRecord(node, here);
-    if (claimsLayer(node)) {
-      return layerPart(device, node as BatchNormLayer<A> | LazyBatchNormLayer, here);
+    if (device.owns(node) || claimsArray(node)) {
+      const { length, dtype } = describe(device, node as A, here, "the array");
+      return arrayPart({ ...vector(""), array: node as A, shape: [length], dtype });
     }
+    checkRecord(node, here);
+    if (claimsLayer<A>(node)) return layerPart(device, node, here);
     if (isTensor(node)) return tensorPart(device, node as Tensor<A>, here);
     checkState(device, node as BatchNormState<A>, here);
     return statePart(node as BatchNormState<A>, (state) => state);
@@ -99,51 +86,44 @@ export function partOf<A>(
   return { ...inside(), node, path };
 }
 
-/** What is in a node, wherever that stands. */
 type Inside<A> = Omit<Part<A>, "node" | "path">;
 
-function arrayPart<A>(device: Device<A>, array: A, here: string): Inside<A> {
-  const { length, dtype } = describe(device, array, here, "the array");
+/** A node that is nothing but one array; it may be more around another one. */
+function arrayPart<A>(
+  slot: Slot<A>,
+  around = (other: A | Float32Array): object => other as object,
+): Inside<A> {
   return {
-    ...{ counter: null, first: null },
-    slots: [{ ...vector(""), array, shape: [length], dtype }],
-    rebuild: ({ arrays: [other] }) => other as object,
+    slots: [slot],
+    counter: null,
+    first: null,
+    rebuild: ({ arrays: [other] }) => around(other),
   };
 }
 
 function hostPart<A>(values: ArrayBufferView, here: string): Inside<A> {
-  if (!(values instanceof Float32Array)) {
-    throw new TypeError(
-      `Cannot ${here} as an array on the host must be a Float32Array to have a place in a state ` +
-        `dict: current value is ${shown(values)}; leave it out by only`,
-    );
+  if (values instanceof Float32Array) {
+    return arrayPart<A>({ ...vector(""), array: null, host: values, shape: [values.length] });
   }
-  return {
-    ...{ counter: null, first: null },
-    slots: [{ ...vector(""), array: null, host: values, shape: [values.length] }],
-    rebuild: ({ arrays: [other] }) => other as Float32Array,
-  };
+  throw new TypeError(
+    `Cannot ${here} as an array on the host must be a Float32Array to have a place in a state ` +
+      `dict: current value is ${shown(values)}; leave it out by only`,
+  );
 }
 
 function tensorPart<A>(device: Device<A>, tensor: Tensor<A>, here: string): Inside<A> {
   checkTensor(device, tensor, here);
-  const { data, shape, dtype, format } = tensor;
-  return {
-    ...{ counter: null, first: null },
-    slots: [{ suffix: "", array: data, host: null, shape, dtype, format }],
-    rebuild: ({ arrays: [other] }) =>
-      Object.freeze({ ...tensor, data: other, shape: Object.freeze([...shape]) }),
-  };
+  const { data: array, shape, dtype, format } = tensor;
+  return arrayPart(
+    { suffix: "", array, host: null, shape, dtype, format },
+    (data) => Object.freeze({ ...tensor, data, shape: Object.freeze([...shape]) }),
+  );
 }
 
-function layerPart<A>(
-  device: Device<A>,
-  layer: BatchNormLayer<A> | LazyBatchNormLayer,
-  here: string,
-): Inside<A> {
+function layerPart<A>(device: Device<A>, layer: AnyLayer<A>, here: string): Inside<A> {
   checkLayer(layer, here);
   const rebuild = (state: BatchNormState<A>) => withState<A, typeof layer>(layer, state);
-  if (isLazy(layer)) return lazyPart(layer, rebuild, here);
+  if (layer.state === null) return lazyPart(layer, rebuild, here);
   checkState(device, layer.state, here);
   return statePart(layer.state, rebuild);
 }
@@ -157,7 +137,7 @@ function statePart<A>(
     slots: vectorsOf(state).map(([suffix, , array]) => ({ ...vector(suffix), array, shape })),
     counter: state.runningMean === null ? null : state.numBatchesTracked,
     first: null,
-    rebuild: ({ arrays, counter }) => rebuild(stateOf(state, { arrays, counter })),
+    rebuild: (ingredients) => rebuild(stateOf(state, ingredients)),
   };
 }
 
@@ -171,19 +151,16 @@ function lazyPart<A>(
     slots: vectorsOf(like).map(([suffix]) => ({ ...vector(suffix), array: null, shape: null })),
     counter: like.runningMean === null ? null : 0,
     first: (channels) => vectorsOf(firstState(channels, lazy, here)).map(([, , values]) => values),
-    rebuild: ({ channels, ...ingredients }) =>
-      rebuild(stateOf({ ...like, numFeatures: channels ?? 1 }, ingredients)),
+    rebuild: (ingredients) =>
+      rebuild(stateOf({ ...like, numFeatures: ingredients.channels ?? 1 }, ingredients)),
   };
 }
 
-function vector(suffix: string): Pick<Slot<unknown>, "suffix" | "host" | "dtype" | "format"> {
-  return { suffix, host: null, dtype: "float32", format: "channelsFirst" };
+function vector(suffix: string) {
+  return { suffix, host: null, dtype: "float32", format: "channelsFirst" } as const;
 }
 
-/** The vectors that a state has, in PyTorch's order. */
-function vectorsOf<V>(
-  state: BatchNormState<V>,
-): readonly (readonly [suffix: string, field: string, array: V])[] {
+function vectorsOf<V>(state: BatchNormState<V>) {
   return VECTORS.flatMap(([suffix, field]) => {
     const array = state[field];
     return array === null ? [] : [[suffix, field, array] as const];
@@ -193,7 +170,7 @@ function vectorsOf<V>(
 /** A state like another, with other vectors where that one has some. */
 function stateOf<A>(
   like: BatchNormState<unknown>,
-  { arrays, counter }: Omit<Ingredients<A>, "channels">,
+  { arrays, counter }: Ingredients<A>,
 ): BatchNormState<A> {
   const vectors = vectorsOf(like).map(([, field], i) => [field, arrays[i]]);
   const numBatchesTracked = counter ?? like.numBatchesTracked;

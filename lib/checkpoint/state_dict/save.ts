@@ -1,17 +1,14 @@
-/**
- * Whole models as named arrays on the host.
- *
- * @module
- */
+/** Whole models as named arrays on the host. */
 
-import { type Leaf, readBack } from "../../data_parallel/trees.ts";
+import { readBack } from "../../data_parallel/trees.ts";
 import type { Device } from "../../device.ts";
 import { lazyError } from "../../layers/check_layer.ts";
 import type { LazyBatchNormLayer } from "../../layers/layer.ts";
 import { called } from "../../tree.ts";
-import { type Layout, toRowMajor } from "../../row_major.ts";
+import { toRowMajor } from "../../row_major.ts";
 import { contentsOf, type StateDictOptions } from "./entries.ts";
-import type { Part, Slot } from "./nodes.ts";
+import type { DType } from "../../tensor.ts";
+import type { Part } from "./nodes.ts";
 import { toHalf } from "../numbers.ts";
 import type { StateDict, StoredArray } from "../stored_array.ts";
 
@@ -83,7 +80,9 @@ export async function toStateDict<A>(
     const arrays = slots.map((leaf) =>
       stored(leaf.host ?? toRowMajor(values.slice(at, at += leaf.length), leaf), leaf)
     );
-    return [part, { arrays, counter: storedCounter(part.counter ?? 0) }];
+    const data = BigInt64Array.of(BigInt(part.counter ?? 0));
+    const counter: StoredArray = Object.freeze({ dtype: "I64", shape: Object.freeze([]), data });
+    return [part, { arrays, counter }];
   }));
   return new Map(entries.map(({ name, part, slot }) => {
     const { arrays, counter } = storedOf.get(part)!;
@@ -91,36 +90,24 @@ export async function toStateDict<A>(
   }));
 }
 
-/** An array, and how its elements lie. */
-interface LaidOut<A> extends Leaf<A>, Layout {
-  /** Elements of an array on the host; null for one that is to be read back. */
-  readonly host: Float32Array<ArrayBuffer> | null;
-}
-
 /** A copy of all but arrays of the device: the caller may change the rest while the readback is under way. */
-function copiesOf<A>({ node, path, first, slots }: Part<A>): readonly LaidOut<A>[] {
+function copiesOf<A>({ node, path, first, slots }: Part<A>) {
   if (first !== null) throw lazyError(node as LazyBatchNormLayer, `${ACTION} at ${called(path)}`);
-  return slots.map(({ array, host, shape, dtype, format }: Slot<A>) => {
-    const extents = [...shape ?? []];
-    const length = extents.reduce((a, b) => a * b, 1);
-    const own = { path, array: array as A, length, dtype, format, shape: extents };
-    return { ...own, host: host && new Float32Array(host) };
+  return slots.map(({ array, host, shape: extents, dtype, format }) => {
+    const shape = Object.freeze([...extents ?? []]);
+    const length = shape.reduce((a, b) => a * b, 1);
+    const own = host && new Float32Array(host);
+    return { array: array as A, host: own, shape, length, dtype, format };
   });
 }
 
 function stored(
   data: Float32Array<ArrayBuffer>,
-  { shape: extents, dtype }: Pick<LaidOut<unknown>, "shape" | "dtype">,
+  { shape, dtype }: { readonly shape: readonly number[]; readonly dtype: DType },
 ): StoredArray {
-  const shape = Object.freeze([...extents]);
   return Object.freeze(
     dtype === "float32"
       ? { dtype: "F32", shape, data }
       : { dtype: "F16", shape, data: Uint16Array.from(data, toHalf) },
   );
-}
-
-function storedCounter(counter: number): StoredArray {
-  const data = BigInt64Array.of(BigInt(counter));
-  return Object.freeze({ dtype: "I64", shape: Object.freeze([]), data });
 }

@@ -1,15 +1,11 @@
-/**
- * One rank's call, from the place in line to the result.
- *
- * @module
- */
+/** One rank's call, from the place in line to the result. */
 
 import type { CollectiveError } from "../../errors.ts";
 import type { Request } from "../engine.ts";
 import { deadlineError, judge, messageOf, type Saying } from "../failures.ts";
 import type { Presence } from "./mailbox.ts";
 import type { Part } from "./parts.ts";
-import type { Place } from "./sub_groups.ts";
+import type { Place } from "./communicators.ts";
 
 /** A call in line. */
 export interface Call {

@@ -1,11 +1,6 @@
-/**
- * One rank's end of an MPI communicator: one call at a time, in program order, until the group breaks.
- *
- * @module
- */
+/** One rank's end of an MPI communicator: one call at a time, in program order, until the group breaks. */
 
 import type { CollectiveError } from "../../errors.ts";
-import { awakeClock, paceOf } from "../../patience.ts";
 import { type Engine, type Request, valuesNow } from "../engine.ts";
 import { busyError, cancelledError, leftError } from "../failures.ts";
 import { type Call, failedAlone, lateOf, presenceOf } from "./call.ts";
@@ -19,7 +14,8 @@ import { partOf, release, resultOf } from "./parts.ts";
 import { patience, type Pause, type Progress } from "./requests.ts";
 import { createSettlement } from "./settlement.ts";
 import { createCourse } from "./steps.ts";
-import { divide } from "./sub_groups.ts";
+import { createTerm } from "./term.ts";
+import { divide } from "./communicators.ts";
 
 /** What all groups of a process share. */
 export interface Session {
@@ -27,7 +23,6 @@ export interface Session {
   readonly progress: Progress;
   readonly operations: Operations;
   readonly memory: Memory;
-  /** Whether calls are agreed upon. */
   readonly checked: boolean;
   /** How long a call may take, from when its turn has come, in ms. */
   readonly timeoutMs: number;
@@ -41,7 +36,6 @@ export interface Session {
 export interface MpiEngine extends Engine {
   /** Why the group cannot go on, or undefined where it can. */
   readonly broken: () => Error | undefined;
-  /** Whether a call is pending. */
   readonly busy: () => boolean;
   /** Makes every later call reject with this error. */
   readonly end: (error: Error) => void;
@@ -49,16 +43,10 @@ export interface MpiEngine extends Engine {
 
 /** How long to sleep while this rank's own values are not there, in microseconds: only messages may come meanwhile. */
 const UNREADY_US = 10_000;
-/** A rank that did not look for this long was busy itself, and gets as much time again before it blames others. */
-const BUSY_MS = 20;
-/** But not for ever. */
-const EXCUSED_MS = 400;
-/** How long it then looks for what has come meanwhile. */
+/** How long a rank that was busy looks for what has come meanwhile. */
 const CATCHING_UP_MS = 1;
 /** How long a rank that does not know what went wrong leaves the word to others. */
 const UNKNOWING_MS = 50;
-/** Looks are far closer together than that: what is longer was spent asleep, or on something else. */
-const LONGEST_STEP_MS = 50;
 /** What nobody ever wakes. */
 const ASLEEP = new Int32Array(new SharedArrayBuffer(4));
 /** After so long without a call there may be messages of a group that broke meanwhile. */
@@ -71,7 +59,12 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   const { rank, worldSize } = channel;
   const course = createCourse(channel, operations, memory, checked);
   const mailbox = openMailbox(library, comm, rank, worldSize);
-  const settlement = createSettlement(rank, worldSize, mailbox, lateError);
+  const settlement = createSettlement(
+    rank,
+    worldSize,
+    mailbox,
+    (present) => lateOf(current!, present, channel, timeoutMs),
+  );
   const line: Call[] = [];
   /** Calls that were under way when the group broke: MPI may write to their memory for ever. */
   const lost: Call[] = [];
@@ -79,14 +72,9 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   let broken: Error | undefined;
   /** The call whose turn it is, or was last. */
   let current: Call | undefined;
-  /** The time in which this process itself ran: one that was stopped must not blame others for it. */
-  const clock = awakeClock(Math.min(LONGEST_STEP_MS, paceOf(timeoutMs).mostMs));
-  /** When its turn came, its present request was posted; and its deadline. By this clock. */
-  let [began, since, deadline] = [0, 0, 0];
-  /** When messages were looked for, by the clock on the wall. */
-  let seen = 0;
-  /** When the last call came to its end, by this clock. */
-  let left = clock();
+  const term = createTerm(timeoutMs);
+  /** When the last call came to its end. */
+  let left = term.now();
   /** Goes on with the call whose request is pending. */
   let resume: (() => void) | undefined;
   /** Whether others may wait for this rank in a step that cannot be given up, and what to do after it. */
@@ -113,9 +101,13 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     const call: Call = { number, request, finish, reject, binding };
     // At once where it can be: the caller may write to its array after the call.
     if (values instanceof Float64Array) bring(call, () => values);
-    else {Promise.resolve(values).then((own) =>
-        bring(call, () => own), (cause) =>
-        fail(call, cause));}
+    else {
+      const fail = (cause: unknown) =>
+        bring(call, () => {
+          throw cause;
+        });
+      Promise.resolve(values).then((own) => bring(call, () => own), fail);
+    }
     line.push(call);
     if (signal) {
       const cancel = () => giveUp(cancelledError(rank, number, name, signal.reason));
@@ -127,17 +119,13 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     return promise;
   }
 
+  /** This rank's values are there, or what keeps it from bringing any. */
   function bring(call: Call, own: () => Float64Array): void {
     try {
       call.part = partOf(call.request, own(), channel, memory);
     } catch (cause) {
       call.failure = { cause };
     }
-    call.wake?.();
-  }
-
-  function fail(call: Call, cause: unknown): void {
-    call.failure = { cause };
     call.wake?.();
   }
 
@@ -149,9 +137,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
 
   function open(call: Call): void {
     current = call;
-    began = since = clock();
-    seen = performance.now();
-    deadline = began + timeoutMs;
+    const began = term.begin();
     // A group that broke meanwhile takes no further call, though MPI might complete it.
     guard(() => {
       if (began - left > IDLE_MS) mailbox.catchUp();
@@ -161,7 +147,10 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
 
   async function perform(call: Call): Promise<void> {
     try {
-      if (!call.part && !call.failure) await valuesOf(call);
+      if (!call.part && !call.failure) {
+        progress.watch(look);
+        await new Promise<void>((wake) => call.wake = wake);
+      }
       if (call.binding) await splitTurn();
       if (broken || settlement.begun()) return; // The verdict rejects the call.
       const outcome = drive(route(call));
@@ -201,11 +190,15 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   /** A call that came to no result; says whether the group goes on with the next. */
   function failCall(call: Call, error: unknown): boolean {
     if (error instanceof MpiError) crash(call, error);
-    else if (!checked) giveUpUnchecked(error as CollectiveError);
-    else {
+    else if (checked) {
       leave(call);
       call.reject(error);
       return true;
+    } else {
+      // Combining failed, and nobody asks why: the rank that knows shall be the first to say it.
+      const failure = error as CollectiveError;
+      if (failure.cause !== undefined) giveUp(failure);
+      else setTimeout(() => giveUp(failure), UNKNOWING_MS);
     }
     return false;
   }
@@ -237,38 +230,33 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     } catch (error) {
       failCall(call, error);
     }
-    while (!failure) pauseNow(since);
+    while (!failure) pauseNow();
     throw failure.cause;
   }
 
   /** Sees what was started last through, or the group to its end. */
   function completeNow(bytes: number): void {
-    since = clock();
+    term.post();
     if (spin(performance.now() + progress.spinMs(bytes))) return;
     while (!broken) {
       if (!settlement.begun() && spin(performance.now())) return;
-      pauseNow(since);
+      pauseNow();
     }
     throw broken;
   }
 
   /** Looks for messages and at the clock, and sleeps for a moment where that is due. */
-  function pauseNow(since: number): void {
-    const now = clock();
+  function pauseNow(): void {
+    const now = term.now();
     guard(() => patrol(now, standing(now)));
     if (broken) return;
-    const ageMs = now - since;
+    const ageMs = term.ageMs(now);
     if (ageMs > progress.turnsMs) Atomics.wait(ASLEEP, 0, 0, patience(ageMs) / 1000);
-  }
-
-  function valuesOf(call: Call): Promise<void> {
-    progress.watch(look);
-    return new Promise((wake) => call.wake = wake);
   }
 
   function leave(call: Call): void {
     line.shift();
-    left = clock();
+    left = term.now();
     call.forget?.();
     if (call.part) release(call.part, memory);
     committed = false;
@@ -276,13 +264,8 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     postponed?.();
   }
 
-  /** The group of this rank's color. */
-  function subGroup(wishes: readonly Float64Array[]): MpiEngine {
-    return createEngine(session, divide(library, comm, wishes, rank));
-  }
-
   function complete(bytes: number): Promise<void> | undefined {
-    since = clock();
+    term.post();
     if (spin(performance.now() + progress.spinMs(bytes))) return;
     progress.watch(look);
     return new Promise((resolve) => resume = resolve);
@@ -308,13 +291,13 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
 
   /** One look of the loop; says when it wants the next. */
   function look(wall: number): Pause | null {
-    const now = clock();
+    const now = term.now();
     if (broken || (line.length === 0 && !settlement.begun())) return null;
     let pause: Pause | null = UNREADY_US;
     guard(() => {
-      const fresh = now - since < progress.turnsMs;
+      const fresh = term.ageMs(now) < progress.turnsMs;
       // Who was busy has to take in what came meanwhile, which one test does not.
-      const until = wall - seen > BUSY_MS
+      const until = term.wasBusy(wall)
         ? performance.now() + CATCHING_UP_MS
         : fresh
         ? wall + progress.spinMs(0)
@@ -327,7 +310,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
         pause = "turn";
       } else {
         patrol(now, standing(now));
-        if (resume || settlement.begun()) pause = patience(now - since);
+        if (resume || settlement.begun()) pause = patience(term.ageMs(now));
       }
     });
     return broken ? null : pause;
@@ -337,19 +320,14 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   function patrol(now: number, at: Presence | null): void {
     const verdict = settlement.patrol(now, at);
     if (verdict) return breakDown(verdict);
-    const wall = performance.now();
-    if (wall - seen > BUSY_MS && now < began + timeoutMs + EXCUSED_MS) {
-      deadline = Math.max(deadline, now + BUSY_MS);
-    }
-    seen = wall;
-    if (now > deadline && line.length > 0 && !committed && !settlement.begun()) {
+    if (term.isUp(now) && line.length > 0 && !committed && !settlement.begun()) {
       settlement.propose(undefined, now);
     }
     if (settlement.begun()) progress.watch(look);
   }
 
   function standing(now: number): Presence | null {
-    return line.length > 0 ? presenceOf(line[0], now - began) : null;
+    return line.length > 0 ? presenceOf(line[0], term.waitedMs(now)) : null;
   }
 
   /** Breaks the group, in the words of whoever was first. */
@@ -359,18 +337,12 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
       return;
     }
     guard(() => {
-      const now = clock();
+      const now = term.now();
       mailbox.catchUp();
       patrol(now, standing(now));
       if (!broken && !settlement.begun()) settlement.propose(error, now);
       progress.watch(look);
     });
-  }
-
-  /** Combining failed, and nobody asks why: the rank that knows shall be the first to say it. */
-  function giveUpUnchecked(error: CollectiveError): void {
-    if (error.cause !== undefined) giveUp(error);
-    else setTimeout(() => giveUp(error), UNKNOWING_MS);
   }
 
   /** An MPI function failed in this rank's part of a call. */
@@ -400,17 +372,13 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     }
   }
 
-  /** What is known of a call whose time is up. */
-  function lateError(present: ReadonlyMap<number, Presence>): CollectiveError {
-    return lateOf(current!, present, { rank, worldSize }, timeoutMs);
-  }
-
   const engine: MpiEngine = {
     rank,
     worldSize,
     meet: (request) => enter(request, (result) => result, false),
     meetNow,
-    split: (request) => enter(request, subGroup, true),
+    split: (request) =>
+      enter(request, (all) => createEngine(session, divide(library, comm, all, rank)), true),
     broken: () => broken,
     busy: () => line.length > 0,
     end: breakDown,

@@ -1,8 +1,6 @@
-/**
- * What can go wrong with MPI itself, as opposed to a collective.
- *
- * @module
- */
+/** What can go wrong with MPI itself, as opposed to a collective. */
+
+import { isNamed } from "../../errors.ts";
 
 /**
  * What MPI could not do:
@@ -41,11 +39,5 @@ export class MpiError extends Error {
  * @returns whether it has that name and a code
  */
 export function isMpiError(error: unknown, code?: MpiErrorCode): error is MpiError {
-  try {
-    const { name: its, code: itsCode } = Object(error) as Partial<MpiError>;
-    const isCode = typeof itsCode === "string" && (code === undefined || itsCode === code);
-    return its === "MpiError" && isCode;
-  } catch {
-    return false; // A proxy that refuses to be looked at.
-  }
+  return isNamed(error, "MpiError", code);
 }

@@ -1,26 +1,17 @@
 /**
  * Long arrays that a function of the program folds: by one rank after the other, so that none ever has those of all. MPI
  * would not cut them either, and gathers them on one rank instead.
- *
- * @module
  */
 
 import type { Combine } from "../../collectives.ts";
-import { combineMoments, combineMomentsInto } from "../../moments.ts";
-import { checkTotal } from "../contributions.ts";
-import type { Channel, Room, Steps } from "./channel.ts";
+import type { Channel, Steps } from "./channel.ts";
+import { combineInto, type Failure } from "./operations.ts";
 import type { Part } from "./parts.ts";
-
-/** What a function threw on this rank, if it did. */
-export type Failure = { readonly cause: unknown } | undefined;
 
 /** Behind the values that travel: whether they are a total. */
 const [INTACT, FAILED] = [0, 1];
 
-/**
- * Receives the total of the ranks before this one, folds this one's values in, and hands it on; on the last rank the
- * total of all replaces what it brought.
- */
+/** Receives the total of the ranks before, folds this one's values in, and hands it on; the last keeps the total of all. */
 export function* foldInTurn(
   channel: Channel,
   combine: Combine,
@@ -34,7 +25,10 @@ export function* foldInTurn(
   } else {
     channel.receive(room, length + 1, rank - 1);
     yield 8 * length;
-    if (room[length] === INTACT) failure = fold(room.subarray(0, length), own, combine);
+    if (room[length] === INTACT) {
+      const total = room.subarray(0, length);
+      failure = combineInto(total, own, total, combine);
+    }
     if (failure) room[length] = FAILED;
   }
   if (rank < worldSize - 1) {
@@ -44,14 +38,4 @@ export function* foldInTurn(
     own.set(room.subarray(0, length));
   }
   return failure;
-}
-
-/** total = combine(total, own) */
-function fold(total: Room, own: Room, combine: Combine): Failure {
-  try {
-    if (combine === combineMoments) combineMomentsInto(total, own, total);
-    else total.set(checkTotal(combine(total, own), own.length, combine));
-  } catch (cause) {
-    return { cause };
-  }
 }

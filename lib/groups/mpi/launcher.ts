@@ -1,8 +1,4 @@
-/**
- * Who started this process: read from the variables that launchers leave in the environment.
- *
- * @module
- */
+/** Who started this process: read from the variables that launchers leave in the environment. */
 
 import { MpiError } from "./errors.ts";
 
@@ -11,9 +7,7 @@ export type MpiFamily = "Open MPI" | "MPICH";
 
 /** What started this process as one of several ranks. */
 export interface Launcher {
-  /** Whose launcher it is. */
   readonly family: MpiFamily;
-  /** How many ranks it started. */
   readonly size: number;
   /** The variable that says so, with its value. */
   readonly evidence: string;

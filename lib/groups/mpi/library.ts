@@ -3,8 +3,6 @@
  *
  * Every handle is passed as `usize`: Open MPI's are addresses, MPICH's are ints, which a C function reads from the
  * lower half of the register.
- *
- * @module
  */
 
 import { messageOf } from "../failures.ts";
@@ -62,22 +60,10 @@ const STATICS = {
   ompi_mpi_info_null: { type: "pointer", optional: true },
 } as const satisfies Deno.ForeignLibraryInterface;
 
-/** What `mpi.h` of a family defines. */
-export interface Constants {
-  readonly commWorld: bigint;
-  readonly byte: bigint;
-  readonly double: bigint;
-  readonly sum: bigint;
-  readonly max: bigint;
-  readonly errorsReturn: bigint;
-  readonly infoNull: bigint;
-  readonly inPlace: bigint;
-  readonly statusIgnore: bigint;
-  readonly commTypeShared: number;
-  readonly anySource: number;
-}
+/** What `mpi.h` of a family defines; handles are bigints. */
+type Constants = typeof MPICH;
 
-const MPICH: Constants = {
+const MPICH = {
   commWorld: 0x44000000n,
   byte: 0x4c00010dn,
   double: 0x4c00080bn,
@@ -100,7 +86,6 @@ export const FUNNELED = 1;
 export interface Library extends Constants {
   /** Its functions; those of MPI return an error code. */
   readonly symbols: Deno.DynamicLibrary<typeof FUNCTIONS>["symbols"];
-  /** Its family. */
   readonly family: MpiFamily;
   /** Its own description, one line. */
   readonly version: string;

@@ -1,30 +1,25 @@
 /**
  * Memory for MPI to read and write: used again and again, since memory that was never touched costs more than what MPI
  * does with it.
- *
- * @module
  */
 
 /** The memory of a process. */
-export interface Memory {
-  /** Room for at least so many float64, with anything in it. */
-  readonly take: (length: number) => Float64Array<ArrayBuffer>;
-  /** Takes it back, once MPI is done with it. */
-  readonly give: (room: Float64Array<ArrayBuffer>) => void;
-}
+export type Memory = ReturnType<typeof createMemory>;
 
 /** 64 MiB: what is larger is rare, and not worth holding on to. */
 const LARGEST_KEPT = 2 ** 23;
 
 /** Makes the memory of a process, empty. Sizes are powers of two: one for each length that occurs would add up. */
-export function createMemory(): Memory {
+export function createMemory() {
   const free = new Map<number, Float64Array<ArrayBuffer>[]>();
   return {
-    take: (length) => {
+    /** Room for at least so many float64, with anything in it. */
+    take: (length: number): Float64Array<ArrayBuffer> => {
       const size = Math.max(16, 2 ** Math.ceil(Math.log2(length)));
       return free.get(size)?.pop() ?? new Float64Array(new ArrayBuffer(8 * size));
     },
-    give: (room) => {
+    /** Takes it back, once MPI is done with it. */
+    give: (room: Float64Array<ArrayBuffer>): void => {
       if (room.length > LARGEST_KEPT) return;
       const others = free.get(room.length);
       if (others) others.push(room);

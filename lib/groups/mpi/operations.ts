@@ -1,8 +1,6 @@
 /**
  * Reductions by functions of the program: an MPI operation calls them back, on a datatype that is a whole vector, so
  * that MPI cannot cut it.
- *
- * @module
  */
 
 import type { Combine } from "../../collectives.ts";
@@ -11,34 +9,26 @@ import { checkTotal } from "../contributions.ts";
 import { handles, type Library } from "./library.ts";
 import type { Memory } from "./memory.ts";
 
+/** What a function threw on this rank, if it did. */
+export type Failure = { readonly cause: unknown } | undefined;
+
 /** An operation, while one call has it. */
 export interface Operation {
-  /** MPI's handle. */
   readonly handle: bigint;
   /** What it does at present, on vectors of `length` values and a status. */
   combine: Combine;
   length: number;
-  /** What `combine` threw on this rank, if it did. */
-  failure?: { readonly cause: unknown };
+  failure?: Failure;
 }
 
 /** The operations of a process. */
-export interface Operations {
-  /** An operation that no call has. Several communicators may be in flight, and a test of one runs those of others. */
-  readonly take: (combine: Combine, length: number) => Operation;
-  /** Gives it back, once MPI is done with it. */
-  readonly give: (operation: Operation) => void;
-  /** The datatype of `length` float64 in a row. */
-  readonly vector: (length: number) => bigint;
-  /** Frees what MPI would miss at its end. */
-  readonly close: () => void;
-}
+export type Operations = ReturnType<typeof createOperations>;
 
 /** How many datatypes to keep: a network has a few different widths, each at most twice. */
 const KEPT_TYPES = 64;
 
 /** Makes the operations of a process. */
-export function createOperations(library: Library, memory: Memory): Operations {
+export function createOperations(library: Library, memory: Memory) {
   const { symbols, ok } = library;
   /** Neither freed nor closed: MPI may call back as long as it runs. */
   const callbacks: unknown[] = [];
@@ -61,12 +51,15 @@ export function createOperations(library: Library, memory: Memory): Operations {
   }
 
   return {
-    take: (combine, length) => {
+    /** An operation that no call has. Several communicators may be in flight, and a test of one runs those of others. */
+    take: (combine: Combine, length: number): Operation => {
       const operation = free.pop() ?? createOperation();
       return Object.assign(operation, { combine, length, failure: undefined });
     },
-    give: (operation) => free.push(operation),
-    vector: (length) => {
+    /** Gives it back, once MPI is done with it. */
+    give: (operation: Operation): void => void free.push(operation),
+    /** The datatype of `length` float64 in a row. */
+    vector: (length: number): bigint => {
       const known = types.get(length);
       types.delete(length);
       const type = known ?? createVector(library, length);
@@ -79,7 +72,8 @@ export function createOperations(library: Library, memory: Memory): Operations {
       }
       return type;
     },
-    close: () => types.forEach(freeType),
+    /** Frees what MPI would miss at its end. */
+    close: (): void => types.forEach(freeType),
   };
 }
 
@@ -91,11 +85,9 @@ function createVector({ symbols, ok, double }: Library, length: number): bigint 
 }
 
 /**
- * What MPI calls: right = combine(left, right), and a status of 1 behind the values of whatever has failed anywhere.
- * Nothing may be thrown into MPI.
- *
- * On copies: MPI's memory is elsewhere each time, and an ArrayBuffer around it costs more than to copy 100 KB; and a
- * function that we do not know may keep what it gets, so that its copies are its own.
+ * What MPI calls: right = combine(left, right), and a status of 1 behind the values of whatever has failed anywhere. On
+ * copies: MPI's memory is elsewhere each time, and an ArrayBuffer around it costs more than to copy 100 KB; and a function
+ * that we do not know may keep what it gets, so that its copies are its own.
  */
 function apply(
   operation: Operation,
@@ -111,30 +103,33 @@ function apply(
   const [a, b] = [room(), room()];
   symbols.fromMemory(a, left, bytes);
   symbols.fromMemory(b, right, bytes);
-  combineInto(operation, a, b);
+  applyTo(operation, a, b);
   symbols.toMemory(right, b, bytes);
   if (isOwn) [a, b].forEach(memory.give);
 }
 
 /** b = combine(a, b), and the status behind it. */
-function combineInto(
-  operation: Operation,
-  a: Float64Array<ArrayBuffer>,
-  b: Float64Array<ArrayBuffer>,
-): void {
+function applyTo(operation: Operation, a: Float64Array, b: Float64Array): void {
   const { combine, length } = operation;
   const isIntact = a[length] === 0 && b[length] === 0;
   b[length] = 1;
   if (!isIntact) return;
   const [left, right] = [a.subarray(0, length), b.subarray(0, length)];
+  operation.failure = combineInto(left, right, right, combine);
+  if (!operation.failure) b[length] = 0;
+}
+
+/** into = combine(a, b); gives what was thrown. */
+export function combineInto(
+  a: Float64Array,
+  b: Float64Array,
+  into: Float64Array,
+  combine: Combine,
+): Failure {
   try {
-    if (combine === combineMoments) combineMomentsInto(left, right, right);
-    else {
-      const total = checkTotal(combine(left, right), length, combine);
-      if (total !== right) b.set(total);
-    }
-    b[length] = 0;
+    if (combine === combineMoments) combineMomentsInto(a, b, into);
+    else into.set(checkTotal(combine(a, b), into.length, combine));
   } catch (cause) {
-    operation.failure = { cause };
+    return { cause };
   }
 }

@@ -1,21 +1,15 @@
-/**
- * What a rank brings to a call, in the memory that MPI works on, and what it gets.
- *
- * @module
- */
+/** What a rank brings to a call, in the memory that MPI works on, and what it gets. */
 
 import { combineMoments, sum } from "../../moments.ts";
 import { checkContribution } from "../contributions.ts";
 import type { Flow, Request } from "../engine.ts";
 import type { Room } from "./channel.ts";
 import type { Memory } from "./memory.ts";
-import type { Place } from "./sub_groups.ts";
+import type { Place } from "./communicators.ts";
 
 /** A rank's contribution. */
 export interface Part {
-  /** What all ranks must call alike. */
   readonly text: string;
-  /** How many values the rank brought. */
   readonly length: number;
   /**
    * A copy of them: followed by a status for a function of the program, at this rank's place where all are gathered.

@@ -1,8 +1,4 @@
-/**
- * When to look whether MPI is done: at once, between turns of the event loop, or after a sleep on another thread.
- *
- * @module
- */
+/** When to look whether MPI is done: at once, between turns of the event loop, or after a sleep on another thread. */
 
 import type { Library } from "./library.ts";
 
@@ -13,14 +9,7 @@ export type Pause = "turn" | number;
 export type Look = (now: number) => Pause | null;
 
 /** What sees all pending calls of a process through. */
-export interface Progress {
-  /** How long to look again and again before the event loop gets its turn, in ms, while so many bytes move. */
-  readonly spinMs: (bytes: number) => number;
-  /** How long to look in every turn of the event loop after that, in ms. */
-  readonly turnsMs: number;
-  /** Looks from now on, the first time in the next turn of the event loop; once more for a look that is known. */
-  readonly watch: (look: Look) => void;
-}
+export type Progress = ReturnType<typeof createProgress>;
 
 /** However much moves, the event loop gets its turn after this. */
 const LONGEST_SPIN_MS = 20;
@@ -28,7 +17,7 @@ const LONGEST_SPIN_MS = 20;
 const TIMER_US = 4000;
 
 /** Makes the loop of a process. It runs only while there is something to look at. */
-export function createProgress(library: Library, crowded: boolean): Progress {
+export function createProgress(library: Library, crowded: boolean) {
   const looks = new Set<Look>();
   let next: { cancelled: boolean } | undefined;
   let urgency = Infinity;
@@ -60,17 +49,22 @@ export function createProgress(library: Library, crowded: boolean): Progress {
   }
 
   return {
-    // A turn of the event loop takes some 10 us. To move the values is this thread's own work: 1 GB/s at least.
-    spinMs: (bytes) => crowded ? 0 : 0.02 + Math.min(bytes / 1e6, LONGEST_SPIN_MS),
+    /**
+     * How long to look again and again before the event loop gets its turn, which takes some 10 us, in ms, while so many
+     * bytes move: this thread's own work, 1 GB/s at least.
+     */
+    spinMs: (bytes: number): number => crowded ? 0 : 0.02 + Math.min(bytes / 1e6, LONGEST_SPIN_MS),
+    /** How long to look in every turn of the event loop after that, in ms. */
     turnsMs: crowded ? 0 : 1,
-    watch: (look) => {
+    /** Looks from now on, the first time in the next turn of the event loop; once more for a look that is known. */
+    watch: (look: Look): void => {
       looks.add(look);
       if (urgency > 0) schedule("turn");
     },
   };
 }
 
-/** How long to sleep for something that has not happened for a while. */
+/** How long to sleep for something that has not happened for a while, in microseconds. */
 export function patience(ageMs: number): number {
   return ageMs < 10 ? 50 : ageMs < 100 ? 200 : 500;
 }

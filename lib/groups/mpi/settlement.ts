@@ -4,23 +4,11 @@
  * Whoever finds the group broken asks all others (query), who stop where they are and, if they are in a call, answer
  * where they stand (present). Once all have answered, or after a moment, the asking rank says what all reject with
  * (verdict). Of several that ask at once the lowest leads. Ranks that come later find question and verdict waiting.
- *
- * @module
  */
 
 import type { CollectiveError } from "../../errors.ts";
 import { fromPlain, toPlain } from "../failures.ts";
 import { fit, type Mailbox, type Presence } from "./mailbox.ts";
-
-/** The end of a group, as one of its ranks goes through it. */
-export interface Settlement {
-  /** Whether somebody has found the group broken: nothing may go on. */
-  readonly begun: () => boolean;
-  /** Tells all others that this failure breaks the group, or, without one, that a deadline is over. */
-  readonly propose: (failure: CollectiveError | undefined, now: number) => void;
-  /** Reads what came in and answers. */
-  readonly patrol: (now: number, at: Presence | null) => CollectiveError | undefined;
-}
 
 /** How long to wait for answers: after a deadline for all to say where they stand; else for others that ask at once. */
 const DEADLINE_GRACE_MS = 200;
@@ -41,7 +29,7 @@ export function createSettlement(
   worldSize: number,
   mailbox: Mailbox,
   late: (present: ReadonlyMap<number, Presence>) => CollectiveError,
-): Settlement {
+) {
   const present = new Map<number, Presence>();
   const answered = new Set<number>();
   let leader: number | undefined;
@@ -88,8 +76,10 @@ export function createSettlement(
   }
 
   return {
-    begun: () => leader !== undefined,
-    propose: (own, now) => {
+    /** Whether somebody has found the group broken: nothing may go on. */
+    begun: (): boolean => leader !== undefined,
+    /** Tells all others that this failure breaks the group, or, without one, that a deadline is over. */
+    propose: (own: CollectiveError | undefined, now: number): void => {
       leader = rank;
       failure = own;
       asked = now;
@@ -98,7 +88,7 @@ export function createSettlement(
       const plain = own && fit(toPlain(own), worldSize);
       mailbox.sendAll({ kind: "query", from: rank, ...(plain && { failure: plain }) });
     },
-    patrol: (now, at) => {
+    patrol: (now: number, at: Presence | null): CollectiveError | undefined => {
       if (!decided) {
         if (leader !== undefined) mailbox.catchUp();
         const verdict = read(now, at);

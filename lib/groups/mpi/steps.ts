@@ -2,35 +2,22 @@
  * What happens in a call when its turn has come and its values are there: the ranks agree, then the values move.
  *
  * Steps yield whenever they have started something: how it is waited for is their caller's business.
- *
- * @module
  */
 
-import { CollectiveError } from "../../errors.ts";
 import type { Combine } from "../../collectives.ts";
 import { combineMoments } from "../../moments.ts";
 import { combineError, judge, messageOf, type Saying } from "../failures.ts";
-import {
-  createAgreement,
-  decodeSayings,
-  encodeSaying,
-  OPINION_LENGTH,
-  SAYING_BYTES,
-} from "./agreement.ts";
+import { decodeSaying, encodeSaying, unseenError } from "../sayings.ts";
+import { createAgreement, OPINION_LENGTH } from "./agreement.ts";
 import { type Call, sayingOf } from "./call.ts";
 import type { Channel, Steps } from "./channel.ts";
-import { type Failure, foldInTurn } from "./in_turn.ts";
+import { foldInTurn } from "./in_turn.ts";
 import type { Memory } from "./memory.ts";
-import type { Operation, Operations } from "./operations.ts";
+import type { Failure, Operation, Operations } from "./operations.ts";
 import { isCustom, type Part } from "./parts.ts";
 
-/** The steps of calls on one communicator. */
-export interface Course {
-  /** Makes sure that all ranks are at the same and none has failed; throws what all others throw. */
-  readonly agree: (call: Call) => Steps<void>;
-  /** Moves the values; throws, on all ranks alike, where combining failed. */
-  readonly exchange: (call: Call, part: Part) => Steps<void>;
-}
+/** How many bytes of its text a rank may send. */
+const SAYING_BYTES = 1024;
 
 /** Prepares the steps. */
 export function createCourse(
@@ -38,36 +25,34 @@ export function createCourse(
   operations: Operations,
   memory: Memory,
   checked: boolean,
-): Course {
+) {
   const { rank, worldSize, library: { double, byte, sum, max } } = channel;
   const agreement = createAgreement();
   const opinion = memory.take(OPINION_LENGTH);
   const outcome = memory.take(OPINION_LENGTH);
   const sayings = new Uint8Array(new ArrayBuffer(worldSize * SAYING_BYTES));
 
+  /** Makes sure that all ranks are at the same and none has failed; throws what all others throw. */
   function* agree(call: Call): Steps<void> {
     agreement.write(opinion, sayingOf(call), call.part?.length ?? 0);
     channel.reduce(opinion, outcome, OPINION_LENGTH, double, max);
     yield 0;
     if (agreement.holds(outcome)) return;
     const sayings = yield* tell(sayingOf(call));
-    throw judge(call.number, sayings, call.failure?.cause) ?? new CollectiveError(
-      `Cannot complete call ${call.number} as the ranks disagree in characters that do not show: ` +
-        `rank 0 called ${sayings[0].text}`,
-      "disagreement",
-      [...sayings.keys()],
-    );
+    throw judge(call.number, sayings, call.failure?.cause) ?? unseenError(call.number, sayings);
   }
 
   /** Tells the others, and hears from all. */
   function* tell(saying: Saying): Steps<readonly Saying[]> {
-    const own = sayings.subarray(rank * SAYING_BYTES, (rank + 1) * SAYING_BYTES);
-    encodeSaying(own.fill(0), saying);
+    const of = (other: number) =>
+      sayings.subarray(other * SAYING_BYTES, (other + 1) * SAYING_BYTES);
+    encodeSaying(of(rank), saying);
     channel.gather(sayings, SAYING_BYTES, byte);
     yield 0;
-    return decodeSayings(sayings);
+    return Array.from({ length: worldSize }, (_, other) => decodeSaying(of(other)));
   }
 
+  /** Moves the values; throws, on all ranks alike, where combining failed. */
   function* exchange(call: Call, part: Part): Steps<void> {
     const { flow } = call.request;
     const { sent, received, length } = part;

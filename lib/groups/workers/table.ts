@@ -12,12 +12,15 @@
 import type { CollectiveError } from "../../errors.ts";
 import type { Patience } from "../../patience.ts";
 import type { Request } from "../engine.ts";
+import { createSpin } from "../../spin.ts";
 import { combineError, deadlineError, endedError, messageOf, type Saying } from "../failures.ts";
 import { type Area, DESK, type Desk, GROUP, RANK, roundOf, ROUNDS, VERDICT } from "./area.ts";
 import { hasEnded } from "./arena.ts";
 import { breakDown, breakdownOf, wake } from "./breakdown.ts";
-import { createSpin } from "./spin.ts";
 import { agreed, failedPart, openDesks, type Part, partOf, refusalOf, sayingsOf } from "./desks.ts";
+
+/** At most for longer than waking up takes: a rank that was woken would else find the one that woke it asleep, call after call. */
+const SPIN = { most: 0.1, least: 0.005, retry: 32, looks: 32 } as const;
 
 /** How a rank waits for the others: `"async"` leaves its thread free, `"block"` holds it up, which is faster. */
 export type Waiting = "async" | "block";
@@ -91,7 +94,7 @@ export function openTable(area: Area, rank: number, options: TableOptions): Tabl
   let combineCause: unknown;
   // No round has come to its end without this rank, though the group may be broken already.
   let { round: rounds } = roundOf(Atomics.load(group, GROUP.round));
-  const spun = createSpin();
+  const spun = createSpin(SPIN);
 
   function broken(): CollectiveError | null {
     if (failure === null && Atomics.load(group, GROUP.round) < 0) failure = breakdownOf(area);

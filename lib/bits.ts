@@ -1,8 +1,4 @@
-/**
- * Numbers as the bits that they are: NaN and -0 travel and compare like all others.
- *
- * @module
- */
+/** Numbers as the bits that they are: NaN and -0 travel and compare like all others. */
 
 /** Looks at float32 values as words of 32 bits. */
 export function wordsOf(values: Float32Array<ArrayBuffer>): Uint32Array<ArrayBuffer> {
