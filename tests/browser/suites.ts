@@ -21,8 +21,6 @@ const VISITS: readonly Visit[] = [
   { entries: ["workers", "transports", "wasm_here"], where: "page", isolated: true },
   { entries: ["transports", "wasm_here"], where: "worker" },
   { entries: ["no_wasm"], where: "page", policy: NO_WASM },
-  { entries: ["no_wasm"], where: "worker", policy: NO_WASM },
-  { entries: ["no_blobs"], where: "page", isolated: true, policy: NO_BLOBS },
   { entries: ["no_blobs"], where: "worker", isolated: true, policy: NO_BLOBS },
   { entries: ["webgpu"], where: "page" },
 ];
