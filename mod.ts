@@ -57,6 +57,7 @@ export {
   initBatchNorm,
   stateFromHost,
   stateToHost,
+  withParameters,
 } from "./lib/state.ts";
 export {
   batchNormForward,
@@ -140,8 +141,7 @@ export {
 } from "./lib/layers/convert.ts";
 export { foldBatchNorm, type FoldedLayer, type LinearLayer } from "./lib/layers/fold.ts";
 export { foldModel, type FoldModelOptions, type LinearNode } from "./lib/layers/fold_model.ts";
-export { addScaled, withParameters } from "./lib/parameters.ts";
-export { allFinite, mapArrays } from "./lib/tree_arithmetic.ts";
+export { addScaled, allFinite, mapArrays } from "./lib/tree_arithmetic.ts";
 export { batch, region, type RegionOptions, release } from "./lib/ownership.ts";
 export {
   allReduceGradients,

@@ -30,14 +30,7 @@ export class CollectiveError extends Error {
   /** The ranks at fault, ascending; all ranks of the group where they called different things. */
   readonly ranks: readonly number[];
 
-  /**
-   * Builds the error that every rank of a group rejects with.
-   *
-   * @param message what was wanted, what came and what to do
-   * @param code what went wrong
-   * @param ranks the ranks at fault
-   * @param options `cause`: the failing rank's own error or the signal's reason
-   */
+  /** Builds the error that every rank rejects with; `cause` is the failing rank's own error or the signal's reason. */
   constructor(
     message: string,
     code: CollectiveErrorCode,
@@ -71,13 +64,7 @@ export class DeviceError extends Error {
   /** What went wrong, for programs. */
   readonly code: DeviceErrorCode;
 
-  /**
-   * Builds the error.
-   *
-   * @param message what was wanted, what the device has and what to do
-   * @param code what went wrong
-   * @param options `cause`: the platform's own error
-   */
+  /** Builds the error of what was wanted, what the device has and what to do; `cause` is the platform's own error. */
   constructor(message: string, code: DeviceErrorCode, options?: ErrorOptions) {
     super(message, options);
     this.code = code;

@@ -5,22 +5,15 @@
  * a `CollectiveError`, the failing one too, with the original error as its `cause`.
  */
 
-/** What a collective resolved to, what was launched, and what this rank gave. */
-export interface Exchanged<R, T> {
-  readonly total: R;
-  readonly launched: T;
-  readonly own: Float64Array;
-}
-
 /**
  * Launches this rank's part and hands its readback to a collective, which is called before the first await: ranks match
  * calls by program order, so parallel branches must not overtake each other. What `launch` throws becomes this rank's
- * failure on every rank.
+ * failure on every rank. Resolves to what the collective did, what was launched, and what this rank gave.
  */
 export async function exchange<T extends { readonly wire: Promise<Float64Array> }, R>(
   launch: () => T,
   collective: (sending: Promise<Float64Array>) => Promise<R>,
-): Promise<Exchanged<R, T>> {
+) {
   const reading = (async () => {
     const launched = launch();
     return { launched, own: await launched.wire };

@@ -1,4 +1,4 @@
-/** How to make and move the state of a batch norm. */
+/** How to make, change and move the state of a batch norm. */
 
 import {
   type BatchNormState,
@@ -109,6 +109,33 @@ export function firstState(
     runningVar: trackRunningStats ? vector(1) : null,
     numBatchesTracked: 0,
   };
+}
+
+/**
+ * Replaces the weight, the bias or both, for an optimiser's step or for one call (conditional batch norm).
+ *
+ * @param state the state to start from; it is not changed
+ * @param parameters the new vectors, shape (C), float32; null for none, left out for the old one
+ * @returns a frozen state that shares everything else with the old one
+ *
+ * @example One step of gradient descent
+ * ```ts
+ * import { addScaled, initBatchNorm, referenceDevice, withParameters } from "@syncbn/syncbn";
+ *
+ * const device = referenceDevice();
+ * const state = initBatchNorm(device, 2, { bias: false });
+ * const gradWeight = device.upload(Float32Array.of(0.5, -0.5));
+ * const weight = addScaled(device, state.weight!, gradWeight, -0.1);
+ * console.assert(withParameters(state, { weight }).runningMean === state.runningMean);
+ * ```
+ */
+export function withParameters<A>(
+  state: BatchNormState<A>,
+  parameters: { readonly weight?: A | null; readonly bias?: A | null },
+): BatchNormState<A> {
+  checkConfiguration(state, "replace the parameters");
+  const { weight = state.weight, bias = state.bias } = parameters;
+  return Object.freeze({ ...state, weight, bias });
 }
 
 /**

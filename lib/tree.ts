@@ -147,9 +147,9 @@ export function fold<R>(tree: unknown, how: Fold<R>): R | undefined {
     const before = found();
     if (above.size < DEEPEST) {
       above.set(value, path);
-      const all = childrenOf(value);
-      const order = sorted && !Array.isArray(value) ? [...all.keys()].sort(byStep(all)) : null;
-      open.push({ value, path, before, all, order, children: [], next: 0 });
+      const all = childrenOf(value).map(([step, child], at) => [at, step, child] as const);
+      if (sorted && !Array.isArray(value)) all.sort(([, a], [, b]) => a < b ? -1 : Number(a > b));
+      open.push({ value, path, before, all, children: [], next: 0 });
       return OPENED;
     }
     // What is somebody else's may be as deep as it likes.
@@ -166,15 +166,13 @@ export function fold<R>(tree: unknown, how: Fold<R>): R | undefined {
   // Not by calls within calls: of those a worker's stack holds too few.
   let result = begin(tree, "");
   for (let top = open.at(-1); top !== undefined; top = open.at(-1)) {
-    const { value, path, before, all, order, children } = top;
+    const { value, path, before, all, children } = top;
     if (result !== OPENED) {
-      const at = order ? order[top.next] : top.next;
-      const [step, child] = all[at];
+      const [at, step, child] = all[top.next++];
       children[at] = { step, value: child, result };
-      top.next++;
     }
     if (top.next < all.length) {
-      const [step, child] = all[order ? order[top.next] : top.next];
+      const [, step, child] = all[top.next];
       result = begin(child, path === "" ? step : `${path}.${step}`);
     } else {
       const end = cycles.get(value);
@@ -196,19 +194,11 @@ interface Opened<R> {
   readonly path: string;
   /** What was found before it. */
   readonly before: number;
-  readonly all: readonly (readonly [step: string, value: unknown])[];
-  /** In which order, where it is not theirs. */
-  readonly order: readonly number[] | null;
+  /** In the order of their folding. */
+  readonly all: readonly (readonly [at: number, step: string, value: unknown])[];
   readonly children: Child<R>[];
   /** How many of them are done. */
   next: number;
-}
-
-function byStep(children: readonly (readonly [step: string, value: unknown])[]) {
-  return (a: number, b: number): number => {
-    const [x, y] = [children[a][0], children[b][0]];
-    return x < y ? -1 : x > y ? 1 : a - b;
-  };
 }
 
 /**
@@ -256,13 +246,11 @@ function childrenOf(branch: object): readonly (readonly [step: string, value: un
         : [[typeof key === "symbol" ? `${at}` : String(key), value]]
     );
   }
-  return Object.keys(branch).map((key) => [key, fieldOf(branch, key)]);
-}
-
-/** A field as it is: a getter is not to be called, as it may make another object each time. */
-function fieldOf(branch: object, key: string): unknown {
-  const field = Object.getOwnPropertyDescriptor(branch, key);
-  return field?.get === undefined && field?.set === undefined ? field?.value : GETTER;
+  return Object.keys(branch).map((key) => {
+    // A getter is not to be called, as it may make another object each time.
+    const { get, set, value } = Object.getOwnPropertyDescriptor(branch, key) ?? {};
+    return [key, get === undefined && set === undefined ? value : GETTER];
+  });
 }
 
 /** Remembers a branch as it is now, to make it again. */

@@ -1,5 +1,5 @@
 /**
- * Arithmetic over whole trees of arrays: optimisers, averages of models, sums of gradients, and whether they are finite.
+ * Arithmetic over arrays and whole trees of them: optimisers, averages of models, sums of gradients, and whether they are finite.
  */
 
 import { type Flat, flatten, readBack } from "./data_parallel/trees.ts";
@@ -7,9 +7,52 @@ import type { Device } from "./device.ts";
 import { batch, region } from "./ownership.ts";
 import { describe } from "./tensor.ts";
 import { called } from "./tree.ts";
-import { refused, wrongPair } from "./words.ts";
+import { mistaken, refused, wrongPair, wrongValue } from "./words.ts";
 
 const ROOT = "the tree itself";
+
+/**
+ * Computes x + scale * y element by element.
+ *
+ * @param device the device that both live on
+ * @param x an array of any length and dtype
+ * @param y another of the same length
+ * @param scale a finite factor, such as minus the learning rate
+ * @returns a new array in the dtype of x
+ * @throws TypeError where the lengths differ or an array is not live, RangeError where scale is not finite
+ *
+ * @example
+ * ```ts
+ * import { addScaled, referenceDevice } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const [x, y] = [device.upload(Float32Array.of(1, 2)), device.upload(Float32Array.of(4, 8))];
+ * const z = addScaled(device, x, y, -0.25);
+ * assert.deepEqual(await device.download(z), Float32Array.of(0, 0));
+ * ```
+ */
+export function addScaled<A>(
+  device: Pick<Device<A>, "describe" | "addScaled">,
+  x: A,
+  y: A,
+  scale: number,
+): A {
+  const [lengthX, lengthY] = [x, y].map((array) => {
+    const advice = mistaken(array);
+    return describe(
+      device,
+      array,
+      "add the arrays",
+      advice ? `what is no array${advice}` : "one of them",
+    ).length;
+  });
+  if (lengthX !== lengthY) {
+    throw wrongPair("add the arrays", "their lengths must be equal", lengthX, lengthY);
+  }
+  if (!Number.isFinite(scale)) throw wrongValue("add the arrays", "scale must be finite", scale);
+  return device.addScaled({ x, y, scale });
+}
 
 /**
  * Computes a tree of arrays from trees of one structure, array by array: momentum, weight decay, averages of models, sums
@@ -29,7 +72,7 @@ const ROOT = "the tree itself";
  * @throws what the body throws; TypeError that names the path of what does not belong in a tree, of arrays that stand in one
  * tree alone or differ in length, shape or format, of a result of another length or dtype
  *
- * @example A step of gradient descent with weight decay
+ * @example A step of gradient descent
  * ```ts
  * import { addScaled, mapArrays, referenceDevice, tensor, toArray } from "@syncbn/syncbn";
  * import assert from "node:assert/strict";
@@ -37,13 +80,8 @@ const ROOT = "the tree itself";
  * const device = referenceDevice();
  * const layer = { weight: tensor(device, [2, 4], [1, 2]), bias: null };
  * const gradients = { weight: tensor(device, [1, 1], [1, 2]), bias: null };
- * const next = mapArrays(
- *   device,
- *   (d, weight, gradient) => addScaled(d, weight, addScaled(d, gradient, weight, 0.5), -1),
- *   layer,
- *   gradients,
- * );
- * assert.deepEqual(await toArray(device, next.weight), Float32Array.of(0, 1));
+ * const next = mapArrays(device, (d, x, y) => addScaled(d, x, y, -0.5), layer, gradients);
+ * assert.deepEqual(await toArray(device, next.weight), Float32Array.of(1.5, 3.5));
  * ```
  */
 export function mapArrays<A, T>(

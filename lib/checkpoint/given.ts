@@ -1,8 +1,7 @@
 /** What a caller gave as named arrays, checked before anything is made of it. */
 
 import { checkInteger } from "../check_value.ts";
-import { countBytes, countElements, DTYPES } from "./dtypes.ts";
-import type { StoredArray } from "./stored_array.ts";
+import { countBytes, countElements, DTYPES, type StoredArray } from "./stored_array.ts";
 import { isRecord } from "../tree.ts";
 import { listed, wrongKind, wrongValue } from "../words.ts";
 

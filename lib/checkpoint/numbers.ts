@@ -1,8 +1,7 @@
 /** Elements of any dtype as float32, and half precision there and back. */
 
-import { DTYPES } from "./dtypes.ts";
 import { checkStored } from "./given.ts";
-import type { StoredArray } from "./stored_array.ts";
+import { DTYPES, type StoredArray } from "./stored_array.ts";
 import { refused } from "../words.ts";
 
 /**

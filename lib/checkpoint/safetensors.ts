@@ -6,10 +6,9 @@
  * side by side. Elements are copied as they lie in memory, so that the host must be little-endian too.
  */
 
-import { DTYPES } from "./dtypes.ts";
 import { checkStored, entriesOf } from "./given.ts";
 import { LONGEST_HEADER, METADATA, readHeader } from "./safetensors/header.ts";
-import type { StateDict, StoredArray } from "./stored_array.ts";
+import { DTYPES, type StateDict, type StoredArray } from "./stored_array.ts";
 import { quote, wrongKind, wrongValue } from "../words.ts";
 
 const ACTION = "write the safetensors file";

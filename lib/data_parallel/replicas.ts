@@ -148,7 +148,10 @@ export async function assertReplicated<A>(
   const common = { label, signal: signalIn(options) };
   const launch = () => {
     const words = (async () => await wordsByLeaf(device, turn.get()))();
-    return { words, wire: words.then((all) => summaryOf(turn.get(), all)) };
+    const numbers = () => turn.get().numbers.map(({ value }) => value);
+    // Beside the numbers a digest of two words for each array.
+    const summary = (all: readonly Uint32Array[]) => [...numbers(), ...all.flatMap(digest)];
+    return { words, wire: words.then((all) => Float64Array.from(summary(all))) };
   };
   const { total: all, launched } = await exchange(
     launch,
@@ -173,11 +176,6 @@ async function wordsByLeaf<A>(device: Device<A>, flat: Flat<A, unknown>) {
   const all = wordsOf(await readBack(device, flat));
   let at = 0;
   return flat.leaves.map(({ length }) => all.subarray(at, at += length));
-}
-
-/** [numbers, a digest of two words per array]. */
-function summaryOf<A>({ numbers }: Flat<A, unknown>, words: readonly Uint32Array[]) {
-  return Float64Array.from([...numbers.map(({ value }) => value), ...words.flatMap(digest)]);
 }
 
 /** The first place at which a rank's numbers are not those of rank 0; -1 where there is none. */

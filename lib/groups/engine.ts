@@ -55,7 +55,12 @@ export function processGroup(engine: Engine): ProcessGroup {
     flow: Flow,
     values: Request["values"],
     detail: Request["detail"],
-  ): Request => checkSignal({ ...named(kind, options), detail, values, flow });
+  ): Request => {
+    const { label, signal } = options ?? {};
+    // Whatever a label is, it must not keep this rank from its call, which the others wait for.
+    const name = label === undefined ? kind : `${kind} "${display(label)}"`;
+    return checkSignal({ name, signal, detail, values, flow });
+  };
   const reduction = (values: Request["values"], combine: Combine, options?: CollectiveOptions) =>
     request(
       "allReduce",
@@ -142,14 +147,6 @@ export function valuesNow({ values, make }: Request): Float64Array {
 export function cannotBlock(reason: string): Engine["meetNow"] {
   return ({ name }) => {
     throw new TypeError(`Cannot hold up the thread in ${name} as ${reason}`);
-  };
-}
-
-function named(kind: string, options?: CollectiveOptions): Pick<Request, "name" | "signal"> {
-  return {
-    // Whatever a label is, it must not keep this rank from its call, which the others wait for.
-    name: options?.label === undefined ? kind : `${kind} "${display(options.label)}"`,
-    signal: options?.signal,
   };
 }
 

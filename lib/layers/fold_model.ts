@@ -198,7 +198,10 @@ async function foldPair<A>(
     weight: partLike(device, weight, both.weight as Values),
     bias: place === null ? device.upload(offset) : partLike(device, place, offset),
   });
-  const identity = stateFromHost(device, identityLike(state));
+  const vector = (value: number) => new Float32Array(state.numFeatures).fill(value);
+  const statistics = { runningMean: vector(0), runningVar: vector(1) };
+  const plain = { ...state, ...statistics, eps: 0, weight: null, bias: null };
+  const identity = stateFromHost(device, plain);
   return [[layer, withState<A, typeof layer>(layer, identity)], [linear, node]];
 }
 
@@ -216,12 +219,6 @@ function rankBehind(
   if (rank !== undefined) return rank;
   const why = `which a ${layer.kind} behind a linear layer does not`;
   throw wrongKind(here, `inputRank must tell the rank of its batches, ${why}`, rank);
-}
-
-function identityLike(state: BatchNormState<Float32Array>): BatchNormState<Float32Array> {
-  const vector = (value: number) => new Float32Array(state.numFeatures).fill(value);
-  const statistics = { runningMean: vector(0), runningVar: vector(1) };
-  return { ...state, ...statistics, eps: 0, weight: null, bias: null };
 }
 
 /** The numbers of a layer's weight or bias in row-major order. */

@@ -49,7 +49,11 @@ export function resetRunningStats<A, T>(
 ): T {
   const action = "reset the running statistics";
   const { only, allowNone, momentum } = checkChoice(options, action, ["momentum"]);
-  const nodes = nodesOf(model, isNode<A>, action);
+  const nodes = nodesOf(
+    model,
+    (value): value is Node<A> => claimsLayer<A>(value) || claimsState<A>(value),
+    action,
+  );
   if (!allowNone) {
     checkFound(nodes.size, model, action, "a state as of initBatchNorm, a layer as of initLayer");
   }
@@ -79,7 +83,3 @@ export function resetRunningStats<A, T>(
 }
 
 type Node<A> = AnyLayer<A> | BatchNormState<A>;
-
-function isNode<A>(value: object): value is Node<A> {
-  return claimsLayer<A>(value) || claimsState<A>(value);
-}

@@ -87,34 +87,20 @@ const ACTION = "normalize the batch";
  * assert.deepEqual(await toArray(device, again), await toArray(device, output));
  * ```
  */
-export function normalizeWith<A>(
+export function normalizeWith<A, M extends LocalMoments<A> | GroupMoments<A>>(
   state: BatchNormState<A>,
   input: Tensor<A>,
-  moments: LocalMoments<A>,
-  effects: { readonly device: Device<A> },
-  options?: NormalizeOptions<A>,
-): Normalized<A, LocalSaved<A>>;
-/** The same with moments of a group, of which it saves what `syncBatchNormBackward` needs. */
-export function normalizeWith<A>(
-  state: BatchNormState<A>,
-  input: Tensor<A>,
-  moments: GroupMoments<A>,
-  effects: { readonly device: Device<A> },
-  options?: NormalizeOptions<A>,
-): Normalized<A, GroupSaved<A>>;
-export function normalizeWith<A>(
-  state: BatchNormState<A>,
-  input: Tensor<A>,
-  moments: LocalMoments<A> | GroupMoments<A>,
+  moments: M,
   effects: { readonly device: Device<A> },
   options: NormalizeOptions<A> = {},
-): Normalized<A> {
+): Normalized<A, M extends LocalMoments<A> ? LocalSaved<A> : GroupSaved<A>> {
   const { device } = checkDevice(effects, ACTION);
   checkCall(device, state, input, options, ["activation", "residual", "donate"], ACTION);
   checkKept(options, ACTION);
   checkMoments(device, moments, ACTION, "the moments", state.numFeatures);
   if (moments.count !== null) checkCount(moments.count, ACTION);
-  return Object.freeze(normalized(device, state, input, moments, options));
+  const result: unknown = Object.freeze(normalized(device, state, input, moments, options));
+  return result as ReturnType<typeof normalizeWith<A, M>>;
 }
 
 /** {@linkcode normalizeWith} of what is checked. */

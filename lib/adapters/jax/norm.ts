@@ -15,7 +15,7 @@ import { syncBatchNormForward } from "../../norm/forward.ts";
 import { batchNormInfer } from "../../norm/infer.ts";
 import type { GroupSaved } from "../../norm/normalize.ts";
 import { region, release } from "../../ownership.ts";
-import { withParameters } from "../../parameters.ts";
+import { withParameters } from "../../state.ts";
 import { around, checkArrays, checkBackend, checkFits, checkJax, checkShape } from "./check.ts";
 import type { Jax, JaxArray } from "./framework.ts";
 import { give, giveAll, take } from "./transfer.ts";

@@ -10,7 +10,7 @@ import { checkEps, checkHostState, checkShare } from "../../check_state.ts";
 import { checkFloat32, checkInteger, checkOneOf } from "../../check_value.ts";
 import type { BatchNormState } from "../../state.ts";
 import { type Format, FORMATS } from "../../tensor.ts";
-import { shown, wrongKind, wrongPair, wrongValue } from "../../words.ts";
+import { refused, shown, wrongKind, wrongPair, wrongValue } from "../../words.ts";
 
 /** A batch norm as it came from another framework. */
 export interface ImportedBatchNorm {
@@ -122,15 +122,14 @@ export function exportBatchNorm(
     const why = `for a cumulative average has no counterpart in ${called}`;
     throw wrongKind(action, `momentum must be a number, ${why}`, null);
   }
-  return {
+  const vectors = {
     weight: weight && new Float32Array(weight),
     bias: bias && new Float32Array(bias),
     runningMean: new Float32Array(runningMean),
     runningVar: scaled(runningVar, count, (n) => [n - 1, n]),
-    momentum: complement(momentum),
-    epsilon: eps,
-    axis: format === "channelsFirst" ? 1 : -1,
   };
+  const axis = format === "channelsFirst" ? 1 : -1;
+  return { vectors, settings: { momentum: complement(momentum), epsilon: eps, axis } };
 }
 
 /**
@@ -173,9 +172,7 @@ function formatOf(given: unknown, rank: number | undefined, action: string): For
   const axis: unknown = Array.isArray(given) && given.length === 1 ? given[0] : given;
   if (typeof axis !== "number") {
     const came = Array.isArray(axis) ? `[${axis.map(shown).join(", ")}]` : shown(axis);
-    throw new TypeError(
-      `Cannot ${action} as axis must be a number, or a list of one: current value is ${came}`,
-    );
+    throw refused(action, "axis must be a number, or a list of one", `value is ${came}`);
   }
   if (rank !== undefined) checkInteger(rank, "rank", action, 2);
   if (axis === -1 || (axis !== 1 && axis + 1 === rank)) return "channelsLast";

@@ -99,11 +99,8 @@ export function toFlax(
   state: BatchNormState<Float32Array>,
   options: ExportBatchNormOptions,
 ): FlaxBatchNorm {
-  const { weight: scale, bias, runningMean, runningVar, ...settings } = exportBatchNorm(
-    state,
-    options,
-    FLAX,
-  );
+  const { vectors, settings } = exportBatchNorm(state, options, FLAX);
+  const { weight: scale, bias, runningMean, runningVar } = vectors;
   const own = { use_bias: bias !== null, use_scale: scale !== null };
   return Object.freeze({
     variables: Object.freeze({ scale, bias, mean: runningMean, var: runningVar }),

@@ -77,12 +77,8 @@ const KERAS = {
  * import { fromKeras } from "@syncbn/syncbn/checkpoint";
  * import assert from "node:assert/strict";
  *
- * const weights = {
- *   gamma: Float32Array.of(1, 2),
- *   beta: Float32Array.of(0, 0),
- *   moving_mean: Float32Array.of(3, 4),
- *   moving_variance: Float32Array.of(2047, 4094),
- * };
+ * const moments = { moving_mean: Float32Array.of(3, 4), moving_variance: Float32Array.of(2047, 4094) };
+ * const weights = { gamma: Float32Array.of(1, 2), beta: Float32Array.of(0, 0), ...moments };
  * const { state, format } = fromKeras(weights, { count: 32 * 8 * 8 });
  * assert.deepEqual(state.runningVar, Float32Array.of(2048, 4096));
  * assert.equal(state.momentum, 0.01);
@@ -126,15 +122,12 @@ export function toKeras(
   state: BatchNormState<Float32Array>,
   options: ExportBatchNormOptions,
 ): KerasBatchNorm {
-  const { weight: gamma, bias: beta, runningMean, runningVar, ...settings } = exportBatchNorm(
-    state,
-    options,
-    KERAS,
-  );
-  const vectors = { gamma, beta, moving_mean: runningMean, moving_variance: runningVar };
+  const { vectors, settings } = exportBatchNorm(state, options, KERAS);
+  const { weight: gamma, bias: beta, runningMean: moving_mean, runningVar: moving_variance } =
+    vectors;
   const own = { center: beta !== null, scale: gamma !== null };
   return Object.freeze({
-    weights: Object.freeze(vectors),
+    weights: Object.freeze({ gamma, beta, moving_mean, moving_variance }),
     config: Object.freeze({ ...settings, ...own }),
   });
 }

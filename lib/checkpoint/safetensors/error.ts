@@ -34,13 +34,7 @@ export class SafetensorsError extends Error {
   /** Where it was found, in bytes from the start of the file; the file's length where it is cut off. */
   readonly byte: number;
 
-  /**
-   * Builds the error.
-   *
-   * @param message what was wanted, what came and where
-   * @param code what went wrong
-   * @param byte where it was found, in bytes from the start of the file
-   */
+  /** Builds the error of what was wanted, what came and where. */
   constructor(message: string, code: SafetensorsErrorCode, byte: number) {
     super(message);
     this.code = code;

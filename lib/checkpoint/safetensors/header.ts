@@ -6,8 +6,7 @@
  * gap or overlap.
  */
 
-import { countBytes, countElements, DTYPES } from "../dtypes.ts";
-import type { StoredDType } from "../stored_array.ts";
+import { countBytes, countElements, DTYPES, type StoredDType } from "../stored_array.ts";
 import { listed, quote } from "../../words.ts";
 import { SafetensorsError, type SafetensorsErrorCode } from "./error.ts";
 import { lookOf } from "./signatures.ts";

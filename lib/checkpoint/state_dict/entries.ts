@@ -29,23 +29,16 @@ export interface StateDictOptions {
 
 const COUNTER = "num_batches_tracked";
 
-/** A model taken apart. */
-export interface Contents<A> {
-  /** All its nodes, those that are not meant too. */
-  readonly nodes: ReadonlySet<object>;
-  /** The nodes that are meant, each once. */
-  readonly parts: readonly Part<A>[];
-  /** Its names in the order of the tree; those of a node that stands at several paths at each of them. */
-  readonly entries: readonly Entry<A>[];
-}
-
-/** Finds the nodes of a model and their entries. */
+/**
+ * Takes a model apart: all its nodes, those that are not meant too; what is in those that are meant, each once; and its names
+ * in the order of the tree, those of a node that stands at several paths at each of them.
+ */
 export function contentsOf<A>(
   device: Device<A>,
   model: unknown,
   action: string,
   options: StateDictOptions = {},
-): Contents<A> {
+) {
   const { prefix = "", rename = (name) => name, only = () => true, allowNone = false } = options;
   if (typeof prefix !== "string" || typeof rename !== "function" || typeof only !== "function") {
     throw new TypeError(

@@ -39,13 +39,7 @@ export class StateDictError extends Error implements StateDictDifferences {
   /** Names that both have, with another shape or a value that does not belong, in the model's order. */
   readonly mismatched: readonly string[];
 
-  /**
-   * Builds the error.
-   *
-   * @param message what was wanted and what came
-   * @param differences the names at fault
-   * @param options `cause`, where there is one
-   */
+  /** Builds the error of what was wanted and what came, with the names at fault. */
   constructor(message: string, differences: StateDictDifferences, options?: ErrorOptions) {
     super(message, options);
     this.missing = Object.freeze([...differences.missing]);

@@ -1,11 +1,10 @@
 /** Which entries of a state dict fit into which nodes of a model. */
 
 import { fromRowMajor } from "../../row_major.ts";
-import { DTYPES } from "../dtypes.ts";
 import type { Entry } from "./entries.ts";
 import type { Part } from "./nodes.ts";
 import { toFloat32 } from "../numbers.ts";
-import type { StateDict, StoredArray } from "../stored_array.ts";
+import { DTYPES, type StateDict, type StoredArray } from "../stored_array.ts";
 import { listed, quote } from "../../words.ts";
 
 /** What a state dict has for one node, as the node is rebuilt from it. */

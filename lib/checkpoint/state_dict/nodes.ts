@@ -8,7 +8,7 @@ import { called, checkRecord } from "../../tree.ts";
 import { checkState, claimsState } from "../../check_state.ts";
 import { type BatchNormState, firstState } from "../../state.ts";
 import { checkTensor, describe, type DType, type Format, type Tensor } from "../../tensor.ts";
-import { shown } from "../../words.ts";
+import { refused, shown } from "../../words.ts";
 
 /** One array of a node. */
 export interface Slot<A> {
@@ -72,7 +72,13 @@ function claimsTensor(value: object): boolean {
 export function partOf<A>(device: Device<A>, node: object, path: string, action: string): Part<A> {
   const here = `${action} at ${called(path)}`;
   const inside = (): Inside<A> => {
-    if (ArrayBuffer.isView(node)) return hostPart(node, here);
+    if (node instanceof Float32Array) {
+      return arrayPart<A>({ ...vector(""), array: null, host: node, shape: [node.length] });
+    }
+    if (ArrayBuffer.isView(node)) {
+      const wanted = "an array on the host must be a Float32Array to have a place in a state dict";
+      throw refused(here, wanted, `value is ${shown(node)}; leave it out by only`);
+    }
     if (device.owns(node) || claimsArray(node)) {
       const { length, dtype } = describe(device, node as A, here, "the array");
       return arrayPart({ ...vector(""), array: node as A, shape: [length], dtype });
@@ -99,16 +105,6 @@ function arrayPart<A>(
     first: null,
     rebuild: ({ arrays: [other] }) => around(other),
   };
-}
-
-function hostPart<A>(values: ArrayBufferView, here: string): Inside<A> {
-  if (values instanceof Float32Array) {
-    return arrayPart<A>({ ...vector(""), array: null, host: values, shape: [values.length] });
-  }
-  throw new TypeError(
-    `Cannot ${here} as an array on the host must be a Float32Array to have a place in a state ` +
-      `dict: current value is ${shown(values)}; leave it out by only`,
-  );
 }
 
 function tensorPart<A>(device: Device<A>, tensor: Tensor<A>, here: string): Inside<A> {

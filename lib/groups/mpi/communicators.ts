@@ -74,7 +74,10 @@ export function divide(
   const { symbols, ok } = library;
   const part = handles();
   // MPI takes small integers: the places of the numbers among those of all ranks.
-  const [color, key] = [0, 1].map((which) => placeOf(wishes, which, rank));
+  const [color, key] = [0, 1].map((which) => {
+    const distinct = [...new Set(wishes.map((wish) => wish[which]))].sort((a, b) => a - b);
+    return distinct.indexOf(wishes[rank][which]);
+  });
   ok(symbols.MPI_Comm_split(comm, color, key, part), "MPI_Comm_split");
   return reporting(library, part[0]);
 }
@@ -97,9 +100,4 @@ export function placeIn({ symbols, ok }: Library, comm: bigint): Place {
 export function reporting({ symbols, ok, errorsReturn }: Library, comm: bigint): bigint {
   ok(symbols.MPI_Comm_set_errhandler(comm, errorsReturn), "MPI_Comm_set_errhandler");
   return comm;
-}
-
-function placeOf(wishes: readonly Float64Array[], which: number, rank: number): number {
-  const distinct = [...new Set(wishes.map((wish) => wish[which]))].sort((a, b) => a - b);
-  return distinct.indexOf(wishes[rank][which]);
 }

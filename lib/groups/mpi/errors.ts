@@ -19,13 +19,7 @@ export class MpiError extends Error {
   /** What went wrong, for programs. */
   readonly code: MpiErrorCode;
 
-  /**
-   * Builds the error.
-   *
-   * @param message what was wanted, what came and what to do
-   * @param code what went wrong
-   * @param options `cause`: the platform's own error
-   */
+  /** Builds the error of what was wanted, what came and what to do; `cause` is the platform's own error. */
   constructor(message: string, code: MpiErrorCode, options?: ErrorOptions) {
     super(message, options);
     this.code = code;

@@ -167,7 +167,7 @@ function tryOpen(name: string, reasons: unknown[]): Opened | null {
 }
 
 function describe(symbols: Opened, path: string): Library {
-  const version = textFrom(8192, (text, length) => symbols.MPI_Get_library_version(text, length));
+  const version = textFrom((text, length) => symbols.MPI_Get_library_version(text, length));
   const openMpi = symbols.ompi_mpi_comm_world !== null;
   if (!openMpi && !/mpich|intel/i.test(version)) {
     throw new MpiError(
@@ -182,7 +182,9 @@ function describe(symbols: Opened, path: string): Library {
     version,
     family: openMpi ? "Open MPI" : "MPICH",
     ok: (code: number, name: string) => {
-      if (code !== 0) throw failureOf(symbols, code, name);
+      if (code === 0) return;
+      const text = textFrom((text, length) => symbols.MPI_Error_string(code, text, length));
+      throw new MpiError(`${name} failed: ${text}`, "call");
     },
     ...(openMpi ? constantsOf(symbols) : MPICH),
   });
@@ -206,17 +208,11 @@ function constantsOf(symbols: Opened): Constants {
   };
 }
 
-function failureOf(symbols: Opened, code: number, name: string): MpiError {
-  const text = textFrom(8192, (text, length) => symbols.MPI_Error_string(code, text, length));
-  return new MpiError(`${name} failed: ${text}`, "call");
-}
-
 /** The first line of a text that a C function writes, with its length. */
 function textFrom(
-  size: number,
   write: (text: Uint8Array<ArrayBuffer>, length: Int32Array<ArrayBuffer>) => void,
 ): string {
-  const text = new Uint8Array(size);
+  const text = new Uint8Array(8192);
   const length = ints();
   write(text, length);
   const [line] = new TextDecoder().decode(text.subarray(0, length[0])).split(/[\0\n]/);

@@ -50,6 +50,13 @@ export function createOperations(library: Library, memory: Memory) {
     return operation;
   }
 
+  function createVector(length: number): bigint {
+    const type = handles();
+    ok(symbols.MPI_Type_contiguous(length, library.double, type), "MPI_Type_contiguous");
+    ok(symbols.MPI_Type_commit(type), "MPI_Type_commit");
+    return type[0];
+  }
+
   return {
     /** An operation that no call has. Several communicators may be in flight, and a test of one runs those of others. */
     take: (combine: Combine, length: number): Operation => {
@@ -60,9 +67,8 @@ export function createOperations(library: Library, memory: Memory) {
     give: (operation: Operation): void => void free.push(operation),
     /** The datatype of `length` float64 in a row. */
     vector: (length: number): bigint => {
-      const known = types.get(length);
+      const type = types.get(length) ?? createVector(length);
       types.delete(length);
-      const type = known ?? createVector(library, length);
       types.set(length, type);
       // MPI keeps a freed type as long as a pending call needs it.
       if (types.size > KEPT_TYPES) {
@@ -75,13 +81,6 @@ export function createOperations(library: Library, memory: Memory) {
     /** Frees what MPI would miss at its end. */
     close: (): void => types.forEach(freeType),
   };
-}
-
-function createVector({ symbols, ok, double }: Library, length: number): bigint {
-  const type = handles();
-  ok(symbols.MPI_Type_contiguous(length, double, type), "MPI_Type_contiguous");
-  ok(symbols.MPI_Type_commit(type), "MPI_Type_commit");
-  return type[0];
 }
 
 /**
