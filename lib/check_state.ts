@@ -1,6 +1,4 @@
-/**
- * The state of a batch norm: an immutable record, and what it must have on a device, on the host, or wherever it lies.
- */
+/** The state of a batch norm: an immutable record, and what it must have on a device, on the host, or wherever it lies. */
 
 import { checkInteger } from "./check_value.ts";
 import { describe, type Describing } from "./tensor.ts";

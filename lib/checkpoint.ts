@@ -32,11 +32,7 @@ export type {
 } from "./checkpoint/stored_array.ts";
 export type { StateDictOptions } from "./checkpoint/state_dict/entries.ts";
 export { toStateDict } from "./checkpoint/state_dict/save.ts";
-export {
-  fromStateDict,
-  type FromStateDictOptions,
-  type LoadedModel,
-} from "./checkpoint/state_dict/load.ts";
+export * from "./checkpoint/state_dict/load.ts";
 export { type StateDictDifferences, StateDictError } from "./checkpoint/state_dict/error.ts";
 export { readSafetensors, type Safetensors, writeSafetensors } from "./checkpoint/safetensors.ts";
 export { SafetensorsError, type SafetensorsErrorCode } from "./checkpoint/safetensors/error.ts";
@@ -45,17 +41,5 @@ export type {
   ImportBatchNormOptions,
   ImportedBatchNorm,
 } from "./checkpoint/frameworks/decay.ts";
-export {
-  fromKeras,
-  type KerasBatchNorm,
-  type KerasConfig,
-  type KerasWeights,
-  toKeras,
-} from "./checkpoint/frameworks/keras.ts";
-export {
-  type FlaxBatchNorm,
-  type FlaxConfig,
-  type FlaxVariables,
-  fromFlax,
-  toFlax,
-} from "./checkpoint/frameworks/flax.ts";
+export * from "./checkpoint/frameworks/keras.ts";
+export * from "./checkpoint/frameworks/flax.ts";

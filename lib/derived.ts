@@ -1,6 +1,4 @@
-/**
- * A device's handle for a region or a batch: the same operations, each of which asks first and tells of what it made.
- */
+/** A device's handle for a region or a batch: the same operations, each of which asks first and tells of what it made. */
 
 import type { Device } from "./device.ts";
 

@@ -6,23 +6,7 @@
  * @module
  */
 
-export type {
-  AddScaledPass,
-  Affine,
-  Device,
-  DeviceInfo,
-  GradientArrays,
-  GradientsPass,
-  GradientSums,
-  MomentsPass,
-  NormalizePass,
-  Pass,
-  PassOption,
-  RunningStats,
-  RunningStatsPass,
-  Statistics,
-  SumsPass,
-} from "./device.ts";
+export type * from "./device.ts";
 export {
   type ArrayInfo,
   type Describing,

@@ -19,9 +19,7 @@
  */
 export type CollectiveErrorCode = "disagreement" | "rankFailed" | "deadline" | "cancelled";
 
-/**
- * Says why a collective could not be completed, with the same text, code and ranks on every rank.
- */
+/** Says why a collective could not be completed, with the same text, code and ranks on every rank. */
 export class CollectiveError extends Error {
   /** Always `"CollectiveError"`. */
   override readonly name = "CollectiveError";
