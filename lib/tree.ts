@@ -19,7 +19,7 @@ const MOST_PLACES = 100_000;
 const SMALL_TREE = 64;
 
 /** Stands for what a getter would make. */
-export const GETTER: unique symbol = Symbol("what a getter makes");
+export const GETTER: unique symbol = /* @__PURE__ */ Symbol("what a getter makes");
 
 /** Nodes of a model in the order in which they stand, each with all the paths that it stands at. */
 export type Nodes<N extends object> = ReadonlyMap<N, readonly string[]>;

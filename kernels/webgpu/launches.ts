@@ -7,6 +7,7 @@
  * @module
  */
 
+import { type Deferred, deferred } from "../../lib/deferred.ts";
 import { type Kernel, PARAMETER_BYTES, type Parameters } from "../wgsl/kernel.ts";
 import type { Failures } from "./failures.ts";
 import type { Block, Memory } from "./memory.ts";
@@ -54,7 +55,7 @@ interface Copy {
   readonly ranges: Range[];
   bytes: number;
   /** Settles when the copy is on the queue, with where it goes, or when it never will be. */
-  readonly launched: PromiseWithResolvers<Block>;
+  readonly launched: Deferred<Block>;
   /** The bytes of all ranges, side by side. */
   readonly read: Promise<ArrayBuffer>;
 }
@@ -149,7 +150,7 @@ export function createLaunches(
     }
   };
   const newCopy = (): Copy => {
-    const launched = Promise.withResolvers<Block>();
+    const launched = deferred<Block>();
     const copy: Copy = {
       ...{ ranges: [], bytes: 0, launched },
       read: map(launched.promise, () => copy.bytes),

@@ -137,7 +137,7 @@ export function flatten<A, T>(
   };
 }
 
-const encoder = new TextEncoder();
+const encoder = /* @__PURE__ */ new TextEncoder();
 
 function mark(text: string): string {
   return digest(encoder.encode(text)).map((word) => word.toString(16).padStart(8, "0")).join("");

@@ -28,7 +28,7 @@ export interface InProcessOptions {
   readonly timeoutMs?: number;
 }
 
-const ONE_THREAD = cannotBlock(
+const ONE_THREAD = /* @__PURE__ */ cannotBlock(
   "its ranks must have threads of their own: these share one, and would wait for each other for ever; " +
     "use workers or MPI, or await allReduce()",
 );

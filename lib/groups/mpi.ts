@@ -155,9 +155,16 @@ export function mpiGroup(options: MpiOptions = {}): MpiGroup {
 }
 
 function checkThread(): void {
-  if (typeof globalThis.Deno?.dlopen === "function" && !("WorkerGlobalScope" in globalThis)) return;
+  if (typeof globalThis.Deno?.dlopen !== "function") {
+    throw new MpiError(
+      "Cannot make the MPI group as the platform must be Deno, by whose Deno.dlopen MPI is called: " +
+        "current value is undefined; run the program in Deno, or take workers",
+      "unsupported",
+    );
+  }
+  if (!("WorkerGlobalScope" in globalThis)) return;
   throw new MpiError(
-    `Cannot make the MPI group as it must be made by Deno, on the main thread of a process`,
+    "Cannot make the MPI group as it must be made on the main thread of a process: this is a worker",
     "call",
   );
 }

@@ -47,7 +47,7 @@ export interface LayerOptions extends BatchNormOptions, NewLayerOptions {}
 export interface LazyLayerOptions extends LazyOptions, NewLayerOptions {}
 
 const ACTION = "make the layer";
-const OPTIONS = [...BATCH_NORM_OPTIONS, "processGroup", "activation"];
+const OPTIONS = /* @__PURE__ */ BATCH_NORM_OPTIONS.concat("processGroup", "activation");
 
 /**
  * Makes a layer with a new state.

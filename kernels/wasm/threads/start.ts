@@ -9,6 +9,7 @@
  */
 
 import { DeviceError } from "../../../lib/errors.ts";
+import { builtIn } from "../../../lib/node.ts";
 import { notAllowed } from "./failures.ts";
 import { helper } from "./helper.ts";
 import { type Greeting, LAYOUT, type Start } from "./protocol.ts";
@@ -50,8 +51,8 @@ type NodeWorkerClass = new (
 
 /** Starts a thread as the platform has them. */
 export const startThread: StartThread = (listener) => {
-  const NodeWorker = nodeWorkers();
-  if (NodeWorker) return nodeThread(NodeWorker, listener);
+  const threads = builtIn<{ readonly Worker: NodeWorkerClass }>("node:worker_threads");
+  if (threads) return nodeThread(threads.Worker, listener);
   if (typeof Worker === "function") return startWebThread(listener);
   throw new DeviceError(
     "Cannot start a thread as the platform must have Worker or node:worker_threads: " +
@@ -59,14 +60,6 @@ export const startThread: StartThread = (listener) => {
     "unsupported",
   );
 };
-
-/** Asked of the platform at run time: an import would stop bundles for browsers. */
-function nodeWorkers(): NodeWorkerClass | undefined {
-  type Built = { readonly Worker: NodeWorkerClass };
-  type Host = { readonly getBuiltinModule?: (name: string) => Built | undefined };
-  const { process } = globalThis as { readonly process?: Host };
-  return process?.getBuiltinModule?.("node:worker_threads")?.Worker;
-}
 
 function nodeThread(NodeWorker: NodeWorkerClass, { greeted, ended }: Listener): Thread {
   const port = `process.getBuiltinModule("node:worker_threads").parentPort`;

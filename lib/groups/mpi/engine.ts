@@ -1,5 +1,6 @@
 /** One rank's end of an MPI communicator: one call at a time, in program order, until the group breaks. */
 
+import { deferred } from "../../deferred.ts";
 import type { CollectiveError } from "../../errors.ts";
 import { type Engine, type Request, valuesNow } from "../engine.ts";
 import { busyError, cancelledError, leftError } from "../failures.ts";
@@ -96,7 +97,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
       Promise.resolve(values).catch(() => {}); // Nobody will look at them any more.
       return Promise.reject(broken);
     }
-    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    const { promise, resolve, reject } = deferred<T>();
     const finish: Call["finish"] = (result) => resolve(conclude(result));
     const call: Call = { number, request, finish, reject, binding };
     // At once where it can be: the caller may write to its array after the call.
@@ -275,7 +276,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   async function splitTurn(): Promise<void> {
     progress.watch(look);
     const before = session.splitting;
-    const { promise, resolve } = Promise.withResolvers<void>();
+    const { promise, resolve } = deferred<void>();
     session.splitting = before.then(() => promise);
     splitDone = resolve;
     await before;

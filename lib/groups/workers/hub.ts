@@ -5,6 +5,7 @@
  * @module
  */
 
+import { deferred } from "../../deferred.ts";
 import { isCollectiveError } from "../../errors.ts";
 import { type PlainFailure, toPlain } from "../failures.ts";
 import type { LocalFlow } from "../flow.ts";
@@ -122,7 +123,7 @@ function serve(
 
   const begin = (message: ToHub & { readonly kind: "call" | "split" }): void => {
     const { id, name, flow } = message;
-    const { promise, resolve, reject } = Promise.withResolvers<Float64Array>();
+    const { promise, resolve, reject } = deferred<Float64Array>();
     promise.catch(() => {}); // A broken group does not look at them.
     const controller = new AbortController();
     const call: Pending = { resolve, reject, controller, detail: "", inPieces: false };

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { deferred } from "../../deferred.ts";
 import { patienceFor } from "../../patience.ts";
 import { cannotBlock, type Engine, membersOf, type Request, valuesNow } from "../engine.ts";
 import { busyError, cancelledError, leftError, messageOf } from "../failures.ts";
@@ -87,7 +88,7 @@ function openEnd(session: Session, offset: number, rank: number): Engine {
     const cancel = () => table.giveUp(cancelledError(rank, number, name, signal?.reason));
     signal?.addEventListener("abort", cancel, { once: true });
     const before = last ? last.then(turns.due) : turns.due();
-    const { promise: done, resolve: finish } = Promise.withResolvers<void>();
+    const { promise: done, resolve: finish } = deferred<void>();
     last = done;
     const start = (request: Request, owned: boolean) =>
       perform({ number, request, patience: patienceFor(timeoutMs), owned });
