@@ -18,6 +18,14 @@ export {
 } from "./tfjs/norm.ts";
 export type { ReadableArray } from "./tfjs/device_kernels.ts";
 export { type ConvertOptions, convertSyncBatchNorm, revertSyncBatchNorm } from "./tfjs/convert.ts";
+export {
+  createTrainer,
+  type Trainer,
+  type TrainerData,
+  type TrainerGroup,
+  type TrainerOptions,
+  type TrainerStep,
+} from "./tfjs/trainer.ts";
 export { replicate, type ReplicateOptions } from "./tfjs/replicate.ts";
 export type { WhenOut } from "./tfjs/uneven.ts";
 export {
@@ -26,4 +34,4 @@ export {
   type ReplicaGroup,
 } from "./tfjs/weights.ts";
 export { shareOf, type Sliceable } from "./tfjs/share.ts";
-export type { TensorFlowLike, TfModel, TfTensor } from "./tfjs/types.ts";
+export type { Operation, TensorFlowLike, TfModel, TfTensor } from "./tfjs/types.ts";

@@ -7,8 +7,7 @@ import assert from "node:assert/strict";
 import { spawnWorkers } from "../../lib/groups/workers.ts";
 import { inProcessGroup } from "../../mod.ts";
 import { loadTf } from "./tfjs_load.ts";
-import { SPECS } from "./tfjs_models.ts";
-import { trainAlone, type Trained, type Training, trainRank } from "./tfjs_ranks.ts";
+import { modelOf, trainAlone, type Trained, type Training, trainRank } from "./tfjs_ranks.ts";
 import type { Order } from "./tfjs_worker.ts";
 
 /**
@@ -52,6 +51,10 @@ const CASES: readonly Case[] = [
   }],
   ["cpu", "a rank that has a batch less", {
     ...{ model: "mlp", optimizer: "sgd", counts: [15, 1], rows: 50, epochs: 5, whenOut: "shadow" },
+  }],
+  ["cpu", "data sets, of which one has a batch less", {
+    ...{ model: "mlp", optimizer: "momentum", counts: [15, 1], rows: 50, epochs: 5 },
+    ...{ whenOut: "shadow", dataset: true },
   }],
   ["cpu", "an MLP, Adam, three ranks", {
     ...{ model: "mlp", optimizer: "adam", counts: [1, 10, 5], ...FIVE },
@@ -119,7 +122,7 @@ for (const [backend, name, task] of CASES) {
     assert(ranks);
     const tf = await loadTf(backend);
     const [alone] = inProcessGroup(1);
-    const one = SPECS[model].plain
+    const one = modelOf(task).plain
       ? await trainAlone(tf, task)
       : await trainRank(tf, alone, { ...task, counts: [counts.reduce((a, b) => a + b)] });
     const bound = model === "cnn" && optimizer === "adam" ? CLOSE_ADAM_CNN : CLOSE;

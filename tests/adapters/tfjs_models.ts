@@ -115,6 +115,38 @@ export const SPECS: Readonly<Record<string, Spec>> = {
   },
 };
 
+/** A model that is drawn: dense layers with a batch norm each, of any axis. */
+export interface Plan {
+  /** Extents between the rows and the features, 0 to 3 of them. */
+  readonly inner: readonly number[];
+  readonly norms: readonly {
+    readonly units: number;
+    readonly axis: number;
+    readonly scale: boolean;
+    readonly center: boolean;
+  }[];
+}
+
+/** Makes a model of a plan. */
+export function specOf({ inner, norms }: Plan): Spec {
+  const last = (axis: number) => axis === -1 || axis === inner.length + 1;
+  return {
+    ...{ input: [...inner, 3], output: [1], loss: "meanSquaredError", metrics: ["mae"] },
+    plain: inner.length < 3 && norms.every((own) => last(own.axis) && own.scale && own.center),
+    make: (tf) => {
+      const input = tf.input({ shape: [...inner, 3] });
+      let value = input;
+      norms.forEach(({ units, axis, scale, center }, i) => {
+        value = dense(tf, units, 50 + i, { useBias: false }).apply(value);
+        value = norm(tf, { axis, scale, center }).apply(value);
+        value = tf.layers.activation({ activation: "tanh" }).apply(value);
+      });
+      if (inner.length > 0) value = tf.layers.flatten().apply(value);
+      return tf.model({ inputs: input, outputs: dense(tf, 1, 60).apply(value) });
+    },
+  };
+}
+
 /** Rows to train on. */
 export function dataOf(tf: Tf, { input, output, loss }: Spec, rows: number, seed = 5) {
   const size = (shape: readonly number[]) => shape.reduce((a, b) => a * b, 1);

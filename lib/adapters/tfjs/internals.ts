@@ -7,8 +7,11 @@
  * - A sequential model trains by a model within, `model`, which `compile` makes anew.
  * - `makeTrainFunction` makes what each batch is given to, and it calls `optimizer.computeGradients` once; `testLoop` is
  *   what all evaluation of tensors goes through.
- * - The engine records operations on `state.activeTape`.
- * - The webgpu backend has `device`, and `tensorMap` names the buffer of a tensor.
+ * - The engine records operations on `state.activeTape` between `startTape` and `endTape`, and holds `saved` tensors of each.
+ * - A layer's `inboundNodes` are its places in a graph; `lossFunctions`, `metricsTensors`, `calculateLosses` and
+ *   `collectedTrainableWeights` are what a training step is made of, `standardizeUserDataXY` checks a batch.
+ * - The webgpu backend has `device`, `tensorMap` names the buffer of a tensor, which `uploadToGPU` makes and which is as
+ *   long as the tensor, `submitQueue` submits what `commandEncoder` has, and `refCount` tells who shares a buffer.
  *
  * @module
  */

@@ -11,7 +11,7 @@ import { fitsOver } from "./fit.ts";
 import { fittedOf, normsIn, tensorFlowOf } from "./internals.ts";
 import { agree, tell } from "./reduce.ts";
 import { presenceOf } from "./synced_layer.ts";
-import type { LayersModel, TensorFlow, TensorFlowLike, TfModel } from "./types.ts";
+import type { Layer, LayersModel, TensorFlow, TensorFlowLike, TfModel } from "./types.ts";
 import type { WhenOut } from "./uneven.ts";
 import { checkReplicaGroup, type ReplicaGroup, weightWords } from "./weights.ts";
 
@@ -72,7 +72,7 @@ export function replicate<M extends TfModel>(
     checkOptions(options, ["whenOut"], ACTION);
     checkWhenOut(whenOut);
     const fitted = fittedOf(model, ACTION);
-    checkReplicable(fitted);
+    checkReplicable(model as unknown as Layer, fitted);
     const weights = model.getWeights();
     const length = weights.reduce((total, { size }) => total + size, 0);
     agree(
@@ -100,13 +100,13 @@ function checkWhenOut(whenOut: WhenOut): void {
 /** Under which a model holds that it is a replica: the same in all copies of the library. */
 const REPLICA = Symbol.for("syncbn.tfjs.replica");
 
-function checkReplicable(fitted: LayersModel): void {
+function checkReplicable(model: Layer, fitted: LayersModel): void {
   if (REPLICA in fitted) {
     throw new TypeError(
       `Cannot ${ACTION} as it must not be a replica yet: current one is; make another by convertSyncBatchNorm`,
     );
   }
-  const plain = normsIn(fitted).find(({ norm }) => presenceOf(norm) === null);
+  const plain = normsIn(model).find(({ norm }) => presenceOf(norm) === null);
   if (plain === undefined) return;
   throw new TypeError(
     `Cannot ${ACTION} as its batch norms must be synchronised: the one at ${plain.place} ("${plain.norm.name}") is not; ` +

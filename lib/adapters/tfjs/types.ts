@@ -34,7 +34,7 @@ export interface TfTensor {
 }
 
 /** Any operation of the framework on tensors. */
-type Operation = (...given: never[]) => TfTensor;
+export type Operation = (...given: never[]) => TfTensor;
 
 /** The framework: the module that `import * as tf from "@tensorflow/tfjs"` names, as far as it is used. */
 export interface TensorFlowLike {
@@ -247,6 +247,7 @@ export interface LayersModel extends Container {
   readonly lossFunctions: readonly LossFunction[];
   readonly metricsTensors: readonly (readonly [LossFunction, number])[];
   readonly metricsNames: readonly string[];
+  getDedupedMetricsNames(): readonly string[];
   readonly collectedTrainableWeights: readonly LayerVariable[];
   calculateLosses(): readonly TfTensor[];
   compile(options: object): void;
