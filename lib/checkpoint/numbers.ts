@@ -42,7 +42,7 @@ export function toFloat32(array: StoredArray): Float32Array<ArrayBuffer> {
     case "BOOL":
       return Float32Array.from(data, (byte) => byte === 0 ? 0 : 1);
     default:
-      return Float32Array.from(data);
+      return new Float32Array(data as Exclude<typeof data, BigInt64Array | BigUint64Array>);
   }
 }
 

@@ -9,6 +9,7 @@ import { type PlainFailure, toPlain } from "../failures.ts";
 import type { LocalFlow } from "../flow.ts";
 import { createWorld, type InProcessOptions, type LocalEngine } from "../in_process.ts";
 import type { LocalRequest } from "../rendezvous.ts";
+import { isTaken } from "./port_end.ts";
 
 /** A rank to its hub; `id` numbers the rank's calls in all its groups. */
 export type ToHub =
@@ -78,7 +79,8 @@ export function openHub(worldSize: number, options: InProcessOptions): Hub {
       channels.forEach(({ port1, port2 }) => {
         port1.postMessage({ kind: "closed" } satisfies ToRank);
         port1.close();
-        port2.close(); // In case it was never sent.
+        // One that was never sent; who has taken it in this thread is still to hear of it, and closes it then.
+        if (!isTaken(port2)) port2.close();
       }),
   };
 }

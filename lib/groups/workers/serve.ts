@@ -14,6 +14,8 @@ export type FromRank =
   | { readonly kind: "done"; readonly result: unknown }
   | { readonly kind: "failed"; readonly failure: Thrown }
   | { readonly kind: "closed" }
+  /** A rejection that nobody in the worker handles. */
+  | { readonly kind: "stray"; readonly reason: string }
   /** The answer to any message. */
   | { readonly kind: "alive" };
 
@@ -78,6 +80,10 @@ async function serve<P, R>(
     taken?.leave();
   });
   port.onmessage = () => send({ kind: "alive" });
+  // Deno and Node end a worker for it; a browser says nothing of it outside.
+  globalThis.addEventListener?.("unhandledrejection", ({ reason }) => {
+    send({ kind: "stray", reason: messageOf(reason) });
+  });
   try {
     taken = takeSeat(seat, options);
     const result = await body(processGroup(taken.engine), parameter as P);

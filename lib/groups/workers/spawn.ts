@@ -178,7 +178,9 @@ function run(
     unanswered = 0;
     if (data.kind === "done" && !over) conclude(data.result);
     else if (data.kind === "failed") refuse(revive(data.failure));
-    else if (data.kind === "closed") closed();
+    else if (data.kind === "stray") {
+      refuse(`The worker of rank ${rank} failed: Unhandled rejection: ${data.reason}`);
+    } else if (data.kind === "closed") closed();
   };
   follow(worker, {
     heard: (message) => {
