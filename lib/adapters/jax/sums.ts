@@ -6,7 +6,6 @@
 
 import { checkGroup } from "../../check_effects.ts";
 import type { ReduceGroup } from "../../collectives.ts";
-import { attempt } from "../../data_parallel/attempt.ts";
 import { sum } from "../../moments.ts";
 import { elements } from "../../tensor.ts";
 import { checkFound, nodesOf, withNodes } from "../../tree.ts";
@@ -50,11 +49,19 @@ export async function psum<J extends JaxArray, T>(
   checkJax(jax, ACTION);
   checkGroup(group, {}, ACTION, { name: "group" });
   const isArray = (value: object): value is J => "refCount" in value && "shape" in value;
-  const found = attempt(() => nodesOf(tree, isArray, ACTION));
-  const arrays = [...found.value?.keys() ?? []];
+  let nodes: ReturnType<typeof nodesOf<J>> = new Map();
+  let failure: (() => never) | undefined;
+  try {
+    nodes = nodesOf(tree, isArray, ACTION);
+  } catch (error) {
+    failure = () => {
+      throw error; // In this rank's turn, where the others learn of it.
+    };
+  }
+  const arrays = [...nodes.keys()];
   const count = arrays.reduce((all, { shape }) => all + elements(shape), 0);
   return await inTurn(group, { combine: sum, label: `psum ${count} float32` }, async (group) => {
-    const nodes = found.get();
+    failure?.();
     checkFound(arrays.length, tree, ACTION, "array of jax-js");
     for (const [array, places] of nodes) {
       checkArrays(places.map((place) => [place || "the tree", array]), ACTION);

@@ -4,7 +4,7 @@
 
 import { builtIn } from "../../node.ts";
 import { messageOf } from "../failures.ts";
-import { nextTurn } from "./turns.ts";
+import { nextTurn } from "../turns.ts";
 
 /** A worker of `node:worker_threads`, as far as it is needed here. */
 export interface NodeWorker {
