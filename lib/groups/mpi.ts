@@ -88,7 +88,6 @@ const UNFINISHED = 70;
  * Without a launcher this process is a world of one. Needs `--allow-ffi` and
  * `--allow-env=OMPI_COMM_WORLD_SIZE,PMI_SIZE,MPI_LOCALNRANKS`.
  *
- * @param options library, deadline, agreement
  * @returns this rank's handle, frozen
  * @throws RangeError for an impossible deadline, and where `checked` is not the same on all ranks
  * @throws MpiError where a permission or the library is missing, where launcher and library are of different families,

@@ -24,13 +24,7 @@ import {
   type LazyOptions,
 } from "./check_layer.ts";
 
-export type {
-  BatchNormLayer,
-  LayerKind,
-  LayerSettings,
-  LazyBatchNormLayer,
-  LazyOptions,
-} from "./check_layer.ts";
+export type * from "./check_layer.ts";
 
 /** A layer that was lazy, or may have been, with its state and all other fields. */
 export type MaterializedLayer<A, L> = L extends LazyBatchNormLayer

@@ -11,8 +11,8 @@ import type { Library } from "./library.ts";
 import { openMailbox, type Presence } from "./mailbox.ts";
 import type { Memory } from "./memory.ts";
 import type { Operations } from "./operations.ts";
-import { partOf, release, resultOf } from "./parts.ts";
-import { patience, type Pause, type Progress } from "./requests.ts";
+import { partOf, resultOf } from "./parts.ts";
+import { NEVER, patience, type Progress, TURN } from "./requests.ts";
 import { createSettlement } from "./settlement.ts";
 import { createCourse } from "./steps.ts";
 import { createTerm } from "./term.ts";
@@ -103,10 +103,10 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     // At once where it can be: the caller may write to its array after the call.
     if (values instanceof Float64Array) bring(call, () => values);
     else {
-      const fail = (cause: unknown) =>
-        bring(call, () => {
-          throw cause;
-        });
+      const fail = (cause: unknown) => {
+        call.failure = { cause };
+        call.wake?.();
+      };
       Promise.resolve(values).then((own) => bring(call, () => own), fail);
     }
     line.push(call);
@@ -259,7 +259,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     line.shift();
     left = term.now();
     call.forget?.();
-    if (call.part) release(call.part, memory);
+    call.part?.lent.forEach(memory.give);
     committed = false;
     splitDone?.();
     postponed?.();
@@ -291,10 +291,10 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   }
 
   /** One look of the loop; says when it wants the next. */
-  function look(wall: number): Pause | null {
+  function look(wall: number): number {
     const now = term.now();
-    if (broken || (line.length === 0 && !settlement.begun())) return null;
-    let pause: Pause | null = UNREADY_US;
+    if (broken || (line.length === 0 && !settlement.begun())) return NEVER;
+    let pause = UNREADY_US;
     guard(() => {
       const fresh = term.ageMs(now) < progress.turnsMs;
       // Who was busy has to take in what came meanwhile, which one test does not.
@@ -306,15 +306,15 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
       if (resume && !settlement.begun() && spin(until)) {
         resume();
         resume = undefined;
-        pause = null;
+        pause = NEVER;
       } else if (resume && fresh) {
-        pause = "turn";
+        pause = TURN;
       } else {
         patrol(now, standing(now));
         if (resume || settlement.begun()) pause = patience(term.ageMs(now));
       }
     });
-    return broken ? null : pause;
+    return broken ? NEVER : pause;
   }
 
   /** Looks for messages and at the clock. */
