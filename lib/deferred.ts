@@ -1,8 +1,4 @@
-/**
- * Promises that are settled from outside.
- *
- * @module
- */
+/** Promises that are settled from outside. */
 
 /** A promise, and what settles it. */
 export interface Deferred<T> {

@@ -1,8 +1,4 @@
-/**
- * Node's own modules, which Deno has too.
- *
- * @module
- */
+/** Node's own modules, which Deno has too. */
 
 /** Asks the platform at run time: an import would stop bundles for browsers. Node answers since 20.16 and 22.3. */
 export function builtIn<T>(name: string): T | undefined {

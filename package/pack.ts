@@ -1,8 +1,6 @@
 /**
  * `deno task pack`: the npm package, a tarball of JavaScript and types that needs no Deno. `deno pack` makes it of deno.json,
  * entry points included; here is what that leaves out.
- *
- * @module
  */
 
 import { resolve } from "node:path";

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { pack } from "../../package/pack.ts";
-import { demanded } from "../demanded.ts";
+import { hasBrowser, openBrowser } from "../browser/browsers.ts";
 import { has, inFolder, install, nodePackages, run, succeed } from "../node/node.ts";
 import { isRun } from "../tier.ts";
 
@@ -109,39 +109,18 @@ async function visit(folder: string, pages: readonly string[]): Promise<readonly
       return new Response(file, { headers: { ...headers, "content-type": type } });
     },
   );
-  const profile = await Deno.makeTempDir({ prefix: "syncbn_browser_" });
-  const browser = new Deno.Command("chromium", {
-    args: [
-      ...["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"],
-      ...[`--user-data-dir=${profile}/data`, `http://127.0.0.1:${server.addr.port}${pages[0]}`],
-    ],
-    env: { HOME: profile, TMPDIR: profile },
-    ...{ stdout: "null", stderr: "null" },
-  }).spawn();
+  const address = `http://127.0.0.1:${server.addr.port}${pages[0]}`;
+  const browser = await openBrowser("chromium", address);
   const late = setTimeout(done, 60_000);
   try {
     await all;
   } finally {
     clearTimeout(late);
-    browser.kill();
-    await browser.status;
+    await browser.close();
     await server.shutdown();
-    await removeSoon(profile);
   }
   assert.equal(results.length, pages.length, "pages that sent a report within a minute");
   return results;
-}
-
-/** Removes a profile that the browser's helpers may still be writing to for a moment. */
-async function removeSoon(folder: string): Promise<void> {
-  for (let tries = 50;; tries--) {
-    try {
-      return await Deno.remove(folder, { recursive: true });
-    } catch (error) {
-      if (tries === 0) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-  }
 }
 
 async function testPackage(t: Deno.TestContext, folder: string): Promise<void> {
@@ -191,7 +170,7 @@ async function testPackage(t: Deno.TestContext, folder: string): Promise<void> {
 }
 
 if (isRun("full")) {
-  const missing = !(await has("npm") && await has("chromium")) && !demanded("chromium");
+  const missing = !(await has("npm") && await hasBrowser("chromium"));
   Deno.test({
     name: "package: the npm package in an empty folder",
     ignore: missing,

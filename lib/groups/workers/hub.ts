@@ -1,8 +1,6 @@
 /**
  * The engine over message ports, for threads that may not share memory: one thread, the hub, keeps an in-process group
  * and makes every rank's calls in its place. Here the hub, and what it and the ranks tell each other.
- *
- * @module
  */
 
 import { deferred } from "../../deferred.ts";

@@ -1,7 +1,5 @@
 /**
  * The two kinds of workers there are, as one: web workers, and those of `node:worker_threads`, which tell of other events.
- *
- * @module
  */
 
 import { builtIn } from "../../node.ts";

@@ -1,8 +1,4 @@
-/**
- * A rank's end of its port to the hub.
- *
- * @module
- */
+/** A rank's end of its port to the hub. */
 
 import { alarmIn } from "../../patience.ts";
 import { conclude, copyContribution } from "../contributions.ts";

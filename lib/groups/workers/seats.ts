@@ -1,7 +1,5 @@
 /**
  * Seats: what a worker is handed so that it can take its place in a group, over shared memory or over a port.
- *
- * @module
  */
 
 import type { ProcessGroup } from "../../collectives.ts";

@@ -1,7 +1,5 @@
 /**
  * A worker's side of spawnWorkers(): it says that it is ready, serves its rank, and tells what came of it.
- *
- * @module
  */
 
 import type { ProcessGroup } from "../../collectives.ts";

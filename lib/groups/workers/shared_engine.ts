@@ -1,8 +1,6 @@
 /**
  * The engine over shared memory: one call at a time, in program order; long arrays in pieces; sub-groups in areas of their
  * own.
- *
- * @module
  */
 
 import { deferred } from "../../deferred.ts";

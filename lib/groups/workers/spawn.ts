@@ -3,8 +3,6 @@
  *
  * A worker that is terminated by somebody else says nothing, in Deno not even by an event. Its group learns of it at
  * the deadline; here those that are left are asked whether they live.
- *
- * @module
  */
 
 import { deferred } from "../../deferred.ts";
