@@ -5,7 +5,7 @@ import { isTensor } from "../data_parallel/trees.ts";
 import type { Device } from "../device.ts";
 import { region } from "../ownership.ts";
 import { fromRowMajor, toRowMajor } from "../row_major.ts";
-import { type BatchNormState, stateFromHost, stateToHost } from "../state.ts";
+import { stateFromHost, stateToHost } from "../state.ts";
 import { type Tensor, tensor, toArray } from "../tensor.ts";
 import { quote, shown, wrongKind } from "../words.ts";
 import { type AnyLayer, claimsLayer, lazyError, RANKS } from "./check_layer.ts";
