@@ -1,28 +1,23 @@
-/**
- * How the kernels see a tensor, and how its memory is shared out among threads: every number that decides a launch.
- *
- * @module
- */
+/** How the kernels see a tensor, and how its memory is shared out among threads: every number that decides a launch. */
 
 import { type DType, extents, type Format, type Tensor } from "../../lib/tensor.ts";
 
 /** A tensor as the kernels walk it. Counts of elements. */
 export interface Layout {
-  readonly batch: number;
   readonly channels: number;
-  /** Elements of a channel in one sample. */
-  readonly inner: number;
   readonly elements: number;
   /** Values per channel. */
   readonly count: number;
-  readonly channelStride: number;
-  readonly innerStride: number;
+  /** Batch, channels, elements of a channel in one sample, and elements between neighbours of either kind. */
+  readonly extents: readonly number[];
+  /** 1 for float16, as kernels take it. */
+  readonly half: 0 | 1;
   /**
-   * Lanes of a row where memory is walked as a matrix whose lanes always belong to the same channel; null where it is walked
-   * as rows of one channel each.
+   * Lanes of a row where memory is walked as a matrix whose lanes always belong to the same channel; 0 where it is walked as rows
+   * of one channel each.
    */
-  readonly period: number | null;
-  /** Lane j of a period belongs to channel (j / laneInner) % channels. */
+  readonly period: number;
+  /** Lane j of a period belongs to channel (j / laneInner) % channels; a row of one channel has so many elements. */
   readonly laneInner: number;
 }
 
@@ -46,16 +41,17 @@ export function layoutOf({ shape, format, dtype }: Omit<Tensor<unknown>, "data">
   const laneInner = last ? 1 : inner;
   const elements = batch * channels * inner;
   return {
-    batch,
-    channels,
-    inner,
-    elements,
+    ...{ channels, elements, laneInner },
     count: batch * inner,
-    channelStride: last ? 1 : inner,
-    innerStride: last ? channels : 1,
-    period: elements > 0 && (last || short) ? periodOf(channels * laneInner, dtype) : null,
-    laneInner,
+    extents: [batch, channels, inner, laneInner, last ? channels : 1],
+    half: halfOf(dtype),
+    period: elements > 0 && (last || short) ? periodOf(channels * laneInner, dtype) : 0,
   };
+}
+
+/** The storage of a tensor as kernels take it: 1 for float16. */
+export function halfOf(dtype: DType): 0 | 1 {
+  return dtype === "float16" ? 1 : 0;
 }
 
 /** Says whether the elements of a shape lie the same way in both memory orders. */
@@ -81,7 +77,7 @@ const PAGED = 64;
 /** Says whether a kernel walks columns in strips, which caches like and memory does not (`assembly/columns.ts`). */
 export function inStrips({ elements, period }: Layout, tensors: number): 0 | 1 {
   const alone = tensors === 1;
-  if (period !== null && (ONE_STRIP.includes(period) || (alone && period <= PAGED))) return 1;
+  if (period > 0 && (ONE_STRIP.includes(period) || (alone && period <= PAGED))) return 1;
   return elements <= (alone ? CACHED_ALONE : CACHED) ? 1 : 0;
 }
 

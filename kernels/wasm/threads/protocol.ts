@@ -1,8 +1,6 @@
 /**
  * The words by which a caller and its helpers hand each other work: where they lie, and what starts a helper. They have a
  * buffer of their own, so that no kernel can overwrite them.
- *
- * @module
  */
 
 /**
