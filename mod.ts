@@ -121,9 +121,8 @@ export {
   type NewLayerOptions,
 } from "./lib/layers/layer.ts";
 export { freeze, type FreezeOptions, unfreeze } from "./lib/layers/freeze.ts";
-export { mapLayers } from "./lib/layers/map_layers.ts";
+export { type LayerChoice, mapLayers } from "./lib/layers/replace.ts";
 export { type ResetOptions, resetRunningStats } from "./lib/layers/reset.ts";
-export type { LayerChoice } from "./lib/layers/replace.ts";
 export {
   applyLayer,
   type FrozenSaved,
@@ -133,13 +132,12 @@ export {
   type LayerSaved,
 } from "./lib/layers/apply.ts";
 export { backwardLayer } from "./lib/layers/backward.ts";
-export type { LayerEffects } from "./lib/layers/effects.ts";
+export { checkModel, type LayerEffects } from "./lib/layers/effects.ts";
 export {
   type ConvertOptions,
   convertSyncBatchNorm,
   revertSyncBatchNorm,
 } from "./lib/layers/convert.ts";
-export { checkModel } from "./lib/layers/check_model.ts";
 export { foldBatchNorm, type FoldedLayer, type LinearLayer } from "./lib/layers/fold.ts";
 export { foldModel, type FoldModelOptions, type LinearNode } from "./lib/layers/fold_model.ts";
 export { addScaled, withParameters } from "./lib/parameters.ts";

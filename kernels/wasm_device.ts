@@ -29,7 +29,14 @@ import { MOST_PAGES, PAGE } from "./wasm/memory.ts";
 
 export type { WasmArray, WasmDevice, WasmInfo, WasmOptions };
 
-const OPTIONS = ["threads", "arithmetic", "initialBytes", "maximumBytes", "timeoutMs"];
+const OPTIONS = [
+  "threads",
+  "threadsFrom",
+  "arithmetic",
+  "initialBytes",
+  "maximumBytes",
+  "timeoutMs",
+];
 const MOST_BYTES = MOST_PAGES * PAGE;
 const MOST_THREADS = 16;
 /** The longest that setTimeout() and Atomics.wait() wait; anything more is at once, or never. */
@@ -129,7 +136,7 @@ export function view(of: Tensor<WasmArray> | WasmArray): Float32Array | Float16A
 function checkWasmOptions(options: WasmOptions): void {
   const action = "open the device";
   checkOptions(options, OPTIONS, action);
-  const { threads, arithmetic, initialBytes, maximumBytes, timeoutMs } = options;
+  const { threads, threadsFrom, arithmetic, initialBytes, maximumBytes, timeoutMs } = options;
   const checkInteger = (name: string, value: number | undefined, most: number): void => {
     if (value === undefined || (Number.isInteger(value) && value >= 1 && value <= most)) return;
     throw new RangeError(
@@ -142,6 +149,15 @@ function checkWasmOptions(options: WasmOptions): void {
   checkInteger("maximumBytes", maximumBytes, MOST_BYTES);
   checkInteger("initialBytes", initialBytes, maximumBytes ?? MOST_BYTES);
   checkInteger("timeoutMs", timeoutMs, MOST_TIMEOUT_MS);
+  if (
+    threadsFrom !== undefined && typeof threadsFrom !== "string" &&
+    typeof threadsFrom !== "function" && !(threadsFrom instanceof URL)
+  ) {
+    throw new TypeError(
+      `Cannot ${action} as threadsFrom must be the address of a module that calls serveThread(), or a ` +
+        `function that starts its worker: current value is ${shown(threadsFrom)}`,
+    );
+  }
   if (arithmetic !== undefined && arithmetic !== "fast" && arithmetic !== "reproducible") {
     throw new TypeError(
       `Cannot ${action} as arithmetic must be "fast" or "reproducible": current value is ${

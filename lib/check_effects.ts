@@ -3,7 +3,7 @@
 import { checkInteger } from "./check_value.ts";
 import type { BlockingGroup, CollectiveOptions, ProcessGroup, ReduceGroup } from "./collectives.ts";
 import { CollectiveError } from "./errors.ts";
-import { mistaken, shown, wrongKind } from "./words.ts";
+import { mistaken, refused, wrongKind } from "./words.ts";
 
 /** Tells whether the effects hold a device. */
 export function holdsDevice(effects: { readonly device: { readonly info: object } }): boolean {
@@ -16,10 +16,8 @@ export function checkDevice<E extends { readonly device: { readonly info: object
   action: string,
 ): E {
   if (holdsDevice(effects)) return effects;
-  throw new TypeError(
-    `Cannot ${action} as effects must be { device }, with group or groups where ranks share: ` +
-      `current value holds no device${mistaken(effects)}`,
-  );
+  const wanted = "effects must be { device }, with group or groups where ranks share";
+  throw refused(action, wanted, `value holds no device${mistaken(effects)}`);
 }
 
 interface Needs {
@@ -35,11 +33,8 @@ export function checkGroup<G extends Pick<ReduceGroup, "worldSize">>(
   { collective = "allReduce", name = "effects.group" }: Needs = {},
 ): G {
   if (typeof (group as Partial<ProcessGroup> | null | undefined)?.[collective] !== "function") {
-    throw new TypeError(
-      `Cannot ${action} as ${name} must be { worldSize, ${collective} }: current value holds ${
-        Object.keys(group ?? {}).join(", ") || "nothing"
-      }`,
-    );
+    const held = Object.keys(group ?? {}).join(", ") || "nothing";
+    throw refused(action, `${name} must be { worldSize, ${collective} }`, `value holds ${held}`);
   }
   checkInteger(group.worldSize, "the group's worldSize", action, 1);
   const signal = options?.signal;
@@ -71,9 +66,8 @@ export function signalIn(options: Pick<CollectiveOptions, "signal">): AbortSigna
 }
 
 /** Whether a value is a signal, of whatever realm. */
-function isSignal(value: unknown): value is AbortSignal {
-  return typeof (value as AbortSignal | null | undefined)?.addEventListener === "function";
-}
+const isSignal = (value: unknown): value is AbortSignal =>
+  typeof (value as AbortSignal | null | undefined)?.addEventListener === "function";
 
 /** Checks that options are a record of known names: a misspelt one must not be skipped in silence. */
 export function checkOptions(options: object, known: readonly string[], action: string): void {
@@ -82,9 +76,6 @@ export function checkOptions(options: object, known: readonly string[], action: 
   }
   for (const name in options) {
     if (known.includes(name)) continue;
-    const one = shown(name);
-    throw new TypeError(
-      `Cannot ${action} as options may be ${known.join(", ")}: current one is ${one}`,
-    );
+    throw wrongKind(action, `options may be ${known.join(", ")}`, name, "one");
   }
 }

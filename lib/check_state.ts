@@ -4,7 +4,7 @@
 
 import { checkInteger } from "./check_value.ts";
 import { describe, type Describing } from "./tensor.ts";
-import { mistaken, shown, wrongKind, wrongPair, wrongValue } from "./words.ts";
+import { mistaken, refused, shown, wrongKind, wrongPair, wrongValue } from "./words.ts";
 
 /** Tells whether a node of a model says that it is a state. */
 export function claimsState<A>(value: object): value is BatchNormState<A> {
@@ -47,7 +47,7 @@ export function checkState<A>(
   checkVectors(state, (vector, name) => {
     const { length, dtype } = describe(device, vector, action, name);
     if (dtype === "float32") return length;
-    throw new TypeError(`Cannot ${action} as ${name} must be float32: current dtype is ${dtype}`);
+    throw refused(action, `${name} must be float32`, `dtype is ${dtype}`);
   }, action);
 }
 
@@ -77,11 +77,8 @@ export function checkConfiguration(
   action: string,
 ): void {
   if (typeof state !== "object" || state === null || !("numFeatures" in state)) {
-    throw new TypeError(
-      `Cannot ${action} as the state must be a record as of initBatchNorm: current value is ${
-        shown(state)
-      }${mistaken(state)}`,
-    );
+    const came = `value is ${shown(state)}${mistaken(state)}`;
+    throw refused(action, "the state must be a record as of initBatchNorm", came);
   }
   checkInteger(state.numFeatures, "numFeatures", action, 1);
   checkEps(state.eps, action);
@@ -120,9 +117,7 @@ export function checkVectors<V>(
   }
   if ((state.runningMean === null) !== (state.runningVar === null)) {
     const missing = state.runningMean === null ? "runningMean" : "runningVar";
-    throw new TypeError(
-      `Cannot ${action} as runningMean and runningVar must both be there or both be null: ` +
-        `current ${missing} is null`,
-    );
+    const wanted = "runningMean and runningVar must both be there or both be null";
+    throw refused(action, wanted, `${missing} is null`);
   }
 }

@@ -21,23 +21,6 @@ export type CollectiveErrorCode = "disagreement" | "rankFailed" | "deadline" | "
 
 /**
  * Says why a collective could not be completed, with the same text, code and ranks on every rank.
- *
- * @example Telling a late rank from a wrong program
- * ```ts
- * import { isCollectiveError, runRanks, sum } from "@syncbn/syncbn";
- * import assert from "node:assert/strict";
- *
- * const run = runRanks(2, async ({ rank, allReduce }) => {
- *   if (rank === 1) throw new Error("out of data");
- *   try {
- *     await allReduce(Float64Array.of(1), sum);
- *   } catch (error) {
- *     assert(isCollectiveError(error));
- *     assert.deepEqual([error.code, error.ranks], ["rankFailed", [1]]);
- *   }
- * });
- * await assert.rejects(run, /out of data/);
- * ```
  */
 export class CollectiveError extends Error {
   /** Always `"CollectiveError"`. */
@@ -81,20 +64,6 @@ export type DeviceErrorCode = "unsupported" | "outOfMemory" | "lost" | "validati
  *
  * A GPU reports some failures late. They reject at the latest the next awaited call, before it yields a number, and
  * every later one; on a synchronised call they reach all ranks.
- *
- * @example Falling back to float32 on purpose
- * ```ts
- * import { isDeviceError, referenceDevice, tensor } from "@syncbn/syncbn";
- *
- * const device = referenceDevice();
- * const make = (dtype: "float16" | "float32") => tensor(device, [1, 2], [2, 1], { dtype });
- * try {
- *   make("float16");
- * } catch (error) {
- *   if (!isDeviceError(error, "unsupported")) throw error;
- *   make("float32");
- * }
- * ```
  */
 export class DeviceError extends Error {
   /** Always `"DeviceError"`. */

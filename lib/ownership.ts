@@ -35,23 +35,9 @@ export interface RegionOptions {
  *
  * @param device the device, or another region's handle
  * @param body what to do with the derived handle; may be asynchronous
- * @param options what the result replaces
  * @returns the body's result
  * @throws what the body throws, after everything it allocated is freed; a launch through the derived handle after the
  * body's end is a TypeError
- *
- * @example Only the sum survives
- * ```ts
- * import { addScaled, referenceDevice, region } from "@syncbn/syncbn";
- *
- * const device = referenceDevice();
- * const total = region(device, (scope) => {
- *   const a = scope.upload(Float32Array.of(1, 2));
- *   const b = scope.upload(Float32Array.of(3, 4));
- *   return addScaled(scope, a, b, 1);
- * });
- * console.assert(device.owns(total));
- * ```
  *
  * @example A loop whose memory does not grow
  * ```ts
@@ -178,7 +164,8 @@ export function release<A>(
   options: { readonly keep?: unknown } = {},
 ): void {
   checkOptions(options, ["keep"], "release the arrays");
-  const doomed = arraysIn(dead, device.owns);
+  const doomed = new Set<A>();
+  reach(dead, (node) => device.owns(node) && doomed.add(node) !== undefined);
   reach(
     options.keep,
     (node) => doomed.delete(node as A) || device.owns(node),
@@ -219,10 +206,4 @@ function checkOpen(open: boolean, where: string): void {
     `Cannot launch ${where} as its body has ended: keep its device within the body, ` +
       `and await all work before returning`,
   );
-}
-
-function arraysIn<A>(tree: unknown, isArray: (value: unknown) => value is A): Set<A> {
-  const found = new Set<A>();
-  reach(tree, (node) => isArray(node) && found.add(node) !== undefined);
-  return found;
 }

@@ -20,11 +20,8 @@ import { mistaken, wrongPair, wrongValue } from "./words.ts";
  * const device = referenceDevice();
  * const state = initBatchNorm(device, 2, { bias: false });
  * const gradWeight = device.upload(Float32Array.of(0.5, -0.5));
- * if (state.weight !== null) {
- *   const next = withParameters(state, {
- *     weight: addScaled(device, state.weight, gradWeight, -0.1),
- *   });
- * }
+ * const weight = addScaled(device, state.weight!, gradWeight, -0.1);
+ * console.assert(withParameters(state, { weight }).runningMean === state.runningMean);
  * ```
  */
 export function withParameters<A>(
@@ -63,19 +60,18 @@ export function addScaled<A>(
   y: A,
   scale: number,
 ): A {
-  const [lengthX, lengthY] = [x, y].map((array) =>
-    describe(
+  const [lengthX, lengthY] = [x, y].map((array) => {
+    const advice = mistaken(array);
+    return describe(
       device,
       array,
       "add the arrays",
-      mistaken(array) ? `what is no array${mistaken(array)}` : "one of them",
-    ).length
-  );
+      advice ? `what is no array${advice}` : "one of them",
+    ).length;
+  });
   if (lengthX !== lengthY) {
     throw wrongPair("add the arrays", "their lengths must be equal", lengthX, lengthY);
   }
-  if (!Number.isFinite(scale)) {
-    throw wrongValue("add the arrays", "scale must be finite", scale);
-  }
+  if (!Number.isFinite(scale)) throw wrongValue("add the arrays", "scale must be finite", scale);
   return device.addScaled({ x, y, scale });
 }

@@ -1,7 +1,5 @@
 /**
  * Looking again and again before falling asleep: others are often only microseconds behind, and waking up takes 30 us and more.
- *
- * @module
  */
 
 /** How long to look, in ms. */

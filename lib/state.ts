@@ -55,7 +55,6 @@ export const BATCH_NORM_OPTIONS: readonly string[] = [
  *
  * @param device where its vectors shall live
  * @param numFeatures number of channels C, >= 1
- * @param options eps, momentum, which vectors there are and how the weight begins
  * @returns a frozen state that owns its vectors, each of shape (C), float32
  * @throws RangeError for a value out of range, TypeError for `weightInit` without `random`
  *
@@ -74,9 +73,8 @@ export function initBatchNorm<A>(
 ): BatchNormState<A> {
   if (typeof device?.upload !== "function") {
     throw new TypeError(
-      `Cannot ${ACTION} as its first argument must be a device: current value is ${
-        shown(device)
-      }; call initBatchNorm(device, numFeatures, options)`,
+      `Cannot ${ACTION} as its first argument must be a device: ` +
+        `current value is ${shown(device)}; call initBatchNorm(device, numFeatures, options)`,
     );
   }
   checkOptions(options, BATCH_NORM_OPTIONS, ACTION);
@@ -93,31 +91,24 @@ export function firstState(
   const { scale = affine, bias = affine, weightInit = "ones", random } = options;
   checkConfiguration({ numFeatures, eps, momentum, numBatchesTracked: 0 }, action);
   const vector = (value: number) => new Float32Array(numFeatures).fill(value);
+  const firstWeight = (): Float32Array => {
+    if (weightInit === "ones") return vector(1);
+    checkOneOf(weightInit, ["ones", "uniform"], "weightInit", action);
+    if (typeof random === "function") return vector(0).map(() => random());
+    const wanted =
+      'weightInit "uniform" needs options.random, a seeded source of numbers in [0, 1)';
+    throw wrongKind(action, wanted, random);
+  };
   return {
     numFeatures,
     eps,
     momentum,
-    weight: scale ? firstWeight(numFeatures, { weightInit, random }, action) : null,
+    weight: scale ? firstWeight() : null,
     bias: bias ? vector(0) : null,
     runningMean: trackRunningStats ? vector(0) : null,
     runningVar: trackRunningStats ? vector(1) : null,
     numBatchesTracked: 0,
   };
-}
-
-function firstWeight(
-  numFeatures: number,
-  { weightInit, random }: Pick<BatchNormOptions, "weightInit" | "random">,
-  action: string,
-): Float32Array {
-  if (weightInit === "ones") return new Float32Array(numFeatures).fill(1);
-  checkOneOf(weightInit, ["ones", "uniform"], "weightInit", action);
-  if (typeof random !== "function") {
-    const wanted =
-      'weightInit "uniform" needs options.random, a seeded source of numbers in [0, 1)';
-    throw wrongKind(action, wanted, random);
-  }
-  return Float32Array.from({ length: numFeatures }, () => random());
 }
 
 /**

@@ -2,7 +2,7 @@
 
 import { checkOptions } from "./check_effects.ts";
 import { checkOneOf } from "./check_value.ts";
-import { listed, mistaken, shown, wrongKind, wrongPair, wrongValue } from "./words.ts";
+import { listed, mistaken, refused, shown, wrongKind, wrongPair, wrongValue } from "./words.ts";
 
 /** How elements are stored; arithmetic is never narrower than float32 whatever the storage. */
 export type DType = "float32" | "float16";
@@ -67,7 +67,6 @@ export interface Extents {
  * @param device where the tensor shall live
  * @param values the elements in memory order (that of `format`); numbers are rounded to float32, then to `dtype`
  * @param shape the logical shape `(N, C, ...spatial)`, any rank >= 2; extents may be 0, channels may not
- * @param options storage and memory order
  * @returns a frozen tensor that owns its array
  * @throws TypeError where shape and values do not fit, RangeError for an impossible extent, DeviceError where the
  * device has no float16
@@ -103,7 +102,7 @@ export function tensor<A>(
   }
   const floats = values instanceof Float32Array ? values : Float32Array.from(values);
   const data = device.upload(floats, dtype);
-  return Object.freeze({ data, shape: Object.freeze([...shape]), dtype, format });
+  return tensorLike({ data, shape, dtype, format }, data);
 }
 
 /** Makes a tensor of memory that somebody else owns, on a device that can. */
@@ -116,12 +115,10 @@ export function adoptTensor<A>(
   const action = "wrap the memory";
   checkLayout({ shape, dtype, format }, action);
   if (!device?.adopt) {
-    throw new TypeError(
-      `Cannot ${action} as the device must be able to use memory of others: current one is not`,
-    );
+    throw refused(action, "the device must be able to use memory of others", "one is not");
   }
   const data = device.adopt(memory, { length: elements(shape), dtype });
-  return Object.freeze({ data, shape: Object.freeze([...shape]), dtype, format });
+  return tensorLike({ data, shape, dtype, format }, data);
 }
 
 /**
@@ -179,10 +176,8 @@ export function checkTensor<A>(
 ): void {
   if (typeof tensor !== "object" || tensor === null || !("data" in tensor)) {
     const late = tensor === undefined && "; was it a field of a promise that was not awaited?";
-    throw new TypeError(
-      `Cannot ${action} as the ${name} must be a tensor: ` +
-        `current value is ${shown(tensor)}${late || mistaken(tensor)}`,
-    );
+    const came = `value is ${shown(tensor)}${late || mistaken(tensor)}`;
+    throw refused(action, `the ${name} must be a tensor`, came);
   }
   checkLayout(tensor, action, name);
   const { length, dtype } = describe(device, tensor.data, action, `the ${name}`);

@@ -1,5 +1,7 @@
 /** What threads that work together ask of the platform, found out by trying. */
 
+import { builtIn } from "./node.ts";
+
 /** Tells whether memory can be shared with workers: on isolated pages of browsers (COOP and COEP), else everywhere. */
 export function sharesMemory(): boolean {
   const { crossOriginIsolated } = globalThis as { readonly crossOriginIsolated?: boolean };
@@ -16,4 +18,11 @@ export function mayBlock(): boolean {
   } catch {
     return false;
   }
+}
+
+/** Says how many cores there are, or 1 where the platform does not. */
+export function coreCount(): number {
+  type System = { readonly availableParallelism: () => number };
+  return globalThis.navigator?.hardwareConcurrency ??
+    builtIn<System>("node:os")?.availableParallelism() ?? 1; // Node 20 has no navigator.
 }

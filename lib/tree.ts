@@ -9,7 +9,7 @@
 
 import { quote, shown, wrongKind } from "./words.ts";
 
-/** Branches above each other; ten times as many would still fit onto a stack of calls. */
+/** Branches above each other: far more than any network has. */
 const DEEPEST = 1000;
 
 /** Places of what is looked for: branches that stand many times may multiply them without end. */
@@ -19,7 +19,7 @@ const MOST_PLACES = 100_000;
 const SMALL_TREE = 64;
 
 /** Stands for what a getter would make. */
-export const GETTER: unique symbol = Symbol("what a getter makes");
+export const GETTER: unique symbol = /* @__PURE__ */ Symbol("what a getter makes");
 
 /** Nodes of a model in the order in which they stand, each with all the paths that it stands at. */
 export type Nodes<N extends object> = ReadonlyMap<N, readonly string[]>;
@@ -126,7 +126,9 @@ export function fold<R>(tree: unknown, how: Fold<R>): R | undefined {
         `current path goes deeper and begins with ${quote(path)}`,
     );
   };
-  const visit = (value: unknown, path: string): R | undefined => {
+  const open: Opened<R>[] = [];
+  /** Begins with a value: what it becomes, or {@linkcode OPENED} where its children come first. */
+  const begin = (value: unknown, path: string): R | undefined | typeof OPENED => {
     const own = leaf(value, path);
     if (found() > MOST_PLACES) {
       throw new RangeError(
@@ -143,32 +145,63 @@ export function fold<R>(tree: unknown, how: Fold<R>): R | undefined {
       return strict ? refuseCycle(value, path) : undefined;
     }
     const before = found();
-    const children: Child<R>[] = [];
     if (above.size < DEEPEST) {
       above.set(value, path);
       const all = childrenOf(value);
-      const order = sorted && !Array.isArray(value)
-        ? [...all.keys()].sort(byStep(all))
-        : all.keys();
-      for (const at of order) {
-        const [step, child] = all[at];
-        const result = visit(child, path === "" ? step : `${path}.${step}`);
-        children[at] = { step, value: child, result };
-      }
-      const end = cycles.get(value);
-      if (end !== undefined && found() > before) refuseCycle(value, end);
-      above.delete(value);
-    } else {
-      // What is somebody else's may be as deep as it likes.
-      if (strict) tooDeep(path);
-      reach(value, (node) => leaf(node, path) !== undefined, () => found() === before);
-      if (found() > before) tooDeep(path);
+      const order = sorted && !Array.isArray(value) ? [...all.keys()].sort(byStep(all)) : null;
+      open.push({ value, path, before, all, order, children: [], next: 0 });
+      return OPENED;
     }
+    // What is somebody else's may be as deep as it likes.
+    if (strict) tooDeep(path);
+    reach(value, (node) => leaf(node, path) !== undefined, () => found() === before);
+    if (found() > before) tooDeep(path);
+    return become(value, [], path, before);
+  };
+  const become = (value: object, children: readonly Child<R>[], path: string, before: number) => {
     const result = branch(value, children, path);
     if (found() === before) done.set(value, result);
     return result;
   };
-  return visit(tree, "");
+  // Not by calls within calls: of those a worker's stack holds too few.
+  let result = begin(tree, "");
+  for (let top = open.at(-1); top !== undefined; top = open.at(-1)) {
+    const { value, path, before, all, order, children } = top;
+    if (result !== OPENED) {
+      const at = order ? order[top.next] : top.next;
+      const [step, child] = all[at];
+      children[at] = { step, value: child, result };
+      top.next++;
+    }
+    if (top.next < all.length) {
+      const [step, child] = all[order ? order[top.next] : top.next];
+      result = begin(child, path === "" ? step : `${path}.${step}`);
+    } else {
+      const end = cycles.get(value);
+      if (end !== undefined && found() > before) refuseCycle(value, end);
+      above.delete(value);
+      open.pop();
+      result = become(value, children, path, before);
+    }
+  }
+  return result as R | undefined;
+}
+
+/** Says that a branch was opened: its children come first. */
+const OPENED: unique symbol = Symbol("a branch was opened");
+
+/** A branch whose children are being folded. */
+interface Opened<R> {
+  readonly value: object;
+  readonly path: string;
+  /** What was found before it. */
+  readonly before: number;
+  readonly all: readonly (readonly [step: string, value: unknown])[];
+  /** In which order, where it is not theirs. */
+  readonly order: readonly number[] | null;
+  readonly children: Child<R>[];
+  /** How many of them are done. */
+  next: number;
 }
 
 function byStep(children: readonly (readonly [step: string, value: unknown])[]) {

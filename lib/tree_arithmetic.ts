@@ -7,7 +7,7 @@ import type { Device } from "./device.ts";
 import { batch, region } from "./ownership.ts";
 import { describe } from "./tensor.ts";
 import { called } from "./tree.ts";
-import { wrongPair } from "./words.ts";
+import { refused, wrongPair } from "./words.ts";
 
 const ROOT = "the tree itself";
 
@@ -71,11 +71,9 @@ export function mapArrays<A, T>(
         const result = body(d, array, ...from);
         const info = describe(d, result, action, `the result at ${called(path, ROOT)}`);
         if (info.length !== length || info.dtype !== dtype) {
-          throw new TypeError(
-            `Cannot ${action} as the result at ${called(path, ROOT)} must have the first ` +
-              `array's length and dtype, ${length} ${dtype}: current ones are ` +
-              `${info.length} ${info.dtype}`,
-          );
+          const like = `the first array's length and dtype, ${length} ${dtype}`;
+          const wanted = `the result at ${called(path, ROOT)} must have ${like}`;
+          throw refused(action, wanted, `ones are ${info.length} ${info.dtype}`);
         }
         done.set(array, [...before, { from, result }]);
         return result;
@@ -125,18 +123,14 @@ function checkAlike<A>(
     const [first, other] = [wanted[i], leaves[i]];
     if (first?.path !== other?.path) {
       const [here, there] = [first, other].map((leaf) => leaf ? called(leaf.path, ROOT) : "none");
-      throw new TypeError(
-        `Cannot ${action} as ${name} must have arrays where the first tree has some: current ` +
-          `places are ${here} and ${there}`,
-      );
+      const wanted = `${name} must have arrays where the first tree has some`;
+      throw refused(action, wanted, `places are ${here} and ${there}`);
     }
     const here = called(first.path, ROOT);
     // An array beside a tensor lies as it does; of two tensors each may lie in its own way.
     if (first.layout && other.layout && first.layout !== other.layout) {
       const wanted = `tensors at ${here} must have one shape and format`;
-      throw new TypeError(
-        `Cannot ${action} as ${wanted}: current ones are ${first.layout} and ${other.layout}`,
-      );
+      throw refused(action, wanted, `ones are ${first.layout} and ${other.layout}`);
     }
     if (first.length !== other.length) {
       throw wrongPair(action, `arrays at ${here} must have one length`, first.length, other.length);

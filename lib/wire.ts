@@ -5,7 +5,7 @@
 
 import type { Combine } from "./collectives.ts";
 import { combineMoments, sum } from "./moments.ts";
-import { shown } from "./words.ts";
+import { refused, shown } from "./words.ts";
 
 /** How statistics travel: always float64, whatever the dtype of the tensors. */
 export interface WireFormat {
@@ -51,7 +51,7 @@ export function countOf(moments: Float64Array): number {
 export function sideBySide(format: WireFormat, channels: readonly number[]) {
   const lengths = channels.map(format.length);
   const length = lengths.reduce((total, length) => total + length, 0);
-  /** Takes the total apart again, into views; a TypeError for what is no array of the right length. */
+  /** Takes wires apart again, into views; a TypeError for what is no array of the right length. */
   const split = (all: Float64Array, action: string): readonly Float64Array[] => {
     checkWire(all, length, action);
     let at = 0;
@@ -68,17 +68,21 @@ export function sideBySide(format: WireFormat, channels: readonly number[]) {
     const [left, right] = [a, b].map((all) => split(all, "combine the wires"));
     return join(left.map((wire, i) => format.combine(wire, right[i])));
   };
+  /** Takes a total apart as a collective returned it, checked beside what this rank gave. */
+  const totals = (total: Float64Array, own: Float64Array, action: string) => {
+    const [all, mine] = [total, own].map((wire) => split(wire, action));
+    all.forEach((total, i) => format.check(total, mine[i], action));
+    return all;
+  };
   // What is added element by element needs no taking apart, and may be cut anywhere.
   const combine = lengths.length === 1 || format.combine === sum ? format.combine : each;
-  return { join, split, combine };
+  return { join, totals, combine };
 }
 
 /** Checks an array as a collective returned it: a TypeError for another kind or length. */
 export function checkWire(wire: Float64Array, length: number, action: string): void {
   if (wire instanceof Float64Array && wire.length === length) return;
   const came = wire instanceof Float64Array ? `${wire.length} values long` : shown(wire);
-  throw new TypeError(
-    `Cannot ${action} as allReduce must resolve to a Float64Array of ${length} values: ` +
-      `current value is ${came}`,
-  );
+  const wanted = `allReduce must resolve to a Float64Array of ${length} values`;
+  throw refused(action, wanted, `value is ${came}`);
 }

@@ -35,6 +35,11 @@ export function wrongValue(action: string, wanted: string, came: unknown, noun =
   return new RangeError(sentence(action, wanted, came, noun));
 }
 
+/** The error for what is best told in words of its own: `current` begins with a noun. */
+export function refused(action: string, wanted: string, current: string): TypeError {
+  return new TypeError(`Cannot ${action} as ${wanted}: current ${current}`);
+}
+
 function sentence(action: string, wanted: string, came: unknown, noun: string): string {
   const text = noun === "shape" ? listed(came) : shown(came);
   return `Cannot ${action} as ${wanted}: current ${noun} is ${text}`;
@@ -43,7 +48,7 @@ function sentence(action: string, wanted: string, came: unknown, noun: string): 
 /** The error for two things that do not fit each other. */
 export function wrongPair(action: string, wanted: string, one: unknown, other: unknown): TypeError {
   const values = [one, other].map((value) => typeof value === "string" ? value : shown(value));
-  return new TypeError(`Cannot ${action} as ${wanted}: current values are ${values.join(" and ")}`);
+  return refused(action, wanted, `values are ${values.join(" and ")}`);
 }
 
 /** What a value of the wrong kind probably is, and what to do about it: the end of a message, or nothing. */

@@ -13,7 +13,9 @@ const { tasks }: { tasks: Record<string, { description: string; command: string 
 );
 
 /** Tasks that are programs with a command line of this kind. */
-const PROGRAMS = ["kernels", "demo", "page", "law", "fuzz", "failures", "ok"];
+const PROGRAMS = [
+  ...["kernels", "demo", "page", "law", "test:browser", "fuzz", "failures", "pack", "ok"],
+];
 
 interface Baking {
   readonly loaves: number;

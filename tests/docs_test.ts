@@ -7,12 +7,22 @@ const root = new URL("../", import.meta.url);
 
 /** Blocks that do not run as they stand, by a part of them, and what tests them. */
 const ELSEWHERE: readonly (readonly [part: string, test: string])[] = [
+  ["await jax.init(", "tests/adapters/jax_docs_cases.ts"],
+  ["// jax-js keeps threads", "tests/adapters/jax_docs_cases.ts"],
   ["const shape = [20, 100, 35, 45, 10];", "tests/full/docs_programs_test.ts"],
   ["launch(linear, ", "tests/full/docs_programs_test.ts"],
   ["// rank.ts\n", "tests/full/docs_programs_test.ts"],
   ["// main.ts: ", "tests/full/docs_programs_test.ts"],
   ["// sum.ts: ", "tests/full/docs_programs_test.ts"],
   [`import { create } from "npm:webgpu@`, "tests/dawn.ts"],
+  ["// tfjs_main.ts\n", "tests/adapters/tfjs_docs_cases.ts"],
+  ["// tfjs_rank.ts\n", "tests/adapters/tfjs_docs_cases.ts"],
+  ["createTrainer(tf, model, { group, device })", "tests/adapters/trainer_runs.ts"],
+  ["new WebGPUBackend(gpuDevice, gpuDevice.adapterInfo)", "tests/adapters/trainer_webgpu_cases.ts"],
+  [
+    "convertSyncBatchNorm(tf, makeModel(tf), group, { device })",
+    "tests/adapters/tfjs_law_cases.ts",
+  ],
 ];
 
 /** What blocks print that say so in words, by a part of the call. */

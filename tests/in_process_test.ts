@@ -187,6 +187,25 @@ Deno.test("fromAllGather() refuses what a gather must not resolve to", async () 
   }
 });
 
+Deno.test("ranks that never wait for anything else leave their thread turns", async () => {
+  let ticks = 0;
+  const timer = setInterval(() => ticks++, 1);
+  const busy = (ms: number) => {
+    for (const end = performance.now() + ms; performance.now() < end;);
+  };
+  try {
+    await runRanks(2, async ({ allReduce }) => {
+      for (let i = 0; i < 100; i++) {
+        busy(1);
+        await allReduce(one, sum);
+      }
+    });
+  } finally {
+    clearInterval(timer);
+  }
+  assert(ticks >= 4, `${ticks} in 200 ms`);
+});
+
 Deno.test("splitting does not keep sub-groups alive in an inProcessGroup()", async () => {
   // 3 KB each would make 60 MB; what the collector has not got to yet is far less.
   const [alone] = inProcessGroup(1);

@@ -5,6 +5,7 @@
 
 import fc from "fast-check";
 import type { BatchNormState, DType, Format } from "../mod.ts";
+import { halves } from "./halves.ts";
 import * as oracle from "./oracle.ts";
 import { normals } from "./random.ts";
 
@@ -116,8 +117,7 @@ export function makeStep(
   const inner = innerOf(scenario);
   const length = samplesOf(scenario) * channels * inner;
   const normal = normals(seed + 1 + step);
-  const stored = (values: Float32Array) =>
-    dtype === "float16" ? Float32Array.from(Float16Array.from(values)) : values;
+  const stored = (values: Float32Array) => dtype === "float16" ? halves(values) : values;
   const channelOf = (i: number) => Math.floor(i / inner) % channels;
   const isFirst = (i: number) => i < channels * inner && i % inner === 0;
   const x = stored(Float32Array.from({ length }, (_, i) => {

@@ -276,7 +276,10 @@ Deno.test("what is somebody else's may go in circles and be deep, what is ours m
   assert.equal(converted.norm.processGroup, "world");
   class Child {
     readonly norm = norm;
-    constructor(readonly parent: unknown) {}
+    readonly parent: unknown;
+    constructor(parent: unknown) {
+      this.parent = parent;
+    }
   }
   const parent: Record<string, unknown> = {};
   parent.child = new Child(parent);

@@ -162,7 +162,9 @@ Deno.test("ranks that exit their workers are noticed, whoever waits for them", a
 Deno.test("a worker that is terminated while nobody waits for it is noticed", async () => {
   const start = (rank: number) => {
     const worker = new Worker(RANKS, { type: "module" });
-    if (rank === 1) setTimeout(() => worker.terminate(), 300);
+    // Once it serves, and the others do.
+    const later = () => setTimeout(() => worker.terminate(), 300);
+    if (rank === 1) worker.addEventListener("message", later, { once: true });
     return worker;
   };
   await assert.rejects(
@@ -236,7 +238,7 @@ Deno.test("workers that cannot be loaded, or serve no rank, are errors that name
   const nowhere = new URL("./workers/nowhere.ts", import.meta.url);
   await assert.rejects(
     spawnWorkers(nowhere, 2),
-    /The worker of rank \d failed before it served, as its module file:.*nowhere\.ts could not be loaded/,
+    /The worker of rank \d failed before it served, as its module .*nowhere\.ts could not be loaded/,
   );
   const idle = "data:text/javascript,setInterval(() => {}, 1000)";
   await assert.rejects(

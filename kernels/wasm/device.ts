@@ -11,6 +11,7 @@ import { gradientOperations } from "./gradient_operations.ts";
 import type { WasmDevice, WasmOptions } from "./handle.ts";
 import { WORTH_A_THREAD } from "./layout.ts";
 import { createMemory, type Memory, MOST_PAGES, PAGE } from "./memory.ts";
+import { startThread, startThreadFrom } from "./threads/start.ts";
 import { createTeam, whyOneThread } from "./threads/team.ts";
 import { transfers } from "./transfers.ts";
 import { createContext, elements, type Kernels } from "./context.ts";
@@ -44,13 +45,11 @@ export async function createDevice(
   const module = await compile(build, shared ? "shared" : "local");
   const instance = await WebAssembly.instantiate(module, { env: { memory: wasmMemory } });
   const kernels = instance.exports as unknown as Kernels;
-  const team = await createTeam({
-    module,
-    memory: wasmMemory,
-    exports: kernels,
-    threads,
-    timeoutMs,
-  });
+  const { threadsFrom } = options;
+  const team = await createTeam(
+    { module, memory: wasmMemory, exports: kernels, threads, timeoutMs },
+    threadsFrom === undefined ? startThread : startThreadFrom(threadsFrom),
+  );
 
   let disposed = false;
   const check = (): void => {

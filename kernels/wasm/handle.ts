@@ -31,6 +31,12 @@ export interface WasmOptions {
    */
   readonly threads?: number;
   /**
+   * Where threads beside the caller's come from: the address of a module that calls `serveThread` of `./wasm-thread`, or a
+   * function that starts a worker of such a module (bundlers want to see `new Worker(new URL(...))` as such). By default a
+   * browser gets their program from a `blob:` URL, which some pages' policies forbid.
+   */
+  readonly threadsFrom?: string | URL | (() => Worker);
+  /**
    * `"fast"` (the default) adds products by fused multiply-add where the runtime has relaxed SIMD; `"reproducible"` rounds
    * them first, which gives the same bits on every machine for the same number of threads.
    */

@@ -91,7 +91,8 @@ export function backwardOperations(operate: Operate): Backward {
         [...Object.values(tensors), ...Object.values(beside), mask].filter(Boolean).length;
       // One dispatch for everything, if a kernel may bind so many buffers and so large ones.
       const { storageBuffers, bindingBytes } = context.limits;
-      const together = both !== null && bound < storageBuffers && both.range.size <= bindingBytes;
+      const range = both?.range ?? null;
+      const together = range !== null && bound < storageBuffers && range.size <= bindingBytes;
       const over = walk(context, { shape, tensors, beside });
       over.launch({
         kernel: gradientsKernel,
@@ -100,9 +101,9 @@ export function backwardOperations(operate: Operate): Backward {
           ...{ weight: scale !== null, residual: dr !== null },
         },
         arrays: beside,
-        ...{ mask, whole: together ? { gradParameters: both.range } : {} },
+        ...{ mask, whole: together ? { gradParameters: range } : {} },
         slices: over.slices(local.contents.slices),
-        parameters: { eps, ...(together && { gradBiasAt: both.stride }) },
+        parameters: { eps, ...(together && { gradBiasAt: both?.stride }) },
       });
       if (both === null) {
         return { gradInput, gradResidual, gradWeight: null, gradBias: null };

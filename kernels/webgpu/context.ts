@@ -78,13 +78,24 @@ export function room<C extends Contents>(context: Context, contents: C): Made<C>
   return own(context, { block, offset: 0, size }, contents);
 }
 
-/** Two vectors in one block, so that one binding reaches both: `stride` elements from one's beginning to the other's. */
+/**
+ * Two vectors in one block, so that one binding reaches both: `stride` elements from one's beginning to the other's. Where
+ * buffers must be exact each has its own, and no range has both.
+ */
 export function pair(context: Context, channels: number) {
   const { memory, limits } = context;
+  const contents: Elements = { kind: "elements", length: channels, dtype: "float32" };
+  if (memory.exact) {
+    return {
+      first: room(context, contents),
+      second: room(context, contents),
+      range: null,
+      stride: 0,
+    };
+  }
   const size = 4 * channels;
   const row = Math.ceil(size / limits.alignment) * limits.alignment;
   const block = memory.allocate(2 * row, "storage");
-  const contents: Elements = { kind: "elements", length: channels, dtype: "float32" };
   return {
     first: own(context, { block, offset: 0, size }, contents),
     second: own(context, { block, offset: row, size }, contents),

@@ -3,6 +3,7 @@
 import { checkOptions } from "../../lib/check_effects.ts";
 import type { Device, DeviceInfo } from "../../lib/device.ts";
 import { DeviceError } from "../../lib/errors.ts";
+import { shown } from "../../lib/words.ts";
 import { checkBinding, createArrays, float16Missing, type WebGpuArray } from "./arrays.ts";
 import { backwardOperations } from "./backward.ts";
 import { type Machine, operateOn } from "./context.ts";
@@ -40,6 +41,11 @@ export interface WebGpuOptions {
    * processed in windows.
    */
   readonly maxBindingBytes?: number;
+  /**
+   * Whether every tensor and vector lies alone in a buffer of exactly its bytes, for owners who take over whole buffers, as
+   * TensorFlow.js does; false by default: buffers come in sizes that fit others later, and two vectors may share one.
+   */
+  readonly exactBuffers?: boolean;
 }
 
 /** A binding must hold at least this much: the statistics of one channel, in slices, beside a useful part of a tensor. */
@@ -76,7 +82,10 @@ export function createDevice(
   });
   const failures = createFailures(gpuDevice);
   const groups = createBindGroups(gpuDevice);
-  const memory = createMemory(gpuDevice, failures, groups.forget, onBlock);
+  const memory = createMemory(gpuDevice, failures, groups.forget, {
+    exact: options.exactBuffers === true,
+    onBlock,
+  });
   const launches = createLaunches(gpuDevice, memory, groups, failures);
   const arrays = createArrays(memory);
   const kernels = createKernels();
@@ -162,8 +171,14 @@ function infoOf(
 /** Checks the caller's options: a TypeError for an unknown one, a RangeError for an impossible size of bindings. */
 export function checkWebGpuOptions(options: WebGpuOptions, more: readonly string[] = []): void {
   const action = "make the device";
-  checkOptions(options, ["maxBindingBytes", ...more], action);
-  const { maxBindingBytes = SMALLEST_BINDING } = options;
+  checkOptions(options, ["maxBindingBytes", "exactBuffers", ...more], action);
+  const { maxBindingBytes = SMALLEST_BINDING, exactBuffers = false } = options;
+  if (typeof exactBuffers !== "boolean") {
+    throw new TypeError(
+      `Cannot ${action} as exactBuffers must be true, false or left out: ` +
+        `current value is ${shown(exactBuffers)}`,
+    );
+  }
   if (Number.isInteger(maxBindingBytes) && maxBindingBytes >= SMALLEST_BINDING) return;
   throw new RangeError(
     `Cannot ${action} as maxBindingBytes must be an integer of ${SMALLEST_BINDING} or more: ` +

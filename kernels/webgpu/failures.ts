@@ -40,6 +40,9 @@ const HINTS: Record<DeviceErrorCode, string> = {
   unsupported: "use another device",
 };
 
+/** A device that is lost may say so this much later than what came of it fails, in ms; in Firefox it does by 50. */
+const LOSS_MS = 300;
+
 /** Begins to listen to a device, whose loss is to be noticed too. */
 export function createFailures(gpuDevice: GPUDevice): Failures {
   let failure: DeviceError | undefined;
@@ -55,7 +58,14 @@ export function createFailures(gpuDevice: GPUDevice): Failures {
       }),
     );
   };
-  gpuDevice.lost.then((info) => report("lost", "go on as it was lost", info));
+  const lost = gpuDevice.lost.then((info) => report("lost", "go on as it was lost", info));
+  const lossTold = async (): Promise<void> => {
+    if (failure) return;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise((resolve) => timer = setTimeout(resolve, LOSS_MS));
+    await Promise.race([lost, late]);
+    clearTimeout(timer);
+  };
 
   const guard = <T>(what: string, besides: readonly GPUErrorFilter[], body: () => T): T => {
     const filters = ["validation", ...besides] as const;
@@ -65,7 +75,11 @@ export function createFailures(gpuDevice: GPUDevice): Failures {
     } finally {
       for (const filter of filters.toReversed()) {
         const popped = gpuDevice.popErrorScope().then(
-          (error) => void (error && report(CODES[filter], what, error)),
+          async (error) => {
+            if (!error) return;
+            await lossTold();
+            report(CODES[filter], what, error);
+          },
           () => {}, // A lost device has no scopes any more; `lost` says so.
         );
         const waiting = popped.finally(() => pending.delete(waiting));
@@ -86,10 +100,7 @@ export function createFailures(gpuDevice: GPUDevice): Failures {
     reported,
     explain: async (cause: unknown) => {
       await reported();
-      // `lost` may resolve some turns after the map was rejected.
-      for (let turn = 0; turn < 10 && !failure; turn++) {
-        await new Promise((resolve) => setTimeout(resolve, 0));
-      }
+      await lossTold();
       return failure ?? report("validation", "read the array back", cause);
     },
   });

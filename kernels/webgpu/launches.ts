@@ -5,9 +5,11 @@
  * submit.
  */
 
+import { type Deferred, deferred } from "../../lib/deferred.ts";
 import { type Kernel, PARAMETER_BYTES, type Parameters } from "../wgsl/kernel.ts";
 import type { Failures } from "./failures.ts";
 import type { Block, Memory } from "./memory.ts";
+import { createNudge } from "./nudge.ts";
 import { type BindGroups, createPrograms, type Range } from "./programs.ts";
 
 /** A batch, for the arrays that it makes: they outlive it, so it must hold nothing else. */
@@ -51,7 +53,7 @@ interface Copy {
   readonly ranges: Range[];
   bytes: number;
   /** Settles when the copy is on the queue, with where it goes, or when it never will be. */
-  readonly launched: PromiseWithResolvers<Block>;
+  readonly launched: Deferred<Block>;
   /** The bytes of all ranges, side by side. */
   readonly read: Promise<ArrayBuffer>;
 }
@@ -130,11 +132,12 @@ export function createLaunches(
     });
   };
 
+  const nudged = createNudge(queue);
   /** Maps what was copied. */
   const map = async (copy: Promise<Block>, bytesOf: () => number): Promise<ArrayBuffer> => {
     const to = await copy;
     try {
-      const bytes = await mapped(to.buffer, bytesOf()).catch(async (cause) => {
+      const bytes = await mapped(to.buffer, bytesOf(), nudged).catch(async (cause) => {
         throw await failures.explain(cause);
       });
       await failures.reported();
@@ -145,7 +148,7 @@ export function createLaunches(
     }
   };
   const newCopy = (): Copy => {
-    const launched = Promise.withResolvers<Block>();
+    const launched = deferred<Block>();
     const copy: Copy = {
       ...{ ranges: [], bytes: 0, launched },
       read: map(launched.promise, () => copy.bytes),
@@ -200,8 +203,12 @@ export function createLaunches(
   return Object.freeze({ record, idle });
 }
 
-async function mapped(buffer: GPUBuffer, size: number): Promise<ArrayBuffer> {
-  await buffer.mapAsync(MAP_READ, 0, size);
+async function mapped(
+  buffer: GPUBuffer,
+  size: number,
+  nudged: ReturnType<typeof createNudge>,
+): Promise<ArrayBuffer> {
+  await nudged(buffer.mapAsync(MAP_READ, 0, size));
   const bytes = buffer.getMappedRange(0, size).slice(0);
   buffer.unmap();
   return bytes;

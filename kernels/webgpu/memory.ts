@@ -33,6 +33,8 @@ export interface Block {
 
 /** Where blocks come from. */
 export interface Memory {
+  /** Whether a block of an array holds nothing else and is as long as the array, for owners who take whole buffers. */
+  readonly exact: boolean;
   /** Gives a block of at least so many bytes; what is in it is undefined. */
   readonly allocate: (bytes: number, purpose: Purpose) => Block;
   /** Takes somebody else's buffer under this memory's care, which never destroys it. */
@@ -70,7 +72,8 @@ export function createMemory(
   gpuDevice: GPUDevice,
   failures: Failures,
   onDestroy: (block: Block) => void,
-  onBlock: OnBlock = () => {},
+  { exact = false, onBlock = () => {} }: { readonly exact?: boolean; readonly onBlock?: OnBlock } =
+    {},
 ): Memory {
   const idle = new Set<Block>(); // In the order in which they were given back.
   const shelves = new Map<string, Block[]>(); // The same by purpose and size, oldest buffer last.
@@ -140,8 +143,11 @@ export function createMemory(
   };
 
   return Object.freeze({
+    exact,
     allocate: (bytes: number, purpose: Purpose): Block => {
-      const wanted = sizeClass(bytes, gpuDevice.limits.maxBufferSize);
+      const wanted = exact && purpose === "storage"
+        ? Math.max(4, bytes)
+        : sizeClass(bytes, gpuDevice.limits.maxBufferSize);
       const block = take(wanted, purpose) ?? create(wanted, purpose);
       live.add(block);
       inUse += block.bytes;

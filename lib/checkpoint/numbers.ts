@@ -3,6 +3,7 @@
 import { DTYPES } from "./dtypes.ts";
 import { checkStored } from "./given.ts";
 import type { StoredArray } from "./stored_array.ts";
+import { refused } from "../words.ts";
 
 /**
  * Reads an array's elements as float32.
@@ -23,14 +24,13 @@ import type { StoredArray } from "./stored_array.ts";
  * ```
  */
 export function toFloat32(array: StoredArray): Float32Array<ArrayBuffer> {
-  checkStored(array, "the array", "read the array as float32");
+  const action = "read the array as float32";
+  checkStored(array, "the array", action);
   const { dtype, data } = array;
   if (DTYPES.get(dtype)?.opaque) {
     const names = [...DTYPES].filter(([, { opaque }]) => !opaque).map(([name]) => name);
-    throw new TypeError(
-      `Cannot read the array as float32 as its dtype must be one of ${names.join(" ")}: ` +
-        `current value is ${dtype}, whose data are bytes`,
-    );
+    const wanted = `its dtype must be one of ${names.join(" ")}`;
+    throw refused(action, wanted, `value is ${dtype}, whose data are bytes`);
   }
   switch (dtype) {
     case "F16":
@@ -42,7 +42,7 @@ export function toFloat32(array: StoredArray): Float32Array<ArrayBuffer> {
     case "BOOL":
       return Float32Array.from(data, (byte) => byte === 0 ? 0 : 1);
     default:
-      return Float32Array.from(data);
+      return new Float32Array(data as Exclude<typeof data, BigInt64Array | BigUint64Array>);
   }
 }
 

@@ -7,10 +7,12 @@
  */
 
 import { DTYPES } from "./dtypes.ts";
-import { type Piece, piecesOf, textsOf } from "./safetensors/arguments.ts";
+import { checkStored, entriesOf } from "./given.ts";
 import { LONGEST_HEADER, METADATA, readHeader } from "./safetensors/header.ts";
 import type { StateDict, StoredArray } from "./stored_array.ts";
-import { wrongKind, wrongValue } from "../words.ts";
+import { quote, wrongKind, wrongValue } from "../words.ts";
+
+const ACTION = "write the safetensors file";
 
 /** What a safetensors file holds. */
 export interface Safetensors {
@@ -41,13 +43,10 @@ export interface Safetensors {
  * import { readSafetensors, writeSafetensors } from "@syncbn/syncbn/checkpoint";
  * import assert from "node:assert/strict";
  *
- * // Elsewhere: await Deno.readFile("model.safetensors").
- * const bytes = writeSafetensors(
- *   { "bn1.weight": { dtype: "F32", shape: [2], data: Float32Array.of(1, 0.5) } },
- *   { format: "pt" },
- * );
+ * const weight = { dtype: "F32", shape: [2], data: Float32Array.of(1, 0.5) } as const;
+ * const bytes = writeSafetensors({ weight }, { format: "pt" }); // Elsewhere: await Deno.readFile(...).
  * const { tensors, metadata } = readSafetensors(bytes);
- * assert.deepEqual(tensors.get("bn1.weight")?.data, Float32Array.of(1, 0.5));
+ * assert.deepEqual(tensors.get("weight"), weight);
  * assert.equal(metadata.get("format"), "pt");
  * ```
  */
@@ -115,6 +114,46 @@ export function writeSafetensors(
   return file;
 }
 
+/** A tensor that was checked, and the bytes of its elements. */
+interface Piece {
+  readonly name: string;
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  /** A view of the caller's array. */
+  readonly bytes: Uint8Array;
+}
+
+function piecesOf(tensors: unknown): Piece[] {
+  return entriesOf(tensors, "tensors", ACTION).map(([name, array]) => {
+    checkText(name, "a tensor's name");
+    if (name === METADATA) {
+      throw wrongValue(ACTION, "a tensor must have another name than that of the metadata", name);
+    }
+    checkStored(array, `tensor ${quote(name)}`, ACTION);
+    const { dtype, shape, data } = array;
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    return { name, dtype, shape, bytes };
+  });
+}
+
+function textsOf(metadata: unknown): [string, string][] {
+  return entriesOf(metadata, "metadata", ACTION).map(([name, text]) => {
+    checkText(name, "a name of the metadata");
+    checkText(text, `metadata ${quote(name)}`);
+    return [name, text];
+  });
+}
+
+function checkText(text: unknown, what: string): asserts text is string {
+  if (typeof text !== "string") {
+    throw wrongKind(ACTION, `${what} must be a string`, text);
+  }
+  // UTF-8 cannot spell one.
+  if (/\p{Surrogate}/u.test(text)) {
+    throw wrongValue(ACTION, `${what} must have no lone surrogate`, text);
+  }
+}
+
 function headerOf(
   pieces: readonly Piece[],
   texts: readonly (readonly [string, string])[],
@@ -133,7 +172,7 @@ function headerOf(
   const header = new Uint8Array(Math.ceil(plain.length / 8) * 8).fill(0x20);
   if (header.length > LONGEST_HEADER) {
     const wanted = `its header must have at most ${LONGEST_HEADER} bytes`;
-    throw wrongValue("write the safetensors file", wanted, header.length);
+    throw wrongValue(ACTION, wanted, header.length);
   }
   header.set(plain);
   return header;

@@ -46,7 +46,6 @@ const MOST_BUCKETS = 1000;
  * at the leaves, and null where there is no gradient; of one structure on every rank, in whatever order keys were written.
  * An object of a class cannot be made again, so give its gradients as a record or a Map
  * @param effects `device`: where the gradients live; `group`: the ranks
- * @param options average or sum, number of collectives, a signal to give up
  * @returns a frozen tree like the given one, of new arrays, with the same bits on every rank
  * @throws (rejects with) CollectiveError, the same on every rank, where the ranks' trees differ in structure, a rank
  * failed (`cause`: for a tree that holds something else or a freed array a TypeError that names its path), or did not
@@ -82,15 +81,18 @@ export async function allReduceGradients<A, T>(
   });
   if (worldSize === 1) return copyOf(device, turn.get());
   // As many calls as the others, though their number may be what is wrong.
-  const count = isCount(buckets) ? buckets : 1;
+  const isCount = Number.isSafeInteger(buckets) && buckets >= 1 && buckets <= MOST_BUCKETS;
+  const count = isCount ? buckets : 1;
   const label = `allReduceGradients ${average ? "mean" : "sum"} of ` +
     `${turn.flat?.structure ?? "what is no tree of gradients"}`;
   return await inTurn(turn, device, async (scope) => {
     const reading = (async () => await readBack(scope, turn.get()))();
     const calls = Array.from({ length: count }, (_, bucket) => {
       const own = count === 1 ? label : `${label}, bucket ${bucket + 1} of ${count}`;
+      const part = (all: Float32Array) =>
+        Float64Array.from(all.subarray(...shareOf(all.length, bucket, count)));
       return exchange(
-        () => ({ wire: reading.then((all) => part(all, bucket, count)) }),
+        () => ({ wire: reading.then(part) }),
         (sending) => group.allReduce(sending, sum, { label: own, signal }),
       );
     });
@@ -109,14 +111,6 @@ export async function allReduceGradients<A, T>(
     });
     return rebuild(uploadLike(scope, leaves, all));
   });
-}
-
-function part(all: Float32Array, bucket: number, buckets: number): Float64Array {
-  return Float64Array.from(all.subarray(...shareOf(all.length, bucket, buckets)));
-}
-
-function isCount(buckets: number): boolean {
-  return Number.isSafeInteger(buckets) && buckets >= 1 && buckets <= MOST_BUCKETS;
 }
 
 /** The same tree of new arrays, without a readback: x - 0 is x, -0 included. */
@@ -141,7 +135,6 @@ function copyOf<A, T>(device: Device<A>, { leaves, rebuild }: Flat<A, T>): T {
  *
  * @param localCount examples that this rank's loss is a mean of, an integer >= 0
  * @param group the ranks whose gradients are averaged
- * @param options a signal to give up
  * @returns the factor, 1 where all ranks have as many; 0 for a rank without examples, which leaves its loss out (a mean
  * of nothing is NaN, and 0 * NaN too) and starts backward from a gradient of no values; 0 on all where none has any
  * @throws (rejects with) CollectiveError, the same on every rank, where a rank's count is no integer >= 0 (`cause`: its

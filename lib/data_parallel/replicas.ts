@@ -28,7 +28,6 @@ export interface BroadcastStateOptions extends Pick<CollectiveOptions, "signal">
  *
  * @param state a state as of `initBatchNorm`, or a tree of such; it is not changed
  * @param effects `device`: where it lives; `group`: the ranks
- * @param options the root, a signal to give up
  * @returns on the root the given state; elsewhere a frozen one of new arrays with the root's bits, in which what stood at
  * two places stands as two
  * @throws (rejects with) CollectiveError, the same on every rank, where states differ in what they are made of, ranks
@@ -90,12 +89,8 @@ export async function broadcastState<A, T>(
   });
 }
 
-/** What of a tree can be sized up without its arrays. */
-type Parts = Pick<Flat<unknown, unknown>, "numbers" | "total">;
-
-function lengthOf({ numbers, total }: Parts): number {
-  return numbers.length + total;
-}
+const lengthOf = ({ numbers, total }: Pick<Flat<unknown, unknown>, "numbers" | "total">) =>
+  numbers.length + total;
 
 /** [numbers, values as words]: a NaN loses its payload when it travels as a number, its bits do not. */
 async function wireOf<A>(device: Device<A>, flat: Flat<A, unknown>): Promise<Float64Array> {
@@ -118,7 +113,6 @@ const COMPARE = "compare the replicas";
  * @param state a state as of `initBatchNorm`, or a tree of such, as {@linkcode broadcastState} takes it; objects of classes
  * may stand in it too
  * @param effects `device`: where it lives; `group`: the ranks
- * @param options a signal to give up
  * @throws (rejects with) CollectiveError, the same on every rank: with code "disagreement" and as `ranks` those that
  * differ from rank 0, naming the first value that differs, such as `runningVar[3]`; where states differ in what they
  * are made of, a rank failed (`cause`: for a freed array a TypeError that names it), or did not arrive. The group stays
@@ -126,25 +120,15 @@ const COMPARE = "compare the replicas";
  *
  * @example A rank that has gone astray
  * ```ts
- * import {
- *   addScaled,
- *   assertReplicated,
- *   initBatchNorm,
- *   referenceDevice,
- *   runRanks,
- *   withParameters,
- * } from "@syncbn/syncbn";
+ * import { assertReplicated, initBatchNorm, referenceDevice, runRanks } from "@syncbn/syncbn";
  * import assert from "node:assert/strict";
  *
  * const device = referenceDevice();
  * const run = runRanks(2, async (group) => {
- *   const state = initBatchNorm(device, 2);
- *   const { weight } = state;
- *   assert(weight !== null);
- *   const step = addScaled(device, weight, weight, group.rank);
- *   await assertReplicated(withParameters(state, { weight: step }), { device, group });
+ *   const state = initBatchNorm(device, 2, { eps: group.rank });
+ *   await assertReplicated(state, { device, group });
  * });
- * await assert.rejects(run, /weight\[0\] is 1 .* on rank 0 and 2 .* on rank 1/);
+ * await assert.rejects(run, /current eps is 0 on rank 0 and 1 on rank 1/);
  * ```
  */
 export async function assertReplicated<A>(
@@ -192,19 +176,13 @@ async function wordsByLeaf<A>(device: Device<A>, flat: Flat<A, unknown>) {
 }
 
 /** [numbers, a digest of two words per array]. */
-function summaryOf({ numbers }: Parts, words: readonly Uint32Array[]): Float64Array {
-  const digests = words.flatMap((own) => digest(own));
-  return Float64Array.from([...numbers.map(({ value }) => value), ...digests]);
+function summaryOf<A>({ numbers }: Flat<A, unknown>, words: readonly Uint32Array[]) {
+  return Float64Array.from([...numbers.map(({ value }) => value), ...words.flatMap(digest)]);
 }
 
 /** The first place at which a rank's numbers are not those of rank 0; -1 where there is none. */
 function firstDifference(all: readonly Float64Array[]): number {
   return all[0].findIndex((value, i) => all.some((own) => !Object.is(own[i], value)));
-}
-
-interface Difference {
-  readonly where: string;
-  readonly values: readonly string[];
 }
 
 /** Parts that are compared at once in the search for a value. */
@@ -215,7 +193,7 @@ async function locate(
   path: string,
   words: Uint32Array,
   gather: (own: Float64Array) => Promise<readonly Float64Array[]>,
-): Promise<Difference> {
+) {
   let [from, to] = [0, words.length];
   while (to - from > PARTS) {
     const size = Math.ceil((to - from) / PARTS);
@@ -242,7 +220,7 @@ function textOf(value: number): string {
 function differenceError(
   all: readonly Float64Array[],
   names: readonly string[],
-  { where, values }: Difference,
+  { where, values }: { readonly where: string; readonly values: readonly string[] },
 ): CollectiveError {
   const ranks = [...all.keys()].filter((rank) => firstDifference([all[0], all[rank]]) >= 0);
   const paths = new Set(names.filter((_, i) => all.some((own) => !Object.is(own[i], all[0][i]))));

@@ -50,7 +50,6 @@ const ACTION = "join the ranks' batches";
  *
  * @param batches this rank's batches; asynchronous ones are awaited one by one. A `worldSize` of 1 adds no collective
  * @param group the ranks
- * @param options what happens when some ranks have run out, a signal to give up
  * @returns the steps, frozen; the same number on every rank
  * @throws (rejects with) CollectiveError, the same on every rank: with code "disagreement" and as `ranks` those that ran
  * out first ("stop"), where the batches of a rank failed (`cause`: what they threw), ranks chose different options, or
@@ -62,15 +61,14 @@ const ACTION = "join the ranks' batches";
  * import assert from "node:assert/strict";
  *
  * const seen = await runRanks(2, async (group) => {
- *   const batches = group.rank === 0 ? [[1, 2], [3]] : [[4]];
- *   const options = { whenOut: "shadow", emptyBatch: () => [] } as const;
- *   const sizes: number[] = [];
- *   for await (const { batch } of joinUneven<readonly number[]>(batches, group, options)) {
- *     sizes.push(batch.length);
+ *   const options = { whenOut: "shadow", emptyBatch: () => 0 } as const;
+ *   const steps: number[] = [];
+ *   for await (const { active } of joinUneven(group.rank === 0 ? [1, 2] : [3], group, options)) {
+ *     steps.push(active);
  *   }
- *   return sizes;
+ *   return steps;
  * });
- * assert.deepEqual(seen, [[2, 1], [1, 0]]);
+ * assert.deepEqual(seen, [[2, 1], [2, 1]]);
  * ```
  */
 export async function* joinUneven<B>(
@@ -152,16 +150,11 @@ function iteratorOf<B>(batches: Iterable<B> | AsyncIterable<B>): Iterator<B> | A
   throw wrongKind(ACTION, "they must be an iterable or an async iterable", batches);
 }
 
-/** This rank's next batch, or null, and which ranks have one. */
-interface Asked<B> {
-  readonly next: { readonly value: B } | null;
-  readonly having: readonly boolean[];
-}
-
+/** Asks for this rank's next batch, or null, and which ranks have one. */
 async function ask<B>(
   source: Source<B>,
   gather: (sending: Promise<Float64Array>) => Promise<readonly Float64Array[]>,
-): Promise<Asked<B>> {
+) {
   const { total: all, launched } = await exchange(() => {
     const next = source.next();
     return { next, wire: next.then((taken) => Float64Array.of(taken === null ? 0 : 1)) };
@@ -172,12 +165,10 @@ async function ask<B>(
 
 function ranOut(steps: number, having: readonly boolean[]): CollectiveError {
   const ranks = (has: boolean) => [...having.keys()].filter((rank) => having[rank] === has);
+  const [out, left] = [ranks(false), ranks(true)].map(ranksOf);
   return new CollectiveError(
-    `Cannot go on after step ${steps} as every rank must have as many batches: ` +
-      `${ranksOf(ranks(false))} ran out, ${
-        ranksOf(ranks(true))
-      } did not; whenOut "shadow" goes on ` +
-      `with empty batches`,
+    `Cannot go on after step ${steps} as every rank must have as many batches: ${out} ran out, ` +
+      `${left} did not; whenOut "shadow" goes on with empty batches`,
     "disagreement",
     ranks(false),
   );

@@ -6,7 +6,7 @@
 import { batch } from "../ownership.ts";
 import type { Device } from "../device.ts";
 import { checkTensor, describe, type DType, type Tensor, tensorLike } from "../tensor.ts";
-import { called, type Child, copierOf, fold, GETTER } from "../tree.ts";
+import { called, copierOf, type Fold, fold, GETTER } from "../tree.ts";
 import { shown } from "../words.ts";
 import { digest } from "../bits.ts";
 
@@ -60,11 +60,7 @@ export function flatten<A, T>(
   const leaves: Leaf<A>[] = [];
   const numbers: { readonly path: string; readonly value: number }[] = [];
   const here = (path: string) => called(path, `the ${name}`);
-  const fixed = (shape: string, value: unknown): Flattened<A> => ({
-    shape,
-    build: () => value,
-    fixed: true,
-  });
+  const fixed = (shape: string, value: unknown) => ({ shape, build: () => value, fixed: true });
 
   const leafOf = (path: string, array: A, like?: Tensor<A>): Flattened<A> => {
     const info = describe(device, array, action, here(path));
@@ -102,11 +98,7 @@ export function flatten<A, T>(
     if (claimsArray(node)) describe(device, node as A, action, here(path));
     return ArrayBuffer.isView(node) ? refuse(path, shown(node)) : undefined;
   };
-  const branch = (
-    node: object,
-    children: readonly Child<Flattened<A>>[],
-    path: string,
-  ): Flattened<A> => {
+  const branch: Fold<Flattened<A>>["branch"] = (node, children, path) => {
     const copy = copierOf(node);
     if (copy === null && (!compared || children.length === 0)) return refuse(path, shown(node));
     if (Array.isArray(node) && children.length < node.length) refuse(path, "an array with holes");
@@ -137,7 +129,7 @@ export function flatten<A, T>(
   };
 }
 
-const encoder = new TextEncoder();
+const encoder = /* @__PURE__ */ new TextEncoder();
 
 function mark(text: string): string {
   return digest(encoder.encode(text)).map((word) => word.toString(16).padStart(8, "0")).join("");

@@ -31,7 +31,7 @@ export function turnOf<A, T>(
     const flat = flatten<A, T>(device, tree, kind);
     return { flat, get: () => flat };
   } catch (error) {
-    const get = (): never => {
+    const get = () => {
       throw error;
     };
     return { flat: undefined, get };

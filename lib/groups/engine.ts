@@ -129,7 +129,7 @@ export function checkTimeout(timeoutMs: number, name = "timeoutMs"): void {
   throw wrongValue("make the group", `${name} must be in (0, ${longest}] or Infinity`, timeoutMs);
 }
 
-const NO_VALUES = new Float64Array();
+const NO_VALUES = /* @__PURE__ */ new Float64Array();
 
 const GATHER: Flow = { kind: "gather" };
 

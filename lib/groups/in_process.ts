@@ -28,7 +28,7 @@ export interface InProcessOptions {
   readonly timeoutMs?: number;
 }
 
-const ONE_THREAD = cannotBlock(
+const ONE_THREAD = /* @__PURE__ */ cannotBlock(
   "its ranks must have threads of their own: these share one, and would wait for each other for ever; " +
     "use workers or MPI, or await allReduce()",
 );
@@ -49,7 +49,6 @@ export interface LocalEngine extends Engine {
  * {@linkcode runRanks} notices it at once.
  *
  * @param worldSize number of ranks, >= 1
- * @param options the deadline
  * @returns the handles, in rank order, all frozen
  * @throws RangeError for an impossible number of ranks or deadline
  *
@@ -81,7 +80,6 @@ export function inProcessGroup(
  *
  * @param worldSize number of ranks, >= 1
  * @param body what each rank does, with its handle on the group
- * @param options the deadline
  * @returns what the ranks returned, in rank order
  * @throws (rejects with) the error that was thrown first, once every rank has settled
  *

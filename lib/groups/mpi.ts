@@ -88,7 +88,6 @@ const UNFINISHED = 70;
  * Without a launcher this process is a world of one. Needs `--allow-ffi` and
  * `--allow-env=OMPI_COMM_WORLD_SIZE,PMI_SIZE,MPI_LOCALNRANKS`.
  *
- * @param options library, deadline, agreement
  * @returns this rank's handle, frozen
  * @throws RangeError for an impossible deadline, and where `checked` is not the same on all ranks
  * @throws MpiError where a permission or the library is missing, where launcher and library are of different families,
@@ -155,9 +154,16 @@ export function mpiGroup(options: MpiOptions = {}): MpiGroup {
 }
 
 function checkThread(): void {
-  if (typeof globalThis.Deno?.dlopen === "function" && !("WorkerGlobalScope" in globalThis)) return;
+  if (typeof globalThis.Deno?.dlopen !== "function") {
+    throw new MpiError(
+      "Cannot make the MPI group as the platform must be Deno, by whose Deno.dlopen MPI is called: " +
+        "current value is undefined; run the program in Deno, or take workers",
+      "unsupported",
+    );
+  }
+  if (!("WorkerGlobalScope" in globalThis)) return;
   throw new MpiError(
-    `Cannot make the MPI group as it must be made by Deno, on the main thread of a process`,
+    "Cannot make the MPI group as it must be made on the main thread of a process: this is a worker",
     "call",
   );
 }

@@ -14,6 +14,7 @@ import {
   messageOf,
 } from "./failures.ts";
 import type { LocalFlow } from "./flow.ts";
+import { countTurns, shortTurn, type Turns } from "./turns.ts";
 
 /** The meeting point of a fixed number of ranks. */
 export interface Rendezvous {
@@ -47,9 +48,14 @@ export interface Roll {
   readonly leave: (rank: number, failure?: Leaving) => void;
   /** Those who have left, first the first. */
   readonly gone: ReadonlyMap<number, Leaving>;
+  /** Gives their thread turns: ranks that share one and never wait for anything else would have it to themselves. */
+  readonly turns: Turns;
   /** Is told of those who leave from now on, until it lets go. */
   readonly waiting: Set<(rank: number, failure: Leaving) => void>;
 }
+
+/** How long ranks may have their thread to themselves, in ms: with what a rank computes between two calls, below what is felt. */
+const LONGEST_MS = 16;
 
 /** Makes the roll of a world. */
 export function createRoll(): Roll {
@@ -58,6 +64,7 @@ export function createRoll(): Roll {
   return {
     gone,
     waiting,
+    turns: countTurns(LONGEST_MS, shortTurn),
     leave: (rank, failure) => {
       if (gone.has(rank)) return;
       gone.set(rank, failure);
@@ -208,7 +215,10 @@ export function createRendezvous(
       );
     }
     close(round);
-    arrivals.forEach(({ resolve }, rank) => resolve(hand(rank)));
+    const handOut = () => arrivals.forEach(({ resolve }, rank) => resolve(hand(rank)));
+    const turn = roll.turns.due();
+    if (turn) turn.then(handOut);
+    else handOut();
   }
 
   function late({ call, arrivals }: Round): CollectiveError {

@@ -1,5 +1,5 @@
 /**
- * Ranks in workers, each a thread of its own: in Deno, in browsers, wherever there are Web Workers.
+ * Ranks in workers, each a thread of its own: web workers in Deno and browsers, those of `node:worker_threads` in Node.
  *
  * {@linkcode spawnWorkers} starts one worker per rank and waits for them; each serves its rank by
  * {@linkcode serveRank}. Who starts workers otherwise hands each a seat of {@linkcode workerSeats}, of which
@@ -8,6 +8,7 @@
  * @module
  */
 
+export type { NodeWorker, RankWorker } from "./workers/platform.ts";
 export {
   type SeatOptions,
   transfers,

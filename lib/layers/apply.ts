@@ -72,8 +72,6 @@ const ACTION = "apply the layer";
  * @param layer the layer before this batch; it is not changed
  * @param input this rank's batch, logical shape (N, C, ...spatial) of a rank that the layer's kind takes
  * @param effects `device`; `groups` where the layer is synchronised
- * @param options activation (where the layer has none of its own), residual, whether running statistics are updated, a
- * signal to give up waiting for other ranks
  * @returns output, new layer (with all other fields of the given one) and what backward needs, all frozen
  * @throws (rejects with) TypeError or RangeError for what is no layer, for a batch of a wrong rank or shape, for a name
  * that `effects.groups` lacks; in a synchronised layer what is wrong with layer and input becomes a CollectiveError on
@@ -100,15 +98,7 @@ export function applyLayer<A, L extends BatchNormLayer<A>>(
   effects: LayerEffects<A>,
   options?: SyncForwardOptions<A>,
 ): Promise<LayerForward<A, L>>;
-/**
- * Runs a layer that may be lazy in training; all is as above.
- *
- * @param layer the layer before this batch; it is not changed
- * @param input this rank's batch, which a lazy layer takes its channels from
- * @param effects `device`; `groups` where the layer is synchronised
- * @param options activation, residual, whether running statistics are updated, a signal to give up
- * @returns output, a new layer with a state, and what backward needs, all frozen
- */
+/** Runs a layer that may be lazy in training; all is as above, and the new layer has a state. */
 export function applyLayer<A, L extends BatchNormLayer<A> | LazyBatchNormLayer>(
   layer: L,
   input: Tensor<A>,
@@ -185,7 +175,6 @@ function applyLocally<A>(
  * @param layer the layer; evaluation never changes it
  * @param input the batch, logical shape (N, C, ...spatial) of a rank that the layer's kind takes
  * @param effects `device`: where everything lives
- * @param options activation (where the layer has none of its own), residual, whether the input is given up
  * @returns the normalized batch, in the input's shape, dtype and format
  * @throws TypeError or RangeError for what is no layer, for a batch of a wrong rank or shape, for a lazy layer that has
  * seen no batch

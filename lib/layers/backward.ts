@@ -12,7 +12,7 @@ import { batchNormInferBackward } from "../norm/infer.ts";
 import { overGroup } from "../norm/steps.ts";
 import { region } from "../ownership.ts";
 import type { Tensor } from "../tensor.ts";
-import { quote, shown } from "../words.ts";
+import { quote, wrongKind } from "../words.ts";
 import type { FrozenSaved, LayerSaved } from "./apply.ts";
 import { type LayerEffects, namedGroup } from "./effects.ts";
 
@@ -25,7 +25,6 @@ import { type LayerEffects, namedGroup } from "./effects.ts";
  * @param saved what forward returned on this rank; borrowed, and valid for another call
  * @param gradOutput gradient of forward's output on this rank, in its shape and dtype, any format
  * @param effects `device`; `groups` with the group of forward, where there was one
- * @param options whether gradOutput is given up, a signal to give up waiting for other ranks
  * @returns frozen gradients; those of weight and bias are this rank's own, and null where the layer is frozen with both
  * @throws (rejects with) what `batchNormBackward`, `syncBatchNormBackward` or `batchNormInferBackward` throws, TypeError
  * for a name that `effects.groups` lacks
@@ -36,13 +35,11 @@ import { type LayerEffects, namedGroup } from "./effects.ts";
  * import assert from "node:assert/strict";
  *
  * const device = referenceDevice();
- * const layer = initLayer(device, "batchNorm1d", 1);
  * const x = tensor(device, [1, 2, 6], [3, 1]);
- * const { saved } = await applyLayer(layer, x, { device });
+ * const { saved } = await applyLayer(initLayer(device, "batchNorm1d", 1), x, { device });
  * const dy = tensor(device, [1, 0, 0], [3, 1]);
  * const { gradBias } = await backwardLayer(saved, dy, { device });
- * assert(gradBias !== null);
- * assert.deepEqual(await device.download(gradBias), Float32Array.of(1));
+ * assert.deepEqual(await device.download(gradBias!), Float32Array.of(1));
  * ```
  */
 export async function backwardLayer<A>(
@@ -70,10 +67,8 @@ export async function backwardLayer<A>(
     case "frozen":
       return frozenBackward(saved, gradOutput, device, options?.donate);
   }
-  throw new TypeError(
-    `Cannot ${action} as saved must be that of applyLayer: ` +
-      `current kind is ${shown((saved as { kind?: unknown } | undefined)?.kind)}`,
-  );
+  const { kind } = Object(saved) as { readonly kind?: unknown };
+  throw wrongKind(action, "saved must be that of applyLayer", kind, "kind");
 }
 
 function frozenBackward<A>(

@@ -6,7 +6,7 @@
 import { checkStateRecord } from "../check_state.ts";
 import { checkOneOf } from "../check_value.ts";
 import { type BatchNormOptions, type BatchNormState, firstState } from "../state.ts";
-import { shown, wrongKind } from "../words.ts";
+import { refused, shown, wrongKind } from "../words.ts";
 
 /** Which batches a layer takes: of rank 2 or 3, 4, 5, or any rank >= 2. */
 export type LayerKind = "batchNorm1d" | "batchNorm2d" | "batchNorm3d" | "batchNorm";
@@ -53,7 +53,9 @@ export type AnyLayer<A> = BatchNormLayer<A> | LazyBatchNormLayer;
 export type LazyOptions = Omit<BatchNormOptions, "weightInit" | "random">;
 
 /** Ranks of the batches that a kind takes, and how PyTorch calls them. */
-const RANKS: Readonly<Record<LayerKind, readonly [least: number, most: number, called: string]>> = {
+export const RANKS: Readonly<
+  Record<LayerKind, readonly [least: number, most: number, called: string]>
+> = {
   batchNorm1d: [2, 3, "2D or 3D"],
   batchNorm2d: [4, 4, "4D"],
   batchNorm3d: [5, 5, "5D"],
@@ -64,18 +66,17 @@ const RANKS: Readonly<Record<LayerKind, readonly [least: number, most: number, c
 export function claimsLayer<A>(node: object): node is AnyLayer<A> {
   // Not node.kind: a getter is not to be called.
   const kind = Object.getOwnPropertyDescriptor(node, "kind")?.value;
-  return isKind(kind) || (kind !== undefined && "processGroup" in node && "state" in node);
+  const isKind = typeof kind === "string" && Object.hasOwn(RANKS, kind);
+  return isKind || (kind !== undefined && "processGroup" in node && "state" in node);
 }
 
 /** Checks that a record is a layer; where its vectors lie nobody can tell here. */
 export function checkLayer<A>(layer: AnyLayer<A>, action: string): void {
   if (typeof layer !== "object" || layer === null || !("state" in layer)) {
     const held = Object.keys(layer ?? {}).join(", ") || "nothing";
-    throw new TypeError(
-      `Cannot ${action} as a layer must be { kind, processGroup, state }: current value ${
-        typeof layer === "object" && layer !== null ? `holds ${held}` : `is ${shown(layer)}`
-      }`,
-    );
+    const isRecord = typeof layer === "object" && layer !== null;
+    const came = isRecord ? `holds ${held}` : `is ${shown(layer)}`;
+    throw refused(action, "a layer must be { kind, processGroup, state }", `value ${came}`);
   }
   checkSettings(layer, action);
   if (layer.state === null) checkLazy(layer.lazy, action);
@@ -84,10 +85,8 @@ export function checkLayer<A>(layer: AnyLayer<A>, action: string): void {
     ? layer.lazy.trackRunningStats !== false
     : layer.state.runningMean !== null;
   if (layer.frozen === undefined || tracks) return;
-  throw new TypeError(
-    `Cannot ${action} as a frozen layer must have running statistics to normalize with: ` +
-      `current state tracks none`,
-  );
+  const wanted = "a frozen layer must have running statistics to normalize with";
+  throw refused(action, wanted, "state tracks none");
 }
 
 function checkLazy(lazy: LazyOptions, action: string): void {
@@ -112,23 +111,14 @@ export function checkRank(kind: LayerKind, shape: readonly number[], action: str
   const wanted = `${kind} expected ${called} input (got ${shape.length}D input)`;
   throw wrongKind(action, wanted, shape, "shape");
 }
-
-/** The least and the highest rank of the batches that a layer takes. */
-export function ranksOf({ kind }: LayerSettings): readonly [least: number, most: number] {
-  const [least, most] = RANKS[kind];
-  return [least, most];
-}
-
 /** Makes the error for a layer that must have a state and has none. */
 export function lazyError({ kind }: { readonly kind: LayerKind }, action: string): TypeError {
-  return new TypeError(
-    `Cannot ${action} as a lazy ${kind} must have seen its channels first, ` +
-      `by applyLayer or materializeLayer: current state is null`,
+  const how = "by applyLayer or materializeLayer";
+  return refused(
+    action,
+    `a lazy ${kind} must have seen its channels first, ${how}`,
+    "state is null",
   );
-}
-
-function isKind(kind: unknown): kind is LayerKind {
-  return typeof kind === "string" && Object.hasOwn(RANKS, kind);
 }
 
 /** Checks all fields of a layer but its state. */

@@ -5,7 +5,7 @@
  * several paths stays one, so a choice of some of them is an error as well.
  */
 
-import { shown } from "../words.ts";
+import { refused, shown } from "../words.ts";
 import { called } from "../tree.ts";
 import { checkChoice, type LayerChoice, replaceLayers } from "./replace.ts";
 
@@ -95,10 +95,8 @@ function regroup<T>(
 ): T {
   const { processGroup: asked, ...choice } = checkChoice(options, action, ["processGroup"]);
   if (asked !== undefined && (typeof asked !== "string" || asked === "")) {
-    throw new TypeError(
-      `Cannot ${action} as processGroup must be the name of a group: ` +
-        `current value is ${shown(asked)}; groups themselves go into effects.groups`,
-    );
+    const came = `value is ${shown(asked)}; groups themselves go into effects.groups`;
+    throw refused(action, "processGroup must be the name of a group", came);
   }
   return replaceLayers(model, choice, action, (layer, path) => {
     const processGroup = groupOf(layer.processGroup, asked, path);

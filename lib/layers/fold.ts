@@ -4,6 +4,7 @@ import { checkHostState } from "../check_state.ts";
 import { checkFloat32 } from "../check_value.ts";
 import { invstd } from "../reference/kernels.ts";
 import type { BatchNormState } from "../state.ts";
+import { elements } from "../tensor.ts";
 import { listed, wrongKind, wrongPair, wrongValue } from "../words.ts";
 
 /** A linear layer or a convolution, on the host. */
@@ -119,7 +120,7 @@ function outputChannels(
     throw wrongPair(action, wanted, one, `${other} in shape ${listed(shape)}`);
   };
   const [first, second, ...kernel] = shape;
-  const inner = product(kernel);
+  const inner = elements(kernel);
   // Only transposed convolutions say nothing else of their groups.
   if (!transposed || kernel.length === 0) {
     const axis = transposed ? 1 : 0;
@@ -155,8 +156,9 @@ function checkLinear(layer: LinearLayer, action: string): void {
   if (!Array.from(shape).every((extent) => Number.isSafeInteger(extent) && extent >= 1)) {
     throw wrongValue(action, "every extent of the layer must be an integer >= 1", shape, "shape");
   }
-  if (weight.length === product(shape)) return;
-  const wanted = `shape ${listed(shape)} needs ${product(shape)} weights`;
+  const needed = elements(shape);
+  if (weight.length === needed) return;
+  const wanted = `shape ${listed(shape)} needs ${needed} weights`;
   throw wrongKind(action, wanted, weight.length, "number");
 }
 
@@ -182,8 +184,4 @@ function checkBias(bias: Float32Array | null, numFeatures: number, action: strin
   if (bias.length === numFeatures) return;
   const wanted = "the length of the layer's bias must be numFeatures";
   throw wrongPair(action, wanted, bias.length, numFeatures);
-}
-
-function product(extents: readonly number[]): number {
-  return extents.reduce((total, extent) => total * extent, 1);
 }

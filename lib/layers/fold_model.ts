@@ -8,7 +8,7 @@ import { fromRowMajor, toRowMajor } from "../row_major.ts";
 import { type BatchNormState, stateFromHost, stateToHost } from "../state.ts";
 import { type Tensor, tensor, toArray } from "../tensor.ts";
 import { quote, shown, wrongKind } from "../words.ts";
-import { type AnyLayer, claimsLayer, lazyError, ranksOf } from "./check_layer.ts";
+import { type AnyLayer, claimsLayer, lazyError, RANKS } from "./check_layer.ts";
 import { folded, type LinearLayer } from "./fold.ts";
 import { type BatchNormLayer, withState } from "./layer.ts";
 import { called, nodesOf, placesOf } from "../tree.ts";
@@ -111,6 +111,7 @@ export async function foldModel<A, T>(
 
 type Node<A> = AnyLayer<A> | LinearNode<A>;
 type Part<A> = Tensor<A> | A | Float32Array;
+type Values = Float32Array<ArrayBuffer>;
 
 function isNode<A>(value: object): value is Node<A> {
   return claimsLayer<A>(value) || isLinear<A>(value);
@@ -208,7 +209,7 @@ function rankBehind(
   told: () => number | undefined,
   here: string,
 ): number {
-  const [least, most] = ranksOf(layer);
+  const [least, most] = RANKS[layer.kind];
   // A convolution's outputs are axis 1 of batches of its own rank, and it takes no others.
   if (least === most || shape.length > 2) return Math.min(Math.max(shape.length, least), most);
   const rank = told();
@@ -237,5 +238,3 @@ function partLike<A>(device: Device<A>, old: Part<A>, values: Values): Part<A> {
   const { shape, dtype, format } = old as Tensor<A>;
   return tensor(device, fromRowMajor(values, { shape, format }), shape, { dtype, format });
 }
-
-type Values = Float32Array<ArrayBuffer>;

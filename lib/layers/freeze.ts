@@ -18,11 +18,10 @@ export interface FreezeOptions extends LayerChoice {
  *
  * @param model a layer, or a tree of plain records and arrays with layers in it; it is not changed
  * @param options `affine`: whether weight and bias are fixed too, so that backward gives null for their gradients;
- * `only`: which paths
  * @returns a tree of the same type, frozen where it is new, whose layers share their states with the given one; a layer
  * stays as fixed as it was; the given one where nothing changed
- * @throws TypeError or RangeError that names the path of a layer that has no running statistics, or no state yet, or is
- * none, of a cycle, of a layer that stands at several paths of which `only` takes some; where there is no layer at all
+ * @throws what `convertSyncBatchNorm` throws, but for groups; TypeError that names the path of a layer that has no running
+ * statistics, or no state yet
  *
  * @example The first of two blocks
  * ```ts
@@ -54,11 +53,9 @@ export function freeze<T>(model: T, options: FreezeOptions = {}): T {
  * Lets a frozen layer, or all layers of a model, learn again.
  *
  * @param model a layer, or a tree as of {@linkcode freeze}; it is not changed
- * @param options `only`: which paths
  * @returns a tree of the same type, whose layers are as they were before {@linkcode freeze} and share their states with the
  * given one; the given one where all learn
- * @throws TypeError or RangeError that names the path of what is no layer, of a cycle, of a layer that stands at several
- * paths of which `only` takes some; where there is no layer at all
+ * @throws what {@linkcode freeze} throws, but for what a layer lacks
  *
  * @example
  * ```ts

@@ -24,13 +24,7 @@ import {
   type LazyOptions,
 } from "./check_layer.ts";
 
-export type {
-  BatchNormLayer,
-  LayerKind,
-  LayerSettings,
-  LazyBatchNormLayer,
-  LazyOptions,
-} from "./check_layer.ts";
+export type * from "./check_layer.ts";
 
 /** A layer that was lazy, or may have been, with its state and all other fields. */
 export type MaterializedLayer<A, L> = L extends LazyBatchNormLayer
@@ -47,7 +41,7 @@ export interface LayerOptions extends BatchNormOptions, NewLayerOptions {}
 export interface LazyLayerOptions extends LazyOptions, NewLayerOptions {}
 
 const ACTION = "make the layer";
-const OPTIONS = [...BATCH_NORM_OPTIONS, "processGroup", "activation"];
+const OPTIONS = /* @__PURE__ */ BATCH_NORM_OPTIONS.concat("processGroup", "activation");
 
 /**
  * Makes a layer with a new state.

@@ -1,8 +1,14 @@
-/** The layers of a model, found and replaced: what every function over a whole model shares. */
+/** The layers of a model, found and replaced: by any function of its user, and what the other functions over models share. */
 
 import { checkOptions } from "../check_effects.ts";
 import { wrongKind } from "../words.ts";
-import { type AnyLayer, checkLayer, claimsLayer } from "./check_layer.ts";
+import {
+  type AnyLayer,
+  type BatchNormLayer,
+  checkLayer,
+  claimsLayer,
+  lazyError,
+} from "./check_layer.ts";
 import { called, checkFound, checkRecord, type Nodes, nodesOf, withNodes } from "../tree.ts";
 
 /** Which layers of a model are meant. */
@@ -89,4 +95,40 @@ export function replaceLayers<T, A = unknown>(
     action,
     (layer, path) => replace(layer, path, `${action} at ${called(path)}`),
   );
+}
+
+/**
+ * Replaces every layer of a model by what a function makes of it: other settings, other parameters, another state.
+ *
+ * A model is walked as in `convertSyncBatchNorm`; a layer that stands at several paths is replaced once, and stays one.
+ *
+ * @param model a layer, or a tree of plain records and arrays with layers in it; it is not changed
+ * @param replace makes the new layer of the old one and its path (the first that is meant); the same object to leave it
+ * @returns a tree of the same type, frozen where it is new; the given one where nothing changed
+ * @throws what `replace` throws; what `convertSyncBatchNorm` throws, but for groups; TypeError or RangeError that names the
+ * path of what `replace` returned where that is no layer, of a layer without a state
+ *
+ * @example Another momentum for all of a model
+ * ```ts
+ * import { initLayer, mapLayers, referenceDevice } from "@syncbn/syncbn";
+ *
+ * const device = referenceDevice();
+ * const model = { blocks: [initLayer(device, "batchNorm1d", 4), initLayer(device, "batchNorm1d", 8)] };
+ * const slower = mapLayers(model, (layer) => ({ ...layer, state: { ...layer.state, momentum: 0.01 } }));
+ * console.assert(slower.blocks.every(({ state }) => state.momentum === 0.01));
+ * ```
+ */
+export function mapLayers<T, A>(
+  model: T,
+  replace: (layer: BatchNormLayer<A>, path: string) => BatchNormLayer<A>,
+  options: LayerChoice = {},
+): T {
+  const action = "map the layers";
+  return replaceLayers<T, A>(model, checkChoice(options, action), action, (layer, path, here) => {
+    if (layer.state === null) throw lazyError(layer, here);
+    const result = replace(layer, path);
+    if (result === layer) return layer;
+    checkLayer(result, here);
+    return Object.freeze({ ...result, state: Object.freeze({ ...result.state }) });
+  });
 }

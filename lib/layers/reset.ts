@@ -27,11 +27,9 @@ export interface ResetOptions extends LayerChoice {
  * @param device where the statistics live; their new vectors are made in one submit
  * @param model a state, a layer, or a tree of plain records and arrays with such in it; it is not changed, and nothing of
  * it is freed
- * @param options `momentum` from now on; `only`: which paths
  * @returns a tree of the same type, frozen where it is new, that shares weights and biases with the given one
- * @throws TypeError or RangeError that names the path of what is no layer or no state, is not live on the device, of a
- * cycle, of a layer that stands at several paths of which `only` takes some; where there is none at all; RangeError for a
- * momentum out of range
+ * @throws what `convertSyncBatchNorm` throws, but for groups, of states too; TypeError or RangeError that names the path of
+ * what is not live on the device; RangeError for a momentum out of range
  *
  * @example
  * ```ts

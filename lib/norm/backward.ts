@@ -46,7 +46,6 @@ const ACTION = "compute the gradients";
  * @param saved what forward returned; borrowed, and valid for another call
  * @param gradOutput gradient of forward's output, in its shape and dtype, any format
  * @param effects `device`: where everything lives
- * @param options whether gradOutput is given up
  * @returns frozen gradients
  * @throws TypeError where saved or gradOutput do not fit, the arrays borrowed by saved were freed, or one of
  * them is to be given up as gradOutput
@@ -57,13 +56,11 @@ const ACTION = "compute the gradients";
  * import assert from "node:assert/strict";
  *
  * const device = referenceDevice();
- * const state = initBatchNorm(device, 1);
  * const x = tensor(device, [1, 2, 6], [3, 1]);
- * const { saved } = batchNormForward(state, x, { device });
+ * const { saved } = batchNormForward(initBatchNorm(device, 1), x, { device });
  * const dy = tensor(device, [1, 0, 0], [3, 1]);
  * const { gradBias } = batchNormBackward(saved, dy, { device });
- * assert(gradBias !== null);
- * assert.deepEqual(await device.download(gradBias), Float32Array.of(1));
+ * assert.deepEqual(await device.download(gradBias!), Float32Array.of(1));
  * ```
  */
 export function batchNormBackward<A>(
@@ -89,7 +86,6 @@ export function batchNormBackward<A>(
  * @param saved what forward returned on this rank; borrowed, and valid for another call
  * @param gradOutput gradient of forward's output on this rank, in its shape and dtype, any format
  * @param effects `device`: where everything lives; `group`: the ranks of forward
- * @param options whether gradOutput is given up, a signal to give up waiting for other ranks
  * @returns frozen gradients
  * @throws (rejects with) CollectiveError, the same on every rank, where a rank failed before the collective (`cause`: for
  * a wrong shape the TypeError of {@linkcode batchNormBackward}), did something else, or did not arrive. What fails after
@@ -97,22 +93,15 @@ export function batchNormBackward<A>(
  *
  * @example A training step of one replica
  * ```ts
- * import {
- *   initBatchNorm,
- *   referenceDevice,
- *   runRanks,
- *   syncBatchNormBackward,
- *   syncBatchNormForward,
- *   tensor,
- * } from "@syncbn/syncbn";
+ * import { initBatchNorm, referenceDevice, runRanks, tensor } from "@syncbn/syncbn";
+ * import { syncBatchNormBackward, syncBatchNormForward } from "@syncbn/syncbn";
  *
  * const device = referenceDevice();
  * const state = initBatchNorm(device, 2);
  * await runRanks(4, async (group) => {
  *   const x = tensor(device, [group.rank, 1, 2, 3], [2, 2]);
- *   const dy = tensor(device, [1, 0, 0, 1], [2, 2]);
- *   const { saved } = await syncBatchNormForward(state, x, { device, group });
- *   const { gradInput } = await syncBatchNormBackward(saved, dy, { device, group });
+ *   const { output, saved } = await syncBatchNormForward(state, x, { device, group });
+ *   const { gradInput } = await syncBatchNormBackward(saved, output, { device, group });
  *   console.assert(gradInput.shape.length === 2);
  * });
  * ```
@@ -129,13 +118,8 @@ export async function syncBatchNormBackward<A>(
 
 /**
  * {@linkcode syncBatchNormBackward} on a thread that may be held up: a worker, a process of MPI. The same collective, the same
- * bits.
+ * bits; the device must read back at once, as the reference and Wasm devices do.
  *
- * @param saved what forward returned on this rank; borrowed, and valid for another call
- * @param gradOutput gradient of forward's output on this rank, in its shape and dtype, any format
- * @param effects `device`, which must read back at once, as the reference and Wasm devices do; `group`: ranks that can block
- * @param options whether gradOutput is given up
- * @returns frozen gradients
  * @throws what the awaited function rejects with; DeviceError "unsupported", as the `cause` of a CollectiveError on every
  * rank, where a device cannot read back at once
  */
@@ -149,8 +133,7 @@ export function syncBatchNormBackwardBlocking<A>(
 }
 
 function oneBackward<A>(saved: GroupSaved<A>, gradOutput: Tensor<A>, options: BackwardOptions) {
-  const { shape, dtype } = saved?.input ?? {};
-  const label = `syncBatchNormBackward C=${shape?.[1]} ${dtype}`;
+  const label = `syncBatchNormBackward C=${saved?.input?.shape?.[1]} ${saved?.input?.dtype}`;
   return backwards([{ saved, gradOutput, options, action: ACTION }], label);
 }
 

@@ -7,7 +7,7 @@ import { DeviceError } from "../errors.ts";
 import { checkOptions } from "../check_effects.ts";
 import type { BatchNormState } from "../state.ts";
 import { checkTensor, describe, type Describing, type Tensor } from "../tensor.ts";
-import { listed, shown, wrongPair } from "../words.ts";
+import { listed, refused, shown, wrongPair } from "../words.ts";
 
 const ACTIVATIONS: readonly unknown[] = ["relu", undefined];
 
@@ -26,11 +26,9 @@ export function checkCall<A>(
   checkTensor(device, input, action, "input");
   const { shape: [, channels], shape } = input;
   if (channels !== state.numFeatures) {
-    throw new TypeError(
-      `Cannot ${action} as its channels must equal numFeatures: ` +
-        `current values are ${channels} and ${state.numFeatures} in shape (${shape.join(", ")}); ` +
-        `a shape is logical (N, C, ...spatial) in both formats, not the memory order`,
-    );
+    const why = "a shape is logical (N, C, ...spatial) in both formats, not the memory order";
+    const other = `${state.numFeatures} in shape (${shape.join(", ")}); ${why}`;
+    throw wrongPair(action, "its channels must equal numFeatures", channels, other);
   }
   checkOneOf(activation, ACTIVATIONS, "activation", action);
   if (activation !== undefined) checkPass(device, "activation", action);
@@ -83,10 +81,8 @@ export function checkGivenUp<A>(
   for (const [other, value] of Object.entries(borrowed)) {
     const data = (value as Tensor<A> | null | undefined)?.data;
     if (value !== given.data && data !== given.data) continue;
-    throw new TypeError(
-      `Cannot ${action} as a donated ${name} must be nothing else that the call needs: ` +
-        `current array is that of the ${other} too`,
-    );
+    const wanted = `a donated ${name} must be nothing else that the call needs`;
+    throw refused(action, wanted, `array is that of the ${other} too`);
   }
 }
 
@@ -111,8 +107,6 @@ export function checkVector<A>(
 ): void {
   const { length, dtype } = describe(device, vector, action, name);
   if (length === channels && dtype === "float32") return;
-  throw new TypeError(
-    `Cannot ${action} as ${name} must hold ${channels} float32 values: ` +
-      `current array holds ${length} of ${dtype}`,
-  );
+  const wanted = `${name} must hold ${channels} float32 values`;
+  throw refused(action, wanted, `array holds ${length} of ${dtype}`);
 }

@@ -7,7 +7,7 @@ import { checkEps } from "../check_state.ts";
 import { checkOneOf } from "../check_value.ts";
 import type { Device } from "../device.ts";
 import { checkTensor, FORMATS, type Tensor } from "../tensor.ts";
-import { shown } from "../words.ts";
+import { refused, shown } from "../words.ts";
 import { checkAlike, checkGivenUp, checkVector, isDonated } from "./check_call.ts";
 import type { GroupSaved, Saved } from "./normalize.ts";
 import { checkMoments } from "./statistics.ts";
@@ -44,10 +44,8 @@ export function checkSaved<A>(
       : ["syncBatchNormBackward", "syncBatchNormForward"];
     const whole = (saved as { saved?: unknown } | undefined)?.saved;
     const advice = whole ? "; give it the field saved of forward's result" : "";
-    throw new TypeError(
-      `Cannot ${action} as ${here} takes what ${there} saved: ` +
-        `current kind is ${shown(saved?.kind)}${advice}`,
-    );
+    const came = `kind is ${shown(saved?.kind)}${advice}`;
+    throw refused(action, `${here} takes what ${there} saved`, came);
   }
   if (saved.worldSize !== worldSize) {
     throw new RangeError(

@@ -77,7 +77,6 @@ const ACTION = "normalize the batch";
  * @param state the state before this batch; it is not changed
  * @param input the batch, logical shape (N, C, ...spatial), float32 or float16
  * @param effects `device`: where everything lives
- * @param options activation, residual, whether running statistics are updated
  * @returns output, new state, moments of the batch, and what backward needs, all frozen
  * @throws TypeError where shapes, dtypes or devices do not fit, RangeError for one value per channel, whose variance is
  * nothing to normalize with; nothing has changed then
@@ -115,7 +114,6 @@ export function batchNormForward<A>(
  * @param state this rank's replica of the state before this batch; it is not changed
  * @param input this rank's part of the batch, logical shape (N, C, ...spatial); N may be 0
  * @param effects `device`: where everything lives; `group`: the ranks to share statistics with
- * @param options activation, residual, whether running statistics are updated, a signal to give up
  * @returns output, new state, moments of all ranks, and what backward needs, all frozen
  * @throws (rejects with) CollectiveError, the same on every rank, where a rank failed before the collective (`cause`: for
  * a wrong shape the TypeError of {@linkcode batchNormForward}), did something else, or did not arrive; RangeError on
@@ -149,13 +147,8 @@ export async function syncBatchNormForward<A>(
 
 /**
  * {@linkcode syncBatchNormForward} on a thread that may be held up: a worker, a process of MPI. The same collective, the same
- * bits.
+ * bits; the device must read back at once, as the reference and Wasm devices do.
  *
- * @param state this rank's replica of the state before this batch; it is not changed
- * @param input this rank's part of the batch, logical shape (N, C, ...spatial); N may be 0
- * @param effects `device`, which must read back at once, as the reference and Wasm devices do; `group`: ranks that can block
- * @param options activation, residual, whether running statistics are updated
- * @returns output, new state, moments of all ranks, and what backward needs, all frozen
  * @throws what the awaited function rejects with; DeviceError "unsupported", as the `cause` of a CollectiveError on every
  * rank, where a device cannot read back at once
  */
@@ -220,18 +213,8 @@ export function forwards<A>(
   };
 }
 
-/** A call that is checked, as it was then. */
-interface Checked<A> extends Pick<ForwardCall<A>, "input" | "options"> {
-  /** The state that was given, and a copy of it. */
-  readonly state: BatchNormState<A>;
-  readonly before: BatchNormState<A>;
-}
-
 /** Checks a call, and takes snapshots: nobody may change what was checked while the collective is under way. */
-function checkedCall<A>(
-  device: Device<A>,
-  { stateOf, input, options, action }: ForwardCall<A>,
-): Checked<A> {
+function checkedCall<A>(device: Device<A>, { stateOf, input, options, action }: ForwardCall<A>) {
   const state = stateOf(device);
   checkForward(device, state, input, options, action);
   const { residual } = options;

@@ -36,7 +36,6 @@ export interface InferBackwardOptions<A> extends NormalizeOptions<A>, BackwardOp
  * @param state the state; evaluation never changes it
  * @param input the batch, logical shape (N, C, ...spatial); N may be 0
  * @param effects `device`: where everything lives
- * @param options activation, residual, whether the input is given up
  * @returns the normalized batch, in the input's shape, dtype and format
  * @throws TypeError where shapes, dtypes or devices do not fit, only one running statistic is there or the input to give
  * up is the residual or the state's too, RangeError for one value per channel without running statistics

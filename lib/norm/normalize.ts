@@ -71,7 +71,6 @@ const ACTION = "normalize the batch";
  * @param input the batch, logical shape (N, C, ...spatial), float32 or float16
  * @param moments the statistics, of this rank's batches or of a group's
  * @param effects `device`: where everything lives
- * @param options activation, residual
  * @returns output, and what backward needs (of a group's moments: what `syncBatchNormBackward` takes), both frozen
  * @throws TypeError where shapes, dtypes or devices do not fit, RangeError for moments of one value
  *
@@ -95,16 +94,7 @@ export function normalizeWith<A>(
   effects: { readonly device: Device<A> },
   options?: NormalizeOptions<A>,
 ): Normalized<A, LocalSaved<A>>;
-/**
- * The same with moments of a group.
- *
- * @param state weight, bias and eps
- * @param input this rank's part of the batch
- * @param moments the statistics of all ranks
- * @param effects `device`: where everything lives
- * @param options activation, residual
- * @returns output, and what `syncBatchNormBackward` needs
- */
+/** The same with moments of a group, of which it saves what `syncBatchNormBackward` needs. */
 export function normalizeWith<A>(
   state: BatchNormState<A>,
   input: Tensor<A>,

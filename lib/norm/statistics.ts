@@ -9,7 +9,7 @@ import { batch } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
 import { checkTensor, describe, type Tensor, valuesPerChannel } from "../tensor.ts";
 import { countOf, momentsWire } from "../wire.ts";
-import { shown, wrongKind, wrongPair, wrongValue } from "../words.ts";
+import { refused, shown, wrongKind, wrongPair, wrongValue } from "../words.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
 
 /** Count, mean and sum of squared deviations of every channel, on a device. A plain record, which owns its array. */
@@ -94,9 +94,7 @@ export function alone<A>({ data, shape, count }: Moments<A>): GroupMoments<A> {
   return Object.freeze({ kind: "group", data, shape, count, worldSize: 1 });
 }
 
-function shapeOf(channels: number): Moments<never>["shape"] {
-  return Object.freeze([1, channels]);
-}
+const shapeOf = (channels: number) => Object.freeze([1, channels] as const);
 
 /**
  * Merges the moments of two batches of this rank into those of their union, without leaving the device.
@@ -132,10 +130,8 @@ export function mergeMoments<A>(
   for (const [moments, name] of [[a, "first"], [b, "second"]] as const) {
     checkMoments(device, moments, action, `the ${name} moments`);
     if (moments.kind === "local") continue;
-    throw new TypeError(
-      `Cannot ${action} as both must be those of this rank's batches: current kinds are ` +
-        `${shown(a.kind)} and ${shown(b.kind)}; merge before allReduceMoments`,
-    );
+    const kinds = `kinds are ${shown(a.kind)} and ${shown(b.kind)}; merge before allReduceMoments`;
+    throw refused(action, "both must be those of this rank's batches", kinds);
   }
   const [channels, others] = [a.shape[1], b.shape[1]];
   if (channels !== others) {
@@ -151,7 +147,6 @@ export function mergeMoments<A>(
  *
  * @param moments this rank's moments; they are not changed
  * @param effects `device`: where they live; `group`: the ranks to merge with
- * @param options a signal to give up waiting for other ranks
  * @returns frozen moments with the same bits on every rank, whose array is the caller's
  * @throws (rejects with) CollectiveError, the same on every rank, where a rank failed before the collective, did something
  * else, or did not arrive
@@ -180,10 +175,8 @@ export async function allReduceMoments<A>(
 /**
  * {@linkcode allReduceMoments} on a thread that may be held up: a worker, a process of MPI.
  *
- * @param moments this rank's moments; they are not changed
- * @param effects `device`, which must read back at once; `group`: ranks that can block
- * @returns frozen moments with the same bits on every rank
- * @throws what the awaited function rejects with; DeviceError "unsupported" on every rank where a device cannot
+ * @throws what the awaited function rejects with; DeviceError "unsupported" on every rank where a device cannot read back
+ * at once
  */
 export function allReduceMomentsBlocking<A>(
   moments: LocalMoments<A>,
@@ -296,7 +289,5 @@ export function checkMoments<A>(
   const { length } = describe(device, moments.data, action, name);
   const wanted = momentsWire.length(channels as number);
   if (length === wanted) return;
-  throw new TypeError(
-    `Cannot ${action} as ${name} must hold ${wanted} numbers: current array holds ${length}`,
-  );
+  throw refused(action, `${name} must hold ${wanted} numbers`, `array holds ${length}`);
 }

@@ -36,11 +36,11 @@ interface Launched<R> {
 export async function overGroup<A, R>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: Pick<CollectiveOptions, "signal">,
-  { action, label, alone, launch, ...travelling }: Crossing<A, R>,
+  { action, label, format, channels, alone, launch }: Crossing<A, R>,
 ): Promise<R> {
   const { worldSize } = groupIn(effects, options, action);
   if (worldSize === 1) return alone(checkDevice(effects, action).device);
-  const wires = wiresOf(travelling, action);
+  const wires = sideBySide(format, channels);
   const across = async (scope: Device<A>): Promise<R> => {
     const start = () => {
       checkSignal(options?.signal, action);
@@ -52,7 +52,7 @@ export async function overGroup<A, R>(
     const reduce = (own: Promise<Float64Array>) =>
       effects.group.allReduce(own, wires.combine, told);
     const { total, own, launched } = await exchange(start, reduce);
-    return launched.conclude(wires.totals(total, own));
+    return launched.conclude(wires.totals(total, own, action));
   };
   // The other ranks wait for one that has no device, and must hear of it.
   return await (holdsDevice(effects) ? region(effects.device, across) : across(effects.device));
@@ -61,11 +61,11 @@ export async function overGroup<A, R>(
 /** The same on a thread that may be held up, over a group that can. */
 export function overBlockingGroup<A, R>(
   effects: { readonly device: Device<A>; readonly group: BlockingGroup },
-  { action, label, alone, launch, ...travelling }: Crossing<A, R>,
+  { action, label, format, channels, alone, launch }: Crossing<A, R>,
 ): R {
   const { worldSize } = groupIn(effects, {}, action, "allReduceBlocking");
   if (worldSize === 1) return alone(checkDevice(effects, action).device);
-  const wires = wiresOf(travelling, action);
+  const wires = sideBySide(format, channels);
   const read = (device: Device<A>, array: A): Float64Array => {
     if (device.toWireNow) return device.toWireNow(array);
     throw new DeviceError(
@@ -83,22 +83,7 @@ export function overBlockingGroup<A, R>(
       return own = wires.join(launched.wires as Float64Array[]);
     };
     const total = effects.group.allReduceBlocking(local, wires.combine, { label });
-    const totals = wires.totals(total, own);
-    return launched!.conclude(totals);
+    return launched!.conclude(wires.totals(total, own, action));
   };
   return holdsDevice(effects) ? region(effects.device, across) : across(effects.device);
-}
-
-/** What travels, side by side, with its totals checked. */
-function wiresOf<A>(
-  { format, channels }: Pick<Crossing<A, unknown>, "format" | "channels">,
-  action: string,
-) {
-  const { join, split, combine } = sideBySide(format, channels);
-  const totals = (total: Float64Array, own: Float64Array): readonly Float64Array[] => {
-    const [all, mine] = [total, own].map((wire) => split(wire, action));
-    all.forEach((total, i) => format.check(total, mine[i], action));
-    return all;
-  };
-  return { join, combine, totals };
 }

@@ -71,7 +71,8 @@ export function referenceDevice(): Device<ReferenceArray> {
       copy.set(values);
       return own(copy);
     },
-    download: (array) => promised(() => Float32Array.from(store.read(array))),
+    // Not by from(), which goes through numbers: a NaN may have other bits then.
+    download: (array) => promised(() => new Float32Array(store.read(array))),
     downloadAll: (arrays) =>
       promised(() => {
         const parts = arrays.map((array) => store.read(array));

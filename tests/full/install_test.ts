@@ -1,4 +1,4 @@
-/** The ways into a program that the README names. Bundles have tests of their own, and so has TypeScript outside Deno. */
+/** The ways into a program of Deno that the README names; package_test.ts has those of Node, bundlers and TypeScript. */
 
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
@@ -114,32 +114,3 @@ test("by links to a clone", async () => {
     assert.equal(stdout, "-1 1");
   });
 });
-
-const hasNpm = await run("npm", ["--version"], ".").then(() => true, () => false);
-
-test("by npm, from the tarball that deno pack makes, in Node", async () => {
-  await inFolder(async (folder) => {
-    const tarball = `${folder}/syncbn.tgz`;
-    const pack = ["pack", "--no-source-maps", "--allow-dirty", "-o", tarball];
-    const packed = await run(Deno.execPath(), pack, fileURLToPath(root));
-    assert.equal(packed.code, 0, packed.stderr);
-    await Deno.writeTextFile(`${folder}/package.json`, `{ "private": true, "type": "module" }`);
-    await Deno.writeTextFile(`${folder}/main.js`, PROGRAM);
-    // There is nothing to fetch: the package has no dependencies.
-    const cache = `${folder}/cache`;
-    const install = [
-      "install",
-      "--offline",
-      "--no-audit",
-      "--no-fund",
-      "--cache",
-      cache,
-      tarball,
-    ];
-    const installed = await run("npm", install, folder);
-    assert.equal(installed.code, 0, installed.stderr);
-    const { code, stdout, stderr } = await run("node", ["main.js"], folder);
-    assert.equal(code, 0, stderr);
-    assert.equal(stdout, "-1 1");
-  });
-}, { ignore: !hasNpm });

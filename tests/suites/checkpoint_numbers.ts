@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { type Device, type Format, tensor, toArray } from "../../mod.ts";
-import { fromStateDict, type StoredArray, toStateDict } from "../../lib/checkpoint.ts";
+import { fromStateDict, type StoredArray, toFloat32, toStateDict } from "../../lib/checkpoint.ts";
 import { f32, plain } from "../checkpoint/state_dicts.ts";
 import { ODD_BITS, ofBits, range } from "../data_parallel.ts";
 import { type DeviceKit, testsOf } from "../kit.ts";
@@ -33,6 +33,13 @@ export function numberSuite<A>(kit: DeviceKit<A>): void {
           .model;
       assert.deepEqual(await toArray(device, again), Float32Array.from(range(12)));
     }
+  });
+
+  test("stored float32 is read with all its bits", () => {
+    const data = ofBits(...ODD_BITS);
+    const read = toFloat32({ dtype: "F32", shape: [data.length], data });
+    assert.deepEqual(new Uint32Array(read.buffer), new Uint32Array(data.buffer));
+    assert.notEqual(read.buffer, data.buffer);
   });
 
   test("float32 gets to the device with all its bits", (device) => {

@@ -51,7 +51,10 @@ export function treeSuite<A>(kit: DeviceKit<A>): void {
 
   test("an object of a class stays, and with a layer in it that is to be replaced it is refused", async (device) => {
     class Holder {
-      constructor(readonly held: unknown) {}
+      readonly held: unknown;
+      constructor(held: unknown) {
+        this.held = held;
+      }
     }
     class List extends Array<unknown> {}
     class Named extends Map<string, unknown> {}

@@ -26,6 +26,7 @@ import {
   toArray,
 } from "../../mod.ts";
 import { momentsWire, sumsWire } from "../../lib/device_author.ts";
+import { halves } from "../halves.ts";
 import { assertClose, type DeviceKit, testsOf } from "../kit.ts";
 import { trainNet } from "../net.ts";
 import * as oracle from "../oracle.ts";
@@ -182,7 +183,7 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
 
   testHalf("8: float16 in, float16 out, float32 parameters and gradients", async (device) => {
     const state = initBatchNorm(device, 4);
-    const values = Float32Array.from(Float16Array.from(normalArray(80, 9)));
+    const values = halves(normalArray(80, 9));
     await runRanks(2, async (group) => {
       const part = values.slice(40 * group.rank, 40 * group.rank + 40);
       const input = tensor(device, part, [1, 4, 10], { dtype: "float16" });

@@ -26,8 +26,11 @@ try {
         target: "ES2022",
         module: "ESNext",
         moduleResolution: "bundler",
-        // The newest built-ins that the sources name: Map.groupBy, Float16Array and Symbol.dispose.
-        lib: ["ES2024", "ESNext.Float16", "ESNext.Disposable", "DOM", "DOM.Iterable"],
+        // What Node 20 has, which is ES2023 and Atomics.waitAsync; Float16Array where it is there, and Symbol.dispose.
+        lib: [
+          ...["ES2023", "ES2024.SharedMemory", "ES2024.ArrayBuffer"],
+          ...["ESNext.Float16", "ESNext.Disposable", "DOM", "DOM.Iterable"],
+        ],
         types: ["@webgpu/types"],
         allowImportingTsExtensions: true,
         verbatimModuleSyntax: true,

@@ -21,6 +21,7 @@ import {
   type WebGpuOptions,
   wrap,
 } from "../../kernels/webgpu_device.ts";
+import { normalArray } from "../random.ts";
 import type { Opener } from "../webgpu_kit.ts";
 
 const [STORAGE, COPY] = [0x80, 0x4 | 0x8];
@@ -127,6 +128,33 @@ export function bindingTests({ test, gpu }: Opener): void {
     assert.deepEqual(await toArray(device, again), Float32Array.of(1, 2));
   });
 
+  test("exactBuffers: every result lies alone in a buffer of its size, with the same bits", {
+    everything: false,
+  }, async ({ device: { gpuDevice } }) => {
+    const shape = [8, 3, 7, 7]; // 1,176 values are no size class, and vectors of 3 share a block.
+    const numbers = [];
+    for (const exactBuffers of [true, false]) {
+      using device = webgpuDevice(gpuDevice, { exactBuffers });
+      const [x, dy] = [1, 2].map((seed) => tensor(device, normalArray(1176, seed), shape));
+      const forward = batchNormForward(initBatchNorm(device, 3), x, { device });
+      const back = batchNormBackward(forward.saved, dy, { device });
+      const { runningMean, runningVar } = forward.state;
+      const arrays = [
+        ...[x.data, forward.output.data, back.gradInput.data],
+        ...[back.gradWeight, back.gradBias, runningMean, runningVar],
+      ].map((array) => array!);
+      const places = arrays.map(unwrap);
+      if (exactBuffers) {
+        for (const { buffer, offset, size } of places) {
+          assert.deepEqual([offset, size], [0, buffer.size]);
+        }
+        assert.equal(new Set(places.map(({ buffer }) => buffer)).size, arrays.length);
+      } else assert.notEqual(places[0].size, places[0].buffer.size);
+      numbers.push(await Promise.all(arrays.map(device.download)));
+    }
+    assert.deepEqual(numbers[0], numbers[1]);
+  });
+
   test("wrap() and unwrap() say what does not fit", { everything: false }, ({ device }) => {
     const buffer = bufferOf(device, new Float32Array(64));
     const other = device.gpuDevice.createBuffer({ size: 256, usage: COPY });
@@ -160,8 +188,12 @@ export function bindingTests({ test, gpu }: Opener): void {
         /must be an integer of 65536/,
       ],
       [
+        () => webgpuDevice(device.gpuDevice, { exactBuffers: 1 as unknown as boolean }),
+        /exactBuffers must be true, false or left out: current value is 1/,
+      ],
+      [
         () => webgpuDevice(device.gpuDevice, { plan: {} } as WebGpuOptions),
-        /options may be maxBindingBytes: current one is "plan"/,
+        /options may be maxBindingBytes, exactBuffers: current one is "plan"/,
       ],
     ];
     for (const [call, text] of calls) assert.throws(call, text);

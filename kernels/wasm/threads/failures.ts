@@ -41,7 +41,7 @@ export function notAllowed(): DeviceError {
   return new DeviceError(
     "Cannot start a thread as the page's Content-Security-Policy must allow workers from blob: URLs: " +
       "add blob: to its directive worker-src (which falls back to child-src, script-src and default-src), " +
-      "or take one thread",
+      "hand wasmDevice() a module of your own by threadsFrom, or take one thread",
     "unsupported",
   );
 }

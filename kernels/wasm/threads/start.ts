@@ -7,6 +7,7 @@
  */
 
 import { DeviceError } from "../../../lib/errors.ts";
+import { builtIn } from "../../../lib/node.ts";
 import { notAllowed } from "./failures.ts";
 import { helper } from "./helper.ts";
 import { type Greeting, LAYOUT, type Start } from "./protocol.ts";
@@ -48,8 +49,8 @@ type NodeWorkerClass = new (
 
 /** Starts a thread as the platform has them. */
 export const startThread: StartThread = (listener) => {
-  const NodeWorker = nodeWorkers();
-  if (NodeWorker) return nodeThread(NodeWorker, listener);
+  const threads = builtIn<{ readonly Worker: NodeWorkerClass }>("node:worker_threads");
+  if (threads) return nodeThread(threads.Worker, listener);
   if (typeof Worker === "function") return startWebThread(listener);
   throw new DeviceError(
     "Cannot start a thread as the platform must have Worker or node:worker_threads: " +
@@ -57,14 +58,6 @@ export const startThread: StartThread = (listener) => {
     "unsupported",
   );
 };
-
-/** Asked of the platform at run time: an import would stop bundles for browsers. */
-function nodeWorkers(): NodeWorkerClass | undefined {
-  type Built = { readonly Worker: NodeWorkerClass };
-  type Host = { readonly getBuiltinModule?: (name: string) => Built | undefined };
-  const { process } = globalThis as { readonly process?: Host };
-  return process?.getBuiltinModule?.("node:worker_threads")?.Worker;
-}
 
 function nodeThread(NodeWorker: NodeWorkerClass, { greeted, ended }: Listener): Thread {
   const port = `process.getBuiltinModule("node:worker_threads").parentPort`;
@@ -81,27 +74,61 @@ function nodeThread(NodeWorker: NodeWorkerClass, { greeted, ended }: Listener): 
 }
 
 /** Starts a web worker; also what `startThread` does where there is nothing else. */
-export function startWebThread({ greeted, ended, refused }: Listener): Thread {
+export function startWebThread(listener: Listener): Thread {
   const url = URL.createObjectURL(new Blob([program("self")], { type: "text/javascript" }));
-  // Only once the program was read: some platforms read it late.
-  const revoke = () => URL.revokeObjectURL(url);
-  const worker = openWorker(url);
+  // The program is a text that is there: what keeps it from being loaded is a policy, and nothing is said of it.
+  // Its address is revoked only once it was read: some platforms read it late.
+  return webThread(openWorker(url), listener, listener.refused, () => URL.revokeObjectURL(url));
+}
+
+/** Starts threads in workers of the caller's own. */
+export function startThreadFrom(from: string | URL | (() => Worker)): StartThread {
+  return (listener) => {
+    if (typeof from !== "function" && typeof Worker !== "function") {
+      throw new DeviceError(
+        "Cannot start a thread from an address as this platform has no Worker: leave threadsFrom out, " +
+          "as its own threads need none",
+        "unsupported",
+      );
+    }
+    const worker = typeof from === "function" ? from() : new Worker(from, { type: "module" });
+    const silent = () =>
+      listener.ended(
+        `${
+          typeof from === "function" ? "its module" : from
+        } could not be loaded or run: it must call serveThread()`,
+      );
+    return webThread(worker, listener, silent);
+  };
+}
+
+/**
+ * Follows a web worker.
+ *
+ * @param silent told where it could not be loaded and nothing is said of it
+ * @param read told once its program was read, or never will be
+ */
+function webThread(
+  worker: Worker,
+  { greeted, ended }: Listener,
+  silent: () => void,
+  read: () => void = () => {},
+): Thread {
   worker.addEventListener("message", ({ data }: MessageEvent<Greeting>) => {
-    revoke();
+    read();
     greeted(data);
   });
   worker.addEventListener("error", (event) => {
     event.preventDefault();
-    revoke();
-    // The program is a text that is there: what keeps it from being loaded is a policy, and nothing is said of it.
-    if (event.message === undefined) refused();
+    read();
+    if (event.message === undefined) silent();
     else ended(event.message);
   });
   return {
     post: (start) => worker.postMessage(start),
     rest: () => {},
     end: () => {
-      revoke();
+      read();
       worker.terminate();
     },
   };

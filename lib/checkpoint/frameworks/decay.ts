@@ -84,7 +84,7 @@ export function importBatchNorm(
   const copy = (name: string): Float32Array => {
     const vector = given[name];
     checkFloat32(vector, name, action);
-    if (vector.length === numFeatures) return Float32Array.from(vector);
+    if (vector.length === numFeatures) return new Float32Array(vector);
     const wanted = `the lengths of ${name} and ${names.runningMean} must be equal`;
     throw wrongPair(action, wanted, vector.length, numFeatures);
   };
@@ -123,9 +123,9 @@ export function exportBatchNorm(
     throw wrongKind(action, `momentum must be a number, ${why}`, null);
   }
   return {
-    weight: weight && Float32Array.from(weight),
-    bias: bias && Float32Array.from(bias),
-    runningMean: Float32Array.from(runningMean),
+    weight: weight && new Float32Array(weight),
+    bias: bias && new Float32Array(bias),
+    runningMean: new Float32Array(runningMean),
     runningVar: scaled(runningVar, count, (n) => [n - 1, n]),
     momentum: complement(momentum),
     epsilon: eps,
@@ -152,7 +152,7 @@ function scaled(
   count: number | null,
   factor: (count: number) => readonly [over: number, under: number],
 ): Float32Array {
-  if (count === null) return Float32Array.from(variance);
+  if (count === null) return new Float32Array(variance);
   const [over, under] = factor(count);
   return variance.map((value) => value * over / under);
 }

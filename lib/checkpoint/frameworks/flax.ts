@@ -9,11 +9,9 @@ import {
   type ImportBatchNormOptions,
   type ImportedBatchNorm,
 } from "./decay.ts";
+import type { KerasConfig } from "./keras.ts";
 
-/**
- * The vectors of a Flax layer under their own names, each of shape (C), float32. Linen keeps scale and bias in the
- * collection `params`, mean and var in `batch_stats`; nnx has all four in one layer.
- */
+/** The vectors of a Flax layer under their own names, each of shape (C), float32: those of linen stand in two collections. */
 export interface FlaxVariables {
   /** Scale; null or left out where the layer has `use_scale=False`. */
   readonly scale?: Float32Array | null;
@@ -26,13 +24,7 @@ export interface FlaxVariables {
 }
 
 /** The settings of a Flax layer under their own names. */
-export interface FlaxConfig {
-  /** Weight of the OLD value in the running statistics. */
-  readonly momentum: number;
-  /** Added to the variance before its root. */
-  readonly epsilon: number;
-  /** Axis of the channels: 1, or -1 for the last. */
-  readonly axis: number;
+export interface FlaxConfig extends Pick<KerasConfig, "momentum" | "epsilon" | "axis"> {
   /** Whether there is a bias. */
   readonly use_bias: boolean;
   /** Whether there is a scale. */
@@ -54,18 +46,12 @@ const FLAX = {
 } as const satisfies Framework;
 
 /**
- * Makes a state of a Flax layer's variables.
- *
- * Flax's momentum is the weight of the OLD value, ours = 1 - theirs (0.99 gives 0.01, in decimal). Flax's running
- * variance is biased (divided by n), ours unbiased (by n - 1): with `count`, training goes on as it would have in Flax,
- * and with null evaluation gives Flax's numbers. One state cannot do both, as it takes either variance for evaluation.
+ * Makes a state of a Flax layer's variables, with momentum and variance converted as {@linkcode fromKeras} does.
  *
  * @param variables vectors of shape (C), float32; they are not changed
- * @param options `count` is required; the rest is as in the layer's attributes: momentum 0.99, epsilon 1e-5 and axis -1
- * by default, and `rank` where axis is neither 1 nor -1
+ * @param options as in {@linkcode fromKeras}, with an epsilon of 1e-5 by default
  * @returns a frozen state on the host that shares no memory with the variables, and the format of the layer's inputs
- * @throws TypeError where `count` is missing or a vector is missing, has another length or an unknown name, RangeError for
- * a value out of range or an axis that is neither the second nor the last
+ * @throws what {@linkcode fromKeras} throws
  *
  * @example A layer of linen, for evaluation
  * ```ts
@@ -87,17 +73,13 @@ export function fromFlax(
 }
 
 /**
- * Makes a Flax layer's variables and attributes of a state: the inverse of {@linkcode fromFlax} with the same `count`.
- *
- * Vectors come back bit for bit where `count` is null, else the variance within a unit of the last place; momentum exactly
- * where it has up to 15 decimal places, else within 2^-53. numBatchesTracked has no counterpart and is left out.
+ * Makes a Flax layer's variables and attributes of a state: the inverse of {@linkcode fromFlax} with the same `count`, as
+ * exact as {@linkcode toKeras}.
  *
  * @param state the state, on the host (`stateToHost`); it is not changed
- * @param options `count` as in {@linkcode fromFlax}; `format` gives the axis: `"channelsLast"`, by default, -1 and
- * `"channelsFirst"` 1
+ * @param options as in {@linkcode toKeras}
  * @returns frozen records of new vectors, null for a scale or bias that is not there, and of the layer's attributes
- * @throws TypeError where `count` is missing, for a cumulative average (momentum null) and for a state without running
- * statistics, none of which Flax has; RangeError for a value out of range
+ * @throws what {@linkcode toKeras} throws
  *
  * @example
  * ```ts

@@ -23,33 +23,24 @@ const MOST_EXTENTS = 64;
 export const METADATA = "__metadata__";
 
 /** What the header says of one tensor. */
-export interface Entry {
+interface Entry {
   readonly name: string;
   readonly dtype: StoredDType;
   readonly shape: readonly number[];
   readonly begin: number;
   readonly end: number;
+  /** Where the text gives these two. */
+  readonly at: number;
 }
 
-/** A header that fits the file. */
-export interface Header {
-  /** In the order of their data, which they cover without gap. */
-  readonly entries: readonly Entry[];
-  readonly metadata: ReadonlyMap<string, string>;
-  readonly data: number;
-}
-
-/** An entry and where the text gives its offsets. */
-type Placed = Entry & { readonly at: number };
-
-/** Reads the header and checks it against the file. */
-export function readHeader(bytes: Uint8Array): Header {
+/** Reads the header and checks it against the file, which its entries cover without gap, in the order of their data. */
+export function readHeader(bytes: Uint8Array) {
   const data = 8 + headerLength(bytes);
   const text = decode(bytes.subarray(8, data));
   const refuse: Refuse = (wanted, came, at, code) =>
     fail(wanted, came, 8 + new TextEncoder().encode(text.slice(0, at)).length, code);
   const scanner = scan(text, refuse);
-  const entries: Placed[] = [];
+  const entries: Entry[] = [];
   let metadata: ReadonlyMap<string, string> = new Map();
   const names = new Set<string>();
   scanner.members(() => "the header", (name, at) => {
@@ -138,7 +129,7 @@ function readEntry(
   from: number,
   room: number,
   { scanner, refuse }: { readonly scanner: Scanner; readonly refuse: Refuse },
-): Placed {
+): Entry {
   const tensor = () => `tensor ${quote(name)}`;
   type Extents = readonly number[];
   const fields: { dtype?: string; shape?: Extents; data_offsets?: Extents } = {};
@@ -186,7 +177,7 @@ function readEntry(
 }
 
 /** Demands that the data of one tensor begin where those of the one before end, and returns where the last end. */
-function checkLayout(entries: readonly Placed[], refuse: Refuse): number {
+function checkLayout(entries: readonly Entry[], refuse: Refuse): number {
   let end = 0;
   for (const [i, entry] of entries.entries()) {
     if (entry.begin !== end) {

@@ -64,7 +64,11 @@ export function contentsOf<A>(
     if (!only(path)) continue;
     const part = parts.get(node) ?? partOf(device, node, path, action);
     parts.set(node, part);
-    for (const [suffix, slot] of suffixesOf(part)) {
+    const suffixes: (readonly [string, Entry<A>["slot"]])[] = [
+      ...part.slots.map(({ suffix }, i) => [suffix, i] as const),
+      ...part.counter === null ? [] : [[COUNTER, "counter"] as const],
+    ];
+    for (const [suffix, slot] of suffixes) {
       const own = [path, suffix].filter((text) => text !== "").join(".");
       const renamed: unknown = rename(own);
       if (typeof renamed !== "string") {
@@ -73,11 +77,10 @@ export function contentsOf<A>(
       const name = prefix + renamed;
       const other = entries.get(name);
       if (other !== undefined && other.part !== part) {
+        const why = "so a key is empty or has a dot in it, or rename made two names one";
         throw new TypeError(
-          `Cannot ${action} as every entry must have a name of its own: current name ${
-            quote(name)
-          } ` +
-            `is that of two nodes, so a key is empty or has a dot in it, or rename made two names one`,
+          `Cannot ${action} as every entry must have a name of its own: current name ` +
+            `${quote(name)} is that of two nodes, ${why}`,
         );
       }
       entries.set(name, { name, part, slot });
@@ -85,11 +88,4 @@ export function contentsOf<A>(
   }
   const nodes = new Set(places.map(([node]) => node));
   return { nodes, parts: [...parts.values()], entries: [...entries.values()] };
-}
-
-function suffixesOf<A>(
-  { slots, counter }: Part<A>,
-): readonly (readonly [string, Entry<A>["slot"]])[] {
-  const vectors = slots.map(({ suffix }, i) => [suffix, i] as const);
-  return counter === null ? vectors : [...vectors, [COUNTER, "counter"]];
 }

@@ -18,22 +18,6 @@ export interface Found {
   readonly channels: number | null;
 }
 
-/** An entry that does not fit. */
-export interface Mismatch {
-  readonly name: string;
-  /** The name, what it has and what it should have. */
-  readonly text: string;
-}
-
-/** A state dict put against a model. */
-export interface Comparison<A> {
-  readonly found: ReadonlyMap<Part<A>, Found>;
-  /** In the model's order, as the others but `unexpected`, which are in the dict's. */
-  readonly missing: readonly string[];
-  readonly unexpected: readonly string[];
-  readonly mismatches: readonly Mismatch[];
-}
-
 type Vector = Float32Array<ArrayBuffer>;
 
 /** What a name stands for: a vector's elements, or a counter. */
@@ -42,17 +26,20 @@ type Value = Float32Array | number;
 /** What was found for a node, and by which name first. */
 type Finding = Map<Entry<unknown>["slot"], { readonly name: string; readonly value: Value }>;
 
-/** Puts a state dict against a model. */
+/**
+ * Puts a state dict against a model: what was found, and the names that are missing, unexpected (in the dict's order), or do
+ * not fit, with the name, what it has and what it should have.
+ */
 export function compare<A>(
   entries: readonly Entry<A>[],
   given: StateDict,
   version: null | 1 | 2,
-): Comparison<A> {
+) {
   const channels = channelsOf(entries, given);
   const findings = new Map<Part<A>, Finding>();
   const left = new Set(given.keys());
   const missing: string[] = [];
-  const mismatches: Mismatch[] = [];
+  const mismatches = new Map<string, string>();
   for (const { name, part, slot } of entries) {
     const stored = given.get(name);
     if (stored === undefined) {
@@ -66,14 +53,14 @@ export function compare<A>(
     findings.set(part, finding);
     const reading = read(stored, part, slot, channels.get(part) ?? null);
     const other = finding.get(slot);
-    const refuse = (misfit: string) => mismatches.push({ name, text: `${quote(name)} ${misfit}` });
+    const refuse = (misfit: string) => mismatches.set(name, `${quote(name)} ${misfit}`);
     if (typeof reading === "string") refuse(reading);
     else if (other === undefined) finding.set(slot, { name, value: reading });
     else if (!sameValue(other.value, reading)) {
       refuse(`unlike ${quote(other.name)}, which is the same node`);
     }
   }
-  const found = new Map([...findings].map(([part, finding]) => {
+  const found = new Map([...findings].map(([part, finding]): [Part<A>, Found] => {
     const own = channels.get(part) ?? null;
     const first = own === null ? undefined : part.first?.(own);
     const value = (slot: Entry<A>["slot"]) => finding.get(slot)?.value ?? null;

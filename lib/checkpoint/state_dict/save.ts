@@ -7,7 +7,6 @@ import type { LazyBatchNormLayer } from "../../layers/layer.ts";
 import { called } from "../../tree.ts";
 import { toRowMajor } from "../../row_major.ts";
 import { contentsOf, type StateDictOptions } from "./entries.ts";
-import type { DType } from "../../tensor.ts";
 import type { Part } from "./nodes.ts";
 import { toHalf } from "../numbers.ts";
 import type { StateDict, StoredArray } from "../stored_array.ts";
@@ -34,7 +33,6 @@ const ACTION = "save the model";
  * @param device the device that the model's arrays live on
  * @param model a tree with layers as of `initLayer`, states, tensors and arrays in it, or a single one; it is not changed,
  * and what happens to it after the call is of no effect
- * @param options `prefix` and `rename`: how its names become those of the dict; `only`: which paths; `allowNone`
  * @returns arrays on the host in the order of the tree, each of memory of its own; but a node that stands at several
  * paths has the same arrays by all its names
  * @throws (rejects with) TypeError or RangeError that names the path of a cycle, of a node with the `kind` of a layer
@@ -44,23 +42,15 @@ const ACTION = "save the model";
  * @example
  * ```ts
  * import { initLayer, referenceDevice, tensor } from "@syncbn/syncbn";
- * import { toStateDict, writeSafetensors } from "@syncbn/syncbn/checkpoint";
+ * import { toStateDict } from "@syncbn/syncbn/checkpoint";
  * import assert from "node:assert/strict";
  *
  * const device = referenceDevice();
- * const model = {
- *   linear: { weight: tensor(device, [1, 2, 3, 4], [2, 2]) },
- *   norms: [initLayer(device, "batchNorm1d", 2, { bias: false })],
- * };
- * const dict = await toStateDict(device, model);
- * assert.deepEqual([...dict.keys()], [
- *   "linear.weight",
- *   "norms.0.weight",
- *   "norms.0.running_mean",
- *   "norms.0.running_var",
- *   "norms.0.num_batches_tracked",
- * ]);
- * const bytes = writeSafetensors(dict); // torch.nn.Module.load_state_dict takes what is in it.
+ * const linear = { weight: tensor(device, [1, 2, 3, 4], [2, 2]) };
+ * const norms = [initLayer(device, "batchNorm1d", 2, { bias: false })];
+ * const [...names] = (await toStateDict(device, { linear, norms })).keys();
+ * assert.deepEqual(names.slice(0, 3), ["linear.weight", "norms.0.weight", "norms.0.running_mean"]);
+ * assert.deepEqual(names.slice(3), ["norms.0.running_var", "norms.0.num_batches_tracked"]);
  * ```
  */
 export async function toStateDict<A>(
@@ -77,9 +67,11 @@ export async function toStateDict<A>(
     : await readBack(device, { leaves, total });
   let at = 0;
   const storedOf = new Map(copies.map(({ part, slots }) => {
-    const arrays = slots.map((leaf) =>
-      stored(leaf.host ?? toRowMajor(values.slice(at, at += leaf.length), leaf), leaf)
-    );
+    const arrays = slots.map(({ host, shape, length, dtype, format }): StoredArray => {
+      const data = host ?? toRowMajor(values.slice(at, at += length), { shape, format });
+      if (dtype === "float32") return Object.freeze({ dtype: "F32", shape, data });
+      return Object.freeze({ dtype: "F16", shape, data: Uint16Array.from(data, toHalf) });
+    });
     const data = BigInt64Array.of(BigInt(part.counter ?? 0));
     const counter: StoredArray = Object.freeze({ dtype: "I64", shape: Object.freeze([]), data });
     return [part, { arrays, counter }];
@@ -99,15 +91,4 @@ function copiesOf<A>({ node, path, first, slots }: Part<A>) {
     const own = host && new Float32Array(host);
     return { array: array as A, host: own, shape, length, dtype, format };
   });
-}
-
-function stored(
-  data: Float32Array<ArrayBuffer>,
-  { shape, dtype }: { readonly shape: readonly number[]; readonly dtype: DType },
-): StoredArray {
-  return Object.freeze(
-    dtype === "float32"
-      ? { dtype: "F32", shape, data }
-      : { dtype: "F16", shape, data: Uint16Array.from(data, toHalf) },
-  );
 }

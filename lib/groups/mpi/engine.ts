@@ -1,5 +1,6 @@
 /** One rank's end of an MPI communicator: one call at a time, in program order, until the group breaks. */
 
+import { deferred } from "../../deferred.ts";
 import type { CollectiveError } from "../../errors.ts";
 import { type Engine, type Request, valuesNow } from "../engine.ts";
 import { busyError, cancelledError, leftError } from "../failures.ts";
@@ -10,8 +11,8 @@ import type { Library } from "./library.ts";
 import { openMailbox, type Presence } from "./mailbox.ts";
 import type { Memory } from "./memory.ts";
 import type { Operations } from "./operations.ts";
-import { partOf, release, resultOf } from "./parts.ts";
-import { patience, type Pause, type Progress } from "./requests.ts";
+import { partOf, resultOf } from "./parts.ts";
+import { NEVER, patience, type Progress, TURN } from "./requests.ts";
 import { createSettlement } from "./settlement.ts";
 import { createCourse } from "./steps.ts";
 import { createTerm } from "./term.ts";
@@ -96,16 +97,16 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
       Promise.resolve(values).catch(() => {}); // Nobody will look at them any more.
       return Promise.reject(broken);
     }
-    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    const { promise, resolve, reject } = deferred<T>();
     const finish: Call["finish"] = (result) => resolve(conclude(result));
     const call: Call = { number, request, finish, reject, binding };
     // At once where it can be: the caller may write to its array after the call.
     if (values instanceof Float64Array) bring(call, () => values);
     else {
-      const fail = (cause: unknown) =>
-        bring(call, () => {
-          throw cause;
-        });
+      const fail = (cause: unknown) => {
+        call.failure = { cause };
+        call.wake?.();
+      };
       Promise.resolve(values).then((own) => bring(call, () => own), fail);
     }
     line.push(call);
@@ -258,7 +259,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     line.shift();
     left = term.now();
     call.forget?.();
-    if (call.part) release(call.part, memory);
+    call.part?.lent.forEach(memory.give);
     committed = false;
     splitDone?.();
     postponed?.();
@@ -275,7 +276,7 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   async function splitTurn(): Promise<void> {
     progress.watch(look);
     const before = session.splitting;
-    const { promise, resolve } = Promise.withResolvers<void>();
+    const { promise, resolve } = deferred<void>();
     session.splitting = before.then(() => promise);
     splitDone = resolve;
     await before;
@@ -290,10 +291,10 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   }
 
   /** One look of the loop; says when it wants the next. */
-  function look(wall: number): Pause | null {
+  function look(wall: number): number {
     const now = term.now();
-    if (broken || (line.length === 0 && !settlement.begun())) return null;
-    let pause: Pause | null = UNREADY_US;
+    if (broken || (line.length === 0 && !settlement.begun())) return NEVER;
+    let pause = UNREADY_US;
     guard(() => {
       const fresh = term.ageMs(now) < progress.turnsMs;
       // Who was busy has to take in what came meanwhile, which one test does not.
@@ -305,15 +306,15 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
       if (resume && !settlement.begun() && spin(until)) {
         resume();
         resume = undefined;
-        pause = null;
+        pause = NEVER;
       } else if (resume && fresh) {
-        pause = "turn";
+        pause = TURN;
       } else {
         patrol(now, standing(now));
         if (resume || settlement.begun()) pause = patience(term.ageMs(now));
       }
     });
-    return broken ? null : pause;
+    return broken ? NEVER : pause;
   }
 
   /** Looks for messages and at the clock. */

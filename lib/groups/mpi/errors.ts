@@ -4,12 +4,13 @@ import { isNamed } from "../../errors.ts";
 
 /**
  * What MPI could not do:
+ * - `"unsupported"`: this is not Deno, whose foreign function interface it takes; workers may do.
  * - `"permission"`: Deno was started without a permission that MPI needs; the message names the flag.
  * - `"library"`: no MPI library was found, or what was found is none; the message names the packages.
  * - `"launcher"`: the ranks were started by the launcher of another MPI than the one that was loaded.
  * - `"call"`: an MPI function failed, or was asked for when MPI cannot run: twice in a process, after its end, in a worker.
  */
-export type MpiErrorCode = "permission" | "library" | "launcher" | "call";
+export type MpiErrorCode = "unsupported" | "permission" | "library" | "launcher" | "call";
 
 /** Says that MPI cannot be used here, or that one of its functions failed; another kind of group still may work. */
 export class MpiError extends Error {

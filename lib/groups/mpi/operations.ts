@@ -103,20 +103,13 @@ function apply(
   const [a, b] = [room(), room()];
   symbols.fromMemory(a, left, bytes);
   symbols.fromMemory(b, right, bytes);
-  applyTo(operation, a, b);
+  if (a[length] === 0 && b[length] === 0) {
+    const [own, total] = [a.subarray(0, length), b.subarray(0, length)];
+    operation.failure = combineInto(own, total, total, combine);
+  }
+  if (a[length] !== 0 || operation.failure) b[length] = 1;
   symbols.toMemory(right, b, bytes);
   if (isOwn) [a, b].forEach(memory.give);
-}
-
-/** b = combine(a, b), and the status behind it. */
-function applyTo(operation: Operation, a: Float64Array, b: Float64Array): void {
-  const { combine, length } = operation;
-  const isIntact = a[length] === 0 && b[length] === 0;
-  b[length] = 1;
-  if (!isIntact) return;
-  const [left, right] = [a.subarray(0, length), b.subarray(0, length)];
-  operation.failure = combineInto(left, right, right, combine);
-  if (!operation.failure) b[length] = 0;
 }
 
 /** into = combine(a, b); gives what was thrown. */

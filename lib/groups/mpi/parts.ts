@@ -75,11 +75,6 @@ export function partOf(
   return { text, length, sent, received: sent, direct: false, inTurn: false, lent: [sent] };
 }
 
-/** Gives back the room of a part that MPI is done with. */
-export function release({ lent }: Part, memory: Memory): void {
-  lent.forEach(memory.give);
-}
-
 /** Hands out what MPI left. */
 export function resultOf(
   flow: Flow,

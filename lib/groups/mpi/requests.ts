@@ -2,11 +2,11 @@
 
 import type { Library } from "./library.ts";
 
-/** How urgent the next look is: a turn of the event loop, or microseconds of sleep. */
-export type Pause = "turn" | number;
+/** Looks whether something has happened; says how long to sleep before the next look, in microseconds. */
+export type Look = (now: number) => number;
 
-/** Looks whether something has happened; says when to look again, or null for never. */
-export type Look = (now: number) => Pause | null;
+/** What a look says that wants the next turn of the event loop, or that is over. */
+export const [TURN, NEVER] = [0, Infinity];
 
 /** What sees all pending calls of a process through. */
 export type Progress = ReturnType<typeof createProgress>;
@@ -20,32 +20,32 @@ const TIMER_US = 4000;
 export function createProgress(library: Library, crowded: boolean) {
   const looks = new Set<Look>();
   let next: { cancelled: boolean } | undefined;
-  let urgency = Infinity;
+  let urgency = NEVER;
 
-  function schedule(pause: Pause): void {
+  function schedule(pause: number): void {
     if (next) next.cancelled = true;
     const planned = next = { cancelled: false };
-    urgency = microseconds(pause);
+    urgency = pause;
     const tick = () => {
       if (!planned.cancelled) run();
     };
-    if (pause === "turn") setImmediate(tick);
+    if (pause === TURN) setImmediate(tick);
     else if (pause >= TIMER_US) setTimeout(tick, pause / 1000);
     else library.symbols.usleep(pause).then(tick);
   }
 
   function run(): void {
     next = undefined;
-    urgency = Infinity;
+    urgency = NEVER;
     const now = performance.now();
-    let soonest: Pause | null = null;
+    let soonest = NEVER;
     for (const look of looks) {
       const pause = look(now);
-      if (pause === null) looks.delete(look);
-      else if (soonest === null || microseconds(pause) < microseconds(soonest)) soonest = pause;
+      if (pause === NEVER) looks.delete(look);
+      soonest = Math.min(soonest, pause);
     }
     // A look may have planned one itself, by what it woke.
-    if (soonest !== null && microseconds(soonest) < urgency) schedule(soonest);
+    if (soonest < urgency) schedule(soonest);
   }
 
   return {
@@ -59,7 +59,7 @@ export function createProgress(library: Library, crowded: boolean) {
     /** Looks from now on, the first time in the next turn of the event loop; once more for a look that is known. */
     watch: (look: Look): void => {
       looks.add(look);
-      if (urgency > 0) schedule("turn");
+      if (urgency > TURN) schedule(TURN);
     },
   };
 }
@@ -67,8 +67,4 @@ export function createProgress(library: Library, crowded: boolean) {
 /** How long to sleep for something that has not happened for a while, in microseconds. */
 export function patience(ageMs: number): number {
   return ageMs < 10 ? 50 : ageMs < 100 ? 200 : 500;
-}
-
-function microseconds(pause: Pause): number {
-  return pause === "turn" ? 0 : pause;
 }

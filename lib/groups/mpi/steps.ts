@@ -11,13 +11,15 @@ import { decodeSaying, encodeSaying, unseenError } from "../sayings.ts";
 import { createAgreement, OPINION_LENGTH } from "./agreement.ts";
 import { type Call, sayingOf } from "./call.ts";
 import type { Channel, Steps } from "./channel.ts";
-import { foldInTurn } from "./in_turn.ts";
 import type { Memory } from "./memory.ts";
-import type { Failure, Operation, Operations } from "./operations.ts";
+import { combineInto, type Failure, type Operation, type Operations } from "./operations.ts";
 import { isCustom, type Part } from "./parts.ts";
 
 /** How many bytes of its text a rank may send. */
 const SAYING_BYTES = 1024;
+
+/** Behind the values that go from rank to rank: whether they are a total. */
+const [INTACT, FAILED] = [0, 1];
 
 /** Prepares the steps. */
 export function createCourse(
@@ -91,12 +93,43 @@ export function createCourse(
     if (yield* anyFailed(failed)) yield* blame(call, part, failure);
   }
 
+  /**
+   * Long arrays that a function of the program folds, by one rank after the other, so that none ever has those of all. MPI
+   * would not cut them either, and gathers them on one rank instead.
+   */
   function* combineInTurn(call: Call, part: Part, combine: Combine): Steps<void> {
     const { received, length } = part;
-    const failure = yield* foldInTurn(channel, combine, part);
+    const failure = yield* foldInTurn(part, combine);
     if (yield* anyFailed(failure !== undefined)) yield* blame(call, part, failure);
     channel.broadcast(received, length, worldSize - 1);
     yield 8 * length;
+  }
+
+  /** Receives the total of the ranks before, folds this one's values in, and hands it on; the last keeps the total of all. */
+  function* foldInTurn(
+    { sent: room, received: own, length }: Part,
+    combine: Combine,
+  ): Steps<Failure> {
+    let failure: Failure;
+    if (rank === 0) {
+      room.set(own);
+      room[length] = INTACT;
+    } else {
+      channel.receive(room, length + 1, rank - 1);
+      yield 8 * length;
+      if (room[length] === INTACT) {
+        const total = room.subarray(0, length);
+        failure = combineInto(total, own, total, combine);
+      }
+      if (failure) room[length] = FAILED;
+    }
+    if (rank < worldSize - 1) {
+      channel.send(room, length + 1, rank + 1);
+      yield 8 * length;
+    } else {
+      own.set(room.subarray(0, length));
+    }
+    return failure;
   }
 
   /** What one rank knows, all know. */

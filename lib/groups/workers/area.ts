@@ -1,7 +1,5 @@
 /**
  * What lies where in a group's part of the shared memory: words, texts, and what the ranks bring.
- *
- * @module
  */
 
 /** A view of the words of a group's part of the memory: who is in it, and how it stands. */

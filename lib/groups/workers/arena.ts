@@ -4,8 +4,6 @@
  *
  * There is no lock, which a rank could be stopped or ended with: what must be one rank's alone is claimed by changing one
  * word, and only whoever changed it goes on.
- *
- * @module
  */
 
 import { display } from "../failures.ts";

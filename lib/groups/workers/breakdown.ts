@@ -1,7 +1,5 @@
 /**
  * How a group in shared memory breaks down: once, in the words of whoever was first, which all ranks read alike.
- *
- * @module
  */
 
 import { CollectiveError, type CollectiveErrorCode } from "../../errors.ts";

@@ -1,8 +1,4 @@
-/**
- * What the ranks lay down for a call, and whether it is the same call for all of them.
- *
- * @module
- */
+/** What the ranks lay down for a call, and whether it is the same call for all of them. */
 
 import type { CollectiveError } from "../../errors.ts";
 import { checkContribution } from "../contributions.ts";

@@ -1,15 +1,15 @@
 /**
  * The engine over message ports, for threads that may not share memory: one thread, the hub, keeps an in-process group
  * and makes every rank's calls in its place. Here the hub, and what it and the ranks tell each other.
- *
- * @module
  */
 
+import { deferred } from "../../deferred.ts";
 import { isCollectiveError } from "../../errors.ts";
 import { type PlainFailure, toPlain } from "../failures.ts";
 import type { LocalFlow } from "../flow.ts";
 import { createWorld, type InProcessOptions, type LocalEngine } from "../in_process.ts";
 import type { LocalRequest } from "../rendezvous.ts";
+import { isTaken } from "./port_end.ts";
 
 /** A rank to its hub; `id` numbers the rank's calls in all its groups. */
 export type ToHub =
@@ -79,7 +79,8 @@ export function openHub(worldSize: number, options: InProcessOptions): Hub {
       channels.forEach(({ port1, port2 }) => {
         port1.postMessage({ kind: "closed" } satisfies ToRank);
         port1.close();
-        port2.close(); // In case it was never sent.
+        // One that was never sent; who has taken it in this thread is still to hear of it, and closes it then.
+        if (!isTaken(port2)) port2.close();
       }),
   };
 }
@@ -120,7 +121,7 @@ function serve(
 
   const begin = (message: ToHub & { readonly kind: "call" | "split" }): void => {
     const { id, name, flow } = message;
-    const { promise, resolve, reject } = Promise.withResolvers<Float64Array>();
+    const { promise, resolve, reject } = deferred<Float64Array>();
     promise.catch(() => {}); // A broken group does not look at them.
     const controller = new AbortController();
     const call: Pending = { resolve, reject, controller, detail: "", inPieces: false };

@@ -1,7 +1,5 @@
 /**
  * Arrays that are longer than the ranks' desks: brought piece by piece, so that no rank ever holds those of all.
- *
- * @module
  */
 
 import type { Combine } from "../../collectives.ts";

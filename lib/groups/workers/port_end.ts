@@ -1,8 +1,4 @@
-/**
- * A rank's end of its port to the hub.
- *
- * @module
- */
+/** A rank's end of its port to the hub. */
 
 import { alarmIn } from "../../patience.ts";
 import { conclude, copyContribution } from "../contributions.ts";
@@ -46,7 +42,7 @@ export function portEnd(
   port: MessagePort,
   { rank, worldSize, timeoutMs, capacity }: PortOptions,
 ): PortEnd {
-  if (Object.hasOwn(port, TAKEN)) throw takenBefore(rank);
+  if (isTaken(port)) throw takenBefore(rank);
   Object.defineProperty(port, TAKEN, { value: true });
   const waiting = new Map<number, (answer: Answer) => void>();
   let ids = 0;
@@ -61,7 +57,8 @@ export function portEnd(
     news++;
     switch (data.kind) {
       case "closed":
-        return end("Cannot complete the call as whoever made the seats has closed them");
+        end("Cannot complete the call as whoever made the seats has closed them");
+        return port.close();
       case "taken":
         return end(takenBefore(rank).message);
       case "alive":
@@ -194,6 +191,11 @@ export function portEnd(
     engine: open(0, rank, worldSize),
     leave: (failure) => send({ kind: "leave", failure: failure ? messageOf(failure.cause) : null }),
   };
+}
+
+/** Whether somebody has taken a port in this thread. */
+export function isTaken(port: MessagePort): boolean {
+  return Object.hasOwn(port, TAKEN);
 }
 
 interface Answered {

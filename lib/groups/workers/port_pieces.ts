@@ -2,8 +2,6 @@
  * Long arrays over ports: moved piece by piece, so that no rank ever holds those of all. What is alive is at most 4 times
  * the arrays; of 6 ranks, whose threads' collectors come late to pieces that have been read, 6.7 were measured, and 3.9
  * where they came after each piece.
- *
- * @module
  */
 
 import type { Combine } from "../../collectives.ts";

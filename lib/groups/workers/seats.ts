@@ -1,11 +1,9 @@
 /**
  * Seats: what a worker is handed so that it can take its place in a group, over shared memory or over a port.
- *
- * @module
  */
 
 import type { ProcessGroup } from "../../collectives.ts";
-import { mayBlock, sharesMemory } from "../../threads.ts";
+import { coreCount, mayBlock, sharesMemory } from "../../threads.ts";
 import { checkWorld, type Engine, processGroup } from "../engine.ts";
 import { display, takenBefore } from "../failures.ts";
 import { checkMemory, claimSeat, createMemory } from "./arena.ts";
@@ -199,9 +197,8 @@ export function takeSeat(seat: WorkerSeat, { wait = "async" }: WorkerGroupOption
       );
     }
     if (!claimSeat(link, rank)) throw takenBefore(rank);
-    const cores = globalThis.navigator?.hardwareConcurrency ?? 1;
     return {
-      engine: sharedEngine({ buffer: link, timeoutMs, waiting: wait, cores }, rank),
+      engine: sharedEngine({ buffer: link, timeoutMs, waiting: wait, cores: coreCount() }, rank),
       leave: (failure) => leaveShared(link, rank, failure),
     };
   }

@@ -1,13 +1,12 @@
 /**
  * A worker's side of spawnWorkers(): it says that it is ready, serves its rank, and tells what came of it.
- *
- * @module
  */
 
 import type { ProcessGroup } from "../../collectives.ts";
 import { isCollectiveError } from "../../errors.ts";
 import { processGroup } from "../engine.ts";
 import { display, messageOf, type PlainFailure, toPlain } from "../failures.ts";
+import { openParent, type Parent } from "./platform.ts";
 import { takeSeat, type WorkerGroupOptions, type WorkerSeat } from "./seats.ts";
 
 /** A worker to its maker. */
@@ -15,6 +14,8 @@ export type FromRank =
   | { readonly kind: "done"; readonly result: unknown }
   | { readonly kind: "failed"; readonly failure: Thrown }
   | { readonly kind: "closed" }
+  /** A rejection that nobody in the worker handles. */
+  | { readonly kind: "stray"; readonly reason: string }
   /** The answer to any message. */
   | { readonly kind: "alive" };
 
@@ -40,20 +41,12 @@ export interface Start {
   readonly port: MessagePort;
 }
 
-/** What a worker's global scope has, as far as it is needed here. */
-interface Scope {
-  postMessage(message: unknown): void;
-  addEventListener(type: "message", listener: (event: MessageEvent) => void): void;
-  addEventListener(type: "unload", listener: () => void): void;
-  removeEventListener(type: "message", listener: (event: MessageEvent) => void): void;
-  close(): void;
-}
-
 /**
  * Serves a rank: to be called once, at the top level of the module that {@linkcode spawnWorkers} was given.
  *
  * @param body what the rank does, with its handle on the group and the `parameter`; what it returns travels back by
  * structured clone
+ * @throws TypeError where this is no worker
  *
  * @example
  * ```ts ignore
@@ -65,34 +58,32 @@ interface Scope {
 export function serveRank<P, R>(
   body: (group: ProcessGroup, parameter: P) => Promise<R> | R,
 ): void {
-  const scope = globalThis as unknown as Scope;
-  const listen = ({ data }: MessageEvent<Start>): void => {
-    if (data?.mark !== START) return;
-    scope.removeEventListener("message", listen);
-    serve(scope, data, body);
-  };
-  scope.addEventListener("message", listen);
-  scope.postMessage(READY);
+  const parent = openParent();
+  const stop = parent.listen((message) => {
+    const start = message as Start | null;
+    if (start?.mark !== START) return;
+    stop();
+    serve(parent, start, body);
+  });
+  parent.say(READY);
 }
 
 async function serve<P, R>(
-  scope: Scope,
+  parent: Parent,
   { seat, options, parameter, port }: Start,
   body: (group: ProcessGroup, parameter: P) => Promise<R> | R,
 ): Promise<void> {
   const send = (message: FromRank) => port.postMessage(message);
-  const close = scope.close.bind(scope);
   let taken: ReturnType<typeof takeSeat> | undefined;
-  const closing = () => {
+  parent.onEnd(() => {
     send({ kind: "closed" });
     taken?.leave();
-  };
-  scope.close = () => {
-    closing();
-    close();
-  };
-  scope.addEventListener("unload", closing); // Deno.exit() says so by this.
+  });
   port.onmessage = () => send({ kind: "alive" });
+  // Deno and Node end a worker for it; a browser says nothing of it outside.
+  globalThis.addEventListener?.("unhandledrejection", ({ reason }) => {
+    send({ kind: "stray", reason: messageOf(reason) });
+  });
   try {
     taken = takeSeat(seat, options);
     const result = await body(processGroup(taken.engine), parameter as P);

@@ -1,13 +1,13 @@
 /**
  * The engine over shared memory: one call at a time, in program order; long arrays in pieces; sub-groups in areas of their
  * own.
- *
- * @module
  */
 
+import { deferred } from "../../deferred.ts";
 import { patienceFor } from "../../patience.ts";
 import { cannotBlock, type Engine, membersOf, type Request, valuesNow } from "../engine.ts";
 import { busyError, cancelledError, leftError, messageOf } from "../failures.ts";
+import { countTurns, nextTurn, type Turns } from "../turns.ts";
 import { allocate, areasOf, end, partCapacity, WORLD } from "./arena.ts";
 import { GROUP, openArea, openHead, RANK } from "./area.ts";
 import { breakDown, wake } from "./breakdown.ts";
@@ -15,23 +15,30 @@ import { type Part, partOf } from "./desks.ts";
 import { countWeight, type Weight } from "./garbage.ts";
 import { bringInPieces, planOf } from "./pieces.ts";
 import { type Call, openTable, type Steps, type TableOptions } from "./table.ts";
-import { countTurns, type Turns } from "./turns.ts";
 
 /** What all groups of a rank have in common. */
 export interface SharedOptions extends TableOptions {
   readonly buffer: SharedArrayBuffer;
 }
 
+/** What is kept of an end until it is collected: not its area, whose views are large. */
+interface Ended {
+  readonly group: Int32Array;
+  readonly bytes: number;
+}
+
 /** The same, and what they share. */
 interface Session extends SharedOptions {
   readonly turns: Turns;
   /** Tells, once an end is collected, that its area is needed by one rank less. */
-  readonly ends: FinalizationRegistry<Int32Array>;
+  readonly ends: FinalizationRegistry<Ended>;
   /** Ends that have a call under way: they are needed, whether or not anybody has a handle on them. */
   readonly busy: Set<Engine>;
   readonly weight: Weight;
 }
 
+/** How long calls that wait for nobody may have a thread to themselves, in ms. */
+const LONGEST_MS = 100;
 const NOT_BLOCKING = cannotBlock(
   `the group must be joined with wait "block": current value is "async"`,
 );
@@ -42,15 +49,17 @@ const MOST_TRIES = 4;
 
 /** Opens one rank's end of a world in shared memory. */
 export function sharedEngine(options: SharedOptions, rank: number): Engine {
-  const ends = new FinalizationRegistry((group: Int32Array) => {
+  const weight = countWeight();
+  const ends = new FinalizationRegistry(({ group, bytes }: Ended) => {
     Atomics.sub(group, GROUP.handles, 1);
+    weight.remove(bytes);
   });
   const session: Session = {
     ...options,
-    turns: countTurns(),
+    turns: countTurns(LONGEST_MS, nextTurn),
     ends,
     busy: new Set(),
-    weight: countWeight(),
+    weight,
   };
   return openEnd(session, WORLD, rank);
 }
@@ -77,7 +86,7 @@ function openEnd(session: Session, offset: number, rank: number): Engine {
     const cancel = () => table.giveUp(cancelledError(rank, number, name, signal?.reason));
     signal?.addEventListener("abort", cancel, { once: true });
     const before = last ? last.then(turns.due) : turns.due();
-    const { promise: done, resolve: finish } = Promise.withResolvers<void>();
+    const { promise: done, resolve: finish } = deferred<void>();
     last = done;
     const start = (request: Request, owned: boolean) =>
       perform({ number, request, patience: patienceFor(timeoutMs), owned });
@@ -131,6 +140,8 @@ function openEnd(session: Session, offset: number, rank: number): Engine {
     const wishes = await perform(call);
     const members = membersOf(wishes, rank);
     const inWorld = members.map((member) => area.ranks[member][RANK.inWorld]);
+    // Whatever other ranks do meanwhile waits for this one, as it does in any call.
+    if (weight.isDue()) await weight.collect();
     // The first member finds room for all, and tells where.
     let room = NOT_MINE;
     for (let tries = 1;; tries++) {
@@ -161,7 +172,7 @@ function openEnd(session: Session, offset: number, rank: number): Engine {
     meetNow: session.waiting === "block" ? meetNow : NOT_BLOCKING,
     split: (request) => inLine(request, divide),
   };
-  ends.register(engine, area.group);
+  ends.register(engine, { group: area.group, bytes: area.bytes });
   weight.add(area.bytes);
   return engine;
 }

@@ -3,14 +3,14 @@
  *
  * A worker that is terminated by somebody else says nothing, in Deno not even by an event. Its group learns of it at
  * the deadline; here those that are left are asked whether they live.
- *
- * @module
  */
 
+import { deferred } from "../../deferred.ts";
 import { isCollectiveError } from "../../errors.ts";
 import { alarmIn } from "../../patience.ts";
 import { checkTimeout } from "../engine.ts";
 import { fromPlain } from "../failures.ts";
+import { follow, post, type RankWorker, startWorker } from "./platform.ts";
 import { type SeatOptions, transfers, type WorkerGroupOptions, workerSeats } from "./seats.ts";
 import { type FromRank, READY, START, type Start, type Thrown } from "./serve.ts";
 
@@ -64,7 +64,7 @@ const ASKING_MS = 1000;
  * ```
  */
 export async function spawnWorkers<P, R>(
-  worker: string | URL | ((rank: number) => Worker),
+  worker: string | URL | ((rank: number) => RankWorker),
   worldSize: number,
   options: SpawnOptions<P> = {},
 ): Promise<R[]> {
@@ -72,9 +72,7 @@ export async function spawnWorkers<P, R>(
   checkTimeout(startTimeoutMs, "startTimeoutMs");
   signal?.throwIfAborted();
   const world = workerSeats(worldSize, options);
-  const start = typeof worker === "function"
-    ? worker
-    : () => new Worker(worker, { type: "module" });
+  const start = typeof worker === "function" ? worker : () => startWorker(worker);
   const module = typeof worker === "function" ? "its module" : `its module ${shortened(worker)}`;
   const running: Running[] = [];
   const failures: Failure[] = [];
@@ -132,19 +130,16 @@ interface Running {
 
 /** Starts a rank in its worker and follows it. */
 function run(
-  worker: Worker,
+  worker: RankWorker,
   message: Omit<Start, "port">,
   startTimeoutMs: number,
   module: string,
   fail: (error: unknown) => void,
 ): Running {
   const { rank, timeoutMs } = message.seat;
-  worker.addEventListener("messageerror", () => {
-    refuse(new Error(`The worker of rank ${rank} sent what cannot be read`));
-  });
   const { port1, port2 } = new MessageChannel();
-  const { promise: ended, resolve } = Promise.withResolvers<unknown>();
-  const { promise: ready, resolve: isReady } = Promise.withResolvers<void>();
+  const { promise: ended, resolve } = deferred<unknown>();
+  const { promise: ready, resolve: isReady } = deferred<void>();
   let over = false;
   let serves = false;
   let started = () => {};
@@ -156,9 +151,10 @@ function run(
     isReady();
     resolve(result);
   };
+  /** By what the rank threw, or a sentence of ours. */
   const refuse = (error: unknown): void => {
     if (over) return;
-    fail(error);
+    fail(typeof error === "string" ? new Error(error) : error);
     conclude(undefined);
   };
 
@@ -171,53 +167,44 @@ function run(
       unanswered++;
       return port1.postMessage(null);
     }
-    refuse(
-      new Error(
-        `The worker of rank ${rank} ended without a word, or was busy for ${patienceMs} ms`,
-      ),
-    );
+    refuse(`The worker of rank ${rank} ended without a word, or was busy for ${patienceMs} ms`);
   };
   const expect = (): void => {
     if (patienceMs !== timeoutMs) unanswered = 0;
     patienceMs = timeoutMs;
   };
+  const closed = () => refuse(`Rank ${rank} closed its worker before its body had ended`);
   port1.onmessage = ({ data }: MessageEvent<FromRank>) => {
     unanswered = 0;
     if (data.kind === "done" && !over) conclude(data.result);
     else if (data.kind === "failed") refuse(revive(data.failure));
-    else if (data.kind === "closed") {
-      refuse(new Error(`Rank ${rank} closed its worker before its body had ended`));
-    }
+    else if (data.kind === "stray") {
+      refuse(`The worker of rank ${rank} failed: Unhandled rejection: ${data.reason}`);
+    } else if (data.kind === "closed") closed();
   };
-  worker.addEventListener("error", (event) => {
-    event.preventDefault();
-    // Of a module that does not load some platforms say nothing, and others what was wrong with it.
-    const reason = event.message ? `: ${event.message}` : "";
-    refuse(
-      new Error(
-        serves
-          ? `The worker of rank ${rank} failed${reason}`
-          : `The worker of rank ${rank} failed before it served, as ${module} could not be loaded or run${reason}`,
-      ),
-    );
-  });
-  worker.addEventListener("message", (event: MessageEvent) => {
-    if (event.data !== READY) return;
-    serves = true;
-    started();
-    isReady();
+  follow(worker, {
+    heard: (message) => {
+      if (message !== READY) return;
+      serves = true;
+      started();
+      isReady();
+    },
+    garbled: () => refuse(`The worker of rank ${rank} sent what cannot be read`),
+    failed: (text) => {
+      const before = serves ? "" : ` before it served, as ${module} could not be loaded or run`;
+      refuse(`The worker of rank ${rank} failed${before}${text && `: ${text}`}`);
+    },
+    ended: closed,
   });
   started = alarmIn(startTimeoutMs, () =>
     refuse(
-      new Error(
-        `Cannot start rank ${rank} as its worker must call serveRank(): ` +
-          `${module} did not within ${startTimeoutMs} ms`,
-      ),
+      `Cannot start rank ${rank} as its worker must call serveRank(): ` +
+        `${module} did not within ${startTimeoutMs} ms`,
     ));
   const begin = (): void => {
     if (over) return;
     try {
-      worker.postMessage({ ...message, port: port2 }, [port2, ...transfers(message.seat)]);
+      post(worker, { ...message, port: port2 }, [port2, ...transfers(message.seat)]);
       if (timeoutMs !== Infinity) asking = setInterval(ask, askingMs);
     } catch (error) {
       refuse(error); // A parameter that cannot be cloned.

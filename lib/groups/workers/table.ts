@@ -5,8 +5,6 @@
  * One word decides a round: the last rank to arrive moves it on, a rank whose time is up makes it negative. Whichever
  * comes first is what happened, for all ranks. A call with a signal is waited for without blocking even where `wait:
  * "block"` is asked for: a blocked thread would not hear it.
- *
- * @module
  */
 
 import type { CollectiveError } from "../../errors.ts";

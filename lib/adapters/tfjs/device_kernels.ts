@@ -1,0 +1,101 @@
+/**
+ * The kernels of one of the library's devices, for tensors of tfjs: one copy onto the device and one back in each direction.
+ *
+ * @module
+ */
+
+import type { Device } from "../../device.ts";
+import { DeviceError } from "../../errors.ts";
+import { region } from "../../ownership.ts";
+import { tensor } from "../../tensor.ts";
+import { momentsWire, sumsWire } from "../../wire.ts";
+import { elementsOf, tensorOf } from "./internals.ts";
+import type { NormKernels, NormPass, View } from "./kernels.ts";
+import type { TensorFlow, TfTensor } from "./types.ts";
+
+/** An array that can be read at once, as a Wasm device's are. */
+export interface ReadableArray {
+  /** The elements where they lie. */
+  readonly elements: () => Float32Array | Float16Array;
+}
+
+/** The kernels of a device whose arrays can be read at once. Nothing stays on it between two calls. */
+export function deviceKernels<A extends ReadableArray>(
+  tf: TensorFlow,
+  device: Device<A>,
+): NormKernels {
+  const put = (scope: Device<A>, values: TfTensor, view: View) =>
+    tensor(scope, elementsOf(tf, values), view as readonly number[]);
+  const vector = (scope: Device<A>, values: TfTensor | null) =>
+    values === null ? null : scope.upload(elementsOf(tf, values) as Float32Array);
+  const affineOf = (scope: Device<A>, { gamma, beta, epsilon }: NormPass) => ({
+    ...{ weight: vector(scope, gamma), bias: vector(scope, beta), eps: epsilon },
+  });
+  const take = (array: A, shape: readonly number[]) =>
+    tensorOf(tf, array.elements() as Float32Array, shape);
+  const inTurn = <R>(body: (scope: Device<A>) => R): R => {
+    let result: R | undefined;
+    // What leaves the region is tfjs's, so that all arrays are freed.
+    region(device, (scope) => {
+      result = body(scope);
+    });
+    return result as R;
+  };
+
+  return Object.freeze<NormKernels>({
+    forward: (pass, reduce) =>
+      inTurn((scope) => {
+        const { x, view, counted } = pass;
+        const wire = new Float64Array(momentsWire.length(view[1]));
+        const made: { input?: ReturnType<typeof put> } = {};
+        const total = reduce(() => {
+          made.input = put(scope, x, view);
+          return counted ? readNow(scope, scope.moments({ input: made.input })) : wire;
+        });
+        if (x.size === 0) return x.clone();
+        const input = made.input!;
+        const moments = scope.fromWire(momentsWire, total);
+        const affine = affineOf(scope, pass);
+        const statistics = { source: "batch", moments } as const;
+        return take(scope.normalize({ input, statistics, affine }), x.shape);
+      }),
+    backward: (pass, dy, moments, reduce) =>
+      inTurn((scope) => {
+        const { x, view, counted } = pass;
+        const [, channels] = view;
+        const input = put(scope, x, view);
+        const gradOutput = put(scope, dy, view);
+        const statistics = {
+          source: "batch",
+          moments: scope.fromWire(momentsWire, moments),
+        } as const;
+        const nothing = new Float64Array(sumsWire.length(channels));
+        const local = counted
+          ? scope.gradientSums({ input, gradOutput, statistics })
+          : scope.fromWire(sumsWire, nothing);
+        const total = scope.fromWire(
+          sumsWire,
+          reduce(() => counted ? readNow(scope, local) : nothing),
+        );
+        const { gradInput, gradWeight, gradBias } = scope.gradients({
+          ...{ input, gradOutput, statistics, sums: { local, total } },
+          affine: affineOf(scope, pass),
+        });
+        const zeros = () => tf.zeros([channels]);
+        return {
+          dx: take(gradInput, x.shape),
+          dgamma: gradWeight === null ? zeros() : take(gradWeight, [channels]),
+          dbeta: gradBias === null ? zeros() : take(gradBias, [channels]),
+        };
+      }),
+  });
+}
+
+function readNow<A>(device: Device<A>, array: A): Float64Array {
+  if (device.toWireNow) return device.toWireNow(array);
+  throw new DeviceError(
+    `Cannot normalize the batch without waiting as the device must be able to read back at once: ` +
+      `${device.info.name} is not; use wasmDevice(), or createTrainer, which awaits`,
+    "unsupported",
+  );
+}

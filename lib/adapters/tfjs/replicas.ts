@@ -1,0 +1,54 @@
+/**
+ * Replicas that begin alike: the weights of one rank for all, and the proof that all have the same, both awaited.
+ *
+ * @module
+ */
+
+import { digest, fromWords, wordsOf } from "../../bits.ts";
+import { meet, summed, type Work } from "./meetings.ts";
+import type { LayersModel, TensorFlow } from "./types.ts";
+
+type Weighted = Pick<LayersModel, "getWeights" | "setWeights">;
+
+/** Hands on the weights of one rank, bit by bit: added to zeros, a NaN keeps its payload. */
+export async function* handOnWeights(
+  tf: TensorFlow,
+  model: Weighted,
+  isRoot: () => boolean,
+): Work<void> {
+  const root = isRoot();
+  const own = await wordsIn(model);
+  const given = root ? Float64Array.from(own) : new Float64Array(own.length);
+  const values = fromWords(yield* meet(summed(given)));
+  if (root) return;
+  let at = 0;
+  tf.tidy(() =>
+    model.setWeights(
+      model.getWeights().map(({ shape, size }) => tf.tensor(values.slice(at, at += size), shape)),
+    )
+  );
+}
+
+/** What ranks add up to find out whether their weights are the same: the halves of a digest, and their squares. */
+export async function likenessOf(model: Weighted): Promise<readonly number[]> {
+  const halves = digest(await wordsIn(model)).flatMap((word) => [word >>> 16, word & 0xffff]);
+  return [...halves, ...halves.map((half) => half * half)];
+}
+
+/** Whether all ranks have added the same: the mean of squares is the square of the mean for equal numbers alone. */
+export function areAlike(sums: ArrayLike<number>, worldSize: number): boolean {
+  const all = Array.from(sums);
+  const half = all.length / 2;
+  return all.slice(0, half).every((sum, i) => sum * sum === worldSize * all[half + i]);
+}
+
+async function wordsIn(model: Weighted): Promise<Uint32Array> {
+  const all = await Promise.all(model.getWeights().map((weight) => weight.data()));
+  const values = new Float32Array(all.reduce((length, part) => length + part.length, 0));
+  let at = 0;
+  for (const part of all) {
+    values.set(part, at);
+    at += part.length;
+  }
+  return wordsOf(values);
+}

@@ -1,0 +1,97 @@
+/**
+ * A batch norm of a model that takes its training statistics over a group: its class, name, config and weights stay
+ * Keras's, what it computes in training is replaced.
+ *
+ * @module
+ */
+
+import type { BlockingGroup } from "../../collectives.ts";
+import { elements } from "../../tensor.ts";
+import { type NormKernels, scaled, vectorsOf, type View } from "./kernels.ts";
+import { normalizeOver } from "./norm.ts";
+import type { PlacedNorm } from "./internals.ts";
+import type { CallOptions, Layer, Norm, TensorFlow, TfTensor } from "./types.ts";
+
+/** Whether the rows that a rank's layers see count; a rank without rows lets others stand in for them. */
+export interface Presence {
+  counted: boolean;
+}
+
+/** Under which a layer that is synchronised holds its presence: the same in all copies of the library. */
+const SYNCED = Symbol.for("syncbn.tfjs.presence");
+
+/** The presence of a layer that is synchronised, or null. */
+export function presenceOf(layer: Layer): Presence | null {
+  return (layer as { readonly [SYNCED]?: Presence })[SYNCED] ?? null;
+}
+
+/** Makes a batch norm synchronised. The layer is a new one of a copy, which nobody else has seen. */
+export function synchronize(
+  tf: TensorFlow,
+  { norm, place }: PlacedNorm,
+  { kernels, group }: { readonly kernels: NormKernels; readonly group: BlockingGroup },
+  presence: Presence,
+): void {
+  const own = norm.call.bind(norm);
+  const call = (inputs: TfTensor | readonly TfTensor[], options: CallOptions | undefined) => {
+    const x = Array.isArray(inputs) ? inputs[0] : inputs as TfTensor;
+    if (options?.training) {
+      const { counted } = presence;
+      return trained(tf, norm, x, { kernels, group, place: { label: place, counted } });
+    }
+    // Its own is wrong along other axes on the CPU, and has no rank above 4.
+    const simple = x.shape.length <= 4 && axisOf(norm, x) === x.shape.length - 1;
+    return simple ? own(inputs, options) : inferred(tf, norm, x);
+  };
+  Object.defineProperties(norm, {
+    call: { value: call, configurable: true, writable: true },
+    [SYNCED]: { value: presence },
+  });
+}
+
+function axisOf({ axis }: Norm, { shape }: TfTensor): number {
+  return axis < 0 ? axis + shape.length : axis;
+}
+
+/** Training: with the statistics of the whole batch, which the moving ones follow in Keras's convention. */
+function trained(
+  tf: TensorFlow,
+  norm: Norm,
+  x: TfTensor,
+  effects: Parameters<typeof normalizeOver>[2],
+): TfTensor {
+  return tf.tidy(() => {
+    const { gamma, beta, axis, epsilon, movingMean, movingVariance, momentum } = norm;
+    const parameters = { gamma: gamma?.read() ?? null, beta: beta?.read() ?? null };
+    const input = { x, ...parameters, axis, epsilon };
+    const { y, mean, variance, count } = normalizeOver(tf, input, effects);
+    if (count === 0) return y;
+    for (const [moving, seen] of [[movingMean, mean], [movingVariance, variance]] as const) {
+      const before = moving.read();
+      const value = tf.tensor(seen, before.shape);
+      moving.write(tf.sub(before, tf.mul(tf.sub(before, value), 1 - momentum)));
+    }
+    return y;
+  });
+}
+
+/** Evaluation along any axis and of any rank: with the moving statistics. */
+function inferred(tf: TensorFlow, norm: Norm, x: TfTensor): TfTensor {
+  return tf.tidy(() => {
+    const { gamma, beta, epsilon, movingMean, movingVariance } = norm;
+    const at = axisOf(norm, x);
+    const view: View = [
+      elements(x.shape.slice(0, at)),
+      x.shape[at],
+      elements(x.shape.slice(at + 1)),
+    ];
+    const vector = vectorsOf(tf, view);
+    const mean = vector(movingMean.read().dataSync() as Float32Array);
+    const deviation = tf.sub(tf.reshape(x, view as readonly number[]), mean);
+    const y = scaled(tf, deviation, {
+      ...{ view, epsilon, gamma: gamma?.read() ?? null, beta: beta?.read() ?? null },
+      variance: movingVariance.read().dataSync() as Float32Array,
+    });
+    return tf.reshape(y, x.shape);
+  });
+}

@@ -1,0 +1,162 @@
+/**
+ * The law: k ranks in workers, of any numbers of rows, train as plain TensorFlow.js does in one process on the whole batch;
+ * where plain TensorFlow.js cannot train, as one rank of ours.
+ */
+
+import assert from "node:assert/strict";
+import { spawnWorkers } from "../../lib/groups/workers.ts";
+import { inProcessGroup } from "../../mod.ts";
+import { loadTf } from "./tfjs_load.ts";
+import { modelOf, trainAlone, type Trained, type Training, trainRank } from "./tfjs_ranks.ts";
+import type { Order } from "./tfjs_worker.ts";
+
+/**
+ * How far losses and weights of 20 steps may be apart. Both sides compute in float32 and add in another order, so that
+ * they differ by some units of the last place of the sums; 1e-5 is a hundred of them. Adam divides each gradient by its own
+ * size, so a small gradient's rounding errors become steps of the learning rate's size: on the CNN, where one unit in the
+ * last place of the first weights alone moves plain TensorFlow.js by 4e-6, ranks get 2e-4.
+ */
+const CLOSE = 1e-5;
+const CLOSE_ADAM_CNN = 2e-4;
+
+const FIVE = { rows: 64, epochs: 5 }; // 20 steps of 16 rows.
+
+type Case = readonly [backend: Order["backend"], name: string, task: Training];
+
+const CASES: readonly Case[] = [
+  ["cpu", "an MLP, SGD, one rank", { model: "mlp", optimizer: "sgd", counts: [16], ...FIVE }],
+  ["cpu", "an MLP, SGD", { model: "mlp", optimizer: "sgd", counts: [8, 8], ...FIVE }],
+  ["cpu", "an MLP, Adam", { model: "mlp", optimizer: "adam", counts: [11, 5], ...FIVE }],
+  ["cpu", "an MLP, momentum, our kernels", {
+    ...{ model: "mlp", optimizer: "momentum", counts: [13, 3], ...FIVE, ours: true },
+  }],
+  ["cpu", "an MLP, a last batch of 5 rows, judged after each epoch", {
+    ...{ model: "mlp", optimizer: "sgd", counts: [8, 8], rows: 53, epochs: 5, validated: true },
+  }],
+  ["cpu", "a CNN, SGD, weights of classes", {
+    ...{ model: "cnn", optimizer: "sgd", counts: [10, 6], ...FIVE },
+    classWeight: { 0: 0.5, 1: 2, 2: 1 },
+  }],
+  ["cpu", "a CNN, Adam, our kernels", {
+    ...{ model: "cnn", optimizer: "adam", counts: [9, 7], ...FIVE, ours: true },
+  }],
+  ["cpu", "nested and shared layers, Adam, a rank without rows", {
+    ...{ model: "nested", optimizer: "adam", counts: [16, 0], ...FIVE, whenOut: "shadow" },
+  }],
+  ["cpu", "axes 1 and 2, rank 5, no scale, no center", {
+    ...{ model: "odd", optimizer: "momentum", counts: [9, 7], ...FIVE },
+  }],
+  ["cpu", "axes 1 and 2, rank 5, no scale, no center, our kernels", {
+    ...{ model: "odd", optimizer: "sgd", counts: [9, 7], ...FIVE, ours: true },
+  }],
+  ["cpu", "a rank that has a batch less", {
+    ...{ model: "mlp", optimizer: "sgd", counts: [15, 1], rows: 50, epochs: 5, whenOut: "shadow" },
+  }],
+  ["cpu", "data sets, of which one has a batch less", {
+    ...{ model: "mlp", optimizer: "momentum", counts: [15, 1], rows: 50, epochs: 5 },
+    ...{ whenOut: "shadow", dataset: true },
+  }],
+  ["cpu", "an MLP, Adam, three ranks", {
+    ...{ model: "mlp", optimizer: "adam", counts: [1, 10, 5], ...FIVE },
+  }],
+  ["cpu", "a CNN, SGD, three ranks", {
+    ...{ model: "cnn", optimizer: "sgd", counts: [6, 2, 8], ...FIVE },
+  }],
+  ["cpu", "nested and shared layers, momentum, three ranks, one without rows, our kernels", {
+    ...{ model: "nested", optimizer: "momentum", counts: [7, 0, 9], ...FIVE },
+    ...{ whenOut: "shadow", ours: true },
+  }],
+  ["cpu", "a CNN, momentum, four ranks", {
+    ...{ model: "cnn", optimizer: "momentum", counts: [1, 7, 3, 5], ...FIVE },
+  }],
+  ["cpu", "nested and shared layers, SGD, four ranks", {
+    ...{ model: "nested", optimizer: "sgd", counts: [4, 4, 4, 4], ...FIVE },
+  }],
+  ["wasm", "an MLP, SGD", { model: "mlp", optimizer: "sgd", counts: [9, 7], ...FIVE }],
+  ["wasm", "an MLP, Adam, a rank without rows, our kernels", {
+    ...{ model: "mlp", optimizer: "adam", counts: [16, 0], ...FIVE, whenOut: "shadow" },
+    ours: true,
+  }],
+  ["wasm", "nested and shared layers, momentum", {
+    ...{ model: "nested", optimizer: "momentum", counts: [5, 11], ...FIVE },
+  }],
+  ["wasm", "axes 1 and 2, rank 5, no scale, no center, our kernels", {
+    ...{ model: "odd", optimizer: "adam", counts: [9, 7], ...FIVE, ours: true },
+  }],
+];
+
+const LOCAL: Training = { model: "mlp", optimizer: "sgd", counts: [8, 8], ...FIVE, local: true };
+const LONG: Training = { model: "mlp", optimizer: "adam", counts: [2, 2], rows: 80, epochs: 11 };
+/** Runs that are no case of the law, beside those of two ranks on the CPU. */
+const MORE: readonly Case[] = [["cpu", "local statistics", LOCAL], ["cpu", "200 steps", LONG]];
+
+type Results = ReadonlyMap<Training, readonly Trained[]>;
+
+const runs = new Map<string, Promise<Results>>();
+
+/** What the ranks found: all cases of one backend and number of ranks run in the same workers. */
+function resultsOf(backend: Order["backend"], worldSize: number): Promise<Results> {
+  const key = `${backend} ${worldSize}`;
+  const before = runs.get(key);
+  if (before) return before;
+  const tasks = [...CASES, ...MORE]
+    .filter(([its, , { counts }]) => its === backend && counts.length === worldSize)
+    .map(([, , task]) => task);
+  const worker = new URL("./tfjs_worker.ts", import.meta.url);
+  const parameter: Order = { backend, tasks };
+  const started = spawnWorkers<Order, Trained[]>(worker, worldSize, { wait: "block", parameter })
+    .then((ranks) => new Map(tasks.map((task, i) => [task, ranks.map((rank) => rank[i])])));
+  runs.set(key, started);
+  return started;
+}
+
+function most(a: readonly number[], b: readonly number[]): number {
+  assert.equal(a.length, b.length);
+  return a.reduce((largest, value, i) => Math.max(largest, Math.abs(value - b[i])), 0);
+}
+
+for (const [backend, name, task] of CASES) {
+  const { counts, model, optimizer } = task;
+  Deno.test(`k ranks train as one, on ${backend}: ${name}, rows ${counts}`, async () => {
+    const ranks = (await resultsOf(backend, counts.length)).get(task);
+    assert(ranks);
+    const tf = await loadTf(backend);
+    const [alone] = inProcessGroup(1);
+    const one = modelOf(task).plain
+      ? await trainAlone(tf, task)
+      : await trainRank(tf, alone, { ...task, counts: [counts.reduce((a, b) => a + b)] });
+    const bound = model === "cnn" && optimizer === "adam" ? CLOSE_ADAM_CNN : CLOSE;
+    for (const [rank, own] of ranks.entries()) {
+      // A rank without a batch of its own in a step has no log of it.
+      if (own.losses.length === one.losses.length) {
+        const apart = most(own.losses, one.losses);
+        assert(apart <= bound, `losses of rank ${rank} are ${apart} apart`);
+      } else assert(task.whenOut === "shadow" && counts[rank] < counts[0]);
+      assert.deepEqual(Object.keys(own.history).sort(), Object.keys(one.history).sort());
+      for (const [key, values] of Object.entries(one.history)) {
+        const apart = most(own.history[key], values);
+        assert(apart <= bound, `${key} of rank ${rank} is ${apart} apart`);
+      }
+      own.weights.forEach((values, i) => {
+        const apart = most(values, one.weights[i]);
+        assert(apart <= bound, `weight ${i} of rank ${rank} is ${apart} apart`);
+      });
+      assert.deepEqual(own.weights, ranks[0].weights, "the same bits on all ranks");
+      assert.equal(own.leaked, 0);
+    }
+  });
+}
+
+Deno.test("statistics of each replica alone lead far away", async () => {
+  const ranks = (await resultsOf("cpu", 2)).get(LOCAL);
+  assert(ranks);
+  const one = await trainAlone(await loadTf("cpu"), LOCAL);
+  const apart = most(ranks[0].weights.flat(), one.weights.flat());
+  assert(apart > 1000 * CLOSE, `${apart}`);
+});
+
+Deno.test("200 steps leave no tensor behind", async () => {
+  const ranks = (await resultsOf("cpu", 2)).get(LONG);
+  assert.deepEqual(ranks?.map(({ leaked }) => leaked), [0, 0]);
+  assert.equal(ranks[0].losses.length, 220);
+});

@@ -1,0 +1,308 @@
+/** One layer, and whole models before they train: gradients, conversion, files, and what is refused. */
+
+import assert from "node:assert/strict";
+import { wasmDevice } from "../../kernels/wasm_device.ts";
+import {
+  broadcastWeights,
+  convertSyncBatchNorm,
+  replicate,
+  revertSyncBatchNorm,
+  shareOf,
+  syncBatchNorm,
+} from "../../lib/adapters/tfjs.ts";
+import { inProcessGroup } from "../../mod.ts";
+import { loadTf } from "./tfjs_load.ts";
+import { dataOf, normal, SPECS, type Tf } from "./tfjs_models.ts";
+
+const tf: Tf = await loadTf("cpu");
+const [alone] = inProcessGroup(1);
+const [cannotBlock] = inProcessGroup(2, { timeoutMs: 1000 });
+
+function most(a: Tf, b: Tf): number {
+  assert.deepEqual(a.shape, b.shape);
+  const [left, right] = [a.dataSync(), b.dataSync()];
+  return left.reduce(
+    (largest: number, value: number, i: number) => Math.max(largest, Math.abs(value - right[i])),
+    0,
+  );
+}
+
+/** The formula in operations of TensorFlow.js, which it differentiates itself. */
+function formula(x: Tf, gamma: Tf | null, beta: Tf | null, axis: number): Tf {
+  const at = axis < 0 ? axis + x.rank : axis;
+  const axes = [...x.shape.keys()].filter((i) => i !== at);
+  const vector = x.shape.map((extent: number, i: number) => i === at ? extent : 1);
+  const { mean, variance } = tf.moments(x, axes, true);
+  let y = tf.mul(tf.sub(x, mean), tf.rsqrt(tf.add(variance, 1e-3)));
+  if (gamma) y = tf.mul(y, gamma.reshape(vector));
+  return beta ? tf.add(y, beta.reshape(vector)) : y;
+}
+
+const SHAPES = [[7, 4], [5, 3, 4], [3, 4, 2, 3], [2, 3, 2, 4, 3]];
+
+Deno.test("syncBatchNorm() has the formula's gradients along every axis, of ranks 2 to 5, with and without scale and offset", async () => {
+  await using device = await wasmDevice();
+  const before = tf.memory().numTensors;
+  tf.tidy(() => {
+    for (const shape of SHAPES) {
+      const size = shape.reduce((a, b) => a * b);
+      const [x, w] = [1, 2].map((seed) => tf.tensor(normal(size, seed, 2, 3), shape));
+      for (let axis = -1; axis < shape.length; axis++) {
+        const channels = shape.at(axis) ?? 0;
+        const vectors = [3, 4].map((seed) => tf.tensor(normal(channels, seed, 1, 1)));
+        for (const [has, hasnt] of [[true, true], [true, false], [false, true], [false, false]]) {
+          const [gamma, beta] = [has ? vectors[0] : null, hasnt ? vectors[1] : null];
+          const given = [x, gamma, beta].filter((tensor) => tensor !== null);
+          const loss =
+            (make: (x: Tf, gamma: Tf | null, beta: Tf | null) => Tf) => (...all: Tf[]) => {
+              const [x, ...rest] = all;
+              return tf.sum(tf.mul(w, make(x, gamma && rest[0], beta && rest[gamma ? 1 : 0])));
+            };
+          const theirs = tf.grads(loss((x, gamma, beta) => formula(x, gamma, beta, axis)))(given);
+          for (const own of [{}, { device }]) {
+            const ours = tf.grads(
+              loss((x, gamma, beta) =>
+                syncBatchNorm(tf, x, { gamma, beta }, alone, { axis, ...own }).y
+              ),
+            )(given);
+            // Both in float32; the terms are about 10.
+            ours.forEach((gradient: Tf, i: number) => {
+              const apart = most(gradient, theirs[i]);
+              assert(apart < 1e-4, `${shape} axis ${axis} gradient ${i}: ${apart}`);
+            });
+          }
+          const { y, mean, variance, count } = syncBatchNorm(tf, x, { gamma, beta }, alone, {
+            axis,
+          });
+          const moments = tf.moments(
+            x,
+            [...shape.keys()].filter((i) => i !== (axis + shape.length) % shape.length),
+          );
+          assert(most(y, formula(x, gamma, beta, axis)) < 1e-5);
+          assert(most(mean, moments.mean) < 1e-5 && most(variance, moments.variance) < 1e-4);
+          assert.equal(count, size / channels);
+        }
+      }
+    }
+  });
+  assert.equal(tf.memory().numTensors, before);
+});
+
+Deno.test("syncBatchNorm() takes an empty batch, and one of one value as Keras does", () => {
+  tf.tidy(() => {
+    const empty = tf.zeros([0, 3]);
+    const { y, count } = syncBatchNorm(tf, empty, {}, alone);
+    assert.deepEqual([y.shape, count], [[0, 3], 0]);
+    const one = syncBatchNorm(tf, tf.tensor([[4, 5]]), { beta: tf.tensor([1, 2]) }, alone);
+    assert.deepEqual([...one.y.dataSync()], [1, 2]);
+  });
+});
+
+Deno.test("syncBatchNorm() refuses what it cannot normalize by a sentence", () => {
+  const x = tf.zeros([2, 3]);
+  const gone = tf.zeros([2, 3]);
+  gone.dispose();
+  const refused = (body: () => unknown, message: RegExp) => assert.throws(body, message);
+  refused(() => syncBatchNorm(tf, gone, {}, alone), /x must be alive/);
+  refused(() => syncBatchNorm(tf, tf.zeros([2, 3], "int32"), {}, alone), /dtype "float32".*int32/);
+  refused(() => syncBatchNorm(tf, x, {}, alone, { axis: 2 }), /axis must be one/);
+  refused(() => syncBatchNorm(tf, tf.zeros([3]), {}, alone), /rank >= 2/);
+  refused(
+    () => syncBatchNorm(tf, x, { gamma: tf.zeros([2]) }, alone),
+    /gamma must be of shape \(3\)/,
+  );
+  refused(() => syncBatchNorm(tf, x, {}, cannotBlock), /^TypeError: Cannot hold up the thread/);
+  refused(() => syncBatchNorm(tf, null as Tf, {}, alone), /x must be a tf.Tensor/);
+  refused(() => syncBatchNorm({} as Tf, x, {}, alone), /first argument must be TensorFlow.js/);
+  refused(
+    () => syncBatchNorm(tf, x, {}, alone, { device: {} as Tf }),
+    /device must be one of wasmDevice/,
+  );
+  refused(() => syncBatchNorm(tf, x, {}, {} as Tf), /worldSize, allReduceBlocking/);
+});
+
+/** What a model says that is saved. */
+async function saved(model: Tf): Promise<Tf> {
+  let artifacts: Tf;
+  await model.save(tf.io.withSaveHandler((given: Tf) => {
+    artifacts = given;
+    return Promise.resolve({
+      modelArtifactsInfo: { dateSaved: new Date(0), modelTopologyType: "JSON" },
+    });
+  }));
+  return artifacts;
+}
+
+for (const [name, spec] of Object.entries(SPECS)) {
+  Deno.test(`convertSyncBatchNorm() of the model "${name}" changes nothing that Keras knows, before and after training`, async () => {
+    const model = spec.make(tf);
+    model.setWeights(
+      model.getWeights().map((weight: Tf, i: number) =>
+        tf.tensor(normal(weight.size, 40 + i, 0.3, 1), weight.shape)
+      ),
+    );
+    const frozen = model.layers.find(({ layers, weights }: Tf) => !layers && weights.length > 0);
+    frozen.trainable = false;
+    const { x, y } = dataOf(tf, spec, 12);
+    const converted = await convertSyncBatchNorm(tf, model, alone);
+    const names = (of: Tf) => of.weights.map(({ originalName }: Tf) => originalName);
+    assert.deepEqual(names(converted), names(model));
+    assert.deepEqual(converted.toJSON(null, false), model.toJSON(null, false));
+    assert.equal(converted.trainableWeights.length, model.trainableWeights.length);
+    if (spec.plain) assert.equal(most(converted.predict(x), model.predict(x)), 0);
+    const before = model.getWeights().map((weight: Tf) => [...weight.dataSync()]);
+
+    converted.compile({ optimizer: "sgd", loss: spec.loss });
+    replicate(tf, converted, alone);
+    await converted.fit(x, y, { epochs: 1, verbose: 0 });
+    const loaded = await tf.loadLayersModel(tf.io.fromMemory(await saved(converted)));
+    converted.getWeights().forEach((weight: Tf, i: number) =>
+      assert.equal(most(weight, loaded.getWeights()[i]), 0)
+    );
+    if (spec.plain) assert.equal(most(converted.predict(x), loaded.predict(x)), 0);
+    const after = model.getWeights().map((weight: Tf) => [...weight.dataSync()]);
+    assert.deepEqual(after, before, "the given model is untouched");
+
+    const reverted = await revertSyncBatchNorm(tf, converted);
+    const own = (layer: Tf): boolean =>
+      Object.hasOwn(layer, "call") || (layer.layers ?? []).some(own);
+    assert(own(converted) && !own(reverted));
+    if (spec.plain) assert.equal(most(reverted.predict(x), converted.predict(x)), 0);
+  });
+}
+
+const ALONG: readonly { readonly shape: readonly number[]; readonly axis: number }[] = [
+  { shape: [3, 4], axis: 1 },
+  { shape: [3, 2, 2, 4], axis: 1 },
+  { shape: [3, 2, 2, 4], axis: -1 },
+];
+
+Deno.test("a model along other axes is judged by the formula, where TensorFlow.js's own is wrong or missing", async () => {
+  for (const { shape, axis } of ALONG) {
+    const input = tf.input({ shape: [...shape] });
+    const layer = tf.layers.batchNormalization({ axis });
+    const model = tf.model({ inputs: input, outputs: layer.apply(input) });
+    const channels = model.getWeights()[0].size;
+    const [gamma, beta, mean, variance] = [1, 2, 3, 4].map((seed) =>
+      tf.tensor(normal(channels, seed, 0.1, 1))
+    );
+    model.setWeights([gamma, beta, mean, variance]);
+    const x = tf.tensor(normal(2 * shape.reduce((a, b) => a * b), 5), [2, ...shape]);
+    const vector = x.shape.map((_: number, i: number) =>
+      i === (axis < 0 ? x.rank - 1 : axis) ? channels : 1
+    );
+    const [g, b, m, v] = [gamma, beta, mean, variance].map((t) => t.reshape(vector));
+    const wanted = x.sub(m).mul(v.add(1e-3).rsqrt()).mul(g).add(b);
+    const converted = await convertSyncBatchNorm(tf, model, alone);
+    assert(most(converted.predict(x), wanted) < 1e-5);
+  }
+});
+
+Deno.test("models, groups and orders of calls that do not fit are refused by a sentence, and nothing is half converted", async () => {
+  const spec = SPECS.mlp;
+  const without = tf.sequential({ layers: [tf.layers.dense({ units: 1, inputShape: [2] })] });
+  const unbuilt = tf.sequential({ layers: [] });
+  const model = spec.make(tf);
+  const refused = (promise: Promise<unknown>, message: RegExp) => assert.rejects(promise, message);
+  await refused(convertSyncBatchNorm(tf, without, alone), /must have a BatchNormalization/);
+  await refused(convertSyncBatchNorm(tf, unbuilt, alone), /inputShape/);
+  await refused(convertSyncBatchNorm(tf, {} as Tf, alone), /tf.LayersModel or a tf.Sequential/);
+  await refused(convertSyncBatchNorm(tf, Promise.resolve(model) as Tf, alone), /await it first/);
+  await refused(convertSyncBatchNorm(tf, model, cannotBlock), /Cannot hold up the thread/);
+  await refused(
+    convertSyncBatchNorm(tf, model, alone, { devise: 1 } as Tf),
+    /options may be device/,
+  );
+  await refused(
+    convertSyncBatchNorm({ ...tf, engine: () => ({}) }, model, alone),
+    /written for 4\.22/,
+  );
+  assert(model.layers.every((layer: Tf) => !Object.hasOwn(layer, "call")));
+
+  const converted = await convertSyncBatchNorm(tf, model, alone);
+  assert.throws(() => replicate(tf, converted, alone), /must be compiled/);
+  model.compile({ optimizer: "sgd", loss: spec.loss });
+  assert.throws(() => replicate(tf, model, alone), /must be synchronised: the one at 1 /);
+  converted.compile({ optimizer: "sgd", loss: spec.loss });
+  assert.throws(() => replicate(tf, converted, cannotBlock), /Cannot hold up the thread/);
+  assert.throws(
+    () => replicate(tf, converted, alone, { whenOut: "go" } as Tf),
+    /"stop" or "shadow"/,
+  );
+  assert(!Object.hasOwn(converted.model, "fit"));
+  replicate(tf, converted, alone);
+  assert.throws(() => replicate(tf, converted, alone), /must not be a replica yet/);
+  assert.throws(() => broadcastWeights(tf, converted, alone, { root: 1 }), /rank below 1/);
+});
+
+Deno.test("a sequential model that is compiled anew stays a replica", async () => {
+  const model = await convertSyncBatchNorm(tf, SPECS.mlp.make(tf), alone);
+  model.compile({ optimizer: "sgd", loss: "meanSquaredError" });
+  replicate(tf, model, alone);
+  model.compile({ optimizer: "adam", loss: "meanSquaredError" });
+  assert(Object.hasOwn(model.model, "fit"));
+});
+
+Deno.test("shareOf() hands out every row once, batch by batch", () => {
+  const rows = tf.tensor(Float32Array.from({ length: 19 }, (_, i) => i), [19, 1]);
+  const parts = [0, 1, 2].map((rank) => [...shareOf(rows, 8, [5, 0, 3], rank).dataSync()]);
+  assert.deepEqual(parts, [[0, 1, 2, 3, 4, 8, 9, 10, 11, 12, 16], [], [
+    5,
+    6,
+    7,
+    13,
+    14,
+    15,
+    17,
+    18,
+  ]]);
+  assert.deepEqual(shareOf([rows, rows], 19, [0, 19], 0).map(({ shape }: Tf) => shape), [[0, 1], [
+    0,
+    1,
+  ]]);
+  assert.throws(
+    () => shareOf(rows, 8, [5, 2], 0),
+    /add up to batchSize: current values are 5 \+ 2 and 8/,
+  );
+  assert.throws(() => shareOf(rows, 8, [5, 3], 2), /rank must be one below 2/);
+  assert.throws(() => shareOf([rows, tf.zeros([3])], 8, [8], 0), /as many rows/);
+  assert.throws(() => shareOf([1] as Tf, 8, [8], 0), /must be tf.Tensors/);
+});
+
+Deno.test("the adapter takes TensorFlow.js by its own types", async () => {
+  const source = `
+    import type * as tfjs from "npm:@tensorflow/tfjs@4.22.0";
+    import { inProcessGroup } from "${new URL("../../mod.ts", import.meta.url)}";
+    import * as adapter from "${new URL("../../lib/adapters/tfjs.ts", import.meta.url)}";
+    import type { WasmDevice } from "${new URL("../../kernels/wasm_device.ts", import.meta.url)}";
+    declare const tf: typeof tfjs;
+    declare const x: tfjs.Tensor4D;
+    declare const gamma: tfjs.Tensor1D;
+    declare const sequential: tfjs.Sequential;
+    declare const device: WasmDevice;
+    const [group] = inProcessGroup(1);
+    const { y, mean } = adapter.syncBatchNorm(tf, x, { gamma }, group, { axis: 1, device });
+    const four: tfjs.Tensor4D = y;
+    const any: tfjs.Tensor = mean;
+    const model: tfjs.Sequential = await adapter.convertSyncBatchNorm(tf, sequential, group, { device });
+    const plain: tfjs.LayersModel = await adapter.revertSyncBatchNorm(tf, model as tfjs.LayersModel);
+    adapter.broadcastWeights(tf, plain, group);
+    const replica: tfjs.Sequential = adapter.replicate(tf, model, group, { whenOut: "shadow" });
+    const [xs, ys]: tfjs.Tensor[] = adapter.shareOf([four, any], 2, [2], group.rank);
+    await replica.fit(xs, ys);
+  `;
+  const folder = await Deno.makeTempDir({ prefix: "syncbn_tfjs_" });
+  try {
+    await Deno.writeTextFile(`${folder}/types.ts`, source);
+    const lock = new URL("adapters.lock", import.meta.url).pathname;
+    const config = new URL("../../deno.json", import.meta.url).pathname;
+    const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["check", "--quiet", `--config=${config}`, `--lock=${lock}`, `${folder}/types.ts`],
+      cwd: new URL("../../", import.meta.url).pathname,
+      env: { NO_COLOR: "1" },
+    }).output();
+    assert.equal(code, 0, new TextDecoder().decode(stderr));
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
