@@ -21,11 +21,10 @@ export function elementwiseOperations(operate: Operate): Pick<Device<WasmArray>,
         const shares = parts(length);
         const [scratch] = areas(scratchBytes * shares.length);
         const { array, slot } = make(elements(length, dtype));
-        const first = [augend.address, halfOf(dtype)];
-        const second = [addend.address, halfOf(addend.contents.dtype)];
-        const given = [...first, ...second, scale, slot.address];
+        const [a, b, sum] = [augend.address, addend.address, slot.address];
+        const [halfA, halfB] = [halfOf(dtype), halfOf(addend.contents.dtype)];
         run("addScaled", shares, ({ from, to }, thread) => {
-          return [...given, from, to, scratch + thread * scratchBytes];
+          return [a, halfA, b, halfB, scale, sum, from, to, scratch + thread * scratchBytes];
         });
         return array;
       }),

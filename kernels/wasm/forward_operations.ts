@@ -35,7 +35,7 @@ export function forwardOperations(operate: Operate): ForwardOperations {
 function moments(context: Context, { input }: MomentsPass<WasmArray>): WasmArray {
   const { kernels } = context;
   const layout = layoutOf(input);
-  const { channels, count, extents, half, period } = layout;
+  const { batch, channels, count, half, inner, laneInner, period } = layout;
   const x = context.tensor(input, { elements: layout.elements, dtype: input.dtype });
   const parts = context.parts(layout.elements, period || undefined);
   const othersBytes = planes(3, channels, 8);
@@ -55,7 +55,7 @@ function moments(context: Context, { input }: MomentsPass<WasmArray>): WasmArray
     return [means, means + planes(2, channels, 8)];
   });
   kernels.mergeMoments(counts, others, parts.length - 1, channels, count, address);
-  kernels.exactMoments(x, half, ...extents, address);
+  kernels.exactMoments(x, half, batch, channels, inner, laneInner, address);
   return array;
 }
 
@@ -67,15 +67,15 @@ function normalize(context: Context, pass: NormalizePass<WasmArray>): WasmArray 
   const like = { elements: layout.elements, dtype };
   const x = context.tensor(input, like);
   const residual = context.ordered(pass.residual, like, format);
-  const statistics = addressesOf(context, pass.statistics, channels);
-  const affine = [context.vector(weight, channels), context.vector(bias, channels)];
+  const [moments, mean, variance] = addressesOf(context, pass.statistics, channels);
+  const [scale, shift] = [context.vector(weight, channels), context.vector(bias, channels)];
   const { array, slot } = context.makeOver(
     overwrite ? data : null,
     elements(layout.elements, dtype),
   );
   const kind = activation === "relu" ? RELU : 0;
-  map(context, layout, [x, residual, 0, slot.address, 0], kind, 3, (coefficients) => {
-    context.kernels.normalizeCoefficients(...statistics, eps, ...affine, channels, coefficients);
+  map(context, layout, [x, residual, 0, slot.address, 0], kind, 3, (kernels, to) => {
+    kernels.normalizeCoefficients(moments, mean, variance, eps, scale, shift, channels, to);
   });
   return array;
 }

@@ -23,7 +23,7 @@ function gradientSums(context: Context, pass: SumsPass<WasmArray>): WasmArray {
   const { kernels } = context;
   const { dtype, format } = input;
   const layout = layoutOf(input);
-  const { channels, extents, half, period } = layout;
+  const { batch, channels, half, inner, laneInner, period } = layout;
   const like = { elements: layout.elements, dtype };
   const x = context.tensor(input, like);
   const dy = context.ordered(gradOutput, like, format);
@@ -40,12 +40,12 @@ function gradientSums(context: Context, pass: SumsPass<WasmArray>): WasmArray {
   const { array, slot } = context.make({ kind: sumsWire.name, length: sumsWire.length(channels) });
   const sums = slot.address;
   kernels.means(moments, means, channels, perChannel);
-  const his = spread(context, 1, layout, perChannel, perLane);
+  const his = spread(kernels, 1, layout, perChannel, perLane);
   reduce(context, layout, parts, [x, dy, gates], his, work, (thread) => {
     return [thread === 0 ? sums : others + sumsBytes * (thread - 1), 0];
   });
   kernels.mergeSums(others, parts.length - 1, channels, moments, sums);
-  kernels.exactSums(x, dy, gates, half, ...extents, moments, means, sums);
+  kernels.exactSums(x, dy, gates, half, batch, channels, inner, laneInner, moments, means, sums);
   return array;
 }
 
@@ -59,9 +59,9 @@ function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientAr
   const x = context.tensor(input, like);
   const dy = context.ordered(gradOutput, like, format);
   const gates = context.ordered(output, like, format);
-  const weights = context.vector(weight, channels);
+  const scale = context.vector(weight, channels);
   context.vector(bias, channels);
-  const statistics = addressesOf(context, pass.statistics, channels);
+  const [moments, mean, variance] = addressesOf(context, pass.statistics, channels);
   const local = context.statistic(sums.local, sumsWire, channels);
   const total = context.statistic(sums.total, sumsWire, channels);
   const contents = elements(layout.elements, dtype);
@@ -75,10 +75,10 @@ function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientAr
   const target = gradResidual?.slot.address ?? 0;
   const passed = direct ? target : context.borrow(bytesOf(contents));
   const dx = gradInput.slot.address;
-  map(context, layout, [total && x, dy, gates, dx, passed], BACK, 4, (coefficients) => {
-    const given = [...statistics, eps, local, total, weights, channels, coefficients];
-    const results = [gradWeight?.slot.address ?? 0, gradBias?.slot.address ?? 0];
-    context.kernels.gradientCoefficients(...given, ...results);
+  const [dw, db] = [gradWeight?.slot.address ?? 0, gradBias?.slot.address ?? 0];
+  map(context, layout, [total && x, dy, gates, dx, passed], BACK, 4, (kernels, to) => {
+    const { gradientCoefficients: write } = kernels;
+    write(moments, mean, variance, eps, local, total, scale, channels, to, dw, db);
   });
   if (residualFormat !== undefined && !direct) {
     context.copy({ shape, dtype, format }, passed, target, residualFormat);

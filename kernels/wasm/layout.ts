@@ -4,12 +4,13 @@ import { type DType, extents, type Format, type Tensor } from "../../lib/tensor.
 
 /** A tensor as the kernels walk it. Counts of elements. */
 export interface Layout {
+  readonly batch: number;
   readonly channels: number;
+  /** Elements of a channel in one sample. */
+  readonly inner: number;
   readonly elements: number;
   /** Values per channel. */
   readonly count: number;
-  /** Batch, channels, elements of a channel in one sample, and elements between neighbours of either kind. */
-  readonly extents: readonly number[];
   /** 1 for float16, as kernels take it. */
   readonly half: 0 | 1;
   /**
@@ -17,7 +18,7 @@ export interface Layout {
    * of one channel each.
    */
   readonly period: number;
-  /** Lane j of a period belongs to channel (j / laneInner) % channels; a row of one channel has so many elements. */
+  /** Lane j of a period belongs to channel (j / laneInner) % channels; neighbouring channels lie so far apart. */
   readonly laneInner: number;
 }
 
@@ -41,9 +42,12 @@ export function layoutOf({ shape, format, dtype }: Omit<Tensor<unknown>, "data">
   const laneInner = last ? 1 : inner;
   const elements = batch * channels * inner;
   return {
-    ...{ channels, elements, laneInner },
+    batch,
+    channels,
+    inner,
+    elements,
+    laneInner,
     count: batch * inner,
-    extents: [batch, channels, inner, laneInner, last ? channels : 1],
     half: halfOf(dtype),
     period: elements > 0 && (last || short) ? periodOf(channels * laneInner, dtype) : 0,
   };

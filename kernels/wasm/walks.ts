@@ -3,7 +3,7 @@
 import type { Statistics } from "../../lib/device.ts";
 import { momentsWire } from "../../lib/wire.ts";
 import type { WasmArray } from "./arrays.ts";
-import { type Context, MOST } from "./context.ts";
+import { type Context, type Kernels, MOST } from "./context.ts";
 import { inStrips, type Layout, type Part } from "./layout.ts";
 
 /** What elements are: those of `assembly/formula.ts` that are the host's to choose. */
@@ -36,7 +36,7 @@ export function laneBytes(count: number, { channels, period }: Layout): number {
 
 /** Repeats planes for every lane where lanes are not channels, and says where kernels shall read them. */
 export function spread(
-  { kernels }: Context,
+  kernels: Kernels,
   count: number,
   { channels, laneInner, period }: Layout,
   perChannel: number,
@@ -60,41 +60,59 @@ export function reduce(
   { run }: Context,
   layout: Layout,
   parts: readonly Part[],
-  tensors: readonly [x: number, dy: number, output: number],
+  [x, dy, output]: readonly [number, number, number],
   his: number,
   work: number,
   resultsOf: (thread: number) => readonly [planes: number, counts: number],
 ): void {
-  const { channels, half, laneInner, period } = layout;
-  const strips = inStrips(layout, tensors[1] === 0 ? 1 : 2);
+  const { channels, half, laneInner: inner, period } = layout;
+  const strips = inStrips(layout, dy === 0 ? 1 : 2);
   const bytes = workBytes(layout);
-  const given = [...tensors, half, strips, channels, laneInner, period];
   run("reduce", parts, ({ from, to }, thread) => {
-    return [...given, from, to, his, ...resultsOf(thread), work + thread * bytes];
+    const [sums, counts] = resultsOf(thread);
+    const room = work + thread * bytes;
+    // Without spreads, here and where kernels are called: they take as long as a small kernel.
+    return [
+      x,
+      dy,
+      output,
+      half,
+      strips,
+      channels,
+      inner,
+      period,
+      from,
+      to,
+      his,
+      sums,
+      counts,
+      room,
+    ];
   });
 }
 
 /** Computes y, or dx and what passes to the residual, of (x, residual or dy, output) by so many planes of coefficients. */
 export function map(
-  context: Context,
+  { areas, kernels, parts: partsOf, run }: Context,
   layout: Layout,
-  tensors: readonly [x: number, g: number, output: number, y: number, passed: number],
+  [x, g, gate, y, passed]: readonly [number, number, number, number, number],
   kind: number,
   count: 3 | 4,
-  writeCoefficients: (perChannel: number) => void,
+  writeCoefficients: (kernels: Kernels, perChannel: number) => void,
 ): void {
-  const { channels, elements, half, laneInner, period } = layout;
-  const parts = context.parts(elements, period || undefined);
-  const scratchBytes = planes(4, MOST, 4);
-  const [perChannel, perLane, scratch] = context.areas(
+  const { channels, elements, half, laneInner: inner, period } = layout;
+  const parts = partsOf(elements, period || undefined);
+  const strips = inStrips(layout, count - 1);
+  const bytes = planes(4, MOST, 4);
+  const [perChannel, perLane, scratch] = areas(
     planes(count, channels, 4),
     laneBytes(count, layout),
-    half * scratchBytes * parts.length,
+    half * bytes * parts.length,
   );
-  writeCoefficients(perChannel);
-  const coefficients = spread(context, count, layout, perChannel, perLane);
-  const given = [...tensors, half, inStrips(layout, count - 1), channels, laneInner, period];
-  context.run("map", parts, ({ from, to }, thread) => {
-    return [...given, from, to, coefficients, scratch + thread * scratchBytes, kind];
+  writeCoefficients(kernels, perChannel);
+  const at = spread(kernels, count, layout, perChannel, perLane);
+  run("map", parts, ({ from, to }, thread) => {
+    const room = scratch + thread * bytes;
+    return [x, g, gate, y, passed, half, strips, channels, inner, period, from, to, at, room, kind];
   });
 }

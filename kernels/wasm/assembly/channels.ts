@@ -49,8 +49,8 @@ export function means(moments: usize, runningMean: usize, channels: u32, his: us
 
 /** Coefficients of normalization, planes of float32: hi, scale, offset; `weight` and `bias` are 0 where there are none. */
 export function normalizeCoefficients(
-  moments: usize, runningMean: usize, runningVar: usize, eps: f64,
-  weight: usize, bias: usize, channels: u32, coefficients: usize,
+  moments: usize, runningMean: usize, runningVar: usize, eps: f64, weight: usize, bias: usize, channels: u32,
+  coefficients: usize,
 ): void {
   const share = shareOf(moments);
   for (let c: u32 = 0; c < channels; c += 2) {
@@ -70,8 +70,8 @@ export function normalizeCoefficients(
  * evaluation.
  */
 export function gradientCoefficients(
-  moments: usize, runningMean: usize, runningVar: usize, eps: f64, local: usize, totals: usize,
-  weight: usize, channels: u32, coefficients: usize, gradWeight: usize, gradBias: usize,
+  moments: usize, runningMean: usize, runningVar: usize, eps: f64, local: usize, totals: usize, weight: usize,
+  channels: u32, coefficients: usize, gradWeight: usize, gradBias: usize,
 ): void {
   const share = shareOf(moments);
   for (let c: u32 = 0; c < channels; c += 2) {

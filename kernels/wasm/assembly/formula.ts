@@ -34,8 +34,8 @@ function formula(x: v128, g: v128, hi: v128, scale: v128, offset: v128, slope: v
 // @ts-ignore: decorator
 @inline
 export function step(
-  x: usize, g: usize, gate: usize, y: usize, passed: usize,
-  hi: v128, scale: v128, offset: v128, slope: v128, kind: u32,
+  x: usize, g: usize, gate: usize, y: usize, passed: usize, hi: v128, scale: v128, offset: v128, slope: v128,
+  kind: u32,
 ): void {
   const term = kind & GATED ? gated(v128.load(g), v128.load(gate)) : kind & G ? v128.load(g) : scale;
   v128.store(y, formula(kind & X ? v128.load(x) : scale, term, hi, scale, offset, slope, kind));
@@ -46,9 +46,9 @@ export function step(
 // @ts-ignore: decorator
 @inline
 export function steps(
-  x: usize, g: usize, gate: usize, y: usize, passed: usize, height: usize, stride: usize,
-  h0: v128, h1: v128, h2: v128, h3: v128, s0: v128, s1: v128, s2: v128, s3: v128,
-  o0: v128, o1: v128, o2: v128, o3: v128, l0: v128, l1: v128, l2: v128, l3: v128, vectors: u32, kind: u32,
+  x: usize, g: usize, gate: usize, y: usize, passed: usize, height: usize, stride: usize, h0: v128, h1: v128,
+  h2: v128, h3: v128, s0: v128, s1: v128, s2: v128, s3: v128, o0: v128, o1: v128, o2: v128, o3: v128, l0: v128,
+  l1: v128, l2: v128, l3: v128, vectors: u32, kind: u32,
 ): void {
   for (const end = y + height; y < end; x += stride, g += stride, gate += stride, y += stride, passed += stride) {
     step(x, g, gate, y, passed, h0, s0, o0, l0, kind);
@@ -74,8 +74,8 @@ export function steps(
 // @ts-ignore: decorator
 @inline
 export function last(
-  x: usize, g: usize, gate: usize, y: usize, passed: usize,
-  hi: v128, scale: v128, offset: v128, slope: v128, rest: u32, kind: u32,
+  x: usize, g: usize, gate: usize, y: usize, passed: usize, hi: v128, scale: v128, offset: v128, slope: v128,
+  rest: u32, kind: u32,
 ): void {
   let term = kind & G ? loadRest(g, rest) : scale;
   if (kind & GATED) term = gated(term, loadRest(gate, rest));

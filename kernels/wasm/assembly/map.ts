@@ -14,8 +14,8 @@ import { bytes, loadRest } from "./vectors";
  * room for 4 x MOST float32, of which y needs 2.
  */
 export function map(
-  x: usize, g: usize, output: usize, y: usize, passed: usize, half: bool, inStrips: bool,
-  channels: u32, inner: u32, period: u32, from: u32, to: u32, coefficients: usize, scratch: usize, kind: u32,
+  x: usize, g: usize, output: usize, y: usize, passed: usize, half: bool, inStrips: bool, channels: u32, inner: u32,
+  period: u32, from: u32, to: u32, coefficients: usize, scratch: usize, kind: u32,
 ): void {
   if (from == to) return;
   if (x) kind |= X;
@@ -53,8 +53,8 @@ export function map(
 
 /** Whole rows of lanes, all in strips, or else in pairs; gives the element that comes after them. */
 function wholeRows(
-  x: usize, g: usize, gate: usize, y: usize, passed: usize, inStrips: bool,
-  period: u32, from: u32, to: u32, at: usize, kind: u32,
+  x: usize, g: usize, gate: usize, y: usize, passed: usize, inStrips: bool, period: u32, from: u32, to: u32,
+  at: usize, kind: u32,
 ): u32 {
   const plane = bytes(period);
   const rows = (to - from) / period;
@@ -134,7 +134,8 @@ function across(
 // @ts-ignore: decorator
 @inline
 function acrossOf(
-  x: usize, g: usize, gate: usize, y: usize, passed: usize, length: u32, below: usize, his: usize, plane: usize, kind: u32,
+  x: usize, g: usize, gate: usize, y: usize, passed: usize, length: u32, below: usize, his: usize, plane: usize,
+  kind: u32,
 ): void {
   const scales = his + plane, offsets = scales + plane, slopes = offsets + plane;
   const whole = bytes(length & ~3);
@@ -201,8 +202,8 @@ function stripsOf(x: usize, g: usize, gate: usize, y: usize, passed: usize, rows
 // @ts-ignore: decorator
 @inline
 function strip(
-  x: usize, g: usize, gate: usize, y: usize, passed: usize,
-  height: usize, his: usize, plane: usize, vectors: u32, kind: u32,
+  x: usize, g: usize, gate: usize, y: usize, passed: usize, height: usize, his: usize, plane: usize, vectors: u32,
+  kind: u32,
 ): void {
   const scales = his + plane, offsets = scales + plane, slopes = offsets + plane;
   const h0 = v128.load(his), h1 = vectors > 1 ? v128.load(his, 16) : h0;

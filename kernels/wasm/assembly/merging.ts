@@ -7,9 +7,7 @@ import { lowPart, store64, wide } from "./pairs";
  * formula. An empty side changes nothing, not even the last bit. The first thread has left its mean and m2 in `moments`, and its
  * counts in `counts`, which are overwritten; `count` is that of all.
  */
-export function mergeMoments(
-  counts: usize, others: usize, threads: u32, channels: u32, count: f64, moments: usize,
-): void {
+export function mergeMoments(counts: usize, others: usize, threads: u32, channels: u32, count: f64, moments: usize): void {
   store<f64>(moments, count);
   for (let t: u32 = 0; t < threads; t++, others = wide(others, 3 * channels)) {
     for (let c: u32 = 0; c < channels; c += 2) {
