@@ -5,7 +5,7 @@
 import { distanceOfPairs, HALF_STRIP, rowOfPair, rowsOfBlock, SHORT_STRIP, STRIP } from "./columns";
 import { BACK, G, GATED, last, PASSED, RELU, step, steps, X } from "./formula";
 import { address, MOST, narrow, readable } from "./storage";
-import { bytes, loadRest } from "./vectors";
+import { bytes } from "./vectors";
 
 /**
  * Computes elements [from, to) of y from x and the residual g, or those of dx (y) from x and dy (g) where `output` is positive, and
@@ -100,8 +100,9 @@ function run(x: usize, g: usize, z: usize, y: usize, p: usize, length: u32, at: 
 // @ts-ignore: decorator
 @inline
 function runOf(x: usize, g: usize, gate: usize, y: usize, passed: usize, length: u32, at: usize, plane: usize, kind: u32): void {
-  const h = v128.load32_splat(at), s = v128.load32_splat(at + plane), o = v128.load32_splat(at + 2 * plane);
-  const l = kind & BACK ? v128.load32_splat(at + 3 * plane) : s;
+  const s = v128.load32_splat(at + plane), h = kind & X ? v128.load32_splat(at) : s;
+  const o = kind & X ? v128.load32_splat(at + 2 * plane) : s;
+  const l = kind & BACK && kind & X ? v128.load32_splat(at + 3 * plane) : s;
   let j = bytes(length & ~15);
   steps(x, g, gate, y, passed, j, 64, h, h, h, h, s, s, s, s, o, o, o, o, l, l, l, l, 4, kind);
   for (const whole = bytes(length & ~3); j < whole; j += 16) {
@@ -139,27 +140,15 @@ function acrossOf(
 ): void {
   const scales = his + plane, offsets = scales + plane, slopes = offsets + plane;
   const whole = bytes(length & ~3);
-  let j: usize = 0;
-  if (below) {
-    for (; j < whole; j += 16) {
-      const s = v128.load(scales + j), h = kind & X ? v128.load(his + j) : s;
-      const o = kind & X ? v128.load(offsets + j) : s, l = kind & BACK && kind & X ? v128.load(slopes + j) : s;
-      const k = j + below;
-      step(x + j, g + j, gate + j, y + j, passed + j, h, s, o, l, kind);
-      step(x + k, g + k, gate + k, y + k, passed + k, h, s, o, l, kind);
-    }
-    return;
-  }
-  for (; j < whole; j += 16) {
+  const end = bytes(length);
+  for (let j: usize = 0; j < end; j += 16) {
+    // Whole vectors even at the end: a plane is a multiple of them.
     const s = v128.load(scales + j), h = kind & X ? v128.load(his + j) : s;
     const o = kind & X ? v128.load(offsets + j) : s, l = kind & BACK && kind & X ? v128.load(slopes + j) : s;
+    if (j == whole) return last(x + j, g + j, gate + j, y + j, passed + j, h, s, o, l, length & 3, kind);
     step(x + j, g + j, gate + j, y + j, passed + j, h, s, o, l, kind);
+    if (below) step(x + j + below, g + j + below, gate + j + below, y + j + below, passed + j + below, h, s, o, l, kind);
   }
-  const rest = length & 3;
-  if (rest == 0) return;
-  const s = loadRest(scales + j, rest), h = loadRest(his + j, rest), o = loadRest(offsets + j, rest);
-  const l = kind & BACK ? loadRest(slopes + j, rest) : s;
-  last(x + j, g + j, gate + j, y + j, passed + j, h, s, o, l, rest, kind);
 }
 
 /** A block of rows of lanes, strip by strip. */
