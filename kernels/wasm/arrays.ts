@@ -1,8 +1,4 @@
-/**
- * Arrays of a Wasm device: opaque handles, and what stands behind them.
- *
- * @module
- */
+/** Arrays of a Wasm device: opaque handles, and what stands behind them. */
 
 import type { ArrayInfo, DType } from "../../lib/tensor.ts";
 import type { WireFormat } from "../../lib/wire.ts";

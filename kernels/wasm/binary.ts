@@ -1,8 +1,4 @@
-/**
- * The compiled kernels as a WebAssembly module for the memory and the machine at hand.
- *
- * @module
- */
+/** The compiled kernels as a WebAssembly module for the memory and the machine at hand. */
 
 import { DeviceError } from "../../lib/errors.ts";
 import { quote } from "../../lib/words.ts";

@@ -4,8 +4,6 @@
  *
  * The compiler is locked by `compile.lock` and not by the project's own file: Deno fetches all that a project's lock names
  * before it runs any task, and this is 100 MB that nothing else needs. So its name is not for the checker either.
- *
- * @module
  */
 
 import { on, type Program } from "../../examples/command_line.ts";

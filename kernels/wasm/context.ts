@@ -1,8 +1,4 @@
-/**
- * What operations are made with: addresses of arrays, scratch memory, kernels on one thread or on all.
- *
- * @module
- */
+/** What operations are made with: addresses of arrays, scratch memory, kernels on one thread or on all. */
 
 import { DeviceError } from "../../lib/errors.ts";
 import {
@@ -21,7 +17,7 @@ import {
   type Slot,
   type WasmArray,
 } from "./arrays.ts";
-import { type Layout, type Part, partsOf, sameOrder } from "./layout.ts";
+import { halfOf, type Part, partsOf, sameOrder } from "./layout.ts";
 import type { Memory } from "./memory.ts";
 import type { Team } from "./threads/team.ts";
 
@@ -240,16 +236,6 @@ function explained(error: unknown, { census }: Arrays): unknown {
     "outOfMemory",
     { cause: error },
   );
-}
-
-/** The storage of a tensor as kernels take it: 1 for float16. */
-export function halfOf(dtype: Elements["dtype"]): 0 | 1 {
-  return dtype === "float16" ? 1 : 0;
-}
-
-/** What parts of a tensor must begin at a multiple of. */
-export function grainOf({ period }: Layout): number | undefined {
-  return period ?? undefined;
 }
 
 /** Contents of an array of elements. */

@@ -1,8 +1,4 @@
-/**
- * The composition root: memory, kernels, threads and arrays of one handle, given to each other.
- *
- * @module
- */
+/** The composition root: memory, kernels, threads and arrays of one handle, given to each other. */
 
 import { DeviceError } from "../../lib/errors.ts";
 import type { DType } from "../../lib/tensor.ts";

@@ -1,12 +1,9 @@
-/**
- * Addition on Wasm.
- *
- * @module
- */
+/** Addition on Wasm. */
 
 import type { Device } from "../../lib/device.ts";
 import type { WasmArray } from "./arrays.ts";
-import { elements, halfOf, MOST, type Operate } from "./context.ts";
+import { elements, MOST, type Operate } from "./context.ts";
+import { halfOf } from "./layout.ts";
 
 /** Makes the operation without statistics. */
 export function elementwiseOperations(operate: Operate): Pick<Device<WasmArray>, "addScaled"> {
@@ -24,17 +21,11 @@ export function elementwiseOperations(operate: Operate): Pick<Device<WasmArray>,
         const shares = parts(length);
         const [scratch] = areas(scratchBytes * shares.length);
         const { array, slot } = make(elements(length, dtype));
-        run("addScaled", shares, ({ from, to }, thread) => [
-          augend.address,
-          halfOf(dtype),
-          addend.address,
-          halfOf(addend.contents.dtype),
-          scale,
-          slot.address,
-          from,
-          to,
-          scratch + thread * scratchBytes,
-        ]);
+        const [a, b, sum] = [augend.address, addend.address, slot.address];
+        const [halfA, halfB] = [halfOf(dtype), halfOf(addend.contents.dtype)];
+        run("addScaled", shares, ({ from, to }, thread) => {
+          return [a, halfA, b, halfB, scale, sum, from, to, scratch + thread * scratchBytes];
+        });
         return array;
       }),
   };

@@ -1,16 +1,11 @@
-/**
- * Gradient sums and gradients on Wasm.
- *
- * @module
- */
+/** Gradient sums and gradients on Wasm. */
 
 import type { Device, GradientArrays, GradientsPass, SumsPass } from "../../lib/device.ts";
 import { sumsWire } from "../../lib/wire.ts";
 import { bytesOf, type WasmArray } from "./arrays.ts";
-import { addressesOf, laneBytes, planes, spread } from "./channel_operations.ts";
-import { inStrips, layoutOf, sameOrder } from "./layout.ts";
-import { type Context, elements, grainOf, halfOf, MOST, type Operate } from "./context.ts";
-import { reduce, workBytes } from "./reduction.ts";
+import { type Context, elements, type Operate } from "./context.ts";
+import { layoutOf, sameOrder } from "./layout.ts";
+import { addressesOf, BACK, laneBytes, map, planes, reduce, spread, workBytes } from "./walks.ts";
 
 /** Operations of a backward pass. */
 export type GradientOperations = Pick<Device<WasmArray>, "gradientSums" | "gradients">;
@@ -28,13 +23,12 @@ function gradientSums(context: Context, pass: SumsPass<WasmArray>): WasmArray {
   const { kernels } = context;
   const { dtype, format } = input;
   const layout = layoutOf(input);
-  const { batch, channels, inner, channelStride, innerStride } = layout;
+  const { batch, channels, half, inner, laneInner, period } = layout;
   const like = { elements: layout.elements, dtype };
   const x = context.tensor(input, like);
   const dy = context.ordered(gradOutput, like, format);
   const gates = context.ordered(output, like, format);
-  const half = halfOf(dtype);
-  const parts = context.parts(layout.elements, grainOf(layout));
+  const parts = context.parts(layout.elements, period || undefined);
   const sumsBytes = planes(2, channels, 8);
   const [perChannel, perLane, others, work] = context.areas(
     planes(1, channels, 4),
@@ -46,98 +40,46 @@ function gradientSums(context: Context, pass: SumsPass<WasmArray>): WasmArray {
   const { array, slot } = context.make({ kind: sumsWire.name, length: sumsWire.length(channels) });
   const sums = slot.address;
   kernels.means(moments, means, channels, perChannel);
-  const his = spread(context, 1, layout, { perChannel, perLane });
-  reduce(context, layout, parts, [x, dy, gates, half], his, work, (thread) => {
+  const his = spread(kernels, 1, layout, perChannel, perLane);
+  reduce(context, layout, parts, [x, dy, gates], his, work, (thread) => {
     return [thread === 0 ? sums : others + sumsBytes * (thread - 1), 0];
   });
   kernels.mergeSums(others, parts.length - 1, channels, moments, sums);
-  kernels.exactSums(
-    x,
-    dy,
-    gates,
-    half,
-    batch,
-    channels,
-    inner,
-    channelStride,
-    innerStride,
-    moments,
-    means,
-    sums,
-  );
+  kernels.exactSums(x, dy, gates, half, batch, channels, inner, laneInner, moments, means, sums);
   return array;
 }
 
 function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientArrays<WasmArray> {
-  const { input, gradOutput, statistics, output, sums: { local, total }, affine } = pass;
-  const { weight, bias, eps } = affine;
+  const { input, gradOutput, output, sums, affine: { weight, bias, eps } } = pass;
   const { residualFormat, overwrite } = pass;
-  const { kernels } = context;
   const { shape, dtype, format } = input;
   const layout = layoutOf(input);
-  const { channels, inner, period } = layout;
+  const { channels } = layout;
   const like = { elements: layout.elements, dtype };
-  const given = context.tensor(input, like);
+  const x = context.tensor(input, like);
   const dy = context.ordered(gradOutput, like, format);
   const gates = context.ordered(output, like, format);
-  const half = halfOf(dtype);
-  const parts = context.parts(layout.elements, grainOf(layout));
-  const scratchBytes = planes(4, MOST, 4);
-  const [perChannel, perLane, scratch] = context.areas(
-    planes(4, channels, 4),
-    laneBytes(4, layout),
-    half * scratchBytes * parts.length,
-  );
-  const x = total === null ? 0 : given;
-  const weights = context.vector(weight, channels);
+  const scale = context.vector(weight, channels);
   context.vector(bias, channels);
-  const [moments, means, variances] = addressesOf(context, statistics, channels);
-  const sums = context.statistic(local, sumsWire, channels);
-  const totals = context.statistic(total, sumsWire, channels);
+  const [moments, mean, variance] = addressesOf(context, pass.statistics, channels);
+  const local = context.statistic(sums.local, sumsWire, channels);
+  const total = context.statistic(sums.total, sumsWire, channels);
   const contents = elements(layout.elements, dtype);
   const gradInput = context.makeOver(overwrite ? gradOutput.data : null, contents);
-  const gradWeight = weight === null ? null : context.make(elements(channels, "float32"));
-  const gradBias = bias === null ? null : context.make(elements(channels, "float32"));
+  const gradWeight = weight && context.make(elements(channels, "float32"));
+  const gradBias = bias && context.make(elements(channels, "float32"));
   const gradResidual = residualFormat === undefined ? null : context.make(contents);
 
-  const toWeight = gradWeight ? gradWeight.slot.address : 0;
-  const toBias = gradBias ? gradBias.slot.address : 0;
-  kernels.gradientCoefficients(
-    moments,
-    means,
-    variances,
-    eps,
-    sums,
-    totals,
-    weights,
-    channels,
-    perChannel,
-    toWeight,
-    toBias,
-  );
-  const coefficients = spread(context, 4, layout, { perChannel, perLane });
-  const dx = gradInput.slot.address;
   // The loop writes in the input's order; a residual in the other one is transposed afterwards.
   const direct = residualFormat === undefined || sameOrder(shape, residualFormat, format);
-  const target = gradResidual ? gradResidual.slot.address : 0;
+  const target = gradResidual?.slot.address ?? 0;
   const passed = direct ? target : context.borrow(bytesOf(contents));
-  const strips = inStrips(layout, 3);
-  context.run("gradients", parts, ({ from, to }, thread) => [
-    x,
-    dy,
-    gates,
-    dx,
-    passed,
-    half,
-    strips,
-    channels,
-    inner,
-    period ?? 0,
-    from,
-    to,
-    coefficients,
-    scratch + thread * scratchBytes,
-  ]);
+  const dx = gradInput.slot.address;
+  const [dw, db] = [gradWeight?.slot.address ?? 0, gradBias?.slot.address ?? 0];
+  map(context, layout, [total && x, dy, gates, dx, passed], BACK, 4, (kernels, to) => {
+    const { gradientCoefficients: write } = kernels;
+    write(moments, mean, variance, eps, local, total, scale, channels, to, dw, db);
+  });
   if (residualFormat !== undefined && !direct) {
     context.copy({ shape, dtype, format }, passed, target, residualFormat);
   }

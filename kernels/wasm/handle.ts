@@ -1,8 +1,4 @@
-/**
- * The handle on a Wasm device that users hold, and its options. Types only.
- *
- * @module
- */
+/** The handle on a Wasm device that users hold, and its options. Types only. */
 
 import type { Device, DeviceInfo } from "../../lib/device.ts";
 import type { DType } from "../../lib/tensor.ts";

@@ -1,8 +1,4 @@
-/**
- * How the kernels see a tensor, and how its memory is shared out among threads: every number that decides a launch.
- *
- * @module
- */
+/** How the kernels see a tensor, and how its memory is shared out among threads: every number that decides a launch. */
 
 import { type DType, extents, type Format, type Tensor } from "../../lib/tensor.ts";
 
@@ -15,14 +11,14 @@ export interface Layout {
   readonly elements: number;
   /** Values per channel. */
   readonly count: number;
-  readonly channelStride: number;
-  readonly innerStride: number;
+  /** 1 for float16, as kernels take it. */
+  readonly half: 0 | 1;
   /**
-   * Lanes of a row where memory is walked as a matrix whose lanes always belong to the same channel; null where it is walked
-   * as rows of one channel each.
+   * Lanes of a row where memory is walked as a matrix whose lanes always belong to the same channel; 0 where it is walked as rows
+   * of one channel each.
    */
-  readonly period: number | null;
-  /** Lane j of a period belongs to channel (j / laneInner) % channels. */
+  readonly period: number;
+  /** Lane j of a period belongs to channel (j / laneInner) % channels; neighbouring channels lie so far apart. */
   readonly laneInner: number;
 }
 
@@ -50,12 +46,16 @@ export function layoutOf({ shape, format, dtype }: Omit<Tensor<unknown>, "data">
     channels,
     inner,
     elements,
-    count: batch * inner,
-    channelStride: last ? 1 : inner,
-    innerStride: last ? channels : 1,
-    period: elements > 0 && (last || short) ? periodOf(channels * laneInner, dtype) : null,
     laneInner,
+    count: batch * inner,
+    half: halfOf(dtype),
+    period: elements > 0 && (last || short) ? periodOf(channels * laneInner, dtype) : 0,
   };
+}
+
+/** The storage of a tensor as kernels take it: 1 for float16. */
+export function halfOf(dtype: DType): 0 | 1 {
+  return dtype === "float16" ? 1 : 0;
 }
 
 /** Says whether the elements of a shape lie the same way in both memory orders. */
@@ -81,7 +81,7 @@ const PAGED = 64;
 /** Says whether a kernel walks columns in strips, which caches like and memory does not (`assembly/columns.ts`). */
 export function inStrips({ elements, period }: Layout, tensors: number): 0 | 1 {
   const alone = tensors === 1;
-  if (period !== null && (ONE_STRIP.includes(period) || (alone && period <= PAGED))) return 1;
+  if (period > 0 && (ONE_STRIP.includes(period) || (alone && period <= PAGED))) return 1;
   return elements <= (alone ? CACHED_ALONE : CACHED) ? 1 : 0;
 }
 

@@ -1,8 +1,4 @@
-/**
- * Blocks of a Wasm memory: given out, given back, used again.
- *
- * @module
- */
+/** Blocks of a Wasm memory: given out, given back, used again. */
 
 import { DeviceError } from "../../lib/errors.ts";
 import { createSpans } from "./spans.ts";

@@ -1,8 +1,4 @@
-/**
- * Idle spans of a memory, by address, neighbours joined.
- *
- * @module
- */
+/** Idle spans of a memory, by address, neighbours joined. */
 
 /** Idle spans. Addresses and sizes are bytes. */
 export interface Spans {

@@ -1,8 +1,4 @@
-/**
- * The way between a Wasm device's arrays and typed arrays of the host.
- *
- * @module
- */
+/** The way between a Wasm device's arrays and typed arrays of the host. */
 
 import type { Device } from "../../lib/device.ts";
 import { momentsWire, sumsWire } from "../../lib/wire.ts";

@@ -1,8 +1,4 @@
-/**
- * Arrays of a device: opaque handles, and what stands behind them.
- *
- * @module
- */
+/** Arrays of a device: opaque handles, and what stands behind them. */
 
 import { DeviceError } from "../../lib/errors.ts";
 import type { ArrayInfo, DType, Format } from "../../lib/tensor.ts";

@@ -1,8 +1,4 @@
-/**
- * Gradient sums and gradients as launches.
- *
- * @module
- */
+/** Gradient sums and gradients as launches. */
 
 import type { Device, SumsPass } from "../../lib/device.ts";
 import { extents } from "../../lib/tensor.ts";

@@ -1,7 +1,5 @@
 /**
  * What an operation works in: a device's parts, the batch that it launches in, and what it has made, which is freed if it throws.
- *
- * @module
  */
 
 import { bytesPerChannel, type Contents, type Elements, float16Missing, padded } from "./arrays.ts";

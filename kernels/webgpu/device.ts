@@ -1,8 +1,4 @@
-/**
- * The composition root: memory, failures, launches and arrays of one handle, given to each other.
- *
- * @module
- */
+/** The composition root: memory, failures, launches and arrays of one handle, given to each other. */
 
 import { checkOptions } from "../../lib/check_effects.ts";
 import type { Device, DeviceInfo } from "../../lib/device.ts";

@@ -1,8 +1,4 @@
-/**
- * Elements to the device, back to the host, and added: what needs no statistics.
- *
- * @module
- */
+/** Elements to the device, back to the host, and added: what needs no statistics. */
 
 import type { Device } from "../../lib/device.ts";
 import type { ArrayInfo } from "../../lib/tensor.ts";

@@ -1,8 +1,4 @@
-/**
- * A plan in words that can be printed: how a device would work on tensors of a shape, without doing it.
- *
- * @module
- */
+/** A plan in words that can be printed: how a device would work on tensors of a shape, without doing it. */
 
 import { checkLayout, type DType, elements, type Format } from "../../lib/tensor.ts";
 import type { Pack } from "../wgsl/tiles.ts";

@@ -4,8 +4,6 @@
  * What a GPU reports late makes the whole handle unusable, not one array: whatever was computed from an array that
  * never was is wrong too, and a new handle on the same GPUDevice is cheap. Error scopes are around the handle's own
  * calls only: a borrowed GPUDevice has other users, whose errors are not ours.
- *
- * @module
  */
 
 import { DeviceError, type DeviceErrorCode } from "../../lib/errors.ts";

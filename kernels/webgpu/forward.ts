@@ -1,8 +1,4 @@
-/**
- * Statistics and normalization as launches.
- *
- * @module
- */
+/** Statistics and normalization as launches. */
 
 import type { Device } from "../../lib/device.ts";
 import { type DType, extents, type Tensor } from "../../lib/tensor.ts";

@@ -1,8 +1,6 @@
 /**
  * Arrays as a pass gives them: the one place where each is checked against its place in the pass, before a kernel gets it. What
  * is none of the device, freed, of another kind, length or storage is a TypeError.
- *
- * @module
  */
 
 import type { Statistics } from "../../lib/device.ts";

@@ -3,8 +3,6 @@
  *
  * So a body that throws has launched nothing, and a buffer that is freed meanwhile is not given out again before the
  * submit.
- *
- * @module
  */
 
 import { type Deferred, deferred } from "../../lib/deferred.ts";

@@ -1,8 +1,4 @@
-/**
- * GPU memory: blocks from a pool, and borrowed ones.
- *
- * @module
- */
+/** GPU memory: blocks from a pool, and borrowed ones. */
 
 import { DeviceError } from "../../lib/errors.ts";
 import type { Failures } from "./failures.ts";

@@ -2,8 +2,6 @@
  * Shortens the waits for implementations that look for finished work only now and then: Firefox does so every 100 ms, and
  * whenever something is submitted (its bug 1870699). What others have is there before the first nudge, or takes the GPU as
  * long that a nudge does not matter.
- *
- * @module
  */
 
 /** A readback that has taken this long is nudged, and then again at this pace, in ms. */

@@ -1,8 +1,6 @@
 /**
  * How work is cut: a tensor into boxes that can be bound, a box into workgroups. Pure arithmetic, one place for every
  * number that decides a launch.
- *
- * @module
  */
 
 import { extents, type Format } from "../../lib/tensor.ts";

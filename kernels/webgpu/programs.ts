@@ -1,8 +1,4 @@
-/**
- * What WebGPU compiles and binds for us, each once: pipelines for good, bind groups as long as their buffers live.
- *
- * @module
- */
+/** What WebGPU compiles and binds for us, each once: pipelines for good, bind groups as long as their buffers live. */
 
 import { type Kernel, PARAMETER_BYTES } from "../wgsl/kernel.ts";
 import type { Failures } from "./failures.ts";

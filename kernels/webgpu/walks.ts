@@ -1,8 +1,6 @@
 /**
  * Launches of one kernel over all boxes of its tensors, or over all channels, with each box's parts bound and their places as
  * parameters.
- *
- * @module
  */
 
 import type { Kernel, Parameters } from "../wgsl/kernel.ts";

@@ -1,8 +1,4 @@
-/**
- * Statistics to the wire and back, and merged.
- *
- * @module
- */
+/** Statistics to the wire and back, and merged. */
 
 import type { Device } from "../../lib/device.ts";
 import { countOf } from "../../lib/wire.ts";

@@ -1,8 +1,4 @@
-/**
- * A sum of two arrays.
- *
- * @module
- */
+/** A sum of two arrays. */
 
 import type { DType } from "../../lib/tensor.ts";
 import { type Kernel, tensor, written } from "./kernel.ts";

@@ -1,8 +1,6 @@
 /**
  * What a reduction gives of a channel, as kernels fold it: a struct of numbers, how two of them become one, the tree over a
  * workgroup, and the slices in memory. A new statistic is one value of {@linkcode Folded}.
- *
- * @module
  */
 
 import type { Storage } from "./kernel.ts";

@@ -3,8 +3,6 @@
  *
  * An array of gradient sums has, per channel, the statistics of the pass as two vec2f (the mean and its low part; m2 and
  * count), and then one vec2f (sumDy, sumDyXmu) per slice. So the gradients that follow need no other statistics.
- *
- * @module
  */
 
 import type { DType } from "../../lib/tensor.ts";

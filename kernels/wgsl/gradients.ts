@@ -1,8 +1,4 @@
-/**
- * Gradients of the input, the residual and the parameters, from gradient sums.
- *
- * @module
- */
+/** Gradients of the input, the residual and the parameters, from gradient sums. */
 
 import type { DType } from "../../lib/tensor.ts";
 import { gather, slicesOf, structOf, treeReduce } from "./fold.ts";

@@ -1,8 +1,6 @@
 /**
  * A kernel is data: the WGSL text of one compute shader, and what it wants bound. Every kernel of this folder is a pure
  * function from options to such a record; nothing here knows a device.
- *
- * @module
  */
 
 import type { DType } from "../../lib/tensor.ts";

@@ -7,8 +7,6 @@
  *
  * A mask belongs to the output's array, and no function, record or interface of the library knows of it: a device that
  * has none reads the output. The price is that the output must be kept until backward all the same, on every device.
- *
- * @module
  */
 
 import type { Storage } from "./kernel.ts";

@@ -1,8 +1,4 @@
-/**
- * Slices of a statistic, merged: for the wire, and where two sets become one.
- *
- * @module
- */
+/** Slices of a statistic, merged: for the wire, and where two sets become one. */
 
 import { type Folded, gather, recordAt, slicesOf, treeReduce, writeSlice } from "./fold.ts";
 import { gradientSums } from "./gradient_sums.ts";

@@ -3,8 +3,6 @@
  *
  * Each invocation takes a few values into registers and makes their moments by two passes over those; everything after
  * that is merging. Sums of squares of the values themselves never occur: at mean 1e4 they would have no digit left.
- *
- * @module
  */
 
 import type { DType } from "../../lib/tensor.ts";

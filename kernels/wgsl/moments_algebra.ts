@@ -3,8 +3,6 @@
  *
  * In memory moments are a vec4f: x + y is the mean, as the sum of a float32 and its low part; z is m2, w the count. An array of
  * moments has `slices` of them per channel, side by side. A lane has `Moments`, of one channel or of four.
- *
- * @module
  */
 
 import type { Folded } from "./fold.ts";

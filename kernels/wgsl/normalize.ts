@@ -1,8 +1,4 @@
-/**
- * Normalization of a batch: y = (x - mean) * s * weight + bias, then the residual, then ReLU.
- *
- * @module
- */
+/** Normalization of a batch: y = (x - mean) * s * weight + bias, then the residual, then ReLU. */
 
 import type { DType } from "../../lib/tensor.ts";
 import { type Kernel, tensor, vector, written } from "./kernel.ts";

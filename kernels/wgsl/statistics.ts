@@ -1,7 +1,5 @@
 /**
  * Where a kernel takes its statistics from, the moments of a batch or the running statistics of a state; and how those advance.
- *
- * @module
  */
 
 import { gather, slicesOf, structOf, treeReduce } from "./fold.ts";

@@ -10,8 +10,6 @@
  * four channels of a place. A pack is then the element of every count and stride here, and lanes are packs of channels.
  *
  * A dispatch covers a box of the tensor (see `webgpu/plan.ts`): all counts below are the box's.
- *
- * @module
  */
 
 import type { DType } from "../../lib/tensor.ts";

@@ -1,9 +1,9 @@
-// What is computed once per channel, in float64: means, coefficients, gradients of parameters, running statistics.
+// What is computed once per channel, two at a time in float64: means, coefficients, gradients of parameters, running statistics.
 //
 // Statistics are those of a batch, its moments [count, mean C, m2 C], or those of a state, its running mean and variance;
 // `moments` is 0 for the latter.
 
-import { both, load32, load64, lowPart, store32, wide } from "./pairs";
+import { both, load32, lowPart, store32, wide } from "./pairs";
 import { bytes, zeros } from "./vectors";
 
 /** The smallest normal float32. A variance below it, which float32 squares cannot carry, counts as 0. */
@@ -11,25 +11,17 @@ const SMALLEST_NORMAL: f64 = 1.1754943508222875e-38;
 
 // @ts-ignore: decorator
 @inline
-function meanOf(moments: usize, runningMean: usize, c: u32, alone: bool): v128 {
-  return moments ? load64(wide(moments + 8, c), alone) : load32(runningMean + bytes(c), alone);
+function meanOf(moments: usize, runningMean: usize, c: u32): v128 {
+  return moments ? v128.load(wide(moments + 8, c)) : load32(runningMean + bytes(c));
 }
 
 /** 1/sqrt(variance + eps), or 0 for a constant channel without eps; NaN for what is negative. `share` is 1/count. */
 // @ts-ignore: decorator
 @inline
-function invstdOf(
-  moments: usize,
-  runningVar: usize,
-  channels: u32,
-  c: u32,
-  share: f64,
-  eps: f64,
-  alone: bool,
-): v128 {
+function invstdOf(moments: usize, runningVar: usize, channels: u32, c: u32, share: f64, eps: f64): v128 {
   const variance = moments
-    ? f64x2.mul(load64(wide(moments + 8, channels + c), alone), both(share))
-    : load32(runningVar + bytes(c), alone);
+    ? f64x2.mul(v128.load(wide(moments + 8, channels + c)), both(share))
+    : load32(runningVar + bytes(c));
   const under = f64x2.add(variance, both(eps));
   const none = v128.and(f64x2.ge(under, zeros()), f64x2.lt(under, both(SMALLEST_NORMAL)));
   return v128.andnot(f64x2.div(both(1), f64x2.sqrt(under)), none);
@@ -46,178 +38,74 @@ function shareOf(moments: usize): f64 {
 /** A weight or a bias per channel; `none` where there is none. */
 // @ts-ignore: decorator
 @inline
-function parameter(plane: usize, none: f64, c: u32, alone: bool): v128 {
-  return plane ? load32(plane + bytes(c), alone) : both(none);
+function parameter(plane: usize, none: f64, c: u32): v128 {
+  return plane ? load32(plane + bytes(c)) : both(none);
 }
 
 /** Means as float32, which the loops of gradient sums take. */
 export function means(moments: usize, runningMean: usize, channels: u32, his: usize): void {
-  let c: u32 = 0;
-  for (; c + 1 < channels; c += 2) store32(his + bytes(c), meanOf(moments, runningMean, c, false), false);
-  if (c < channels) store32(his + bytes(c), meanOf(moments, runningMean, c, true), true);
+  for (let c: u32 = 0; c < channels; c += 2) store32(his + bytes(c), meanOf(moments, runningMean, c), channels - c);
 }
 
 /** Coefficients of normalization, planes of float32: hi, scale, offset; `weight` and `bias` are 0 where there are none. */
 export function normalizeCoefficients(
-  moments: usize,
-  runningMean: usize,
-  runningVar: usize,
-  eps: f64,
-  weight: usize,
-  bias: usize,
-  channels: u32,
+  moments: usize, runningMean: usize, runningVar: usize, eps: f64, weight: usize, bias: usize, channels: u32,
   coefficients: usize,
 ): void {
   const share = shareOf(moments);
-  let c: u32 = 0;
-  for (; c + 1 < channels; c += 2) {
-    normalizeAt(moments, runningMean, runningVar, share, eps, weight, bias, channels, c, coefficients, false);
+  for (let c: u32 = 0; c < channels; c += 2) {
+    const mean = meanOf(moments, runningMean, c);
+    const scale = f64x2.mul(parameter(weight, 1, c), invstdOf(moments, runningVar, channels, c, share, eps));
+    const offset = f64x2.sub(parameter(bias, 0, c), f64x2.mul(lowPart(mean), scale));
+    const at = coefficients + bytes(c), left = channels - c;
+    store32(at, mean, left);
+    store32(at + bytes(channels), scale, left);
+    store32(at + 2 * bytes(channels), offset, left);
   }
-  if (c < channels) {
-    normalizeAt(moments, runningMean, runningVar, share, eps, weight, bias, channels, c, coefficients, true);
-  }
-}
-
-// @ts-ignore: decorator
-@inline
-function normalizeAt(
-  moments: usize,
-  runningMean: usize,
-  runningVar: usize,
-  share: f64,
-  eps: f64,
-  weight: usize,
-  bias: usize,
-  channels: u32,
-  c: u32,
-  coefficients: usize,
-  alone: bool,
-): void {
-  const mean = meanOf(moments, runningMean, c, alone);
-  const s = invstdOf(moments, runningVar, channels, c, share, eps, alone);
-  const scale = f64x2.mul(parameter(weight, 1, c, alone), s);
-  const offset = f64x2.sub(parameter(bias, 0, c, alone), f64x2.mul(lowPart(mean), scale));
-  const at = coefficients + bytes(c);
-  store32(at, mean, alone);
-  store32(at + bytes(channels), scale, alone);
-  store32(at + 2 * bytes(channels), offset, alone);
 }
 
 /**
- * Coefficients of the gradient of the input, planes of float32: hi, scale, slope, offset; and the gradients of the parameters where
+ * Coefficients of the gradient of the input, planes of float32: hi, scale, offset, slope; and the gradients of the parameters where
  * they are wanted: gradWeight = s * sumDyXmu, gradBias = sumDy of the local sums. `totals`, those of the group, are 0 in
  * evaluation.
  */
 export function gradientCoefficients(
-  moments: usize,
-  runningMean: usize,
-  runningVar: usize,
-  eps: f64,
-  local: usize,
-  totals: usize,
-  weight: usize,
-  channels: u32,
-  coefficients: usize,
-  gradWeight: usize,
-  gradBias: usize,
+  moments: usize, runningMean: usize, runningVar: usize, eps: f64, local: usize, totals: usize, weight: usize,
+  channels: u32, coefficients: usize, gradWeight: usize, gradBias: usize,
 ): void {
   const share = shareOf(moments);
-  let c: u32 = 0;
-  for (; c + 1 < channels; c += 2) {
-    const s = invstdOf(moments, runningVar, channels, c, share, eps, false);
-    gradientAt(moments, runningMean, share, s, totals, weight, channels, c, coefficients, false);
-    parametersAt(s, local, channels, c, gradWeight, gradBias, false);
+  for (let c: u32 = 0; c < channels; c += 2) {
+    const mean = meanOf(moments, runningMean, c);
+    const s = invstdOf(moments, runningVar, channels, c, share, eps);
+    let slope = zeros(), offset = zeros();
+    if (totals) {
+      const dy = f64x2.mul(v128.load(wide(totals, c)), both(share));
+      const product = f64x2.mul(v128.load(wide(totals, channels + c)), both(share));
+      slope = f64x2.neg(f64x2.mul(f64x2.mul(s, s), product));
+      offset = f64x2.neg(f64x2.add(dy, f64x2.mul(slope, lowPart(mean))));
+    }
+    const at = coefficients + bytes(c), left = channels - c;
+    store32(at, mean, left);
+    store32(at + bytes(channels), f64x2.mul(parameter(weight, 1, c), s), left);
+    store32(at + 2 * bytes(channels), offset, left);
+    store32(at + 3 * bytes(channels), slope, left);
+    if (gradWeight) store32(gradWeight + bytes(c), f64x2.mul(s, v128.load(wide(local, channels + c))), left);
+    if (gradBias) store32(gradBias + bytes(c), v128.load(wide(local, c)), left);
   }
-  if (c < channels) {
-    const s = invstdOf(moments, runningVar, channels, c, share, eps, true);
-    gradientAt(moments, runningMean, share, s, totals, weight, channels, c, coefficients, true);
-    parametersAt(s, local, channels, c, gradWeight, gradBias, true);
-  }
-}
-
-// @ts-ignore: decorator
-@inline
-function gradientAt(
-  moments: usize,
-  runningMean: usize,
-  share: f64,
-  s: v128,
-  totals: usize,
-  weight: usize,
-  channels: u32,
-  c: u32,
-  coefficients: usize,
-  alone: bool,
-): void {
-  const mean = meanOf(moments, runningMean, c, alone);
-  let slope = zeros(), offset = zeros();
-  if (totals) {
-    const dy = f64x2.mul(load64(wide(totals, c), alone), both(share));
-    const product = f64x2.mul(load64(wide(totals, channels + c), alone), both(share));
-    slope = f64x2.neg(f64x2.mul(f64x2.mul(s, s), product));
-    offset = f64x2.neg(f64x2.add(dy, f64x2.mul(slope, lowPart(mean))));
-  }
-  const at = coefficients + bytes(c);
-  store32(at, mean, alone);
-  store32(at + bytes(channels), f64x2.mul(parameter(weight, 1, c, alone), s), alone);
-  store32(at + 2 * bytes(channels), slope, alone);
-  store32(at + 3 * bytes(channels), offset, alone);
-}
-
-// @ts-ignore: decorator
-@inline
-function parametersAt(
-  s: v128,
-  local: usize,
-  channels: u32,
-  c: u32,
-  gradWeight: usize,
-  gradBias: usize,
-  alone: bool,
-): void {
-  if (gradWeight) store32(gradWeight + bytes(c), f64x2.mul(s, load64(wide(local, channels + c), alone)), alone);
-  if (gradBias) store32(gradBias + bytes(c), load64(wide(local, c), alone), alone);
 }
 
 /** v' = (1 - factor) * v + factor * observed, where the observed variance is m2 / (count - 1). */
 export function updateRunningStats(
-  moments: usize,
-  factor: f64,
-  channels: u32,
-  mean: usize,
-  variance: usize,
-  newMean: usize,
-  newVariance: usize,
+  moments: usize, factor: f64, channels: u32, mean: usize, variance: usize, newMean: usize, newVariance: usize,
 ): void {
   const degrees = load<f64>(moments) - 1;
-  let c: u32 = 0;
-  for (; c + 1 < channels; c += 2) {
-    advanceAt(moments, degrees, factor, channels, c, mean, variance, newMean, newVariance, false);
+  for (let c: u32 = 0; c < channels; c += 2) {
+    const at = bytes(c), left = channels - c;
+    const observed = v128.load(wide(moments + 8, c));
+    const unbiased = f64x2.div(v128.load(wide(moments + 8, channels + c)), both(degrees));
+    store32(newMean + at, mixed(load32(mean + at), observed, factor), left);
+    store32(newVariance + at, mixed(load32(variance + at), unbiased, factor), left);
   }
-  if (c < channels) {
-    advanceAt(moments, degrees, factor, channels, c, mean, variance, newMean, newVariance, true);
-  }
-}
-
-// @ts-ignore: decorator
-@inline
-function advanceAt(
-  moments: usize,
-  degrees: f64,
-  factor: f64,
-  channels: u32,
-  c: u32,
-  mean: usize,
-  variance: usize,
-  newMean: usize,
-  newVariance: usize,
-  alone: bool,
-): void {
-  const at = bytes(c);
-  const observed = load64(wide(moments + 8, c), alone);
-  const unbiased = f64x2.div(load64(wide(moments + 8, channels + c), alone), both(degrees));
-  store32(newMean + at, mixed(load32(mean + at, alone), observed, factor), alone);
-  store32(newVariance + at, mixed(load32(variance + at, alone), unbiased, factor), alone);
 }
 
 // @ts-ignore: decorator

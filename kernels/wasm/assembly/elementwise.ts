@@ -5,15 +5,7 @@ import { bytes } from "./vectors";
 
 /** x + scale * y, in the storage of x; in float64, so that the product is not rounded before the sum. */
 export function addScaled(
-  x: usize,
-  halfX: bool,
-  y: usize,
-  halfY: bool,
-  scale: f64,
-  result: usize,
-  from: u32,
-  to: u32,
-  scratch: usize,
+  x: usize, halfX: bool, y: usize, halfY: bool, scale: f64, result: usize, from: u32, to: u32, scratch: usize,
 ): void {
   while (from < to) {
     const length = min(to - from, MOST);
@@ -41,15 +33,7 @@ export function addScaled(
 const TILE: u32 = 32;
 
 /** Transposes samples [from, to), each a matrix of rows x columns, to columns x rows. */
-export function transpose(
-  x: usize,
-  result: usize,
-  half: bool,
-  rows: u32,
-  columns: u32,
-  from: u32,
-  to: u32,
-): void {
+export function transpose(x: usize, result: usize, half: bool, rows: u32, columns: u32, from: u32, to: u32): void {
   for (let n = from; n < to; n++) {
     const sample = n * rows * columns;
     for (let row: u32 = 0; row < rows; row += TILE) {

@@ -1,5 +1,6 @@
 // A channel once more, in float64 and by two passes, where its float32 sums were not finite: so NaN, infinities and numbers
-// whose squares float32 cannot hold give what float64 arithmetic gives. Strides are counted in elements.
+// whose squares float32 cannot hold give what float64 arithmetic gives. Neighbouring channels lie `laneInner`
+// elements apart: 1, or those of a channel in one sample.
 
 import { valueAt } from "./storage";
 import { zeros } from "./vectors";
@@ -15,33 +16,25 @@ function areFinite(at: usize, pairs: u32): bool {
 }
 
 /** Computes again the moments of every channel whose mean or m2 is not finite. */
-export function exactMoments(
-  x: usize,
-  half: bool,
-  batch: u32,
-  channels: u32,
-  inner: u32,
-  channelStride: u32,
-  innerStride: u32,
-  moments: usize,
-): void {
+export function exactMoments(x: usize, half: bool, batch: u32, channels: u32, inner: u32, laneInner: u32, moments: usize): void {
   if (areFinite(moments + 8, channels)) return;
   const count = load<f64>(moments);
   const sample = channels * inner;
+  const stride = laneInner == inner ? 1 : channels;
   for (let c: u32 = 0; c < channels; c++) {
     const means = moments + 8 + (<usize> c << 3);
     const m2s = means + (<usize> channels << 3);
     if (isFinite<f64>(load<f64>(means)) && isFinite<f64>(load<f64>(m2s))) continue;
     let sum: f64 = 0;
     for (let n: u32 = 0; n < batch; n++) {
-      let at = n * sample + c * channelStride;
-      for (let i: u32 = 0; i < inner; i++, at += innerStride) sum += valueAt(x, at, half);
+      let at = n * sample + c * laneInner;
+      for (let i: u32 = 0; i < inner; i++, at += stride) sum += valueAt(x, at, half);
     }
     const mean = sum / count;
     let m2: f64 = 0;
     for (let n: u32 = 0; n < batch; n++) {
-      let at = n * sample + c * channelStride;
-      for (let i: u32 = 0; i < inner; i++, at += innerStride) {
+      let at = n * sample + c * laneInner;
+      for (let i: u32 = 0; i < inner; i++, at += stride) {
         const deviation = valueAt(x, at, half) - mean;
         m2 += deviation * deviation;
       }
@@ -56,21 +49,12 @@ export function exactMoments(
  * whose dy is 0 is left out: x may be infinite where no gradient flows.
  */
 export function exactSums(
-  x: usize,
-  dy: usize,
-  output: usize,
-  half: bool,
-  batch: u32,
-  channels: u32,
-  inner: u32,
-  channelStride: u32,
-  innerStride: u32,
-  moments: usize,
-  runningMean: usize,
-  sums: usize,
+  x: usize, dy: usize, output: usize, half: bool, batch: u32, channels: u32, inner: u32, laneInner: u32,
+  moments: usize, runningMean: usize, sums: usize,
 ): void {
   if (areFinite(sums, channels)) return;
   const sample = channels * inner;
+  const stride = laneInner == inner ? 1 : channels;
   for (let c: u32 = 0; c < channels; c++) {
     const dys = sums + (<usize> c << 3);
     const products = dys + (<usize> channels << 3);
@@ -80,8 +64,8 @@ export function exactSums(
       : <f64> load<f32>(runningMean + (<usize> c << 2));
     let sum: f64 = 0, product: f64 = 0;
     for (let n: u32 = 0; n < batch; n++) {
-      let at = n * sample + c * channelStride;
-      for (let i: u32 = 0; i < inner; i++, at += innerStride) {
+      let at = n * sample + c * laneInner;
+      for (let i: u32 = 0; i < inner; i++, at += stride) {
         const gradient = output && !(valueAt(output, at, half) > 0) ? 0 : valueAt(dy, at, half);
         sum += gradient;
         if (gradient != 0) product += gradient * (valueAt(x, at, half) - mean);

@@ -4,8 +4,7 @@
 export { gradientCoefficients, means, normalizeCoefficients, spread, updateRunningStats } from "./channels";
 export { addScaled, copy, transpose } from "./elementwise";
 export { exactMoments, exactSums } from "./exact";
-export { gradients } from "./gradients_columns";
+export { map } from "./map";
 export { mergeMoments, mergeSums } from "./merging";
-export { normalize } from "./normalize_columns";
 export { reduce } from "./reduce_columns";
 export { narrow, widen } from "./storage";

@@ -28,20 +28,8 @@ const MEAN_ROWS: u32 = 8;
  * bytes, and 3 x MOST float32.
  */
 export function reduce(
-  x: usize,
-  dy: usize,
-  output: usize,
-  half: bool,
-  inStrips: bool,
-  channels: u32,
-  inner: u32,
-  period: u32,
-  from: u32,
-  to: u32,
-  his: usize,
-  result: usize,
-  counts: usize,
-  scratch: usize,
+  x: usize, dy: usize, output: usize, half: bool, inStrips: bool, channels: u32, inner: u32, period: u32, from: u32,
+  to: u32, his: usize, result: usize, counts: usize, scratch: usize,
 ): void {
   if (period == 0) {
     return reduceRows(x, dy, output, half, channels, inner, from, to, his, result, counts, scratch);
@@ -104,15 +92,7 @@ function rowOfBlock(done: u32, step: u32, half: u32): u32 {
 
 /** Adds a block of rows, a few lanes of it widened at a time. */
 function addHalves(
-  x: usize,
-  dy: usize,
-  output: usize,
-  first: u32,
-  period: u32,
-  rows: u32,
-  isFirst: bool,
-  shifts: usize,
-  sums: usize,
+  x: usize, dy: usize, output: usize, first: u32, period: u32, rows: u32, isFirst: bool, shifts: usize, sums: usize,
   widened: usize,
 ): void {
   const stride = bytes(WIDENED);
@@ -137,17 +117,8 @@ function addHalves(
  * shift of all. Sums of products lie a plane behind the others.
  */
 function addFloats(
-  x: usize,
-  g: usize,
-  gate: usize,
-  stride: usize,
-  rows: u32,
-  below: usize,
-  isFirst: bool,
-  shifts: usize,
-  sums: usize,
-  plane: usize,
-  lanes: u32,
+  x: usize, g: usize, gate: usize, stride: usize, rows: u32, below: usize, isFirst: bool, shifts: usize, sums: usize,
+  plane: usize, lanes: u32,
 ): void {
   if (isFirst) meanOf(x, stride, rows, shifts, lanes);
   const products = sums + plane;
@@ -163,15 +134,7 @@ function addFloats(
 // @ts-ignore: decorator
 @inline
 function addPair(
-  x: usize,
-  g: usize,
-  gate: usize,
-  below: usize,
-  shifts: usize,
-  sums: usize,
-  products: usize,
-  lanes: u32,
-  kind: u32,
+  x: usize, g: usize, gate: usize, below: usize, shifts: usize, sums: usize, products: usize, lanes: u32, kind: u32,
 ): void {
   const x1 = x + below, y1 = g + below, z1 = gate + below;
   for (let j: usize = 0; j < bytes(lanes); j += 16) {
@@ -189,15 +152,7 @@ function addPair(
 // @ts-ignore: decorator
 @inline
 function addStrips(
-  x: usize,
-  g: usize,
-  gate: usize,
-  stride: usize,
-  rows: u32,
-  shifts: usize,
-  sums: usize,
-  products: usize,
-  lanes: u32,
+  x: usize, g: usize, gate: usize, stride: usize, rows: u32, shifts: usize, sums: usize, products: usize, lanes: u32,
   kind: u32,
 ): void {
   const height = <usize> rows * stride;
@@ -230,17 +185,8 @@ function addStrips(
 // @ts-ignore: decorator
 @inline
 function addStrip(
-  x: usize,
-  g: usize,
-  gate: usize,
-  j: usize,
-  stride: usize,
-  height: usize,
-  shifts: usize,
-  sums: usize,
-  products: usize,
-  kind: u32,
-  four: bool,
+  x: usize, g: usize, gate: usize, j: usize, stride: usize, height: usize, shifts: usize, sums: usize,
+  products: usize, kind: u32, four: bool,
 ): void {
   const h0 = v128.load(shifts + j), h1 = v128.load(shifts + j, 16), h2 = v128.load(shifts + j, 32);
   const h3 = four ? v128.load(shifts + j, 48) : h2;
@@ -317,15 +263,7 @@ function mergeTile(period: u32, before: f64, n: f64, shifts: usize, sums: usize,
 
 /** Adds the elements of a last row that is not whole. */
 function addPartialRow(
-  x: usize,
-  dy: usize,
-  output: usize,
-  half: bool,
-  from: u32,
-  lanes: u32,
-  his: usize,
-  dys: usize,
-  period: u32,
+  x: usize, dy: usize, output: usize, half: bool, from: u32, lanes: u32, his: usize, dys: usize, period: u32,
 ): void {
   for (let j: u32 = 0; j < lanes; j++) {
     if (output && !(valueAt(output, from + j, half) > 0)) continue;
@@ -367,14 +305,7 @@ function addLanes(period: u32, dys: usize, channels: u32, inner: u32, result: us
 
 /** Merges the lanes of every channel, in a record for all of them in turn. The first lanes have one row more. */
 function mergeLanes(
-  period: u32,
-  rows: f64,
-  more: u32,
-  means: usize,
-  channels: u32,
-  inner: u32,
-  record: usize,
-  result: usize,
+  period: u32, rows: f64, more: u32, means: usize, channels: u32, inner: u32, record: usize, result: usize,
   counts: usize,
 ): void {
   const channel = changetype<Channel>(record);

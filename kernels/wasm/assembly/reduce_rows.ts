@@ -27,18 +27,8 @@ export const LARGE: u32 = 1 << 22;
  * float32.
  */
 export function reduceRows(
-  x: usize,
-  dy: usize,
-  output: usize,
-  half: bool,
-  channels: u32,
-  inner: u32,
-  from: u32,
-  to: u32,
-  his: usize,
-  result: usize,
-  counts: usize,
-  scratch: usize,
+  x: usize, dy: usize, output: usize, half: bool, channels: u32, inner: u32, from: u32, to: u32, his: usize,
+  result: usize, counts: usize, scratch: usize,
 ): void {
   const room = scratch + <usize> channels * RECORD;
   memory.fill(scratch, 0, room - scratch);
@@ -63,15 +53,7 @@ export function reduceRows(
 
 /** Adds elements [from, to), row by row. */
 function addRows(
-  x: usize,
-  dy: usize,
-  output: usize,
-  half: bool,
-  channels: u32,
-  inner: u32,
-  from: u32,
-  to: u32,
-  records: usize,
+  x: usize, dy: usize, output: usize, half: bool, channels: u32, inner: u32, from: u32, to: u32, records: usize,
   scratch: usize,
 ): void {
   const enough = enoughOf(inner);

@@ -1,8 +1,4 @@
-/**
- * What a helper's thread runs: one function whose text is the whole program of a worker.
- *
- * @module
- */
+/** What a helper's thread runs: one function whose text is the whole program of a worker. */
 
 import type { Greeting, Layout, Start } from "./protocol.ts";
 

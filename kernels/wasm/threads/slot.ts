@@ -1,8 +1,4 @@
-/**
- * The caller's side of a helper's slot: hand over a call, wait until it has ended, read how.
- *
- * @module
- */
+/** The caller's side of a helper's slot: hand over a call, wait until it has ended, read how. */
 
 import type { Patience } from "../../../lib/patience.ts";
 import { createSpin } from "../../../lib/spin.ts";

@@ -4,8 +4,6 @@
  * Deno has both, and there the former is chosen: only such a worker can be kept from keeping the program alive, and of a web
  * worker that is busy or asleep `terminate()` rids neither the processor nor the program (Deno 2.9.6).
  * Browsers get web workers from a Blob URL, whose program is the text of one function.
- *
- * @module
  */
 
 import { DeviceError } from "../../../lib/errors.ts";

@@ -1,14 +1,9 @@
-/**
- * Threads that run one kernel together, each on its own part: the caller's and those of helpers, on one shared memory.
- *
- * @module
- */
+/** Threads that run one kernel together, each on its own part: the caller's and those of helpers, on one shared memory. */
 
-import { DeviceError, isDeviceError } from "../../../lib/errors.ts";
+import { type DeviceError, isDeviceError } from "../../../lib/errors.ts";
 import { alarmIn, patienceFor } from "../../../lib/patience.ts";
 import { mayBlock, sharesMemory } from "../../../lib/threads.ts";
 import { closed, dead, notAllowed, notStarted, trapped, unfinished } from "./failures.ts";
-import { LAYOUT } from "./protocol.ts";
 import { controlBuffer, openSlot, type Slot } from "./slot.ts";
 import { type StartThread, startThread, type Thread } from "./start.ts";
 
@@ -51,37 +46,18 @@ export interface TeamOptions {
   readonly timeoutMs: number;
 }
 
-const MOST_THREADS = 16;
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
-
-interface Kernel {
-  readonly number: number;
-  readonly call: (...values: number[]) => void;
-}
-
 /**
  * Starts the helpers of a team, and waits until all are ready. With one thread there are none, and `run` just calls.
  *
  * A team belongs to the thread that made it, which may itself be a worker. What runs in the helpers needs no permission
  * and loads no file. An idle helper sleeps; it wakes once a second to see whether it was terminated.
- *
- * @example Two threads fill one memory
- * ```ts ignore
- * const team = await createTeam({ module, memory, exports, threads: 2, timeoutMs: 10_000 });
- * team.run("fill", [[0, 512, 1], [512, 1024, 1]]);
- * team.close();
- * ```
  */
 export async function createTeam(
   options: TeamOptions,
   start: StartThread = startThread,
 ): Promise<Team> {
-  check(options);
   const { module, memory, exports, threads, timeoutMs } = options;
-  const names = Object.keys(exports).filter((name) => typeof exports[name] === "function");
-  const kernels = new Map(
-    names.map((name, number): [string, Kernel] => [name, { number, call: exports[name] }]),
-  );
+  const kernels = Object.keys(exports);
   // One thread must do without shared memory: not every page has it.
   const control = threads === 1 ? null : controlBuffer(threads - 1);
   const slots = control === null
@@ -116,7 +92,7 @@ export async function createTeam(
         refused: () => reject(end(notAllowed())),
       });
       helpers.push(helper);
-      helper.post({ module, memory, control, slot, kernels: names });
+      helper.post({ module, memory, control, slot, kernels });
     }
   });
   try {
@@ -130,12 +106,11 @@ export async function createTeam(
 
   const run = (kernel: string, parts: readonly (readonly number[])[]): void => {
     if (ended) throw ended;
-    const { number, call } = find(kernels, kernel);
-    checkParts(parts, threads, kernel, call.length);
+    const number = kernels.indexOf(kernel);
     for (let i = 1; i < parts.length; i++) slots[i - 1].hand(number, parts[i]);
     let trap: DeviceError | undefined;
     try {
-      if (parts.length > 0) call(...parts[0]);
+      if (parts.length > 0) exports[kernel](...parts[0]);
     } catch (cause) {
       trap = trapped(kernel, 0, String(cause), cause);
     }
@@ -165,70 +140,4 @@ function gather(
     if (text !== null) failure ??= trapped(kernel, thread, text);
   }
   return failure;
-}
-
-function check({ memory, exports, threads, timeoutMs }: TeamOptions): void {
-  if (!(Number.isInteger(threads) && threads >= 1 && threads <= MOST_THREADS)) {
-    throw new RangeError(
-      `Cannot start a team as threads must be an integer from 1 to ${MOST_THREADS}: ` +
-        `current value is ${threads}`,
-    );
-  }
-  if (!(timeoutMs > 0 && timeoutMs <= LONGEST_TIMER_MS)) {
-    throw new RangeError(
-      `Cannot start a team as timeoutMs must be above 0 and at most ${LONGEST_TIMER_MS}: ` +
-        `current value is ${timeoutMs}`,
-    );
-  }
-  if (threads === 1) return;
-  for (const [name, kernel] of Object.entries(exports)) {
-    if (typeof kernel === "function" && kernel.length > LAYOUT.mostArguments) {
-      throw new RangeError(
-        `Cannot start a team as a kernel must have at most ${LAYOUT.mostArguments} arguments: ` +
-          `current value of ${name} is ${kernel.length}`,
-      );
-    }
-  }
-  const lacking = !sharesMemory() ? "share memory with workers" : !mayBlock() ? "block" : null;
-  if (lacking) {
-    throw new DeviceError(
-      `Cannot start a team of ${threads} threads as the calling thread must be allowed to ` +
-        `${lacking}: current value is false; take one thread`,
-      "unsupported",
-    );
-  }
-  if (!(memory.buffer instanceof SharedArrayBuffer)) {
-    throw new TypeError(
-      `Cannot start a team of ${threads} threads as its memory must be shared: ` +
-        `current value is not`,
-    );
-  }
-}
-
-function find(kernels: ReadonlyMap<string, Kernel>, name: string): Kernel {
-  const kernel = kernels.get(name);
-  if (kernel) return kernel;
-  throw new TypeError(
-    `Cannot run a kernel as the module must export it: current value is ${JSON.stringify(name)}`,
-  );
-}
-
-function checkParts(
-  parts: readonly (readonly number[])[],
-  threads: number,
-  kernel: string,
-  count: number,
-): void {
-  if (parts.length > threads) {
-    throw new RangeError(
-      `Cannot run ${kernel} as there must be at most a part for each of ${threads} threads: ` +
-        `current value is ${parts.length}`,
-    );
-  }
-  for (const part of parts) {
-    if (part.length === count) continue;
-    throw new TypeError(
-      `Cannot run ${kernel} as it must have ${count} arguments: current value is ${part.length}`,
-    );
-  }
 }
