@@ -9,6 +9,7 @@ const root = new URL("../", import.meta.url);
 const ELSEWHERE: readonly (readonly [part: string, test: string])[] = [
   ["await jax.init(", "tests/adapters/jax_docs_cases.ts"],
   ["// jax-js keeps threads", "tests/adapters/jax_docs_cases.ts"],
+  ["// thread.ts\n", "tests/browser/thread.ts"],
   ["const shape = [20, 100, 35, 45, 10];", "tests/full/docs_programs_test.ts"],
   ["launch(linear, ", "tests/full/docs_programs_test.ts"],
   ["// rank.ts\n", "tests/full/docs_programs_test.ts"],

@@ -32,21 +32,22 @@ export function map(
   let c = row % channels;
   while (from < to) {
     const length = half ? min(min(end, to) - from, MOST) : min(end, to) - from;
+    const rows = half || period || from + width != end ? 1 : max((to - from) / width, 1);
     const input = x ? readable(x, from, length, half, scratch) : 0;
     const term = g ? readable(g, from, length, half, scratch + room) : 0;
     const gate = output ? readable(output, from, length, half, scratch + 2 * room) : 0;
     const result = !half ? address(y, from, false) : g ? scratch + room : scratch;
     const through = !half ? address(passed, from, false) : scratch + 3 * room;
     if (period) across(input, term, gate, result, through, length, 0, coefficients + bytes(width - (end - from)), plane, kind);
-    else run(input, term, gate, result, through, length, coefficients + bytes(c), plane, kind);
+    else runs(input, term, gate, result, through, length, rows, c, channels, coefficients, plane, kind);
     if (half) {
       narrow(result, address(y, from, true), length);
       if (passed) narrow(through, address(passed, from, true), length);
     }
-    from += length;
-    if (from == end) {
-      end += width;
-      if (++c == channels) c = 0;
+    from += length * rows;
+    if (from >= end) {
+      end = from + width;
+      c = (c + rows) % channels;
     }
   }
 }
@@ -79,37 +80,47 @@ function wholeRows(
 const DX: u32 = BACK | G;
 const CENTRED: u32 = DX | X;
 
-/** A run of one channel. */
-function run(x: usize, g: usize, z: usize, y: usize, p: usize, length: u32, at: usize, plane: usize, kind: u32): void {
+/** Runs of one channel each, one after the other: all rows in one call, as one of [.., 7, 7] takes no longer than a call. */
+function runs(
+  x: usize, g: usize, z: usize, y: usize, p: usize, length: u32, rows: u32, c: u32, channels: u32, at: usize,
+  plane: usize, kind: u32,
+): void {
   switch (kind) {
-    case X: return runOf(x, g, z, y, p, length, at, plane, X);
-    case X | G: return runOf(x, g, z, y, p, length, at, plane, X | G);
-    case X | RELU: return runOf(x, g, z, y, p, length, at, plane, X | RELU);
-    case X | G | RELU: return runOf(x, g, z, y, p, length, at, plane, X | G | RELU);
-    case CENTRED: return runOf(x, g, z, y, p, length, at, plane, CENTRED);
-    case CENTRED | GATED: return runOf(x, g, z, y, p, length, at, plane, CENTRED | GATED);
-    case CENTRED | PASSED: return runOf(x, g, z, y, p, length, at, plane, CENTRED | PASSED);
-    case CENTRED | GATED | PASSED: return runOf(x, g, z, y, p, length, at, plane, CENTRED | GATED | PASSED);
-    case DX: return runOf(x, g, z, y, p, length, at, plane, DX);
-    case DX | GATED: return runOf(x, g, z, y, p, length, at, plane, DX | GATED);
-    case DX | PASSED: return runOf(x, g, z, y, p, length, at, plane, DX | PASSED);
-    case DX | GATED | PASSED: return runOf(x, g, z, y, p, length, at, plane, DX | GATED | PASSED);
+    case X: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, X);
+    case X | G: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, X | G);
+    case X | RELU: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, X | RELU);
+    case X | G | RELU: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, X | G | RELU);
+    case CENTRED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, CENTRED);
+    case CENTRED | GATED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, CENTRED | GATED);
+    case CENTRED | PASSED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, CENTRED | PASSED);
+    case CENTRED | GATED | PASSED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, CENTRED | GATED | PASSED);
+    case DX: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, DX);
+    case DX | GATED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, DX | GATED);
+    case DX | PASSED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, DX | PASSED);
+    case DX | GATED | PASSED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, DX | GATED | PASSED);
   }
 }
 
 // @ts-ignore: decorator
 @inline
-function runOf(x: usize, g: usize, gate: usize, y: usize, passed: usize, length: u32, at: usize, plane: usize, kind: u32): void {
-  const s = v128.load32_splat(at + plane), h = kind & X ? v128.load32_splat(at) : s;
-  const o = kind & X ? v128.load32_splat(at + 2 * plane) : s;
-  const l = kind & BACK && kind & X ? v128.load32_splat(at + 3 * plane) : s;
-  let j = bytes(length & ~15);
-  steps(x, g, gate, y, passed, j, 64, h, h, h, h, s, s, s, s, o, o, o, o, l, l, l, l, 4, kind);
-  for (const whole = bytes(length & ~3); j < whole; j += 16) {
-    step(x + j, g + j, gate + j, y + j, passed + j, h, s, o, l, kind);
+function runsOf(
+  x: usize, g: usize, gate: usize, y: usize, passed: usize, length: u32, rows: u32, c: u32, channels: u32, his: usize,
+  plane: usize, kind: u32,
+): void {
+  const size = bytes(length), rest = length & 3;
+  for (; rows; rows--, x += size, g += size, gate += size, y += size, passed += size) {
+    const at = his + bytes(c);
+    const s = v128.load32_splat(at + plane), h = kind & X ? v128.load32_splat(at) : s;
+    const o = kind & X ? v128.load32_splat(at + 2 * plane) : s;
+    const l = kind & BACK && kind & X ? v128.load32_splat(at + 3 * plane) : s;
+    let j = bytes(length & ~15);
+    steps(x, g, gate, y, passed, j, 64, h, h, h, h, s, s, s, s, o, o, o, o, l, l, l, l, 4, kind);
+    for (const whole = bytes(length & ~3); j < whole; j += 16) {
+      step(x + j, g + j, gate + j, y + j, passed + j, h, s, o, l, kind);
+    }
+    if (rest) last(x + j, g + j, gate + j, y + j, passed + j, h, s, o, l, rest, kind);
+    if (++c == channels) c = 0;
   }
-  const rest = length & 3;
-  if (rest) last(x + j, g + j, gate + j, y + j, passed + j, h, s, o, l, rest, kind);
 }
 
 /** Elements of a row of lanes; of two rows at once, if `below` is not 0: those are whole. */

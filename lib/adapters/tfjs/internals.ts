@@ -39,7 +39,7 @@ export function tensorFlowOf(tf: TensorFlowLike, action: string): TensorFlow {
     throw differs(action, "engine() with startTape, endTape and state");
   }
   throw new TypeError(
-    `Cannot ${action} as the first argument must be TensorFlow.js, import * as tf from "@tensorflow/tfjs": ` +
+    `Cannot ${action} as the first argument must be TensorFlow.js, all that @tensorflow/tfjs exports: ` +
       `current value is ${shown(tf)}`,
   );
 }

@@ -36,7 +36,7 @@ export interface TfTensor {
 /** Any operation of the framework on tensors. */
 export type Operation = (...given: never[]) => TfTensor;
 
-/** The framework: the module that `import * as tf from "@tensorflow/tfjs"` names, as far as it is used. */
+/** The framework: all that `@tensorflow/tfjs` exports, as far as it is used. */
 export interface TensorFlowLike {
   /** What keeps the tape of operations and the memory. */
   engine(): object;
