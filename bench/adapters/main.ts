@@ -145,7 +145,8 @@ async function main(): Promise<void> {
       `By \`deno task bench:adapters\`, on ${machine}, Deno ${Deno.version.deno}, TensorFlow.js 4.22.0; ` +
         `${date}. Forward and backward of one batch norm, channels last, within \`tf.variableGrads\`: ` +
         `TensorFlow.js's own layer, and \`syncBatchNorm\` with a Wasm device of one thread; median of ` +
-        `${options.rounds} rounds in turns, in ms.`,
+        `${options.rounds} rounds in turns, in ms. The loss, the sum of y times dy, is TensorFlow.js's own in both ` +
+        `columns, and most of what is left in ours.`,
     ),
     table([["shape", "backend", "own layer", "syncBatchNorm", "times faster"], ...layers]),
     paragraph(

@@ -55,8 +55,9 @@ export async function loadTf(backend: "cpu" | "wasm"): Promise<Tf> {
 
 /** Fails where two gradients are not the same: what is wrong is not worth timing. */
 export function checked([theirs, ours]: readonly Float32Array[], what: string): void {
-  const largest = Math.max(...theirs.map(Math.abs));
-  const off = Math.max(...theirs.map((value, i) => Math.abs(value - ours[i])));
+  const [largest, off] = [theirs, theirs.map((value, i) => value - ours[i])].map((values) =>
+    values.reduce((most, value) => Math.max(most, Math.abs(value)), 0)
+  );
   if (off <= 1e-3 * largest) return;
   throw new Error(`gradients of ${what} differ by ${off}, of ${largest} at most`);
 }
