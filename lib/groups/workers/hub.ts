@@ -1,58 +1,14 @@
 /**
  * The engine over message ports, for threads that may not share memory: one thread, the hub, keeps an in-process group
- * and makes every rank's calls in its place. Here the hub, and what it and the ranks tell each other.
+ * and makes every rank's calls in its place.
  */
 
 import { deferred } from "../../deferred.ts";
 import { isCollectiveError } from "../../errors.ts";
-import { type PlainFailure, toPlain } from "../failures.ts";
-import type { LocalFlow } from "../flow.ts";
+import { toPlain } from "../failures.ts";
 import { createWorld, type InProcessOptions, type LocalEngine } from "../in_process.ts";
 import type { LocalRequest } from "../rendezvous.ts";
-import { isTaken } from "./port_end.ts";
-
-/** A rank to its hub; `id` numbers the rank's calls in all its groups. */
-export type ToHub =
-  /** The first of all: the seat is taken. */
-  | { readonly kind: "take" }
-  | {
-    readonly kind: "call" | "split";
-    readonly id: number;
-    readonly group: number;
-    readonly name: string;
-    /** How the values travel: what a rank folds is gathered. */
-    readonly flow: Exclude<LocalFlow, { readonly kind: "reduce" }>;
-  }
-  | {
-    readonly kind: "values";
-    readonly id: number;
-    readonly values: Float64Array;
-    readonly detail: string;
-    /** Whether there are too many to be gathered: they come in a group for this call alone. */
-    readonly inPieces: boolean;
-  }
-  | { readonly kind: "failure" | "cancel"; readonly id: number; readonly reason: string }
-  /** The rank has let go of a group. */
-  | { readonly kind: "drop"; readonly group: number }
-  /** Whether the hub is there. */
-  | { readonly kind: "ask" }
-  | { readonly kind: "leave"; readonly failure: string | null };
-
-/** What came of a call. */
-export type ToRank =
-  | { readonly kind: "values"; readonly id: number; readonly values: readonly Float64Array[] }
-  | {
-    readonly kind: "group";
-    readonly id: number;
-    readonly group: number;
-    readonly rank: number;
-    readonly worldSize: number;
-  }
-  | { readonly kind: "failure"; readonly id: number; readonly failure: PlainFailure }
-  /** The hub is there. */
-  | { readonly kind: "alive" }
-  /** The hub will answer nothing any more, or not this end: somebody else has the seat. */
-  | { readonly kind: "closed" | "taken" };
+import { isTaken, type ToHub, type ToRank } from "./port_messages.ts";
 
 /** The thread that all ranks' ports lead to. */
 export interface Hub {

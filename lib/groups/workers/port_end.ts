@@ -5,7 +5,7 @@ import { conclude, copyContribution } from "../contributions.ts";
 import { cannotBlock, type Engine, type Request } from "../engine.ts";
 import { combineError, fromPlain, messageOf, type PlainFailure, takenBefore } from "../failures.ts";
 import type { LocalRequest } from "../rendezvous.ts";
-import type { ToHub, ToRank } from "./hub.ts";
+import { isTaken, take, type ToHub, type ToRank } from "./port_messages.ts";
 import { type Move, reduceInPieces } from "./port_pieces.ts";
 
 /** One rank's end of its port. */
@@ -27,8 +27,6 @@ export interface PortOptions {
 
 /** How much later than its deadline the hub's answer may come, before a rank asks whether it is there. */
 const SLACK_MS = 800;
-/** The mark of a port that somebody has taken in this thread. */
-const TAKEN = Symbol.for("syncbn: this seat is taken");
 const NOTHING = new Float64Array(0);
 
 const NO_MEMORY = cannotBlock(
@@ -43,7 +41,7 @@ export function portEnd(
   { rank, worldSize, timeoutMs, capacity }: PortOptions,
 ): PortEnd {
   if (isTaken(port)) throw takenBefore(rank);
-  Object.defineProperty(port, TAKEN, { value: true });
+  take(port);
   const waiting = new Map<number, (answer: Answer) => void>();
   let ids = 0;
   /** Messages that have come from the hub. */
@@ -191,11 +189,6 @@ export function portEnd(
     engine: open(0, rank, worldSize),
     leave: (failure) => send({ kind: "leave", failure: failure ? messageOf(failure.cause) : null }),
   };
-}
-
-/** Whether somebody has taken a port in this thread. */
-export function isTaken(port: MessagePort): boolean {
-  return Object.hasOwn(port, TAKEN);
 }
 
 interface Answered {
