@@ -1,7 +1,7 @@
 /** What ranks bring to a collective: how it is checked, folded, and handed out. Shared by all engines. */
 
 import type { Combine } from "../collectives.ts";
-import { sum } from "../moments.ts";
+import { combineMoments, combineMomentsInto, sum } from "../moments.ts";
 import { display } from "./failures.ts";
 import type { LocalFlow } from "./flow.ts";
 
@@ -29,11 +29,19 @@ export function foldInto(
   all: readonly Float64Array[],
   combine: Combine,
 ): void {
-  if (combine !== sum) return total.set(fold(all, combine));
-  // The same additions in the same order, without an array for each.
+  if (!foldsAlike(combine)) return total.set(fold(all, combine));
+  // The same operations in the same order, without an array for each.
   const [first, ...others] = all;
   total.set(first);
-  for (const values of others) for (let i = 0; i < total.length; i++) total[i] += values[i];
+  for (const values of others) {
+    if (combine === combineMoments) combineMomentsInto(total, values, total);
+    else for (let i = 0; i < total.length; i++) total[i] += values[i];
+  }
+}
+
+/** Whether a function is one of our own, which gives the same bits, or the same error, on whichever rank it is called. */
+export function foldsAlike(combine: Combine): boolean {
+  return combine === sum || combine === combineMoments;
 }
 
 /** Checks what `combine` has returned. */

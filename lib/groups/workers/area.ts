@@ -69,8 +69,8 @@ export const GROUP = {
   worldSize: 9,
   capacity: 10,
 } as const;
-/** What comes of a round. */
-export const VERDICT = { done: 0, refused: 1, combineFailed: 2 } as const;
+/** What comes of a round; apart: every rank combines what lies there for itself. */
+export const VERDICT = { done: 0, refused: 1, combineFailed: 2, apart: 3 } as const;
 /** Words of a rank. */
 export const RANK = {
   /** Calls it has made. */
@@ -84,8 +84,8 @@ export const RANK = {
   /** 1 once its seat is taken; in the world alone. */
   taken: 4,
 } as const;
-/** Words of a desk. */
-export const DESK = { failed: 0, length: 1, hash: 2, hash2: 3 } as const;
+/** Words of a desk; alone: 1 where its rank can combine for itself what all bring. */
+export const DESK = { failed: 0, length: 1, hash: 2, hash2: 3, alone: 4 } as const;
 
 /** Rounds are counted up to here, an even number, and then from 0 again; no two ranks are more than one apart. */
 export const ROUNDS = 2 ** 20;

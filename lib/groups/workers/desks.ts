@@ -19,7 +19,7 @@ export interface Brought {
 }
 
 /** Lays one rank's parts on its desks. */
-export type LayDown = (side: number, part: Part) => void;
+export type LayDown = (side: number, part: Part, alone: boolean) => void;
 
 /** Checks what a rank brings and describes it; what is wrong with it is the rank's failure. */
 export function partOf(request: Request, own: () => Float64Array): Part {
@@ -42,7 +42,7 @@ export function failedPart({ name }: Request, cause: unknown): Part {
 export function openDesks({ desks, capacity }: Area, rank: number): LayDown {
   /** What the desks say, so that the same need not be written again. */
   const written = [{ text: "", code: hash("") }, { text: "", code: hash("") }];
-  return (side, part) => {
+  return (side, part, alone) => {
     const { saying, words, values } = desks[side][rank];
     if (part.text !== written[side].text) {
       saying.write(part.text);
@@ -50,6 +50,7 @@ export function openDesks({ desks, capacity }: Area, rank: number): LayDown {
     }
     const brought = "values" in part;
     words[DESK.failed] = brought ? 0 : 1;
+    words[DESK.alone] = alone ? 1 : 0;
     words[DESK.length] = brought ? part.length : 0;
     [words[DESK.hash], words[DESK.hash2]] = written[side].code;
     if (brought && part.values.length <= capacity) values.set(part.values);

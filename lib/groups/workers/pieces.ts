@@ -3,12 +3,12 @@
  */
 
 import type { Combine } from "../../collectives.ts";
-import { checkTotal, fold, foldInto, shareOf } from "../contributions.ts";
+import { checkTotal, fold, foldInto, foldsAlike, shareOf } from "../contributions.ts";
 import type { Flow } from "../engine.ts";
 import { combineError, messageOf } from "../failures.ts";
 import type { Area } from "./area.ts";
 import type { Part } from "./desks.ts";
-import type { Call, Plan, Steps, Table } from "./table.ts";
+import type { Call, Laid, Plan, Steps, Table } from "./table.ts";
 
 /** A call whose values are too long. */
 export interface Long {
@@ -25,13 +25,21 @@ const NOTHING = new Float64Array(0);
 /** What becomes of values that fit on the desks. */
 export function planOf(flow: Flow): Plan<readonly Float64Array[]> {
   switch (flow.kind) {
-    case "reduce":
+    case "reduce": {
+      const { combine } = flow;
+      const all = ({ desks, length }: Laid) => desks.map(({ values }) => values.subarray(0, length));
       return {
-        combine: ({ desks, length, total }) => {
-          total.set(fold(desks.map(({ values }) => values.subarray(0, length)), flow.combine));
-        },
+        combine: (laid) => laid.total.set(fold(all(laid), combine)),
+        combineAlone: foldsAlike(combine)
+          ? (laid) => {
+            const total = new Float64Array(laid.length);
+            foldInto(total, all(laid), combine);
+            return [total];
+          }
+          : undefined,
         take: ({ length, total }) => [total.slice(0, length)],
       };
+    }
     case "gather":
       return { take: ({ desks, length }) => desks.map(({ values }) => values.slice(0, length)) };
     case "broadcast":

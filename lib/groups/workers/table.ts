@@ -44,6 +44,11 @@ export interface Laid {
 export interface Plan<T> {
   /** Done by the last to arrive, for all: combines what the ranks brought. */
   readonly combine?: (laid: Laid) => void;
+  /**
+   * The same and `take` by every rank for itself, where all can: so nobody waits for the one that does it, nor for what it
+   * writes. Gives the same bits, or the same error, on every rank.
+   */
+  readonly combineAlone?: (laid: Laid) => T;
   /** Done by every rank once all have arrived; what was laid down is there until its next round. */
   readonly take: (laid: Laid) => T;
   /** The error where a rank has failed, if not that of a rank which failed before its call. */
@@ -151,7 +156,9 @@ export function openTable(area: Area, rank: number, options: TableOptions): Tabl
     Atomics.store(group, GROUP.combining, rank + 1);
     let verdict: number = VERDICT.done;
     if (!agreed(area.desks[round % 2])) verdict = VERDICT.refused;
-    else if (combine) {
+    else if (area.desks[round % 2].every(({ words }) => words[DESK.alone] === 1)) {
+      verdict = VERDICT.apart;
+    } else if (combine) {
       try {
         combine(laidIn(round));
       } catch (cause) {
@@ -176,12 +183,20 @@ export function openTable(area: Area, rank: number, options: TableOptions): Tabl
       const cause = "cause" in part ? part.cause : undefined;
       throw plan.refuse?.(sayingsOf(desks), cause) ?? refusalOf(call.number, desks, cause);
     }
+    const combining = (reason: string, cause: unknown) =>
+      combineError(call.number, part.text, worldSize, reason, cause);
     if (verdict === VERDICT.combineFailed) {
       const cause = combineCause;
       combineCause = undefined;
-      throw combineError(call.number, part.text, worldSize, area.combining.read(), cause);
+      throw combining(area.combining.read(), cause);
     }
-    return plan.take(laidIn(round));
+    const laid = laidIn(round);
+    if (verdict !== VERDICT.apart) return plan.take(laid);
+    try {
+      return plan.combineAlone!(laid);
+    } catch (cause) {
+      throw combining(messageOf(cause), cause);
+    }
   }
 
   function* round<T>(call: Call, part: Part, plan: Plan<T>): Steps<T> {
@@ -189,7 +204,7 @@ export function openTable(area: Area, rank: number, options: TableOptions): Tabl
     if (stopped) throw stopped;
     const number = rounds;
     rounds = (rounds + 1) % ROUNDS;
-    layDown(number % 2, part);
+    layDown(number % 2, part, plan.combineAlone !== undefined);
     Atomics.store(ranks[rank], RANK.arrivals, rounds);
     if (Atomics.add(group, GROUP.arrived, 1) === worldSize - 1) {
       decide(number, plan);
