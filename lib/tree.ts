@@ -216,7 +216,7 @@ export function reach(
   const pending: object[] = [tree];
   while (pending.length > 0 && more()) {
     const node = pending.pop()!;
-    if (take(node) || !isBranch(node)) continue;
+    if (take(node) || isShape(node) || !isBranch(node)) continue;
     if (++walked > SMALL_TREE) {
       seen ??= new Set();
       if (seen.has(node)) continue;
@@ -224,6 +224,13 @@ export function reach(
     }
     for (const child of valuesOf(node)) if (isObject(child)) pending.push(child);
   }
+}
+
+/** A shape, or another few numbers: every tensor has one, and to look into them took a seventh of a small release. */
+function isShape(node: object): boolean {
+  if (!Array.isArray(node) || node.length > 8) return false;
+  for (let i = 0; i < node.length; i++) if (typeof node[i] !== "number") return false;
+  return true;
 }
 
 function valuesOf(branch: object): Iterable<unknown> {

@@ -57,12 +57,16 @@ export function guard(memory: Memory): { readonly memory: Memory; readonly guard
         fill(block + bytes, GUARD, GUARD_BYTE);
         return block;
       },
-      release: (block) => {
+      release: (block, bytes) => {
+        const given = blocks.get(block);
+        if (given !== bytes) {
+          throw new Error(`a block of ${given} at ${block} was given back as one of ${bytes}`);
+        }
         checkBlock(block);
-        fill(block, blocks.get(block)!, POISON);
+        fill(block, bytes, POISON);
         blocks.delete(block);
         unchecked.delete(block);
-        memory.release(block - GUARD);
+        memory.release(block - GUARD, bytes + 2 * GUARD);
       },
     },
     guarded: {

@@ -34,6 +34,7 @@ type ContentsOf<K extends Contents["kind"]> = K extends "elements" ? Elements : 
 /** A block of memory, which two arrays share while the older one is given up. */
 export interface Block {
   readonly address: number;
+  readonly bytes: number;
   owners: number;
 }
 
@@ -152,7 +153,10 @@ export function createArrays(
     return { array: Object.freeze(array), slot: behind };
   };
   return Object.freeze<Arrays>({
-    make: (contents) => own({ address: memory.allocate(bytesOf(contents)), owners: 0 }, contents),
+    make: (contents) => {
+      const bytes = bytesOf(contents);
+      return own({ address: memory.allocate(bytes), bytes, owners: 0 }, contents);
+    },
     over: ({ block }, contents) => own(block, contents),
     slot,
     free: (...arrays) => {
@@ -162,7 +166,8 @@ export function createArrays(
         if (!slot) continue; // Named twice.
         Inside.end(array);
         freed++;
-        if (--slot.block.owners === 0) memory.release(slot.address);
+        const { block } = slot;
+        if (--block.owners === 0) memory.release(block.address, block.bytes);
       }
     },
     contents: (array) => find(array).contents,

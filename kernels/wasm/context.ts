@@ -92,7 +92,7 @@ const LINE = 64;
 export function createContext(machine: Machine, check: () => void): Operate {
   const { memory, arrays, kernels, team, least } = machine;
   const scratch = { address: 0, bytes: 0 };
-  const borrowed: number[] = [];
+  const borrowed: (readonly [address: number, bytes: number])[] = [];
   const made: WasmArray[] = [];
   let lost: unknown;
 
@@ -104,7 +104,7 @@ export function createContext(machine: Machine, check: () => void): Operate {
       total += Math.ceil(size / LINE) * LINE;
     }
     if (total > scratch.bytes) {
-      if (scratch.bytes > 0) memory.release(scratch.address);
+      if (scratch.bytes > 0) memory.release(scratch.address, scratch.bytes);
       scratch.bytes = 0;
       scratch.address = memory.allocate(total);
       scratch.bytes = total;
@@ -177,7 +177,7 @@ export function createContext(machine: Machine, check: () => void): Operate {
   };
   const borrow: Context["borrow"] = (bytes) => {
     const block = memory.allocate(bytes);
-    borrowed.push(block);
+    borrowed.push([block, bytes]);
     return block;
   };
   const ordered: Context["ordered"] = (tensor, like, format) => {
@@ -220,7 +220,7 @@ export function createContext(machine: Machine, check: () => void): Operate {
       arrays.free(...made);
       throw explained(error, arrays);
     } finally {
-      while (borrowed.length > 0) memory.release(borrowed.pop()!);
+      while (borrowed.length > 0) memory.release(...borrowed.pop()!);
     }
   };
 }

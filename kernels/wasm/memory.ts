@@ -7,8 +7,8 @@ import { createSpans } from "./spans.ts";
 export interface Memory {
   /** Gives a block, aligned to a cache line; what is in it is undefined. */
   readonly allocate: (bytes: number) => number;
-  /** Gives a block back, by its address. */
-  readonly release: (address: number) => void;
+  /** Gives a block back, by its address and the bytes that were asked for. */
+  readonly release: (address: number, bytes: number) => void;
   /** The memory as it is now: a local one is another buffer after it has grown. */
   readonly buffer: () => ArrayBuffer;
 }
@@ -39,7 +39,6 @@ const LAST = MOST_PAGES * PAGE - LINE;
  * memory grows, which never moves what is in it.
  */
 export function createMemory(memory: WebAssembly.Memory): Memory {
-  const sizes = new Map<number, number>(); // Blocks in use, by address.
   const shelves = new Map<number, number[]>(); // Addresses of idle blocks, by size.
   const spans = createSpans(); // Idle memory that is no block any more.
   let end = FIRST; // Everything from here on was never used.
@@ -81,26 +80,26 @@ export function createMemory(memory: WebAssembly.Memory): Memory {
 
   return Object.freeze<Memory>({
     allocate: (bytes) => {
-      const wanted = Math.max(LINE, Math.ceil(bytes / LINE) * LINE);
-      let address = shelves.get(wanted)?.pop();
-      if (address === undefined) {
-        join();
-        address = spans.take(wanted) ?? extend(wanted);
-      }
-      sizes.set(address, wanted);
-      return address;
+      const wanted = sizeOf(bytes);
+      const idle = shelves.get(wanted)?.pop();
+      if (idle !== undefined) return idle;
+      join();
+      return spans.take(wanted) ?? extend(wanted);
     },
-    release: (address) => {
-      const bytes = sizes.get(address);
-      if (bytes === undefined) throw new RangeError(`Cannot release address ${address}: no block`);
-      sizes.delete(address);
-      const shelf = shelves.get(bytes);
+    release: (address, bytes) => {
+      const size = sizeOf(bytes);
+      const shelf = shelves.get(size);
       if (shelf) shelf.push(address);
-      else shelves.set(bytes, [address]);
+      else shelves.set(size, [address]);
     },
     // The type of a shared memory's buffer is another; typed arrays read both.
     buffer: () => memory.buffer as ArrayBuffer,
   });
+}
+
+/** Bytes of a block: whole lines. */
+function sizeOf(bytes: number): number {
+  return Math.max(LINE, Math.ceil(bytes / LINE) * LINE);
 }
 
 /** Grows the memory by an eighth or by what is needed, whichever is more, or else by what is needed. */

@@ -42,7 +42,7 @@ export function guardTests(): void {
       new Float32Array(memory.buffer(), from - 4 * before, 10 + before + after).fill(7);
       copyWrongly(memory, [from, to], 10, { before, after });
       if (before + after === 0) guarded.check();
-      else assert.throws(() => memory.release(to), /block of 40 was written/);
+      else assert.throws(() => memory.release(to, 40), /block of 40 was written/);
     }
   });
 
@@ -60,9 +60,21 @@ export function guardTests(): void {
     halves.fill(1);
     new Uint8Array(memory.buffer(), block + 40, 2).fill(0xfe);
     assert(Number.isNaN(halves[20]), "as float16 a guard zone is NaN");
-    memory.release(block);
+    memory.release(block, 40);
     assert(Number.isNaN(sumOf(block, 10)), "what was given back is full of NaN");
     assert.deepEqual([guarded.blocks(), guarded.inUse()], [0, 0]);
+  });
+
+  Deno.test("wasm: a guarded memory tells of a block that is given back twice, or as one of another size", () => {
+    const { memory } = openMemory();
+    const [block, other] = [memory.allocate(40), memory.allocate(40)];
+    assert.throws(
+      () => memory.release(block, 44),
+      /block of 40 at \d+ was given back as one of 44/,
+    );
+    memory.release(block, 40);
+    assert.throws(() => memory.release(block, 40), /block of undefined at/);
+    memory.release(other, 40);
   });
 
   Deno.test("wasm: a device on guarded memory whose blocks are too short is found out", async () => {
@@ -70,6 +82,7 @@ export function guardTests(): void {
     const shorten = (memory: Memory): Memory => ({
       ...memory,
       allocate: (bytes) => memory.allocate(Math.max(0, bytes - 4)),
+      release: (address, bytes) => memory.release(address, Math.max(0, bytes - 4)),
     });
     const { device, guarded, close } = await openWasm({ beyond: shorten });
     const x = device.upload(Float32Array.of(1, 2, 3));

@@ -192,7 +192,8 @@ export function handleTests(): void {
       beyond: (memory) => ({
         ...memory,
         allocate: (bytes) => beyondAll ?? memory.allocate(bytes),
-        release: (address) => address === beyondAll ? undefined : memory.release(address),
+        release: (address, bytes) =>
+          address === beyondAll ? undefined : memory.release(address, bytes),
       }),
     });
     const x = device.upload(new Float32Array(4096));

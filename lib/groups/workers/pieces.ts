@@ -27,7 +27,8 @@ export function planOf(flow: Flow): Plan<readonly Float64Array[]> {
   switch (flow.kind) {
     case "reduce": {
       const { combine } = flow;
-      const all = ({ desks, length }: Laid) => desks.map(({ values }) => values.subarray(0, length));
+      const all = ({ desks, length }: Laid) =>
+        desks.map(({ values }) => values.subarray(0, length));
       return {
         combine: (laid) => laid.total.set(fold(all(laid), combine)),
         combineAlone: foldsAlike(combine)
