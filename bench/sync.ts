@@ -1,6 +1,7 @@
 /**
  * `deno task bench:sync`: what synchronizing adds to a training step of a ResNet-50's 53 batch norms on the Wasm device: one
- * rank alone, and two ranks at once, in workers and under MPI.
+ * rank alone, and two ranks at once, in workers and under MPI; beside the same phases in plain C. And where it goes: each
+ * rank notes when it comes to a collective and when it leaves.
  */
 
 import { wasmDevice } from "../kernels/wasm_device.ts";
@@ -15,7 +16,7 @@ import {
 import { commandLine } from "./command.ts";
 import type { StepTimes } from "./groups/measured.ts";
 import { median } from "./measure.ts";
-import { GROUPS, inThread } from "./ranks.ts";
+import { FAMILIES, type Family, GROUPS, inThread, launch, pathOf, run } from "./ranks.ts";
 import {
   captionOf,
   figure,
@@ -27,6 +28,7 @@ import {
   writeSection,
 } from "./report.ts";
 import { layersOf } from "./resnet.ts";
+import { aligned, drawSteps, gatherSteps, noting, type Step, stepOf, typical } from "./trace.ts";
 
 export interface StepOptions {
   readonly batch: number;
@@ -38,11 +40,17 @@ export interface StepOptions {
 const RANKS = 2;
 const LAYERS = 53;
 
+/** A step's medians, and every synchronised one as all ranks went through it. */
+interface Traced extends StepTimes {
+  readonly steps: readonly (readonly Step[])[];
+}
+
 /** What a rank does: times steps with its own statistics and with everybody's; all ranks begin each of them together. */
-export async function timeSteps(group: ProcessGroup, options: StepOptions): Promise<StepTimes> {
+export async function timeSteps(group: ProcessGroup, options: StepOptions): Promise<Traced> {
   await using device = await wasmDevice();
   const layers = layersOf(device, options.batch, options.image);
-  const effects = { device, group };
+  const meetings: [number, number][] = [];
+  const effects = { device, group: noting(group, meetings) };
   const local = { forward: batchNormForward, backward: batchNormBackward, effects: { device } };
   const sync = { forward: syncBatchNormForward, backward: syncBatchNormBackward, effects };
   const step = async ({ forward, backward, effects }: typeof local | typeof sync) => {
@@ -59,46 +67,98 @@ export async function timeSteps(group: ProcessGroup, options: StepOptions): Prom
     }
   };
   const times = { local: [] as number[], sync: [] as number[] };
+  const steps: (readonly Step[])[] = [];
   // The first round warms up.
   for (let round = 0; round <= options.rounds; round++) {
     for (const [kind, functions] of Object.entries({ local, sync })) {
+      meetings.length = 0;
       await group.barrier();
-      const start = performance.now();
+      const began = performance.now();
       await step(functions);
-      if (round > 0) times[kind as keyof typeof times].push(performance.now() - start);
+      const ended = performance.now();
+      if (round === 0) continue;
+      times[kind as keyof typeof times].push(ended - began);
+      if (kind === "sync" && group.worldSize > 1) {
+        steps.push(await gatherSteps(group, { began, ended, meetings }));
+      }
     }
   }
-  return { local: median(times.local), sync: median(times.sync) };
+  return { local: median(times.local), sync: median(times.sync), steps };
+}
+
+const SECONDS = 120;
+
+/** The same phases in C: the floor of what two ranks lose by meeting that share a machine's memory. */
+async function inC(family: Family, { batch, image, rounds }: StepOptions): Promise<Traced> {
+  const folder = await Deno.makeTempDir({ prefix: "syncbn-steps-" });
+  try {
+    const program = `${folder}/raw_steps`;
+    const source = pathOf(import.meta.url, "groups/raw_steps.c");
+    await run([`mpicc.${family}`, "-O3", "-o", program, source], SECONDS);
+    const command = [program, ...[batch, image, rounds, SECONDS + 2].map(String)];
+    const said = await run(launch(family, RANKS, command), SECONDS);
+    const lines: unknown[] = said.trim().split("\n").map((line) => JSON.parse(line));
+    const local = lines.filter((line) => !Array.isArray(line)) as { readonly local: number }[];
+    const steps = lines.filter(Array.isArray).map((all: number[][]) => aligned(all.map(stepOf)));
+    const sync = steps.map(([{ began, ended }]) => ended - began);
+    return { local: median(local.map(({ local }) => local)), sync: median(sync), steps };
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 }
 
 const HELP = `\
 Times training steps of a ResNet-50's batch norms on Wasm, with each rank's own statistics and
-synchronised: one rank alone, two in workers and under MPI.
+synchronised: one rank alone, two in workers and under MPI; and the same phases in C.
 
 Usage: deno task bench:sync [flags]
 
   --machine NAME   what the processor is called
   --quick          one round of small images
-  --write          write the section of bench/README.md`;
+  --trace          draw one step of each group, rank by rank: out/sync.svg, out/sync.json
+  --write          write the section of bench/README.md, and bench/sync.svg`;
+
+/** Whatever steps are timed on, by its name in the table. */
+function subjects(options: StepOptions): Readonly<Record<string, () => Promise<Traced>>> {
+  const task = { module: import.meta.url, name: "timeSteps" };
+  const ours = Object.entries({ alone: inThread, ...GROUPS }).map(([name, runner]) => {
+    const ranks = runner === inThread ? 1 : RANKS; // Without another, to synchronize is not to communicate.
+    return [name, () => runner<StepOptions, Traced>(ranks, task, options)] as const;
+  });
+  const floors = (Object.keys(FAMILIES) as Family[]).map((family) =>
+    [`C, ${FAMILIES[family]}`, () => inC(family, options)] as const
+  );
+  return Object.fromEntries([...ours, ...floors]);
+}
+
+const HEAD = ["group", "local", "synchronised", "sync adds", "waiting", "after", "computing"];
+
+function row(name: string, { local, sync, steps }: Traced): readonly string[] {
+  const times = [name, figure(local), figure(sync)];
+  if (steps.length === 0) return [...times, "", "", "", ""];
+  const { waiting, after, computing } = typical(steps);
+  const adds = `${figure(sync - local)} (${(100 * (sync / local - 1)).toFixed(0)} %)`;
+  const each = `${figure(after)} (${(1000 * after / (2 * LAYERS)).toFixed(0)} us each)`;
+  return [...times, adds, figure(waiting), each, figure(computing)];
+}
 
 async function main(): Promise<void> {
   const { has, value } = commandLine(HELP);
   const options: StepOptions = has("quick")
     ? { batch: 2, rounds: 1, image: 64 }
     : { batch: 8, rounds: 9, image: 224 };
-  const rows: string[][] = [];
+  const rows: (readonly string[])[] = [];
   const missing: string[] = [];
-  const task = { module: import.meta.url, name: "timeSteps" };
-  for (const [group, run] of Object.entries({ alone: inThread, ...GROUPS })) {
-    const ranks = run === inThread ? 1 : RANKS; // Without another, to synchronize is not to communicate.
+  const traces: Record<string, readonly Step[]> = {};
+  for (const [name, measure] of Object.entries(subjects(options))) {
     try {
-      const { local, sync } = await run<StepOptions, StepTimes>(ranks, task, options);
-      const adds = `${figure(sync - local)} (${(100 * (sync / local - 1)).toFixed(0)} %)`;
-      const each = `${(1000 * (sync - local) / (2 * LAYERS)).toFixed(0)} us`;
-      const cost = ranks === 1 ? ["", ""] : [adds, each];
-      rows.push([group, String(ranks), figure(local), figure(sync), ...cost]);
+      const traced = await measure();
+      rows.push(row(name, traced));
+      const length = ([{ began, ended }]: readonly Step[]) => ended - began;
+      const inOrder = [...traced.steps].sort((a, b) => length(a) - length(b));
+      if (inOrder.length > 0) traces[name] = inOrder[inOrder.length >> 1];
     } catch (error) {
-      missing.push(`53 batch norms, ${group}: not measured, ${(error as Error).message}.`);
+      missing.push(`53 batch norms, ${name}: not measured, ${(error as Error).message}.`);
     }
   }
   const { machine, date } = captionOf(value("machine", NOBODY));
@@ -107,14 +167,24 @@ async function main(): Promise<void> {
     paragraph(
       // The command comes first, where no line ends within it, whatever the machine is called.
       `By \`deno task bench:sync\`, on ${machine}, Deno ${Deno.version.deno}; ${date}. Forward and backward of ` +
-        `${LAYERS} layers, ${batch} images of ${image}x${image} per rank, one thread per rank; median of ` +
-        `${rounds} steps of each kind in turns, in ms, which both ranks begin together.`,
+        `${LAYERS} layers, ${batch} images of ${image}x${image} per rank, one thread per rank, two ranks but alone; ` +
+        `median of ${rounds} steps of each kind in turns, in ms, which both ranks begin together. Of a synchronised ` +
+        `step: waiting until the last rank has come to a collective (skew, whatever the transport), from then to ` +
+        `having the total (folding, copying, waking up), and computing, which is all else. C is the same passes over ` +
+        `memory in plain loops, with MPI_Allreduce.`,
     ),
-    table([["group", "ranks", "local", "synchronised", "sync adds", "per collective"], ...rows]),
+    table([HEAD, ...rows]),
     ...list(missing),
   );
   console.log(text);
-  if (has("write")) await writeSection("sync", text);
+  if (has("trace")) {
+    await Deno.mkdir("out", { recursive: true });
+    await Deno.writeTextFile("out/sync.json", JSON.stringify(traces));
+    await Deno.writeTextFile("out/sync.svg", drawSteps(traces));
+  }
+  if (!has("write")) return;
+  await writeSection("sync", text);
+  await Deno.writeTextFile(new URL("sync.svg", import.meta.url), drawSteps(traces));
 }
 
 // Not awaited: the ranks of this thread load this module, which must be done by then.
