@@ -1,10 +1,21 @@
 /** What the ranks lay down for a call, and whether it is the same call for all of them. */
 
 import type { CollectiveError } from "../../errors.ts";
+import type { Patience } from "../../patience.ts";
 import { checkContribution } from "../contributions.ts";
 import type { Request } from "../engine.ts";
 import { judge, messageOf, type Saying } from "../failures.ts";
 import { type Area, DESK, type Desk } from "./area.ts";
+
+/** A call of a rank. */
+export interface Call {
+  readonly number: number;
+  readonly request: Request;
+  /** What is left of its time. */
+  readonly patience: Patience;
+  /** Whether its values are a copy already, which nobody else writes to. */
+  readonly owned: boolean;
+}
 
 /** What a rank brings to a round: values and what all must call alike, or why it brings nothing. */
 export type Part = Brought | { readonly cause: unknown; readonly text: string };

@@ -7,8 +7,8 @@ import { checkTotal, fold, foldInto, foldsAlike, shareOf } from "../contribution
 import type { Flow } from "../engine.ts";
 import { combineError, messageOf } from "../failures.ts";
 import type { Area } from "./area.ts";
-import type { Part } from "./desks.ts";
-import type { Call, Laid, Plan, Steps, Table } from "./table.ts";
+import type { Call, Part } from "./desks.ts";
+import type { Laid, Plan, Steps, Table } from "./table.ts";
 
 /** A call whose values are too long. */
 export interface Long {

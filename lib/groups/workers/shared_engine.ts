@@ -11,10 +11,10 @@ import { countTurns, nextTurn, type Turns } from "../turns.ts";
 import { allocate, areasOf, end, partCapacity, WORLD } from "./arena.ts";
 import { GROUP, openArea, openHead, RANK } from "./area.ts";
 import { breakDown, wake } from "./breakdown.ts";
-import { type Part, partOf } from "./desks.ts";
+import { type Call, type Part, partOf } from "./desks.ts";
 import { countWeight, type Weight } from "./garbage.ts";
 import { bringInPieces, planOf } from "./pieces.ts";
-import { type Call, openTable, type Steps, type TableOptions } from "./table.ts";
+import { openTable, type Steps, type TableOptions } from "./table.ts";
 
 /** What all groups of a rank have in common. */
 export interface SharedOptions extends TableOptions {

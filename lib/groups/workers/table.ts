@@ -8,30 +8,27 @@
  */
 
 import type { CollectiveError } from "../../errors.ts";
-import type { Patience } from "../../patience.ts";
-import type { Request } from "../engine.ts";
 import { createSpin } from "../../spin.ts";
-import { combineError, deadlineError, endedError, messageOf, type Saying } from "../failures.ts";
+import { combineError, messageOf, type Saying } from "../failures.ts";
 import { type Area, DESK, type Desk, GROUP, RANK, roundOf, ROUNDS, VERDICT } from "./area.ts";
-import { hasEnded } from "./arena.ts";
 import { breakDown, breakdownOf, wake } from "./breakdown.ts";
-import { agreed, failedPart, openDesks, type Part, partOf, refusalOf, sayingsOf } from "./desks.ts";
+import {
+  agreed,
+  type Call,
+  failedPart,
+  openDesks,
+  type Part,
+  partOf,
+  refusalOf,
+  sayingsOf,
+} from "./desks.ts";
+import { createWaits } from "./waits.ts";
 
 /** At most for longer than waking up takes: a rank that was woken would else find the one that woke it asleep, call after call. */
 const SPIN = { most: 0.1, least: 0.005, retry: 32, looks: 32 } as const;
 
 /** How a rank waits for the others: `"async"` leaves its thread free, `"block"` holds it up, which is faster. */
 export type Waiting = "async" | "block";
-
-/** A call of a rank. */
-export interface Call {
-  readonly number: number;
-  readonly request: Request;
-  /** What is left of its time. */
-  readonly patience: Patience;
-  /** Whether its values are a copy already, which nobody else writes to. */
-  readonly owned: boolean;
-}
 
 /** What lies on the table; what is beyond `length` is of other rounds. */
 export interface Laid {
@@ -98,6 +95,7 @@ export function openTable(area: Area, rank: number, options: TableOptions): Tabl
   // No round has come to its end without this rank, though the group may be broken already.
   let { round: rounds } = roundOf(Atomics.load(group, GROUP.round));
   const spun = createSpin(SPIN);
+  const { sleep, sleepBlocked, late } = createWaits(area, timeoutMs, breakAll);
 
   function broken(): CollectiveError | null {
     if (failure === null && Atomics.load(group, GROUP.round) < 0) failure = breakdownOf(area);
@@ -237,80 +235,5 @@ export function openTable(area: Area, rank: number, options: TableOptions): Tabl
     return roundOf(Atomics.load(group, GROUP.round)).round === round;
   }
 
-  /** Whether there is nothing to wait for; breaks the group where there is nobody to wait for. */
-  function over(call: Call, round: number): boolean {
-    if (Atomics.load(group, GROUP.round) !== round) return true;
-    const { number, request: { name } } = call;
-    const absent = [...ranks.keys()].filter((other) =>
-      hasEnded(area, other) && Atomics.load(ranks[other], RANK.calls) < number
-    );
-    if (absent.length > 0) breakAll(endedError(absent, number, name), round);
-    else if (call.patience.leftMs() <= 0) breakAll(late(call, round), round);
-    return Atomics.load(group, GROUP.round) !== round;
-  }
-
-  async function sleep(call: Call, round: number): Promise<void> {
-    for (;;) {
-      const seen = Atomics.load(group, GROUP.wake);
-      if (over(call, round)) return;
-      const { async, value } = Atomics.waitAsync(group, GROUP.wake, seen);
-      if (async) await woken(call, round, value);
-    }
-  }
-
-  /**
-   * Waits for a wake-up, and looks at the clock meanwhile. Not by the wait's own time limit, which would stay with the
-   * engine until it is over, call by call; and it must not wake the others. Timers also keep a thread alive that has
-   * nothing else to do.
-   */
-  function woken(call: Call, round: number, value: Promise<unknown>): Promise<void> {
-    const { sliceMs, leftMs } = call.patience;
-    return new Promise((resolve) => {
-      let timer: ReturnType<typeof setTimeout>;
-      const wait = (): void => {
-        timer = setTimeout(look, Math.max(1, Math.min(sliceMs, leftMs())));
-      };
-      const look = () => over(call, round) ? resolve() : wait();
-      wait();
-      value.then(() => {
-        clearTimeout(timer);
-        resolve();
-      });
-    });
-  }
-
-  function sleepBlocked(call: Call, round: number): void {
-    const { sliceMs, leftMs } = call.patience;
-    for (;;) {
-      const seen = Atomics.load(group, GROUP.wake);
-      if (over(call, round)) return;
-      Atomics.wait(group, GROUP.wake, seen, Math.min(sliceMs, Math.max(0, leftMs())));
-    }
-  }
-
-  function late({ number, request: { name } }: Call, round: number): CollectiveError {
-    const arrived = (other: number) => ranks[other][RANK.arrivals] === (round + 1) % ROUNDS;
-    const others = [...ranks.keys()].filter((other) => !arrived(other));
-    const isMissing = (other: number) => Atomics.load(ranks[other], RANK.calls) < number;
-    const desks = area.desks[round % 2];
-    const combining = Atomics.load(group, GROUP.combining);
-    return deadlineError({
-      call: number,
-      name,
-      timeoutMs,
-      missing: others.filter(isMissing),
-      unready: others.filter((other) => !isMissing(other)),
-      failed: [...ranks.keys()]
-        .filter((other) => arrived(other) && desks[other].words[DESK.failed] === 1)
-        .map((rank) => ({ rank, message: withoutName(desks[rank].saying.read(), name) })),
-      ...(combining > 0 ? { combining: combining - 1 } : {}),
-    });
-  }
-
   return { bring, round, drive, driveNow, giveUp, broken };
-}
-
-/** What a failure says, without the call before it. */
-function withoutName(text: string, name: string): string {
-  return text.startsWith(`${name}: `) ? text.slice(name.length + 2) : text;
 }
