@@ -12,11 +12,12 @@ import { openMailbox, type Presence } from "./mailbox.ts";
 import type { Memory } from "./memory.ts";
 import type { Operations } from "./operations.ts";
 import { partOf, resultOf } from "./parts.ts";
-import { NEVER, patience, type Progress, TURN } from "./requests.ts";
+import type { Progress } from "./requests.ts";
 import { createSettlement } from "./settlement.ts";
 import { createCourse } from "./steps.ts";
 import { createTerm } from "./term.ts";
 import { divide } from "./communicators.ts";
+import { createWaits } from "./waits.ts";
 
 /** What all groups of a process share. */
 export interface Session {
@@ -42,14 +43,8 @@ export interface MpiEngine extends Engine {
   readonly end: (error: Error) => void;
 }
 
-/** How long to sleep while this rank's own values are not there, in microseconds: only messages may come meanwhile. */
-const UNREADY_US = 10_000;
-/** How long a rank that was busy looks for what has come meanwhile. */
-const CATCHING_UP_MS = 1;
 /** How long a rank that does not know what went wrong leaves the word to others. */
 const UNKNOWING_MS = 50;
-/** What nobody ever wakes. */
-const ASLEEP = new Int32Array(new SharedArrayBuffer(4));
 /** After so long without a call there may be messages of a group that broke meanwhile. */
 const IDLE_MS = 1;
 
@@ -76,14 +71,20 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   const term = createTerm(timeoutMs);
   /** When the last call came to its end. */
   let left = term.now();
-  /** Goes on with the call whose request is pending. */
-  let resume: (() => void) | undefined;
   /** Whether others may wait for this rank in a step that cannot be given up, and what to do after it. */
   let committed = false;
   /** Lets other groups of this process be split. */
   let splitDone: (() => void) | undefined;
   let postponed: (() => void) | undefined;
   let troubled = false;
+
+  const { complete, completeNow, pauseNow, look } = createWaits(channel, progress, term, {
+    broken: () => broken,
+    isIdle: () => line.length === 0 && !settlement.begun(),
+    isSettling: settlement.begun,
+    patrol: (now) => guard(() => patrol(now, standing(now))),
+    guard,
+  });
 
   /** Takes a place in line; `conclude` belongs to it. */
   function enter<T>(
@@ -235,26 +236,6 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     throw failure.cause;
   }
 
-  /** Sees what was started last through, or the group to its end. */
-  function completeNow(bytes: number): void {
-    term.post();
-    if (spin(performance.now() + progress.spinMs(bytes))) return;
-    while (!broken) {
-      if (!settlement.begun() && spin(performance.now())) return;
-      pauseNow();
-    }
-    throw broken;
-  }
-
-  /** Looks for messages and at the clock, and sleeps for a moment where that is due. */
-  function pauseNow(): void {
-    const now = term.now();
-    guard(() => patrol(now, standing(now)));
-    if (broken) return;
-    const ageMs = term.ageMs(now);
-    if (ageMs > progress.turnsMs) Atomics.wait(ASLEEP, 0, 0, patience(ageMs) / 1000);
-  }
-
   function leave(call: Call): void {
     line.shift();
     left = term.now();
@@ -265,13 +246,6 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     postponed?.();
   }
 
-  function complete(bytes: number): Promise<void> | undefined {
-    term.post();
-    if (spin(performance.now() + progress.spinMs(bytes))) return;
-    progress.watch(look);
-    return new Promise((resolve) => resume = resolve);
-  }
-
   /** Waits until no other group of this process is being split: two at once would wait for each other for ever. */
   async function splitTurn(): Promise<void> {
     progress.watch(look);
@@ -280,41 +254,6 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
     session.splitting = before.then(() => promise);
     splitDone = resolve;
     await before;
-  }
-
-  /** Looks again and again; at least once. */
-  function spin(until: number): boolean {
-    do {
-      if (channel.test()) return true;
-    } while (performance.now() < until);
-    return false;
-  }
-
-  /** One look of the loop; says when it wants the next. */
-  function look(wall: number): number {
-    const now = term.now();
-    if (broken || (line.length === 0 && !settlement.begun())) return NEVER;
-    let pause = UNREADY_US;
-    guard(() => {
-      const fresh = term.ageMs(now) < progress.turnsMs;
-      // Who was busy has to take in what came meanwhile, which one test does not.
-      const until = term.wasBusy(wall)
-        ? performance.now() + CATCHING_UP_MS
-        : fresh
-        ? wall + progress.spinMs(0)
-        : wall;
-      if (resume && !settlement.begun() && spin(until)) {
-        resume();
-        resume = undefined;
-        pause = NEVER;
-      } else if (resume && fresh) {
-        pause = TURN;
-      } else {
-        patrol(now, standing(now));
-        if (resume || settlement.begun()) pause = patience(term.ageMs(now));
-      }
-    });
-    return broken ? NEVER : pause;
   }
 
   /** Looks for messages and at the clock. */

@@ -12,6 +12,9 @@ const BUSY_MS = 20;
 /** But not for ever. */
 const EXCUSED_MS = 400;
 
+/** The time of a rank's calls. */
+export type Term = ReturnType<typeof createTerm>;
+
 /** Makes the time of a rank's calls, one after the other. */
 export function createTerm(timeoutMs: number) {
   const now = awakeClock(Math.min(LONGEST_STEP_MS, paceOf(timeoutMs).mostMs));
