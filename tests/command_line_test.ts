@@ -14,7 +14,7 @@ const { tasks }: { tasks: Record<string, { description: string; command: string 
 
 /** Tasks that are programs with a command line of this kind. */
 const PROGRAMS = [
-  ...["kernels", "demo", "page", "law", "test:browser", "fuzz", "failures", "pack", "ok"],
+  ...["kernels", "demo", "pytorch", "law", "test:browser", "fuzz", "failures", "pack", "ok"],
 ];
 
 interface Baking {
