@@ -91,8 +91,12 @@ function onGpu(device: OwnedWebGpuDevice, reason?: string): Place {
     device: "webgpu",
     title: titleOf(device.info.name, reason),
     onLayers: async (body) => {
-      using layers = webgpuLayers(device);
-      return await body(layers);
+      const layers = webgpuLayers(device);
+      try {
+        return await body(layers);
+      } finally {
+        layers[Symbol.dispose](); // Not by `using`, which not every browser reads.
+      }
     },
     [Symbol.asyncDispose]: device[Symbol.asyncDispose],
   });
