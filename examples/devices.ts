@@ -24,6 +24,9 @@ export interface Place extends AsyncDisposable {
   readonly onLayers: <R>(body: <V, A>(layers: Layers<V, A>) => Promise<R>) => Promise<R>;
 }
 
+/** How much later than its consequences the loss of a GPU may be told, in ms. */
+const LOSS_MS = 100;
+
 /**
  * Opens a device.
  *
@@ -94,12 +97,21 @@ function onGpu(device: OwnedWebGpuDevice, reason?: string): Place {
       const layers = webgpuLayers(device);
       try {
         return await body(layers);
+      } catch (error) {
+        throw await lossOf(device.gpuDevice, error);
       } finally {
         layers[Symbol.dispose](); // Not by `using`, which not every browser reads.
       }
     },
     [Symbol.asyncDispose]: device[Symbol.asyncDispose],
   });
+}
+
+/** The loss of a GPU where that is what a body failed of, whatever it says itself; it is told a moment later. */
+async function lossOf({ lost }: GPUDevice, error: unknown): Promise<unknown> {
+  const later = new Promise<null>((resolve) => setTimeout(resolve, LOSS_MS, null));
+  const loss = await Promise.race([lost, later]);
+  return loss ? new Error(`The GPU was lost (${loss.message})`, { cause: error }) : error;
 }
 
 function titleOf(name: string, reason?: string): string {

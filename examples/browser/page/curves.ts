@@ -65,10 +65,16 @@ export function optionsOf(
     ...{ width, height, padding: [8, 12, 0, 0] },
     scales: { x: { time: false, range: [0, Math.max(steps, 1)] }, y: scale },
     axes: [
-      { ...axis, label: "step", labelFont: axis.font, labelSize: 22, size: 32 },
+      { ...axis, size: 30 },
       name === "accuracy"
         ? { ...axis, size: 56, values: percents, splits: () => [0, 25, 50, 75, 100] }
-        : { ...axis, size: 56, values: powers, splits: () => POWERS },
+        : {
+          ...axis,
+          size: 56,
+          values: powers,
+          splits: () => POWERS,
+          filter: (_, splits) => splits,
+        },
     ],
     series: [
       { label: "step" },

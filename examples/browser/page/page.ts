@@ -78,7 +78,7 @@ export async function startPage({ uPlot, rank, isolation, digits: address }: Par
       act({ kind: "end", phase: "done" });
     } catch (error) {
       if (signal.aborted) act({ kind: "end", phase: "stopped" });
-      else act({ kind: "fail", reason: `${error instanceof Error ? error.message : error}.` });
+      else act({ kind: "fail", reason: error instanceof Error ? error.message : `${error}` });
     }
   };
 
@@ -156,8 +156,7 @@ function draw(state: State, digits: Digits, drawCurves: (state: State) => void):
   morph(element("notes"), view.notes.map((note) => `<li>${note}</li>`).join(""));
   element("notes").hidden = view.notes.length === 0;
   for (const run of RUNS) {
-    const { title, accuracy, distance, steps, collective } = view.runs[run];
-    setText(`${run}-title`, title);
+    const { accuracy, distance, steps, collective } = view.runs[run];
     setText(`${run}-accuracy`, accuracy);
     setText(`${run}-distance`, distance);
     setText(`${run}-steps`, steps);

@@ -9,7 +9,7 @@
 import { serveRank } from "../../../lib/groups/workers.ts";
 import type { ProcessGroup } from "../../../mod.ts";
 import { share } from "../../batches.ts";
-import { noAdapter, openPlace } from "../../devices.ts";
+import { openPlace } from "../../devices.ts";
 import type { Layers } from "../../layers.ts";
 import { examine, observe, pick } from "../../network.ts";
 import {
@@ -31,7 +31,9 @@ const scope = globalThis as unknown as EventTarget & {
 
 serveRank(async (group, order: Order) => {
   const place = await openPlace(order.device);
-  if (place === null) throw noAdapter(`rank ${group.rank}`);
+  if (place === null) {
+    throw new Error("WebGPU must find an adapter: there is none. Choose another device");
+  }
   try {
     scope.postMessage({ kind: "opened", device: place.title });
     await place.onLayers((layers) =>

@@ -11,7 +11,9 @@ import type { DeviceName } from "../../flags.ts";
 import { HEARD, type Order, type Told } from "./messages.ts";
 
 /** How long the others wait for a replica that says nothing, in ms of their own time. */
-export const PATIENCE_MS = 8000;
+const PATIENCE_MS = 8000;
+/** The same on WebGPU, which may be software that takes half a minute to compile its kernels. */
+const PATIENCE_WEBGPU_MS = 60_000;
 /** How often the replicas tell what their batch norms are given. */
 const LOOKS = 60;
 
@@ -62,7 +64,8 @@ export async function trainInWorkers(training: Training): Promise<void> {
   };
   const group = async (size: number, order: Pick<Order, "tasks" | "looks">): Promise<void> => {
     const parameter: Order = { device, digits, ...order };
-    const options = { parameter, timeoutMs: PATIENCE_MS, signal: over.signal };
+    const timeoutMs = device === "webgpu" ? PATIENCE_WEBGPU_MS : PATIENCE_MS;
+    const options = { parameter, timeoutMs, signal: over.signal };
     try {
       await spawnWorkers<Order, void>(start, size, options);
     } catch (error) {

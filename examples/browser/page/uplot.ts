@@ -10,8 +10,6 @@ export type Columns = readonly (readonly (number | null)[])[];
 /** A chart on the page. */
 export interface Chart {
   readonly setData: (columns: Columns) => void;
-  readonly setSize: (size: { readonly width: number; readonly height: number }) => void;
-  readonly setScale: (scale: string, range: { readonly min: number; readonly max: number }) => void;
   readonly destroy: () => void;
 }
 
@@ -39,14 +37,12 @@ export interface AxisOptions {
   readonly stroke: string;
   readonly font: string;
   readonly size?: number;
-  readonly space?: number;
-  readonly label?: string;
-  readonly labelFont?: string;
-  readonly labelSize?: number;
   readonly grid: { readonly stroke: string; readonly width: number };
   readonly ticks: { readonly show: boolean };
   readonly values?: (chart: unknown, splits: readonly (number | null)[]) => readonly string[];
-  readonly splits?: readonly number[] | (() => readonly number[]);
+  readonly splits?: () => readonly number[];
+  /** Which of the splits have a label; of a logarithmic axis uPlot leaves some out. */
+  readonly filter?: (chart: unknown, splits: readonly number[]) => readonly (number | null)[];
 }
 
 /** A curve. */

@@ -11,7 +11,6 @@ import { isBusy, type State } from "./state.ts";
 
 /** What is said of a run. */
 export interface RunView {
-  readonly title: string;
   readonly accuracy: string;
   readonly distance: string;
   readonly steps: string;
@@ -94,7 +93,7 @@ function statusOf(state: State): string {
     case "stopped":
       return `Stopped at step ${slowest(state)}. Train begins anew.`;
     case "failed":
-      return `The training has failed: ${reason} Train begins anew.`;
+      return `The training has failed: ${reason?.replace(/\.+$/, "")}. Train begins anew.`;
     case "done": {
       const apart = (run: "sync" | "local") => runs[run].distances.at(-1)?.largest;
       const [sync, local] = [apart("sync"), apart("local")];
@@ -137,12 +136,10 @@ function notesOf({ host }: State): readonly string[] {
 
 function runOf(run: RunName, { plan, runs }: State): RunView {
   const { exams, distances, ms, collectiveMs } = runs[run];
-  const planned = plan?.runs[run];
   const exam = exams.at(-1);
   const apart = distances.at(-1);
-  const isPossible = plan === null || planned?.task;
+  const isPossible = plan === null || plan.runs[run].task !== null;
   return {
-    title: planned?.title ?? "",
     accuracy: exam ? `${(100 * exam.accuracy).toFixed(1)} %` : isPossible ? NONE : IMPOSSIBLE,
     distance: apart ? scientific(apart.largest) : NONE,
     steps: Number.isNaN(ms) ? NONE : (1000 / ms).toFixed(1),
