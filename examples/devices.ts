@@ -7,7 +7,7 @@
 import { requestDevice } from "../kernels/request_device.ts";
 import { type WasmDevice, wasmDevice } from "../kernels/wasm_device.ts";
 import { type OwnedWebGpuDevice, requestWebGpuDevice } from "../kernels/webgpu_device.ts";
-import { DeviceError, referenceDevice } from "../mod.ts";
+import { DeviceError, isCollectiveError, referenceDevice } from "../mod.ts";
 import type { ChosenDevice, DeviceName } from "./flags.ts";
 import { hostLayers } from "./host_layers.ts";
 import type { Layers } from "./layers.ts";
@@ -24,8 +24,8 @@ export interface Place extends AsyncDisposable {
   readonly onLayers: <R>(body: <V, A>(layers: Layers<V, A>) => Promise<R>) => Promise<R>;
 }
 
-/** How much later than its consequences the loss of a GPU may be told, in ms. */
-const LOSS_MS = 100;
+/** How much later than its consequences the loss of a GPU may be told, in ms: by a software GPU that is busy. */
+const LOSS_MS = 3000;
 
 /**
  * Opens a device.
@@ -109,6 +109,7 @@ function onGpu(device: OwnedWebGpuDevice, reason?: string): Place {
 
 /** The loss of a GPU where that is what a body failed of, whatever it says itself; it is told a moment later. */
 async function lossOf({ lost }: GPUDevice, error: unknown): Promise<unknown> {
+  if (isCollectiveError(error)) return error; // Of another replica.
   const later = new Promise<null>((resolve) => setTimeout(resolve, LOSS_MS, null));
   const loss = await Promise.race([lost, later]);
   return loss ? new Error(`The GPU was lost (${loss.message})`, { cause: error }) : error;

@@ -202,28 +202,6 @@ test("a GPU that is lost ends the training with its reason", async (person, addr
 });
 
 Deno.test({
-  name: "page: without WebGPU it says so, and trains by Wasm",
-  ignore,
-  fn: () =>
-    served((address) =>
-      asPerson(async (person) => {
-        await person.open(`${address}?${SHORT}`);
-        assert.match(
-          await person.text("notes"),
-          /^(This browser has no WebGPU|WebGPU finds no GPU)/,
-        );
-        assert.match(await person.text("notes"), /compute on the CPU, by Wasm SIMD\.$/);
-        await person.click("train");
-        await person.sees("progress-text", /^step [1-9]/);
-        assert.match(await person.text("host-device"), /^3 × Wasm SIMD .*, as /);
-        await person.open(`${address}?${SHORT}&device=webgpu`);
-        await person.click("train");
-        await person.sees("status", /failed: WebGPU must find an adapter: there is none\. Choose/);
-      }, ["--disable-features=WebGPU,WebGPUService"])
-    ),
-});
-
-Deno.test({
   name: "page: a host that sends no headers will do, as a service worker adds them",
   ignore,
   fn: () =>
@@ -238,21 +216,34 @@ Deno.test({
 });
 
 Deno.test({
-  name: "page: a host that allows no service worker will do, by messages, and the page says so",
+  name:
+    "page: by plain http there is no WebGPU and no isolation: it says so, and trains by messages",
   ignore,
   fn: () =>
     served(async (address) => {
+      const { port } = new URL(address);
+      const there = `http://somewhere.test:${port}/`;
       await asPerson(async (person) => {
-        await person.open(`${address}?${SHORT}`);
-        assert.equal(await person.value("crossOriginIsolated"), false);
-        assert.match(
-          await person.text("notes"),
-          /^This page is not isolated .* send each other messages/,
-        );
+        await person.open(`${there}?${SHORT}`);
+        assert.deepEqual(await person.value("[isSecureContext, crossOriginIsolated]"), [
+          false,
+          false,
+        ]);
+        const notes = await person.text("notes");
+        assert.match(notes, /^Browsers give WebGPU to pages by https alone, .*, by Wasm SIMD\./);
+        assert.match(notes, /This page is not isolated .* send each other messages/);
         await person.click("train");
         await person.sees("sync-distance", /^\d\.\d × 10⁻[⁶⁷⁸]$/);
-      });
-    }, { headers: {}, files: names.filter((name) => name !== "isolation.js") }),
+        assert.match(
+          await person.text("host-device"),
+          /^3 × Wasm SIMD .*, as this runtime has no WebGPU\.$/,
+        );
+
+        await person.open(`${there}?${SHORT}&device=webgpu`);
+        await person.click("train");
+        await person.sees("status", /failed: WebGPU must find an adapter: there is none\. Choose/);
+      }, ["--host-resolver-rules=MAP somewhere.test 127.0.0.1"]);
+    }, { headers: {} }),
 });
 
 /** Waits until no worker runs. */

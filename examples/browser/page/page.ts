@@ -43,7 +43,10 @@ export interface Parts {
 export async function startPage({ uPlot, rank, isolation, digits: address }: Parts): Promise<void> {
   if (await isolate(isolation)) return; // It loads again.
   const digits = await loadDigits(address);
-  const host: Host = { isolated: crossOriginIsolated, webgpu: await lookForWebGpu() };
+  const host: Host = {
+    ...{ isolated: crossOriginIsolated, secure: isSecureContext },
+    webgpu: await lookForWebGpu(),
+  };
   let state = firstState(readSettings(new URLSearchParams(location.search)), host);
   let abort = new AbortController();
   const charts = drawCharts(uPlot);

@@ -16,6 +16,8 @@ export type Phase = "ready" | "starting" | "training" | "done" | "stopped" | "fa
 export interface Host {
   /** Whether workers may share memory. */
   readonly isolated: boolean;
+  /** Whether the page has come by https, or from this machine. */
+  readonly secure: boolean;
   /** `"none"` without WebGPU, `"noAdapter"` where it has nothing to compute on. */
   readonly webgpu: "none" | "noAdapter" | "there";
 }

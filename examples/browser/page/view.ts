@@ -120,7 +120,10 @@ function deviceOf({ devices, settings: { device }, host, phase }: State): string
 function notesOf({ host }: State): readonly string[] {
   const notes: string[] = [];
   if (host.webgpu === "none") {
-    notes.push("This browser has no WebGPU: replicas compute on the CPU, by Wasm SIMD.");
+    const why = host.secure
+      ? "This browser has no WebGPU"
+      : "Browsers give WebGPU to pages by https alone, and this one has come by http";
+    notes.push(`${why}: replicas compute on the CPU, by Wasm SIMD.`);
   }
   if (host.webgpu === "noAdapter") {
     notes.push("WebGPU finds no GPU here: replicas compute on the CPU, by Wasm SIMD.");
