@@ -28,11 +28,17 @@ await startPage({
   digits: near("./digits.bin"),
 });
 `;
-/** The style sheet is data of a module, and so comes from where the code does. */
+/** The style sheet comes from where the code does. */
 const STYLES = `
 import css from "${UPLOT}/dist/uPlot.min.css" with { type: "text" };
 console.log(css);
 `;
+
+/** All files of the page. */
+const FILES = [
+  ...["index.html", "style.css", "uplot.css", "page.js", "rank.js", "isolation.js", "digits.bin"],
+  "licences.txt",
+];
 
 /**
  * Builds the page.
@@ -45,10 +51,11 @@ export async function buildPage(folder: string): Promise<readonly string[]> {
   const work = await Deno.makeTempDir({ prefix: "syncbn_page_" });
   try {
     await Deno.writeTextFile(`${work}/page.js`, PAGE);
+    const needed = await versionOf(NEEDED);
     await Deno.writeTextFile(`${work}/styles.js`, STYLES);
     const source = (name: string) => fileURLToPath(new URL(`page/${name}`, HERE));
     // In place of the project's configuration, which would have its whole lock fetched.
-    const imports = { [`${NEEDED}/`]: (await versionOf(NEEDED)).replace(":", ":/") + "/" };
+    const imports = { [`${NEEDED}/`]: `${needed.replace(":", ":/")}/` };
     const map = `${work}/imports.json`;
     await Deno.writeTextFile(map, JSON.stringify({ imports }));
     await bundle(`${work}/page.js`, `${folder}/page.js`, map);
@@ -56,7 +63,7 @@ export async function buildPage(folder: string): Promise<readonly string[]> {
     await bundle(source("isolation_worker.ts"), `${folder}/isolation.js`, map);
     const css = await deno("run", "--quiet", ...OWN, `${work}/styles.js`);
     await Deno.writeTextFile(`${folder}/uplot.css`, css);
-    for (const name of ["index.html", "style.css"]) {
+    for (const name of ["index.html", "style.css", "licences.txt"]) {
       await Deno.copyFile(source(name), `${folder}/${name}`);
     }
     // Under a name of which no host thinks that browsers are to unpack it.
@@ -64,9 +71,7 @@ export async function buildPage(folder: string): Promise<readonly string[]> {
   } finally {
     await Deno.remove(work, { recursive: true });
   }
-  return [
-    ...["index.html", "style.css", "uplot.css", "page.js", "rank.js", "isolation.js", "digits.bin"],
-  ];
+  return FILES;
 }
 
 /** What the project's configuration says of a package. */

@@ -1,35 +1,12 @@
 /** The page "k replicas equal one", used as a person uses it, in Chromium: `deno task test:page`. */
 
 import assert from "node:assert/strict";
-import { buildPage } from "../../examples/browser/build.ts";
-import { ISOLATING, serveFiles } from "../../examples/browser/serve.ts";
-import { hasBrowser } from "../browser/browsers.ts";
+import { assertAccessible, assertDrawn, gone, lose, trains } from "./checks.ts";
 import { asPerson, DESKTOP, type Person } from "./person.ts";
+import { ignore, served, SHORT } from "./served.ts";
 
-// A development dependency that the project's own lock does not name.
-const { default: axe } = await import("npm:axe-core@4.14.1" as string);
-const ignore = !await hasBrowser("chromium");
 const OUT = "out/page-test";
 const PHONE = { width: 360, height: 740, dark: false };
-/** 45 steps. */
-const SHORT = "replicas=2&images=16&epochs=1";
-
-const folder = await Deno.makeTempDir({ prefix: "syncbn_page_test_" });
-globalThis.addEventListener("unload", () => Deno.removeSync(folder, { recursive: true }));
-const names = ignore ? [] : await buildPage(folder);
-
-/** Serves the built page, as a host would that sends these headers. */
-async function served(
-  body: (address: string) => Promise<void>,
-  { files = names, headers = ISOLATING as Record<string, string> } = {},
-): Promise<void> {
-  const server = serveFiles(folder, files, 0, headers);
-  try {
-    await body(`http://127.0.0.1:${server.addr.port}/`);
-  } finally {
-    await server.shutdown();
-  }
-}
 
 function test(name: string, body: (person: Person, address: string) => Promise<void>): void {
   Deno.test({
@@ -90,7 +67,7 @@ test(
       /^\?replicas=2&images=4&epochs=2&device=auto$/,
     );
     await person.press("Enter");
-    await person.sees("progress-text", /^step [1-9]/);
+    await trains(person);
     assert.equal(await person.text("train"), "Stop");
     assert.equal(await person.focused(), "train");
     assert.match(await person.text("host-device"), /^3 × Wasm SIMD .*, as the adapter is software/);
@@ -102,7 +79,7 @@ test(
   async (person, address) => {
     await person.open(`${address}?${SHORT}`);
     await person.click("train");
-    await person.sees("progress-text", /^step [1-9]/);
+    await trains(person);
     await person.resize(PHONE);
     await person.sees("status", /^Done/);
     for (const run of ["one", "sync", "local", "none"]) {
@@ -145,7 +122,7 @@ test(
   async (person, address) => {
     await person.open(`${address}?replicas=3&images=2&epochs=1`);
     await person.click("train");
-    await person.sees("progress-text", /^step [1-9]/);
+    await trains(person);
     assert.equal(person.workers().length, 4);
     await person.press("Enter");
     await person.sees("status", /^Stopped at step \d+\. Train begins anew\.$/);
@@ -154,7 +131,7 @@ test(
     assert(await person.value(`!document.getElementById("replicas").disabled`));
 
     await person.press("Enter");
-    await person.sees("progress-text", /^step [1-9]/);
+    await trains(person);
     assert.equal(person.workers().length, 4);
     await person.reload();
     await gone(person);
@@ -166,7 +143,7 @@ test(
     await person.open(`${address}?replicas=8&images=1&epochs=1`);
     assert.match(await person.text("local-accuracy"), /^impossible: one value per channel$/);
     await person.click("train");
-    await person.sees("progress-text", /^step [1-9]/);
+    await trains(person);
     assert.equal(await person.text("local-steps"), "–");
   },
 );
@@ -176,7 +153,7 @@ test(
   async (person, address) => {
     await person.open(`${address}?${SHORT}`);
     await person.click("train");
-    await person.sees("progress-text", /^step [1-9]/);
+    await trains(person);
     const [victim] = person.workers().slice(-1);
     await victim.call("Runtime.evaluate", { expression: "close()" });
     const said = await person.sees("status", /^The training has failed/);
@@ -187,7 +164,7 @@ test(
     assert(await person.value(`document.getElementById("status").className === "problem"`));
     await gone(person);
     await person.click("train");
-    await person.sees("progress-text", /^step [1-9]/);
+    await trains(person);
   },
 );
 
@@ -200,97 +177,3 @@ test("a GPU that is lost ends the training with its reason", async (person, addr
   assert.match(said, /lost/);
   await gone(person);
 });
-
-Deno.test({
-  name: "page: a host that sends no headers will do, as a service worker adds them",
-  ignore,
-  fn: () =>
-    served((address) =>
-      asPerson(async (person) => {
-        await person.open(address);
-        assert.equal(await person.value("crossOriginIsolated"), true);
-        assert.equal(await person.value(`document.getElementById("notes").hidden`), true);
-        await person.click("train");
-        await person.sees("progress-text", /^step [1-9]/);
-      }), { headers: {} }),
-});
-
-Deno.test({
-  name:
-    "page: by plain http there is no WebGPU and no isolation: it says so, and trains by messages",
-  ignore,
-  fn: () =>
-    served(async (address) => {
-      const { port } = new URL(address);
-      const there = `http://somewhere.test:${port}/`;
-      await asPerson(async (person) => {
-        await person.open(`${there}?${SHORT}`);
-        assert.deepEqual(await person.value("[isSecureContext, crossOriginIsolated]"), [
-          false,
-          false,
-        ]);
-        const notes = await person.text("notes");
-        assert.match(notes, /^Browsers give WebGPU to pages by https alone, .*, by Wasm SIMD\./);
-        assert.match(notes, /This page is not isolated .* send each other messages/);
-        await person.click("train");
-        await person.sees("sync-distance", /^\d\.\d × 10⁻[⁶⁷⁸]$/);
-        assert.match(
-          await person.text("host-device"),
-          /^3 × Wasm SIMD .*, as this runtime has no WebGPU\.$/,
-        );
-
-        await person.open(`${there}?${SHORT}&device=webgpu`);
-        await person.click("train");
-        await person.sees("status", /failed: WebGPU must find an adapter: there is none\. Choose/);
-      }, ["--host-resolver-rules=MAP somewhere.test 127.0.0.1"]);
-    }, { headers: {} }),
-});
-
-/** Waits until no worker runs. */
-async function gone(person: Person): Promise<void> {
-  for (const until = Date.now() + 10_000; person.workers().length > 0;) {
-    assert(Date.now() < until, `${person.workers().length} workers are left`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
-/** Ends every GPUDevice of a worker, as a driver that crashes does. */
-async function lose(worker: Person["page"]): Promise<void> {
-  const { result } = await worker.call("Runtime.evaluate", { expression: "GPUDevice.prototype" });
-  const { objects } = await worker.call("Runtime.queryObjects", {
-    prototypeObjectId: result.objectId,
-  });
-  await worker.call("Runtime.callFunctionOn", {
-    objectId: objects.objectId,
-    functionDeclaration: "function () { for (const device of this) device.destroy(); }",
-  });
-}
-
-/** Fails unless a chart has pixels of the colour that syncbn has. */
-async function assertDrawn(person: Person, chart: string, what: string): Promise<void> {
-  const pixels = await person.value<number>(`(() => {
-    const canvas = document.querySelector("#${chart} canvas");
-    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-    const probe = document.createElement("i");
-    probe.style.color = "var(--sync)";
-    document.body.append(probe);
-    const [r, g, b] = getComputedStyle(probe).color.match(/\\d+/g).map(Number);
-    probe.remove();
-    let found = 0;
-    for (let i = 0; i < data.length; i += 4) {
-      if (data[i] === r && data[i + 1] === g && data[i + 2] === b && data[i + 3] === 255) found++;
-    }
-    return found;
-  })()`);
-  assert(pixels > 100, `${what} has ${pixels} pixels of syncbn's colour`);
-}
-
-/** Fails where axe finds a violation. */
-async function assertAccessible(person: Person, what: string): Promise<void> {
-  await person.value(`${axe.source}; 0`);
-  const found = await person.value<{ id: string; nodes: { html: string }[] }[]>(
-    "axe.run().then(({ violations }) => violations)",
-  );
-  const told = found.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
-  assert.deepEqual(told, [], what);
-}

@@ -65,7 +65,7 @@ export function optionsOf(
     ...{ width, height, padding: [8, 12, 0, 0] },
     scales: { x: { time: false, range: [0, Math.max(steps, 1)] }, y: scale },
     axes: [
-      { ...axis, size: 30 },
+      { ...axis, size: 26 },
       name === "accuracy"
         ? { ...axis, size: 56, values: percents, splits: () => [0, 25, 50, 75, 100] }
         : {

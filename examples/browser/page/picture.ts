@@ -113,6 +113,7 @@ function isDrawn({ perImage }: Values, perReplica: number): boolean {
 }
 
 function inWords({ mean, deviation }: Statistics): string {
+  if (Number.isNaN(mean)) return "nothing";
   return `mean ${written(mean)}, deviation ${written(deviation)}`;
 }
 
