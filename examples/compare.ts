@@ -108,10 +108,9 @@ const SNAPSHOTS = 60;
  *
  * @param images number of images to learn from
  * @param options what can be chosen
- * @param examined how often each run is judged on its way
  * @returns the runs
  */
-export function planRuns(images: number, options: CompareOptions, examined = EXAMS): Plan {
+export function planRuns(images: number, options: CompareOptions): Plan {
   const { replicas, batch, epochs, stopAfter, seed } = options;
   const random = seeded(seed);
   const parameters = firstParameters(random.unit);
@@ -119,7 +118,7 @@ export function planRuns(images: number, options: CompareOptions, examined = EXA
   const all = drawBatches(images, size, epochs, random);
   const [batches, planned] = [all.slice(0, stopAfter), all.length];
   const steps = batches.length;
-  const exams = new Set(evenly(examined, steps));
+  const exams = new Set(evenly(EXAMS, steps));
   const snapshots = new Set([...first(FIRST_STEPS, steps), ...evenly(SNAPSHOTS, steps)]);
   const common = { batches, parameters, exams, snapshots, planned };
 

@@ -77,5 +77,15 @@ export function problemOf({ replicas, images }: Settings): string | null {
 /** Plans the runs, always from the same first parameters and in the same order of images. */
 export function planOf({ replicas, images, epochs }: Settings): Plan {
   const options = { replicas, batch: images, epochs, stopAfter: Infinity, seed: SEED };
-  return planRuns(TRAINING_IMAGES, options, EXAMS);
+  const plan = planRuns(TRAINING_IMAGES, options);
+  const exams = new Set(examsOf(plan.steps));
+  const runs = Object.entries(plan.runs).map(([name, run]) =>
+    [name, { ...run, task: run.task && { ...run.task, exams } }] as const
+  );
+  return Object.freeze({ ...plan, runs: Object.fromEntries(runs) as Plan["runs"] });
+}
+
+/** The steps after which a run is judged: ever farther apart, as it learns ever less, and the last one. */
+function examsOf(steps: number): readonly number[] {
+  return Array.from({ length: EXAMS }, (_, i) => Math.ceil(steps * ((i + 1) / EXAMS) ** 2));
 }
