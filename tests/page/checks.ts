@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import type { Session } from "./devtools.ts";
-import type { Person } from "./person.ts";
+import { PATIENCE_MS, type Person } from "./person.ts";
 
 // A development dependency that the project's own lock does not name.
 const { default: axe } = await import("npm:axe-core@4.14.1" as string);
@@ -15,7 +15,8 @@ export async function trains(person: Person): Promise<void> {
 
 /** Waits until no worker runs. */
 export async function gone(person: Person): Promise<void> {
-  for (const until = Date.now() + 10_000; person.workers().length > 0;) {
+  // One that waits for a software GPU ends when that has done what it was given.
+  for (const until = Date.now() + PATIENCE_MS; person.workers().length > 0;) {
     assert(Date.now() < until, `${person.workers().length} workers are left`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
