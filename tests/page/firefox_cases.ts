@@ -1,4 +1,4 @@
-/** The page in Firefox, by WebDriver BiDi: it opens, trains to the end, and complains of nothing. */
+/** The page in Firefox, by WebDriver BiDi: it opens, trains, stops, and complains of nothing. */
 
 import assert from "node:assert/strict";
 import { hasBrowser, openBrowser } from "../browser/browsers.ts";
@@ -6,13 +6,13 @@ import { served, SHORT } from "./served.ts";
 
 const ignore = !await hasBrowser("firefox");
 /** How long Firefox may take for anything, in ms. */
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 120_000;
 
 // deno-lint-ignore no-explicit-any
 type Message = Readonly<Record<string, any>>;
 
 Deno.test({
-  name: "page: Firefox trains to the end, over shared memory, and syncbn ends on one process",
+  name: "page: Firefox trains over shared memory, syncbn is one process, and it stops",
   ignore,
   fn: () =>
     served(async (address) => {
@@ -42,9 +42,13 @@ Deno.test({
         await sees("moment", /^before training/);
         assert.equal(await value("crossOriginIsolated"), "true");
         await value(`document.getElementById("train").click()`);
-        await sees("status", /^Done/);
+        await sees("status", /^Training …$/);
+        await sees("progress-text", /^step [3-9]/);
         await sees("sync-distance", /^\d\.\d × 10⁻[⁶⁷⁸]$/);
-        await sees("local-distance", /^\d\.\d × 10⁻[¹²]$/);
+        await sees("local-distance", /^\d\.\d × 10⁻[¹²³]$/);
+        await sees("one-accuracy", /^\d+\.\d %$/);
+        await value(`document.getElementById("train").click()`);
+        await sees("status", /^Stopped at step \d+\./);
         assert.deepEqual(complaints, []);
       } finally {
         await firefox.close();

@@ -1,4 +1,4 @@
-/** The page "k replicas equal one", used as a person uses it, in Chromium: `deno task test:page`. */
+/** The page "k replicas equal one", used as a person uses it, in Chromium: part of `deno task test:page`. */
 
 import assert from "node:assert/strict";
 import { assertAccessible, assertDrawn, gone, lose, trains } from "./checks.ts";
@@ -175,5 +175,4 @@ test("a GPU that is lost ends the training with its reason", async (person, addr
   for (const worker of person.workers()) await lose(worker);
   const said = await person.sees("status", /^The training has failed/);
   assert.match(said, /lost/);
-  await gone(person);
 });

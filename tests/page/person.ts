@@ -37,7 +37,7 @@ export interface Person {
 }
 
 /** How long the page may take for what it is waited for, in ms: much longer than it does. */
-export const PATIENCE_MS = 60_000;
+export const PATIENCE_MS = 120_000;
 
 const KEYS: Readonly<Record<string, Message>> = {
   Tab: { key: "Tab", code: "Tab", windowsVirtualKeyCode: 9 },
