@@ -36,7 +36,16 @@ console.log(css);
 
 /** All files of the page. */
 const FILES = [
-  ...["index.html", "style.css", "uplot.css", "page.js", "rank.js", "isolation.js", "digits.bin"],
+  ...[
+    "index.html",
+    "style.css",
+    "picture.css",
+    "uplot.css",
+    "page.js",
+    "rank.js",
+    "isolation.js",
+    "digits.bin",
+  ],
   "licences.txt",
 ];
 
@@ -63,7 +72,7 @@ export async function buildPage(folder: string): Promise<readonly string[]> {
     await bundle(source("isolation_worker.ts"), `${folder}/isolation.js`, map);
     const css = await deno("run", "--quiet", ...OWN, `${work}/styles.js`);
     await Deno.writeTextFile(`${folder}/uplot.css`, css);
-    for (const name of ["index.html", "style.css", "licences.txt"]) {
+    for (const name of ["index.html", "style.css", "picture.css", "licences.txt"]) {
       await Deno.copyFile(source(name), `${folder}/${name}`);
     }
     // Under a name of which no host thinks that browsers are to unpack it.
