@@ -22,6 +22,11 @@ export interface Driven {
   readonly close: () => Promise<void>;
 }
 
+/** A call that has no answer yet. */
+interface Waiting extends ReturnType<typeof Promise.withResolvers<Message>> {
+  readonly session: string | undefined;
+}
+
 const START_MS = 30_000;
 
 /** Starts Chromium on an empty page, with flags of its own. */
@@ -60,11 +65,19 @@ async function connect(address: string, browser: Browser): Promise<Driven> {
     socket.onopen = resolve;
     socket.onerror = () => reject(new Error("Chromium does not take a connection for DevTools"));
   });
-  const waiting = new Map<number, ReturnType<typeof Promise.withResolvers<Message>>>();
+  const waiting = new Map<number, Waiting>();
   const heard = new Map<string, ((params: Message) => void)[]>();
   let last = 0;
   socket.onmessage = ({ data }) => {
     const { id, result, error, method, params, sessionId = "" } = JSON.parse(data);
+    if (method === "Target.detachedFromTarget") {
+      // What ends answers nothing more.
+      for (const [call, { session, reject }] of waiting) {
+        if (session !== params.sessionId) continue;
+        waiting.delete(call);
+        reject(new Error("The worker has ended"));
+      }
+    }
     if (id === undefined) {
       for (const hear of heard.get(`${sessionId} ${method}`) ?? []) hear(params);
       return;
@@ -85,7 +98,7 @@ async function connect(address: string, browser: Browser): Promise<Driven> {
     call: (method, params = {}) => {
       const call = Promise.withResolvers<Message>();
       const id = ++last;
-      waiting.set(id, call);
+      waiting.set(id, { ...call, session: sessionId });
       socket.send(JSON.stringify({ id, method, params, ...(sessionId && { sessionId }) }));
       return call.promise;
     },

@@ -172,7 +172,8 @@ test("a GPU that is lost ends the training with its reason", async (person, addr
   await person.open(`${address}?replicas=1&images=4&epochs=1&device=webgpu`);
   await person.click("train");
   await person.sees("host-device", /^2 × WebGPU .*, as you chose/);
-  for (const worker of person.workers()) await lose(worker);
+  // The first to be lost ends the others, which then answer nothing.
+  await Promise.allSettled(person.workers().map(lose));
   const said = await person.sees("status", /^The training has failed/);
   assert.match(said, /lost/);
 });
