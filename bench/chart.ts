@@ -40,7 +40,8 @@ export function chart(
       ];
     }),
     ...panels.flatMap(({ title, options }, i) => {
-      const document = new DOMParser().parseFromString("<html></html>", "text/html");
+      // Has what Plot needs of a browser's Document, and not its type.
+      const document = new DOMParser().parseFromString("<html></html>", "text/html") as never;
       const style = { fontFamily: FONT, fontSize: "12.5px", color: INK, overflow: "visible" };
       const plot = Plot.plot({
         ...{ document, className: `panel-${i}`, width: each, height, style },

@@ -188,7 +188,8 @@ function nested(
   [left, top]: readonly [left: number, top: number],
   name: string,
 ): string {
-  const document = new DOMParser().parseFromString("<html></html>", "text/html");
+  // Has what Plot needs of a browser's Document, and not its type.
+  const document = new DOMParser().parseFromString("<html></html>", "text/html") as never;
   const inner = PANEL_HEIGHT - MARGIN.top - MARGIN.bottom;
   const ends = curves.map(({ points }) => points[points.length - 1]);
   const heights = ends.map(([, value]) => position(value, y) * inner);

@@ -196,13 +196,13 @@ function distances(
         `Cannot compare the runs as both must have a snapshot of step ${step}: one has none`,
       );
     }
-    // Math.max keeps NaN, so that a run that exploded never looks close.
-    const largest = parameters.reduce(
-      (most, value, i) => Math.max(most, Math.abs(value - other[i])),
-      0,
-    );
-    return { step, largest };
+    return { step, largest: largestDifference(parameters, other) };
   });
+}
+
+/** The largest |a - b|; NaN where there is any, so that a run that exploded never looks close. */
+export function largestDifference(a: Float32Array, b: Float32Array): number {
+  return a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), 0);
 }
 
 /** The steps 1 .. count, at most `steps` of them. */

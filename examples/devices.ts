@@ -7,7 +7,7 @@
 import { requestDevice } from "../kernels/request_device.ts";
 import { type WasmDevice, wasmDevice } from "../kernels/wasm_device.ts";
 import { type OwnedWebGpuDevice, requestWebGpuDevice } from "../kernels/webgpu_device.ts";
-import { DeviceError, referenceDevice } from "../mod.ts";
+import { DeviceError, isCollectiveError, referenceDevice } from "../mod.ts";
 import type { ChosenDevice, DeviceName } from "./flags.ts";
 import { hostLayers } from "./host_layers.ts";
 import type { Layers } from "./layers.ts";
@@ -23,6 +23,9 @@ export interface Place extends AsyncDisposable {
   /** Makes the layers for as long as a body takes, and returns what the body returns. */
   readonly onLayers: <R>(body: <V, A>(layers: Layers<V, A>) => Promise<R>) => Promise<R>;
 }
+
+/** How much later than its consequences the loss of a GPU may be told, in ms: by a software GPU that is busy. */
+const LOSS_MS = 3000;
 
 /**
  * Opens a device.
@@ -91,11 +94,25 @@ function onGpu(device: OwnedWebGpuDevice, reason?: string): Place {
     device: "webgpu",
     title: titleOf(device.info.name, reason),
     onLayers: async (body) => {
-      using layers = webgpuLayers(device);
-      return await body(layers);
+      const layers = webgpuLayers(device);
+      try {
+        return await body(layers);
+      } catch (error) {
+        throw await lossOf(device.gpuDevice, error);
+      } finally {
+        layers[Symbol.dispose](); // Not by `using`, which not every browser reads.
+      }
     },
     [Symbol.asyncDispose]: device[Symbol.asyncDispose],
   });
+}
+
+/** The loss of a GPU where that is what a body failed of, whatever it says itself; it is told a moment later. */
+async function lossOf({ lost }: GPUDevice, error: unknown): Promise<unknown> {
+  if (isCollectiveError(error)) return error; // Of another replica.
+  const later = new Promise<null>((resolve) => setTimeout(resolve, LOSS_MS, null));
+  const loss = await Promise.race([lost, later]);
+  return loss ? new Error(`The GPU was lost (${loss.message})`, { cause: error }) : error;
 }
 
 function titleOf(name: string, reason?: string): string {

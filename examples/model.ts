@@ -23,7 +23,7 @@ export interface Model<V, A> {
  * A channel that hardly varies magnifies rounding by up to 1/sqrt(eps), and a batch of few images has many such
  * channels: 10 instead of the usual 316 keeps small batches comparable.
  */
-const EPS = 1e-2;
+export const EPS = 1e-2;
 
 /**
  * Draws the first parameters: kernels and weights from a normal distribution (He et al. 2015, equation 10), scales 1,

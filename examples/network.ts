@@ -39,6 +39,7 @@ export interface Lesson<A> {
 /** What a block keeps of forward for backward. */
 interface Saved<V, A> {
   readonly patches: V;
+  readonly features: V;
   readonly output: V;
   readonly norm: GroupSaved<A> | null;
 }
@@ -89,25 +90,7 @@ export async function study<V, A>(
   const { parameters } = model;
   const { count } = images;
   const effects = { device: layers.device, group };
-  const saved: Saved<V, A>[] = [];
-  const norms: BatchNormState<A>[] = [];
-
-  let x = images.pixels;
-  for (const [i, block] of BLOCKS.entries()) {
-    const patches = rowsOf(x, count, block, layers);
-    const features = weigh(patches, count, block, parameters, layers);
-    if (model.norms === null) {
-      x = biasRelu(features, block, parameters, layers);
-      saved.push({ patches, output: x, norm: null });
-      continue;
-    }
-    const input = layers.toTensor(features, shapeAfter(count, block));
-    const options = { activation: "relu" } as const;
-    const forward = await syncBatchNormForward(model.norms[i], input, effects, options);
-    x = await layers.fromArray(forward.output.data);
-    saved.push({ patches, output: x, norm: forward.saved });
-    norms.push(forward.state);
-  }
+  const { x, saved, norms } = await climb(model, images, layers, group);
 
   const head = headShape(count);
   const logits = classify(x, count, parameters, layers);
@@ -141,6 +124,64 @@ export async function study<V, A>(
   }
   const gradient = await gather(parts, layers);
   return { gradient, norms: model.norms === null ? null : norms };
+}
+
+/**
+ * Reads what the batch norms are given of this replica's images while the network trains; with batch norms, every rank of
+ * the group must call it. Nothing is learnt.
+ *
+ * @param model this replica's network
+ * @param images this replica's part of the batch; may be none
+ * @param layers where everything computes
+ * @param group whose whole batch the batch norms normalize with
+ * @returns per block the inputs of its batch norm, shape (count, side, side, channels)
+ */
+export async function observe<V, A>(
+  model: Model<V, A>,
+  images: Batch<V>,
+  layers: Layers<V, A>,
+  group: ReduceGroup,
+): Promise<readonly Float32Array[]> {
+  return await layers.region(async (inner) => {
+    const { saved } = await climb(model, images, inner, group);
+    return await inner.read(...saved.map(({ features }) => features));
+  });
+}
+
+/** The forward pass up to the linear layer. */
+async function climb<V, A>(
+  model: Model<V, A>,
+  images: Batch<V>,
+  layers: Layers<V, A>,
+  group: ReduceGroup,
+): Promise<{
+  readonly x: V;
+  readonly saved: readonly Saved<V, A>[];
+  readonly norms: readonly BatchNormState<A>[];
+}> {
+  const { parameters } = model;
+  const { count } = images;
+  const effects = { device: layers.device, group };
+  const saved: Saved<V, A>[] = [];
+  const norms: BatchNormState<A>[] = [];
+
+  let x = images.pixels;
+  for (const [i, block] of BLOCKS.entries()) {
+    const patches = rowsOf(x, count, block, layers);
+    const features = weigh(patches, count, block, parameters, layers);
+    if (model.norms === null) {
+      x = biasRelu(features, block, parameters, layers);
+      saved.push({ patches, features, output: x, norm: null });
+      continue;
+    }
+    const input = layers.toTensor(features, shapeAfter(count, block));
+    const options = { activation: "relu" } as const;
+    const forward = await syncBatchNormForward(model.norms[i], input, effects, options);
+    x = await layers.fromArray(forward.output.data);
+    saved.push({ patches, features, output: x, norm: forward.saved });
+    norms.push(forward.state);
+  }
+  return { x, saved, norms };
 }
 
 /**

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type ProcessGroup, release, sum } from "../mod.ts";
+import { type ProcessGroup, type ReduceGroup, release, sum } from "../mod.ts";
 import { share } from "./batches.ts";
 import type { Digits } from "./digits.ts";
 import type { Layers, Moving } from "./layers.ts";
@@ -59,7 +59,20 @@ export interface Run {
   readonly msPerStep: number;
 }
 
-interface Replica<V, A> extends Model<V, A>, Moving<V> {}
+/** A replica of the network, between two steps. */
+export interface Replica<V, A> extends Model<V, A>, Moving<V> {}
+
+/** What the steps of a replica share: where it computes, what it learns from, and whom it meets. */
+export interface Classroom<V, A> {
+  /** Where this replica computes. */
+  readonly layers: Layers<V, A>;
+  /** The images to learn from, there. */
+  readonly training: Batch<V>;
+  /** All replicas: they add up their gradients. */
+  readonly group: ProcessGroup;
+  /** Those whose images its batch norms normalize with. */
+  readonly sharing: ReduceGroup;
+}
 
 /** The images where the layers compute; replicas on the same device can share them. */
 export interface Stored<V> {
@@ -94,10 +107,61 @@ export async function withStored<V, A, R>(
 }
 
 /**
- * Trains one replica of the network by stochastic gradient descent with momentum; all replicas call it together.
+ * Finds whose images the batch norms of a run normalize with; all replicas call it together.
+ *
+ * The law at work: local batch norm is synchronized batch norm over a group of one.
+ */
+export async function sharingOf(norm: Norm, group: ProcessGroup): Promise<ReduceGroup> {
+  return norm === "local" ? await group.split(group.rank) : group;
+}
+
+/** Makes the replica that a run starts from. */
+export function firstReplica<V, A>(
+  { parameters, norm }: Task,
+  layers: Layers<V, A>,
+): Replica<V, A> {
+  return {
+    parameters: layers.upload(parameters),
+    velocity: layers.upload(new Float32Array(parameters.length)),
+    norms: norm === "none" ? null : firstNorms(layers.device),
+  };
+}
+
+/**
+ * Takes one step of stochastic gradient descent with momentum; all replicas call it together.
  *
  * Each computes with its part of the batch, all add up their gradients in one collective, and each takes the same step,
  * so that their parameters stay equal without being sent.
+ *
+ * @param replica what this replica is before the step; it is freed
+ * @param index which batch of the task, from 0
+ * @param task what the run is made of
+ * @param classroom where, from what, and with whom
+ * @returns what it is after the step, for the caller to discard
+ */
+export async function takeStep<V, A>(
+  replica: Replica<V, A>,
+  index: number,
+  { batches, planned, perReplica }: Task,
+  { layers, training, group, sharing }: Classroom<V, A>,
+): Promise<Replica<V, A>> {
+  const batch = batches[index];
+  const pace = { rate: learningRate(batches[0].length, index / planned), momentum: MOMENTUM };
+  const next = await layers.region(async (inner): Promise<Replica<V, A>> => {
+    const part = pick(training, share(batch, group.rank, perReplica), inner);
+    const lesson = await study(replica, part, inner, sharing);
+    // One collective for the gradients of all parameters.
+    const total = await group.allReduce(lesson.gradient, sum, { label: "gradients" });
+    const mean = total.map((value) => value / batch.length);
+    const moved = inner.descend(replica, mean, pace);
+    return { ...moved, norms: lesson.norms && withScales(lesson.norms, moved.parameters, inner) };
+  });
+  discard(replica, layers, next);
+  return next;
+}
+
+/**
+ * Trains one replica of the network, step by step, and judges it on the way; all replicas call it together.
  *
  * @param layers where this replica computes
  * @param stored the images, there
@@ -113,33 +177,17 @@ export async function train<V, A>(
   task: Task,
   onStep: OnStep = () => {},
 ): Promise<Run> {
-  const { batches, norm, planned } = task;
-  // The law at work: local batch norm is synchronized batch norm over a group of one.
-  const sharing = norm === "local" ? await group.split(group.rank) : group;
+  const { batches } = task;
+  const classroom = { layers, training, group, sharing: await sharingOf(task.norm, group) };
   const exams: Exam[] = [];
   const snapshots = new Map<number, Float32Array>();
-  let replica: Replica<V, A> = {
-    parameters: layers.upload(task.parameters),
-    velocity: layers.upload(new Float32Array(task.parameters.length)),
-    norms: norm === "none" ? null : firstNorms(layers.device),
-  };
+  let replica = firstReplica(task, layers);
   // A thread or process that starts late is not what a step costs.
   await group.barrier({ label: "start" });
   const start = performance.now();
   let examMs = 0;
-  for (const [index, batch] of batches.entries()) {
-    const pace = { rate: learningRate(batches[0].length, index / planned), momentum: MOMENTUM };
-    const next = await layers.region(async (inner): Promise<Replica<V, A>> => {
-      const part = pick(training, share(batch, group.rank, task.perReplica), inner);
-      const lesson = await study(replica, part, inner, sharing);
-      // One collective for the gradients of all parameters.
-      const total = await group.allReduce(lesson.gradient, sum, { label: "gradients" });
-      const mean = total.map((value) => value / batch.length);
-      const moved = inner.descend(replica, mean, pace);
-      return { ...moved, norms: lesson.norms && withScales(lesson.norms, moved.parameters, inner) };
-    });
-    discard(replica, layers, next);
-    replica = next;
+  for (const index of batches.keys()) {
+    replica = await takeStep(replica, index, task, classroom);
 
     const step = index + 1;
     if (group.rank > 0) continue;
@@ -161,7 +209,7 @@ export async function train<V, A>(
 }
 
 /** Frees a replica, except for arrays that the next one shares. */
-function discard<V, A>(
+export function discard<V, A>(
   { parameters, velocity, norms }: Replica<V, A>,
   layers: Layers<V, A>,
   next?: Replica<V, A>,

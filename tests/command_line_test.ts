@@ -14,7 +14,18 @@ const { tasks }: { tasks: Record<string, { description: string; command: string 
 
 /** Tasks that are programs with a command line of this kind. */
 const PROGRAMS = [
-  ...["kernels", "demo", "page", "law", "test:browser", "fuzz", "failures", "pack", "ok"],
+  ...[
+    "kernels",
+    "demo",
+    "page:browser",
+    "pytorch",
+    "law",
+    "test:browser",
+    "fuzz",
+    "failures",
+    "pack",
+    "ok",
+  ],
 ];
 
 interface Baking {

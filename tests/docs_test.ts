@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { batchNormForward, initBatchNorm, referenceDevice, tensor, toArray } from "../mod.ts";
-import { LARGEST_DIFFERENCE } from "../examples/page/report.ts";
+import { LARGEST_DIFFERENCE } from "../examples/pytorch/report.ts";
 import { type Block, blocks, blocksIn, type Outcome, pages, run, said, textOf } from "./pages.ts";
 
 const root = new URL("../", import.meta.url);

@@ -5,7 +5,7 @@ import { blockingSuite } from "./suites/blocking.ts";
 import { dataParallelOverGroup } from "./suites/data_parallel_groups.ts";
 import { groupSuite as collectives } from "./suites/groups.ts";
 import { groupLaw } from "./suites/law.ts";
-import { pageOverGroup } from "./suites/page.ts";
+import { pytorchExamplesOverGroup } from "./suites/pytorch_examples.ts";
 import { inTier } from "./tier.ts";
 
 /**
@@ -20,7 +20,7 @@ export function groupSuite(kit: GroupKit): void {
     groupLaw(kit);
     if (kit.reduceOnly) return;
     dataParallelOverGroup(kit);
-    pageOverGroup(kit);
+    pytorchExamplesOverGroup(kit);
     if (kit.blocks) blockingSuite(kit);
   });
 }

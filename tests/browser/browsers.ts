@@ -7,6 +7,8 @@ export type BrowserName = "chromium" | "firefox";
 
 /** A browser that runs. */
 export interface Browser {
+  /** Its profile's folder. */
+  readonly profile: string;
   /** Resolves to its exit code once it has ended. */
   readonly ended: Promise<number>;
   /** Ends it, and removes its profile. */
@@ -56,11 +58,15 @@ export async function hasBrowser(name: BrowserName): Promise<boolean> {
   }
 }
 
-/** Opens an address in a browser of its own, with a profile of its own. */
-export async function openBrowser(name: BrowserName, address: string): Promise<Browser> {
+/** Opens an address in a browser of its own, with a profile of its own, and flags of its own before the usual ones. */
+export async function openBrowser(
+  name: BrowserName,
+  address: string,
+  flags: readonly string[] = [],
+): Promise<Browser> {
   const profile = await Deno.makeTempDir({ prefix: `syncbn_${name}_` });
   const child = new Deno.Command(COMMANDS[name], {
-    args: await argumentsFor(name, profile, address),
+    args: [...flags, ...await argumentsFor(name, profile, address)],
     // What it leaves in a home or a temporary folder goes with the profile.
     env: { HOME: profile, TMPDIR: profile },
     ...{ stdin: "null", stdout: "null", stderr: "null" },
@@ -73,7 +79,7 @@ export async function openBrowser(name: BrowserName, address: string): Promise<B
     clearTimeout(late);
     await removeSoon(profile);
   };
-  return { ended, close };
+  return { profile, ended, close };
 }
 
 async function argumentsFor(

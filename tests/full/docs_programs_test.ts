@@ -167,7 +167,7 @@ test("docs/pytorch.md: its two programs are the examples that run on every group
     const body = from.slice(from.findIndex((line) => line.startsWith(start)) + 1);
     const inside = body.slice(0, body.findIndex((line) => line.startsWith("}")));
     assert(inside.length > 10);
-    const program = await Deno.readTextFile(new URL(`examples/page/${file}`, root));
+    const program = await Deno.readTextFile(new URL(`examples/pytorch/${file}`, root));
     assert(lines(program).includes(lines(inside.join("\n"))), file);
   }
 });

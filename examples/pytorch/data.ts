@@ -1,5 +1,5 @@
 /**
- * What the page's examples compute with: seeded numbers, and rows to learn from.
+ * What the examples compute with: seeded numbers, and rows to learn from.
  *
  * @module
  */

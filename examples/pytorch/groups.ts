@@ -1,5 +1,5 @@
 /**
- * Where the ranks of the page's examples come from; what they do is the same.
+ * Where the ranks of the examples come from; what they do is the same.
  *
  * @module
  */
@@ -8,14 +8,14 @@ import { MpiError, type MpiGroup, mpiGroup } from "../../lib/groups/mpi.ts";
 import { spawnWorkers } from "../../lib/groups/workers.ts";
 import { type ProcessGroup, runRanks } from "../../mod.ts";
 import { startError } from "../start_error.ts";
-import { page, type SeenPage } from "./page.ts";
+import { bothExamples, type SeenExamples } from "./both.ts";
 
 /** What all ranks have seen. */
 export interface Shown {
   /** What the ranks are, in words. */
   readonly called: string;
   /** What each has seen, in rank order. */
-  readonly ranks: readonly SeenPage[];
+  readonly ranks: readonly SeenExamples[];
 }
 
 /** Runs the examples for a shape; null where another process shows what came of it. */
@@ -28,7 +28,7 @@ export type GroupName = "in-process" | "workers" | "mpi";
 export const RUNNERS: Readonly<Record<GroupName, Runner>> = {
   "in-process": async (shape) => ({
     called: "4 tasks of one thread",
-    ranks: await runRanks(4, (world) => page(world, shape)),
+    ranks: await runRanks(4, (world) => bothExamples(world, shape)),
   }),
 
   "workers": async (shape) => {
@@ -37,14 +37,14 @@ export const RUNNERS: Readonly<Record<GroupName, Runner>> = {
     const options = { parameter: shape };
     return {
       called: "4 workers",
-      ranks: await spawnWorkers<typeof shape, SeenPage>(rank, 4, options),
+      ranks: await spawnWorkers<typeof shape, SeenExamples>(rank, 4, options),
     };
   },
 
   "mpi": async (shape) => {
     const group = await join();
     try {
-      const ranks = await gather(group, await page(group, shape));
+      const ranks = await gather(group, await bothExamples(group, shape));
       const called = `${group.worldSize} processes (${group.family})`;
       await group.close();
       return group.rank === 0 ? { called, ranks } : null;

@@ -2,12 +2,12 @@
 
 import assert from "node:assert/strict";
 import type { ProcessGroup } from "../../mod.ts";
-import { train } from "../../examples/page/convert.ts";
-import { randn } from "../../examples/page/data.ts";
-import { layers, type SeenLayers } from "../../examples/page/layers.ts";
-import type { Seen } from "../../examples/page/look.ts";
-import { STEPS } from "../../examples/page/page.ts";
-import { LARGEST_DIFFERENCE, learnt } from "../../examples/page/report.ts";
+import { train } from "../../examples/pytorch/convert.ts";
+import { randn } from "../../examples/pytorch/data.ts";
+import { layers, type SeenLayers } from "../../examples/pytorch/layers.ts";
+import type { Seen } from "../../examples/pytorch/look.ts";
+import { STEPS } from "../../examples/pytorch/both.ts";
+import { LARGEST_DIFFERENCE, learnt } from "../../examples/pytorch/report.ts";
 import { same } from "../data_parallel.ts";
 import { assertClose, EPSILON, type GroupKit, register } from "../kit.ts";
 import * as oracle from "../oracle.ts";
@@ -45,12 +45,12 @@ function checkSeen({ shape, mean, variance, runningMean, runningVar }: Seen, ran
 }
 
 /**
- * Registers the tests of the page for a kind of group, 4 ranks in halves.
+ * Registers the tests of PyTorch's examples for a kind of group, 4 ranks in halves.
  *
  * @param kit how to run a task on ranks of this kind
  */
-export function pageOverGroup(kit: GroupKit): void {
-  const file = (name: string) => new URL(`../../examples/page/${name}`, import.meta.url).href;
+export function pytorchExamplesOverGroup(kit: GroupKit): void {
+  const file = (name: string) => new URL(`../../examples/pytorch/${name}`, import.meta.url).href;
 
   register(kit, "PyTorch's page: layers normalize over all ranks and over halves", async () => {
     const task = { module: file("layers.ts"), name: layers.name, body: layers };

@@ -9,7 +9,7 @@ import { train } from "./convert.ts";
 import { layers, type SeenLayers } from "./layers.ts";
 
 /** What a rank has seen; plain data. */
-export interface SeenPage {
+export interface SeenExamples {
   /** Of the first example. */
   readonly layers: SeenLayers;
   /** Its model after the second one, as of `numbersOf`, with the statistics of all ranks. */
@@ -28,7 +28,10 @@ export const STEPS = 10;
  * @param shape of the first example's input on each rank, (N, 100, ...spatial)
  * @returns what this rank has seen
  */
-export async function page(world: ProcessGroup, shape: readonly number[]): Promise<SeenPage> {
+export async function bothExamples(
+  world: ProcessGroup,
+  shape: readonly number[],
+): Promise<SeenExamples> {
   const training = { counts: countsOf(world.worldSize), steps: STEPS };
   return {
     layers: await layers(world, shape),

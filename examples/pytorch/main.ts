@@ -1,5 +1,5 @@
 /**
- * `deno task page`: the examples of PyTorch's page of SyncBatchNorm, and what they show.
+ * `deno task pytorch`: the examples of PyTorch's page of SyncBatchNorm, and what they show.
  *
  * @module
  */
@@ -10,14 +10,14 @@ import { type GroupName, RUNNERS } from "./groups.ts";
 import { report } from "./report.ts";
 
 /** What the flags say. */
-interface PageFlags {
+interface PytorchFlags {
   readonly group: GroupName;
   readonly small: boolean;
 }
 
-const PAGE: Program<PageFlags> = {
-  usage: "deno task page",
-  action: "run the page",
+const PYTORCH: Program<PytorchFlags> = {
+  usage: "deno task pytorch",
+  action: "run the examples",
   about:
     "Runs the two examples of PyTorch's page of SyncBatchNorm, and compares what came of them.",
   flags: {
@@ -37,7 +37,7 @@ a permission or MPI is not there.`,
 };
 
 /** Runs the examples and returns the exit code. */
-async function main({ group, small }: PageFlags): Promise<number> {
+async function main({ group, small }: PytorchFlags): Promise<number> {
   const shape = small ? [4, 100, 3, 2, 2] : [20, 100, 35, 45, 10];
   const shown = await RUNNERS[group](shape);
   if (shown === null) return 0;
@@ -46,4 +46,4 @@ async function main({ group, small }: PageFlags): Promise<number> {
   return holds ? 0 : 1;
 }
 
-if (import.meta.main) Deno.exit(await runProgram(PAGE, Deno.args, main));
+if (import.meta.main) Deno.exit(await runProgram(PYTORCH, Deno.args, main));

@@ -1,5 +1,5 @@
 /**
- * What the page's examples show, in a few lines.
+ * What the examples show, in a few lines.
  *
  * @module
  */
@@ -8,7 +8,7 @@ import { runRanks } from "../../mod.ts";
 import { train } from "./convert.ts";
 import type { Shown } from "./groups.ts";
 import type { Seen } from "./look.ts";
-import { countsOf, STEPS } from "./page.ts";
+import { countsOf, STEPS } from "./both.ts";
 
 /** What is shown, and whether it is as it must be. */
 export interface Report {

@@ -2,12 +2,12 @@
 
 import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
-import { train } from "../examples/page/convert.ts";
-import { share } from "../examples/page/data.ts";
-import { layers } from "../examples/page/layers.ts";
-import { initLinear } from "../examples/page/linear.ts";
-import { page, STEPS } from "../examples/page/page.ts";
-import { LARGEST_DIFFERENCE, report } from "../examples/page/report.ts";
+import { train } from "../examples/pytorch/convert.ts";
+import { share } from "../examples/pytorch/data.ts";
+import { layers } from "../examples/pytorch/layers.ts";
+import { initLinear } from "../examples/pytorch/linear.ts";
+import { bothExamples, STEPS } from "../examples/pytorch/both.ts";
+import { LARGEST_DIFFERENCE, report } from "../examples/pytorch/report.ts";
 import type { MpiFamily } from "../lib/groups/mpi.ts";
 import { runRanks } from "../mod.ts";
 import { range, same } from "./data_parallel.ts";
@@ -16,9 +16,9 @@ import { hasMpi, launch, withFolder } from "./mpi_kit.ts";
 import * as oracle from "./oracle.ts";
 
 const root = new URL("../", import.meta.url);
-const program = fileURLToPath(new URL("examples/page/main.ts", root));
+const program = fileURLToPath(new URL("examples/pytorch/main.ts", root));
 const { tasks } = JSON.parse(await Deno.readTextFile(new URL("deno.json", root)));
-const permissions: string[] = tasks.page.command.split(" ").filter((word: string) =>
+const permissions: string[] = tasks.pytorch.command.split(" ").filter((word: string) =>
   /^--allow/.test(word)
 );
 const MPI = ["--allow-ffi", "--allow-env=OMPI_COMM_WORLD_SIZE,PMI_SIZE,MPI_LOCALNRANKS"];
@@ -42,7 +42,7 @@ Deno.test("PyTorch's page: learnable parameters begin as none, weight 1 and bias
 
 Deno.test("PyTorch's page: the program tells when the ranks learn something else", async () => {
   const shape = [2, 100];
-  const ranks = await runRanks(3, (world) => page(world, shape));
+  const ranks = await runRanks(3, (world) => bothExamples(world, shape));
   const shown = await report({ called: "3 tasks", ranks }, shape);
   assert(shown.holds, shown.text);
   const [first, ...others] = ranks;
@@ -77,11 +77,11 @@ Deno.test("PyTorch's page: the program answers in one line what it cannot do", a
   for (const [flags, text] of calls) {
     const { code, stdout, stderr } = await run(flags, []);
     assert.deepEqual([code, stdout, stderr.split("\n").length], [2, "", 2], stderr);
-    assert.match(stderr, /^Cannot run the page as /);
+    assert.match(stderr, /^Cannot run the examples as /);
     assert.match(stderr, text);
   }
   const { code, stdout } = await run(["--help"], []);
-  assert.deepEqual([code, /^Usage: deno task page/m.test(stdout)], [0, true]);
+  assert.deepEqual([code, /^Usage: deno task pytorch/m.test(stdout)], [0, true]);
 });
 
 for (const family of ["Open MPI", "MPICH"] as const satisfies readonly MpiFamily[]) {
