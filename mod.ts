@@ -90,6 +90,20 @@ export {
   type InferOptions,
 } from "./lib/norm/infer.ts";
 export {
+  batchNormJvp,
+  syncBatchNormJvp,
+  syncBatchNormJvpBlocking,
+  type Tangents,
+} from "./lib/norm/jvp.ts";
+export {
+  type BackwardBackward,
+  type BackwardCotangents,
+  batchNormBackwardBackward,
+  syncBatchNormBackwardBackward,
+  syncBatchNormBackwardBackwardBlocking,
+} from "./lib/norm/backward_backward.ts";
+export { batchNormInferBackwardBackward, batchNormInferJvp } from "./lib/norm/infer_second.ts";
+export {
   allReduceMoments,
   allReduceMomentsBlocking,
   batchMoments,

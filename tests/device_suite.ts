@@ -11,6 +11,7 @@ import { deviceLaw } from "./suites/law.ts";
 import { peerSuite } from "./suites/peers.ts";
 import { pytorchSuite } from "./suites/pytorch.ts";
 import { passSuite } from "./suites/passes.ts";
+import { secondOrderSuite } from "./suites/second_order.ts";
 import { stateSuite } from "./suites/states.ts";
 import { replacingSuite } from "./suites/replacing.ts";
 import { statisticsSuite } from "./suites/statistics.ts";
@@ -34,6 +35,7 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
     stateSuite(kit);
     statisticsSuite(kit);
     passSuite(kit);
+    secondOrderSuite(kit);
     replacingSuite(kit);
     effectSuite(kit);
     branchSuite(kit);
