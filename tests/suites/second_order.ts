@@ -42,23 +42,37 @@ interface Case {
   readonly affine?: false;
   readonly relu?: true;
   readonly arange?: true;
+  /** Where kernels take long to compile this one is left out. */
+  readonly more?: true;
 }
 
 const CASES: readonly Case[] = [
-  { name: "(6, 3)", shape: [6, 3], counts: [1, 0, 5] },
-  { name: "(3, 2, 5), residual and ReLU", shape: [3, 2, 5], counts: [1, 0, 2], relu: true },
+  { name: "(6, 3)", shape: [6, 3], counts: [1, 0, 5], more: true },
+  {
+    name: "(3, 2, 5), residual and ReLU",
+    ...{ shape: [3, 2, 5], counts: [1, 0, 2], relu: true, more: true },
+  },
   {
     name: "(2, 4, 2, 3), channels last, residual and ReLU",
     ...{ shape: [2, 4, 2, 3], counts: [0, 1, 1], format: "channelsLast", relu: true },
   },
-  { name: "(3, 3, 4), neither weight nor bias", shape: [3, 3, 4], counts: [2, 1], affine: false },
-  { name: "mean 100", shape: [4, 2, 6], counts: [1, 3], mean: 100 },
-  { name: "float16", shape: [4, 3, 5], counts: [3, 0, 1], dtype: "float16", relu: true },
+  {
+    name: "(3, 3, 4), neither weight nor bias",
+    ...{ shape: [3, 3, 4], counts: [2, 1], affine: false, more: true },
+  },
+  { name: "mean 100", shape: [4, 2, 6], counts: [1, 3], mean: 100, more: true },
+  {
+    name: "float16",
+    ...{ shape: [4, 3, 5], counts: [3, 0, 1], dtype: "float16", relu: true },
+  },
   {
     name: "PyTorch test 18: arange (4, 5, 6), weight 1..5, eps 1e-4",
     ...{ shape: [4, 5, 6], counts: [1, 2, 1], eps: 1e-4, arange: true },
   },
 ];
+
+/** Scenarios of the law that a kit draws where its kernels are at hand at once. */
+const MANY = 300;
 
 const MODES = ["training", "training over ranks", "evaluation"] as const;
 type Mode = typeof MODES[number];
@@ -66,7 +80,9 @@ type Mode = typeof MODES[number];
 /** Registers the tests of second order for a device. */
 export function secondOrderSuite<A>(kit: DeviceKit<A>): void {
   const test = testsOf(kit);
+  const few = (kit.cases ?? MANY) < MANY;
   for (const options of CASES) {
+    if (few && options.more) continue;
     test(`second order equals central differences: ${options.name}`, async (device) => {
       if (options.dtype === "float16" && !device.info.float16) return;
       const problem = problemOf(options);
@@ -74,6 +90,8 @@ export function secondOrderSuite<A>(kit: DeviceKit<A>): void {
     });
   }
 
+  // A shape for each case would be kernels for each.
+  if (few) return;
   test("forward and reverse mode are adjoint, and a Hessian is symmetric", async (device) => {
     const batches = fc.record({
       samples: fc.integer({ min: 2, max: 6 }),
