@@ -102,6 +102,12 @@ export {
   syncBatchNormBackwardBackward,
   syncBatchNormBackwardBackwardBlocking,
 } from "./lib/norm/backward_backward.ts";
+export {
+  batchNormBackwardMoments,
+  type MomentsGradients,
+  syncBatchNormBackwardMoments,
+  syncBatchNormBackwardMomentsBlocking,
+} from "./lib/norm/backward_moments.ts";
 export { batchNormInferBackwardBackward, batchNormInferJvp } from "./lib/norm/infer_second.ts";
 export {
   allReduceMoments,

@@ -14,7 +14,7 @@ import { type Tensor, tensorLike } from "../tensor.ts";
 import { secondWire, sumsWire } from "../wire.ts";
 import { checkAlike } from "./check_call.ts";
 import { checkForwards } from "./check_saved.ts";
-import { checkDirections, passOf, vectorAsSums } from "./directions.ts";
+import { checkDirections, passOf, readTogether, vectorAsSums } from "./directions.ts";
 import type { GroupSaved, LocalSaved } from "./normalize.ts";
 import { type Crossing, overBlockingGroup, overGroup, type Read } from "./steps.ts";
 
@@ -255,9 +255,7 @@ function wireOf<A>(
 ): Float64Array | Promise<Float64Array> {
   const reads = [gradient, along, products].map((sums) => read(device, sums));
   if (weight !== null) reads.push(read(device, vectorAsSums(device, weight)));
-  return reads.every((wire) => wire instanceof Float64Array)
-    ? joined(reads)
-    : Promise.all(reads).then(joined);
+  return readTogether(reads, joined);
 }
 
 function joined([gradient, along, products, weight]: readonly Float64Array[]): Float64Array {

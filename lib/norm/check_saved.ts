@@ -35,10 +35,11 @@ export function checkSaved<A>(
   kind: "local" | "group",
   device: Device<A>,
   worldSize?: number,
+  name?: string,
 ): void {
   check?.();
   checkOptions(options, OPTIONS, action);
-  checkForwards(saved, kind, device, action, worldSize);
+  checkForwards(saved, kind, device, action, worldSize, name);
   checkAlike(device, gradOutput, saved.input, action, "gradOutput");
 }
 

@@ -85,3 +85,13 @@ export function vectorAsSums<A>(device: Device<A>, vector: A): A {
   const statistics: Statistics<A> = { source: "running", mean: vector, variance: vector };
   return device.gradientSums({ input: row, gradOutput: row, statistics });
 }
+
+/** What is made of several wires, at once where all have been read. */
+export function readTogether(
+  reads: readonly (Float64Array | Promise<Float64Array>)[],
+  join: (wires: readonly Float64Array[]) => Float64Array,
+): Float64Array | Promise<Float64Array> {
+  const isRead = (wire: Float64Array | Promise<Float64Array>): wire is Float64Array =>
+    !(wire instanceof Promise);
+  return reads.every(isRead) ? join(reads) : Promise.all(reads).then(join);
+}
