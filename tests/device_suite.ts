@@ -7,6 +7,7 @@ import { derivativeSuite } from "./suites/derivatives.ts";
 import { donationSuite } from "./suites/donation.ts";
 import { effectSuite } from "./suites/effects.ts";
 import { goldenSuite } from "./suites/golden.ts";
+import { secondOrderGoldenSuite } from "./suites/golden_second_order.ts";
 import { deviceLaw } from "./suites/law.ts";
 import { peerSuite } from "./suites/peers.ts";
 import { pytorchSuite } from "./suites/pytorch.ts";
@@ -36,6 +37,7 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
     statisticsSuite(kit);
     passSuite(kit);
     secondOrderSuite(kit);
+    secondOrderGoldenSuite(kit);
     replacingSuite(kit);
     effectSuite(kit);
     branchSuite(kit);

@@ -73,8 +73,13 @@ const CASES: readonly Case[] = [
   },
 ];
 
-/** Scenarios of the law that a kit draws where its kernels are at hand at once. */
-const MANY = 300;
+/** Scenarios of the law that a kit draws where its kernels are compiled already. */
+const MANY = 100;
+
+/** Whether a quick run on a device pays for every kernel that no other test has compiled. */
+export function compiles<A>({ cases = MANY, tier }: DeviceKit<A>): boolean {
+  return cases < MANY && tier !== "full";
+}
 
 const MODES = ["training", "training over ranks", "evaluation"] as const;
 type Mode = typeof MODES[number];
@@ -82,7 +87,7 @@ type Mode = typeof MODES[number];
 /** Registers the tests of second order for a device. */
 export function secondOrderSuite<A>(kit: DeviceKit<A>): void {
   const test = testsOf(kit);
-  const few = (kit.cases ?? MANY) < MANY && kit.tier !== "full";
+  const few = compiles(kit);
   for (const options of CASES) {
     if (few && options.more) continue;
     test(`second order equals central differences: ${options.name}`, async (device) => {
