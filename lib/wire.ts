@@ -42,12 +42,6 @@ export const sumsWire: WireFormat = Object.freeze<WireFormat>({
   check: () => {},
 });
 
-/** Sums of gradients of gradients: [S1 C, S2 C, A C, B C, E C, F C, D C] as `SecondPass` has them, which are added. */
-export const secondWire: WireFormat = Object.freeze<WireFormat>({
-  ...sumsWire,
-  length: (channels) => 7 * channels,
-});
-
 /** Values per channel that the moments of a wire are of. */
 export function countOf(moments: Float64Array): number {
   return moments[0];

@@ -11,11 +11,12 @@ import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectiv
 import type { Device, SecondPass, SumsPass } from "../device.ts";
 import { batch } from "../ownership.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
-import { secondWire, sumsWire } from "../wire.ts";
+import { sumsWire } from "../wire.ts";
 import { checkAlike } from "./check_call.ts";
 import { checkForwards } from "./check_saved.ts";
 import { checkDirections, passOf, readTogether, vectorAsSums } from "./directions.ts";
 import type { GroupSaved, LocalSaved } from "./normalize.ts";
+import { secondWire } from "./second_wire.ts";
 import { type Crossing, overBlockingGroup, overGroup, type Read } from "./steps.ts";
 
 /** Gradients of a loss by what a backward pass returned. */
