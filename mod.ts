@@ -15,6 +15,8 @@
  *    {@linkcode syncBatchNormBackwardAll} do several that are ready together, in one collective; functions that end in
  *    `Blocking` hold up a thread instead of awaiting. What forward is made of is there too: {@linkcode batchMoments},
  *    {@linkcode mergeMoments}, {@linkcode allReduceMoments}, {@linkcode normalizeWith}, {@linkcode updateRunningStats}.
+ *    {@linkcode batchNormJvp}, {@linkcode batchNormBackwardBackward} and {@linkcode batchNormBackwardMoments}, alone and over
+ *    a group, are second order and losses on statistics.
  * 5. {@linkcode allReduceGradients}, {@linkcode lossScale}, {@linkcode joinUneven}, {@linkcode broadcastState} and
  *    {@linkcode assertReplicated} keep the rest of a model equal on all replicas.
  * 6. {@linkcode withParameters}, {@linkcode addScaled} and {@linkcode mapArrays} are an optimiser's step, and averages of
@@ -89,6 +91,26 @@ export {
   type InferBackwardOptions,
   type InferOptions,
 } from "./lib/norm/infer.ts";
+export {
+  batchNormJvp,
+  syncBatchNormJvp,
+  syncBatchNormJvpBlocking,
+  type Tangents,
+} from "./lib/norm/jvp.ts";
+export {
+  type BackwardBackward,
+  type BackwardCotangents,
+  batchNormBackwardBackward,
+  syncBatchNormBackwardBackward,
+  syncBatchNormBackwardBackwardBlocking,
+} from "./lib/norm/backward_backward.ts";
+export {
+  batchNormBackwardMoments,
+  type MomentsGradients,
+  syncBatchNormBackwardMoments,
+  syncBatchNormBackwardMomentsBlocking,
+} from "./lib/norm/backward_moments.ts";
+export { batchNormInferBackwardBackward, batchNormInferJvp } from "./lib/norm/infer_second.ts";
 export {
   allReduceMoments,
   allReduceMomentsBlocking,

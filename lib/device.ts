@@ -21,7 +21,7 @@ import type { ArrayInfo, Describing, DType, Format, Tensor } from "./tensor.ts";
 import type { WireFormat } from "./wire.ts";
 
 /** An optional field of a pass that a device may lack. */
-export type PassOption = "residual" | "activation";
+export type PassOption = "residual" | "activation" | "secondOrder";
 
 /** What a device says of itself. */
 export interface DeviceInfo {
@@ -120,6 +120,52 @@ export interface Pass<A> {
   readonly overwrite?: boolean;
 }
 
+/** Directions that a normalization is followed in: those of its input and of all that is added or multiplied. */
+export interface Directions<A> {
+  /** Direction of the input, in its shape and dtype, any format; missing where it stays as it is. */
+  readonly input?: Tensor<A>;
+  /** Direction of the weight, shape (C), float32, or null. */
+  readonly weight: A | null;
+  /** Direction of the bias, shape (C), float32, or null. */
+  readonly bias: A | null;
+  /** Direction of the residual, in the input's shape and dtype, any format. */
+  readonly residual?: Tensor<A>;
+}
+
+/** What a directional derivative takes. */
+export interface TangentsPass<A>
+  extends Pick<Pass<A>, "input" | "statistics" | "affine" | "output"> {
+  readonly directions: Directions<A>;
+  /** `gradientSums` of the input's direction, without the output, over the group; null in evaluation and without one. */
+  readonly total: A | null;
+  /** Gradients of the statistics of a batch, over the group: (C), float32. */
+  readonly moments?: { readonly mean: A | null; readonly variance: A | null };
+}
+
+/** What the gradients of gradients take; all sums are `gradientSums` with the same statistics. */
+export interface SecondPass<A> extends SumsPass<A>, Pick<Pass<A>, "affine"> {
+  /** Gradients of gradInput, gradWeight, gradBias and gradResidual. */
+  readonly directions: Directions<A> & { readonly input: Tensor<A> };
+  /** (S1, S2) over the group: those of gradOutput; null in evaluation. */
+  readonly total: A | null;
+  /** (A, B): those of the input's direction, without the output; null in evaluation. */
+  readonly along: GradientSums<A> | null;
+  /** (., D): those of gradOutput in the place of the input, about 0, and of the input's direction in that of gradOutput. */
+  readonly products: GradientSums<A>;
+  /** (E, F): (S1, S2) of each rank times its direction of the weight, over the group; null for those of `total`. */
+  readonly weighted: A | null;
+}
+
+/** Gradients of gradients as bare arrays. */
+export interface SecondArrays<A> {
+  /** Gradient of the input, in the input's shape, dtype and format. */
+  readonly gradInput: A;
+  /** Gradient of gradOutput, in the input's shape, dtype and format. */
+  readonly gradGradOutput: A;
+  /** Gradient of the weight, shape (C), float32; null without a weight. */
+  readonly gradWeight: A | null;
+}
+
 /** What the reduction of forward takes. */
 export type MomentsPass<A> = Pick<Pass<A>, "input">;
 
@@ -199,6 +245,17 @@ export interface Device<A> extends Describing<A> {
    * `weight*s*dy` without; `gradWeight = s * sumDyXmu` and `gradBias = sumDy` from the local ones; `gradResidual = dy`.
    */
   readonly gradients: (pass: GradientsPass<A>) => GradientArrays<A>;
+  /**
+   * `weight*s * (t - sumT/count - (x-mean) * s^2 * sumTXmu/count) + dweight * xhat + dbias + dresidual` for the directions t,
+   * dweight, dbias and dresidual, where the output is positive, else 0; without the total `weight*s*t + ...`. To it come
+   * `dmean/count + 2*(x-mean)*dvariance/count` of the gradients of moments. In `info.passes` it is "secondOrder".
+   */
+  readonly tangents?: (pass: TangentsPass<A>) => A;
+  /**
+   * With the directions a, q, b and r, and dy behind the output's gate: `gradGradOutput` is what `tangents` gives of them; for
+   * the others see `docs/numerics.md`, with N, S1, S2, A, B, D, E, F as above. Comes with `tangents`.
+   */
+  readonly secondGradients?: (pass: SecondPass<A>) => SecondArrays<A>;
   /** `(1 - factor) * old + factor * observed`, where the observed variance is m2 / (count - 1). */
   readonly updateRunningStats: (pass: RunningStatsPass<A>) => RunningStats<A>;
   /** `x + scale * y` element by element. */

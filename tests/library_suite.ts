@@ -8,6 +8,7 @@ import { dataParallelSuite } from "./suites/data_parallel.ts";
 import { errorSuite } from "./suites/errors.ts";
 import { layerSuite } from "./suites/layers.ts";
 import { ownershipSuite } from "./suites/ownership.ts";
+import { secondOrderCallSuite } from "./suites/second_order_calls.ts";
 import { inTier } from "./tier.ts";
 
 /**
@@ -25,5 +26,6 @@ export function librarySuite<A>(kit: DeviceKit<A>): void {
     conventionSuite(kit);
     ownershipSuite(kit);
     errorSuite(kit);
+    secondOrderCallSuite(kit);
   });
 }

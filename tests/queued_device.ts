@@ -174,6 +174,21 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
         });
         return { gradInput: gradInput!, ...others };
       },
+      tangents: (pass) => {
+        const ready = later(pass);
+        return make(infoOf(pass.input.data), () => reference.tangents!(ready()));
+      },
+      secondGradients: (pass) => {
+        const { input, affine: { weight } } = pass;
+        const ready = later(pass);
+        const like = infoOf(input.data);
+        const infos = {
+          ...{ gradInput: like, gradGradOutput: like },
+          gradWeight: weight && vector(input.shape[1]),
+        };
+        const made = makeAll(infos, () => ({ ...reference.secondGradients!(ready()) }));
+        return { ...made, gradInput: made.gradInput!, gradGradOutput: made.gradGradOutput! };
+      },
       updateRunningStats: (pass) => {
         const { running: { runningMean, runningVar } } = pass;
         const ready = later(pass);

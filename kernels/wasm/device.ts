@@ -11,6 +11,7 @@ import { gradientOperations } from "./gradient_operations.ts";
 import type { WasmDevice, WasmOptions } from "./handle.ts";
 import { WORTH_A_THREAD } from "./layout.ts";
 import { createMemory, type Memory, MOST_PAGES, PAGE } from "./memory.ts";
+import { secondOperations } from "./second_operations.ts";
 import { startThread, startThreadFrom } from "./threads/start.ts";
 import { createTeam, whyOneThread } from "./threads/team.ts";
 import { transfers } from "./transfers.ts";
@@ -80,7 +81,7 @@ export async function createDevice(
       name: `Wasm SIMD (${build === "relaxed" ? "relaxed multiply-add" : "reproducible"}, ` +
         `${threads} thread${threads > 1 ? "s" : ""})`,
       float16: true,
-      passes: Object.freeze(["residual", "activation"] as const),
+      passes: Object.freeze(["residual", "activation", "secondOrder"] as const),
       threads,
       threadsReason,
       arithmetic: build === "relaxed" ? "fast" : "reproducible",
@@ -96,6 +97,7 @@ export async function createDevice(
     ...transfers(operate),
     ...forwardOperations(operate),
     ...gradientOperations(operate),
+    ...secondOperations(operate),
     ...elementwiseOperations(operate),
     [Symbol.dispose]: dispose,
     [Symbol.asyncDispose]: () => Promise.resolve(dispose()),

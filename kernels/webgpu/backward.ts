@@ -133,7 +133,7 @@ export function backwardOperations(operate: Operate): Backward {
 }
 
 /** What both passes back read: the mask of an output, where it has one, instead of the output. */
-function read(context: Context, { input, gradOutput, output, statistics }: SumsPass<A>) {
+export function read(context: Context, { input, gradOutput, output, statistics }: SumsPass<A>) {
   const x = inputOf(context, input);
   const dy = alike(context, input, gradOutput);
   const y = alike(context, input, output);

@@ -14,6 +14,7 @@ import { forwardOperations } from "./forward.ts";
 import { createLaunches } from "./launches.ts";
 import { createMemory, type OnBlock } from "./memory.ts";
 import { createBindGroups, createKernels } from "./programs.ts";
+import { secondOperations } from "./second.ts";
 import { wireOperations } from "./wires.ts";
 
 /** What a WebGPU device says of itself. */
@@ -106,6 +107,7 @@ export function createDevice(
       ...wireOperations(operate),
       ...forwardOperations(operate),
       ...backwardOperations(operate),
+      ...secondOperations(operate),
     };
   };
 
@@ -163,7 +165,7 @@ function infoOf(
   return Object.freeze<WebGpuInfo>({
     name: `WebGPU (${gpu}${kind})`,
     float16,
-    passes: Object.freeze(["residual", "activation"] as const),
+    passes: Object.freeze(["residual", "activation", "secondOrder"] as const),
     isFallbackAdapter,
   });
 }

@@ -38,7 +38,7 @@ export function checkCall<A>(
 }
 
 /** Checks that a device honours a field of a pass: what it cannot do is an error that names it. */
-function checkPass<A>({ info }: Device<A>, option: PassOption, action: string): void {
+export function checkPass<A>({ info }: Device<A>, option: PassOption, action: string): void {
   if (info.passes.includes(option)) return;
   throw new DeviceError(
     `Cannot ${action} as ${info.name} must honour ${option} in a pass: ` +

@@ -35,13 +35,27 @@ export function checkSaved<A>(
   kind: "local" | "group",
   device: Device<A>,
   worldSize?: number,
+  name?: string,
 ): void {
   check?.();
   checkOptions(options, OPTIONS, action);
+  checkForwards(saved, kind, device, action, worldSize, name);
+  checkAlike(device, gradOutput, saved.input, action, "gradOutput");
+}
+
+/** Checks what forward saved, for a function of `Backward` or of another name. */
+export function checkForwards<A>(
+  saved: Saved<A> & { readonly kind: string; readonly worldSize?: number },
+  kind: "local" | "group",
+  device: Device<A>,
+  action: string,
+  worldSize?: number,
+  name = "Backward",
+): void {
   if (saved?.kind !== kind) {
     const [here, there] = kind === "local"
-      ? ["batchNormBackward", "batchNormForward"]
-      : ["syncBatchNormBackward", "syncBatchNormForward"];
+      ? [`batchNorm${name}`, "batchNormForward"]
+      : [`syncBatchNorm${name}`, "syncBatchNormForward"];
     const whole = (saved as { saved?: unknown } | undefined)?.saved;
     const advice = whole ? "; give it the field saved of forward's result" : "";
     const came = `kind is ${shown(saved?.kind)}${advice}`;
@@ -62,7 +76,6 @@ export function checkSaved<A>(
   checkMoments(device, moments, action, "the saved moments", channels);
   checkEps(eps, action);
   checkOneOf(residualFormat, SAVED_FORMATS, "the saved residualFormat", action);
-  checkAlike(device, gradOutput, input, action, "gradOutput");
 }
 
 /** Checks that a gradOutput that is given up is nothing that any of the calls borrows. */

@@ -139,18 +139,21 @@ export function batchNormInferBackward<A>(
 
 const OPTIONS = ["activation", "residual", "donate"];
 
-function checkInfer<A>(
+/** Checks what every function of evaluation is given. */
+export function checkInfer<A>(
   device: Device<A>,
   state: BatchNormState<A>,
   input: Tensor<A>,
   options: NormalizeOptions<A>,
   action: string,
+  known: readonly string[] = OPTIONS,
 ): void {
-  checkCall(device, state, input, options, OPTIONS, action);
+  checkCall(device, state, input, options, known, action);
   if (state.runningMean === null) checkCount(valuesPerChannel(input), action);
 }
 
-function statisticsOf<A>(
+/** What evaluation normalizes with. */
+export function statisticsOf<A>(
   device: Device<A>,
   { runningMean, runningVar }: BatchNormState<A>,
   input: Tensor<A>,
@@ -161,7 +164,7 @@ function statisticsOf<A>(
 }
 
 /** Moments that were made for a call, and are nobody's after it. */
-function momentsIn<A>(statistics: Statistics<A>): A[] {
+export function momentsIn<A>(statistics: Statistics<A>): A[] {
   return statistics.source === "batch" ? [statistics.moments] : [];
 }
 

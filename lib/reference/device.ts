@@ -3,11 +3,12 @@
  * JavaScript runtime.
  */
 
-import type { Device, Statistics } from "../device.ts";
+import type { Device, Directions, Statistics } from "../device.ts";
 import { DeviceError } from "../errors.ts";
 import { type ArrayInfo, type DType, elements, type Format, type Tensor } from "../tensor.ts";
 import { momentsWire, sumsWire, type WireFormat } from "../wire.ts";
 import * as kernels from "./kernels.ts";
+import * as second from "./second.ts";
 
 /** An array of a {@linkcode referenceDevice}. Opaque: read it with the device's `download`. */
 export interface ReferenceArray {
@@ -57,13 +58,19 @@ export function referenceDevice(): Device<ReferenceArray> {
     statistics.source === "batch"
       ? kernels.statisticsOf(wire(momentsWire, statistics.moments, C))
       : { count: 0, mean: vector(statistics.mean, C), variance: vector(statistics.variance, C) };
+  const directed = ({ input, weight, bias, residual }: Directions<ReferenceArray>, C: number) => ({
+    input: viewOrNull(input),
+    weight: vectorOrNull(weight, C),
+    bias: vectorOrNull(bias, C),
+    residual: viewOrNull(residual),
+  });
   const toWireNow = (array: ReferenceArray) => readWire(array).wire.slice();
 
   const device: Device<ReferenceArray> = {
     info: Object.freeze({
       name: "reference (float64 loops on the CPU)",
       float16: store.float16,
-      passes: Object.freeze(["residual", "activation"] as const),
+      passes: Object.freeze(["residual", "activation", "secondOrder"] as const),
     }),
 
     upload: (values, dtype = "float32") => {
@@ -123,6 +130,54 @@ export function referenceDevice(): Device<ReferenceArray> {
         gradWeight: weight === null ? null : own(gradWeight),
         gradBias: bias === null ? null : own(gradBias),
         gradResidual: residualFormat === undefined ? null : residual(residualFormat),
+      };
+    },
+    tangents: (
+      { input, statistics, affine: { weight, eps }, output, directions, total, moments },
+    ) => {
+      const x = view(input);
+      const C = x.channels;
+      const scale = { weight: vectorOrNull(weight, C), eps };
+      const cotangents = {
+        mean: vectorOrNull(moments?.mean ?? null, C),
+        variance: vectorOrNull(moments?.variance ?? null, C),
+      };
+      const sums = total && wire(sumsWire, total, C);
+      const [along, gate] = [directed(directions, C), viewOrNull(output)];
+      const resolved = channels(statistics, C);
+      const result = allocate(x.values.length, input.dtype);
+      second.tangents(x, resolved, scale, along, sums, cotangents, gate, result);
+      return own(result);
+    },
+    secondGradients: (pass) => {
+      const { input, gradOutput, statistics, affine: { weight, eps }, output, directions } = pass;
+      const [x, dy, gate] = [view(input), view(gradOutput), viewOrNull(output)];
+      const C = x.channels;
+      const scale = { weight: vectorOrNull(weight, C), eps };
+      const resolved = channels(statistics, C);
+      const along = directed(directions, C);
+      const sums = (array: ReferenceArray) => wire(sumsWire, array, C);
+      const [gradient, ofAlong, ofProducts, ofWeighted] = [
+        pass.total,
+        pass.along?.total ?? null,
+        pass.products.total,
+        pass.weighted,
+      ].map((array) => array && sums(array));
+      const ownAlong = pass.along && sums(pass.along.local);
+      const ownProducts = sums(pass.products.local);
+      const weighted = ofWeighted ?? gradient?.map((sum, i) => sum * (along.weight?.[i % C] ?? 0));
+      const totals = gradient && ofAlong && ofProducts && weighted
+        ? { gradient, along: ofAlong, products: ofProducts, weighted }
+        : null;
+      const [gradInput, gradGradOutput] = [0, 1].map(() => allocate(x.values.length, input.dtype));
+      second.secondGradInput(x, dy, resolved, scale, along, totals, gate, gradInput);
+      const none = { mean: null, variance: null };
+      second.tangents(x, resolved, scale, along, totals && ofAlong, none, gate, gradGradOutput);
+      const weights = second.secondGradWeight(resolved, eps, gradient, ownAlong, ownProducts);
+      return {
+        gradInput: own(gradInput),
+        gradGradOutput: own(gradGradOutput),
+        gradWeight: weight === null ? null : own(weights),
       };
     },
     updateRunningStats: ({ running: { runningMean, runningVar }, moments, factor }) => {

@@ -13,9 +13,15 @@ import {
   referenceDevice,
   stateToHost,
   syncBatchNormBackward,
+  syncBatchNormBackwardBackward,
+  syncBatchNormBackwardBackwardBlocking,
   syncBatchNormBackwardBlocking,
+  syncBatchNormBackwardMoments,
+  syncBatchNormBackwardMomentsBlocking,
   syncBatchNormForward,
   syncBatchNormForwardBlocking,
+  syncBatchNormJvp,
+  syncBatchNormJvpBlocking,
   tensor,
   toArray,
 } from "../../mod.ts";
@@ -39,12 +45,31 @@ export async function trainBothWays(group: ProcessGroup): Promise<boolean[]> {
     const back = await syncBatchNormBackward(a.saved, dy, effects);
     const now = syncBatchNormBackwardBlocking(b.saved, dy, effects);
     const own = batchMoments(x, { device });
+    const along = put(step + 7);
+    const cotangents = { gradInput: along, gradWeight: awaited.bias, gradResidual: dy };
+    const ofMoments = { dmean: awaited.weight, dvariance: awaited.bias };
+    const second = await syncBatchNormBackwardBackward(a.saved, dy, cotangents, effects);
+    const secondNow = syncBatchNormBackwardBackwardBlocking(b.saved, dy, cotangents, effects);
+    const tensors = [
+      [second.gradInput, secondNow.gradInput],
+      [second.gradGradOutput, secondNow.gradGradOutput],
+      [
+        await syncBatchNormJvp(a.saved, { input: along }, effects),
+        syncBatchNormJvpBlocking(b.saved, { input: along }, effects),
+      ],
+      [
+        (await syncBatchNormBackwardMoments(a.saved, dy, ofMoments, effects)).gradInput,
+        syncBatchNormBackwardMomentsBlocking(b.saved, dy, ofMoments, effects).gradInput,
+      ],
+    ];
     const [moments, momentsNow] = [
       await allReduceMoments(own, effects),
       allReduceMomentsBlocking(own, effects),
     ];
     const pairs = await Promise.all([
       [toArray(device, a.output), toArray(device, b.output)],
+      ...tensors.map((pair) => pair.map((tensor) => toArray(device, tensor))),
+      [device.download(second.gradWeight!), device.download(secondNow.gradWeight!)],
       [toArray(device, back.gradInput), toArray(device, now.gradInput)],
       [toArray(device, back.gradResidual!), toArray(device, now.gradResidual!)],
       [device.download(back.gradWeight!), device.download(now.gradWeight!)],

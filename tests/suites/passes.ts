@@ -2,7 +2,13 @@
 
 import assert from "node:assert/strict";
 import { type Device, initBatchNorm, type Tensor, tensor } from "../../mod.ts";
-import { momentsWire, type Pass, sumsWire } from "../../lib/device_author.ts";
+import {
+  momentsWire,
+  type Pass,
+  type SecondPass,
+  sumsWire,
+  type TangentsPass,
+} from "../../lib/device_author.ts";
 import { type DeviceKit, testsOf } from "../kit.ts";
 import { normalArray } from "../random.ts";
 import { census } from "../recording.ts";
@@ -21,6 +27,8 @@ export function passSuite<A>(kit: DeviceKit<A>): void {
       normalize: counted.normalize,
       gradientSums: counted.gradientSums,
       gradients: counted.gradients,
+      tangents: (pass: Pass<A>) => counted.tangents!(tangentsOf(pass)),
+      secondGradients: (pass: Pass<A>) => counted.secondGradients!(secondOf(pass)),
     };
     const concerns: Record<keyof typeof operations, readonly string[]> = {
       moments: ["input"],
@@ -28,6 +36,13 @@ export function passSuite<A>(kit: DeviceKit<A>): void {
       gradientSums: ["input", "gradOutput", "output", "statistics", "running"],
       gradients: [
         ...["input", "gradOutput", "output", "statistics", "running", "weight", "bias"],
+        ...["local", "total"],
+      ],
+      tangents: [
+        ...["input", "residual", "output", "statistics", "running", "weight", "bias", "total"],
+      ],
+      secondGradients: [
+        ...["input", "gradOutput", "residual", "output", "statistics", "running", "weight", "bias"],
         ...["local", "total"],
       ],
     };
@@ -74,6 +89,23 @@ function passOf<A>(device: Device<A>): Pass<A> {
     residualFormat: "channelsFirst",
     sums: { local, total: local },
   };
+}
+
+/** The arrays of a pass in the places that a direction has for them. */
+function directionsOf<A>({ input, affine: { bias }, residual }: Pass<A>) {
+  return { input, weight: bias, bias, residual };
+}
+
+function tangentsOf<A>(pass: Pass<A>): TangentsPass<A> {
+  const { affine: { weight }, sums: { total } } = pass;
+  const moments = { mean: weight, variance: weight };
+  return { ...pass, directions: directionsOf(pass), total, moments };
+}
+
+function secondOf<A>(pass: Pass<A>): SecondPass<A> {
+  const { sums, sums: { total } } = pass;
+  const others = { total, along: sums, products: sums, weighted: total };
+  return { ...pass, directions: directionsOf(pass), ...others };
 }
 
 /** The same with one array that is too short, too long, or of another kind. */

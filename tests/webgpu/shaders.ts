@@ -2,6 +2,12 @@
 
 import assert from "node:assert/strict";
 import { addScaledKernel } from "../../kernels/wgsl/add_scaled.ts";
+import {
+  directionKernel,
+  followKernel,
+  secondGradWeightKernel,
+  secondKernel,
+} from "../../kernels/wgsl/directions.ts";
 import { gradientSumsKernel } from "../../kernels/wgsl/gradient_sums.ts";
 import { gradientsKernel, gradParametersKernel } from "../../kernels/wgsl/gradients.ts";
 import type { Kernel } from "../../kernels/wgsl/kernel.ts";
@@ -84,6 +90,11 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile, every: boolean): Kernel
       ...{ residual: YES_NO, relu: YES_NO, mask: [false] },
     }).filter(({ weight, bias }) => every || weight === bias).map(normalizeKernel),
     ...masks.map(normalizeKernel),
+    ...gates.flatMap(({ source: _, weight: __, ...gate }) =>
+      [...combinations({ ...each, second: YES_NO, added: YES_NO })]
+        .filter(({ second, added }) => every || second === added)
+        .map((one) => followKernel({ ...one, ...gate }))
+    ),
     ...gates.flatMap(({ source, weight, ...gate }) => [
       ...[...combinations({ ...each, source })].map((one) =>
         gradientSumsKernel({ ...one, ...gate })
@@ -103,6 +114,9 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile, every: boolean): Kernel
 function mergersOf(tile: Tile): Kernel[] {
   return [
     ...[runningStatsKernel, gradParametersKernel].map((make) => make(tile)),
+    ...[directionKernel, secondKernel, secondGradWeightKernel].flatMap((make) =>
+      (["batch", "running"] as const).map((source) => make({ ...tile, source }))
+    ),
     ...(["moments", "gradient sums"] as const).flatMap((statistic) =>
       YES_NO.map((two) => mergedKernel({ ...tile, statistic, two }))
     ),

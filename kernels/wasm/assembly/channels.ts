@@ -11,14 +11,14 @@ const SMALLEST_NORMAL: f64 = 1.1754943508222875e-38;
 
 // @ts-ignore: decorator
 @inline
-function meanOf(moments: usize, runningMean: usize, c: u32): v128 {
+export function meanOf(moments: usize, runningMean: usize, c: u32): v128 {
   return moments ? v128.load(wide(moments + 8, c)) : load32(runningMean + bytes(c));
 }
 
 /** 1/sqrt(variance + eps), or 0 for a constant channel without eps; NaN for what is negative. `share` is 1/count. */
 // @ts-ignore: decorator
 @inline
-function invstdOf(moments: usize, runningVar: usize, channels: u32, c: u32, share: f64, eps: f64): v128 {
+export function invstdOf(moments: usize, runningVar: usize, channels: u32, c: u32, share: f64, eps: f64): v128 {
   const variance = moments
     ? f64x2.mul(v128.load(wide(moments + 8, channels + c)), both(share))
     : load32(runningVar + bytes(c));
@@ -30,7 +30,7 @@ function invstdOf(moments: usize, runningVar: usize, channels: u32, c: u32, shar
 /** 1/count of moments; 0 for an empty batch, and where there are none. */
 // @ts-ignore: decorator
 @inline
-function shareOf(moments: usize): f64 {
+export function shareOf(moments: usize): f64 {
   const count = moments ? load<f64>(moments) : 0;
   return count == 0 ? 0 : 1 / count;
 }
@@ -38,7 +38,7 @@ function shareOf(moments: usize): f64 {
 /** A weight or a bias per channel; `none` where there is none. */
 // @ts-ignore: decorator
 @inline
-function parameter(plane: usize, none: f64, c: u32): v128 {
+export function parameter(plane: usize, none: f64, c: u32): v128 {
   return plane ? load32(plane + bytes(c)) : both(none);
 }
 

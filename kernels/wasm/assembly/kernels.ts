@@ -2,6 +2,8 @@
 // a tensor at once, each part with results and scratch memory of its own.
 
 export { gradientCoefficients, means, normalizeCoefficients, spread, updateRunningStats } from "./channels";
+export { directionCoefficients, secondCoefficients, secondGradWeight } from "./direction_coefficients";
+export { follow } from "./directions";
 export { addScaled, copy, transpose } from "./elementwise";
 export { exactMoments, exactSums } from "./exact";
 export { map } from "./map";

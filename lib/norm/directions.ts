@@ -1,0 +1,97 @@
+/** Second order: what its functions are given beside what forward saved, and the checks that they share. */
+
+import { checkOptions } from "../check_effects.ts";
+import type { Device, Directions, Statistics } from "../device.ts";
+import { type Tensor, tensorLike } from "../tensor.ts";
+import { refused } from "../words.ts";
+import { checkAlike, checkPass, checkVector } from "./check_call.ts";
+import type { Saved } from "./normalize.ts";
+
+/** Directions as callers name them: those of forward's arguments, or those of a backward pass's results. */
+export interface DirectionNames {
+  readonly input: string;
+  readonly weight: string;
+  readonly bias: string;
+  readonly residual: string;
+}
+
+/** Directions, of which that of the input is always there. */
+export type Along<A> = Directions<A> & { readonly input: Tensor<A> };
+
+/** What a normalization had, and may have a direction for. */
+export interface Had<A> extends Pick<Saved<A>, "input" | "weight" | "bias"> {
+  readonly residual: boolean;
+}
+
+/**
+ * Checks that a device can do second order, and directions by the names that they are given under; their tensors are copies
+ * of the records, which nobody may change while a collective is under way.
+ */
+export function checkDirections<A>(
+  device: Device<A>,
+  given: object,
+  names: DirectionNames,
+  { input, weight, bias, residual }: Had<A>,
+  action: string,
+): Along<A> {
+  checkPass(device, "secondOrder", action);
+  checkOptions(given, Object.values(names), action);
+  const values = given as Readonly<Record<string, unknown>>;
+  const tensorOf = (name: string): Tensor<A> => {
+    const tensor = values[name] as Tensor<A>;
+    checkAlike(device, tensor, input, action, name);
+    return tensorLike(tensor, tensor.data);
+  };
+  const vectorOf = (name: string, own: A | null, what: string): A | null => {
+    const vector = values[name] as A | null | undefined;
+    if (vector === null || vector === undefined) return null;
+    if (own === null) throw lacking(action, name, what);
+    checkVector(device, vector, input.shape[1], action, name);
+    return vector;
+  };
+  const added = values[names.residual] !== undefined;
+  if (added && !residual) throw lacking(action, names.residual, "residual");
+  return {
+    input: tensorOf(names.input),
+    weight: vectorOf(names.weight, weight, "weight"),
+    bias: vectorOf(names.bias, bias, "bias"),
+    residual: added ? tensorOf(names.residual) : undefined,
+  };
+}
+
+const lacking = (action: string, name: string, what: string): TypeError =>
+  refused(action, `forward must have had a ${what} where ${name} is given`, "one had none");
+
+/** What forward saved as it is now, with the device's words for it. */
+export function passOf<A>({ input, output, moments, weight, bias, eps }: Saved<A>) {
+  const statistics: Statistics<A> = { source: "batch", moments: moments.data };
+  return {
+    input: tensorLike(input, input.data),
+    statistics,
+    output: output === null ? undefined : tensorLike(output, output.data),
+    affine: { weight, bias, eps },
+  };
+}
+
+/**
+ * A vector of float32 as gradient sums, exactly, in the place of (S1, .): so it is read back along with other statistics, at once
+ * where they are.
+ */
+export function vectorAsSums<A>(device: Device<A>, vector: A): A {
+  const { length } = device.describe(vector);
+  const row = tensorLike({
+    ...{ data: vector, shape: [1, length], dtype: "float32", format: "channelsFirst" },
+  }, vector);
+  const statistics: Statistics<A> = { source: "running", mean: vector, variance: vector };
+  return device.gradientSums({ input: row, gradOutput: row, statistics });
+}
+
+/** What is made of several wires, at once where all have been read. */
+export function readTogether(
+  reads: readonly (Float64Array | Promise<Float64Array>)[],
+  join: (wires: readonly Float64Array[]) => Float64Array,
+): Float64Array | Promise<Float64Array> {
+  const isRead = (wire: Float64Array | Promise<Float64Array>): wire is Float64Array =>
+    !(wire instanceof Promise);
+  return reads.every(isRead) ? join(reads) : Promise.all(reads).then(join);
+}

@@ -1,0 +1,144 @@
+/** Second order as plain loops with float64 arithmetic: a direction through a normalization, gradients of gradients. */
+
+import {
+  type ChannelAffine,
+  type ChannelStatistics,
+  invstd,
+  type Values,
+  type View,
+} from "./kernels.ts";
+
+/** Directions as the formulas take them. */
+export interface DirectionViews {
+  readonly input: View | null;
+  readonly weight: Values | null;
+  readonly bias: Values | null;
+  readonly residual: View | null;
+}
+
+type Scale = Pick<ChannelAffine, "weight" | "eps">;
+
+/** Calls `visit` with where each value of a channel lies in memory, and its place in any other view of the same shape. */
+function eachPlace(c: number, x: View, visit: (at: number, n: number, i: number) => void): void {
+  for (let n = 0; n < x.batch; n++) {
+    for (let i = 0; i < x.inner; i++) visit(placeOf(x, n, c, i), n, i);
+  }
+}
+
+function placeOf(
+  { sampleStride, channelStride, innerStride }: View,
+  n: number,
+  c: number,
+  i: number,
+) {
+  return n * sampleStride + c * channelStride + i * innerStride;
+}
+
+/** The value at a place; 0 where there is no view. */
+function valueOf(view: View | null, n: number, c: number, i: number): number {
+  return view === null ? 0 : view.values[placeOf(view, n, c, i)];
+}
+
+const isOpen = (output: View | null, n: number, c: number, i: number): boolean =>
+  output === null || valueOf(output, n, c, i) > 0;
+
+/** 1/count, and 0 of an empty batch. */
+const shareOf = (count: number): number => count === 0 ? 0 : 1 / count;
+
+/**
+ * weight*s * (t - sumT/N - (x - mean) * s^2 * sumTXmu/N) + dweight*xhat + dbias + dresidual + dmean/N + 2*(x - mean)*dvariance/N
+ * where output > 0, else 0, written in x's memory order.
+ */
+export function tangents(
+  x: View,
+  { count, mean, variance }: ChannelStatistics,
+  { weight, eps }: Scale,
+  directions: DirectionViews,
+  total: Float64Array | null,
+  moments: { readonly mean: Values | null; readonly variance: Values | null },
+  output: View | null,
+  result: Values,
+): void {
+  const { channels: C } = x;
+  const share = shareOf(count);
+  for (let c = 0; c < C; c++) {
+    const s = invstd(variance[c], eps);
+    const scale = s * (weight ? weight[c] : 1);
+    const level = total ? total[c] * share : 0;
+    const slope = total ? s * s * total[C + c] * share : 0;
+    const perXmu = s * (directions.weight?.[c] ?? 0) + 2 * (moments.variance?.[c] ?? 0) * share;
+    const offset = (directions.bias?.[c] ?? 0) + (moments.mean?.[c] ?? 0) * share;
+    eachPlace(c, x, (at, n, i) => {
+      const deviation = x.values[at] - mean[c];
+      const along = valueOf(directions.input, n, c, i) - level - deviation * slope;
+      const value = scale * along + deviation * perXmu + offset;
+      result[at] = isOpen(output, n, c, i) ? value + valueOf(directions.residual, n, c, i) : 0;
+    });
+  }
+}
+
+/** Sums over the group that gradients of gradients need: (S1, S2), (A, B), (., D) and (E, F). */
+export interface SecondTotals {
+  readonly gradient: Float64Array;
+  readonly along: Float64Array;
+  readonly products: Float64Array;
+  readonly weighted: Float64Array;
+}
+
+/**
+ * The gradient of the input of a backward pass, by the directions a of gradInput and q of gradWeight, with d = x - mean:
+ * weight * (d*s^3/N * (A*S1/N - D + 3*s^2*S2*B/N) + B*s^3/N * (S1/N - dy) + S2*s^3/N * (A/N - a)) + s*(q*dy - E/N - d*s^2*F/N),
+ * or s*q*dy in evaluation, which has no totals.
+ */
+export function secondGradInput(
+  x: View,
+  dy: View,
+  { count, mean, variance }: ChannelStatistics,
+  { weight, eps }: Scale,
+  { input: a, weight: q }: DirectionViews,
+  totals: SecondTotals | null,
+  output: View | null,
+  result: Values,
+): void {
+  const { channels: C } = x;
+  const share = shareOf(count);
+  for (let c = 0; c < C; c++) {
+    const s = invstd(variance[c], eps);
+    const w = weight ? weight[c] : 1;
+    const [S1, S2] = pairOf(totals?.gradient, c, C);
+    const [A, B] = pairOf(totals?.along, c, C);
+    const [, D] = pairOf(totals?.products, c, C);
+    const [E, F] = pairOf(totals?.weighted, c, C);
+    const cubed = w * s ** 3 * share;
+    const perXmu = cubed * (A * S1 * share - D + 3 * s * s * S2 * B * share) - s ** 3 * F * share;
+    const offset = cubed * (B * S1 + S2 * A) * share - s * E * share;
+    const perDy = s * (q?.[c] ?? 0) - cubed * B;
+    eachPlace(c, x, (at, n, i) => {
+      const gradient = isOpen(output, n, c, i) ? valueOf(dy, n, c, i) : 0;
+      const own = perDy * gradient - cubed * S2 * valueOf(a, n, c, i);
+      result[at] = own + (totals ? (x.values[at] - mean[c]) * perXmu + offset : 0);
+    });
+  }
+}
+
+/** The gradient of the weight, from this rank's sums: s * (D - A*S1/N - B*s^2*S2/N), or s*D in evaluation. */
+export function secondGradWeight(
+  { count, variance }: Pick<ChannelStatistics, "count" | "variance">,
+  eps: number,
+  total: Float64Array | null,
+  along: Float64Array | null,
+  products: Float64Array,
+): Float32Array<ArrayBuffer> {
+  const C = products.length / 2;
+  const share = shareOf(count);
+  return Float32Array.from({ length: C }, (_, c) => {
+    const s = invstd(variance[c], eps);
+    const [S1, S2] = pairOf(total, c, C);
+    const [A, B] = pairOf(along, c, C);
+    return s * (products[C + c] - A * S1 * share - B * s * s * S2 * share);
+  });
+}
+
+function pairOf(sums: Float64Array | null | undefined, c: number, C: number) {
+  return sums ? [sums[c], sums[C + c]] as const : [0, 0] as const;
+}
