@@ -60,6 +60,15 @@ export {
   withParameters,
 } from "./lib/state.ts";
 export {
+  type ConstantMomentum,
+  type CosineMomentum,
+  type Momentum,
+  momentumAt,
+  type MomentumSchedule,
+  type StepMomentum,
+  type ZeroDebiasedMomentum,
+} from "./lib/schedule.ts";
+export {
   batchNormForward,
   type Forward,
   type ForwardOptions,
