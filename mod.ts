@@ -87,6 +87,17 @@ export {
   syncBatchNormBackwardBlocking,
 } from "./lib/norm/backward.ts";
 export {
+  batchNormForwardParts,
+  type PartsForward,
+  type PartsOptions,
+  syncBatchNormForwardParts,
+} from "./lib/norm/parts.ts";
+export {
+  batchNormBackwardParts,
+  type PartsBackward,
+  syncBatchNormBackwardParts,
+} from "./lib/norm/parts_backward.ts";
+export {
   type BackwardBranch,
   type ForwardBranch,
   syncBatchNormBackwardAll,

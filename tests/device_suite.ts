@@ -13,6 +13,7 @@ import { pytorchSuite } from "./suites/pytorch.ts";
 import { passSuite } from "./suites/passes.ts";
 import { stateSuite } from "./suites/states.ts";
 import { replacingSuite } from "./suites/replacing.ts";
+import { rulesSuite } from "./suites/rules.ts";
 import { statisticsSuite } from "./suites/statistics.ts";
 import { inTier } from "./tier.ts";
 
@@ -33,6 +34,7 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
     adversarialSuite(kit);
     stateSuite(kit);
     statisticsSuite(kit);
+    rulesSuite(kit);
     passSuite(kit);
     replacingSuite(kit);
     effectSuite(kit);
