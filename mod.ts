@@ -145,6 +145,19 @@ export { freeze, type FreezeOptions, unfreeze } from "./lib/layers/freeze.ts";
 export { type LayerChoice, mapLayers } from "./lib/layers/replace.ts";
 export { type ResetOptions, resetRunningStats } from "./lib/layers/reset.ts";
 export {
+  type Batches,
+  type PreciseEffects,
+  type PreciseForward,
+  preciseStatistics,
+} from "./lib/layers/precise.ts";
+export {
+  describe,
+  type DescribeOptions,
+  type Health,
+  healthSvg,
+  healthTable,
+} from "./lib/layers/health.ts";
+export {
   applyLayer,
   type FrozenSaved,
   type GroupLayerSaved,
