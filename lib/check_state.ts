@@ -1,11 +1,10 @@
 /** The state of a batch norm: an immutable record, and what it must have on a device, on the host, or wherever it lies. */
 
 import { checkInteger, checkOneOf } from "./check_value.ts";
-import { checkMomentum, type Momentum } from "./schedule.ts";
+import { checkShare } from "./check_share.ts";
+import { type Momentum, shareOf } from "./schedule.ts";
 import { describe, type Describing } from "./tensor.ts";
 import { mistaken, refused, shown, wrongKind, wrongPair, wrongValue } from "./words.ts";
-
-const VARIANCES = ["unbiased", "biased", undefined] as const;
 
 /** Tells whether a node of a model says that it is a state. */
 export function claimsState<A>(value: object): value is BatchNormState<A> {
@@ -77,6 +76,8 @@ export function checkHostState(state: BatchNormState<Float32Array>, action: stri
   }, action);
 }
 
+const VARIANCES = ["unbiased", "biased", undefined] as const;
+
 /** Checks the numbers of a state. */
 export function checkConfiguration(
   state: Pick<
@@ -91,9 +92,14 @@ export function checkConfiguration(
   }
   checkInteger(state.numFeatures, "numFeatures", action, 1);
   checkEps(state.eps, action);
-  checkMomentum(state.momentum, action);
-  checkOneOf(state.runningVariance, VARIANCES, "runningVariance", action);
   checkInteger(state.numBatchesTracked, "numBatchesTracked", action, 0);
+  // A rule was checked by who made the state: here counts what it gives.
+  if (state.momentum !== null) {
+    const others = ", null for a cumulative average, or a record with a rule";
+    const share = shareOf(state.momentum, state.numBatchesTracked + 1);
+    checkShare(share, "momentum", action, others);
+  }
+  checkOneOf(state.runningVariance, VARIANCES, "runningVariance", action);
 }
 
 /** Checks what is added to a variance: a RangeError says what came. */

@@ -113,10 +113,10 @@ export function momentumAt(momentum: Momentum, batch: number): number {
   return shareOf(momentum, batch);
 }
 
-/** {@linkcode momentumAt} of what is checked. */
+/** {@linkcode momentumAt} of what may be no rule: then it is no share of 1. */
 export function shareOf(momentum: Momentum, batch: number): number {
   if (momentum === null) return 1 / batch;
-  if (typeof momentum === "number") return momentum;
+  if (typeof momentum !== "object") return momentum;
   switch (momentum.rule) {
     case "constant":
       return momentum.value;
@@ -124,10 +124,13 @@ export function shareOf(momentum: Momentum, batch: number): number {
       return momentum.value * momentum.factor ** Math.floor((batch - 1) / momentum.every);
     case "cosine": {
       const { from, to, steps } = momentum;
-      return to + (from - to) * (1 + Math.cos(Math.PI * Math.min((batch - 1) / steps, 1))) / 2;
+      const half = Math.sin(Math.PI / 2 * Math.min((batch - 1) / steps, 1)) ** 2;
+      return from * (1 - half) + to * half;
     }
     case "zeroDebiased":
       // 1 - (1 - value)^t without the cancellation of a small value.
       return Math.min(1, momentum.value / -Math.expm1(batch * Math.log1p(-momentum.value)));
+    default:
+      return NaN;
   }
 }

@@ -10,7 +10,7 @@ import { checkOptions } from "./check_effects.ts";
 import { checkOneOf } from "./check_value.ts";
 import type { Device } from "./device.ts";
 import { region } from "./ownership.ts";
-import type { Momentum } from "./schedule.ts";
+import { checkMomentum, type Momentum } from "./schedule.ts";
 import { shown, wrongKind } from "./words.ts";
 
 export type { BatchNormState } from "./check_state.ts";
@@ -97,6 +97,7 @@ export function firstState(
   const { eps = 1e-5, momentum = 0.1, affine = true, trackRunningStats = true } = options;
   const { scale = affine, bias = affine, weightInit = "ones", random } = options;
   const { runningVariance } = options;
+  checkMomentum(momentum, action);
   checkConfiguration(
     { numFeatures, eps, momentum, runningVariance, numBatchesTracked: 0 },
     action,
@@ -204,6 +205,7 @@ export function stateFromHost<A>(
 ): BatchNormState<A> {
   const action = "upload the state";
   checkHostState(hostState, action);
+  checkMomentum(hostState.momentum, action);
   return region(device, (scope) => {
     const copy = (vector: Float32Array | null) => vector === null ? null : scope.upload(vector);
     const { weight, bias, runningMean, runningVar } = hostState;

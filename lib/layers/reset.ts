@@ -3,7 +3,7 @@
 import { checkState, claimsState } from "../check_state.ts";
 import type { Device } from "../device.ts";
 import { batch, region } from "../ownership.ts";
-import type { Momentum } from "../schedule.ts";
+import { checkMomentum, type Momentum } from "../schedule.ts";
 import type { BatchNormState } from "../state.ts";
 import { type AnyLayer, checkLayer, claimsLayer } from "./check_layer.ts";
 import { withState } from "./layer.ts";
@@ -50,6 +50,7 @@ export function resetRunningStats<A, T>(
 ): T {
   const action = "reset the running statistics";
   const { only, allowNone, momentum } = checkChoice(options, action, ["momentum"]);
+  if (momentum !== undefined) checkMomentum(momentum, action);
   const nodes = nodesOf(
     model,
     (value): value is Node<A> => claimsLayer<A>(value) || claimsState<A>(value),
