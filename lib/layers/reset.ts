@@ -50,7 +50,6 @@ export function resetRunningStats<A, T>(
 ): T {
   const action = "reset the running statistics";
   const { only, allowNone, momentum } = checkChoice(options, action, ["momentum"]);
-  if (momentum !== undefined) checkMomentum(momentum, action);
   const nodes = nodesOf(
     model,
     (value): value is Node<A> => claimsLayer<A>(value) || claimsState<A>(value),
@@ -64,6 +63,7 @@ export function resetRunningStats<A, T>(
     batch(scope, (d) => {
       const reset = (state: BatchNormState<A>, here: string): BatchNormState<A> => {
         const { numFeatures, runningMean } = state;
+        if (momentum !== undefined) checkMomentum(momentum, here);
         const next = { ...state, ...(momentum !== undefined && { momentum }) };
         checkState(d, next, here);
         if (runningMean === null) return momentum === undefined ? state : Object.freeze(next);
