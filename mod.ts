@@ -14,7 +14,8 @@
  *    Forward takes a state and returns a new one. {@linkcode syncBatchNormForwardAll} and
  *    {@linkcode syncBatchNormBackwardAll} do several that are ready together, in one collective; functions that end in
  *    `Blocking` hold up a thread instead of awaiting. What forward is made of is there too: {@linkcode batchMoments},
- *    {@linkcode mergeMoments}, {@linkcode allReduceMoments}, {@linkcode normalizeWith}, {@linkcode updateRunningStats}.
+ *    {@linkcode mergeMoments}, {@linkcode allReduceMoments}, {@linkcode normalizeWith}, {@linkcode updateRunningStats};
+ *    {@linkcode batchNormForwardParts} takes one batch in several tensors.
  * 5. {@linkcode allReduceGradients}, {@linkcode lossScale}, {@linkcode joinUneven}, {@linkcode broadcastState} and
  *    {@linkcode assertReplicated} keep the rest of a model equal on all replicas.
  * 6. {@linkcode withParameters}, {@linkcode addScaled} and {@linkcode mapArrays} are an optimiser's step, and averages of
@@ -24,7 +25,8 @@
  * 7. In a model, a batch norm is a plain record too: {@linkcode initLayer} makes one, {@linkcode applyLayer},
  *    {@linkcode inferLayer} and {@linkcode backwardLayer} run any, {@linkcode convertSyncBatchNorm} synchronises all.
  *    {@linkcode freeze}, {@linkcode resetRunningStats}, {@linkcode foldModel} and {@linkcode mapLayers} take whole models
- *    too. The entry point `./checkpoint` takes them to files and back.
+ *    too; {@linkcode preciseStatistics} takes their statistics of a data set, {@linkcode describe} says how well a state is.
+ *    The entry point `./checkpoint` takes them to files and back.
  *
  * @example
  * ```ts

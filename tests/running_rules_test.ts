@@ -8,6 +8,8 @@ import {
   convertSyncBatchNorm,
   initBatchNorm,
   initLayer,
+  initLazyLayer,
+  materializeLayer,
   type Momentum,
   momentumAt,
   referenceDevice,
@@ -61,6 +63,9 @@ Deno.test("a rule and a biased variance survive the host, JSON, conversion, rese
   const fresh = resetRunningStats(device, convertSyncBatchNorm(model, {}));
   assert.deepEqual(fresh.norm.state.momentum, momentum);
   assert.equal(fresh.norm.state.runningVariance, "biased");
+  const lazy = structuredClone(initLazyLayer("batchNorm1d", options));
+  const { state: made } = materializeLayer(device, lazy, 2);
+  assert.deepEqual([made.momentum, made.runningVariance], [momentum, "biased"]);
   await runRanks(2, async (group) => {
     const own = await broadcastState(fresh, { device, group });
     assert.deepEqual(own.norm.state.momentum, momentum);
