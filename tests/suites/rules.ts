@@ -88,7 +88,7 @@ export function rulesSuite<A>(kit: DeviceKit<A>): void {
         );
         const cut = (values: Float32Array | number[], rank: number) =>
           cuts[rank].map(([from, to]) => of(device, values.slice(from, to)));
-        const local = counts.length === 1;
+        const local = counts.length === 1 && !relu;
         const results = await runRanks(counts.length, async (group) => {
           const effects = { device, group };
           const [parts, grads] = [cut(x, group.rank), cut(dy, group.rank)];
