@@ -14,9 +14,10 @@
  *    Forward takes a state and returns a new one. {@linkcode syncBatchNormForwardAll} and
  *    {@linkcode syncBatchNormBackwardAll} do several that are ready together, in one collective; functions that end in
  *    `Blocking` hold up a thread instead of awaiting. What forward is made of is there too: {@linkcode batchMoments},
- *    {@linkcode mergeMoments}, {@linkcode allReduceMoments}, {@linkcode normalizeWith}, {@linkcode updateRunningStats}.
- *    {@linkcode batchNormJvp}, {@linkcode batchNormBackwardBackward} and {@linkcode batchNormBackwardMoments}, alone and over
- *    a group, are second order and losses on statistics.
+ *    {@linkcode mergeMoments}, {@linkcode allReduceMoments}, {@linkcode normalizeWith}, {@linkcode updateRunningStats};
+ *    {@linkcode batchNormForwardParts} takes one batch in several tensors. {@linkcode batchNormJvp},
+ *    {@linkcode batchNormBackwardBackward} and {@linkcode batchNormBackwardMoments}, alone and over a group, are second order
+ *    and losses on statistics.
  * 5. {@linkcode allReduceGradients}, {@linkcode lossScale}, {@linkcode joinUneven}, {@linkcode broadcastState} and
  *    {@linkcode assertReplicated} keep the rest of a model equal on all replicas.
  * 6. {@linkcode withParameters}, {@linkcode addScaled} and {@linkcode mapArrays} are an optimiser's step, and averages of
@@ -26,7 +27,8 @@
  * 7. In a model, a batch norm is a plain record too: {@linkcode initLayer} makes one, {@linkcode applyLayer},
  *    {@linkcode inferLayer} and {@linkcode backwardLayer} run any, {@linkcode convertSyncBatchNorm} synchronises all.
  *    {@linkcode freeze}, {@linkcode resetRunningStats}, {@linkcode foldModel} and {@linkcode mapLayers} take whole models
- *    too. The entry point `./checkpoint` takes them to files and back.
+ *    too; {@linkcode preciseStatistics} takes their statistics of a data set, {@linkcode describe} says how well a state is.
+ *    The entry point `./checkpoint` takes them to files and back.
  *
  * @example
  * ```ts
@@ -62,6 +64,15 @@ export {
   withParameters,
 } from "./lib/state.ts";
 export {
+  type ConstantMomentum,
+  type CosineMomentum,
+  type Momentum,
+  momentumAt,
+  type MomentumSchedule,
+  type StepMomentum,
+  type ZeroDebiasedMomentum,
+} from "./lib/schedule.ts";
+export {
   batchNormForward,
   type Forward,
   type ForwardOptions,
@@ -79,6 +90,17 @@ export {
   syncBatchNormBackward,
   syncBatchNormBackwardBlocking,
 } from "./lib/norm/backward.ts";
+export {
+  batchNormForwardParts,
+  type PartsForward,
+  type PartsOptions,
+  syncBatchNormForwardParts,
+} from "./lib/norm/parts.ts";
+export {
+  batchNormBackwardParts,
+  type PartsBackward,
+  syncBatchNormBackwardParts,
+} from "./lib/norm/parts_backward.ts";
 export {
   type BackwardBranch,
   type ForwardBranch,
@@ -146,6 +168,19 @@ export {
 export { freeze, type FreezeOptions, unfreeze } from "./lib/layers/freeze.ts";
 export { type LayerChoice, mapLayers } from "./lib/layers/replace.ts";
 export { type ResetOptions, resetRunningStats } from "./lib/layers/reset.ts";
+export {
+  type Batches,
+  type PreciseEffects,
+  type PreciseForward,
+  preciseStatistics,
+} from "./lib/layers/precise.ts";
+export {
+  describe,
+  type DescribeOptions,
+  type Health,
+  healthSvg,
+  healthTable,
+} from "./lib/layers/health.ts";
 export {
   applyLayer,
   type FrozenSaved,

@@ -1,6 +1,8 @@
 /** The state of a batch norm: an immutable record, and what it must have on a device, on the host, or wherever it lies. */
 
-import { checkInteger } from "./check_value.ts";
+import { checkInteger, checkOneOf } from "./check_value.ts";
+import { checkShare } from "./check_share.ts";
+import { type Momentum, shareOf } from "./schedule.ts";
 import { describe, type Describing } from "./tensor.ts";
 import { mistaken, refused, shown, wrongKind, wrongPair, wrongValue } from "./words.ts";
 
@@ -20,17 +22,22 @@ export interface BatchNormState<A> {
   readonly eps: number;
   /**
    * Weight of the NEW batch in the running statistics, as in PyTorch: new = (1 - momentum) * old + momentum * observed.
-   * null averages over all batches instead.
+   * null averages over all batches instead; a plain record lets the weight follow the counter.
    */
-  readonly momentum: number | null;
+  readonly momentum: Momentum;
   /** Scale per channel, or null for none. */
   readonly weight: A | null;
   /** Offset per channel, or null for none. */
   readonly bias: A | null;
   /** Running mean, or null where nothing is tracked. */
   readonly runningMean: A | null;
-  /** Running unbiased variance, or null where nothing is tracked. */
+  /** Running variance, or null where nothing is tracked. */
   readonly runningVar: A | null;
+  /**
+   * Which variance of a batch the running one follows: `"unbiased"`, m2 / (count - 1), as in PyTorch and where it is left
+   * out; or `"biased"`, m2 / count, as in Keras and Flax.
+   */
+  readonly runningVariance?: "unbiased" | "biased";
   /** Batches that the running statistics have seen. */
   readonly numBatchesTracked: number;
 }
@@ -69,9 +76,14 @@ export function checkHostState(state: BatchNormState<Float32Array>, action: stri
   }, action);
 }
 
+const VARIANCES = ["unbiased", "biased", undefined] as const;
+
 /** Checks the numbers of a state. */
 export function checkConfiguration(
-  state: Pick<BatchNormState<unknown>, "numFeatures" | "eps" | "momentum" | "numBatchesTracked">,
+  state: Pick<
+    BatchNormState<unknown>,
+    "numFeatures" | "eps" | "momentum" | "numBatchesTracked" | "runningVariance"
+  >,
   action: string,
 ): void {
   if (typeof state !== "object" || state === null || !("numFeatures" in state)) {
@@ -80,22 +92,20 @@ export function checkConfiguration(
   }
   checkInteger(state.numFeatures, "numFeatures", action, 1);
   checkEps(state.eps, action);
-  if (state.momentum !== null) {
-    checkShare(state.momentum, "momentum", action, ", or null for a cumulative average");
-  }
   checkInteger(state.numBatchesTracked, "numBatchesTracked", action, 0);
+  // A rule was checked by who made the state: here counts what it gives.
+  if (state.momentum !== null) {
+    const others = ", null for a cumulative average, or a record with a rule";
+    const share = shareOf(state.momentum, state.numBatchesTracked + 1);
+    checkShare(share, "momentum", action, others);
+  }
+  checkOneOf(state.runningVariance, VARIANCES, "runningVariance", action);
 }
 
 /** Checks what is added to a variance: a RangeError says what came. */
 export function checkEps(eps: number, action: string, name = "eps"): void {
   if (Number.isFinite(eps) && eps >= 0) return;
   throw wrongValue(action, `${name} must be finite and >= 0`, eps);
-}
-
-/** Checks a weight in an average: a RangeError says what came, and what else might have. */
-export function checkShare(share: number, name: string, action: string, others = ""): void {
-  if (typeof share === "number" && share >= 0 && share <= 1) return;
-  throw wrongValue(action, `${name} must be in [0, 1]${others}`, share);
 }
 
 /** Checks which vectors a state has, and their lengths. */

@@ -10,6 +10,7 @@ import { checkOptions } from "./check_effects.ts";
 import { checkOneOf } from "./check_value.ts";
 import type { Device } from "./device.ts";
 import { region } from "./ownership.ts";
+import { checkMomentum, type Momentum } from "./schedule.ts";
 import { shown, wrongKind } from "./words.ts";
 
 export type { BatchNormState } from "./check_state.ts";
@@ -18,8 +19,13 @@ export type { BatchNormState } from "./check_state.ts";
 export interface BatchNormOptions {
   /** Added to the variance; 1e-5 by default. */
   readonly eps?: number;
-  /** Weight of the new batch in the running statistics, or null for a cumulative average; 0.1 by default. */
-  readonly momentum?: number | null;
+  /**
+   * Weight of the new batch in the running statistics, null for a cumulative average, or a rule that lets it follow the
+   * counter; 0.1 by default.
+   */
+  readonly momentum?: Momentum;
+  /** Which variance of a batch the running one follows; `"unbiased"` by default, as in PyTorch. */
+  readonly runningVariance?: "unbiased" | "biased";
   /** Whether there are a weight and a bias; true by default. */
   readonly affine?: boolean;
   /** Whether there is a weight; as `affine` by default. */
@@ -42,6 +48,7 @@ const ACTION = "initialize the batch norm";
 export const BATCH_NORM_OPTIONS: readonly string[] = [
   "eps",
   "momentum",
+  "runningVariance",
   "affine",
   "scale",
   "bias",
@@ -89,7 +96,12 @@ export function firstState(
 ): BatchNormState<Float32Array> {
   const { eps = 1e-5, momentum = 0.1, affine = true, trackRunningStats = true } = options;
   const { scale = affine, bias = affine, weightInit = "ones", random } = options;
-  checkConfiguration({ numFeatures, eps, momentum, numBatchesTracked: 0 }, action);
+  const { runningVariance } = options;
+  checkMomentum(momentum, action);
+  checkConfiguration(
+    { numFeatures, eps, momentum, runningVariance, numBatchesTracked: 0 },
+    action,
+  );
   const vector = (value: number) => new Float32Array(numFeatures).fill(value);
   const firstWeight = (): Float32Array => {
     if (weightInit === "ones") return vector(1);
@@ -107,6 +119,7 @@ export function firstState(
     bias: bias ? vector(0) : null,
     runningMean: trackRunningStats ? vector(0) : null,
     runningVar: trackRunningStats ? vector(1) : null,
+    ...(runningVariance !== undefined && { runningVariance }),
     numBatchesTracked: 0,
   };
 }
@@ -192,6 +205,7 @@ export function stateFromHost<A>(
 ): BatchNormState<A> {
   const action = "upload the state";
   checkHostState(hostState, action);
+  checkMomentum(hostState.momentum, action);
   return region(device, (scope) => {
     const copy = (vector: Float32Array | null) => vector === null ? null : scope.upload(vector);
     const { weight, bias, runningMean, runningVar } = hostState;

@@ -15,6 +15,7 @@ import { passSuite } from "./suites/passes.ts";
 import { secondOrderSuite } from "./suites/second_order.ts";
 import { stateSuite } from "./suites/states.ts";
 import { replacingSuite } from "./suites/replacing.ts";
+import { rulesSuite } from "./suites/rules.ts";
 import { statisticsSuite } from "./suites/statistics.ts";
 import { inTier } from "./tier.ts";
 
@@ -35,6 +36,7 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
     adversarialSuite(kit);
     stateSuite(kit);
     statisticsSuite(kit);
+    rulesSuite(kit);
     passSuite(kit);
     secondOrderSuite(kit);
     secondOrderGoldenSuite(kit);

@@ -3,6 +3,7 @@
 import { checkState, claimsState } from "../check_state.ts";
 import type { Device } from "../device.ts";
 import { batch, region } from "../ownership.ts";
+import { checkMomentum, type Momentum } from "../schedule.ts";
 import type { BatchNormState } from "../state.ts";
 import { type AnyLayer, checkLayer, claimsLayer } from "./check_layer.ts";
 import { withState } from "./layer.ts";
@@ -12,10 +13,10 @@ import { checkChoice, type LayerChoice, replaceNodes } from "./replace.ts";
 /** Options of {@linkcode resetRunningStats}. */
 export interface ResetOptions extends LayerChoice {
   /**
-   * Weight of a new batch from now on, or null for the plain average over all of them, with which statistics are
-   * estimated anew; left out, it stays as it is.
+   * Weight of a new batch from now on, null for the plain average over all of them, with which statistics are estimated
+   * anew, or a rule; left out, it stays as it is.
    */
-  readonly momentum?: number | null;
+  readonly momentum?: Momentum;
 }
 
 /**
@@ -62,6 +63,7 @@ export function resetRunningStats<A, T>(
     batch(scope, (d) => {
       const reset = (state: BatchNormState<A>, here: string): BatchNormState<A> => {
         const { numFeatures, runningMean } = state;
+        if (momentum !== undefined) checkMomentum(momentum, here);
         const next = { ...state, ...(momentum !== undefined && { momentum }) };
         checkState(d, next, here);
         if (runningMean === null) return momentum === undefined ? state : Object.freeze(next);

@@ -3,9 +3,10 @@
 import { checkState } from "../check_state.ts";
 import { checkDevice } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
-import type { Device } from "../device.ts";
+import type { Device, RunningStats } from "../device.ts";
 import { checkCount } from "../moments.ts";
 import { batch } from "../ownership.ts";
+import { shareOf } from "../schedule.ts";
 import type { BatchNormState } from "../state.ts";
 import { checkTensor, describe, type Tensor, valuesPerChannel } from "../tensor.ts";
 import { countOf, momentsWire } from "../wire.ts";
@@ -216,7 +217,8 @@ function reduction<A>(moments: LocalMoments<A>): Crossing<A, GroupMoments<A>> {
  * Folds the moments of a batch into the running statistics of a state.
  *
  * runningMean = (1 - f) * runningMean + f * mean and runningVar = (1 - f) * runningVar + f * m2 / (count - 1), where f
- * is the momentum, or 1/t for the t-th batch when momentum is null (PyTorch `_BatchNorm.forward`).
+ * is the momentum, 1/t for the t-th batch when momentum is null (PyTorch `_BatchNorm.forward`), or what its rule gives
+ * for t. Where the state says `runningVariance: "biased"` the observed variance is m2 / count (Keras, Flax).
  *
  * @param state the state before this batch; it is not changed
  * @param moments moments of the whole batch, over all ranks
@@ -258,14 +260,31 @@ export function advance<A>(
   if (runningMean === null || runningVar === null || count === 0) return state;
   // A counter at its end stays there: one more would be no integer that the next call takes.
   const numBatchesTracked = Math.min(state.numBatchesTracked + 1, Number.MAX_SAFE_INTEGER);
-  const factor = momentum ?? 1 / numBatchesTracked;
+  const factor = shareOf(momentum, numBatchesTracked);
   const running = { runningMean, runningVar };
-  const { runningMean: mean, runningVar: variance } = device.updateRunningStats({
-    running,
-    moments: data,
-    factor,
-  });
-  return Object.freeze({ ...state, runningMean: mean, runningVar: variance, numBatchesTracked });
+  const next = device.updateRunningStats({ running, moments: data, factor });
+  const advanced = state.runningVariance === "biased"
+    ? { ...next, runningVar: biased(device, { ...next, factor }, { data, count }) }
+    : next;
+  return Object.freeze({ ...state, ...advanced, numBatchesTracked });
+}
+
+/** The running variance that follows m2 / count, of the one that follows m2 / (count - 1); the latter is freed. */
+function biased<A>(
+  device: Device<A>,
+  { factor, ...next }: RunningStats<A> & { readonly factor: number },
+  { data, count }: Pick<Moments<A>, "data" | "count">,
+): A {
+  if (count === null) {
+    const wanted = "a biased running variance needs moments whose count is known";
+    throw wrongKind("update the running statistics", wanted, null, "count");
+  }
+  // Of the batch alone: f * m2 / (count - 1) is f * m2 / count and f / count of it.
+  const batchs = device.updateRunningStats({ running: next, moments: data, factor: 1 });
+  const scale = -factor / count;
+  const variance = device.addScaled({ x: next.runningVar, y: batchs.runningVar, scale });
+  device.free(batchs.runningMean, batchs.runningVar, next.runningVar);
+  return variance;
 }
 
 /** Checks moments: a record as of {@linkcode batchMoments}, live on the device, of so many channels if that is given. */

@@ -2,11 +2,12 @@
  * What the batch norms of Keras and Flax have in common, and ours has not: momentum is the weight of the OLD value, the
  * running variance is biased, channels are an axis of the memory order.
  *
- * Our state has one running variance, unbiased, for training and evaluation. So the way in takes `count` and makes
- * training exact, or null and makes evaluation exact: the caller says which.
+ * A state whose `runningVariance` is `"biased"` trains and evaluates as theirs do. One that is unbiased has one running
+ * variance for both: the way in takes `count` and makes training exact, or null and makes evaluation exact.
  */
 
-import { checkEps, checkHostState, checkShare } from "../../check_state.ts";
+import { checkShare } from "../../check_share.ts";
+import { checkEps, checkHostState } from "../../check_state.ts";
 import { checkFloat32, checkInteger, checkOneOf } from "../../check_value.ts";
 import type { BatchNormState } from "../../state.ts";
 import { type Format, FORMATS } from "../../tensor.ts";
@@ -28,6 +29,11 @@ export interface ImportBatchNormOptions {
    * goes on as it would have. null takes it as it is, so that evaluation gives the same numbers.
    */
   readonly count: number | null;
+  /**
+   * `"biased"` (with a count of null) makes a state that keeps the biased variance: training and evaluation are both
+   * exact. `"unbiased"` by default.
+   */
+  readonly runningVariance?: "unbiased" | "biased";
   /** Weight of the OLD value in the running statistics, in [0, 1], as the other framework has it; 0.99 by default. */
   readonly momentum?: number;
   /** Added to the variance before its root, finite and >= 0. */
@@ -63,6 +69,8 @@ export function importBatchNorm(
   const action = `convert the batch norm of ${called}`;
   const count = checkCount(options, action);
   const { momentum = 0.99, epsilon = usual, axis = -1, rank, numBatchesTracked = 0 } = options;
+  const { runningVariance } = options;
+  checkBiased(runningVariance, count, action);
   checkShare(momentum, "momentum, the weight of the old value,", action);
   checkEps(epsilon, action, "epsilon");
   checkInteger(numBatchesTracked, "numBatchesTracked", action, 0);
@@ -97,6 +105,7 @@ export function importBatchNorm(
     bias: copyIfAny(names.bias),
     runningMean: copy(names.runningMean),
     runningVar: scaled(copy(names.runningVar), count, (n) => [n, n - 1]),
+    ...(runningVariance !== undefined && { runningVariance }),
     numBatchesTracked,
   });
   return Object.freeze({ state, format });
@@ -111,6 +120,7 @@ export function exportBatchNorm(
   const action = `convert the batch norm to ${called}`;
   checkHostState(state, action);
   const count = checkCount(options, action);
+  checkBiased(state.runningVariance, count, action);
   const { format = "channelsLast" } = options;
   checkOneOf(format, FORMATS, "format", action);
   const { weight, bias, runningMean, runningVar, momentum, eps } = state;
@@ -118,9 +128,10 @@ export function exportBatchNorm(
     const wanted = `there must be running statistics, which each layer of ${called} has`;
     throw wrongKind(action, wanted, null, "runningMean");
   }
-  if (momentum === null) {
-    const why = `for a cumulative average has no counterpart in ${called}`;
-    throw wrongKind(action, `momentum must be a number, ${why}`, null);
+  if (typeof momentum !== "number") {
+    const what = momentum === null ? "a cumulative average" : `the rule "${momentum.rule}"`;
+    const why = `for ${what} has no counterpart in ${called}`;
+    throw wrongKind(action, `momentum must be a number, ${why}`, momentum);
   }
   const vectors = {
     weight: weight && new Float32Array(weight),
@@ -154,6 +165,18 @@ function scaled(
   if (count === null) return new Float32Array(variance);
   const [over, under] = factor(count);
   return variance.map((value) => value * over / under);
+}
+
+/** A biased variance is taken as it is, both ways. */
+function checkBiased(
+  variance: "unbiased" | "biased" | undefined,
+  count: number | null,
+  action: string,
+): void {
+  checkOneOf(variance, ["unbiased", "biased", undefined], "runningVariance", action);
+  if (variance !== "biased" || count === null) return;
+  const wanted = "options.count must be null where the running variance is biased, as it is theirs";
+  throw wrongValue(action, wanted, count);
 }
 
 function checkCount(options: ExportBatchNormOptions | undefined, action: string): number | null {

@@ -60,7 +60,7 @@ const KERAS = {
  *
  * Keras's momentum is the weight of the OLD value, ours = 1 - theirs (0.99 gives 0.01, in decimal). Keras's running
  * variance is biased (divided by n), ours unbiased (by n - 1): with `count`, training goes on as it would have in Keras,
- * and with null evaluation gives Keras's numbers. One state cannot do both, as it takes either variance for evaluation.
+ * and with null evaluation gives Keras's numbers. Both do where `runningVariance: "biased"` keeps the variance as Keras has it.
  *
  * Keras 2 on TensorFlow keeps the unbiased variance in layers that are fused, as those for inputs of rank 4 and 5 are:
  * take it as it is.
