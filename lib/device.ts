@@ -135,6 +135,7 @@ export interface Directions<A> {
 /** What a directional derivative takes. */
 export interface TangentsPass<A>
   extends Pick<Pass<A>, "input" | "statistics" | "affine" | "output"> {
+  /** What is followed. */
   readonly directions: Directions<A>;
   /** `gradientSums` of the input's direction, without the output, over the group; null in evaluation and without one. */
   readonly total: A | null;
