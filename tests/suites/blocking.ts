@@ -132,7 +132,7 @@ export function blockingSuite(kit: GroupKit): void {
     4,
     trainBothWays,
     (all) => {
-      for (const same of all) assert.deepEqual(same, Array(13).fill(true));
+      for (const same of all) assert.deepEqual(same, Array(23).fill(true));
     },
   );
   test("what is wrong on a rank that blocks reaches all", 3, failBlocked, (all) => {
