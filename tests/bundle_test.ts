@@ -1,9 +1,10 @@
+import { PACKED } from "../kernels/wasm/binaries.ts";
 import assert from "node:assert/strict";
 
 const root = new URL("../", import.meta.url);
 const text = new TextDecoder();
-/** How a WebAssembly module begins, in base64. */
-const WASM = "AGFzbQEAAA";
+/** How the compiled kernels begin, in base64. */
+const WASM = PACKED.slice(1, 80);
 
 async function versionOfNode(): Promise<string | null> {
   try {

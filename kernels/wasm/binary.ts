@@ -2,10 +2,11 @@
 
 import { DeviceError } from "../../lib/errors.ts";
 import { quote } from "../../lib/words.ts";
-import { binaries } from "./binaries.ts";
+import { BUILDS, PACKED } from "./binaries.ts";
+import { takeApart } from "./interleave.ts";
 
 /** The builds there are: with relaxed multiply-add, or with the instructions of SIMD128 alone. */
-export type Build = keyof typeof binaries;
+export type Build = keyof typeof BUILDS;
 
 /** The kind of memory that a module imports. */
 export type MemoryKind = "local" | "shared";
@@ -14,14 +15,15 @@ export type MemoryKind = "local" | "shared";
 const MEMORY_FLAGS: Record<MemoryKind, number> = { local: 0x01, shared: 0x03 };
 
 /** Says whether this runtime can run a build. */
-export function runs(build: Build): boolean {
-  return WebAssembly.validate(bytesOf(build, "local"));
+export async function runs(build: Build): Promise<boolean> {
+  return WebAssembly.validate(await bytesOf(build, "local"));
 }
 
 /** Compiles a build. */
 export async function compile(build: Build, kind: MemoryKind): Promise<WebAssembly.Module> {
+  const bytes = await bytesOf(build, kind);
   try {
-    return await WebAssembly.compile(bytesOf(build, kind));
+    return await WebAssembly.compile(bytes);
   } catch (cause) {
     // The runtime knows the instructions (see runs()), so it is the page that may not.
     throw new DeviceError(
@@ -35,10 +37,13 @@ export async function compile(build: Build, kind: MemoryKind): Promise<WebAssemb
   }
 }
 
-function bytesOf(build: Build, kind: MemoryKind): Uint8Array<ArrayBuffer> {
-  const { base64, memoryFlag } = binaries[build];
+async function bytesOf(build: Build, kind: MemoryKind): Promise<Uint8Array<ArrayBuffer>> {
   // atob(): Uint8Array.fromBase64 is not everywhere yet.
-  const bytes = Uint8Array.from(atob(base64.replaceAll("\n", "")), (byte) => byte.charCodeAt(0));
-  bytes[memoryFlag] = MEMORY_FLAGS[kind];
+  const packed = Uint8Array.from(atob(PACKED.replaceAll("\n", "")), (byte) => byte.charCodeAt(0));
+  const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const all = new Uint8Array(await new Response(unpacked).arrayBuffer());
+  const lengths = Object.values(BUILDS).map(({ length }) => length);
+  const bytes = takeApart(all, lengths, Object.keys(BUILDS).indexOf(build));
+  bytes[BUILDS[build].memoryFlag] = MEMORY_FLAGS[kind];
   return bytes;
 }

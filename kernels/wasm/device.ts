@@ -37,7 +37,7 @@ export async function createDevice(
 ): Promise<WasmDevice> {
   const { arithmetic = "fast", maximumBytes = MOST_PAGES * PAGE, timeoutMs = TIMEOUT_MS } = options;
   const { initialBytes = Math.min(INITIAL_BYTES, maximumBytes) } = options;
-  const build = forced ?? chooseBuild(arithmetic);
+  const build = forced ?? await chooseBuild(arithmetic);
   const wanted = options.threads ?? 1;
   const threadsReason = wanted > 1 ? whyOneThread() : null;
   const threads = threadsReason === null ? wanted : 1;
@@ -120,9 +120,9 @@ function checkElements(length: number, dtype: DType): void {
   }
 }
 
-function chooseBuild(arithmetic: "fast" | "reproducible"): Build {
-  if (arithmetic === "fast" && runs("relaxed")) return "relaxed";
-  if (runs("simd128")) return "simd128";
+async function chooseBuild(arithmetic: "fast" | "reproducible"): Promise<Build> {
+  if (arithmetic === "fast" && await runs("relaxed")) return "relaxed";
+  if (await runs("simd128")) return "simd128";
   throw new DeviceError(
     "Cannot open the device as this runtime must have WebAssembly with SIMD: use a newer runtime, " +
       "or referenceDevice()",
