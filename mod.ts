@@ -141,8 +141,8 @@ export {
   type LocalMoments,
   mergeMoments,
   type Moments,
-  updateRunningStats,
 } from "./lib/norm/statistics.ts";
+export { updateRunningStats } from "./lib/norm/running.ts";
 export {
   type GroupSaved,
   type LocalSaved,

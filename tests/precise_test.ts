@@ -13,6 +13,7 @@ import {
 import * as oracle from "./oracle.ts";
 import { assertClose, EPSILON } from "./kit.ts";
 import { normalArray } from "./random.ts";
+import { census } from "./recording.ts";
 
 const device = referenceDevice();
 type Model = {
@@ -112,4 +113,17 @@ Deno.test("preciseStatistics() tells all ranks of one that fails, and refuses a 
     preciseStatistics(model, [[1, 2]], forward, { device }),
     RangeError,
   );
+});
+
+Deno.test("preciseStatistics() leaves nothing behind but the new statistics, and nothing where a later batch fails", async () => {
+  const { device: counted, alive } = census(device);
+  const batches = [[1, 2, 3, 4], [5, 6, 8, 7], [2, 2, 9, 1]];
+  await preciseStatistics(model, batches, forward, { device: counted });
+  assert.equal(alive(), 4);
+  const failing = (...[model, batch, run]: Parameters<typeof forward>) => {
+    if (batch === batches[2]) throw new Error("no such file");
+    return forward(model, batch, run);
+  };
+  await assert.rejects(preciseStatistics(model, batches, failing, { device: counted }), /no such/);
+  assert.equal(alive(), 4);
 });

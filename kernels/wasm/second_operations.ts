@@ -12,7 +12,7 @@ import { sumsWire } from "../../lib/wire.ts";
 import type { WasmArray } from "./arrays.ts";
 import { type Context, elements, type Kernels, type Operate } from "./context.ts";
 import { layoutOf } from "./layout.ts";
-import { addressesOf, laneBytes, planes, spread } from "./walks.ts";
+import { addressesOf, planes, prepare } from "./walks.ts";
 
 /** Operations of second order. */
 export type SecondOperations = Required<Pick<Device<WasmArray>, "tangents" | "secondGradients">>;
@@ -64,7 +64,7 @@ function secondGradients(
   const { input, gradOutput, directions, affine: { weight, eps } } = pass;
   const channels = input.shape[1];
   const { inputs, along } = directed(context, input, directions, pass.output);
-  const { shape, dtype, format } = input;
+  const { dtype, format } = input;
   const like = { elements: layoutOf(input).elements, dtype };
   const dy = context.ordered(gradOutput, like, format);
   const [m, rm, rv] = addressesOf(context, pass.statistics, channels);
@@ -75,9 +75,11 @@ function secondGradients(
     sumsOf,
   );
   const [weighted, ownAlong, ownProducts] = [
-    ...[pass.weighted, pass.along?.local, pass.products.local].map(sumsOf),
-  ];
-  const gradInput = context.make(contentsOf({ ...input, shape }));
+    pass.weighted,
+    pass.along?.local,
+    pass.products.local,
+  ].map(sumsOf);
+  const gradInput = context.make(contentsOf(input));
   const moved = context.make(contentsOf(input));
   const gradWeight = weight && context.make(elements(channels, "float32"));
   const results = [moved.slot.address, gradInput.slot.address] as const;
@@ -126,7 +128,7 @@ function directed(
 }
 
 function follow(
-  { areas, kernels, parts: partsOf, run }: Context,
+  context: Context,
   input: Tensor<WasmArray>,
   [x, u, v, gate, r]: readonly [number, number, number, number, number],
   [y, z]: readonly [number, number],
@@ -135,17 +137,15 @@ function follow(
   const layout = layoutOf(input);
   const { channels, half, laneInner: inner, period } = layout;
   const count = PLANES.direction + (z === 0 ? 0 : PLANES.second);
-  const parts = partsOf(layout.elements, period || undefined);
-  const bytes = planes(7, RUN, 4);
-  const [perChannel, perLane, scratch] = areas(
-    planes(count, channels, 4),
-    laneBytes(count, layout),
-    half * bytes * parts.length,
+  const { parts, at, roomOf } = prepare(
+    context,
+    layout,
+    count,
+    planes(7, RUN, 4),
+    writeCoefficients,
   );
-  writeCoefficients(kernels, perChannel);
-  const at = spread(kernels, count, layout, perChannel, perLane);
-  run("follow", parts, ({ from, to }, thread) => {
-    const room = scratch + thread * bytes;
+  context.run("follow", parts, ({ from, to }, thread) => {
+    const room = roomOf(thread);
     return [x, u, v, gate, r, y, z, half, channels, inner, period, from, to, at, room];
   });
 }

@@ -91,19 +91,19 @@ export function reduce(
   });
 }
 
-/** Computes y, or dx and what passes to the residual, of (x, residual or dy, output) by so many planes of coefficients. */
-export function map(
-  { areas, kernels, parts: partsOf, run }: Context,
+/**
+ * What a walk with so many planes of coefficients needs: its parts, where the coefficients of its lanes lie, and scratch memory
+ * of so many bytes for each thread that has halves to widen.
+ */
+export function prepare(
+  { areas, kernels, parts: partsOf }: Context,
   layout: Layout,
-  [x, g, gate, y, passed]: readonly [number, number, number, number, number],
-  kind: number,
-  count: 3 | 4,
+  count: number,
+  bytes: number,
   writeCoefficients: (kernels: Kernels, perChannel: number) => void,
-): void {
-  const { channels, elements, half, laneInner: inner, period } = layout;
+) {
+  const { channels, elements, half, period } = layout;
   const parts = partsOf(elements, period || undefined);
-  const strips = inStrips(layout, count - 1);
-  const bytes = planes(4, MOST, 4);
   const [perChannel, perLane, scratch] = areas(
     planes(count, channels, 4),
     laneBytes(count, layout),
@@ -111,8 +111,29 @@ export function map(
   );
   writeCoefficients(kernels, perChannel);
   const at = spread(kernels, count, layout, perChannel, perLane);
-  run("map", parts, ({ from, to }, thread) => {
-    const room = scratch + thread * bytes;
+  return { parts, at, roomOf: (thread: number) => scratch + thread * bytes };
+}
+
+/** Computes y, or dx and what passes to the residual, of (x, residual or dy, output) by so many planes of coefficients. */
+export function map(
+  context: Context,
+  layout: Layout,
+  [x, g, gate, y, passed]: readonly [number, number, number, number, number],
+  kind: number,
+  count: 3 | 4,
+  writeCoefficients: (kernels: Kernels, perChannel: number) => void,
+): void {
+  const { channels, half, laneInner: inner, period } = layout;
+  const strips = inStrips(layout, count - 1);
+  const { parts, at, roomOf } = prepare(
+    context,
+    layout,
+    count,
+    planes(4, MOST, 4),
+    writeCoefficients,
+  );
+  context.run("map", parts, ({ from, to }, thread) => {
+    const room = roomOf(thread);
     return [x, g, gate, y, passed, half, strips, channels, inner, period, from, to, at, room, kind];
   });
 }

@@ -9,8 +9,8 @@ import {
   batchMoments,
   type LocalMoments,
   mergeMoments,
-  updateRunningStats,
 } from "../norm/statistics.ts";
+import { updateRunningStats } from "../norm/running.ts";
 import { region } from "../ownership.ts";
 import { type Tensor, tensor } from "../tensor.ts";
 import { refused, wrongKind } from "../words.ts";
@@ -85,7 +85,7 @@ export async function preciseStatistics<A, T, B>(
   effects: PreciseEffects<A>,
   options: LayerChoice = {},
 ): Promise<T> {
-  const { device, group } = checkDevice(effects, ACTION);
+  const { group } = checkDevice(effects, ACTION);
   if (group !== undefined) checkGroup(group, {}, ACTION);
   const choice = checkChoice(options, ACTION);
   if (typeof batches !== "function" && !Array.isArray(batches)) {
@@ -105,22 +105,20 @@ export async function preciseStatistics<A, T, B>(
       nodes.get(layer)!.some(choice.only)
     ),
   );
-  while (true) {
-    const pass = gather({ device, model, batches, forward, now, left });
-    const found = await agree(pass, order, group);
-    if (found === null) break;
-    const own = (await pass).moments;
-    const layer = now.get(found)!;
-    now.set(found, await estimated(device, layer, own, group));
-    left.delete(found);
-  }
-  return replaceNodes<T, AnyLayer<A>>(
-    model,
-    nodes,
-    choice.only,
-    ACTION,
-    (layer) => now.get(layer)!,
-  );
+  // In one region, so that a pass that fails leaves no moments of earlier batches behind.
+  return await region(effects.device, async (device) => {
+    while (true) {
+      const pass = gather({ device, model, batches, forward, now, left });
+      const found = await agree(pass, order, group);
+      if (found === null) break;
+      const own = (await pass).moments;
+      const layer = now.get(found)!;
+      now.set(found, await estimated(device, layer, own, group));
+      left.delete(found);
+    }
+    const precise = (layer: AnyLayer<A>) => now.get(layer)!;
+    return replaceNodes<T, AnyLayer<A>>(model, nodes, choice.only, ACTION, precise);
+  });
 }
 
 interface Gathered<A> {

@@ -39,7 +39,7 @@ export function checkDirections<A>(
   const values = given as Readonly<Record<string, unknown>>;
   const tensorOf = (name: string): Tensor<A> => {
     const tensor = values[name] as Tensor<A>;
-    checkAlike(device, tensor, input, action, name);
+    checkAlike(device, tensor, input, action, `direction ${name}`);
     return tensorLike(tensor, tensor.data);
   };
   const vectorOf = (name: string, own: A | null, what: string): A | null => {

@@ -25,7 +25,6 @@ import {
   type Saved,
 } from "./normalize.ts";
 import {
-  advance,
   alone,
   type GroupMoments,
   groupMoments,
@@ -33,6 +32,7 @@ import {
   type Moments,
   momentsOf,
 } from "./statistics.ts";
+import { advance } from "./running.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
 
 /** Options of a training forward pass. */

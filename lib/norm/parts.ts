@@ -12,11 +12,10 @@ import { batch } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
 import type { Tensor } from "../tensor.ts";
 import { countOf, momentsWire } from "../wire.ts";
-import { shown, wrongKind } from "../words.ts";
+import { refused, shown, wrongKind } from "../words.ts";
 import { checkCall } from "./check_call.ts";
 import { type GroupSaved, type LocalSaved, normalized } from "./normalize.ts";
 import {
-  advance,
   alone,
   type GroupMoments,
   groupMoments,
@@ -24,6 +23,7 @@ import {
   mergeMoments,
   momentsOf,
 } from "./statistics.ts";
+import { advance } from "./running.ts";
 import { type Crossing, overGroup } from "./steps.ts";
 
 /** Options of a forward pass over parts. */
@@ -176,6 +176,7 @@ function composed<A, S extends LocalSaved<A> | GroupSaved<A>>(
 /** Checks that a value is a list of parts. */
 export function checkList(list: unknown, name: string, action: string): void {
   if (Array.isArray(list) && list.length > 0) return;
-  const came = Array.isArray(list) ? "a list of none" : list;
-  throw wrongKind(action, `${name} must be a list of at least one`, came);
+  const wanted = `${name} must be a list of at least one`;
+  if (Array.isArray(list)) throw refused(action, wanted, "list is empty");
+  throw wrongKind(action, wanted, list);
 }

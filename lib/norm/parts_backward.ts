@@ -6,7 +6,7 @@ import type { Device } from "../device.ts";
 import { batch } from "../ownership.ts";
 import type { Tensor } from "../tensor.ts";
 import { sumsWire } from "../wire.ts";
-import { shown, wrongKind, wrongPair } from "../words.ts";
+import { refused, shown, wrongPair } from "../words.ts";
 import { type Backward, gradientsOf } from "./backward.ts";
 import { checkSaved } from "./check_saved.ts";
 import type { GroupSaved, LocalSaved } from "./normalize.ts";
@@ -107,8 +107,7 @@ function checkParts<A>(
     const call = { saved: part, gradOutput: gradOutputs[i], options: {}, action };
     checkSaved(call, kind, device, worldSize);
     if (part.moments.data === saved[0].moments.data) return;
-    const wanted = "all parts must be of one batch";
-    throw wrongKind(action, wanted, "of another", "moments");
+    throw refused(action, "all parts must be of one batch", "moments are of another");
   });
 }
 

@@ -39,7 +39,7 @@ export function secondOrderCallSuite<A>(kit: DeviceKit<A>): void {
     throwsLike(
       jvp({ input: put([3, 3]) }),
       TypeError,
-      /follow the directions as the input's shape/,
+      /follow the directions as the direction input's shape/,
     );
     throwsLike(jvp({}), TypeError, /the input must be a tensor/);
     throwsLike(
