@@ -41,7 +41,7 @@ export function secondOrderCallSuite<A>(kit: DeviceKit<A>): void {
       TypeError,
       /follow the directions as the direction input's shape/,
     );
-    throwsLike(jvp({}), TypeError, /the input must be a tensor/);
+    throwsLike(jvp({}), TypeError, /the direction input must be a tensor/);
     throwsLike(
       jvp({ input: x, weigth: three }),
       TypeError,
