@@ -102,6 +102,15 @@ export {
   syncBatchNormBackwardParts,
 } from "./lib/norm/parts_backward.ts";
 export {
+  modulate,
+  type ModulateBackward,
+  modulateBackward,
+  type Modulated,
+  type ModulateOptions,
+  type ModulateSaved,
+  type Modulation,
+} from "./lib/norm/modulate.ts";
+export {
   type BackwardBranch,
   type ForwardBranch,
   syncBatchNormBackwardAll,

@@ -9,6 +9,7 @@ import { effectSuite } from "./suites/effects.ts";
 import { goldenSuite } from "./suites/golden.ts";
 import { secondOrderGoldenSuite } from "./suites/golden_second_order.ts";
 import { deviceLaw } from "./suites/law.ts";
+import { modulateSuite } from "./suites/modulate.ts";
 import { peerSuite } from "./suites/peers.ts";
 import { pytorchSuite } from "./suites/pytorch.ts";
 import { passSuite } from "./suites/passes.ts";
@@ -37,6 +38,7 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
     stateSuite(kit);
     statisticsSuite(kit);
     rulesSuite(kit);
+    modulateSuite(kit);
     passSuite(kit);
     secondOrderSuite(kit);
     secondOrderGoldenSuite(kit);

@@ -9,7 +9,8 @@ import type { BatchNormState } from "../state.ts";
 import { checkTensor, describe, type Describing, type Tensor } from "../tensor.ts";
 import { listed, refused, shown, wrongPair } from "../words.ts";
 
-const ACTIVATIONS: readonly unknown[] = ["relu", undefined];
+/** What may be applied last. */
+export const ACTIVATIONS: readonly unknown[] = ["relu", undefined];
 
 /** Checks what every function that normalizes is given. */
 export function checkCall<A>(
