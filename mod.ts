@@ -111,6 +111,16 @@ export {
   type Modulation,
 } from "./lib/norm/modulate.ts";
 export {
+  batchNormForwardGhost,
+  type GhostForward,
+  type GhostOptions,
+  type GhostSaved,
+  syncBatchNormForwardGhost,
+  syncBatchNormForwardGhostBlocking,
+  type SyncGhostOptions,
+} from "./lib/norm/ghost.ts";
+export { batchNormBackwardGhost } from "./lib/norm/ghost_backward.ts";
+export {
   type BackwardBranch,
   type ForwardBranch,
   syncBatchNormBackwardAll,

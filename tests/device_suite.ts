@@ -6,6 +6,7 @@ import { branchSuite } from "./suites/branches.ts";
 import { derivativeSuite } from "./suites/derivatives.ts";
 import { donationSuite } from "./suites/donation.ts";
 import { effectSuite } from "./suites/effects.ts";
+import { ghostSuite } from "./suites/ghost.ts";
 import { goldenSuite } from "./suites/golden.ts";
 import { secondOrderGoldenSuite } from "./suites/golden_second_order.ts";
 import { deviceLaw } from "./suites/law.ts";
@@ -39,6 +40,7 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
     statisticsSuite(kit);
     rulesSuite(kit);
     modulateSuite(kit);
+    ghostSuite(kit);
     passSuite(kit);
     secondOrderSuite(kit);
     secondOrderGoldenSuite(kit);
