@@ -120,6 +120,16 @@ export {
   type SyncGhostOptions,
 } from "./lib/norm/ghost.ts";
 export { batchNormBackwardGhost } from "./lib/norm/ghost_backward.ts";
+export { boundAt, type Ramp, type RenormBounds } from "./lib/norm/bounds.ts";
+export {
+  batchRenormForward,
+  type RenormForward,
+  type RenormOptions,
+  type RenormSaved,
+  syncBatchRenormForward,
+  type SyncRenormOptions,
+} from "./lib/norm/renorm.ts";
+export { batchRenormBackward, syncBatchRenormBackward } from "./lib/norm/renorm_backward.ts";
 export {
   type BackwardBranch,
   type ForwardBranch,

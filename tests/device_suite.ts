@@ -16,6 +16,7 @@ import { pytorchSuite } from "./suites/pytorch.ts";
 import { passSuite } from "./suites/passes.ts";
 import { secondOrderSuite } from "./suites/second_order.ts";
 import { stateSuite } from "./suites/states.ts";
+import { renormSuite } from "./suites/renorm.ts";
 import { replacingSuite } from "./suites/replacing.ts";
 import { rulesSuite } from "./suites/rules.ts";
 import { statisticsSuite } from "./suites/statistics.ts";
@@ -41,6 +42,7 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
     rulesSuite(kit);
     modulateSuite(kit);
     ghostSuite(kit);
+    renormSuite(kit);
     passSuite(kit);
     secondOrderSuite(kit);
     secondOrderGoldenSuite(kit);
