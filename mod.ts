@@ -214,6 +214,7 @@ export {
   applyLayer,
   type FrozenSaved,
   type GroupLayerSaved,
+  type GroupRenormSaved,
   inferLayer,
   type LayerForward,
   type LayerSaved,

@@ -6,7 +6,7 @@
  */
 
 import { checkDevice } from "../check_effects.ts";
-import { checkInteger, checkOneOf, SWITCH } from "../check_value.ts";
+import { checkOneOf, SWITCH } from "../check_value.ts";
 import type { BlockingGroup, ReduceGroup } from "../collectives.ts";
 import type { Device, RunningStats } from "../device.ts";
 import { sum } from "../moments.ts";
@@ -16,7 +16,7 @@ import type { BatchNormState } from "../state.ts";
 import { extents, type Tensor, tensorLike } from "../tensor.ts";
 import { momentsWire, type WireFormat } from "../wire.ts";
 import { shown, wrongValue } from "../words.ts";
-import { checkCall, checkKept } from "./check_call.ts";
+import { checkCall, checkGhost, checkKept } from "./check_call.ts";
 import type { ForwardOptions, SyncForwardOptions } from "./forward.ts";
 import { type LocalSaved, normalized } from "./normalize.ts";
 import { advance, follow } from "./running.ts";
@@ -184,11 +184,6 @@ function alone<A>(device: Device<A>, { stateOf, input, options }: GhostCall<A>):
 export function groupsOf(samples: number, ghost: number): readonly (readonly [number, number])[] {
   const count = Math.max(1, Math.ceil(samples / ghost));
   return Array.from({ length: count }, (_, i) => [i * ghost, Math.min(samples, (i + 1) * ghost)]);
-}
-
-/** Checks a number of samples. */
-export function checkGhost(ghost: unknown, action: string): void {
-  checkInteger(ghost, "ghost, the samples of a group,", action, 1);
 }
 
 const OPTIONS = ["ghost", "activation", "residual", "updateRunningStats", "signal", "donate"];

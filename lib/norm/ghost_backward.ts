@@ -7,7 +7,8 @@ import { type Tensor, tensorLike } from "../tensor.ts";
 import { wrongKind, wrongPair } from "../words.ts";
 import { type Backward, type BackwardOptions, gradientsOf } from "./backward.ts";
 import { checkDonated, checkSaved } from "./check_saved.ts";
-import { checkGhost, type GhostSaved, groupsOf } from "./ghost.ts";
+import { checkGhost } from "./check_call.ts";
+import { type GhostSaved, groupsOf } from "./ghost.ts";
 import type { LocalSaved } from "./normalize.ts";
 import { joined, samplesOf } from "./samples.ts";
 

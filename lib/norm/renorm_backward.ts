@@ -76,7 +76,15 @@ export async function syncBatchRenormBackward<A>(
 ): Promise<Backward<A>> {
   const normalization = saved?.normalization;
   const plain = await syncBatchNormBackward(normalization, gradOutput, effects, options);
-  const { device } = effects;
+  return renormalized(effects.device, saved, plain);
+}
+
+/** Gradients of a renormalization, of those of its normalization, which are given up. */
+export function renormalized<A>(
+  device: Device<A>,
+  saved: RenormSaved<A, GroupSaved<A>>,
+  plain: Backward<A>,
+): Backward<A> {
   checkRenorm(device, saved);
   const result = region(device, (scope) => behind(scope, saved, plain));
   device.free(plain.gradWeight!, ...(result.gradBias === null ? [plain.gradBias!] : []));
@@ -84,7 +92,7 @@ export async function syncBatchRenormBackward<A>(
 }
 
 /** The gradients of weight and bias, of those of weight * r and weight * d + bias. */
-export function behind<A>(
+function behind<A>(
   device: Device<A>,
   { r, d, learns }: Pick<RenormSaved<A, never>, "r" | "d" | "learns">,
   { gradWeight, gradBias, ...rest }: Backward<A>,
