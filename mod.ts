@@ -95,11 +95,14 @@ export {
   type PartsForward,
   type PartsOptions,
   syncBatchNormForwardParts,
+  syncBatchNormForwardPartsBlocking,
+  type SyncPartsOptions,
 } from "./lib/norm/parts.ts";
 export {
   batchNormBackwardParts,
   type PartsBackward,
   syncBatchNormBackwardParts,
+  syncBatchNormBackwardPartsBlocking,
 } from "./lib/norm/parts_backward.ts";
 export {
   modulate,
@@ -215,6 +218,12 @@ export {
   type LayerForward,
   type LayerSaved,
 } from "./lib/layers/apply.ts";
+export {
+  applyLayerParts,
+  backwardLayerParts,
+  type LayerPartsForward,
+  type LayerPartsSaved,
+} from "./lib/layers/parts.ts";
 export { backwardLayer } from "./lib/layers/backward.ts";
 export { checkModel, type LayerEffects } from "./lib/layers/effects.ts";
 export {

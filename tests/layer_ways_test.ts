@@ -3,7 +3,9 @@
 import assert from "node:assert/strict";
 import {
   applyLayer,
+  applyLayerParts,
   backwardLayer,
+  backwardLayerParts,
   batchNormBackwardGhost,
   batchNormForwardGhost,
   batchRenormBackward,
@@ -117,6 +119,55 @@ for (const [name, options] of Object.entries(WAYS)) {
     assert.deepEqual(await toArray(device, evaluated), await toArray(device, other));
   });
 }
+
+Deno.test("a layer over parts is the layer over the whole batch, alone, lazy, and over a group", async () => {
+  const local = initLayer(device, "batchNorm1d", 2, { activation: "relu" });
+  const whole = await applyLayer(local, put(x), { device });
+  const back = await backwardLayer(whole.saved, put(dy), { device });
+  const lazy = initLazyLayer("batchNorm1d", { activation: "relu" });
+  const cases = [
+    [local, [[0, 8, 24]]],
+    [lazy, [[0, 4, 4, 24]]],
+    [convertSyncBatchNorm(local), [[0, 4, 8], [8, 24]]],
+    [convertSyncBatchNorm(lazy), [[0, 4, 8], [8, 8, 8], [8, 12, 24]]],
+  ] as const;
+  for (const [layer, cuts] of cases) {
+    const results = await runRanks(cuts.length, async (group) => {
+      const bounds = cuts[group.rank];
+      const cut = (values: Float32Array) =>
+        bounds.slice(1).map((to, i) => put(values.slice(bounds[i], to)));
+      const effects = { device, groups: { world: group } };
+      const forward = await applyLayerParts<ReferenceArray, typeof layer>(layer, cut(x), effects);
+      const grads = await backwardLayerParts(forward.saved, cut(dy), effects);
+      const read = async (list: readonly Tensor<ReferenceArray>[]) =>
+        (await Promise.all(list.map((of) => toArray(device, of)))).flatMap((v) => [...v]);
+      return {
+        y: await read(forward.outputs),
+        dx: await read(grads.gradInputs),
+        next: await stateToHost(device, forward.layer.state),
+      };
+    });
+    const close = { absolute: 8 * EPSILON.float32, relative: 8 * EPSILON.float32 };
+    const all = (name: "y" | "dx") => results.flatMap((result) => result[name]);
+    assertClose(all("y"), await toArray(device, whole.output), close, "y");
+    assertClose(all("dx"), await toArray(device, back.gradInput), close, "dx");
+    const { runningVar } = await stateToHost(device, whole.layer.state);
+    for (const { next } of results) {
+      assertClose(next.runningVar!, runningVar!, close, "running variance");
+      assert.equal(next.numBatchesTracked, 1);
+    }
+  }
+  const refused = (layer: typeof local, inputs: unknown, text: RegExp) =>
+    assert.rejects(applyLayerParts(layer, inputs as Tensor<ReferenceArray>[], { device }), text);
+  await refused(freeze(local), [put(x)], /by the whole batch; apply any other.*has frozen/);
+  await refused({ ...local, ghost: 2 }, [put(x)], /has ghost/);
+  await refused(local, put(x), /inputs must be a list/);
+  await refused(local, [tensor(device, [1, 2], [1, 2, 1, 1])], /2D or 3D input/);
+  await assert.rejects(
+    backwardLayerParts(whole.saved as never, [put(dy)], { device }),
+    /applyLayerParts/,
+  );
+});
 
 Deno.test("settings of a layer that cannot be are refused, and what a layer saved needs its group's name", async () => {
   const make = (options: LayerOptions) => () => initLayer(device, "batchNorm1d", 2, options);

@@ -222,7 +222,7 @@ function text(value: unknown): string {
 }
 
 /** The group of a layer; null where it has none. A wrong layer fails in its turn, over whatever group there is to tell. */
-function groupOf<A>(
+export function groupOf<A>(
   layer: AnyLayer<A>,
   effects: LayerEffects<A>,
 ): { readonly group: ReduceGroup; readonly name: string } | null {
@@ -242,7 +242,8 @@ function checkCall<A>(layer: AnyLayer<A>, input: Tensor<A>): void {
   checkRank(layer.kind, input?.shape, ACTION);
 }
 
-function stateOrNew<A>(
+/** The state of a layer, made by the first batch where it is lazy. */
+export function stateOrNew<A>(
   layer: AnyLayer<A>,
   input: Tensor<A>,
   device: Device<A>,
