@@ -1,8 +1,12 @@
 /** Rules of momentum, and the biased variance, against Keras and Flax: tests/checkpoint/golden/rules.json. */
 
+import assert from "node:assert/strict";
 import {
   batchNormForward,
   batchNormInfer,
+  batchRenormBackward,
+  batchRenormForward,
+  initBatchNorm,
   type Momentum,
   referenceDevice,
   stateFromHost,
@@ -41,3 +45,27 @@ for (const { kind, momentum, steps, y } of golden.layers) {
     assertClose(await toArray(device, output), y, close, "evaluation");
   });
 }
+
+Deno.test("batch renormalization is Keras's, forward and backward", async () => {
+  const { rmax, dmax, gamma, beta, mean, variance, ...given } = golden.renorm;
+  const host = await stateToHost(device, initBatchNorm(device, C, { eps: golden.epsilon }));
+  const [weight, bias, runningMean, runningVar] = [gamma, beta, mean, variance]
+    .map((values) => Float32Array.from(values));
+  const state = stateFromHost(device, { ...host, weight, bias, runningMean, runningVar });
+  const put = (values: readonly number[]) =>
+    tensor(device, values, [samples, C, places], { format });
+  const forward = await batchRenormForward(state, put(given.x), { device }, { rmax, dmax });
+  const back = batchRenormBackward(forward.saved, put(given.dy), { device });
+  // Sums of 10 terms below 8 in float32, of which some are of others.
+  const close = { absolute: 32 * 8 * EPSILON.float32, relative: 32 * EPSILON.float32 };
+  assertClose(await toArray(device, forward.output), given.y, close, "y");
+  assertClose(await toArray(device, back.gradInput), given.dx, close, "dx");
+  assertClose(await device.download(back.gradWeight!), given.dgamma, close, "dgamma");
+  assertClose(await device.download(back.gradBias!), given.dbeta, close, "dbeta");
+  const [r, d] = await Promise.all([forward.saved.r, forward.saved.d].map(device.download));
+  assert(
+    r.some((value) => value === rmax) && d.some((value) => Math.abs(value) === dmax),
+    "clipped",
+  );
+  assert(d.some((value) => Math.abs(value) < dmax), "and not clipped");
+});

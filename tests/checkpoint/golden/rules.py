@@ -90,6 +90,33 @@ def run(kind, make, momentum, share):
     return {"kind": kind, "momentum": momentum, "steps": steps, "y": np.array(evaluate(draw(random, SHAPE)))}
 
 
+def renorm():
+    """One step of a Keras layer that renormalizes, from statistics that are far enough from the batch's to be clipped."""
+    bounds = {"rmax": 1.25, "rmin": 0.8, "dmax": 0.5}
+    random = np.random.default_rng([SEED, 3000])
+    channels = SHAPE[-1]
+    layer = keras.layers.BatchNormalization(epsilon=EPSILON, renorm=True, renorm_clipping=bounds)
+    layer.build(SHAPE)
+    x, dy = draw(random, SHAPE, 2.0, 1.0), draw(random, SHAPE)
+    gamma, beta, mean = (draw(random, channels) for _ in range(3))
+    variance = np.array([4.0, 0.25, 16.0], np.float32)
+    values = {"gamma": gamma, "beta": beta, "renorm_mean": mean, "renorm_stddev": np.sqrt(variance + np.float32(EPSILON))}
+    for weight in layer.weights:
+        if weight.name in values:
+            weight.assign(values.pop(weight.name))
+    assert not values, values
+
+    def loss(trainable, x):
+        y, _ = layer.stateless_call(trainable, [v.value for v in layer.non_trainable_variables], x, training=True)
+        return (y * dy).sum(), y
+
+    trainable = [v.value for v in layer.trainable_variables]
+    (dgamma, dbeta), dx = jax.grad(loss, argnums=(0, 1), has_aux=True)(trainable, x)[0]
+    arrays = dict(x=x, dy=dy, gamma=gamma, beta=beta, mean=mean, variance=variance, y=loss(trainable, x)[1], dx=dx,
+                  dgamma=dgamma, dbeta=dbeta)
+    return {**bounds, **{name: np.array(value) for name, value in arrays.items()}}
+
+
 def main():
     assert (keras.__version__, flax.__version__, jax.__version__) == tuple(VERSIONS[k] for k in ("keras", "flax", "jax"))
     kinds = {"keras": keras_layer, "flax.linen": linen_layer, "flax.nnx": nnx_layer}
@@ -103,6 +130,7 @@ def main():
         "shape": list(SHAPE),
         "x": [jsonable(x) for x in batches],
         "evaluated": jsonable(draw(random, SHAPE)),
+        "renorm": jsonable(renorm()),
         "layers": jsonable([run(kind, make, *rule) for kind, make in kinds.items() for rule in RULES]),
     }
     path = pathlib.Path(__file__).with_name("rules.json")
