@@ -102,6 +102,35 @@ export {
   syncBatchNormBackwardParts,
 } from "./lib/norm/parts_backward.ts";
 export {
+  modulate,
+  type ModulateBackward,
+  modulateBackward,
+  type Modulated,
+  type ModulateOptions,
+  type ModulateSaved,
+  type Modulation,
+} from "./lib/norm/modulate.ts";
+export {
+  batchNormForwardGhost,
+  type GhostForward,
+  type GhostOptions,
+  type GhostSaved,
+  syncBatchNormForwardGhost,
+  syncBatchNormForwardGhostBlocking,
+  type SyncGhostOptions,
+} from "./lib/norm/ghost.ts";
+export { batchNormBackwardGhost } from "./lib/norm/ghost_backward.ts";
+export { boundAt, type Ramp, type RenormBounds } from "./lib/norm/bounds.ts";
+export {
+  batchRenormForward,
+  type RenormForward,
+  type RenormOptions,
+  type RenormSaved,
+  syncBatchRenormForward,
+  type SyncRenormOptions,
+} from "./lib/norm/renorm.ts";
+export { batchRenormBackward, syncBatchRenormBackward } from "./lib/norm/renorm_backward.ts";
+export {
   type BackwardBranch,
   type ForwardBranch,
   syncBatchNormBackwardAll,
@@ -185,6 +214,7 @@ export {
   applyLayer,
   type FrozenSaved,
   type GroupLayerSaved,
+  type GroupRenormSaved,
   inferLayer,
   type LayerForward,
   type LayerSaved,

@@ -21,7 +21,7 @@ import type { ArrayInfo, Describing, DType, Format, Tensor } from "./tensor.ts";
 import type { WireFormat } from "./wire.ts";
 
 /** An optional field of a pass that a device may lack. */
-export type PassOption = "residual" | "activation" | "secondOrder";
+export type PassOption = "residual" | "activation" | "secondOrder" | "arrange";
 
 /** What a device says of itself. */
 export interface DeviceInfo {
@@ -194,6 +194,19 @@ export interface RunningStatsPass<A> {
   readonly factor: number;
 }
 
+/** Samples of tensors side by side. */
+export interface ArrangePass<A> {
+  /**
+   * Samples [from, to) of tensors of one dtype and one memory order, whose shapes are equal but for the number of samples; at
+   * least one part.
+   */
+  readonly parts: readonly {
+    readonly input: Tensor<A>;
+    readonly from: number;
+    readonly to: number;
+  }[];
+}
+
 /** A sum of two arrays. */
 export interface AddScaledPass<A> {
   /** The first, whose dtype the result has. */
@@ -261,6 +274,11 @@ export interface Device<A> extends Describing<A> {
   readonly updateRunningStats: (pass: RunningStatsPass<A>) => RunningStats<A>;
   /** `x + scale * y` element by element. */
   readonly addScaled: (pass: AddScaledPass<A>) => A;
+  /**
+   * A part of a batch, or a batch of its parts. Of one part the result may share the memory of the input, whichever is freed
+   * first, so neither is given to a pass to `overwrite`. In `info.passes` it is "arrange".
+   */
+  readonly arrange?: (pass: ArrangePass<A>) => A;
 
   /** Reads moments or gradient sums as their wire. */
   readonly toWire: (array: A) => Promise<Float64Array<ArrayBuffer>>;

@@ -196,6 +196,15 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
         const made = makeAll(infos, () => ({ ...reference.updateRunningStats(ready()) }));
         return { runningMean: made.runningMean!, runningVar: made.runningVar! };
       },
+      arrange: ({ parts }) => {
+        const { input: { shape: [, ...sample], dtype } } = parts[0];
+        const samples = parts.reduce((sum, { from, to }) => sum + to - from, 0);
+        const ready = parts.map(later);
+        const length = sample.reduce((product, extent) => product * extent, samples);
+        return make({ length, dtype }, () => {
+          return reference.arrange!({ parts: ready.map((part) => part()) });
+        });
+      },
       addScaled: (pass) => {
         const ready = later(pass);
         return make(infoOf(pass.x), () => reference.addScaled(ready()));

@@ -4,14 +4,11 @@ import { checkDevice } from "../check_effects.ts";
 import type { ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { checkKept } from "../norm/check_call.ts";
-import {
-  batchNormForward,
-  type ForwardOptions,
-  forwards,
-  type SyncForwardOptions,
-} from "../norm/forward.ts";
+import type { ForwardOptions, SyncForwardOptions } from "../norm/forward.ts";
+import type { GhostSaved } from "../norm/ghost.ts";
 import { batchNormInfer, type InferOptions } from "../norm/infer.ts";
 import type { GroupSaved, LocalSaved } from "../norm/normalize.ts";
+import type { RenormSaved } from "../norm/renorm.ts";
 import { overGroup } from "../norm/steps.ts";
 import { region } from "../ownership.ts";
 import { type BatchNormState, initBatchNorm } from "../state.ts";
@@ -25,9 +22,16 @@ import {
   type MaterializedLayer,
   withState,
 } from "./layer.ts";
+import { locally, over } from "./ways.ts";
 
 /** What a synchronised layer saves. */
 export interface GroupLayerSaved<A> extends GroupSaved<A> {
+  /** Name of the group of forward. */
+  readonly processGroup: string;
+}
+
+/** What a synchronised layer that renormalizes saves. */
+export interface GroupRenormSaved<A> extends RenormSaved<A, GroupSaved<A>> {
   /** Name of the group of forward. */
   readonly processGroup: string;
 }
@@ -47,7 +51,13 @@ export interface FrozenSaved<A> {
 }
 
 /** What `backwardLayer` needs of {@linkcode applyLayer}. */
-export type LayerSaved<A> = LocalSaved<A> | GroupLayerSaved<A> | FrozenSaved<A>;
+export type LayerSaved<A> =
+  | LocalSaved<A>
+  | GroupLayerSaved<A>
+  | GhostSaved<A>
+  | RenormSaved<A, LocalSaved<A>>
+  | GroupRenormSaved<A>
+  | FrozenSaved<A>;
 
 /** What {@linkcode applyLayer} resolves to. */
 export interface LayerForward<A, L extends BatchNormLayer<A> = BatchNormLayer<A>> {
@@ -126,9 +136,9 @@ export async function applyLayer<A>(
   const { signal, ...all } = withActivation(own, options);
   const call = { stateOf, input, options: all, action: "normalize the batch" };
   const [kind, channels, dtype] = [own.kind, input?.shape?.[1], input?.dtype].map(text);
-  const crossing = forwards([call], `applyLayer ${kind} ${quote(name)} C=${channels} ${dtype}`);
+  const label = `applyLayer ${kind} ${quote(name)} C=${channels} ${dtype}`;
   const where = { device: effects.device, group };
-  const [{ output, state, saved }] = await overGroup(where, { signal }, crossing);
+  const { output, state, saved } = await overGroup(where, { signal }, over(own, call, label));
   // The given layer where nothing changed: not in the call, and not while it waited.
   const fields = layer as unknown as Readonly<Record<string, unknown>>;
   const same = Object.keys(fields).length === Object.keys(own).length &&
@@ -138,7 +148,7 @@ export async function applyLayer<A>(
     layer: same
       ? layer as BatchNormLayer<A>
       : Object.freeze({ ...withState<A, typeof own>(own, state) }),
-    saved: Object.freeze({ ...saved, processGroup: name }),
+    saved: saved.kind === "ghost" ? saved : Object.freeze({ ...saved, processGroup: name }),
   });
 }
 
@@ -147,15 +157,17 @@ function applyLocally<A>(
   input: Tensor<A>,
   device: Device<A>,
   options: SyncForwardOptions<A>,
-): LayerForward<A> {
+): LayerForward<A> | Promise<LayerForward<A>> {
   checkCall(layer, input);
   const { signal: _, ...all } = withActivation(layer, options);
   const { state, frozen } = layer;
   if (frozen === undefined) {
     return region(device, (scope) => {
       const before = stateOrNew(layer, input, scope);
-      const { output, state, saved } = batchNormForward(before, input, { device: scope }, all);
-      return Object.freeze({ output, layer: withState<A, typeof layer>(layer, state), saved });
+      const way = locally(layer, before, input, { device: scope }, all);
+      const done = ({ output, state, saved }: Awaited<typeof way>): LayerForward<A> =>
+        Object.freeze({ output, layer: withState<A, typeof layer>(layer, state), saved });
+      return way instanceof Promise ? way.then(done) : done(way);
     });
   }
   if (state === null) throw lazyError(layer, ACTION);

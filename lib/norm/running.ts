@@ -57,12 +57,21 @@ export function advance<A>(
   // A counter at its end stays there: one more would be no integer that the next call takes.
   const numBatchesTracked = Math.min(state.numBatchesTracked + 1, Number.MAX_SAFE_INTEGER);
   const factor = shareOf(momentum, numBatchesTracked);
-  const running = { runningMean, runningVar };
+  const next = follow(device, state, { runningMean, runningVar }, { data, count }, factor);
+  return Object.freeze({ ...state, ...next, numBatchesTracked });
+}
+
+/** Running statistics that follow moments by a factor; which variance they follow the state says. */
+export function follow<A>(
+  device: Device<A>,
+  { runningVariance }: Pick<BatchNormState<A>, "runningVariance">,
+  running: RunningStats<A>,
+  { data, count }: Pick<Moments<A>, "data" | "count">,
+  factor: number,
+): RunningStats<A> {
   const next = device.updateRunningStats({ running, moments: data, factor });
-  const advanced = state.runningVariance === "biased"
-    ? { ...next, runningVar: biased(device, { ...next, factor }, { data, count }) }
-    : next;
-  return Object.freeze({ ...state, ...advanced, numBatchesTracked });
+  if (runningVariance !== "biased") return next;
+  return { ...next, runningVar: biased(device, { ...next, factor }, { data, count }) };
 }
 
 /** The running variance that follows m2 / count, of the one that follows m2 / (count - 1); the latter is freed. */

@@ -9,7 +9,7 @@ import { region } from "../ownership.ts";
 import { sideBySide, type WireFormat } from "../wire.ts";
 
 /** A wire that is read back, or will be. */
-type Wire = Float64Array | Promise<Float64Array>;
+export type Wire = Float64Array | Promise<Float64Array>;
 
 /** How a launch reads an array back, on the handle that made it. */
 export type Read<A> = (device: Device<A>, array: A) => Wire;

@@ -70,7 +70,7 @@ export function referenceDevice(): Device<ReferenceArray> {
     info: Object.freeze({
       name: "reference (float64 loops on the CPU)",
       float16: store.float16,
-      passes: Object.freeze(["residual", "activation", "secondOrder"] as const),
+      passes: Object.freeze(["residual", "activation", "secondOrder", "arrange"] as const),
     }),
 
     upload: (values, dtype = "float32") => {
@@ -193,6 +193,19 @@ export function referenceDevice(): Device<ReferenceArray> {
       const augend = store.read(x);
       const addend = store.read(y, augend.length);
       return own(augend.map((value, i) => value + scale * addend[i]));
+    },
+    arrange: ({ parts }) => {
+      const all = parts.map(({ input, from, to }) => {
+        const each = elements(input.shape.slice(1));
+        return values(input).subarray(from * each, to * each);
+      });
+      if (all.length === 1) return own(all[0]);
+      const result = allocate(
+        all.reduce((sum, { length }) => sum + length, 0),
+        parts[0].input.dtype,
+      );
+      all.reduce((at, part) => (result.set(part, at), at + part.length), 0);
+      return own(result);
     },
 
     toWire: (array) => promised(() => toWireNow(array)),

@@ -67,6 +67,10 @@ export function passSuite<A>(kit: DeviceKit<A>): void {
     ) assert.throws(() => advance(pass), TypeError);
     assert.throws(() => counted.addScaled({ x: three, y: two, scale: 1 }), TypeError);
     assert.throws(() => counted.addScaled({ x: moments, y: moments, scale: 1 }), TypeError);
+    for (const data of [three, moments]) {
+      const part = { input: { ...input, data }, from: 0, to: 1 };
+      assert.throws(() => counted.arrange!({ parts: [part] }), TypeError);
+    }
     assert.throws(() => counted.merge(three, three), TypeError);
     assert.equal(alive(), before + 2);
   });
