@@ -17,6 +17,7 @@ import { stateSuite } from "./suites/states.ts";
 import { replacingSuite } from "./suites/replacing.ts";
 import { rulesSuite } from "./suites/rules.ts";
 import { statisticsSuite } from "./suites/statistics.ts";
+import { weightSuite } from "./suites/weights.ts";
 import { inTier } from "./tier.ts";
 
 /**
@@ -37,6 +38,7 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
     stateSuite(kit);
     statisticsSuite(kit);
     rulesSuite(kit);
+    weightSuite(kit);
     passSuite(kit);
     secondOrderSuite(kit);
     secondOrderGoldenSuite(kit);
