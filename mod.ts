@@ -172,6 +172,7 @@ export {
   type Moments,
 } from "./lib/norm/statistics.ts";
 export { updateRunningStats } from "./lib/norm/running.ts";
+export type { WeightOptions, Weights } from "./lib/norm/weights.ts";
 export {
   type GroupSaved,
   type LocalSaved,

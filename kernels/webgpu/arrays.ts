@@ -2,7 +2,7 @@
 
 import { DeviceError } from "../../lib/errors.ts";
 import type { ArrayInfo, DType, Format } from "../../lib/tensor.ts";
-import { momentsWire, sumsWire, type WireFormat } from "../../lib/wire.ts";
+import { momentsWire, sumsWire, weightedMomentsWire, type WireFormat } from "../../lib/wire.ts";
 import { elementWidth } from "../wgsl/fold.ts";
 import type { MaskLayout } from "../wgsl/mask.ts";
 import { FOLDED } from "../wgsl/merged.ts";
@@ -61,6 +61,7 @@ export type ContentsOf<K extends Kind> = K extends StatisticKind ? Statistic<K> 
 /** What travels. */
 export const WIRES: Readonly<Record<StatisticKind, WireFormat>> = {
   "moments": momentsWire,
+  "weighted moments": weightedMomentsWire,
   "gradient sums": sumsWire,
 };
 

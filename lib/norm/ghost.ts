@@ -23,9 +23,10 @@ import { advance, follow } from "./running.ts";
 import { joined, samplesOf } from "./samples.ts";
 import { type LocalMoments, momentsOf } from "./statistics.ts";
 import { type Crossing, overBlockingGroup, overGroup, type Wire } from "./steps.ts";
+import type { WeightOptions } from "./weights.ts";
 
 /** Options of a forward pass over ghost batches. */
-export interface GhostOptions<A> extends ForwardOptions<A> {
+export interface GhostOptions<A> extends Omit<ForwardOptions<A>, keyof WeightOptions<A>> {
   /** Samples of a group, an integer >= 1; what remains of a batch is a smaller group. */
   readonly ghost: number;
 }

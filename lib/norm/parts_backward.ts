@@ -105,7 +105,7 @@ function checkParts<A>(
   saved.forEach((part, i) => {
     const action = `${BACKWARD}, part ${i},`;
     const call = { saved: part, gradOutput: gradOutputs[i], options: {}, action };
-    checkSaved(call, kind, device, worldSize);
+    checkSaved(call, kind, device, worldSize, "BackwardParts");
     if (part.moments.data === saved[0].moments.data) return;
     throw refused(action, "all parts must be of one batch", "moments are of another");
   });

@@ -23,9 +23,11 @@ import { type GroupSaved, type LocalSaved, normalized } from "./normalize.ts";
 import { advance } from "./running.ts";
 import { type GroupMoments, groupMoments, type LocalMoments, momentsOf } from "./statistics.ts";
 import { type Crossing, overGroup } from "./steps.ts";
+import type { WeightOptions } from "./weights.ts";
 
 /** Options of a renormalizing forward pass. */
-export interface RenormOptions<A> extends ForwardOptions<A>, RenormBounds {}
+export interface RenormOptions<A>
+  extends Omit<ForwardOptions<A>, keyof WeightOptions<A>>, RenormBounds {}
 
 /** Options of a synchronised renormalizing forward pass. */
 export interface SyncRenormOptions<A>

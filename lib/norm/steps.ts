@@ -18,8 +18,8 @@ export type Read<A> = (device: Device<A>, array: A) => Wire;
 export interface Crossing<A, R> {
   readonly action: string;
   readonly label: string;
-  /** What travels, and for how many channels in each of the batch norms that share the collective. */
-  readonly format: WireFormat;
+  /** What travels, all of one format or each of its own, and for how many channels in each of the batch norms that share the collective. */
+  readonly format: WireFormat | readonly WireFormat[];
   readonly channels: readonly number[];
   /** Does all of it in a world of one, where nobody has to be told anything. */
   readonly alone: (device: Device<A>) => R;
@@ -46,7 +46,10 @@ export async function overGroup<A, R>(
       checkSignal(options?.signal, action);
       checkDevice(effects, action);
       const launched = launch(scope, worldSize, (device, array) => device.toWire(array));
-      return { ...launched, wire: Promise.all(launched.wires).then(wires.join) };
+      return {
+        ...launched,
+        wire: Promise.all(launched.wires).then((all) => wires.own(all, action)),
+      };
     };
     const told = { label, signal: signalIn(options) };
     const reduce = (own: Promise<Float64Array>) =>
@@ -80,7 +83,7 @@ export function overBlockingGroup<A, R>(
     const local = (): Float64Array => {
       checkDevice(effects, action);
       launched = launch(scope, worldSize, read);
-      return own = wires.join(launched.wires as Float64Array[]);
+      return own = wires.own(launched.wires as Float64Array[], action);
     };
     const total = effects.group.allReduceBlocking(local, wires.combine, { label });
     return launched!.conclude(wires.totals(total, own, action));
