@@ -5,13 +5,13 @@ import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectiv
 import type { Device } from "../device.ts";
 import { batch } from "../ownership.ts";
 import { checkTensor, describe, type Tensor, valuesPerChannel } from "../tensor.ts";
-import { countOf, momentsWire } from "../wire.ts";
+import { countOf, formatOn, momentsWire } from "../wire.ts";
 import { refused, shown, wrongKind, wrongPair, wrongValue } from "../words.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
 
 /** Count, mean and sum of squared deviations of every channel, on a device. A plain record, which owns its array. */
 export interface Moments<A> {
-  /** The numbers, in the device's own layout: read them with its `toWire`, as [count, mean C, m2 C]. */
+  /** The numbers, in the device's own layout: read them with its `toWire`, as [count, mean C, m2 C]; an exact device has digits. */
   readonly data: A;
   /** Groups of samples that have statistics of their own, which is one, and channels C. */
   readonly shape: readonly [groups: 1, channels: number];
@@ -81,7 +81,7 @@ export function groupMoments<A>(
   channels: number,
   worldSize: number,
 ): GroupMoments<A> {
-  const data = device.fromWire(momentsWire, wire);
+  const data = device.fromWire(formatOn(device, momentsWire), wire);
   const count = countOf(wire);
   return Object.freeze({ kind: "group", data, shape: shapeOf(channels), count, worldSize });
 }
@@ -194,7 +194,8 @@ function reduction<A>(moments: LocalMoments<A>): Crossing<A, GroupMoments<A>> {
       checkMoments(device, moments, action, "the moments");
       // A copy: results never alias arguments.
       return batch(device, (d) => {
-        const nothing = d.fromWire(momentsWire, new Float64Array(momentsWire.length(channels)));
+        const format = formatOn(device, momentsWire);
+        const nothing = d.fromWire(format, new Float64Array(format.length(channels)));
         const data = d.merge(moments.data, nothing);
         d.free(nothing);
         return alone({ ...moments, data });
@@ -228,7 +229,7 @@ export function checkMoments<A>(
     throw wrongValue(action, `the count of ${name} must be an integer >= 0, or null`, count);
   }
   const { length } = describe(device, moments.data, action, name);
-  const wanted = momentsWire.length(channels as number);
+  const wanted = formatOn(device, momentsWire).length(channels as number);
   if (length === wanted) return;
   throw refused(action, `${name} must hold ${wanted} numbers`, `array holds ${length}`);
 }

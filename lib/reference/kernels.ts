@@ -40,7 +40,7 @@ export function view(values: Values, shape: readonly number[], format: Format): 
 }
 
 /** Goes through the values of a channel, with where each lies in three views of one logical shape. */
-function eachValue(
+export function eachValue(
   c: number,
   [x, y, z]: readonly [View, View, View],
   visit: (atX: number, atY: number, atZ: number) => void,
