@@ -31,6 +31,8 @@ export interface DeviceInfo {
   readonly float16: boolean;
   /** The optional fields of a {@linkcode Pass} that it honours. */
   readonly passes: readonly PassOption[];
+  /** Whether results have the same bits for any number of ranks, partition, order, engine, format and number of threads. */
+  readonly exact?: boolean;
 }
 
 /** The statistics a batch is normalized with: its own (or its group's), or the running ones. */
@@ -240,6 +242,11 @@ export interface AddScaledPass<A> {
 export interface Device<A> extends Describing<A> {
   /** What the device says of itself. */
   readonly info: DeviceInfo;
+  /**
+   * What its statistics travel as where that is not the ordinary format, by the ordinary one's name: ranks meet only with ranks whose
+   * statistics travel alike. Exact devices have it.
+   */
+  readonly wires?: Readonly<Record<string, WireFormat>>;
 
   /** Copies values onto the device, rounded to `dtype` (`"float32"` by default). */
   readonly upload: (values: Float32Array, dtype?: DType) => A;

@@ -19,6 +19,16 @@ export interface WireFormat {
   readonly checkOwn?: (own: Float64Array, action: string) => void;
   /** Checks a total as a collective returned it, beside what this rank gave: throws for one that cannot be. */
   readonly check: (total: Float64Array, own: Float64Array, action: string) => void;
+  /** Moments of another layout as [count, mean C, m2 C]; missing where they are that already. */
+  readonly rounded?: (wire: Float64Array) => Float64Array;
+}
+
+/** What statistics of an ordinary format travel as on a device: on an exact one, as digits. */
+export function formatOn(
+  device: { readonly wires?: Readonly<Record<string, WireFormat>> },
+  format: WireFormat,
+): WireFormat {
+  return device?.wires?.[format.name] ?? format;
 }
 
 /** Moments of a batch: [count, mean C, m2 C], folded by Chan's formula. */

@@ -62,8 +62,12 @@ function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientAr
   const scale = context.vector(weight, channels);
   context.vector(bias, channels);
   const [moments, mean, variance] = addressesOf(context, pass.statistics, channels);
-  const local = context.statistic(sums.local, sumsWire, channels);
-  const total = context.statistic(sums.total, sumsWire, channels);
+  const sumsAt = (array: WasmArray | null) =>
+    context.exact
+      ? context.exact.sumsAt(context, array, channels, moments)
+      : context.statistic(array, sumsWire, channels);
+  const local = sumsAt(sums.local);
+  const total = sums.total === sums.local ? local : sumsAt(sums.total);
   const contents = elements(layout.elements, dtype);
   const gradInput = context.makeOver(overwrite ? gradOutput.data : null, contents);
   const gradWeight = weight && context.make(elements(channels, "float32"));

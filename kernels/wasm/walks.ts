@@ -20,14 +20,18 @@ export function planes(count: number, channels: number, bytes: 4 | 8): number {
 
 /** Addresses of (moments, running mean, running variance), as kernels take statistics: of either the first or the others. */
 export function addressesOf(
-  { statistic, vector }: Context,
+  context: Context,
   statistics: Statistics<WasmArray>,
   channels: number,
 ): readonly [number, number, number] {
+  const { exact, vector } = context;
   return statistics.source === "batch"
-    ? [statistic(statistics.moments, momentsWire, channels), 0, 0]
+    ? [(exact?.momentsAt ?? momentsAt)(context, statistics.moments, channels), 0, 0]
     : [0, vector(statistics.mean, channels), vector(statistics.variance, channels)];
 }
+
+const momentsAt = ({ statistic }: Context, moments: WasmArray, channels: number) =>
+  statistic(moments, momentsWire, channels);
 
 /** Bytes that planes of float32 need per lane: none where channels and lanes are the same. */
 export function laneBytes(count: number, { channels, period }: Layout): number {

@@ -16,7 +16,7 @@ import type { BatchNormState } from "../state.ts";
 import { extents, type Tensor, tensorLike } from "../tensor.ts";
 import { momentsWire, type WireFormat } from "../wire.ts";
 import { shown, wrongValue } from "../words.ts";
-import { checkCall, checkGhost, checkKept } from "./check_call.ts";
+import { checkCall, checkGhost, checkKept, checkRounds } from "./check_call.ts";
 import type { ForwardOptions, SyncForwardOptions } from "./forward.ts";
 import { type LocalSaved, normalized } from "./normalize.ts";
 import { advance, follow } from "./running.ts";
@@ -197,6 +197,7 @@ function inGroups<A>(
   options: GhostOptions<A>,
 ): Omit<GhostForward<A>, "state"> {
   checkCall(device, state, input, options, OPTIONS, ACTION);
+  checkRounds(device, ACTION);
   checkKept(options, ACTION);
   const { ghost, activation, residual, updateRunningStats } = options;
   checkGhost(ghost, ACTION);

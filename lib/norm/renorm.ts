@@ -17,7 +17,7 @@ import { type Tensor, tensorLike } from "../tensor.ts";
 import { countOf, momentsWire } from "../wire.ts";
 import { refused, shown } from "../words.ts";
 import { boundAt, checkBounds, type RenormBounds } from "./bounds.ts";
-import { checkCall, checkKept } from "./check_call.ts";
+import { checkCall, checkKept, checkRounds } from "./check_call.ts";
 import type { ForwardOptions, SyncForwardOptions } from "./forward.ts";
 import { type GroupSaved, type LocalSaved, normalized } from "./normalize.ts";
 import { advance } from "./running.ts";
@@ -175,6 +175,7 @@ function begin<A>(
   read: (device: Device<A>, array: A) => Float64Array | Promise<Float64Array>,
 ) {
   checkCall(device, state, given, options, OPTIONS, ACTION);
+  checkRounds(device, ACTION);
   checkKept(options, ACTION);
   checkBounds(options, ACTION);
   checkOneOf(options.updateRunningStats, SWITCH, "updateRunningStats", ACTION);

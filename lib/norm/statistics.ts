@@ -6,7 +6,7 @@ import type { Device } from "../device.ts";
 import { checkCount } from "../moments.ts";
 import { batch } from "../ownership.ts";
 import { checkTensor, describe, type Tensor, valuesPerChannel } from "../tensor.ts";
-import { momentsFormat, momentsWire, type WireFormat } from "../wire.ts";
+import { formatOn, momentsFormat, momentsWire, type WireFormat } from "../wire.ts";
 import { refused, shown, wrongKind, wrongPair, wrongValue } from "../words.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
 import {
@@ -22,7 +22,7 @@ import {
 export interface Moments<A> {
   /**
    * The numbers, in the device's own layout: read them with its `toWire`, as [count, mean C, m2 C], or as
-   * [positives, count, mean C, m2 C] where values count by weight.
+   * [positives, count, mean C, m2 C] where values count by weight; an exact device has digits.
    */
   readonly data: A;
   /** Groups of samples that have statistics of their own, which is one, and channels C. */
@@ -119,7 +119,7 @@ export function groupMoments<A>(
   worldSize: number,
   format: WireFormat = momentsWire,
 ): GroupMoments<A> {
-  const data = device.fromWire(format, wire);
+  const data = device.fromWire(formatOn(device, format), wire);
   const [first, second] = wire;
   const totals = format === momentsWire ? { count: first } : { positives: first, count: second };
   return Object.freeze({ kind: "group", data, shape: shapeOf(channels), ...totals, worldSize });
@@ -246,7 +246,8 @@ function reduction<A>(moments: LocalMoments<A>): Crossing<A, GroupMoments<A>> {
       checkMoments(device, moments, action, "the moments");
       // A copy: results never alias arguments.
       return batch(device, (d) => {
-        const nothing = d.fromWire(format, new Float64Array(format.length(channels)));
+        const form = formatOn(d, format);
+        const nothing = d.fromWire(form, new Float64Array(form.length(channels)));
         const data = d.merge(moments.data, nothing);
         d.free(nothing);
         return alone({ ...moments, data });
@@ -285,7 +286,7 @@ export function checkMoments<A>(
     throw wrongValue(action, `the count of ${name} must be an integer >= 0, or null`, count);
   }
   const { length } = describe(device, moments.data, action, name);
-  const wanted = momentsFormat(given).length(channels as number);
+  const wanted = formatOn(device, momentsFormat(given)).length(channels as number);
   if (length === wanted) return;
   throw refused(action, `${name} must hold ${wanted} numbers`, `array holds ${length}`);
 }

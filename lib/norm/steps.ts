@@ -6,7 +6,7 @@ import type { Device } from "../device.ts";
 import { DeviceError } from "../errors.ts";
 import { exchange } from "../exchange.ts";
 import { region } from "../ownership.ts";
-import { sideBySide, type WireFormat } from "../wire.ts";
+import { formatOn, sideBySide, type WireFormat } from "../wire.ts";
 
 /** A wire that is read back, or will be. */
 export type Wire = Float64Array | Promise<Float64Array>;
@@ -40,7 +40,7 @@ export async function overGroup<A, R>(
 ): Promise<R> {
   const { worldSize } = groupIn(effects, options, action);
   if (worldSize === 1) return alone(checkDevice(effects, action).device);
-  const wires = sideBySide(format, channels);
+  const wires = sideBySide(formatsOn(effects.device, format), channels);
   const across = async (scope: Device<A>): Promise<R> => {
     const start = () => {
       checkSignal(options?.signal, action);
@@ -51,7 +51,7 @@ export async function overGroup<A, R>(
         wire: Promise.all(launched.wires).then((all) => wires.own(all, action)),
       };
     };
-    const told = { label, signal: signalIn(options) };
+    const told = { label: labelOn(effects.device, label), signal: signalIn(options) };
     const reduce = (own: Promise<Float64Array>) =>
       effects.group.allReduce(own, wires.combine, told);
     const { total, own, launched } = await exchange(start, reduce);
@@ -68,7 +68,7 @@ export function overBlockingGroup<A, R>(
 ): R {
   const { worldSize } = groupIn(effects, {}, action, "allReduceBlocking");
   if (worldSize === 1) return alone(checkDevice(effects, action).device);
-  const wires = sideBySide(format, channels);
+  const wires = sideBySide(formatsOn(effects.device, format), channels);
   const read = (device: Device<A>, array: A): Float64Array => {
     if (device.toWireNow) return device.toWireNow(array);
     throw new DeviceError(
@@ -85,8 +85,21 @@ export function overBlockingGroup<A, R>(
       launched = launch(scope, worldSize, read);
       return own = wires.own(launched.wires as Float64Array[], action);
     };
-    const total = effects.group.allReduceBlocking(local, wires.combine, { label });
+    const told = { label: labelOn(effects.device, label) };
+    const total = effects.group.allReduceBlocking(local, wires.combine, told);
     return launched!.conclude(wires.totals(total, own, action));
   };
   return holdsDevice(effects) ? region(effects.device, across) : across(effects.device);
+}
+
+/** What a crossing's formats travel as on a device. */
+function formatsOn<A>(device: Device<A>, format: Crossing<A, unknown>["format"]) {
+  return "name" in format
+    ? formatOn(device, format)
+    : format.map((format) => formatOn(device, format));
+}
+
+/** A label that sets exact ranks apart from others: their numbers must not be folded. */
+function labelOn<A>(device: Device<A>, label: string): string {
+  return device?.info?.exact ? `${label}, exact` : label;
 }

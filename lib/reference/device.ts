@@ -4,9 +4,13 @@
  */
 
 import type { Device, Directions, Statistics } from "../device.ts";
+import { checkOptions } from "../check_effects.ts";
+import { checkOneOf, SWITCH } from "../check_value.ts";
+import * as exactly from "../exact/kernels.ts";
+import { carryWire, EXACT_WIRES } from "../exact/wires.ts";
 import { elements, extents, type Format, type Tensor } from "../tensor.ts";
-import { momentsWire, sumsWire, weightedMomentsWire, type WireFormat } from "../wire.ts";
-import * as kernels from "./kernels.ts";
+import { formatOn, momentsWire, sumsWire, weightedMomentsWire, type WireFormat } from "../wire.ts";
+import * as plain from "./kernels.ts";
 import * as second from "./second.ts";
 import { createStore, type ReferenceArray } from "./store.ts";
 
@@ -14,13 +18,28 @@ export type { ReferenceArray };
 
 type Input = Tensor<ReferenceArray>;
 
+const EXACT_PASSES = Object.freeze(["residual", "activation"] as const);
+const PASSES = Object.freeze([...EXACT_PASSES, "weights", "secondOrder", "arrange"] as const);
+
+/** Options of {@linkcode referenceDevice}. */
+export interface ReferenceOptions {
+  /**
+   * Whether results have the same bits for any number of ranks, any partition of a batch, any order, engine and format, and those of a
+   * Wasm device that is exact too: sums are taken without rounding, elements computed in float32. Second order is left out. False by
+   * default.
+   */
+  readonly exact?: boolean;
+}
+
 /**
  * Makes a device that computes with plain loops in float64 and stores float32 or float16.
  *
  * Needs nothing from its surroundings. float16 needs a runtime with `Float16Array`; `info.float16` says so. Arrays of
  * one reference device cannot be used on another.
  *
+ * @param options whether it is exact
  * @returns a frozen device
+ * @throws TypeError for an option that there is not
  *
  * @example
  * ```ts
@@ -32,13 +51,19 @@ type Input = Tensor<ReferenceArray>;
  * device.free(array);
  * ```
  */
-export function referenceDevice(): Device<ReferenceArray> {
+export function referenceDevice(options: ReferenceOptions = {}): Device<ReferenceArray> {
+  checkOptions(options, ["exact"], "make the device");
+  checkOneOf(options.exact, SWITCH, "exact", "make the device");
+  const exact = options.exact === true;
+  const kernels = exact ? exactly : plain;
+  const wires = exact ? EXACT_WIRES : undefined;
+  const [ofMoments, ofSums] = [momentsWire, sumsWire].map((format) => formatOn({ wires }, format));
   const store = createStore();
   const { handle: own, readWire, allocate } = store;
   const ownWire = (format: WireFormat, wire: Float64Array<ArrayBuffer>) => own({ format, wire });
   /** Elements of a tensor, checked against its shape. */
   const values = ({ data, shape, dtype }: Input) => store.read(data, elements(shape), dtype);
-  const view = (tensor: Input) => kernels.view(values(tensor), tensor.shape, tensor.format);
+  const view = (tensor: Input) => plain.view(values(tensor), tensor.shape, tensor.format);
   const viewOrNull = (tensor: Input | undefined) => tensor === undefined ? null : view(tensor);
   const vector = (array: ReferenceArray, channels: number) =>
     store.read(array, channels, "float32");
@@ -50,19 +75,19 @@ export function referenceDevice(): Device<ReferenceArray> {
   const momentsOf = (array: ReferenceArray, channels: number): Float64Array =>
     store.kindOf(array) === weightedMomentsWire.name
       ? wire(weightedMomentsWire, array, channels).subarray(1)
-      : wire(momentsWire, array, channels);
+      : wire(ofMoments, array, channels);
   /** Weights of the positions of a view, where there are some. */
   const weightsOf = (weights: Input | undefined, { shape: [batch, , ...spatial] }: Input) => {
     if (weights === undefined) return null;
     const perSample = weights.shape.length === 2;
     const shape = perSample ? [batch, 1] : [batch, 1, ...spatial];
     const own = store.read(weights.data, elements(shape), weights.dtype);
-    return kernels.weightsView(own, extents([batch, 1, ...spatial]), perSample);
+    return plain.weightsView(own, extents([batch, 1, ...spatial]), perSample);
   };
   const channels = (
     statistics: Statistics<ReferenceArray>,
     C: number,
-  ): kernels.ChannelStatistics =>
+  ): plain.ChannelStatistics =>
     statistics.source === "batch"
       ? kernels.statisticsOf(momentsOf(statistics.moments, C))
       : { count: 0, mean: vector(statistics.mean, C), variance: vector(statistics.variance, C) };
@@ -76,12 +101,12 @@ export function referenceDevice(): Device<ReferenceArray> {
 
   const device: Device<ReferenceArray> = {
     info: Object.freeze({
-      name: "reference (float64 loops on the CPU)",
+      name: `reference (${exact ? "exact sums" : "float64 loops"} on the CPU)`,
       float16: store.float16,
-      passes: Object.freeze(
-        ["residual", "activation", "weights", "secondOrder", "arrange"] as const,
-      ),
+      passes: exact ? EXACT_PASSES : PASSES,
+      exact,
     }),
+    ...(wires && { wires }),
 
     upload: (values, dtype = "float32") => {
       const copy = allocate(values.length, dtype);
@@ -105,8 +130,8 @@ export function referenceDevice(): Device<ReferenceArray> {
       const x = view(input);
       const w = weightsOf(weights, input);
       return w === null
-        ? ownWire(momentsWire, kernels.moments(x))
-        : ownWire(weightedMomentsWire, kernels.weightedMoments(x, w));
+        ? ownWire(ofMoments, kernels.moments(x))
+        : ownWire(weightedMomentsWire, plain.weightedMoments(x, w));
     },
     normalize: ({ input, statistics, affine: { weight, bias, eps }, residual, activation }) => {
       const x = view(input);
@@ -122,7 +147,7 @@ export function referenceDevice(): Device<ReferenceArray> {
       const x = view(input);
       const dy = view(gradOutput);
       const resolved = channels(statistics, x.channels);
-      return ownWire(sumsWire, kernels.gradientSums(x, dy, resolved, viewOrNull(output)));
+      return ownWire(ofSums, kernels.gradientSums(x, dy, resolved, viewOrNull(output)));
     },
     gradients: (
       { input, gradOutput, statistics, output, affine, sums, residualFormat, weights },
@@ -133,14 +158,14 @@ export function referenceDevice(): Device<ReferenceArray> {
       const resolved = channels(statistics, C);
       const scale = { weight: vectorOrNull(weight, C), eps };
       vectorOrNull(bias, C);
-      const local = wire(sumsWire, sums.local, C);
-      const total = sums.total === null ? null : wire(sumsWire, sums.total, C);
+      const local = wire(ofSums, sums.local, C);
+      const total = sums.total === null ? null : wire(ofSums, sums.total, C);
       const gradInput = allocate(x.values.length, input.dtype);
       kernels.gradInput(x, dy, resolved, scale, total, gate, weightsOf(weights, input), gradInput);
       const { gradWeight, gradBias } = kernels.gradParameters(local, resolved, eps);
       const residual = (format: Format): ReferenceArray => {
         const result = allocate(dy.values.length, gradOutput.dtype);
-        kernels.gate(dy, gate, kernels.view(result, gradOutput.shape, format));
+        kernels.gate(dy, gate, plain.view(result, gradOutput.shape, format));
         return own(result);
       };
       return {
@@ -233,10 +258,13 @@ export function referenceDevice(): Device<ReferenceArray> {
       const { format, wire } = readWire(a);
       const merged = format.combine(wire, readWire(b, format, wire.length).wire);
       // Of two sets one of which is empty the combine gives the other itself.
-      return ownWire(format, Float64Array.from(merged));
+      const own = Float64Array.from(merged);
+      if (exact) carryWire(format, own);
+      return ownWire(format, own);
     },
   };
-  return Object.freeze(device);
+  const { tangents: _, secondGradients: __, ...first } = device;
+  return Object.freeze(exact ? first : device);
 }
 
 /** Runs a body at once and gives its result, or its error, as a promise. */

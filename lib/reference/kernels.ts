@@ -50,7 +50,7 @@ export function weightsView(
 }
 
 /** Goes through the values of a channel, with where each lies in three or four views of one logical shape. */
-function eachValue(
+export function eachValue(
   c: number,
   [x, y, z, w = x]: readonly [View, View, View, View?],
   visit: (atX: number, atY: number, atZ: number, atW: number) => void,
