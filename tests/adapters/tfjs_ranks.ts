@@ -104,11 +104,16 @@ export async function trainAlone(tf: Tf, task: Training): Promise<Trained> {
   return await compiledAndFitted(tf, model, task);
 }
 
+let made: ReturnType<typeof wasmDevice> | undefined;
+
+/** A Wasm device that lasts as long as the rank. */
+const ourDevice = () => made ??= wasmDevice();
+
 /** Trains as one rank of a group. */
 export async function trainRank(tf: Tf, group: ProcessGroup, task: Training): Promise<Trained> {
   const spec = modelOf(task);
   const alone = { worldSize: 1, allReduceBlocking: group.allReduceBlocking };
-  const device = task.ours ? await wasmDevice() : undefined;
+  const device = task.ours ? await ourDevice() : undefined;
   const model = await convertSyncBatchNorm(tf, spec.make(tf), task.local ? alone : group, {
     device,
   });
