@@ -44,7 +44,7 @@ const known = new Map<string, Promise<Trained>>();
  * differ in their ranks alone have the same.
  */
 export function oneOf(backend: Backend, task: Training): Promise<Trained> {
-  const { counts, ours, whenOut: _, dataset: __, ...rest } = task;
+  const { counts, ours, whenOut: _, ...rest } = task;
   const { plain } = modelOf(task);
   const whole = [counts.reduce((total, count) => total + count)];
   const key = JSON.stringify([backend, rest, whole, plain || ours]);

@@ -53,7 +53,19 @@ const CASES: readonly Case[] = [
   }],
   ["cpu", "data sets, of which one has a batch less", {
     ...{ model: "mlp", optimizer: "momentum", counts: [15, 1], rows: 50, epochs: 5 },
-    ...{ whenOut: "shadow", dataset: true },
+    ...{ whenOut: "shadow", by: "fitDataset" },
+  }],
+  [
+    "cpu",
+    "data sets, judged by data sets, with weights of classes, of which one has a batch less",
+    {
+      ...{ model: "cnn", optimizer: "sgd", counts: [15, 1], rows: 50, epochs: 5 },
+      ...{ whenOut: "shadow", by: "fitDataset", validated: true },
+      classWeight: { 0: 0.5, 1: 2, 2: 1 },
+    },
+  ],
+  ["cpu", "batch by batch, judged in the end", {
+    ...{ model: "mlp", optimizer: "momentum", counts: [7, 9], ...FIVE, by: "trainOnBatch" },
   }],
   ["cpu", "an MLP, Adam, three ranks", {
     ...{ model: "mlp", optimizer: "adam", counts: [1, 10, 5], ...FIVE },
@@ -75,6 +87,9 @@ const CASES: readonly Case[] = [
   ["wasm", "an MLP, Adam, a rank without rows, our kernels", {
     ...{ model: "mlp", optimizer: "adam", counts: [16, 0], ...FIVE, whenOut: "shadow" },
     ours: true,
+  }],
+  ["wasm", "batch by batch, judged in the end, three ranks", {
+    ...{ model: "mlp", optimizer: "adam", counts: [4, 7, 5], ...FIVE, by: "trainOnBatch" },
   }],
   ["wasm", "nested and shared layers, momentum", {
     ...{ model: "nested", optimizer: "momentum", counts: [5, 11], ...FIVE },
@@ -98,9 +113,12 @@ const drawn: readonly Case[] = Object.entries(DRAWN).flatMap(([backend, numbers]
   )
 );
 
+const WASM_LONG: Training = { ...LONG, ours: true };
+
 const all: readonly Case[] = [
   ...[...CASES, ...drawn],
   ...[LOCAL, LONG].map((task): Case => ["cpu", "", task]),
+  ["wasm", "", WASM_LONG],
 ];
 const tasksOf = (on: Backend) =>
   all.filter(([backend]) => backend === on).map(([, , task]) => task);
@@ -165,7 +183,8 @@ Deno.test("statistics of each replica alone lead far away", async () => {
 });
 
 Deno.test("200 steps leave no tensor behind", async () => {
-  const found = await ranks.cpu(LONG);
-  assert.deepEqual(found.map(({ leaked }) => leaked), [0, 0]);
-  assert.equal(found[0].losses.length, 220);
+  for (const found of [await ranks.cpu(LONG), await ranks.wasm(WASM_LONG)]) {
+    assert.deepEqual(found.map(({ leaked }) => leaked), [0, 0]);
+    assert.equal(found[0].losses.length, 220);
+  }
 });
