@@ -177,6 +177,24 @@ export const SPECS = {
         ],
       }),
   },
+  /** Wrappers that call a layer for each place of a row, before and behind a batch norm of all places. */
+  timed: {
+    plain: true,
+    ...{ inputs: [[3, 4]], outputs: [[1]], loss: "meanSquaredError", metrics: ["mae"] },
+    make: (tf) =>
+      tf.sequential({
+        layers: [
+          tf.layers.timeDistributed({
+            layer: dense(tf, 5, 61, { useBias: false }),
+            inputShape: [3, 4],
+          }),
+          norm(tf),
+          tf.layers.timeDistributed({ layer: dense(tf, 2, 62, { activation: "tanh" }) }),
+          tf.layers.flatten(),
+          dense(tf, 1, 63),
+        ],
+      }),
+  },
 } satisfies Record<string, Spec>;
 
 /** Optimisers by name. */
