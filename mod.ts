@@ -204,13 +204,9 @@ export {
   type PreciseForward,
   preciseStatistics,
 } from "./lib/layers/precise.ts";
-export {
-  describe,
-  type DescribeOptions,
-  type Health,
-  healthSvg,
-  healthTable,
-} from "./lib/layers/health.ts";
+export { describe, type DescribeOptions, type Health, healthTable } from "./lib/layers/health.ts";
+export { healthSvg } from "./lib/layers/health_svg.ts";
+export { type History, historyTable, watch, type WatchOptions } from "./lib/layers/watch.ts";
 export {
   applyLayer,
   type FrozenSaved,
