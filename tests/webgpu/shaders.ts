@@ -65,6 +65,10 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile, every: boolean): Kernel
     Object.entries(tile).map(([name, value]) => [name, [value]]),
   ) as unknown as { readonly [K in keyof Tile]: readonly Tile[K][] };
   const each = { dtype: dtypes, ...same };
+  const weighings = {
+    weights: ["none", "perPlace", "perSample"] as const,
+    weightsDtype: every ? dtypes : dtypes.slice(0, 1),
+  };
   const sources = { source: ["batch", "running"] as const };
   // Masks lie as the tile of another walk has it, whose packs are this one's, or elements that this one takes by one.
   const layouts = (tile.pack === "none" ? ["places", "channels"] as const : [tile.pack]).map(
@@ -84,7 +88,7 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile, every: boolean): Kernel
     ...{ residual: YES_NO, relu: [true], mask: [true] },
   })];
   return [
-    ...combinations(each).map(momentsKernel),
+    ...combinations({ ...each, ...weighings }).map(momentsKernel),
     ...combinations({
       ...{ ...each, ...sources, weight: YES_NO, bias: YES_NO },
       ...{ residual: YES_NO, relu: YES_NO, mask: [false] },
@@ -101,10 +105,10 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile, every: boolean): Kernel
       ),
       ...[...combinations({
         ...{ ...each, total: ["local", "other", "none"] as const, weight },
-        ...{ residual: YES_NO, parameters: YES_NO },
-      })].filter(({ weight, residual }) => every || weight || !residual).map((one) =>
-        gradientsKernel({ ...one, ...gate })
-      ),
+        ...{ residual: YES_NO, parameters: YES_NO, ...weighings },
+      })].filter(({ weight, residual, weights }) =>
+        every || weight || (!residual && weights === "none")
+      ).map((one) => gradientsKernel({ ...one, ...gate })),
     ]),
     ...combinations({ x: dtypes, y: dtypes, ...same }).map(addScaledKernel),
   ];
