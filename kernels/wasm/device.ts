@@ -81,7 +81,7 @@ export async function createDevice(
       name: `Wasm SIMD (${build === "relaxed" ? "relaxed multiply-add" : "reproducible"}, ` +
         `${threads} thread${threads > 1 ? "s" : ""})`,
       float16: true,
-      passes: Object.freeze(["residual", "activation", "secondOrder"] as const),
+      passes: Object.freeze(["residual", "activation", "weights", "secondOrder"] as const),
       threads,
       threadsReason,
       arithmetic: build === "relaxed" ? "fast" : "reproducible",
