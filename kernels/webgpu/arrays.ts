@@ -40,7 +40,10 @@ export interface Statistic<K extends StatisticKind = StatisticKind> {
   readonly kind: K;
   readonly channels: number;
   readonly slices: number;
-  /** Values per channel, exact where a float32 on the device is not; NaN where gradient sums from a wire do not tell. */
+  /**
+   * Values per channel, exact where a float32 on the device is not; NaN where gradient sums from a wire do not tell, and of
+   * weighted moments of anything but an empty batch.
+   */
   readonly count: number;
   /** The arrays whose statistics stand before gradient sums; none before those from a wire, and before moments. */
   readonly statistics: readonly WebGpuArray[];

@@ -102,13 +102,18 @@ export function wireOperations(operate: Operate): Wires {
         const total = count + other.contents.count;
         const [array, merged] = room(context, { ...one.contents, slices: 1, count: total });
         overChannels(context, channels, {
-          ...{ kernel: mergedKernel, options: { statistic: kind, two: true } },
+          ...{ kernel: mergedKernel, options: { statistic: foldedAs(kind), two: true } },
           // An empty batch's sums have no statistics before them.
           arrays: count === 0 ? { one: other, other: one, merged } : { one, other, merged },
         });
         return array;
       }),
   };
+}
+
+/** Weighted moments are merged as others are, by the same shader. */
+function foldedAs(kind: StatisticKind): Exclude<StatisticKind, "weighted moments"> {
+  return kind === "weighted moments" ? "moments" : kind;
 }
 
 /** Reads a statistic as its wire, merged into one slice where it has several. */
@@ -127,7 +132,7 @@ async function readWire(
     : [null, slot];
   if (scratch) {
     overChannels(context, channels, {
-      ...{ kernel: mergedKernel, options: { statistic: kind, two: false } },
+      ...{ kernel: mergedKernel, options: { statistic: foldedAs(kind), two: false } },
       arrays: { one: slot, merged },
     });
   }

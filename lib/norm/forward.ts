@@ -13,7 +13,7 @@ import type { Device } from "../device.ts";
 import { checkCount } from "../moments.ts";
 import { batch } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
-import { type Tensor, tensorLike, valuesPerChannel } from "../tensor.ts";
+import { type Tensor, tensorLike } from "../tensor.ts";
 import { countOf, momentsWire, weightedMomentsWire } from "../wire.ts";
 import { shown } from "../words.ts";
 import { checkCall, checkKept } from "./check_call.ts";

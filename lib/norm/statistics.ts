@@ -270,8 +270,9 @@ export function checkMoments<A>(
   name: string,
   channels: unknown = moments?.shape?.[1],
 ): void {
-  const given = (moments ?? {}) as Partial<LocalMoments<A> | GroupMoments<A>>;
-  const { shape, count, positives, kind } = given;
+  const { shape, count, positives, kind } = (moments ?? {}) as Partial<
+    LocalMoments<A> | GroupMoments<A>
+  >;
   if ((kind !== "local" && kind !== "group") || !Array.isArray(shape)) {
     throw wrongKind(action, `${name} must be a record as of batchMoments`, moments);
   }
@@ -286,7 +287,9 @@ export function checkMoments<A>(
     throw wrongValue(action, `the count of ${name} must be an integer >= 0, or null`, count);
   }
   const { length } = describe(device, moments.data, action, name);
-  const wanted = formatOn(device, momentsFormat(given)).length(channels as number);
+  // One number more says how many weights are positive.
+  const own = formatOn(device, momentsWire).length(channels as number);
+  const wanted = own + (positives === undefined ? 0 : 1);
   if (length === wanted) return;
   throw refused(action, `${name} must hold ${wanted} numbers`, `array holds ${length}`);
 }

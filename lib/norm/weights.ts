@@ -6,8 +6,8 @@
  */
 
 import type { Device } from "../device.ts";
-import { checkTensor, type Tensor, tensor, tensorLike } from "../tensor.ts";
-import { weightedMomentsWire } from "../wire.ts";
+import { checkTensor, extents, type Tensor, tensorLike } from "../tensor.ts";
+import { checkSum } from "../wire.ts";
 import { listed, refused, wrongKind, wrongPair, wrongValue } from "../words.ts";
 import { checkPass } from "./check_call.ts";
 
@@ -99,16 +99,17 @@ function weightsLike<A>(
 /** Runs a body with the weights as a pass takes them; what is made of lengths is freed after it. */
 export function withWeights<A, R>(
   device: Device<A>,
-  { shape: [batch, , inner] }: Tensor<A>,
+  input: Tensor<A>,
   { weights, lengths }: Weights<A>,
   body: (weights: Tensor<A> | undefined) => R,
 ): R {
   if (lengths === undefined) return body(weights);
+  const { batch, inner } = extents(input.shape);
   const mask = new Float32Array(batch * inner);
   lengths.forEach((length, n) => mask.fill(1, n * inner, n * inner + length));
-  const made = tensor(device, mask, [batch, 1, inner]);
-  const result = body(made);
-  device.free(made.data);
+  const data = device.upload(mask);
+  const result = body(tensorLike({ ...input, dtype: "float32", shape: [batch, 1, inner] }, data));
+  device.free(data);
   return result;
 }
 
@@ -132,9 +133,8 @@ export function totalsOf<A>(
   }
   if (isEmpty) return { positives: 0, count: 0 };
   if (device.toWireNow === undefined) return { positives: null, count: null };
-  const wire = device.toWireNow(moments);
-  weightedMomentsWire.checkOwn?.(wire, action);
-  const [positives, count] = wire;
+  const [positives, count] = device.toWireNow(moments);
+  checkSum(count, action);
   return { positives, count };
 }
 

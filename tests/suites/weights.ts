@@ -17,6 +17,7 @@ import {
   mergeMoments,
   normalizeWith,
   type ProcessGroup,
+  referenceDevice,
   region,
   runRanks,
   stateFromHost,
@@ -54,7 +55,7 @@ export function weightSuite<A>(kit: DeviceKit<A>): void {
     all(name, (device) => device.info.passes.includes("weights") ? body(device) : refused(device));
   const fine = kit.ulps * EPSILON.float32;
   const units = { absolute: 8 * fine, relative: 8 * fine };
-  const numRuns = Math.min(kit.cases ?? 120, 120);
+  const numRuns = kit.cases === undefined ? 120 : Math.ceil(kit.cases / 3);
 
   test("by weights k ranks are one: outputs, gradients and state are those of the formulas", async (device) => {
     const property = fc.asyncProperty(
@@ -366,7 +367,6 @@ export function weightSuite<A>(kit: DeviceKit<A>): void {
     const good = device.upload(Float32Array.of(1, 0, 2));
     const freed = device.upload(new Float32Array(3));
     device.free(freed);
-    const { device: other, close } = await kit.open();
     const of = (shape: readonly number[]) =>
       tensor(device, new Float32Array(shape.reduce((a, b) => a * b)).fill(1), shape);
     const late = [[1, -1, 2], [1, NaN, 2], [1, Infinity, 2]].map((values) =>
@@ -380,7 +380,7 @@ export function weightSuite<A>(kit: DeviceKit<A>): void {
       [{ weights: of([4, 1, 3]) }, /weights must be of shape/],
       [{ weights: device.upload(new Float32Array(4)) }, /weights/],
       [{ weights: freed }, /weights/],
-      [{ weights: other.upload(new Float32Array(3)) }, /weights/],
+      [{ weights: referenceDevice().upload(new Float32Array(3)) }, /weights/],
       [{ weights: [1, 0, 2] }, /weights/],
       [{ weights: good, lengths: Int32Array.of(1, 2, 3) }, /weights or lengths/],
       [{ lengths: [1, 2, 3] }, /lengths must be an Int32Array/],
@@ -392,7 +392,7 @@ export function weightSuite<A>(kit: DeviceKit<A>): void {
       const weights = options as WeightOptions<A>;
       const isLate = late.some((array) => array === weights.weights);
       if (!isLate || device.toWireNow) {
-        assert.throws(() => batchNormForward(state, x, { device }, weights), text);
+        assert.throws(() => batchNormForward(state, x, { device }, weights), text, `${text}`);
         assert.throws(() => batchMoments(x, { device }, weights), text);
       } else {
         const next = await stateToHost(
@@ -418,7 +418,6 @@ export function weightSuite<A>(kit: DeviceKit<A>): void {
       });
     });
     assert.deepEqual(await stateToHost(device, state), before);
-    await close();
   });
 
   test("what has no weights yet says so, and what backward borrows must still be there", (device) => {

@@ -17,6 +17,7 @@ import { normalizeKernel } from "../../kernels/wgsl/normalize.ts";
 import { mergedKernel } from "../../kernels/wgsl/merged.ts";
 import { runningStatsKernel } from "../../kernels/wgsl/statistics.ts";
 import type { Tile } from "../../kernels/wgsl/tiles.ts";
+import { UNWEIGHTED, type Weighing } from "../../kernels/wgsl/weights.ts";
 import type { DType, Format } from "../../lib/tensor.ts";
 import { channelTile, layOut, tileOf } from "../../kernels/webgpu/plan.ts";
 import { createFailures } from "../../kernels/webgpu/failures.ts";
@@ -56,8 +57,12 @@ function tilesOf(workgroup: number): Tile[] {
   return shapes.map(([shape, formats]) => tileOf(layOut(shape, formats, true), workgroup));
 }
 
-/** Every kernel that the device may launch with a tile. */
-function kernelsOf(dtypes: readonly DType[], tile: Tile): Kernel[] {
+/** Every kernel that the device may launch with a tile, and such weights of examples. */
+function kernelsOf(
+  dtypes: readonly DType[],
+  tile: Tile,
+  weighings: readonly Weighing[],
+): Kernel[] {
   const same = Object.fromEntries(
     Object.entries(tile).map(([name, value]) => [name, [value]]),
   ) as unknown as { readonly [K in keyof Tile]: readonly Tile[K][] };
@@ -81,7 +86,9 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile): Kernel[] {
     ...{ residual: YES_NO, relu: [true], mask: [true] },
   })];
   return [
-    ...combinations(each).map(momentsKernel),
+    ...[...combinations(each)].flatMap((one) =>
+      weighings.map((weighing) => momentsKernel({ ...one, ...weighing }))
+    ),
     ...combinations({
       ...{ ...each, ...sources, weight: YES_NO, bias: YES_NO },
       ...{ residual: YES_NO, relu: YES_NO, mask: [false] },
@@ -98,7 +105,9 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile): Kernel[] {
       ...[...combinations({
         ...{ ...each, total: ["local", "other", "none"] as const, weight },
         ...{ residual: YES_NO, parameters: YES_NO },
-      })].map((one) => gradientsKernel({ ...one, ...gate })),
+      })].flatMap((one) =>
+        weighings.map((weighing) => gradientsKernel({ ...one, ...gate, ...weighing }))
+      ),
     ]),
     ...combinations({ x: dtypes, y: dtypes, ...same }).map(addScaledKernel),
   ];
@@ -140,10 +149,15 @@ export function shaderTests({ test, tier }: Opener): void {
   }, async ({ device: { gpuDevice, info } }) => {
     const dtypes: DType[] = info.float16 ? ["float32", "float16"] : ["float32"];
     const workgroup = heavy ? 256 : 64;
-    const kernels = [
-      ...tilesOf(workgroup).flatMap((tile) => kernelsOf(dtypes, tile)),
-      ...mergersOf(channelTile(workgroup)),
-    ];
+    const walking = (weighings: readonly Weighing[]) =>
+      tilesOf(workgroup).flatMap((tile) => kernelsOf(dtypes, tile, weighings));
+    const weighings = [...combinations({
+      ...{ weights: ["perPlace", "perSample"] as const, weightsDtype: dtypes },
+    })];
+    const plain = walking([UNWEIGHTED]);
+    const names = new Set(plain.map(({ name }) => name));
+    const weighted = walking(weighings).filter(({ name }) => !names.has(name));
+    const kernels = [...plain, ...pairwise(weighted), ...mergersOf(channelTile(workgroup))];
     // The compiler of the language reads all of them; a software driver's takes a tenth of a second for each.
     const built = new Set((heavy ? kernels : pairwise(kernels)).map(({ name }) => name));
     const codes = new Map<string, string>();
