@@ -1,8 +1,8 @@
 /** What an exact device does otherwise: its statistics are records of digits, and behind those of moments lies what they come to. */
 
 import type { Device, MomentsPass, SumsPass } from "../../lib/device.ts";
-import { RECORD } from "../../lib/exact/record.ts";
-import { updateRunningStats } from "../../lib/exact/running.ts";
+import { isFiniteRecord, RECORD, wholeSum } from "../../lib/exact/record.ts";
+import { advanceExactly } from "../../lib/exact/running.ts";
 import { carryWire, exactMomentsWire, exactSumsWire } from "../../lib/exact/wires.ts";
 import type { WireFormat } from "../../lib/wire.ts";
 import { momentsWire, sumsWire } from "../../lib/wire.ts";
@@ -26,7 +26,7 @@ export type ExactOperations = Pick<
 /** Bytes of scratch memory that a thread's part of a reduction takes: STRIP_ROOM of `assembly/exact_sums.ts`, and halves. */
 const WORK = 384 + planes(3, MOST, 4);
 /** Bytes of what limbs are in: of `assembly/exact_results.ts`. */
-const LIMBS = 448;
+const LIMBS = 576;
 
 /** What kernels of the other operations read instead of records. */
 export const EXACT: Exact = Object.freeze<Exact>({
@@ -79,14 +79,19 @@ export function exactOperations(operate: Operate): ExactOperations {
         const [resolved] = addressesOf(context, { source: "batch", moments }, channels);
         const old = [vector(runningMean, channels), vector(runningVar, channels)];
         const [mean, variance] = [0, 1].map(() => make(elements(channels, "float32")));
-        const { values } = read(context, moments);
         const floats = (at: number) => new Float32Array(memory.buffer(), at, channels);
-        updateRunningStats(
-          values,
+        const rounded = new Float64Array(memory.buffer(), resolved, momentsWire.length(channels));
+        let wire: Float64Array | undefined;
+        const sumOf = (c: number) => {
+          const at = 1 + RECORD * c;
+          wire ??= read(context, moments).values;
+          return isFiniteRecord(wire, at) ? wholeSum(wire, at) : null;
+        };
+        advanceExactly(
+          { rounded, sumOf },
           factor,
           { mean: floats(old[0]), variance: floats(old[1]) },
           { mean: floats(mean.slot.address), variance: floats(variance.slot.address) },
-          new Float64Array(memory.buffer(), resolved, momentsWire.length(channels)),
         );
         return { runningMean: mean.array, runningVar: variance.array };
       }),

@@ -23,6 +23,12 @@ export const VALUES: Places = Object.freeze({ lowest: -5, count: 10 });
 /** Places of a sum of products of two float32 values: multiples of 2^-298, below 2^256. */
 export const PRODUCTS: Places = Object.freeze({ lowest: -10, count: 19 });
 
+/** Powers 2^(32k) from the lowest place on, and their inverses: to take a power is slow. */
+const LOWEST = -10;
+const [UNITS, SHARES] = /* @__PURE__ */ [1, -1].map((sign) =>
+  Float64Array.from({ length: 24 }, (_, i) => 2 ** (sign * BITS * (LOWEST + i)))
+);
+
 const float = /* @__PURE__ */ new Float64Array(1);
 const words = /* @__PURE__ */ new Uint32Array(/* @__PURE__ */ float.buffer);
 
@@ -45,12 +51,12 @@ export function addTo(
   const top = lowest + count - 1;
   for (let place = Math.min(Math.floor(exponentOf(value) / BITS), top); value !== 0; place--) {
     if (place <= lowest) {
-      digits[at] += Math.round(value * 2 ** (-BITS * lowest));
+      digits[at] += Math.round(value * SHARES[lowest - LOWEST]);
       return;
     }
-    const digit = Math.trunc(value * 2 ** (-BITS * place));
+    const digit = Math.trunc(value * SHARES[place - LOWEST]);
     digits[at + place - lowest] += digit;
-    value -= digit * 2 ** (BITS * place);
+    value -= digit * UNITS[place - LOWEST];
   }
 }
 
@@ -111,5 +117,25 @@ function bitsOf(value: bigint): number {
 
 /** The float64 nearest to a sum. */
 export function roundedOf(digits: Float64Array, at: number, places: Places): number {
-  return nearest(wholeOf(digits, at, places), 1n, BITS * places.lowest);
+  const { lowest, count } = places;
+  let top = count - 1;
+  while (top > 1 && digits[at + top] === 0) top--;
+  let under = top - 2;
+  while (under > 0 && digits[at + under - 1] === 0) under--;
+  if (under <= 0) {
+    // Three digits: where two of their errors have room in one float64, one addition rounds the sum.
+    const digit = (i: number) => i < 0 ? 0 : digits[at + i] * UNITS[lowest + i - LOWEST];
+    const [a, b, c] = [digit(top), digit(top - 1), digit(top - 2)];
+    const [sum, error] = added(a, b);
+    const [rest, lost] = added(error, c);
+    if (lost === 0) return sum + rest;
+  }
+  return nearest(wholeOf(digits, at, places), 1n, BITS * lowest);
+}
+
+/** a + b rounded, and by how much (Knuth 1969, two-sum). */
+function added(a: number, b: number): readonly [number, number] {
+  const sum = a + b;
+  const ofB = sum - a;
+  return [sum, (a - (sum - ofB)) + (b - ofB)];
 }

@@ -7,7 +7,7 @@ import { further, MOST, readable, valueAt } from "./storage";
 import { bytes, loadRest, zeros } from "./vectors";
 
 /** Rows of a tile, and of one whose elements are halves: lanes of 64 are widened at once. */
-const TILE: u32 = 128;
+const TILE: u32 = 256;
 const HALF_LANES: u32 = 64;
 const HALF_TILE: u32 = MOST / HALF_LANES;
 /** Elements of a vector, and of a run that is not the last of its row. */
