@@ -18,7 +18,7 @@
  *    {@linkcode batchNormForwardParts} takes one batch in several tensors. {@linkcode batchNormJvp},
  *    {@linkcode batchNormBackwardBackward} and {@linkcode batchNormBackwardMoments}, alone and over a group, are second order
  *    and losses on statistics.
- * 5. {@linkcode allReduceGradients}, {@linkcode lossScale}, {@linkcode joinUneven}, {@linkcode broadcastState} and
+ * 5. {@linkcode allReduceGradients}, {@linkcode exactSums}, {@linkcode lossScale}, {@linkcode joinUneven}, {@linkcode broadcastState} and
  *    {@linkcode assertReplicated} keep the rest of a model equal on all replicas.
  * 6. {@linkcode withParameters}, {@linkcode addScaled} and {@linkcode mapArrays} are an optimiser's step, and averages of
  *    models; {@linkcode allFinite} tells whether a step may be kept; {@linkcode region}, {@linkcode batch} and
@@ -175,6 +175,7 @@ export {
   type Moments,
 } from "./lib/norm/statistics.ts";
 export { updateRunningStats } from "./lib/norm/running.ts";
+export type { WeightOptions, Weights } from "./lib/norm/weights.ts";
 export {
   type GroupSaved,
   type LocalSaved,
@@ -240,6 +241,8 @@ export {
   type AllReduceGradientsOptions,
   lossScale,
 } from "./lib/data_parallel/gradients.ts";
+export type { Reduced } from "./lib/data_parallel/exact.ts";
+export { type ExactSums, exactSums } from "./lib/exact/sums.ts";
 export {
   assertReplicated,
   broadcastState,
@@ -247,7 +250,11 @@ export {
 } from "./lib/data_parallel/replicas.ts";
 export { type JoinedStep, joinUneven, type JoinUnevenOptions } from "./lib/data_parallel/steps.ts";
 export type { Device, DeviceInfo } from "./lib/device.ts";
-export { type ReferenceArray, referenceDevice } from "./lib/reference/device.ts";
+export {
+  type ReferenceArray,
+  referenceDevice,
+  type ReferenceOptions,
+} from "./lib/reference/device.ts";
 export type {
   AllGather,
   AllReduce,

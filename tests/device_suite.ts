@@ -20,6 +20,7 @@ import { renormSuite } from "./suites/renorm.ts";
 import { replacingSuite } from "./suites/replacing.ts";
 import { rulesSuite } from "./suites/rules.ts";
 import { statisticsSuite } from "./suites/statistics.ts";
+import { weightSuite } from "./suites/weights.ts";
 import { inTier } from "./tier.ts";
 
 /**
@@ -43,6 +44,7 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
     modulateSuite(kit);
     ghostSuite(kit);
     renormSuite(kit);
+    weightSuite(kit);
     passSuite(kit);
     secondOrderSuite(kit);
     secondOrderGoldenSuite(kit);

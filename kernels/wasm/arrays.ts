@@ -23,6 +23,8 @@ export interface Elements {
 export interface Statistic {
   readonly kind: WireFormat["name"];
   readonly length: number;
+  /** float64 numbers behind it that are made of it; none by default. */
+  readonly room?: number;
 }
 
 /** What an array holds. */
@@ -193,6 +195,6 @@ function named(kind: Contents["kind"]): string {
 
 /** Bytes of what an array holds. */
 export function bytesOf(contents: Contents): number {
-  if (contents.kind !== "elements") return 8 * contents.length;
+  if (contents.kind !== "elements") return 8 * (contents.length + (contents.room ?? 0));
   return (contents.dtype === "float16" ? 2 : 4) * contents.length;
 }

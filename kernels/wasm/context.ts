@@ -35,6 +35,21 @@ export interface Machine {
   readonly team: Team;
   /** Elements that a part must have to be worth a thread. */
   readonly least: number;
+  /** How statistics without rounding become numbers; missing where they are numbers. */
+  readonly exact?: Exact;
+}
+
+/** Where kernels find the numbers that statistics without rounding come to. */
+export interface Exact {
+  /** [count, mean C, m2 C] of moments. */
+  readonly momentsAt: (context: Context, moments: WasmArray, channels: number) => number;
+  /** [sumDy C, sumDyXmu C] of gradient sums, made with moments at an address, or 0; 0 for null. */
+  readonly sumsAt: (
+    context: Context,
+    sums: WasmArray | null,
+    channels: number,
+    moments: number,
+  ) => number;
 }
 
 /** A machine with scratch memory: what operations see. */

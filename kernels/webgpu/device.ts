@@ -165,7 +165,7 @@ function infoOf(
   return Object.freeze<WebGpuInfo>({
     name: `WebGPU (${gpu}${kind})`,
     float16,
-    passes: Object.freeze(["residual", "activation", "secondOrder", "arrange"] as const),
+    passes: Object.freeze(["residual", "activation", "weights", "secondOrder", "arrange"] as const),
     isFallbackAdapter,
   });
 }

@@ -10,6 +10,7 @@ import { batchNormInfer, type InferOptions } from "../norm/infer.ts";
 import type { GroupSaved, LocalSaved } from "../norm/normalize.ts";
 import type { RenormSaved } from "../norm/renorm.ts";
 import { overGroup } from "../norm/steps.ts";
+import { isWeighted } from "../norm/weights.ts";
 import { region } from "../ownership.ts";
 import { type BatchNormState, initBatchNorm } from "../state.ts";
 import { checkTensor, type Tensor } from "../tensor.ts";
@@ -44,8 +45,8 @@ export interface FrozenSaved<A> {
   readonly state: BatchNormState<A>;
   /** The input of forward, borrowed. */
   readonly input: Tensor<A>;
-  /** Activation and residual of forward, the latter borrowed. */
-  readonly options: Pick<ForwardOptions<A>, "activation" | "residual">;
+  /** Activation, residual and weights of forward, tensors borrowed. */
+  readonly options: Pick<ForwardOptions<A>, "activation" | "residual" | "weights" | "lengths">;
   /** Whether weight and bias have gradients. */
   readonly learnsAffine: boolean;
 }
@@ -172,9 +173,11 @@ function applyLocally<A>(
   }
   if (state === null) throw lazyError(layer, ACTION);
   checkKept(all, ACTION);
-  const { activation, residual } = all;
-  const chosen = Object.freeze({ activation, residual });
-  const output = batchNormInfer(state, input, { device }, chosen);
+  const { activation, residual, weights, lengths } = all;
+  const weighted = isWeighted(all) && { weights, lengths };
+  const output = batchNormInfer(state, input, { device }, { activation, residual, ...weighted });
+  const counted = weighted && { weights, lengths: lengths?.slice() };
+  const chosen = Object.freeze({ activation, residual, ...counted });
   const learnsAffine = frozen === "statistics";
   const saved = { kind: "frozen", state, input, options: chosen, learnsAffine } as const;
   return Object.freeze({ output, layer, saved: Object.freeze(saved) });

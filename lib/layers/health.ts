@@ -7,6 +7,7 @@ import type { Device } from "../device.ts";
 import { combineMoments } from "../moments.ts";
 import { checkMoments, type Moments } from "../norm/statistics.ts";
 import { type BatchNormState, stateToHost } from "../state.ts";
+import { formatOn, momentsWire } from "../wire.ts";
 import { refused, shown, wrongKind, wrongValue } from "../words.ts";
 
 /** What {@linkcode describe} is given beside the state. */
@@ -93,6 +94,12 @@ function wireOf(vectors: readonly Float32Array[]): Float64Array {
   return Float64Array.from([1, ...values, ...values.map(() => 0)]);
 }
 
+/** Moments of any device as [count, mean C, m2 C]. */
+function roundedOn<A>(device: Device<A>) {
+  return (wire: Float64Array): Float64Array =>
+    formatOn(device, momentsWire).rounded?.(wire) ?? wire;
+}
+
 async function local<A>(
   device: Device<A>,
   state: BatchNormState<A>,
@@ -106,7 +113,7 @@ async function local<A>(
   if (moments !== undefined) checkMoments(device, moments, ACTION, "the moments", channels);
   const [host, wire] = await Promise.all([
     stateToHost(device, state),
-    moments === undefined ? null : device.toWire(moments.data),
+    moments === undefined ? null : device.toWire(moments.data).then(roundedOn(device)),
   ]);
   const { weight, bias, runningMean, runningVar } = host;
   if (runningMean === null || runningVar === null) {

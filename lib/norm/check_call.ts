@@ -53,6 +53,15 @@ export function checkPass<A>({ info }: Device<A>, option: PassOption, action: st
   );
 }
 
+/** Checks that a device rounds its statistics, for what computes with their numbers on the host. */
+export function checkRounds<A>({ info }: Device<A>, action: string): void {
+  if (!info.exact) return;
+  throw new DeviceError(
+    `Cannot ${action} as its statistics must be rounded numbers: ${info.name} has digits; use a device without exact`,
+    "unsupported",
+  );
+}
+
 /** Checks that a tensor has the shape and dtype of the input; its format is free. */
 export function checkAlike<A>(
   device: Device<A>,

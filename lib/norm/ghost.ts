@@ -16,16 +16,17 @@ import type { BatchNormState } from "../state.ts";
 import { extents, type Tensor, tensorLike } from "../tensor.ts";
 import { momentsWire, type WireFormat } from "../wire.ts";
 import { shown, wrongValue } from "../words.ts";
-import { checkCall, checkGhost, checkKept } from "./check_call.ts";
+import { checkCall, checkGhost, checkKept, checkRounds } from "./check_call.ts";
 import type { ForwardOptions, SyncForwardOptions } from "./forward.ts";
 import { type LocalSaved, normalized } from "./normalize.ts";
 import { advance, follow } from "./running.ts";
 import { joined, samplesOf } from "./samples.ts";
 import { type LocalMoments, momentsOf } from "./statistics.ts";
 import { type Crossing, overBlockingGroup, overGroup, type Wire } from "./steps.ts";
+import type { WeightOptions } from "./weights.ts";
 
 /** Options of a forward pass over ghost batches. */
-export interface GhostOptions<A> extends ForwardOptions<A> {
+export interface GhostOptions<A> extends Omit<ForwardOptions<A>, keyof WeightOptions<A>> {
   /** Samples of a group, an integer >= 1; what remains of a batch is a smaller group. */
   readonly ghost: number;
 }
@@ -196,6 +197,7 @@ function inGroups<A>(
   options: GhostOptions<A>,
 ): Omit<GhostForward<A>, "state"> {
   checkCall(device, state, input, options, OPTIONS, ACTION);
+  checkRounds(device, ACTION);
   checkKept(options, ACTION);
   const { ghost, activation, residual, updateRunningStats } = options;
   checkGhost(ghost, ACTION);

@@ -5,7 +5,7 @@ import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectiv
 import type { Device } from "../device.ts";
 import { batch } from "../ownership.ts";
 import type { Tensor } from "../tensor.ts";
-import { sumsWire } from "../wire.ts";
+import { formatOn, sumsWire } from "../wire.ts";
 import { refused, shown, wrongPair } from "../words.ts";
 import { type Backward, gradientsOf } from "./backward.ts";
 import { checkSaved } from "./check_saved.ts";
@@ -104,7 +104,8 @@ export function partsBackward<A>(
       const conclude = ([total]: readonly Float64Array[]) =>
         batch(
           scope,
-          (d) => gradients(d, kept, given, { locals, total: d.fromWire(sumsWire, total) }),
+          (d) =>
+            gradients(d, kept, given, { locals, total: d.fromWire(formatOn(d, sumsWire), total) }),
         );
       return { wires: [wire], conclude };
     },
@@ -127,7 +128,7 @@ function checkParts<A>(
   saved.forEach((part, i) => {
     const action = `${BACKWARD}, part ${i},`;
     const call = { saved: part, gradOutput: gradOutputs[i], options: {}, action };
-    checkSaved(call, kind, device, worldSize);
+    checkSaved(call, kind, device, worldSize, "BackwardParts");
     if (part.moments.data === saved[0].moments.data) return;
     throw refused(action, "all parts must be of one batch", "moments are of another");
   });
@@ -189,11 +190,17 @@ function gradients<A>(
   sums: { readonly locals: readonly A[]; readonly total: A },
 ): PartsBackward<A> {
   const { locals, total } = sums;
-  const all = saved.map((part, i) =>
-    gradientsOf(device, { ...passOf(part, gradOutputs[i]), sums: { local: locals[i], total } })
-  );
+  const { exact } = device.info; // Gradients of parameters are then those of the total, for every part.
+  const all = saved.map((part, i) => {
+    const local = exact ? total : locals[i];
+    return gradientsOf(device, { ...passOf(part, gradOutputs[i]), sums: { local, total } });
+  });
   const sum = (a: A | null, b: A | null) => {
     if (a === null || b === null) return null;
+    if (exact) {
+      device.free(b);
+      return a;
+    }
     const both = device.addScaled({ x: a, y: b, scale: 1 });
     device.free(a, b);
     return both;

@@ -17,15 +17,17 @@ import { type Tensor, tensorLike } from "../tensor.ts";
 import { countOf, momentsWire } from "../wire.ts";
 import { refused, shown } from "../words.ts";
 import { boundAt, checkBounds, type RenormBounds } from "./bounds.ts";
-import { checkCall, checkKept } from "./check_call.ts";
+import { checkCall, checkKept, checkRounds } from "./check_call.ts";
 import type { ForwardOptions, SyncForwardOptions } from "./forward.ts";
 import { type GroupSaved, type LocalSaved, normalized } from "./normalize.ts";
 import { advance } from "./running.ts";
 import { type GroupMoments, groupMoments, type LocalMoments, momentsOf } from "./statistics.ts";
 import { type Crossing, overGroup } from "./steps.ts";
+import type { WeightOptions } from "./weights.ts";
 
 /** Options of a renormalizing forward pass. */
-export interface RenormOptions<A> extends ForwardOptions<A>, RenormBounds {}
+export interface RenormOptions<A>
+  extends Omit<ForwardOptions<A>, keyof WeightOptions<A>>, RenormBounds {}
 
 /** Options of a synchronised renormalizing forward pass. */
 export interface SyncRenormOptions<A>
@@ -173,6 +175,7 @@ function begin<A>(
   read: (device: Device<A>, array: A) => Float64Array | Promise<Float64Array>,
 ) {
   checkCall(device, state, given, options, OPTIONS, ACTION);
+  checkRounds(device, ACTION);
   checkKept(options, ACTION);
   checkBounds(options, ACTION);
   checkOneOf(options.updateRunningStats, SWITCH, "updateRunningStats", ACTION);

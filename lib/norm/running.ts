@@ -3,11 +3,10 @@
 import { checkDevice } from "../check_effects.ts";
 import { checkState } from "../check_state.ts";
 import type { Device, RunningStats } from "../device.ts";
-import { checkCount } from "../moments.ts";
 import { shareOf } from "../schedule.ts";
 import type { BatchNormState } from "../state.ts";
 import { wrongKind } from "../words.ts";
-import { checkMoments, type Moments } from "./statistics.ts";
+import { checkEnough, checkMoments, type Moments } from "./statistics.ts";
 
 /**
  * Folds the moments of a batch into the running statistics of a state.
@@ -42,7 +41,7 @@ export function updateRunningStats<A>(
   const { device } = checkDevice(effects, action);
   checkState(device, state, action);
   checkMoments(device, moments, action, "the moments", state.numFeatures);
-  if (moments.count !== null) checkCount(moments.count, action);
+  checkEnough(moments, action);
   return advance(device, state, moments);
 }
 
@@ -84,6 +83,7 @@ function biased<A>(
     const wanted = "a biased running variance needs moments whose count is known";
     throw wrongKind("update the running statistics", wanted, null, "count");
   }
+  if (count <= 1) return next.runningVar; // Weights as small as these have m2 / count already.
   // Of the batch alone: f * m2 / (count - 1) is f * m2 / count and f / count of it.
   const batchs = device.updateRunningStats({ running: next, moments: data, factor: 1 });
   const scale = -factor / count;

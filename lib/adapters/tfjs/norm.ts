@@ -11,7 +11,7 @@ import { elements } from "../../tensor.ts";
 import { checkWire, momentsWire, sumsWire } from "../../wire.ts";
 import { listed, mistaken, shown } from "../../words.ts";
 import { deviceKernels, type ReadableArray } from "./device_kernels.ts";
-import { tensorFlowOf } from "./internals.ts";
+import { checkAlive, tensorFlowOf } from "./internals.ts";
 import { meanAndVariance, type NormKernels, type Reduce, tfKernels, type View } from "./kernels.ts";
 import { reduced, tell } from "./reduce.ts";
 import type { TensorFlow, TensorFlowLike, TfTensor } from "./types.ts";
@@ -155,7 +155,7 @@ export function normalizeOver(
   readonly variance: Float32Array;
   readonly count: number;
 } {
-  const { view, check } = viewOf(x, axis, [gamma, beta]);
+  const { view, check } = viewOf(tf, x, axis, [gamma, beta]);
   const channels = view[1];
   const named = (way: string) => `${way} ${label ? `${label} ` : ""}C=${channels}`;
   let moments: Float64Array = new Float64Array();
@@ -202,6 +202,7 @@ export function normalizeOver(
 
 /** How a tensor is seen along an axis, and the check of it that waits for its turn. */
 function viewOf(
+  tf: TensorFlow,
   x: TfTensor,
   axis: number,
   vectors: readonly (TfTensor | null)[],
@@ -211,15 +212,20 @@ function viewOf(
   const channels = shape[at] ?? 0;
   const [before, after] = [elements(shape.slice(0, at)), elements(shape.slice(at + 1))];
   const view: View = after === 1 ? [before, channels] : [before, channels, after];
-  return { view, check: () => checkInput(x, at, vectors) };
+  return { view, check: () => checkInput(tf, x, at, vectors) };
 }
 
-function checkInput(x: TfTensor, at: number, vectors: readonly (TfTensor | null)[]): void {
-  const { shape, dtype, isDisposed } = x ?? {};
+function checkInput(
+  tf: TensorFlow,
+  x: TfTensor,
+  at: number,
+  vectors: readonly (TfTensor | null)[],
+): void {
+  const { shape, dtype } = x ?? {};
   if (!Array.isArray(shape)) {
     throw new TypeError(`Cannot ${ACTION} as x must be a tf.Tensor: current value is ${shown(x)}`);
   }
-  if (isDisposed) throw disposed("x");
+  checkAlive(tf, x, "x", ACTION);
   if (dtype !== "float32") {
     throw new TypeError(
       `Cannot ${ACTION} as x must be of dtype "float32": current value is ${shown(dtype)}; ` +
@@ -244,18 +250,13 @@ function checkInput(x: TfTensor, at: number, vectors: readonly (TfTensor | null)
   vectors.forEach((vector, i) => {
     const name = ["gamma", "beta"][i];
     if (vector === null) return;
-    if (vector.isDisposed) throw disposed(name);
-    if (vector.shape?.length === 1 && vector.shape[0] === channels) return;
+    if (vector.shape?.length === 1 && vector.shape[0] === channels) {
+      return checkAlive(tf, vector, name, ACTION);
+    }
     throw new TypeError(
       `Cannot ${ACTION} as ${name} must be of shape (${channels}), or null: current value is ${
         Array.isArray(vector.shape) ? `of shape ${listed(vector.shape)}` : shown(vector)
       }`,
     );
   });
-}
-
-function disposed(name: string): TypeError {
-  return new TypeError(
-    `Cannot ${ACTION} as ${name} must be alive: current tensor was disposed of; keep it by tf.keep`,
-  );
 }

@@ -269,6 +269,7 @@ export interface LayersModel extends Container {
   /** Makes `testFunction`, which judges a batch. */
   makeTestFunction(): void;
   testFunction?: BatchFunction;
+  evaluate(x: unknown, y: unknown, options?: FitOptions): TfTensor | TfTensor[];
   evaluateDataset(dataset: Dataset, options?: object): Promise<TfTensor | TfTensor[]>;
   fitDataset(dataset: Dataset, options: FitOptions): Promise<unknown>;
   fit(x: unknown, y: unknown, options?: FitOptions): Promise<unknown>;
@@ -282,6 +283,8 @@ export interface FitOptions {
   readonly epochs?: number;
   readonly validationSplit?: number;
   readonly classWeight?: unknown;
+  readonly sampleWeight?: unknown;
+  readonly validationData?: unknown;
 }
 
 /** A data set of batches. */
