@@ -90,6 +90,25 @@ for (const backend of ["cpu", "wasm"] as const) {
   });
 }
 
+Deno.test("gradients of gradients are differences of gradients", async () => {
+  await using device = await wasmDevice();
+  const tf = await loadTf("cpu");
+  const [x, v] = [1, 2].map((seed) => tf.tensor(normal(18, seed), [6, 3]));
+  const gamma = tf.tensor([1, 2, -1]);
+  for (const own of [undefined, device]) {
+    const norm = ours(tf, -1, alone, own);
+    const slope = tf.grad((x: Tf) => norm(x, gamma, null).sin().mul(x).sum());
+    const along = tf.grad((x: Tf) => slope(x).mul(v).sum())(x); // The Hessian is symmetric.
+    const step = 1e-2;
+    const [after, before] = [step, -step].map((by) => slope(x.add(v.mul(by))));
+    const differences = after.sub(before).div(2 * step).dataSync();
+    const largest = Math.max(...differences.map(Math.abs));
+    // The step's square, and what rounding of float32 makes of a small difference.
+    const apart = Math.max(...along.sub(tf.tensor(differences, [6, 3])).abs().dataSync());
+    assert(apart < 2e-3 * largest && largest > 0.1, `${apart} apart, of ${largest}`);
+  }
+});
+
 Deno.test("a third derivative is refused by a sentence, and one of them alone is as it was", async () => {
   const tf = await loadTf("cpu");
   const x = tf.tensor(normal(12, 1, 2), [4, 3]);
