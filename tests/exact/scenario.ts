@@ -11,6 +11,7 @@ const SPREADS = [
   "offset",
   "constant",
   "sparse",
+  "broad",
   "wide",
   "subnormal",
   "special",
@@ -100,6 +101,7 @@ export function dataOf(batch: ExactBatch): ExactData {
       return [0.1, 1e3, -7.3, 0, 1e-3, 3][Math.floor(i / innerOf(batch)) % channels];
     }
     if (spread === "sparse") return z > 0 ? z : 0;
+    if (spread === "broad") return z * 2 ** (Math.min(most, 14) * (2 * uniform() - 1));
     if (spread === "wide") return z * 2 ** (most * (2 * uniform() - 1));
     if (spread === "subnormal") return z * 2 ** -140;
     return spread === "special" && uniform() < 0.03 ? [NaN, Infinity, -Infinity][i % 3] : z;

@@ -4,17 +4,57 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import * as bn from "../../mod.ts";
 import { createDevice } from "../../kernels/wasm/device.ts";
+import { wasmDevice } from "../../kernels/wasm_device.ts";
 import { assertSame, exactAlone, exactRank } from "./law.ts";
-import { exactScenarios } from "./scenario.ts";
-
-const SCENARIOS = { numRuns: 300, seed: 2031 };
+import { type ExactBatch, exactScenarios } from "./scenario.ts";
+import { exactStep } from "./step.ts";
 
 Deno.test("exact Wasm: 300 partitions have the bits of one rank on the reference device", async () => {
-  await using device = await createDevice({ exact: true });
+  await using device = await wasmDevice({ exact: true });
   const property = fc.asyncProperty(exactScenarios(), async (scenario) => {
     const { ranks } = scenario.partition;
     const parts = await bn.runRanks(ranks, (group) => exactRank(device, group, scenario));
     assertSame(parts, await exactAlone(scenario));
   });
-  await fc.assert(property, SCENARIOS);
+  await fc.assert(property, { numRuns: 300, seed: 2031 });
+});
+
+/** Shapes that divide nothing, and those by which a kernel decides: runs of 1,024, tiles of 256 rows, strips, short rows. */
+const SHAPES: readonly (readonly number[])[] = [
+  [3, 2, 33, 34], // runs of a row that is longer than one, and ends between vectors
+  [2, 3, 1023],
+  [40, 5, 7], // short rows, as lanes
+  [9, 3, 5, 5],
+  [300, 4], // more rows than a tile has, and lanes of many
+  [67, 67],
+  [530, 16],
+  [33, 12, 1],
+  [1, 1, 2100],
+];
+const SPREADS = ["standard", "offset", "sparse", "broad", "wide", "special", "subnormal"] as const;
+
+Deno.test("exact Wasm: all layouts, storages and threads have the bits of the reference device", async () => {
+  const reference = bn.referenceDevice({ exact: true });
+  for (const threads of [1, 2, 3, 4]) {
+    // A few hundred elements are worth a thread here, so that parts begin anywhere.
+    await using device = await createDevice({ exact: true, threads }, { least: 200 });
+    assert.equal(device.info.threads, threads);
+    for (const [i, [samples, channels, ...spatial]] of SHAPES.entries()) {
+      for (const [j, spread] of SPREADS.entries()) {
+        if (threads > 1 && (i + j) % 3 !== threads - 2) continue;
+        const batch: ExactBatch = {
+          ...{ samples, channels, spatial, spread, seed: i + 10 * j, momentum: 0.1, eps: 1e-5 },
+          ...{ affine: true, biased: false, relu: j % 2 === 0, residual: i % 2 === 0 },
+          dtype: (i + j) % 3 === 0 ? "float16" : "float32",
+        };
+        const rows = Array.from({ length: samples }, (_, n) => n);
+        const first = { format: "channelsFirst", gradFormat: "channelsFirst" } as const;
+        const wanted = await exactStep(reference, batch, rows, first);
+        const last = { format: "channelsLast", gradFormat: "channelsFirst" } as const;
+        for (const formats of [first, last]) {
+          assertSame([await exactStep(device, batch, rows, formats)], wanted);
+        }
+      }
+    }
+  }
 });
