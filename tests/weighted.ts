@@ -21,8 +21,8 @@ export interface WeightedScenario {
   readonly affine: boolean;
   readonly relu: boolean;
   readonly residual: boolean;
-  /** Whether the mean is a million times the deviation. */
-  readonly offset: boolean;
+  /** A mean that is a million times the deviation, a first value that counts far from all others, or neither. */
+  readonly spread: "standard" | "offset" | "outlierFirst";
   readonly seed: number;
 }
 
@@ -37,7 +37,8 @@ export function weightedScenarios(float16: boolean): fc.Arbitrary<WeightedScenar
     ...{ format, gradFormat: format },
     dtype: float16 ? fc.constantFrom<DType>("float32", "float16") : fc.constant<DType>("float32"),
     eps: fc.constantFrom(1e-5, 1e-3, 0),
-    ...{ affine: fc.boolean(), relu: fc.boolean(), residual: fc.boolean(), offset: fc.boolean() },
+    ...{ affine: fc.boolean(), relu: fc.boolean(), residual: fc.boolean() },
+    spread: fc.constantFrom("standard", "offset", "outlierFirst"),
     seed: fc.nat(2 ** 31 - 1),
   });
 }
@@ -54,7 +55,7 @@ export interface WeightedData {
 
 /** Makes the numbers of a scenario: what has weight 0 is NaN now and then, and has no gradient. */
 export function weightedData(scenario: WeightedScenario): WeightedData {
-  const { counts, channels, inner, kind, dtype, relu, offset, seed } = scenario;
+  const { counts, channels, inner, kind, dtype, relu, spread, seed } = scenario;
   const samples = counts.reduce((sum, count) => sum + count, 0);
   const [normal, uniform] = [normals(seed), uniforms(seed ^ 0x77)];
   const lengths = Int32Array.from({ length: samples }, () => Math.floor(uniform() * (inner + 1)));
@@ -69,13 +70,19 @@ export function weightedData(scenario: WeightedScenario): WeightedData {
   const stored = (values: Float32Array) => dtype === "float16" ? halves(values) : values;
   const length = samples * channels * inner;
   const draw = (make: () => number) => stored(Float32Array.from({ length }, make));
-  const wide = offset && dtype === "float32";
-  const x = draw(() => wide ? 1e3 + 1e-3 * normal() : 3 + 2 * normal());
+  const x = draw(() =>
+    spread === "offset" && dtype === "float32" ? 1e3 + 1e-3 * normal() : 3 + 2 * normal()
+  );
   const [dy, residual] = [draw(normal), draw(normal)];
   for (let i = 0; i < length; i++) {
     if (weights[weightAt(i, channels, inner)] > 0) continue;
     if (i % 3 > 0) dy[i] = 0;
     if (i % 3 === 2) x[i] = NaN;
+  }
+  if (spread === "outlierFirst") {
+    const first = Math.max(0, weights.findIndex((weight) => weight > 0));
+    const at = Math.floor(first / inner) * channels * inner + first % inner;
+    for (let c = 0; c < channels && length > 0; c++) x[at + c * inner] = 1e4;
   }
   if (relu) {
     const { y } = weightedOracle(scenario, { x, dy, residual, weights, lengths });

@@ -12,12 +12,12 @@ import { planes } from "./walks.ts";
 const RECORD = 80;
 const RUN = 1024;
 
-/** Weights of a pass as kernels take them: where they lie as float32, one for each place, after `write` has been called. */
+/** Weights of a pass as kernels take them: as float32, one for each place. */
 interface Weights {
   /** Bytes that they need where they do not lie so already. */
   readonly bytes: number;
-  /** Makes them there, and writes (positives, sum) where an address for them is not 0; says where they are. */
-  readonly write: (to: number, totals: number) => number;
+  /** Makes them there, and says where they are. */
+  readonly write: (to: number) => number;
 }
 
 function weightsOf(
@@ -33,10 +33,10 @@ function weightsOf(
   const direct = half === 0 && (!perSample || inner === 1);
   return {
     bytes: direct ? 0 : planes(1, batch * inner, 4),
-    write: (to, totals) => {
-      const made = direct ? 0 : to;
-      if (made || totals) kernels.weigh(at, half, perSample ? 1 : 0, batch, inner, made, totals);
-      return made || at;
+    write: (to) => {
+      if (direct) return at;
+      kernels.spreadWeights(at, half, perSample ? 1 : 0, batch, inner, to);
+      return to;
     },
   };
 }
@@ -75,7 +75,8 @@ export function weightedMoments(
   const { name: kind } = weightedMomentsWire;
   const { array, slot: { address } } = make({ kind, length: weightedMomentsWire.length(channels) });
   const own = address + 8; // As other moments begin.
-  const w = weights.write(expanded, address);
+  const w = weights.write(expanded);
+  kernels.weigh(w, batch * inner, address);
   run("reduceWeighted", parts, ({ from, to }, thread) => {
     const means = others + othersBytes * (thread - 1);
     const [result, countsOf] = thread === 0
@@ -117,7 +118,7 @@ export function mapWeighted(
     planes(4, channels, 4),
     room * parts.length,
   );
-  const w = weights.write(expanded, 0);
+  const w = weights.write(expanded);
   writeCoefficients(kernels, perChannel);
   run("mapWeighted", parts, ({ from, to }, thread) => {
     const own = scratch + thread * room;

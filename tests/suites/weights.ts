@@ -65,6 +65,50 @@ export function weightSuite<A>(kit: DeviceKit<A>): void {
     await fc.assert(property, { numRuns, seed: 25 });
   });
 
+  test("by weights large batches are as exact: long rows, many rows, many channels", async (device) => {
+    const plain = { eps: 1e-5, affine: true, relu: false, residual: false, seed: 7 } as const;
+    const formats = { gradFormat: "channelsFirst", dtype: "float32" } as const;
+    const float16 = device.info.float16 ? "float16" : "float32";
+    const all: readonly WeightedScenario[] = [
+      ...(["outlierFirst", "offset"] as const).flatMap((spread) =>
+        [
+          {
+            counts: [3],
+            channels: 3,
+            inner: 5000,
+            kind: "weights",
+            format: "channelsFirst",
+            spread,
+          },
+          { counts: [40, 3], channels: 70, inner: 9, kind: "mask", format: "channelsLast", spread },
+          {
+            counts: [700],
+            channels: 6,
+            inner: 1,
+            kind: "perSample",
+            format: "channelsFirst",
+            spread,
+          },
+        ] as const
+      ).map((scenario) => ({ ...plain, ...formats, ...scenario })),
+      {
+        ...{ ...plain, ...formats, counts: [9], channels: 300, inner: 8, kind: "weights" },
+        ...{
+          format: "channelsLast",
+          dtype: float16,
+          spread: "standard",
+          relu: true,
+          residual: true,
+        },
+      },
+      {
+        ...{ ...plain, ...formats, counts: [2], channels: 2, inner: 9001, kind: "lengths" },
+        ...{ format: "channelsFirst", dtype: float16, spread: "standard", relu: true },
+      },
+    ];
+    for (const scenario of all) await checkWeights(kit, device, scenario);
+  });
+
   test("masking is removing: a masked batch is the packed one of what is left", async (device) => {
     const scenarios = weightedScenarios(device.info.float16).map((scenario) => ({
       ...{ ...scenario, relu: false, residual: false },

@@ -5,16 +5,17 @@
 // do, a row is one place, and has one weight. Both sum in float32 about a shift, as reduction.ts and columns.ts say, which is the
 // mean of the first elements by their weights; sums are taken into float64 before they lose digits.
 
-import { MOST_SUMMED } from "./columns";
+import { MOST_SUMMED, STRIP } from "./columns";
 import { wide } from "./pairs";
 import { mergeTile } from "./reduce_columns";
 import { ENOUGH, RUN } from "./reduce_rows";
-import { leave, merge, Channel } from "./reduction";
-import { address, MOST, narrow, readable, valueAt } from "./storage";
-import { bytes, gated, loadRest, madd, storeRest, total, zeros } from "./vectors";
+import { Channel, leave, merge } from "./reduction";
+import { address, further, MOST, narrow, readable, valueAt, widen } from "./storage";
+import { bytes, gated, increase, loadRest, madd, storeRest, total, zeros } from "./vectors";
 
-/** Rows of a tile of places. */
+/** Rows of a tile of places, and of a block of them that shares coefficients. */
 const TILE: u32 = 128;
+const PLACES: u32 = 8;
 
 /** A channel's record, and the weights of what is pending. */
 @unmanaged
@@ -25,23 +26,28 @@ class Weighted extends Channel {
 /** Bytes of it, and of nothing. */
 const RECORD: usize = 80;
 
-/**
- * Writes weights as float32 for each place, where `to` is not 0; they are float16 where `half`, and of whole samples where
- * `perSample`. Where `totals` is not 0, it gets how many are positive, and their sum, NaN where one is no weight.
- */
-export function weigh(weights: usize, half: bool, perSample: bool, batch: u32, inner: u32, to: usize, totals: usize): void {
-  let positives: f64 = 0, sum: f64 = 0;
-  for (let n: u32 = 0, at: u32 = 0; n < batch; n++) {
-    for (let i: u32 = 0; i < inner; i++, at++) {
-      const weight = valueAt(weights, perSample ? n : at, half);
-      if (to) store<f32>(to + bytes(at), <f32> weight);
-      if (weight > 0) positives++;
-      sum += weight >= 0 ? weight : NaN;
-    }
+/** Writes weights as float32 for each place; they are float16 where `half`, and of whole samples where `perSample`. */
+export function spreadWeights(weights: usize, half: bool, perSample: bool, batch: u32, inner: u32, to: usize): void {
+  if (!perSample) return widen(weights, to, batch * inner);
+  for (let n: u32 = 0; n < batch; n++) {
+    const weight = <f32> valueAt(weights, n, half);
+    for (let i: u32 = 0; i < inner; i++, to += 4) store<f32>(to, weight);
   }
-  if (!totals) return;
-  store<f64>(totals, positives);
-  store<f64>(totals, isFinite<f64>(sum) ? sum : NaN, 8);
+}
+
+/** Writes how many weights are positive, and their sum, NaN where one is no weight. */
+export function weigh(weights: usize, length: u32, totals: usize): void {
+  const sum = sumOf(weights, length);
+  let positives = i32x4.splat(0), areAll = i32x4.splat(-1);
+  for (let i: u32 = 0; i < length; i += 4, weights += 16) {
+    const w = length - i < 4 ? loadRest(weights, length - i) : v128.load(weights);
+    positives = i32x4.sub(positives, f32x4.gt(w, zeros()));
+    areAll = v128.and(areAll, v128.and(f32x4.ge(w, zeros()), f32x4.lt(w, f32x4.splat(Infinity))));
+  }
+  const count = i32x4.extract_lane(positives, 0) + i32x4.extract_lane(positives, 1) +
+    i32x4.extract_lane(positives, 2) + i32x4.extract_lane(positives, 3);
+  store<f64>(totals, <f64> count);
+  store<f64>(totals, i32x4.all_true(areAll) ? sum : NaN, 8);
 }
 
 /** d by its weights, and 0 where that is none: NaN too. */
@@ -115,9 +121,14 @@ function settle(channel: Weighted): void {
 
 /** Sum of weights in float64. */
 function sumOf(weights: usize, length: u32): f64 {
-  let sum: f64 = 0;
-  for (let i: u32 = 0; i < length; i++) sum += <f64> load<f32>(weights + bytes(i));
-  return sum;
+  let low = f64x2.splat(0), high = low;
+  for (let i: u32 = 0; i < length; i += 4, weights += 16) {
+    const w = length - i < 4 ? loadRest(weights, length - i) : v128.load(weights);
+    low = f64x2.add(low, f64x2.promote_low_f32x4(w));
+    high = f64x2.add(high, f64x2.promote_low_f32x4(i8x16.shuffle(w, w, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15)));
+  }
+  const sum = f64x2.add(low, high);
+  return f64x2.extract_lane(sum, 0) + f64x2.extract_lane(sum, 1);
 }
 
 /** Where the first positive weight lies behind the first of all; there is one. */
@@ -130,23 +141,26 @@ function firstOf(weights: usize): usize {
 /** Adds a run to the lanes of its channel. */
 function add(channel: Weighted, x: usize, weights: usize, length: u32): void {
   const shift = f32x4.splat(channel.shift);
-  let s0 = zeros(), s1 = s0, q0 = s0, q1 = s0;
+  let s0 = zeros(), s1 = s0, s2 = s0, s3 = s0, q0 = s0, q1 = s0, q2 = s0, q3 = s0;
   const vectors = x + bytes(length & ~3);
-  for (const end = x + bytes(length & ~7); x < end; x += 32, weights += 32) {
-    const w0 = v128.load(weights), w1 = v128.load(weights, 16);
-    const d0 = counted(f32x4.sub(v128.load(x), shift), w0), g0 = f32x4.mul(d0, w0);
-    const d1 = counted(f32x4.sub(v128.load(x, 16), shift), w1), g1 = f32x4.mul(d1, w1);
+  for (const end = x + bytes(length & ~15); x < end; x += 64, weights += 64) {
+    const w0 = v128.load(weights), d0 = counted(f32x4.sub(v128.load(x), shift), w0), g0 = f32x4.mul(d0, w0);
+    const w1 = v128.load(weights, 16), d1 = counted(f32x4.sub(v128.load(x, 16), shift), w1), g1 = f32x4.mul(d1, w1);
+    const w2 = v128.load(weights, 32), d2 = counted(f32x4.sub(v128.load(x, 32), shift), w2), g2 = f32x4.mul(d2, w2);
+    const w3 = v128.load(weights, 48), d3 = counted(f32x4.sub(v128.load(x, 48), shift), w3), g3 = f32x4.mul(d3, w3);
     s0 = f32x4.add(s0, g0);
     q0 = madd(g0, d0, q0);
     s1 = f32x4.add(s1, g1);
     q1 = madd(g1, d1, q1);
+    s2 = f32x4.add(s2, g2);
+    q2 = madd(g2, d2, q2);
+    s3 = f32x4.add(s3, g3);
+    q3 = madd(g3, d3, q3);
   }
-  if (x < vectors) {
+  for (; x < vectors; x += 16, weights += 16) {
     const w = v128.load(weights), d = counted(f32x4.sub(v128.load(x), shift), w), g = f32x4.mul(d, w);
     s0 = f32x4.add(s0, g);
     q0 = madd(g, d, q0);
-    x += 16;
-    weights += 16;
   }
   const rest = length & 3;
   if (rest > 0) {
@@ -154,8 +168,8 @@ function add(channel: Weighted, x: usize, weights: usize, length: u32): void {
     s1 = f32x4.add(s1, g);
     q1 = madd(g, d, q1);
   }
-  channel.sum = f32x4.add(channel.sum, f32x4.add(s0, s1));
-  channel.products = f32x4.add(channel.products, f32x4.add(q0, q1));
+  channel.sum = f32x4.add(channel.sum, f32x4.add(f32x4.add(s0, s1), f32x4.add(s2, s3)));
+  channel.products = f32x4.add(channel.products, f32x4.add(f32x4.add(q0, q1), f32x4.add(q2, q3)));
 }
 
 function placesOf(
@@ -219,29 +233,52 @@ function addPlaces(
         for (let r: u32 = 0; r < some; r++) readable(x, (row + done + r) * channels + first, lanes, true, widened + <usize> r * stride);
         from = widened;
       }
-      addStrip(from, stride, some, lanes, weights + bytes(done), shifts + bytes(first), sums + bytes(first), plane);
+      addStrips(from, stride, some, lanes, weights + bytes(done), shifts + bytes(first), sums + bytes(first), plane);
     }
   }
 }
 
-// @ts-ignore: decorator
-@inline
-function addStrip(
+/** Strip by strip, whose sums are in registers; then vector by vector. */
+function addStrips(
   x: usize, stride: usize, rows: u32, lanes: u32, weights: usize, shifts: usize, sums: usize, plane: usize,
 ): void {
-  for (let j: u32 = 0; j < lanes; j += 4, x += 16, shifts += 16, sums += 16) {
-    const shift = v128.load(shifts);
-    const rest = lanes - j;
+  const height = <usize> rows * stride;
+  let j: usize = 0;
+  for (const whole = bytes(lanes & ~(STRIP - 1)); j < whole; j += bytes(STRIP)) {
+    const h0 = v128.load(shifts + j), h1 = v128.load(shifts + j, 16);
+    const h2 = v128.load(shifts + j, 32), h3 = v128.load(shifts + j, 48);
+    let s0 = zeros(), s1 = s0, s2 = s0, s3 = s0, q0 = s0, q1 = s0, q2 = s0, q3 = s0;
+    let by = weights;
+    for (let at = x + j, end = at + height; at < end; at += stride, by += 4) {
+      const w = v128.load32_splat(by);
+      const d0 = counted(f32x4.sub(v128.load(at), h0), w), g0 = f32x4.mul(d0, w);
+      s0 = f32x4.add(s0, g0);
+      q0 = madd(g0, d0, q0);
+      const d1 = counted(f32x4.sub(v128.load(at, 16), h1), w), g1 = f32x4.mul(d1, w);
+      s1 = f32x4.add(s1, g1);
+      q1 = madd(g1, d1, q1);
+      const d2 = counted(f32x4.sub(v128.load(at, 32), h2), w), g2 = f32x4.mul(d2, w);
+      s2 = f32x4.add(s2, g2);
+      q2 = madd(g2, d2, q2);
+      const d3 = counted(f32x4.sub(v128.load(at, 48), h3), w), g3 = f32x4.mul(d3, w);
+      s3 = f32x4.add(s3, g3);
+      q3 = madd(g3, d3, q3);
+    }
+    increase(sums + j, s0, s1, s2, s3, true);
+    increase(sums + plane + j, q0, q1, q2, q3, true);
+  }
+  for (; j < bytes(lanes); j += 16) {
+    const shift = v128.load(shifts + j);
+    const rest = lanes - <u32> (j >> 2);
     let sum = zeros(), products = zeros();
-    for (let r: u32 = 0, at = x; r < rows; r++, at += stride) {
+    for (let r: u32 = 0, at = x + j; r < rows; r++, at += stride) {
       const w = v128.load32_splat(weights + bytes(r));
-      const value = rest < 4 ? loadRest(at, rest) : v128.load(at);
-      const d = counted(f32x4.sub(value, shift), w), g = f32x4.mul(d, w);
+      const d = counted(f32x4.sub(rest < 4 ? loadRest(at, rest) : v128.load(at), shift), w), g = f32x4.mul(d, w);
       sum = f32x4.add(sum, g);
       products = madd(g, d, products);
     }
-    v128.store(sums, f32x4.add(v128.load(sums), sum));
-    v128.store(sums + plane, f32x4.add(v128.load(sums + plane), products));
+    v128.store(sums + j, f32x4.add(v128.load(sums + j), sum));
+    v128.store(sums + plane + j, f32x4.add(v128.load(sums + plane + j), products));
   }
 }
 
@@ -285,24 +322,27 @@ export function mapWeighted(
   const plane = bytes(channels), room = bytes(MOST);
   let first = from * (last ? channels : channels * inner);
   let by = weights + bytes(last ? from : from * inner);
-  for (let row: u32 = 0, c: u32 = 0; row < rows; row++) {
+  for (let row: u32 = 0, c: u32 = 0; row < rows;) {
+    // Places share their channels' coefficients, as far as a block of them stays in the first cache.
+    const height = last && !half ? min(rows - row, PLACES) : 1;
     for (let done: u32 = 0; done < width; done += most) {
       const length = min(width - done, most);
       const at = first + done;
       const g = readable(dy, at, length, half, scratch + room);
       const gate = output ? readable(output, at, length, half, scratch + 2 * room) : 0;
       const y = half ? scratch : address(dx, at, false);
-      const through = half ? scratch + 3 * room : passed ? address(passed, at, false) : 0;
+      const through: usize = !passed ? <usize> 0 : half ? scratch + 3 * room : address(passed, at, false);
       const input = readable(x, at, length, half, scratch);
-      const own = coefficients + bytes(last ? done : c);
-      run(input, g, gate, y, passed ? through : 0, length, last ? by : by + bytes(done), own, plane, last);
+      if (last) places(input, g, gate, y, through, height, length, by, coefficients + bytes(done), plane);
+      else run(input, g, gate, y, through, length, by + bytes(done), coefficients + bytes(c), plane);
       if (half) {
         narrow(y, address(dx, at, true), length);
         if (passed) narrow(through, address(passed, at, true), length);
       }
     }
-    first += width;
-    if (last) by += 4;
+    row += height;
+    first += height * width;
+    if (last) by += bytes(height);
     else if (++c == channels) {
       c = 0;
       by += bytes(inner);
@@ -310,42 +350,63 @@ export function mapWeighted(
   }
 }
 
-/** A run of one channel, whose elements have weights of their own, or where `last` of one weight and as many channels. */
+/** One vector of dx, or its first elements, which memory ends with. */
 // @ts-ignore: decorator
 @inline
-function run(
-  x: usize, g: usize, gate: usize, y: usize, passed: usize, length: u32, weights: usize, at: usize, plane: usize, last: bool,
+function step(
+  x: usize, g: usize, gate: usize, y: usize, passed: usize, h: v128, s: v128, o: v128, l: v128, w: v128, rest: u32,
 ): void {
-  if (last) runOf(x, g, gate, y, passed, length, weights, at, plane, true);
-  else runOf(x, g, gate, y, passed, length, weights, at, plane, false);
+  const whole = rest >= 4;
+  let term = whole ? v128.load(g) : loadRest(g, rest);
+  if (gate) term = gated(term, whole ? v128.load(gate) : loadRest(gate, rest));
+  const behind = f32x4.mul(w, madd(f32x4.sub(whole ? v128.load(x) : loadRest(x, rest), h), l, o));
+  const result = f32x4.mul(f32x4.add(term, counted(behind, w)), s);
+  if (whole) {
+    v128.store(y, result);
+    if (passed) v128.store(passed, term);
+  } else {
+    storeRest(y, result, rest);
+    if (passed) storeRest(passed, term, rest);
+  }
 }
 
-// @ts-ignore: decorator
-@inline
-function runOf(
-  x: usize, g: usize, gate: usize, y: usize, passed: usize, length: u32, weights: usize, his: usize, plane: usize, last: bool,
+/** A run of one channel, whose elements have weights of their own. */
+function run(
+  x: usize, g: usize, gate: usize, y: usize, passed: usize, length: u32, weights: usize, at: usize, plane: usize,
 ): void {
-  let h = v128.load32_splat(his), s = v128.load32_splat(his + plane), o = v128.load32_splat(his + 2 * plane);
-  let l = v128.load32_splat(his + 3 * plane), w = v128.load32_splat(weights);
-  for (let j: usize = 0; j < bytes(length); j += 16) {
-    const rest = length - <u32> (j >> 2);
-    if (last) {
-      h = v128.load(his + j);
-      s = v128.load(his + plane + j);
-      o = v128.load(his + 2 * plane + j);
-      l = v128.load(his + 3 * plane + j);
-    } else w = rest < 4 ? loadRest(weights + j, rest) : v128.load(weights + j);
-    let term = rest < 4 ? loadRest(g + j, rest) : v128.load(g + j);
-    if (gate) term = gated(term, rest < 4 ? loadRest(gate + j, rest) : v128.load(gate + j));
-    const value = rest < 4 ? loadRest(x + j, rest) : v128.load(x + j);
-    const behind = counted(f32x4.mul(w, madd(f32x4.sub(value, h), l, o)), w);
-    const result = f32x4.mul(f32x4.add(term, behind), s);
-    if (rest < 4) {
-      storeRest(y + j, result, rest);
-      if (passed) storeRest(passed + j, term, rest);
+  const h = v128.load32_splat(at), s = v128.load32_splat(at + plane), o = v128.load32_splat(at + 2 * plane);
+  const l = v128.load32_splat(at + 3 * plane);
+  let j: usize = 0;
+  const whole = bytes(length & ~3);
+  if (!gate && !passed) {
+    for (; j < whole; j += 16) step(x + j, g + j, 0, y + j, 0, h, s, o, l, v128.load(weights + j), 4);
+  }
+  for (; j < whole; j += 16) {
+    step(x + j, g + j, further(gate, j), y + j, further(passed, j), h, s, o, l, v128.load(weights + j), 4);
+  }
+  const rest = length & 3;
+  if (rest) step(x + j, g + j, further(gate, j), y + j, further(passed, j), h, s, o, l, loadRest(weights + j, rest), rest);
+}
+
+/** Places of as many channels, each with one weight. */
+function places(
+  x: usize, g: usize, gate: usize, y: usize, passed: usize, height: u32, channels: u32, weights: usize, at: usize,
+  plane: usize,
+): void {
+  const stride = bytes(channels);
+  for (let j: usize = 0; j < stride; j += 16) {
+    const h = v128.load(at + j), s = v128.load(at + plane + j), o = v128.load(at + 2 * plane + j);
+    const l = v128.load(at + 3 * plane + j);
+    const rest = channels - <u32> (j >> 2);
+    let i = j, by = weights;
+    if (!gate && !passed && rest >= 4) {
+      for (let r = height; r; r--, i += stride, by += 4) {
+        step(x + i, g + i, 0, y + i, 0, h, s, o, l, v128.load32_splat(by), 4);
+      }
     } else {
-      v128.store(y + j, result);
-      if (passed) v128.store(passed + j, term);
+      for (let r = height; r; r--, i += stride, by += 4) {
+        step(x + i, g + i, further(gate, i), y + i, further(passed, i), h, s, o, l, v128.load32_splat(by), rest);
+      }
     }
   }
 }
