@@ -15,7 +15,9 @@
  *    {@linkcode syncBatchNormBackwardAll} do several that are ready together, in one collective; functions that end in
  *    `Blocking` hold up a thread instead of awaiting. What forward is made of is there too: {@linkcode batchMoments},
  *    {@linkcode mergeMoments}, {@linkcode allReduceMoments}, {@linkcode normalizeWith}, {@linkcode updateRunningStats};
- *    {@linkcode batchNormForwardParts} takes one batch in several tensors. {@linkcode batchNormJvp},
+ *    {@linkcode batchNormForwardParts} takes one batch in several tensors, {@linkcode batchNormForwardGhost} groups of a
+ *    batch by themselves; {@linkcode batchRenormForward} corrects towards running statistics, and {@linkcode modulate}
+ *    scales each sample. {@linkcode batchNormJvp},
  *    {@linkcode batchNormBackwardBackward} and {@linkcode batchNormBackwardMoments}, alone and over a group, are second order
  *    and losses on statistics.
  * 5. {@linkcode allReduceGradients}, {@linkcode exactSums}, {@linkcode lossScale}, {@linkcode joinUneven}, {@linkcode broadcastState} and
@@ -27,7 +29,8 @@
  * 7. In a model, a batch norm is a plain record too: {@linkcode initLayer} makes one, {@linkcode applyLayer},
  *    {@linkcode inferLayer} and {@linkcode backwardLayer} run any, {@linkcode convertSyncBatchNorm} synchronises all.
  *    {@linkcode freeze}, {@linkcode resetRunningStats}, {@linkcode foldModel} and {@linkcode mapLayers} take whole models
- *    too; {@linkcode preciseStatistics} takes their statistics of a data set, {@linkcode describe} says how well a state is.
+ *    too; {@linkcode preciseStatistics} takes their statistics of a data set, {@linkcode describe} and {@linkcode watch} say
+ *    how well a state is.
  *    The entry point `./checkpoint` takes them to files and back.
  *
  * @example

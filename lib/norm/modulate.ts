@@ -11,7 +11,7 @@ import { checkOneOf } from "../check_value.ts";
 import type { Device, Pass } from "../device.ts";
 import { batch, region } from "../ownership.ts";
 import { checkTensor, elements, type Format, type Tensor, tensorLike } from "../tensor.ts";
-import { listed, wrongPair } from "../words.ts";
+import { listed, wrongKind, wrongPair } from "../words.ts";
 import { ACTIVATIONS, checkAlike, checkPass } from "./check_call.ts";
 import { joined, samplesOf } from "./samples.ts";
 
@@ -157,7 +157,11 @@ export function modulateBackward<A>(
   effects: { readonly device: Device<A> },
 ): ModulateBackward<A> {
   const { device } = checkDevice(effects, BACKWARD);
-  const { input, modulation, output, residualFormat } = saved ?? {};
+  if (saved?.kind !== "modulated") {
+    const kind = (saved as { readonly kind?: unknown } | undefined)?.kind;
+    throw wrongKind(BACKWARD, "saved must be that of modulate", kind, "kind");
+  }
+  const { input, modulation, output, residualFormat } = saved;
   checkModulation(device, input, modulation, BACKWARD);
   checkAlike(device, gradOutput, input, BACKWARD, "gradOutput");
   if (output !== null) checkAlike(device, output, input, BACKWARD, "saved output");

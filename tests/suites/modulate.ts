@@ -188,6 +188,11 @@ export function modulateSuite<A>(kit: DeviceKit<A>): void {
     );
     const { saved } = modulate(x, { scale: tensor(device, [1, 2, 3, 4], [2, 2]) }, { device });
     throwsLike(
+      () => modulateBackward({ saved } as never, x, { device }),
+      TypeError,
+      /saved must be that of modulate: current kind is undefined/,
+    );
+    throwsLike(
       () => modulateBackward(saved, tensor(device, [1, 2], [1, 2]), { device }),
       TypeError,
       /gradOutput's shape/,
