@@ -77,12 +77,17 @@ const ACTION = "normalize the batch";
  * Per channel, over all samples and positions: y = (x - mean) / sqrt(variance + eps) * weight + bias, then the residual
  * and the activation. Synchronous: nothing is read back, all launches go out together.
  *
+ * Where examples have weights w of the sum W, mean = (sum of w*x)/W and variance = (sum of w*(x - mean)^2)/W, of which the
+ * running variance takes W/(W - 1), or it as it is where W <= 1. Without a positive one the state stays and y is the bias. A
+ * device that does not read back at once cannot tell the host: see docs/numerics.md.
+ *
  * @param state the state before this batch; it is not changed
  * @param input the batch, logical shape (N, C, ...spatial), float32 or float16
  * @param effects `device`: where everything lives
+ * @param options activation and residual, weights of the examples, whether running statistics are updated
  * @returns output, new state, moments of the batch, and what backward needs, all frozen
- * @throws TypeError where shapes, dtypes or devices do not fit, RangeError for one value per channel, whose variance is
- * nothing to normalize with; nothing has changed then
+ * @throws TypeError where shapes, dtypes or devices do not fit, RangeError for one value per channel (or one positive weight),
+ * whose variance is nothing to normalize with, and for weights that are negative or not finite; nothing has changed then
  *
  * @example
  * ```ts
@@ -126,7 +131,8 @@ function enough<A>(
  *
  * The law: for any partition of a batch over the ranks (uneven, some ranks empty, one value on a rank), outputs,
  * gradients and new state are those of one rank that holds the whole batch. One readback, one collective, one upload,
- * of [count, mean C, m2 C] in float64. With a `worldSize` of 1 it is {@linkcode batchNormForward}.
+ * of [count, mean C, m2 C] in float64, or [positives, W, mean C, m2 C] where examples have weights, which all ranks must give
+ * or none. With a `worldSize` of 1 it is {@linkcode batchNormForward}.
  *
  * @param state this rank's replica of the state before this batch; it is not changed
  * @param input this rank's part of the batch, logical shape (N, C, ...spatial); N may be 0
@@ -134,7 +140,7 @@ function enough<A>(
  * @returns output, new state, moments of all ranks, and what backward needs, all frozen
  * @throws (rejects with) CollectiveError, the same on every rank, where a rank failed before the collective (`cause`: for
  * a wrong shape the TypeError of {@linkcode batchNormForward}), did something else, or did not arrive; RangeError on
- * every rank for one value per channel in the whole group. What fails after the collective, such as a lost device, is this
+ * every rank for one value per channel, or one positive weight, in the whole group. What fails after the collective, such as a lost device, is this
  * rank's own error; the others learn of it at their next collective. The given state stays valid
  *
  * @example Two replicas with one value each, which ordinary batch norm could not normalize at all

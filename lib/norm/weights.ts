@@ -11,7 +11,21 @@ import { checkSum } from "../wire.ts";
 import { listed, refused, wrongKind, wrongPair, wrongValue } from "../words.ts";
 import { checkPass } from "./check_call.ts";
 
-/** How much each position of a batch counts in its statistics: one of the two, or neither where all count alike. */
+/**
+ * How much each position of a batch counts in its statistics: one of the two, or neither where all count alike.
+ *
+ * @example Padding does not count, whatever stands there
+ * ```ts
+ * import { batchNormForward, initBatchNorm, referenceDevice, tensor } from "@syncbn/syncbn";
+ * import assert from "node:assert/strict";
+ *
+ * const device = referenceDevice();
+ * const x = tensor(device, [1, 3, 5, NaN], [2, 1, 2]);
+ * const lengths = Int32Array.of(2, 1);
+ * const { moments } = batchNormForward(initBatchNorm(device, 1), x, { device }, { lengths });
+ * assert.deepEqual(await device.toWire(moments.data), Float64Array.of(3, 3, 3, 8));
+ * ```
+ */
 export interface WeightOptions<A> {
   /**
    * Weights of the examples, finite and >= 0, float32 or float16: a tensor of shape (N), (N, 1) or (N, 1, ...spatial), or an
@@ -25,7 +39,9 @@ export interface WeightOptions<A> {
 
 /** Weights that are checked: a tensor of shape (N, 1) or (N, 1, ...spatial), or lengths. */
 export interface Weights<A> {
+  /** Weights of samples or places, borrowed. */
   readonly weights?: Tensor<A>;
+  /** Positions that each sequence has. */
   readonly lengths?: Int32Array;
 }
 

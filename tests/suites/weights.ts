@@ -36,7 +36,7 @@ import {
 } from "../../mod.ts";
 import { weightedMomentsWire } from "../../lib/device_author.ts";
 import { assertClose, type DeviceKit, EPSILON, testsOf, throwsLike } from "../kit.ts";
-import { permute } from "../oracle.ts";
+import { centralDifferences, permute } from "../oracle.ts";
 import { normalArray } from "../random.ts";
 import {
   affineOf,
@@ -175,6 +175,55 @@ export function weightSuite<A>(kit: DeviceKit<A>): void {
     const [one, two] = [once, twice].map(({ state }) => stateToHost(device, state));
     assertClose((await one).runningVar!, (await two).runningVar!, units, "running variance");
     assertClose((await one).runningMean!, (await two).runningMean!, units, "running mean");
+  });
+
+  test("gradients by weights equal central differences", async (device) => {
+    const [C, L] = [2, 4];
+    const scenario: WeightedScenario = {
+      ...{ counts: [2, 1], channels: C, inner: L, kind: "weights", eps: 1e-3, affine: true },
+      ...{ format: "channelsFirst", gradFormat: "channelsFirst", dtype: "float32" },
+      ...{ relu: false, residual: false, spread: "standard", seed: 3 },
+    };
+    const data = weightedData(scenario);
+    const x = data.x.map((value, i) => Number.isNaN(value) ? i / 8 : value);
+    const dy = normalArray(x.length, 12);
+    const loss = (x: Float64Array) =>
+      weightedOracle(scenario, { ...data, x: x as unknown as Float32Array, dy })
+        .y.reduce((sum, value, i) => sum + value * dy[i], 0);
+    const wanted = centralDifferences(loss, x, 1e-5);
+    const [{ dx }] = joined(await trained(device, scenario, { ...data, x, dy }));
+    // The differences are good to their step's square, and to the losses' last digits by the step.
+    assertClose(
+      dx,
+      wanted,
+      { absolute: 1e-8 + 8 * units.absolute, relative: units.relative },
+      "dx",
+    );
+  });
+
+  test("NaN and infinities that count spoil their channel alone", async (device) => {
+    if (!kit.nonFinite) return;
+    const weights = device.upload(Float32Array.of(1, 0.5, 0, 2));
+    const state = initBatchNorm(device, 2);
+    const run = async (special: number, at: number) => {
+      const values = [[1, 5], [2, 7], [4, 1], [3, 2]];
+      values[at][0] = special;
+      const x = tensor(device, values.flat(), [4, 2]);
+      const { output } = batchNormForward(state, x, { device }, { weights });
+      const y = [...await toArray(device, output)];
+      return [0, 1].map((c) => y.filter((_, i) => i % 2 === c));
+    };
+    const [, plain] = await run(1, 0);
+    for (const special of [NaN, Infinity, -Infinity]) {
+      const [own, other] = await run(special, 1);
+      assert(own.every(Number.isNaN), `${special}: ${own}`);
+      assert.deepEqual(other, plain);
+      const [masked, beside] = await run(special, 2);
+      assert.deepEqual(masked.map(Number.isFinite), [true, true, false, true]);
+      assert.deepEqual(beside, plain);
+    }
+    const [huge] = await run(3e38, 1);
+    assert.deepEqual(huge.map(Number.isFinite), [true, true, true, true]);
   });
 
   test("all forms of one call give the same bits: lengths or a mask, awaited, blocking, in branches", async (device) => {
