@@ -26,7 +26,7 @@ export type ExactOperations = Pick<
 /** Bytes of scratch memory that a thread's part of a reduction takes: STRIP_ROOM of `assembly/exact_sums.ts`, and halves. */
 const WORK = 384 + planes(3, MOST, 4);
 /** Bytes of what limbs are in: of `assembly/exact_results.ts`. */
-const LIMBS = 576;
+const LIMBS = 832;
 
 /** What kernels of the other operations read instead of records. */
 export const EXACT: Exact = Object.freeze<Exact>({

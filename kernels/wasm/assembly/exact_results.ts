@@ -2,6 +2,7 @@
 // all channels together, so that the loops are as long for each, and branches are as the processor expects them.
 
 import { PRODUCTS, PRODUCTS_AT, RECORD, specialProduct, specialValue, VALUES } from "./digits";
+import { divideMoments, roundSum, sumDigits } from "./double_double";
 import { lowPart, wide } from "./pairs";
 
 const VALUE_PLACE: i32 = -160;
@@ -140,15 +141,36 @@ function spread(squares: usize, own: Whole, count: u64, sum: usize, other: Whole
   result.end = end;
 }
 
-/** Places in the scratch memory of what is resolved: two numbers, and what is known of them. */
+/** Places in the scratch memory of what is resolved: two numbers, what is known of them, and sums of two channels. */
 const SECOND: usize = NUMBER;
 const FIRST_WHOLE: usize = 2 * NUMBER;
 const SECOND_WHOLE: usize = FIRST_WHOLE + 16;
 const SPREAD: usize = SECOND_WHOLE + 16;
+const FIRST_SUM: usize = SPREAD + 16;
+const SECOND_SUM: usize = FIRST_SUM + 48;
+const ROUNDED: usize = SECOND_SUM + 48;
+
+/** 2^(32 * digit + place). */
+// @ts-ignore: decorator
+@inline
+function unitOf(digit: i32, place: i32): f64 {
+  return reinterpret<f64>(<u64> (32 * digit + place + 1023) << 52);
+}
+
+/** Whether a record's digits are all below 2^52, so that float64 has them: they are before very many were added. */
+// @ts-ignore: decorator
+@inline
+function areSmall(digits: usize, whole: Whole): bool {
+  let large: u64 = 0;
+  for (let i = whole.from; whole.to > i; i++) {
+    large |= load<u64>(digits + (<usize> i << 3)) + 0x10000000000000;
+  }
+  return large >> 53 == 0;
+}
 
 /**
  * Moments [count, mean C, m2 C] behind exact ones [count, records], unless they are there: the mean is sum / count, m2 is
- * (count * squares - sum^2) / count. `scratch` has room for 528 bytes.
+ * (count * squares - sum^2) / count. `scratch` has room for 768 bytes.
  */
 export function resolveMoments(moments: usize, channels: u32, scratch: usize): void {
   const records = moments + 8;
@@ -156,37 +178,75 @@ export function resolveMoments(moments: usize, channels: u32, scratch: usize): v
   const count = load<f64>(moments);
   if (load<f64>(result) == count) return;
   store<f64>(result, count);
-  const n = <u64> count;
+  if (count == 0) return memory.fill(result + 8, 0, <usize> channels << 4);
   const sum = changetype<Whole>(scratch + FIRST_WHOLE), squares = changetype<Whole>(scratch + SECOND_WHOLE);
-  const both = changetype<Whole>(scratch + SPREAD);
   find(records, channels, VALUES, sum);
   find(records + PRODUCTS_AT, channels, PRODUCTS, squares);
-  for (let c: u32 = 0; c < channels; c++) {
-    const record = records + <usize> c * RECORD;
-    let mean: f64 = 0, m2: f64 = 0;
-    if (specialValue(record) != 0) {
-      mean = specialValue(record);
-      m2 = NaN;
-    } else if (n && squares.from < squares.to) {
-      read(record, scratch, sum);
-      read(record + PRODUCTS_AT, scratch + SECOND, squares);
-      mean = quotient(scratch, sum.from, sum.end, n, VALUE_PLACE);
-      mean = sum.sign ? -mean : mean;
-      spread(scratch + SECOND, squares, n, scratch, sum, both);
-      m2 = quotient(scratch + SECOND, both.from, both.end, n, PRODUCT_PLACE);
+  const unit = unitOf(sum.from, VALUE_PLACE), ofSquares = unitOf(squares.from, PRODUCT_PLACE);
+  const values = scratch + FIRST_SUM, products = scratch + SECOND_SUM, rounded = scratch + ROUNDED;
+  for (let c: u32 = 0; c < channels; c += 2) {
+    const one = records + <usize> c * RECORD, other = c + 1 < channels ? one + RECORD : one;
+    sumDigits(one, other, sum.from, sum.to, unit, values);
+    sumDigits(one + PRODUCTS_AT, other + PRODUCTS_AT, squares.from, squares.to, ofSquares, products);
+    divideMoments(values, products, count, rounded);
+    for (let j: u32 = 0; j < 2 && c + j < channels; j++) {
+      const record = j ? other : one, at = rounded + (<usize> j << 3);
+      const to = wide(result + 8, c + j);
+      const certain = load<u64>(at, 16) & load<u64>(at, 48) & <u64> -(specialValue(record) == 0);
+      store<f64>(to, load<f64>(at));
+      store<f64>(wide(to, channels), load<f64>(at, 32));
+      if (!certain || !areSmall(record, sum) || !areSmall(record + PRODUCTS_AT, squares)) {
+        resolveChannel(record, <u64> count, sum, squares, scratch, to, wide(to, channels));
+      }
     }
-    store<f64>(wide(result + 8, c), mean);
-    store<f64>(wide(result + 8, channels + c), m2);
   }
 }
 
+/** The same of one channel, in limbs. */
+function resolveChannel(
+  record: usize, count: u64, sum: Whole, squares: Whole, scratch: usize, toMean: usize, toM2: usize,
+): void {
+  let mean = specialValue(record), m2: f64 = NaN;
+  if (mean == 0) {
+    const both = changetype<Whole>(scratch + SPREAD);
+    read(record, scratch, sum);
+    read(record + PRODUCTS_AT, scratch + SECOND, squares);
+    mean = quotient(scratch, sum.from, sum.end, count, VALUE_PLACE);
+    mean = sum.sign ? -mean : mean;
+    spread(scratch + SECOND, squares, count, scratch, sum, both);
+    m2 = quotient(scratch + SECOND, both.from, both.end, count, PRODUCT_PLACE);
+  }
+  store<f64>(toMean, mean);
+  store<f64>(toM2, m2);
+}
+
 /** A sum of values or products, rounded once. */
-// @ts-ignore: decorator
-@inline
 function rounded(digits: usize, place: i32, limbs: usize, whole: Whole): f64 {
   read(digits, limbs, whole);
   const size = quotient(limbs, whole.from, whole.end, 1, place);
   return whole.sign ? -size : size;
+}
+
+/** Rounds the sums that stand at an offset of all records, to every place of a plane; what is not finite comes as it is. */
+function roundAll(records: usize, channels: u32, offset: usize, count: i32, place: i32, result: usize, scratch: usize): void {
+  const whole = changetype<Whole>(scratch + FIRST_WHOLE);
+  find(records + offset, channels, count, whole);
+  const unit = unitOf(whole.from, place), sums = scratch + FIRST_SUM, to = scratch + ROUNDED;
+  for (let c: u32 = 0; c < channels; c += 2) {
+    const one = records + <usize> c * RECORD, other = c + 1 < channels ? one + RECORD : one;
+    sumDigits(one + offset, other + offset, whole.from, whole.to, unit, sums);
+    roundSum(sums, to);
+    for (let j: u32 = 0; j < 2 && c + j < channels; j++) {
+      const record = j ? other : one, at = to + (<usize> j << 3);
+      let sum = offset ? specialProduct(record) : specialValue(record);
+      if (sum == 0) {
+        sum = load<u64>(at, 16) && areSmall(record + offset, whole)
+          ? load<f64>(at)
+          : rounded(record + offset, place, scratch, whole);
+      }
+      store<f64>(wide(result, c + j), sum);
+    }
+  }
 }
 
 /**
@@ -194,19 +254,12 @@ function rounded(digits: usize, place: i32, limbs: usize, whole: Whole): f64 {
  * know is put in here; that of `moments`, 0 where means were float32. `scratch` as above.
  */
 export function resolveSums(records: usize, channels: u32, moments: usize, result: usize, scratch: usize): void {
-  const values = changetype<Whole>(scratch + FIRST_WHOLE), products = changetype<Whole>(scratch + SECOND_WHOLE);
-  find(records, channels, VALUES, values);
-  find(records + PRODUCTS_AT, channels, PRODUCTS, products);
+  roundAll(records, channels, 0, VALUES, VALUE_PLACE, result, scratch);
+  roundAll(records, channels, PRODUCTS_AT, PRODUCTS, PRODUCT_PLACE, wide(result, channels), scratch);
+  if (!moments) return;
   for (let c: u32 = 0; c < channels; c++) {
-    const record = records + <usize> c * RECORD;
-    let dy = specialValue(record), product = specialProduct(record);
-    if (dy == 0) dy = rounded(record, VALUE_PLACE, scratch, values);
-    if (product == 0) product = rounded(record + PRODUCTS_AT, PRODUCT_PLACE, scratch, products);
-    if (moments) {
-      const low = f64x2.extract_lane(lowPart(v128.load64_splat(wide(moments + 8, c))), 0);
-      product -= low * dy;
-    }
-    store<f64>(wide(result, c), dy);
-    store<f64>(wide(result, channels + c), product);
+    const low = f64x2.extract_lane(lowPart(v128.load64_splat(wide(moments + 8, c))), 0);
+    const product = wide(result, channels + c);
+    store<f64>(product, load<f64>(product) - low * load<f64>(wide(result, c)));
   }
 }

@@ -236,8 +236,10 @@ function leaveOne(work: usize, way: u32, record: usize): void {
 
 /** Adds the sums of each lane to the record of its channel. */
 function leaveLanes(work: usize, way: u32, records: usize, lane: u32, channels: u32, inner: u32): void {
+  let c = (lane / inner) % channels;
   for (let j: u32 = 0; j < 4; j++) {
-    const record = recordOf(records, lane + j, channels, inner);
+    const record = inner == 1 ? records + <usize> c * RECORD : recordOf(records, lane + j, channels, inner);
+    if (++c == channels) c = 0;
     const at = work + (<usize> j << 3);
     addValue(record, load<f64>(at, TOTALS));
     addProduct(record, load<f64>(at, TOTALS + 32));
