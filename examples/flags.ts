@@ -106,8 +106,8 @@ replicas of --group mpi are its processes.
 
 Writes out/demo.svg. Exits with 1 if syncbn differs from one process by more than 1e-5 in any
 parameter within the first 50 steps or by more than one point of accuracy at the end (which --steps
-leaves unjudged if it comes first), with --exact if it differs in any bit, and with 2 for a wrong flag or if a device, a permission or MPI
-is not there.`,
+leaves unjudged if it comes first), with --exact if it differs in any bit, and with 2 for a wrong
+flag or if a device, a permission or MPI is not there.`,
 };
 
 /**
