@@ -32,7 +32,7 @@ export function formatOn(
 }
 
 /** Moments of a batch: [count, mean C, m2 C], folded by Chan's formula. */
-export const momentsWire: WireFormat = Object.freeze<WireFormat>({
+export const momentsWire: WireFormat = /* @__PURE__ */ Object.freeze<WireFormat>({
   name: "moments",
   length: (channels) => 1 + 2 * channels,
   combine: combineMoments,
@@ -51,7 +51,7 @@ export const momentsWire: WireFormat = Object.freeze<WireFormat>({
  * moments behind it, and `positives` says how many are positive; 2 may stand for all that are more. A W that is not finite
  * says that some weight is negative or not finite: only a device can look at them.
  */
-export const weightedMomentsWire: WireFormat = Object.freeze<WireFormat>({
+export const weightedMomentsWire: WireFormat = /* @__PURE__ */ Object.freeze<WireFormat>({
   name: "weighted moments",
   length: (channels) => 2 + 2 * channels,
   combine: combineWeightedMoments,
@@ -75,12 +75,17 @@ export function momentsFormat({ positives }: { readonly positives?: number | nul
 }
 
 /** Gradient sums of a batch: [sumDy C, sumDyXmu C], which are added. */
-export const sumsWire: WireFormat = Object.freeze<WireFormat>({
+export const sumsWire: WireFormat = /* @__PURE__ */ Object.freeze<WireFormat>({
   name: "gradient sums",
   length: (channels) => 2 * channels,
   combine: sum,
   check: () => {},
 });
+
+/** A format like another but for some of it. */
+export function wireLike(format: WireFormat, changes: Partial<WireFormat>): WireFormat {
+  return Object.freeze({ ...format, ...changes });
+}
 
 /** Values per channel that the moments of a wire are of; of weighted ones those whose weight is positive. */
 export function countOf(moments: Float64Array): number {

@@ -9,12 +9,19 @@ const COLOURS = ["#0072b2", "#d55e00", "#009e73"];
 /** A line of a panel: its name, and its value at a health, null where there is none. */
 type Line = readonly [name: string, value: (health: Health) => number | null];
 
-const SHARES: readonly Line[] = (["collapsed", "nonFinite", "differing"] as const).map((name) =>
-  [name, (health) => (health[name]?.length ?? 0) / health.channels] as const
-);
-const DRIFTS: readonly Line[] = (["meanDrift", "varianceDrift"] as const).map((name) =>
-  [name, (health) => health[name]] as const
-);
+const share = (name: "collapsed" | "nonFinite" | "differing"): Line => [
+  name,
+  (health) => (health[name]?.length ?? 0) / health.channels,
+];
+const SHARES: readonly Line[] = [
+  /* @__PURE__ */ share("collapsed"),
+  /* @__PURE__ */ share("nonFinite"),
+  /* @__PURE__ */ share("differing"),
+];
+const DRIFTS: readonly Line[] = [
+  ["meanDrift", ({ meanDrift }) => meanDrift],
+  ["varianceDrift", ({ varianceDrift }) => varianceDrift],
+];
 
 /**
  * Draws a history of healths as an SVG, over training: above collapsed, non-finite and differing channels as shares of all,

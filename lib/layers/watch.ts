@@ -29,8 +29,12 @@ export interface WatchOptions<A> extends DescribeOptions<A> {
 
 const ACTION = "watch the state";
 const FIRST = 100;
-const NOTHING: History = Object.freeze({
-  ...{ records: [], seen: 0, nonFiniteAt: [], differingAt: [], collapsedSince: {} },
+const NOTHING: History = /* @__PURE__ */ Object.freeze({
+  records: [],
+  seen: 0,
+  nonFiniteAt: [],
+  differingAt: [],
+  collapsedSince: {},
 });
 
 /**

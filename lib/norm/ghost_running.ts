@@ -4,13 +4,13 @@ import type { Device, RunningStats } from "../device.ts";
 import { sum } from "../moments.ts";
 import { shareOf } from "../schedule.ts";
 import type { BatchNormState } from "../state.ts";
-import { momentsWire, type WireFormat } from "../wire.ts";
+import { momentsWire, type WireFormat, wireLike } from "../wire.ts";
 import { advance, follow } from "./running.ts";
 import type { LocalMoments } from "./statistics.ts";
 import type { Wire } from "./steps.ts";
 
 /** [count, sums of count * mean C, sums of count * variance C] of groups, which are added. */
-export const averages: WireFormat = Object.freeze({ ...momentsWire, combine: sum });
+export const averages: WireFormat = /* @__PURE__ */ wireLike(momentsWire, { combine: sum });
 
 /** Running statistics by the groups of one rank, one after the other, each with what makes its share of the factor. */
 export function advanceBy<A>(
