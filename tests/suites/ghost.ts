@@ -250,6 +250,18 @@ export function ghostSuite<A>(kit: DeviceKit<A>): void {
       }),
       /more than 1 value per channel/,
     );
+    throwsLike(
+      () => batchNormForwardGhost(state, x, { device }, undefined as never),
+      TypeError,
+      /options must be a record/,
+    );
+    await assert.rejects(
+      runRanks(2, (group) => {
+        const own = group.rank === 0 ? x : undefined as unknown as typeof x;
+        return syncBatchNormForwardGhost(state, own, { device, group }, { ghost: 3 });
+      }),
+      /the input must be a tensor/,
+    );
     const { saved } = batchNormForward(state, x, { device });
     throwsLike(
       () => batchNormBackwardGhost(saved as never, x, { device }),
