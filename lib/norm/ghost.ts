@@ -150,12 +150,13 @@ export function ghostForward<A>(call: GhostCall<A>, label: string): Crossing<A, 
       const state = stateOf(scope);
       const before = { ...state };
       const { output, saved, wires } = batch(scope, (d) => {
-        const made = inGroups(d, before, tensorLike(input, input?.data), { ...options });
+        const made = inGroups(d, before, input, options);
         return { ...made, wires: made.saved.moments.map(({ data }) => read(d, data)) };
       });
+      const { updateRunningStats } = options;
       const conclude = ([total]: readonly Float64Array[]) => {
         const [count] = total;
-        const tracked = options.updateRunningStats !== false && count > 0;
+        const tracked = updateRunningStats !== false && count > 0;
         const next = tracked ? batch(scope, (d) => after(d, before, total)) : before;
         return Object.freeze({ output, saved, state: next === before ? state : next });
       };
@@ -187,15 +188,17 @@ const OPTIONS = ["ghost", "activation", "residual", "updateRunningStats", "signa
 function inGroups<A>(
   device: Device<A>,
   state: BatchNormState<A>,
-  input: Tensor<A>,
+  given: Tensor<A>,
   options: GhostOptions<A>,
 ): Omit<GhostForward<A>, "state"> {
-  checkCall(device, state, input, options, OPTIONS, ACTION);
+  checkCall(device, state, given, options, OPTIONS, ACTION);
   checkRounds(device, ACTION);
   checkKept(options, ACTION);
   const { ghost, activation, residual, updateRunningStats } = options;
   checkGhost(ghost, ACTION);
   checkOneOf(updateRunningStats, SWITCH, "updateRunningStats", ACTION);
+  // Nobody may change what was checked while the collective is under way.
+  const input = tensorLike(given, given.data);
   const { batch: samples, inner } = extents(input.shape);
   const groups = groupsOf(samples, ghost);
   const single = groups.find(([from, to]) => (to - from) * inner === 1);

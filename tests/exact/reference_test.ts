@@ -9,14 +9,14 @@ import { exactScenarios } from "./scenario.ts";
 import { distanceInUlps, fractionOf, ratio } from "./rational.ts";
 import { normals, uniforms } from "../random.ts";
 
-Deno.test("exact reference: 500 partitions have the bits of one rank", async () => {
+Deno.test("exact reference: 1,200 partitions have the bits of one rank", async () => {
   const property = fc.asyncProperty(exactScenarios(), async (scenario) => {
     const device = bn.referenceDevice({ exact: true });
     const { ranks } = scenario.partition;
     const parts = await runRanks(ranks, (group) => exactRank(device, group, scenario));
     assertSame(parts, await exactAlone(scenario));
   });
-  await fc.assert(property, { numRuns: 500, seed: 2030 });
+  await fc.assert(property, { numRuns: 1200, seed: 2030 });
 });
 
 Deno.test("exact reference: mean and m2 are the float64 next to those of rational numbers", async () => {

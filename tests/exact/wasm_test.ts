@@ -4,19 +4,20 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import * as bn from "../../mod.ts";
 import { createDevice } from "../../kernels/wasm/device.ts";
-import { wasmDevice } from "../../kernels/wasm_device.ts";
+import { type WasmArray, wasmDevice } from "../../kernels/wasm_device.ts";
+import { requestWebGpuDevice } from "../../kernels/webgpu_device.ts";
 import { assertSame, exactAlone, exactRank } from "./law.ts";
 import { type ExactBatch, exactScenarios } from "./scenario.ts";
 import { exactStep } from "./step.ts";
 
-Deno.test("exact Wasm: 300 partitions have the bits of one rank on the reference device", async () => {
+Deno.test("exact Wasm: 800 partitions have the bits of one rank on the reference device", async () => {
   await using device = await wasmDevice({ exact: true });
   const property = fc.asyncProperty(exactScenarios(), async (scenario) => {
     const { ranks } = scenario.partition;
     const parts = await bn.runRanks(ranks, (group) => exactRank(device, group, scenario));
     assertSame(parts, await exactAlone(scenario));
   });
-  await fc.assert(property, { numRuns: 300, seed: 2031 });
+  await fc.assert(property, { numRuns: 800, seed: 2031 });
 });
 
 /** Shapes that divide nothing, and those by which a kernel decides: runs of 1,024, tiles of 256 rows, strips, short rows. */
@@ -57,4 +58,35 @@ Deno.test("exact Wasm: all layouts, storages and threads have the bits of the re
       }
     }
   }
+});
+
+Deno.test("exact Wasm says what it is, and refuses what contradicts it", async () => {
+  await using device = await wasmDevice({ exact: true });
+  assert.equal(device.info.exact, true);
+  assert.equal(device.info.arithmetic, "reproducible");
+  assert.match(device.info.name, /^Wasm SIMD \(exact, 1 thread\)$/);
+  const fast = wasmDevice({ exact: true, arithmetic: "fast" });
+  await assert.rejects(fast, /arithmetic of an exact device must be "reproducible": .*"fast"/);
+  // @ts-expect-error No GPU is exact.
+  await assert.rejects(requestWebGpuDevice({ exact: true }), (error) => {
+    assert(bn.isDeviceError(error));
+    assert.match(
+      error.message,
+      /exact must be false on a GPU: WGSL lets it flush subnormal numbers/,
+    );
+    return error.code === "unsupported";
+  });
+});
+
+Deno.test("exact Wasm merges moments of batches as exactly as it makes them", async () => {
+  await using device = await wasmDevice({ exact: true });
+  const parts = [[1e30, 1], [-1e30], [0.1, 3e-39, 7]];
+  const tensors = [...parts, parts.flat()].map((values) =>
+    bn.tensor(device, values, [values.length, 1])
+  );
+  const [a, b, c, all] = tensors.map((x) => bn.batchMoments(x, { device }));
+  const merged = bn.mergeMoments(bn.mergeMoments(c, a, { device }), b, { device });
+  const rounded = async ({ data }: bn.Moments<WasmArray>) =>
+    device.wires!.moments.rounded!(await device.toWire(data));
+  assert.deepEqual(await rounded(merged), await rounded(all));
 });

@@ -198,7 +198,7 @@ export function ghostSuite<A>(kit: DeviceKit<A>): void {
           assertClose(host.runningVar!, expected.runningVar!, slackOf("float32"), "variance");
         },
       ),
-      { numRuns: Math.min(kit.cases ?? 20, 20), seed: 5 },
+      { numRuns: Math.min(kit.cases ?? 10, 10), seed: 5 },
     );
   });
 
@@ -249,6 +249,18 @@ export function ghostSuite<A>(kit: DeviceKit<A>): void {
         return syncBatchNormForwardGhost(state, own, { device, group }, { ghost: 2 });
       }),
       /more than 1 value per channel/,
+    );
+    throwsLike(
+      () => batchNormForwardGhost(state, x, { device }, undefined as never),
+      TypeError,
+      /options must be a record/,
+    );
+    await assert.rejects(
+      runRanks(2, (group) => {
+        const own = group.rank === 0 ? x : undefined as unknown as typeof x;
+        return syncBatchNormForwardGhost(state, own, { device, group }, { ghost: 3 });
+      }),
+      /the input must be a tensor/,
     );
     const { saved } = batchNormForward(state, x, { device });
     throwsLike(

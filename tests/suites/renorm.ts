@@ -139,6 +139,17 @@ export function renormSuite<A>(kit: DeviceKit<A>): void {
     const ramp = { rule: "ramp", from: 1, to: 3, begin: 5, end: 5 };
     await rejects({ rmax: ramp, dmax: 1 }, /end of rmax must be an integer >= 6/);
     await rejects({ rmax: { ...ramp, steps: 1 }, dmax: 1 }, /rmax of rule "ramp" may have/);
+    await assert.rejects(
+      runRanks(2, (group) => {
+        const own = group.rank === 0 ? two : undefined as unknown as typeof two;
+        return syncBatchRenormForward(state, own, { device, group }, bounds);
+      }),
+      /the input must be a tensor/,
+    );
+    await assert.rejects(
+      batchRenormForward(state, two, { device }, undefined as never),
+      /options must be a record/,
+    );
     const plain = batchNormForward(state, two, { device });
     assert.throws(
       () => batchRenormBackward(plain.saved as never, two, { device }),
