@@ -8,7 +8,7 @@ import { elements } from "../../tensor.ts";
 import { listed, shown } from "../../words.ts";
 import { checkAlive } from "./internals.ts";
 import type { View } from "./kernels.ts";
-import type { TensorFlow, TfTensor } from "./types.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
 
 /** How a tensor is seen along an axis, and the check of it that waits for its turn. */
 export function viewOf(

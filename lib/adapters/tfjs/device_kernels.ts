@@ -14,7 +14,7 @@ import { tensor } from "../../tensor.ts";
 import { momentsWire, sumsWire } from "../../wire.ts";
 import { elementsOf, tensorOf } from "./internals.ts";
 import type { NormKernels, NormPass, View } from "./kernels.ts";
-import type { TensorFlow, TfTensor } from "./types.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
 
 /** An array that can be read at once, as a Wasm device's are. */
 export interface ReadableArray {

@@ -13,7 +13,8 @@ import { shown } from "../../words.ts";
 import { checkAlive } from "./internals.ts";
 import { reduced, tell } from "./reduce.ts";
 import { type BatchData, type Replica, step, type StepResult } from "./step.ts";
-import type { FitOptions, LayersModel, TensorFlow, TfTensor } from "./types.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
+import type { FitOptions, LayersModel } from "./model.ts";
 import { checkEven, gathered, joined, type WhenOut } from "./uneven.ts";
 import type { ReplicaGroup } from "./weights.ts";
 

@@ -7,7 +7,7 @@
  * @module
  */
 
-import type { TensorFlow, TfTensor } from "./types.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
 
 /** A tensor's extents as batch norm sees them; two where nothing stands behind the channels. */
 export type View = readonly [before: number, channels: number, after?: number];

@@ -11,7 +11,8 @@ import type { GroupSaved } from "../../norm/normalize.ts";
 import { overGroup } from "../../norm/steps.ts";
 import { elements, type Tensor } from "../../tensor.ts";
 import type { Meeting } from "./meetings.ts";
-import type { Norm, TfTensor } from "./types.ts";
+import type { TfTensor } from "./framework.ts";
+import type { Norm } from "./model.ts";
 
 const ACTION = "train the model";
 

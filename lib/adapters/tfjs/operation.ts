@@ -20,7 +20,7 @@ import {
   type SecondGradients,
 } from "./kernels.ts";
 import { reduced, tell } from "./reduce.ts";
-import type { TensorFlow, TfTensor } from "./types.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
 
 const ACTION = "normalize the batch";
 

@@ -17,7 +17,8 @@ import { meet, summed, type Work } from "./meetings.ts";
 import { backward, channelsOf, forward, viewOf } from "./norm_meetings.ts";
 import type { LayerCall, NormCall, Program, Slot } from "./program.ts";
 import { createTape } from "./tape.ts";
-import type { LayersModel, Norm, TensorFlow, TfTensor, Variable } from "./types.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
+import type { LayersModel, Norm, Variable } from "./model.ts";
 
 /** What all steps of a trainer share. */
 export interface Training<A> {

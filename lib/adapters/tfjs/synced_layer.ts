@@ -11,7 +11,8 @@ import { type NormKernels, vectorsOf, type View } from "./kernels.ts";
 import { scaled } from "./tf_kernels.ts";
 import { normalizeOver } from "./operation.ts";
 import type { PlacedNorm } from "./internals.ts";
-import type { CallOptions, Layer, Norm, TensorFlow, TfTensor } from "./types.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
+import type { CallOptions, Layer, Norm } from "./model.ts";
 
 /** Whether the rows that a rank's layers see count; a rank without rows lets others stand in for them. */
 export interface Presence {

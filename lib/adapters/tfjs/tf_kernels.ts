@@ -6,7 +6,7 @@
 
 import { axesOf, meanAndVariance, type NormKernels, type NormPass, vectorsOf } from "./kernels.ts";
 import { tfSecond } from "./tf_second.ts";
-import type { TensorFlow, TfTensor } from "./types.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
 
 /** The kernels of tfjs itself, whichever its backend. */
 export function tfKernels(tf: TensorFlow): NormKernels {

@@ -14,7 +14,7 @@ import {
   type SecondGradients,
   vectorsOf,
 } from "./kernels.ts";
-import type { TensorFlow, TfTensor } from "./types.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
 
 /** Sums over the positions of each channel: of dy, dy*d, a, a*d and a*dy, with d = x - mean and a the gradient by dx. */
 type Sums = Readonly<Record<"s1" | "s2" | "a" | "b" | "d", ArrayLike<number>>>;

@@ -20,7 +20,8 @@ import { holdMeetings, meet, summed, type Work } from "./meetings.ts";
 import { emptyPart, type Found, labelsOf, ownPart, type Training } from "./part.ts";
 import { programOf } from "./program.ts";
 import { areAlike, handOnWeights, likenessOf } from "./replicas.ts";
-import type { Layer, TensorFlowLike, TfModel, TfTensor } from "./types.ts";
+import type { TensorFlowLike, TfModel, TfTensor } from "./framework.ts";
+import type { Layer } from "./model.ts";
 import { update } from "./update.ts";
 
 /** Ranks of a trainer; what needs the number of this one says so. */

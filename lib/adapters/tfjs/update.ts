@@ -7,7 +7,7 @@
 
 import { batch } from "../../ownership.ts";
 import type { Found, Seen, Training } from "./part.ts";
-import type { TfTensor } from "./types.ts";
+import type { TfTensor } from "./framework.ts";
 
 /** Writes moving statistics and parameters: all of them or, where something fails before, none. */
 export async function update<A>(
