@@ -6,7 +6,7 @@
  */
 
 import { sum } from "../../moments.ts";
-import { checkWeights } from "./fit.ts";
+import { checkWeights } from "./data.ts";
 import { reduced, tell } from "./reduce.ts";
 import type { Replica } from "./step.ts";
 import type { TfTensor } from "./framework.ts";
