@@ -1,6 +1,6 @@
 """Adds to keras2.json what Keras 2 makes of the model that save.ts has saved: predictions, and some steps of training.
 
-    pip install tf_keras==2.21.0 tensorflow-cpu==2.21.0
+    pip install tf_keras==2.21.0 tensorflow==2.21.0
     python tests/adapters/golden/generate.py
 
 The topology is TensorFlow.js's own, as its converter hands it to Keras; Keras 3 does not read it.

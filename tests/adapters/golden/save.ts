@@ -1,10 +1,11 @@
 /**
- * Trains a converted model a little, saves it, and writes what was saved to keras2.json, with rows for Keras to go on with:
+ * Trains a converted model a little, saves it, and writes what was saved to golden/keras2.json, with rows for Keras to go on with:
  * `deno run --no-check --lock=tests/adapters/adapters.lock -A tests/adapters/golden/save.ts`, then generate.py.
  */
 
 import { convertSyncBatchNorm, replicate } from "../../../lib/adapters/tfjs.ts";
 import { inProcessGroup } from "../../../mod.ts";
+import { savedOf } from "../tfjs_files.ts";
 import { loadTf } from "../tfjs_load.ts";
 import { normal, type Tf } from "../tfjs_models.ts";
 
@@ -48,14 +49,7 @@ const { x, y } = rows(24, 5);
 await replicate(tf, model, group).fit(tensorOf(x), tensorOf(y), {
   ...{ epochs: 3, batchSize: 8, shuffle: false, verbose: 0 },
 });
-let saved: Tf;
-await model.save(tf.io.withSaveHandler((artifacts: Tf) => {
-  saved = artifacts;
-  return Promise.resolve({
-    modelArtifactsInfo: { dateSaved: new Date(), modelTopologyType: "JSON" },
-  });
-}));
-const { modelTopology, weightSpecs, weightData } = saved;
+const { modelTopology, weightSpecs, weightData } = await savedOf(tf, model);
 const weights = [...new Float32Array(weightData)];
 const golden = { modelTopology, weightSpecs, weights, ...rows(12, 7), batches: 3, rate: 0.05 };
 const path = new URL("keras2.json", import.meta.url);
