@@ -44,6 +44,8 @@ export interface Result {
   readonly distances: readonly Distance[];
   /** Mean time of a step of all replicas in ms. */
   readonly msPerStep: number;
+  /** What the bits of its parameters come to, at all steps after which they were kept; missing where the run is impossible. */
+  readonly digest?: string;
 }
 
 /** How to train. */
@@ -171,7 +173,14 @@ export async function compare(
     }
     const { snapshots, ...result } = await runners[by](task, show);
     reference ??= snapshots;
-    return Object.freeze({ name, title, distances: distances(snapshots, reference), ...result });
+    const digest = await digestOf([...snapshots.values()]);
+    return Object.freeze({
+      name,
+      title,
+      digest,
+      distances: distances(snapshots, reference),
+      ...result,
+    });
   };
 
   // One after the other, so that each has the machine to itself while it is timed.
@@ -183,6 +192,15 @@ export async function compare(
     none: await perform("none"),
   };
   return Object.freeze({ ...options, results: Object.freeze(results) });
+}
+
+/** The first 64 bits of SHA-256 of some vectors, as they lie in memory. */
+export async function digestOf(vectors: readonly Float32Array[]): Promise<string> {
+  const all = Float32Array.from(vectors.flatMap((vector) => [...vector]));
+  const hash = await crypto.subtle.digest("SHA-256", all);
+  return Array.from(new Uint8Array(hash, 0, 8), (byte) => byte.toString(16).padStart(2, "0")).join(
+    "",
+  );
 }
 
 function distances(

@@ -27,17 +27,17 @@ async function main(flags: DemoFlags, args: readonly string[]): Promise<number> 
 
 /** The demo with all replicas in this process. */
 async function runHere(command: RunCommand, digits: Digits): Promise<number> {
-  const { group, device, progress, options } = command;
+  const { group, device, exact, progress, options } = command;
   await dropMpi();
   const inWorkers = group === "workers";
   if (inWorkers) await checkWorkers();
-  await using place = await openPlace(device);
+  await using place = await openPlace(device, exact);
   if (place === null) throw noAdapter();
   return await place.onLayers((layers) => {
     const one = inProcessRunner(layers, digits);
-    const replicas = inWorkers ? workerRunner(place.device, digits) : one;
+    const replicas = inWorkers ? workerRunner(place.device, digits, exact) : one;
     return demonstrate({ one, replicas }, {
-      ...{ digits, group, device: place.title },
+      ...{ digits, group, exact, device: place.title },
       ...(inWorkers && { replicas: "workers" }),
       plan: planRuns(digits.training.count, options),
       bar: progress === "auto" ? Deno.stdout.isTerminal() : progress === "bar",

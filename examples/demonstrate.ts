@@ -9,7 +9,7 @@ import { compare, type Plan, type Runners } from "./compare.ts";
 import type { Digits } from "./digits.ts";
 import type { GroupName } from "./flags.ts";
 import { progressBar, progressLines } from "./progress.ts";
-import { judge, table, tableNotes } from "./report.ts";
+import { judge, judgeExactly, table, tableNotes } from "./report.ts";
 import { startError } from "./start_error.ts";
 
 /** What is shown, and how. */
@@ -21,6 +21,8 @@ export interface Scene {
   readonly group: GroupName;
   /** What the replicas are, for people; nothing where they are but replicas. */
   readonly replicas?: string;
+  /** Whether the device is exact, so that bits are compared. */
+  readonly exact: boolean;
   /** Whether progress is a bar. */
   readonly bar: boolean;
 }
@@ -61,7 +63,7 @@ export async function demonstrate(runners: Runners, scene: Scene): Promise<numbe
   const onProgress = scene.bar ? progressBar(write, () => performance.now()) : progressLines(write);
   const comparison = await compare(runners, plan, onProgress);
 
-  const verdict = judge(comparison);
+  const verdict = scene.exact ? judgeExactly(comparison) : judge(comparison);
   console.log(`\n${table(comparison)}\n\n${tableNotes(group)}\n\n${verdict.text}`);
   await Deno.writeTextFile(CHART, chart(comparison));
   console.log(`Chart: ${CHART}`);

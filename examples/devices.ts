@@ -31,12 +31,14 @@ const LOSS_MS = 3000;
  * Opens a device.
  *
  * @param name which one; with `"auto"` a hardware GPU, or else Wasm
+ * @param exact whether it must be exact, as no GPU is
  * @returns where to compute, for the caller to dispose, or null where `"webgpu"` finds no adapter
  */
-export async function openPlace(name: DeviceName): Promise<Place | null> {
+export async function openPlace(name: DeviceName, exact = false): Promise<Place | null> {
+  if (exact && name !== "reference") return onWasm(await wasmDevice({ exact }));
   switch (name) {
     case "reference":
-      return onReference();
+      return onReference(exact);
     case "wasm":
       return onWasm(await wasmDevice());
     case "webgpu": {
@@ -70,8 +72,8 @@ async function openAdapter(): Promise<OwnedWebGpuDevice | null> {
   }
 }
 
-function onReference(): Place {
-  const device = referenceDevice();
+function onReference(exact: boolean): Place {
+  const device = referenceDevice({ exact });
   return Object.freeze<Place>({
     device: "reference",
     title: device.info.name,

@@ -5,7 +5,7 @@
  */
 
 import { SMALLEST_BATCH } from "./batches.ts";
-import { integer, oneOf, type Program } from "./command_line.ts";
+import { integer, on, oneOf, type Program } from "./command_line.ts";
 import type { CompareOptions } from "./compare.ts";
 import { TRAINING_IMAGES } from "./digits.ts";
 import { startError } from "./start_error.ts";
@@ -34,6 +34,8 @@ export interface DemoFlags {
   /** Undefined for all. */
   readonly steps: number | undefined;
   readonly device: DeviceName;
+  /** Whether results are to have the same bits for any number of replicas. */
+  readonly exact: boolean;
   readonly group: GroupName;
   /** Undefined for whichever is there. */
   readonly mpi: MpiName | undefined;
@@ -42,7 +44,8 @@ export interface DemoFlags {
 }
 
 /** What to run. */
-export interface RunCommand extends Pick<DemoFlags, "device" | "group" | "mpi" | "progress"> {
+export interface RunCommand
+  extends Pick<DemoFlags, "device" | "exact" | "group" | "mpi" | "progress"> {
   readonly options: CompareOptions;
 }
 
@@ -78,6 +81,7 @@ the same with its rows reversed, replicas with syncbn, with local batch norm, an
       help: "auto, webgpu, wasm or reference: any GPU, software too, or the CPU, by Wasm or by " +
         "plain loops; auto is a hardware GPU, else Wasm",
     }),
+    exact: on("the same bits for any number of replicas, on the CPU: one digest of all parameters"),
     group: oneOf(GROUPS, {
       usual: "in-process",
       help: "in-process, workers or mpi: replicas are tasks of one thread, threads, or " +
@@ -102,8 +106,8 @@ replicas of --group mpi are its processes.
 
 Writes out/demo.svg. Exits with 1 if syncbn differs from one process by more than 1e-5 in any
 parameter within the first 50 steps or by more than one point of accuracy at the end (which --steps
-leaves unjudged if it comes first), and with 2 for a wrong flag or if a device, a permission or MPI
-is not there.`,
+leaves unjudged if it comes first), with --exact if it differs in any bit, and with 2 for a wrong
+flag or if a device, a permission or MPI is not there.`,
 };
 
 /**
@@ -118,9 +122,15 @@ export function commandOf(
   flags: DemoFlags,
   started: () => number | undefined,
 ): RunCommand {
-  const { batch, epochs, steps, seed, device, group, mpi, progress } = flags;
+  const { batch, epochs, steps, seed, device, exact, group, mpi, progress } = flags;
   if (mpi !== undefined && group !== "mpi") {
     throw startError(`--mpi must come with --group mpi: the group is ${group} (see --help)`);
+  }
+  if (exact && device === "webgpu") {
+    throw startError(
+      "--exact must come with --device wasm or reference: the device is webgpu, whose atomic " +
+        "integers are too narrow to add without rounding (see --help)",
+    );
   }
   const ranks = group === "mpi" ? started() : undefined;
   if (ranks !== undefined && ranks !== (flags.replicas ?? ranks)) {
@@ -138,5 +148,5 @@ export function commandOf(
     );
   }
   const options = { replicas, batch, epochs, stopAfter: steps ?? Infinity, seed };
-  return Object.freeze({ options, device, group, mpi, progress });
+  return Object.freeze({ options, device, exact, group, mpi, progress });
 }

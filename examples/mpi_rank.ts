@@ -51,17 +51,17 @@ function join(): MpiGroup {
 
 async function takePart(
   group: MpiGroup,
-  { device, options, progress }: RunCommand,
+  { device, exact, options, progress }: RunCommand,
   digits: Digits,
 ): Promise<number> {
-  await using place = await openEverywhere(group, device);
+  await using place = await openEverywhere(group, device, exact);
   const plan = planRuns(digits.training.count, options);
   return await place.onLayers(async (layers) => {
     const replicas = rankRunner(layers, digits, group);
     if (group.rank === 0) {
       const one = inProcessRunner(layers, digits);
       return await demonstrate({ one, replicas }, {
-        ...{ digits, plan, device: place.title },
+        ...{ digits, plan, exact, device: place.title },
         ...{ group: "mpi", replicas: `processes (${group.library})` },
         bar: progress === "bar",
       });
@@ -74,8 +74,12 @@ async function takePart(
 }
 
 /** What was asked for; with `"auto"` a GPU on every rank, or on none. */
-async function openEverywhere(group: MpiGroup, device: DeviceName): Promise<Place> {
-  const place = await openPlace(device);
+async function openEverywhere(
+  group: MpiGroup,
+  device: DeviceName,
+  exact: boolean,
+): Promise<Place> {
+  const place = await openPlace(device, exact);
   const found = await group.allGather(
     Float64Array.of(place?.device === "webgpu" ? 1 : 0),
     { label: "devices" },

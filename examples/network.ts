@@ -8,12 +8,23 @@
 import {
   batchNormInfer,
   type BatchNormState,
+  type ExactSums,
+  exactSums,
   type GroupSaved,
   type ReduceGroup,
   syncBatchNormBackward,
   syncBatchNormForward,
 } from "../mod.ts";
-import { type Block, BLOCKS, HEAD, HEAD_BIAS, headShape, LENGTH, shapeOf } from "./blocks.ts";
+import {
+  type Block,
+  BLOCKS,
+  FEATURES,
+  HEAD,
+  HEAD_BIAS,
+  headShape,
+  LENGTH,
+  shapeOf,
+} from "./blocks.ts";
 import { CLASSES, type Images, SIDE } from "./digits.ts";
 import type { Layers } from "./layers.ts";
 import type { Model } from "./model.ts";
@@ -30,8 +41,10 @@ export interface Batch<V> {
 
 /** What one batch taught one replica. */
 export interface Lesson<A> {
-  /** Gradient of the sum of the losses in `parameters`, from this replica's images alone. */
+  /** Gradient of the sum of the losses in `parameters`, from this replica's images alone; beside sums what these are not of. */
   readonly gradient: Float64Array;
+  /** The same without rounding, image by image, where the device is exact; null elsewhere. */
+  readonly sums: ExactSums | null;
   /** The batch norms with their running statistics after this batch. */
   readonly norms: readonly BatchNormState<A>[] | null;
 }
@@ -95,10 +108,25 @@ export async function study<V, A>(
   const head = headShape(count);
   const logits = classify(x, count, parameters, layers);
   const { gradLogits } = layers.crossEntropy(logits, images.labels, count, CLASSES);
-  const parts: Part<V>[] = [
-    [HEAD, layers.linearGradWeight(x, gradLogits, head)],
-    [HEAD_BIAS, layers.columnSums(gradLogits, count, CLASSES)],
-  ];
+  const exact = layers.device.info.exact === true;
+  const parts: Part<V>[] = []; // Sums over images, or of an exact device what each image has.
+  const others: Part<V>[] = []; // Those of batch norms, which on an exact device are the whole group's.
+  const ofNorms = exact && group.worldSize > 1 ? others : parts;
+  const pieces = exact
+    ? Array.from({ length: count }, (_, i) => [i, 1] as const)
+    : [[0, count] as const];
+  const ofImages = (make: (from: number, images: number) => readonly Part<V>[]) =>
+    pieces.forEach(([from, images]) => parts.push(...make(from, images)));
+  const rows = (matrix: V, from: number, images: number, size: number) =>
+    exact ? layers.slice(matrix, from * size, (from + images) * size) : matrix;
+  ofImages((from, images) => {
+    const dy = rows(gradLogits, from, images, CLASSES);
+    const own = rows(x, from, images, FEATURES);
+    return [
+      [HEAD, layers.linearGradWeight(own, dy, headShape(images))],
+      [HEAD_BIAS, layers.columnSums(dy, images, CLASSES)],
+    ];
+  });
 
   const weight = layers.slice(parameters, HEAD, HEAD_BIAS);
   let dy = layers.linearGradInput(gradLogits, weight, head);
@@ -107,23 +135,36 @@ export async function study<V, A>(
     const shape = shapeOf(count, block);
     if (norm === null) {
       dy = layers.gate(dy, output);
-      parts.push([block.offset[0], layers.columnSums(dy, shape.rows, block.channels)]);
+      const all = dy;
+      ofImages((from, images) => {
+        const { rows: height } = shapeOf(images, block);
+        const own = rows(all, from, images, block.side ** 2 * block.channels);
+        return [[block.offset[0], layers.columnSums(own, height, block.channels)]];
+      });
     } else {
       const gradOutput = layers.toTensor(dy, shapeAfter(count, block));
       const backward = await syncBatchNormBackward(norm, gradOutput, effects);
       dy = await layers.fromArray(backward.gradInput.data);
-      parts.push(
+      ofNorms.push(
         ...await vectorOf(backward.gradWeight, block.scale[0], layers),
         ...await vectorOf(backward.gradBias, block.offset[0], layers),
       );
     }
-    parts.push([block.kernel[0], layers.linearGradWeight(patches, dy, shape)]);
+    const behind = dy;
+    ofImages((from, images) => {
+      const own = shapeOf(images, block);
+      const input = rows(patches, from, images, block.side ** 2 * block.inputs);
+      const gradient = rows(behind, from, images, block.side ** 2 * block.channels);
+      return [[block.kernel[0], layers.linearGradWeight(input, gradient, own)]];
+    });
     if (i === 0) continue; // Nobody asks for the gradient of the images.
     const kernel = layers.slice(parameters, ...block.kernel);
     dy = imagesOf(layers.linearGradInput(dy, kernel, shape), count, block, layers);
   }
-  const gradient = await gather(parts, layers);
-  return { gradient, norms: model.norms === null ? null : norms };
+  const sums = exact ? exactSums(LENGTH) : null;
+  const gradient = await gather(exact ? others : parts, layers);
+  if (sums) { for (const [at, values] of parts) sums.add((await layers.read(values))[0], at); }
+  return { gradient, sums, norms: model.norms === null ? null : norms };
 }
 
 /**

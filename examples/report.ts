@@ -118,6 +118,24 @@ export function judge(
   };
 }
 
+/**
+ * Says whether replicas with syncbn have the bits of one process, as they must on an exact device, whatever the order of the rows.
+ *
+ * @param comparison all runs
+ * @returns the verdict
+ */
+export function judgeExactly({ replicas, results: { one, control, sync } }: Comparison): Verdict {
+  const kept = [control, sync].every(({ digest }) => digest === one.digest);
+  const subject = `${replicas} ${replicas === 1 ? "replica" : "replicas"} with syncbn`;
+  const verb = kept ? (replicas === 1 ? "has" : "have") : "DOES NOT HAVE";
+  const digests = [one, control, sync].map(({ title, digest }) => `${digest}  ${title}`);
+  return {
+    kept,
+    text: [`${subject} ${verb} the bits of one process. Digests of the parameters:`, ...digests]
+      .join("\n"),
+  };
+}
+
 /** Writes a share as a percentage with one decimal. */
 export function percent(share: number): string {
   return (100 * share).toFixed(1);

@@ -54,9 +54,14 @@ export function rankRunner<V, A>(
  *
  * @param device what each opens
  * @param digits the images
+ * @param exact whether it is exact
  * @returns the runner
  */
-export function workerRunner(device: RankOrder["device"], digits: Digits): Runner {
+export function workerRunner(
+  device: RankOrder["device"],
+  digits: Digits,
+  exact = false,
+): Runner {
   return async (task, onStep = () => {}) => {
     let done = false; // What a worker told comes another way than what it returned, and may be late.
     const start = (rank: number): Worker => {
@@ -66,7 +71,7 @@ export function workerRunner(device: RankOrder["device"], digits: Digits): Runne
       });
       return worker;
     };
-    const parameter: RankOrder = { device, digits, task };
+    const parameter: RankOrder = { device, exact, digits, task };
     const [run] = await spawnWorkers<RankOrder, Run>(start, task.replicas, { parameter });
     done = true;
     onStep(task.batches.length, run.exams.at(-1));

@@ -4,12 +4,12 @@
  * @module
  */
 
-import { type ProcessGroup, type ReduceGroup, release, sum } from "../mod.ts";
+import { allReduceGradients, type ProcessGroup, type ReduceGroup, release, sum } from "../mod.ts";
 import { share } from "./batches.ts";
 import type { Digits } from "./digits.ts";
 import type { Layers, Moving } from "./layers.ts";
 import { firstNorms, type Model, withScales } from "./model.ts";
-import { type Batch, examine, pick, store, study } from "./network.ts";
+import { type Batch, examine, type Lesson, pick, store, study } from "./network.ts";
 
 /**
  * Whose images a batch norm normalizes with: those of all replicas (`"sync"`), of its own replica (`"local"`), or there
@@ -150,14 +150,25 @@ export async function takeStep<V, A>(
   const next = await layers.region(async (inner): Promise<Replica<V, A>> => {
     const part = pick(training, share(batch, group.rank, perReplica), inner);
     const lesson = await study(replica, part, inner, sharing);
-    // One collective for the gradients of all parameters.
-    const total = await group.allReduce(lesson.gradient, sum, { label: "gradients" });
+    const total = await totalOf(lesson, inner, group);
     const mean = total.map((value) => value / batch.length);
     const moved = inner.descend(replica, mean, pace);
     return { ...moved, norms: lesson.norms && withScales(lesson.norms, moved.parameters, inner) };
   });
   discard(replica, layers, next);
   return next;
+}
+
+/** The gradients of all parameters over all replicas, in one collective; on an exact device not rounded before they are added. */
+async function totalOf<V, A>(
+  { gradient, sums }: Lesson<A>,
+  { device }: Layers<V, A>,
+  group: ProcessGroup,
+): Promise<Float64Array> {
+  if (sums === null) return await group.allReduce(gradient, sum, { label: "gradients" });
+  const total = await allReduceGradients(sums, { device, group }, { exact: true, average: false });
+  const values = await device.download(total);
+  return gradient.map((ofNorms, i) => ofNorms + values[i]); // One of the two is 0.
 }
 
 /**

@@ -13,6 +13,7 @@ import { type Exam, type OnStep, type Task, train, withStored } from "./train.ts
 /** What a worker is given: plain data. */
 export interface RankOrder {
   readonly device: ChosenDevice;
+  readonly exact: boolean;
   readonly digits: Digits;
   readonly task: Task;
 }
@@ -25,8 +26,8 @@ export interface FromRank {
 
 const scope = globalThis as unknown as { readonly postMessage: (message: FromRank) => void };
 
-serveRank(async (group, { device, digits, task }: RankOrder) => {
-  await using place = await openPlace(device);
+serveRank(async (group, { device, exact, digits, task }: RankOrder) => {
+  await using place = await openPlace(device, exact);
   if (place === null) throw noAdapter(`rank ${group.rank}`);
   const onStep: OnStep = (step, exam) => {
     if (step < task.batches.length) scope.postMessage({ step, exam });

@@ -21,7 +21,8 @@
 
 import { checkOptions } from "../lib/check_effects.ts";
 import { checkLayout, elements, type Tensor, type TensorOptions } from "../lib/tensor.ts";
-import { shown } from "../lib/words.ts";
+import { checkOneOf, SWITCH } from "../lib/check_value.ts";
+import { shown, wrongValue } from "../lib/words.ts";
 import type { WasmArray } from "./wasm/arrays.ts";
 import { createDevice } from "./wasm/device.ts";
 import type { WasmDevice, WasmInfo, WasmOptions } from "./wasm/handle.ts";
@@ -33,6 +34,7 @@ const OPTIONS = [
   "threads",
   "threadsFrom",
   "arithmetic",
+  "exact",
   "initialBytes",
   "maximumBytes",
   "timeoutMs",
@@ -136,7 +138,8 @@ export function view(of: Tensor<WasmArray> | WasmArray): Float32Array | Float16A
 function checkWasmOptions(options: WasmOptions): void {
   const action = "open the device";
   checkOptions(options, OPTIONS, action);
-  const { threads, threadsFrom, arithmetic, initialBytes, maximumBytes, timeoutMs } = options;
+  const { threads, threadsFrom, arithmetic, exact, initialBytes, maximumBytes, timeoutMs } =
+    options;
   const checkInteger = (name: string, value: number | undefined, most: number): void => {
     if (value === undefined || (Number.isInteger(value) && value >= 1 && value <= most)) return;
     throw new RangeError(
@@ -157,6 +160,10 @@ function checkWasmOptions(options: WasmOptions): void {
       `Cannot ${action} as threadsFrom must be the address of a module that calls serveThread(), or a ` +
         `function that starts its worker: current value is ${shown(threadsFrom)}`,
     );
+  }
+  checkOneOf(exact, SWITCH, "exact", action);
+  if (exact && arithmetic === "fast") {
+    throw wrongValue(action, 'arithmetic of an exact device must be "reproducible"', arithmetic);
   }
   if (arithmetic !== undefined && arithmetic !== "fast" && arithmetic !== "reproducible") {
     throw new TypeError(

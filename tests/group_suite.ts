@@ -1,5 +1,6 @@
 /** Everything that a kind of process group must pass: call it in a test file with the group's kit. */
 
+import { exactGroupLaw } from "./exact/law.ts";
 import type { GroupKit } from "./kit.ts";
 import { blockingSuite } from "./suites/blocking.ts";
 import { dataParallelOverGroup } from "./suites/data_parallel_groups.ts";
@@ -9,7 +10,7 @@ import { pytorchExamplesOverGroup } from "./suites/pytorch_examples.ts";
 import { inTier } from "./tier.ts";
 
 /**
- * Registers all tests of a kind of group: its collectives, its failures, the law, data parallelism and PyTorch's page
+ * Registers all tests of a kind of group: its collectives, its failures, the law, also to the last bit, data parallelism and PyTorch's page
  * over its ranks.
  *
  * @param kit how to run a task on ranks of this kind
@@ -18,6 +19,7 @@ export function groupSuite(kit: GroupKit): void {
   inTier(kit, (kit) => {
     collectives(kit);
     groupLaw(kit);
+    exactGroupLaw(kit);
     if (kit.reduceOnly) return;
     dataParallelOverGroup(kit);
     pytorchExamplesOverGroup(kit);

@@ -23,6 +23,8 @@ export interface Elements {
 export interface Statistic {
   readonly kind: WireFormat["name"];
   readonly length: number;
+  /** float64 numbers behind it that are made of it; none by default. */
+  readonly room?: number;
 }
 
 /** What an array holds. */
@@ -53,6 +55,11 @@ export interface Arrays {
   ) => { readonly array: WasmArray; readonly slot: Slot<C> };
   /** Makes an array in the block of another, which is about to be freed. */
   readonly over: (slot: Slot<Elements>, contents: Elements) => {
+    readonly array: WasmArray;
+    readonly slot: Slot<Elements>;
+  };
+  /** Makes an array in the block of another, so many bytes from where that begins. */
+  readonly within: (slot: Slot<Elements>, offset: number, contents: Elements) => {
     readonly array: WasmArray;
     readonly slot: Slot<Elements>;
   };
@@ -141,8 +148,8 @@ export function createArrays(
       `Cannot use the array as ${named(kind)}: it holds ${named(found.contents.kind)}`,
     );
   };
-  const own = <C extends Contents>(block: Block, contents: C) => {
-    const behind = { address: block.address, block, contents };
+  const own = <C extends Contents>(block: Block, contents: C, address = block.address) => {
+    const behind = { address, block, contents };
     block.owners++;
     const array: WasmArray = {
       device: "wasm",
@@ -157,7 +164,8 @@ export function createArrays(
       const bytes = bytesOf(contents);
       return own({ address: memory.allocate(bytes), bytes, owners: 0 }, contents);
     },
-    over: ({ block }, contents) => own(block, contents),
+    over: ({ address, block }, contents) => own(block, contents, address),
+    within: ({ address, block }, offset, contents) => own(block, contents, address + offset),
     slot,
     free: (...arrays) => {
       arrays.forEach(find);
@@ -187,6 +195,6 @@ function named(kind: Contents["kind"]): string {
 
 /** Bytes of what an array holds. */
 export function bytesOf(contents: Contents): number {
-  if (contents.kind !== "elements") return 8 * contents.length;
+  if (contents.kind !== "elements") return 8 * (contents.length + (contents.room ?? 0));
   return (contents.dtype === "float16" ? 2 : 4) * contents.length;
 }

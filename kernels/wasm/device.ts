@@ -6,6 +6,8 @@ import { shown } from "../../lib/words.ts";
 import { createArrays, type Elements, type Slot } from "./arrays.ts";
 import { type Build, compile, runs } from "./binary.ts";
 import { elementwiseOperations } from "./elementwise_operations.ts";
+import { EXACT, exactOperations } from "./exact_operations.ts";
+import { EXACT_WIRES } from "../../lib/exact/wires.ts";
 import { forwardOperations } from "./forward_operations.ts";
 import { gradientOperations } from "./gradient_operations.ts";
 import type { WasmDevice, WasmOptions } from "./handle.ts";
@@ -27,6 +29,8 @@ export interface Circumstances {
   readonly least?: number;
 }
 
+const EXACT_PASSES = Object.freeze(["residual", "activation"] as const);
+const PASSES = Object.freeze([...EXACT_PASSES, "weights", "secondOrder", "arrange"] as const);
 const INITIAL_BYTES = 2 ** 20;
 const TIMEOUT_MS = 30_000;
 
@@ -37,7 +41,8 @@ export async function createDevice(
 ): Promise<WasmDevice> {
   const { arithmetic = "fast", maximumBytes = MOST_PAGES * PAGE, timeoutMs = TIMEOUT_MS } = options;
   const { initialBytes = Math.min(INITIAL_BYTES, maximumBytes) } = options;
-  const build = forced ?? await chooseBuild(arithmetic);
+  const exact = options.exact === true;
+  const build = forced ?? await chooseBuild(exact ? "reproducible" : arithmetic);
   const wanted = options.threads ?? 1;
   const threadsReason = wanted > 1 ? whyOneThread() : null;
   const threads = threadsReason === null ? wanted : 1;
@@ -70,7 +75,10 @@ export async function createDevice(
     );
   };
   const arrays = createArrays(memory, view);
-  const operate = createContext({ memory, arrays, kernels, team, least }, check);
+  const operate = createContext(
+    { memory, arrays, kernels, team, least, ...(exact && { exact: EXACT }) },
+    check,
+  );
   const { describe, free, owns } = arrays;
   const dispose = (): void => {
     disposed = true;
@@ -78,10 +86,14 @@ export async function createDevice(
   };
   return Object.freeze<WasmDevice>({
     info: Object.freeze({
-      name: `Wasm SIMD (${build === "relaxed" ? "relaxed multiply-add" : "reproducible"}, ` +
+      name:
+        `Wasm SIMD (${
+          exact ? "exact" : build === "relaxed" ? "relaxed multiply-add" : "reproducible"
+        }, ` +
         `${threads} thread${threads > 1 ? "s" : ""})`,
       float16: true,
-      passes: Object.freeze(["residual", "activation", "secondOrder"] as const),
+      passes: exact ? EXACT_PASSES : PASSES,
+      exact,
       threads,
       threadsReason,
       arithmetic: build === "relaxed" ? "fast" : "reproducible",
@@ -97,8 +109,8 @@ export async function createDevice(
     ...transfers(operate),
     ...forwardOperations(operate),
     ...gradientOperations(operate),
-    ...secondOperations(operate),
     ...elementwiseOperations(operate),
+    ...(exact ? { ...exactOperations(operate), wires: EXACT_WIRES } : secondOperations(operate)),
     [Symbol.dispose]: dispose,
     [Symbol.asyncDispose]: () => Promise.resolve(dispose()),
   });

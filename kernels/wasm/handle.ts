@@ -41,6 +41,12 @@ export interface WasmOptions {
    * them first, which gives the same bits on every machine for the same number of threads.
    */
   readonly arithmetic?: "fast" | "reproducible";
+  /**
+   * Whether results have the same bits for any number of ranks, any partition of a batch, any order, engine, format and number of
+   * threads, and those of an exact reference device: sums are taken without rounding. `arithmetic` is then `"reproducible"`; second
+   * order is left out. False by default.
+   */
+  readonly exact?: boolean;
   /** Bytes of memory to begin with, which then need not grow; 1 MiB by default. */
   readonly initialBytes?: number;
   /** Bytes that the memory may grow to; 4 GiB by default, which is all that 32-bit addresses reach. */

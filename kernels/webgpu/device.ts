@@ -1,6 +1,7 @@
 /** The composition root: memory, failures, launches and arrays of one handle, given to each other. */
 
 import { checkOptions } from "../../lib/check_effects.ts";
+import { checkOneOf, SWITCH } from "../../lib/check_value.ts";
 import type { Device, DeviceInfo } from "../../lib/device.ts";
 import { DeviceError } from "../../lib/errors.ts";
 import { shown } from "../../lib/words.ts";
@@ -47,6 +48,11 @@ export interface WebGpuOptions {
    * TensorFlow.js does; false by default: buffers come in sizes that fit others later, and two vectors may share one.
    */
   readonly exactBuffers?: boolean;
+  /**
+   * False: no GPUDevice is exact, as `referenceDevice` and `wasmDevice` are. WGSL has no float64 and no 64-bit integers to sum in, and
+   * lets a GPU flush subnormal numbers and fuse a product with a sum, so that elements would differ from one GPU to the next.
+   */
+  readonly exact?: false;
 }
 
 /** A binding must hold at least this much: the statistics of one channel, in slices, beside a useful part of a tensor. */
@@ -165,7 +171,7 @@ function infoOf(
   return Object.freeze<WebGpuInfo>({
     name: `WebGPU (${gpu}${kind})`,
     float16,
-    passes: Object.freeze(["residual", "activation", "secondOrder"] as const),
+    passes: Object.freeze(["residual", "activation", "weights", "secondOrder", "arrange"] as const),
     isFallbackAdapter,
   });
 }
@@ -173,7 +179,15 @@ function infoOf(
 /** Checks the caller's options: a TypeError for an unknown one, a RangeError for an impossible size of bindings. */
 export function checkWebGpuOptions(options: WebGpuOptions, more: readonly string[] = []): void {
   const action = "make the device";
-  checkOptions(options, ["maxBindingBytes", "exactBuffers", ...more], action);
+  checkOptions(options, ["maxBindingBytes", "exactBuffers", "exact", ...more], action);
+  checkOneOf(options.exact, SWITCH, "exact", action);
+  if (options.exact) {
+    throw new DeviceError(
+      `Cannot ${action} as exact must be false on a GPU: WGSL lets it flush subnormal numbers and fuse products ` +
+        "with sums, so that bits differ from one GPU to the next; open wasmDevice({ exact: true })",
+      "unsupported",
+    );
+  }
   const { maxBindingBytes = SMALLEST_BINDING, exactBuffers = false } = options;
   if (typeof exactBuffers !== "boolean") {
     throw new TypeError(

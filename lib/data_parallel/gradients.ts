@@ -13,6 +13,7 @@ import type { Device } from "../device.ts";
 import { exchange } from "../exchange.ts";
 import { shareOf } from "../groups/contributions.ts";
 import { sum } from "../moments.ts";
+import { type Reduced, reduceExactly } from "./exact.ts";
 import { batch, region } from "../ownership.ts";
 import { checkWire } from "../wire.ts";
 import { type Flat, readBack, uploadLike } from "./trees.ts";
@@ -28,6 +29,11 @@ export interface AllReduceGradientsOptions extends Pick<CollectiveOptions, "sign
    * the others, and the ranks stay in step.
    */
   readonly buckets?: number;
+  /**
+   * Whether the tree holds sums as of `exactSums` instead of arrays; they are reduced without rounding, and become arrays of the
+   * device, float32. `average` must be false then, and there are no buckets.
+   */
+  readonly exact?: boolean;
 }
 
 const ACTION = "reduce the gradients";
@@ -40,7 +46,8 @@ const MOST_BUCKETS = 1000;
  *
  * Values travel and are added in float64, and are rounded once to the storage that they had. The collective is called
  * before the first await, so that a reduction may go on beside other calls. The arrays may be freed after the call.
- * With a `worldSize` of 1 nothing is read back: the result is a copy.
+ * With a `worldSize` of 1 nothing is read back: the result is a copy. With `exact` the tree holds what `exactSums` made, which has not
+ * been rounded yet: the result has the same bits for any number of ranks, any partition and any order; 160 bytes per sum travel.
  *
  * @param tree gradients: plain records, arrays, Maps and Sets, nested as they may be, with arrays and tensors of the device
  * at the leaves, and null where there is no gradient; of one structure on every rank, in whatever order keys were written.
@@ -65,18 +72,32 @@ const MOST_BUCKETS = 1000;
  * assert.deepEqual(means, [[0.5, 4], [0.5, 4]]);
  * ```
  */
+export function allReduceGradients<A, T>(
+  tree: T,
+  effects: { readonly device: Device<A>; readonly group: ReduceGroup },
+  options: AllReduceGradientsOptions & { readonly exact: true },
+): Promise<Reduced<T, A>>;
+export function allReduceGradients<A, T>(
+  tree: T,
+  effects: { readonly device: Device<A>; readonly group: ReduceGroup },
+  options?: AllReduceGradientsOptions,
+): Promise<T>;
 export async function allReduceGradients<A, T>(
   tree: T,
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: AllReduceGradientsOptions = {},
-): Promise<T> {
+): Promise<T | Reduced<T, A>> {
+  if (options?.exact === true) {
+    return await reduceExactly(tree, effects, { ...options, exact: true });
+  }
   const { worldSize } = groupIn(effects, options, ACTION);
   const { device, group } = effects;
   const { average = true, buckets = 1 } = options ?? {};
   const signal = signalIn(options);
   const kind = { action: ACTION, name: "tree", settings: false };
-  const turn = turnOf<A, T>(effects, tree, kind, options, ["average", "buckets"], () => {
+  const turn = turnOf<A, T>(effects, tree, kind, options, ["average", "buckets", "exact"], () => {
     checkOneOf(options.average, SWITCH, "average", ACTION);
+    checkOneOf(options.exact, SWITCH, "exact", ACTION);
     checkInteger(buckets, "buckets", ACTION, 1, MOST_BUCKETS);
   });
   if (worldSize === 1) return copyOf(device, turn.get());

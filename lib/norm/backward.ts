@@ -5,10 +5,11 @@ import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectiv
 import type { Device, GradientsPass } from "../device.ts";
 import { batch } from "../ownership.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
-import { sumsWire } from "../wire.ts";
+import { formatOn, sumsWire } from "../wire.ts";
 import { type BackwardCall, checkDonated, checkSaved } from "./check_saved.ts";
 import type { GroupSaved, LocalSaved, Saved } from "./normalize.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
+import { withWeights } from "./weights.ts";
 
 /** Options of a backward pass. */
 export interface BackwardOptions {
@@ -22,7 +23,7 @@ export interface BackwardOptions {
 /** Options of a synchronised backward pass. */
 export interface SyncBackwardOptions extends BackwardOptions, Pick<CollectiveOptions, "signal"> {}
 
-/** Gradients of one rank. Those of weight and bias are of this rank's part of the batch alone. */
+/** Gradients of one rank. Those of weight and bias are of this rank's part of the batch alone, of an exact device the group's. */
 export interface Backward<A> {
   /** Gradient of the input, in the input's shape, dtype and format. */
   readonly gradInput: Tensor<A>;
@@ -41,6 +42,8 @@ const ACTION = "compute the gradients";
  *
  * Per channel, with s = 1/sqrt(variance + eps) and N values:
  * gradInput = weight*s * (dy - sumDy/N - (x - mean) * s^2 * sumDyXmu/N), gradWeight = s * sumDyXmu, gradBias = sumDy.
+ * Where examples had weights w, of the sum W, both terms behind dy are w times as large, and N is W: sums of dy are of all
+ * positions, since output is everywhere.
  * Synchronous: nothing is read back, all launches go out together.
  *
  * @param saved what forward returned; borrowed, and valid for another call
@@ -80,8 +83,9 @@ export function batchNormBackward<A>(
  * Computes the gradients of {@linkcode syncBatchNormForward} for this rank's part of the batch.
  *
  * The formulas are those of {@linkcode batchNormBackward}, with sumDy, sumDyXmu and N over all ranks in gradInput.
- * gradWeight and gradBias stay this rank's own: data parallelism sums them with all other gradients. One readback, one
- * collective, one upload, of [sumDy C, sumDyXmu C] in float64; every rank of forward must call it.
+ * gradWeight and gradBias stay this rank's own: data parallelism sums them with all other gradients. On an exact device they are
+ * the group's already, as the sum of rounded parts would depend on the partition. One readback, one collective, one upload, of
+ * [sumDy C, sumDyXmu C] in float64; every rank of forward must call it.
  *
  * @param saved what forward returned on this rank; borrowed, and valid for another call
  * @param gradOutput gradient of forward's output on this rank, in its shape and dtype, any format
@@ -165,8 +169,8 @@ export function backwards<A>(
       const conclude = (totals: readonly Float64Array[]) => {
         const results = batch(scope, (d) =>
           snapshots.map((call, i) => {
-            const sums = { local: locals[i], total: d.fromWire(sumsWire, totals[i]) };
-            return gradientsOf(d, { ...passOf(call), sums });
+            const total = d.fromWire(formatOn(d, sumsWire), totals[i]);
+            return weighted(d, call, { local: d.info.exact ? total : locals[i], total });
           }));
         // At once: another call that has waited with this one must not read what may be overwritten.
         scope.free(...donatedOf(snapshots));
@@ -203,7 +207,7 @@ function backwardsAlone<A>(
     calls.map((call) => {
       const local = d.gradientSums(passOf(call));
       scratch.push(local);
-      return gradientsOf(d, { ...passOf(call), sums: { local, total: local } });
+      return weighted(d, call, { local, total: local });
     }));
   device.free(...scratch);
   return results;
@@ -223,6 +227,21 @@ function passOf<A>(
     residualFormat: residualFormat ?? undefined,
     overwrite: options.donate === true,
   };
+}
+
+/** Gradients of a call, by the weights that it had. */
+function weighted<A>(
+  device: Device<A>,
+  call: BackwardCall<A, Saved<A>>,
+  sums: GradientsPass<A>["sums"],
+): Backward<A> {
+  const { saved } = call;
+  return withWeights(
+    device,
+    saved.input,
+    saved,
+    (weights) => gradientsOf(device, { ...passOf(call), sums, weights }),
+  );
 }
 
 /** Runs the pass that ends the way back, and gives its arrays the meaning of tensors. */

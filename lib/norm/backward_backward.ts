@@ -44,7 +44,10 @@ export interface BackwardBackward<A> {
 const ACTION = "compute the gradients of the gradients";
 /** Names of directions, which are those of a backward pass's results. */
 export const COTANGENTS = {
-  ...{ input: "gradInput", weight: "gradWeight", bias: "gradBias", residual: "gradResidual" },
+  input: "gradInput",
+  weight: "gradWeight",
+  bias: "gradBias",
+  residual: "gradResidual",
 };
 
 /**

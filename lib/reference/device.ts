@@ -4,20 +4,32 @@
  */
 
 import type { Device, Directions, Statistics } from "../device.ts";
-import { DeviceError } from "../errors.ts";
-import { type ArrayInfo, type DType, elements, type Format, type Tensor } from "../tensor.ts";
-import { momentsWire, sumsWire, type WireFormat } from "../wire.ts";
-import * as kernels from "./kernels.ts";
+import { checkOptions } from "../check_effects.ts";
+import { checkOneOf, SWITCH } from "../check_value.ts";
+import * as exactly from "../exact/kernels.ts";
+import { carryWire, EXACT_WIRES } from "../exact/wires.ts";
+import { elements, extents, type Format, type Tensor } from "../tensor.ts";
+import { formatOn, momentsWire, sumsWire, weightedMomentsWire, type WireFormat } from "../wire.ts";
+import * as plain from "./kernels.ts";
 import * as second from "./second.ts";
+import { createStore, type ReferenceArray } from "./store.ts";
 
-/** An array of a {@linkcode referenceDevice}. Opaque: read it with the device's `download`. */
-export interface ReferenceArray {
-  /** Sets it apart from the arrays of other kinds of device, for the type checker. */
-  readonly device: "reference";
-}
+export type { ReferenceArray };
 
 type Input = Tensor<ReferenceArray>;
-type Elements = Float32Array | Float16Array;
+
+const EXACT_PASSES = Object.freeze(["residual", "activation"] as const);
+const PASSES = Object.freeze([...EXACT_PASSES, "weights", "secondOrder", "arrange"] as const);
+
+/** Options of {@linkcode referenceDevice}. */
+export interface ReferenceOptions {
+  /**
+   * Whether results have the same bits for any number of ranks, any partition of a batch, any order, engine and format, and those of a
+   * Wasm device that is exact too: sums are taken without rounding, elements computed in float32. Second order is left out. False by
+   * default.
+   */
+  readonly exact?: boolean;
+}
 
 /**
  * Makes a device that computes with plain loops in float64 and stores float32 or float16.
@@ -25,7 +37,9 @@ type Elements = Float32Array | Float16Array;
  * Needs nothing from its surroundings. float16 needs a runtime with `Float16Array`; `info.float16` says so. Arrays of
  * one reference device cannot be used on another.
  *
+ * @param options whether it is exact
  * @returns a frozen device
+ * @throws TypeError for an option that there is not
  *
  * @example
  * ```ts
@@ -37,13 +51,19 @@ type Elements = Float32Array | Float16Array;
  * device.free(array);
  * ```
  */
-export function referenceDevice(): Device<ReferenceArray> {
+export function referenceDevice(options: ReferenceOptions = {}): Device<ReferenceArray> {
+  checkOptions(options, ["exact"], "make the device");
+  checkOneOf(options.exact, SWITCH, "exact", "make the device");
+  const exact = options.exact === true;
+  const kernels = exact ? exactly : plain;
+  const wires = exact ? EXACT_WIRES : undefined;
+  const [ofMoments, ofSums] = [momentsWire, sumsWire].map((format) => formatOn({ wires }, format));
   const store = createStore();
   const { handle: own, readWire, allocate } = store;
   const ownWire = (format: WireFormat, wire: Float64Array<ArrayBuffer>) => own({ format, wire });
   /** Elements of a tensor, checked against its shape. */
   const values = ({ data, shape, dtype }: Input) => store.read(data, elements(shape), dtype);
-  const view = (tensor: Input) => kernels.view(values(tensor), tensor.shape, tensor.format);
+  const view = (tensor: Input) => plain.view(values(tensor), tensor.shape, tensor.format);
   const viewOrNull = (tensor: Input | undefined) => tensor === undefined ? null : view(tensor);
   const vector = (array: ReferenceArray, channels: number) =>
     store.read(array, channels, "float32");
@@ -51,12 +71,25 @@ export function referenceDevice(): Device<ReferenceArray> {
     array === null ? null : vector(array, channels);
   const wire = (format: WireFormat, array: ReferenceArray, channels: number) =>
     readWire(array, format, format.length(channels)).wire;
+  /** [count, mean C, m2 C] of moments, weighted ones too. */
+  const momentsOf = (array: ReferenceArray, channels: number): Float64Array =>
+    store.kindOf(array) === weightedMomentsWire.name
+      ? wire(weightedMomentsWire, array, channels).subarray(1)
+      : wire(ofMoments, array, channels);
+  /** Weights of the positions of a view, where there are some. */
+  const weightsOf = (weights: Input | undefined, { shape: [batch, , ...spatial] }: Input) => {
+    if (weights === undefined) return null;
+    const perSample = weights.shape.length === 2;
+    const shape = perSample ? [batch, 1] : [batch, 1, ...spatial];
+    const own = store.read(weights.data, elements(shape), weights.dtype);
+    return plain.weightsView(own, extents([batch, 1, ...spatial]), perSample);
+  };
   const channels = (
     statistics: Statistics<ReferenceArray>,
     C: number,
-  ): kernels.ChannelStatistics =>
+  ): plain.ChannelStatistics =>
     statistics.source === "batch"
-      ? kernels.statisticsOf(wire(momentsWire, statistics.moments, C))
+      ? kernels.statisticsOf(momentsOf(statistics.moments, C))
       : { count: 0, mean: vector(statistics.mean, C), variance: vector(statistics.variance, C) };
   const directed = ({ input, weight, bias, residual }: Directions<ReferenceArray>, C: number) => ({
     input: viewOrNull(input),
@@ -68,10 +101,12 @@ export function referenceDevice(): Device<ReferenceArray> {
 
   const device: Device<ReferenceArray> = {
     info: Object.freeze({
-      name: "reference (float64 loops on the CPU)",
+      name: `reference (${exact ? "exact sums" : "float64 loops"} on the CPU)`,
       float16: store.float16,
-      passes: Object.freeze(["residual", "activation", "secondOrder"] as const),
+      passes: exact ? EXACT_PASSES : PASSES,
+      exact,
     }),
+    ...(wires && { wires }),
 
     upload: (values, dtype = "float32") => {
       const copy = allocate(values.length, dtype);
@@ -91,7 +126,13 @@ export function referenceDevice(): Device<ReferenceArray> {
     owns: store.owns,
     describe: store.describe,
 
-    moments: ({ input }) => ownWire(momentsWire, kernels.moments(view(input))),
+    moments: ({ input, weights }) => {
+      const x = view(input);
+      const w = weightsOf(weights, input);
+      return w === null
+        ? ownWire(ofMoments, kernels.moments(x))
+        : ownWire(weightedMomentsWire, plain.weightedMoments(x, w));
+    },
     normalize: ({ input, statistics, affine: { weight, bias, eps }, residual, activation }) => {
       const x = view(input);
       const C = x.channels;
@@ -106,23 +147,25 @@ export function referenceDevice(): Device<ReferenceArray> {
       const x = view(input);
       const dy = view(gradOutput);
       const resolved = channels(statistics, x.channels);
-      return ownWire(sumsWire, kernels.gradientSums(x, dy, resolved, viewOrNull(output)));
+      return ownWire(ofSums, kernels.gradientSums(x, dy, resolved, viewOrNull(output)));
     },
-    gradients: ({ input, gradOutput, statistics, output, affine, sums, residualFormat }) => {
+    gradients: (
+      { input, gradOutput, statistics, output, affine, sums, residualFormat, weights },
+    ) => {
       const [x, dy, gate] = [view(input), view(gradOutput), viewOrNull(output)];
       const C = x.channels;
       const { weight, bias, eps } = affine;
       const resolved = channels(statistics, C);
       const scale = { weight: vectorOrNull(weight, C), eps };
       vectorOrNull(bias, C);
-      const local = wire(sumsWire, sums.local, C);
-      const total = sums.total === null ? null : wire(sumsWire, sums.total, C);
+      const local = wire(ofSums, sums.local, C);
+      const total = sums.total === null ? null : wire(ofSums, sums.total, C);
       const gradInput = allocate(x.values.length, input.dtype);
-      kernels.gradInput(x, dy, resolved, scale, total, gate, gradInput);
+      kernels.gradInput(x, dy, resolved, scale, total, gate, weightsOf(weights, input), gradInput);
       const { gradWeight, gradBias } = kernels.gradParameters(local, resolved, eps);
       const residual = (format: Format): ReferenceArray => {
         const result = allocate(dy.values.length, gradOutput.dtype);
-        kernels.gate(dy, gate, kernels.view(result, gradOutput.shape, format));
+        kernels.gate(dy, gate, plain.view(result, gradOutput.shape, format));
         return own(result);
       };
       return {
@@ -185,7 +228,7 @@ export function referenceDevice(): Device<ReferenceArray> {
       const old = { mean: vector(runningMean, length), variance: vector(runningVar, length) };
       const mean = new Float32Array(length);
       const variance = new Float32Array(length);
-      const observed = wire(momentsWire, moments, length);
+      const observed = momentsOf(moments, length);
       kernels.updateRunningStats(observed, factor, old, { mean, variance });
       return { runningMean: own(mean), runningVar: own(variance) };
     },
@@ -193,6 +236,19 @@ export function referenceDevice(): Device<ReferenceArray> {
       const augend = store.read(x);
       const addend = store.read(y, augend.length);
       return own(augend.map((value, i) => value + scale * addend[i]));
+    },
+    arrange: ({ parts }) => {
+      const all = parts.map(({ input, from, to }) => {
+        const each = elements(input.shape.slice(1));
+        return values(input).subarray(from * each, to * each);
+      });
+      if (all.length === 1) return own(all[0]);
+      const result = allocate(
+        all.reduce((sum, { length }) => sum + length, 0),
+        parts[0].input.dtype,
+      );
+      all.reduce((at, part) => (result.set(part, at), at + part.length), 0);
+      return own(result);
     },
 
     toWire: (array) => promised(() => toWireNow(array)),
@@ -202,87 +258,16 @@ export function referenceDevice(): Device<ReferenceArray> {
       const { format, wire } = readWire(a);
       const merged = format.combine(wire, readWire(b, format, wire.length).wire);
       // Of two sets one of which is empty the combine gives the other itself.
-      return ownWire(format, Float64Array.from(merged));
+      const own = Float64Array.from(merged);
+      if (exact) carryWire(format, own);
+      return ownWire(format, own);
     },
   };
-  return Object.freeze(device);
+  const { tangents: _, secondGradients: __, ...first } = device;
+  return Object.freeze(exact ? first : device);
 }
 
 /** Runs a body at once and gives its result, or its error, as a promise. */
 function promised<T>(body: () => T): Promise<T> {
   return new Promise((resolve) => resolve(body()));
-}
-
-/** Moments or gradient sums, which are kept as they travel. */
-interface Statistic {
-  readonly format: WireFormat;
-  readonly wire: Float64Array<ArrayBuffer>;
-}
-
-/** Handles and what stands behind them; whoever reads one says what it must hold, so that no loop gets another length. */
-function createStore() {
-  const live = new WeakMap<ReferenceArray, Elements | Statistic>();
-  const freed = new WeakSet<ReferenceArray>();
-  const float16 = typeof Float16Array === "function";
-
-  const handle = (contents: Elements | Statistic): ReferenceArray => {
-    const array: ReferenceArray = Object.freeze({ device: "reference" });
-    live.set(array, contents);
-    return array;
-  };
-  const refuse = (why: string): never => {
-    throw new TypeError(`Cannot use the array as ${why}`);
-  };
-  const find = (array: ReferenceArray): Elements | Statistic => {
-    const lost = "it must be one of this device: it is another device's, or none";
-    return live.get(array) ?? refuse(freed.has(array) ? "it was already freed" : lost);
-  };
-  const checkLength = (length: number, wanted = length): void => {
-    if (length !== wanted) refuse(`it must hold ${wanted} values: current length is ${length}`);
-  };
-  const read = (array: ReferenceArray, length?: number, dtype?: DType): Elements => {
-    const contents = find(array);
-    if (!ArrayBuffer.isView(contents)) {
-      return refuse(`elements of a tensor or a vector: it holds ${contents.format.name}`);
-    }
-    checkLength(contents.length, length);
-    const own = dtypeOf(contents);
-    if (dtype === undefined || own === dtype) return contents;
-    return refuse(`its elements must be ${dtype}: current dtype is ${own}`);
-  };
-  const readWire = (array: ReferenceArray, format?: WireFormat, length?: number): Statistic => {
-    const contents = find(array);
-    const name = ArrayBuffer.isView(contents) ? null : contents.format.name;
-    if (ArrayBuffer.isView(contents) || (format && name !== format.name)) {
-      const held = name ?? "the elements of a tensor or a vector";
-      return refuse(`${format?.name ?? "statistics"}: it holds ${held}`);
-    }
-    checkLength(contents.wire.length, length);
-    return contents;
-  };
-  const dtypeOf = (values: Elements): DType =>
-    float16 && values instanceof Float16Array ? "float16" : "float32";
-  const allocate = (length: number, dtype: DType): Elements => {
-    if (dtype === "float32") return new Float32Array(length);
-    if (float16) return new Float16Array(length);
-    throw new DeviceError(
-      "Cannot make a float16 array as this runtime has no Float16Array: use float32 or a newer runtime",
-      "unsupported",
-    );
-  };
-  const describe = (array: ReferenceArray): ArrayInfo => {
-    const contents = find(array);
-    return ArrayBuffer.isView(contents)
-      ? { length: contents.length, dtype: dtypeOf(contents) }
-      : { length: contents.wire.length, dtype: "float32" };
-  };
-  const owns = (value: unknown): value is ReferenceArray => live.has(value as ReferenceArray);
-  const free = (...arrays: ReferenceArray[]): void => {
-    arrays.forEach(find);
-    for (const array of arrays) {
-      live.delete(array);
-      freed.add(array);
-    }
-  };
-  return { handle, read, readWire, allocate, describe, owns, free, float16 };
 }

@@ -193,7 +193,7 @@ export function bindingTests({ test, gpu }: Opener): void {
       ],
       [
         () => webgpuDevice(device.gpuDevice, { plan: {} } as WebGpuOptions),
-        /options may be maxBindingBytes, exactBuffers: current one is "plan"/,
+        /options may be maxBindingBytes, exactBuffers, exact: current one is "plan"/,
       ],
     ];
     for (const [call, text] of calls) assert.throws(call, text);

@@ -3,10 +3,14 @@
 
 export { gradientCoefficients, means, normalizeCoefficients, spread, updateRunningStats } from "./channels";
 export { directionCoefficients, secondCoefficients, secondGradWeight } from "./direction_coefficients";
+export { addRecords, recordsFromWire, recordsToWire } from "./digits";
 export { follow } from "./directions";
 export { addScaled, copy, transpose } from "./elementwise";
 export { exactMoments, exactSums } from "./exact";
+export { reduceExactly } from "./exact_reduce";
+export { resolveMoments, resolveSums } from "./exact_results";
 export { map } from "./map";
 export { mergeMoments, mergeSums } from "./merging";
 export { reduce } from "./reduce_columns";
 export { narrow, widen } from "./storage";
+export { exactWeighted, mapWeighted, reduceWeighted, spreadWeights, weigh } from "./weighted";

@@ -1,0 +1,72 @@
+/** The wires of exact statistics: records of digits, which are added number by number. */
+
+import { sum } from "../moments.ts";
+import type { WireFormat } from "../wire.ts";
+import { wrongValue } from "../words.ts";
+import { carryRecord, momentsOf, RECORD } from "./record.ts";
+
+/** Values per channel up to which sums are exact: kernels divide by counts of 32 bits. */
+const MOST_VALUES = 2 ** 32 - 1;
+/** A digit that is larger has lost some: so many ranks there cannot be. */
+const MOST_DIGIT = 2 ** 53;
+
+/** Exact moments of a batch: [count, a record of 31 numbers per channel], which are added. */
+export const exactMomentsWire: WireFormat = Object.freeze<WireFormat>({
+  name: "moments",
+  length: (channels) => 1 + RECORD * channels,
+  combine: sum,
+  check: (total, own, action) => {
+    const [count] = total;
+    if (!Number.isSafeInteger(count) || count < own[0]) {
+      const wanted = `the count that allReduce resolves to must be an integer >= this rank's own, ${
+        own[0]
+      }`;
+      throw wrongValue(action, wanted, count, "count");
+    }
+    if (count > MOST_VALUES) {
+      const wanted = `exact statistics must be of ${MOST_VALUES} values per channel at most`;
+      throw wrongValue(action, wanted, count, "number over all ranks");
+    }
+    checkDigits(total, 1, action);
+  },
+  rounded: (wire) => {
+    const channels = (wire.length - 1) / RECORD;
+    const moments = new Float64Array(1 + 2 * channels);
+    const [count] = wire;
+    moments[0] = count;
+    if (count === 0) return moments;
+    for (let c = 0; c < channels; c++) {
+      [moments[1 + c], moments[1 + channels + c]] = momentsOf(wire, 1 + RECORD * c, count);
+    }
+    return moments;
+  },
+});
+
+/** Exact gradient sums of a batch: a record of 31 numbers per channel, which are added. */
+export const exactSumsWire: WireFormat = Object.freeze<WireFormat>({
+  name: "gradient sums",
+  length: (channels) => RECORD * channels,
+  combine: sum,
+  check: (total, _, action) => checkDigits(total, 0, action),
+});
+
+/** What statistics of an exact device travel as, by the name of the ordinary format. */
+export const EXACT_WIRES: Readonly<Record<string, WireFormat>> = Object.freeze({
+  "moments": exactMomentsWire,
+  "gradient sums": exactSumsWire,
+});
+
+/** Makes the carries of a wire whose digits were added on one rank, where there is no end to how often. */
+export function carryWire(format: WireFormat, wire: Float64Array): void {
+  for (let at = format.length(0); at < wire.length; at += RECORD) {
+    carryRecord(wire, at);
+  }
+}
+
+function checkDigits(total: Float64Array, from: number, action: string): void {
+  for (let i = from; i < total.length; i++) {
+    // What is no number stands for terms that were none.
+    if (Math.abs(total[i]) < MOST_DIGIT || !Number.isFinite(total[i])) continue;
+    throw wrongValue(action, "a digit of exact sums must be below 2^53", total[i], "digit");
+  }
+}

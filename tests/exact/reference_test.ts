@@ -1,0 +1,118 @@
+/** The exact reference device: the law to the last bit, and results against rational numbers. */
+
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import * as bn from "../../mod.ts";
+import { runRanks } from "../../mod.ts";
+import { assertSame, exactAlone, exactRank } from "./law.ts";
+import { exactScenarios } from "./scenario.ts";
+import { distanceInUlps, fractionOf, ratio } from "./rational.ts";
+import { normals, uniforms } from "../random.ts";
+
+Deno.test("exact reference: 1,200 partitions have the bits of one rank", async () => {
+  const property = fc.asyncProperty(exactScenarios(), async (scenario) => {
+    const device = bn.referenceDevice({ exact: true });
+    const { ranks } = scenario.partition;
+    const parts = await runRanks(ranks, (group) => exactRank(device, group, scenario));
+    assertSame(parts, await exactAlone(scenario));
+  });
+  await fc.assert(property, { numRuns: 1200, seed: 2030 });
+});
+
+Deno.test("exact reference: mean and m2 are the float64 next to those of rational numbers", async () => {
+  const device = bn.referenceDevice({ exact: true });
+  for (let seed = 1; seed <= 200; seed++) {
+    const [normal, uniform] = [normals(seed), uniforms(seed)];
+    const reach = seed % 2 ? 120 : 4;
+    const values = Float32Array.from(
+      { length: 1 + seed % 40 },
+      () => normal() * 2 ** (reach * (2 * uniform() - 1)),
+    );
+    const x = bn.tensor(device, values, [values.length, 1]);
+    const { data } = bn.batchMoments(x, { device });
+    const [, mean, m2] = device.wires!.moments.rounded!(await device.toWire(data));
+    const exact = [...values].map(fractionOf);
+    const n = BigInt(values.length);
+    const sum = exact.reduce((a, b) => a + b, 0n);
+    const squares = exact.reduce((a, b) => a + b * b, 0n);
+    assert(distanceInUlps(mean, ratio(sum, n, 1)) <= 0.5, `mean of seed ${seed}`);
+    assert(distanceInUlps(m2, ratio(n * squares - sum * sum, n, 2)) <= 0.5, `m2 of seed ${seed}`);
+  }
+});
+
+Deno.test("exact reference: running statistics are within 0.501 units of float32", () => {
+  const device = bn.referenceDevice({ exact: true });
+  const check = async (values: Float32Array, old: number, momentum: number) => {
+    const state = bn.stateFromHost(device, {
+      ...{ numFeatures: 1, eps: 1e-5, momentum, weight: null, bias: null, numBatchesTracked: 0 },
+      runningMean: Float32Array.of(old),
+      runningVar: Float32Array.of(Math.abs(old)),
+    });
+    const x = bn.tensor(device, values, [values.length, 1]);
+    const { state: next } = bn.batchNormForward(state, x, { device });
+    const host = await bn.stateToHost(device, next);
+    const exact = [...values].map(fractionOf);
+    const n = BigInt(values.length);
+    const sum = exact.reduce((a, b) => a + b, 0n);
+    const squares = exact.reduce((a, b) => a + b * b, 0n);
+    const [kept, f, before] = [1 - momentum, momentum, Math.fround(old)].map(fractionOf);
+    const unit = fractionOf(1);
+    const mean = ratio(kept * before * n + f * sum, n, 2);
+    const variance = ratio(
+      kept * (before < 0n ? -before : before) * n * (n - 1n) * unit + f * (n * squares - sum * sum),
+      n * (n - 1n),
+      3,
+    );
+    assert(distanceInUlps(host.runningMean![0], mean, 24) <= 0.501, `mean of ${values}, ${old}`);
+    assert(distanceInUlps(host.runningVar![0], variance, 24) <= 0.501, `variance of ${values}`);
+  };
+  const run = async () => {
+    for (let seed = 1; seed <= 300; seed++) {
+      const normal = normals(seed);
+      const values = Float32Array.from({ length: 2 + seed % 9 }, normal);
+      const mean = values.reduce((a, b) => a + b, 0) / values.length;
+      const momentum = [0.1, 0.5, 0.99, 0.3][seed % 4];
+      // Every second time what was observed cancels what there was, but for some last bits.
+      const old = seed % 2 ? normal() : -mean * momentum / (1 - momentum);
+      await check(values, old, momentum);
+    }
+  };
+  return run();
+});
+
+Deno.test("exact: a constant channel has a variance of 0, whatever its value", async () => {
+  const device = bn.referenceDevice({ exact: true });
+  for (const value of [0.1, 1e30, -3e-40, 16777217]) {
+    const x = bn.tensor(device, new Float32Array(7).fill(value), [7, 1]);
+    const { data } = bn.batchMoments(x, { device });
+    const [, mean, m2] = device.wires!.moments.rounded!(await device.toWire(data));
+    assert.equal(mean, Math.fround(value));
+    assert.equal(m2, 0);
+  }
+});
+
+Deno.test("exact: second order is refused by name", () => {
+  const device = bn.referenceDevice({ exact: true });
+  const x = bn.tensor(device, [1, 2, 4], [3, 1]);
+  const { saved } = bn.batchNormForward(bn.initBatchNorm(device, 1), x, { device });
+  assert.throws(
+    () => bn.batchNormJvp(saved, { input: x }, { device }),
+    /must honour secondOrder in a pass: current ones are residual, activation; leave it out, or use another device/,
+  );
+});
+
+Deno.test("exact: a rank that is not exact meets none that is, and all are told", async () => {
+  const run = runRanks(3, async (group) => {
+    const device = bn.referenceDevice({ exact: group.rank !== 1 });
+    const x = bn.tensor(device, [group.rank, 1], [2, 1]);
+    const error = await bn.syncBatchNormForward(bn.initBatchNorm(device, 1), x, { device, group })
+      .then(() => null, (error) => error);
+    assert(error instanceof bn.CollectiveError);
+    assert.equal(error.code, "disagreement");
+    return error.message;
+  });
+  const [first, ...others] = await run;
+  assert.match(first, /C=1 float32, exact/);
+  assert.match(first, /C=1 float32"? on rank 1|rank 1[^;]*C=1 float32(?!, exact)/);
+  for (const other of others) assert.equal(other, first);
+});

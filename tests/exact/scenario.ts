@@ -1,0 +1,143 @@
+/** One batch, and two ways of cutting, ordering and storing it, which must not be told apart. Plain data. */
+
+import fc from "fast-check";
+import type { BatchNormState, DType, Format } from "../../mod.ts";
+import { halves } from "../halves.ts";
+import { normals, uniforms } from "../random.ts";
+
+/** How the values of a batch are spread. */
+const SPREADS = [
+  "standard",
+  "offset",
+  "constant",
+  "sparse",
+  "broad",
+  "wide",
+  "subnormal",
+  "special",
+] as const;
+
+/** A batch and its configuration. */
+export interface ExactBatch {
+  readonly samples: number;
+  readonly channels: number;
+  readonly spatial: readonly number[];
+  readonly dtype: DType;
+  readonly eps: number;
+  readonly momentum: number | null;
+  readonly affine: boolean;
+  readonly relu: boolean;
+  readonly residual: boolean;
+  readonly biased: boolean;
+  readonly spread: typeof SPREADS[number];
+  readonly seed: number;
+}
+
+/** Who holds which samples, in which order, and how they lie in memory. */
+export interface Partition {
+  /** The rank of each sample; ranks may have none. */
+  readonly ranks: number;
+  /** Order of the samples, and where each goes, are drawn from it. */
+  readonly seed: number;
+  readonly format: Format;
+  readonly gradFormat: Format;
+}
+
+/** What must give the same bits. */
+export interface ExactScenario {
+  readonly batch: ExactBatch;
+  readonly partition: Partition;
+}
+
+/** Draws scenarios. */
+export function exactScenarios(most = 24): fc.Arbitrary<ExactScenario> {
+  const format = fc.constantFrom<Format>("channelsFirst", "channelsLast");
+  return fc.record({
+    batch: fc.record({
+      samples: fc.integer({ min: 2, max: most }),
+      channels: fc.integer({ min: 1, max: 6 }),
+      spatial: fc.array(fc.integer({ min: 1, max: 5 }), { maxLength: 2 }),
+      dtype: fc.constantFrom<DType>("float32", "float16"),
+      eps: fc.constantFrom(1e-5, 0, 1e-3),
+      momentum: fc.constantFrom(0.1, 0.99, 1, 0, 0.5, null),
+      affine: fc.boolean(),
+      relu: fc.boolean(),
+      residual: fc.boolean(),
+      biased: fc.boolean(),
+      spread: fc.constantFrom(...SPREADS),
+      seed: fc.nat(2 ** 31 - 1),
+    }),
+    partition: fc.record({
+      ranks: fc.integer({ min: 1, max: 8 }),
+      seed: fc.nat(2 ** 31 - 1),
+      format,
+      gradFormat: format,
+    }),
+  });
+}
+
+/** Product of the spatial extents. */
+export function innerOf({ spatial }: ExactBatch): number {
+  return spatial.reduce((product, extent) => product * extent, 1);
+}
+
+/** The numbers of a batch, channels first, sample by sample. */
+export interface ExactData {
+  readonly x: Float32Array;
+  readonly dy: Float32Array;
+  readonly residual: Float32Array;
+}
+
+/** Makes the numbers of a batch. */
+export function dataOf(batch: ExactBatch): ExactData {
+  const { samples, channels, dtype, spread, seed } = batch;
+  const length = samples * channels * innerOf(batch);
+  const [normal, uniform] = [normals(seed), uniforms(seed ^ 0x5eed)];
+  const most = dtype === "float16" ? 12 : 120;
+  const value = (i: number): number => {
+    const z = normal();
+    if (spread === "offset") return 1e3 + z;
+    if (spread === "constant") {
+      return [0.1, 1e3, -7.3, 0, 1e-3, 3][Math.floor(i / innerOf(batch)) % channels];
+    }
+    if (spread === "sparse") return z > 0 ? z : 0;
+    if (spread === "broad") return z * 2 ** (Math.min(most, 14) * (2 * uniform() - 1));
+    if (spread === "wide") return z * 2 ** (most * (2 * uniform() - 1));
+    if (spread === "subnormal") return z * 2 ** -140;
+    return spread === "special" && uniform() < 0.03 ? [NaN, Infinity, -Infinity][i % 3] : z;
+  };
+  const stored = (values: Float32Array) => dtype === "float16" ? halves(values) : values;
+  const make = () => stored(Float32Array.from({ length }, (_, i) => value(i)));
+  return { x: make(), dy: make(), residual: make() };
+}
+
+/** The state that every rank starts with, on the host. */
+export function stateOf(batch: ExactBatch): BatchNormState<Float32Array> {
+  const { channels, eps, momentum, affine, biased, seed } = batch;
+  const normal = normals(seed ^ 0xfade);
+  const vector = (mean: number) => Float32Array.from({ length: channels }, () => mean + normal());
+  return {
+    numFeatures: channels,
+    eps,
+    momentum,
+    weight: affine ? vector(1) : null,
+    bias: affine ? vector(0) : null,
+    runningMean: vector(0),
+    runningVar: vector(0).map((v) => v * v),
+    ...(biased && { runningVariance: "biased" as const }),
+    numBatchesTracked: 0,
+  };
+}
+
+/** The samples of each rank, in an order of its own. */
+export function rowsOf(
+  { samples }: ExactBatch,
+  { ranks, seed }: Partition,
+): readonly (readonly number[])[] {
+  const uniform = uniforms(seed);
+  const order = Array.from({ length: samples }, (_, i) => [uniform(), i] as const)
+    .sort(([a], [b]) => a - b);
+  const rows = Array.from({ length: ranks }, (): number[] => []);
+  for (const [, sample] of order) rows[Math.floor(uniform() * ranks)].push(sample);
+  return rows;
+}

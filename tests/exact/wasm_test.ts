@@ -1,0 +1,92 @@
+/** The exact Wasm device: the bits of the exact reference device, for any layout, part and number of threads. */
+
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import * as bn from "../../mod.ts";
+import { createDevice } from "../../kernels/wasm/device.ts";
+import { type WasmArray, wasmDevice } from "../../kernels/wasm_device.ts";
+import { requestWebGpuDevice } from "../../kernels/webgpu_device.ts";
+import { assertSame, exactAlone, exactRank } from "./law.ts";
+import { type ExactBatch, exactScenarios } from "./scenario.ts";
+import { exactStep } from "./step.ts";
+
+Deno.test("exact Wasm: 800 partitions have the bits of one rank on the reference device", async () => {
+  await using device = await wasmDevice({ exact: true });
+  const property = fc.asyncProperty(exactScenarios(), async (scenario) => {
+    const { ranks } = scenario.partition;
+    const parts = await bn.runRanks(ranks, (group) => exactRank(device, group, scenario));
+    assertSame(parts, await exactAlone(scenario));
+  });
+  await fc.assert(property, { numRuns: 800, seed: 2031 });
+});
+
+/** Shapes that divide nothing, and those by which a kernel decides: runs of 1,024, tiles of 256 rows, strips, short rows. */
+const SHAPES: readonly (readonly number[])[] = [
+  [3, 2, 33, 34], // runs of a row that is longer than one, and ends between vectors
+  [2, 3, 1023],
+  [40, 5, 7], // short rows, as lanes
+  [9, 3, 5, 5],
+  [300, 4], // more rows than a tile has, and lanes of many
+  [67, 67],
+  [530, 16],
+  [33, 12, 1],
+  [1, 1, 2100],
+];
+const SPREADS = ["standard", "offset", "sparse", "broad", "wide", "special", "subnormal"] as const;
+
+Deno.test("exact Wasm: all layouts, storages and threads have the bits of the reference device", async () => {
+  const reference = bn.referenceDevice({ exact: true });
+  for (const threads of [1, 2, 3, 4]) {
+    // A few hundred elements are worth a thread here, so that parts begin anywhere.
+    await using device = await createDevice({ exact: true, threads }, { least: 200 });
+    assert.equal(device.info.threads, threads);
+    for (const [i, [samples, channels, ...spatial]] of SHAPES.entries()) {
+      for (const [j, spread] of SPREADS.entries()) {
+        if (threads > 1 && (i + j) % 3 !== threads - 2) continue;
+        const batch: ExactBatch = {
+          ...{ samples, channels, spatial, spread, seed: i + 10 * j, momentum: 0.1, eps: 1e-5 },
+          ...{ affine: true, biased: false, relu: j % 2 === 0, residual: i % 2 === 0 },
+          dtype: (i + j) % 3 === 0 ? "float16" : "float32",
+        };
+        const rows = Array.from({ length: samples }, (_, n) => n);
+        const first = { format: "channelsFirst", gradFormat: "channelsFirst" } as const;
+        const wanted = await exactStep(reference, batch, rows, first);
+        const last = { format: "channelsLast", gradFormat: "channelsFirst" } as const;
+        for (const formats of [first, last]) {
+          assertSame([await exactStep(device, batch, rows, formats)], wanted);
+        }
+      }
+    }
+  }
+});
+
+Deno.test("exact Wasm says what it is, and refuses what contradicts it", async () => {
+  await using device = await wasmDevice({ exact: true });
+  assert.equal(device.info.exact, true);
+  assert.equal(device.info.arithmetic, "reproducible");
+  assert.match(device.info.name, /^Wasm SIMD \(exact, 1 thread\)$/);
+  const fast = wasmDevice({ exact: true, arithmetic: "fast" });
+  await assert.rejects(fast, /arithmetic of an exact device must be "reproducible": .*"fast"/);
+  // @ts-expect-error No GPU is exact.
+  await assert.rejects(requestWebGpuDevice({ exact: true }), (error) => {
+    assert(bn.isDeviceError(error));
+    assert.match(
+      error.message,
+      /exact must be false on a GPU: WGSL lets it flush subnormal numbers/,
+    );
+    return error.code === "unsupported";
+  });
+});
+
+Deno.test("exact Wasm merges moments of batches as exactly as it makes them", async () => {
+  await using device = await wasmDevice({ exact: true });
+  const parts = [[1e30, 1], [-1e30], [0.1, 3e-39, 7]];
+  const tensors = [...parts, parts.flat()].map((values) =>
+    bn.tensor(device, values, [values.length, 1])
+  );
+  const [a, b, c, all] = tensors.map((x) => bn.batchMoments(x, { device }));
+  const merged = bn.mergeMoments(bn.mergeMoments(c, a, { device }), b, { device });
+  const rounded = async ({ data }: bn.Moments<WasmArray>) =>
+    device.wires!.moments.rounded!(await device.toWire(data));
+  assert.deepEqual(await rounded(merged), await rounded(all));
+});
