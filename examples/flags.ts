@@ -81,7 +81,7 @@ the same with its rows reversed, replicas with syncbn, with local batch norm, an
       help: "auto, webgpu, wasm or reference: any GPU, software too, or the CPU, by Wasm or by " +
         "plain loops; auto is a hardware GPU, else Wasm",
     }),
-    exact: on("the same bits for any number of replicas, on the CPU: one digest of all parameters"),
+    exact: on("compare bits, on the CPU: one digest for any number of replicas"),
     group: oneOf(GROUPS, {
       usual: "in-process",
       help: "in-process, workers or mpi: replicas are tasks of one thread, threads, or " +
@@ -106,8 +106,8 @@ replicas of --group mpi are its processes.
 
 Writes out/demo.svg. Exits with 1 if syncbn differs from one process by more than 1e-5 in any
 parameter within the first 50 steps or by more than one point of accuracy at the end (which --steps
-leaves unjudged if it comes first), with --exact if it differs in any bit, and with 2 for a wrong flag or if a device, a permission or MPI
-is not there.`,
+leaves unjudged if it comes first), with --exact if it differs in any bit, and with 2 for a wrong
+flag or if a device, a permission or MPI is not there.`,
 };
 
 /**
