@@ -15,7 +15,9 @@
  *    {@linkcode syncBatchNormBackwardAll} do several that are ready together, in one collective; functions that end in
  *    `Blocking` hold up a thread instead of awaiting. What forward is made of is there too: {@linkcode batchMoments},
  *    {@linkcode mergeMoments}, {@linkcode allReduceMoments}, {@linkcode normalizeWith}, {@linkcode updateRunningStats};
- *    {@linkcode batchNormForwardParts} takes one batch in several tensors. {@linkcode batchNormJvp},
+ *    {@linkcode batchNormForwardParts} takes one batch in several tensors, {@linkcode batchNormForwardGhost} groups of a
+ *    batch by themselves; {@linkcode batchRenormForward} corrects towards running statistics, and {@linkcode modulate}
+ *    scales each sample. {@linkcode batchNormJvp},
  *    {@linkcode batchNormBackwardBackward} and {@linkcode batchNormBackwardMoments}, alone and over a group, are second order
  *    and losses on statistics.
  * 5. {@linkcode allReduceGradients}, {@linkcode exactSums}, {@linkcode lossScale}, {@linkcode joinUneven}, {@linkcode broadcastState} and
@@ -27,7 +29,8 @@
  * 7. In a model, a batch norm is a plain record too: {@linkcode initLayer} makes one, {@linkcode applyLayer},
  *    {@linkcode inferLayer} and {@linkcode backwardLayer} run any, {@linkcode convertSyncBatchNorm} synchronises all.
  *    {@linkcode freeze}, {@linkcode resetRunningStats}, {@linkcode foldModel} and {@linkcode mapLayers} take whole models
- *    too; {@linkcode preciseStatistics} takes their statistics of a data set, {@linkcode describe} says how well a state is.
+ *    too; {@linkcode preciseStatistics} takes their statistics of a data set, {@linkcode describe} and {@linkcode watch} say
+ *    how well a state is.
  *    The entry point `./checkpoint` takes them to files and back.
  *
  * @example
@@ -95,12 +98,44 @@ export {
   type PartsForward,
   type PartsOptions,
   syncBatchNormForwardParts,
+  syncBatchNormForwardPartsBlocking,
+  type SyncPartsOptions,
 } from "./lib/norm/parts.ts";
 export {
   batchNormBackwardParts,
   type PartsBackward,
   syncBatchNormBackwardParts,
+  syncBatchNormBackwardPartsBlocking,
 } from "./lib/norm/parts_backward.ts";
+export {
+  modulate,
+  type ModulateBackward,
+  modulateBackward,
+  type Modulated,
+  type ModulateOptions,
+  type ModulateSaved,
+  type Modulation,
+} from "./lib/norm/modulate.ts";
+export {
+  batchNormForwardGhost,
+  type GhostForward,
+  type GhostOptions,
+  type GhostSaved,
+  syncBatchNormForwardGhost,
+  syncBatchNormForwardGhostBlocking,
+  type SyncGhostOptions,
+} from "./lib/norm/ghost.ts";
+export { batchNormBackwardGhost } from "./lib/norm/ghost_backward.ts";
+export { boundAt, type Ramp, type RenormBounds } from "./lib/norm/bounds.ts";
+export {
+  batchRenormForward,
+  type RenormForward,
+  type RenormOptions,
+  type RenormSaved,
+  syncBatchRenormForward,
+  type SyncRenormOptions,
+} from "./lib/norm/renorm.ts";
+export { batchRenormBackward, syncBatchRenormBackward } from "./lib/norm/renorm_backward.ts";
 export {
   type BackwardBranch,
   type ForwardBranch,
@@ -143,6 +178,7 @@ export {
   type Moments,
 } from "./lib/norm/statistics.ts";
 export { updateRunningStats } from "./lib/norm/running.ts";
+export type { WeightOptions, Weights } from "./lib/norm/weights.ts";
 export {
   type GroupSaved,
   type LocalSaved,
@@ -174,21 +210,24 @@ export {
   type PreciseForward,
   preciseStatistics,
 } from "./lib/layers/precise.ts";
-export {
-  describe,
-  type DescribeOptions,
-  type Health,
-  healthSvg,
-  healthTable,
-} from "./lib/layers/health.ts";
+export { describe, type DescribeOptions, type Health, healthTable } from "./lib/layers/health.ts";
+export { healthSvg } from "./lib/layers/health_svg.ts";
+export { type History, historyTable, watch, type WatchOptions } from "./lib/layers/watch.ts";
 export {
   applyLayer,
   type FrozenSaved,
   type GroupLayerSaved,
+  type GroupRenormSaved,
   inferLayer,
   type LayerForward,
   type LayerSaved,
 } from "./lib/layers/apply.ts";
+export {
+  applyLayerParts,
+  backwardLayerParts,
+  type LayerPartsForward,
+  type LayerPartsSaved,
+} from "./lib/layers/parts.ts";
 export { backwardLayer } from "./lib/layers/backward.ts";
 export { checkModel, type LayerEffects } from "./lib/layers/effects.ts";
 export {

@@ -100,6 +100,31 @@ export function dots(
   };
 }
 
+/** A bar of {@linkcode bars}. */
+export interface Bar {
+  readonly row: string;
+  readonly value: number;
+  readonly colour: string;
+  /** Stands behind the bar. */
+  readonly label: string;
+}
+
+/** Bars from 0 on, with a label behind each. */
+export function bars(all: readonly Bar[], label: string): Plot.PlotOptions {
+  const longest = Math.max(...all.map(({ row }) => row.length));
+  return {
+    ...{ marginTop: 30, marginRight: 110, marginBottom: 40, marginLeft: 8 + 7.5 * longest },
+    x: { label, grid: true, ticks: 5, labelArrow: "none", labelAnchor: "center" },
+    y: { type: "band", domain: all.map(({ row }) => row), label: null, tickSize: 0, padding: 0.3 },
+    marks: [
+      Plot.barX(all, { x: "value", y: "row", fill: "colour" }),
+      Plot.text(all, {
+        ...{ x: "value", y: "row", text: "label", textAnchor: "start", dx: 6, fontWeight: 600 },
+      }),
+    ],
+  };
+}
+
 /** A curve of {@linkcode curves}; its values must be positive. */
 export interface Curve {
   readonly label: string;

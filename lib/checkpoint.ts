@@ -34,6 +34,7 @@ export type { StateDictOptions } from "./checkpoint/state_dict/entries.ts";
 export { toStateDict } from "./checkpoint/state_dict/save.ts";
 export * from "./checkpoint/state_dict/load.ts";
 export { type StateDictDifferences, StateDictError } from "./checkpoint/state_dict/error.ts";
+export { fromMetadata, toMetadata } from "./checkpoint/settings.ts";
 export { readSafetensors, type Safetensors, writeSafetensors } from "./checkpoint/safetensors.ts";
 export { SafetensorsError, type SafetensorsErrorCode } from "./checkpoint/safetensors/error.ts";
 export type {

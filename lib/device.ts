@@ -21,7 +21,7 @@ import type { ArrayInfo, Describing, DType, Format, Tensor } from "./tensor.ts";
 import type { WireFormat } from "./wire.ts";
 
 /** An optional field of a pass that a device may lack. */
-export type PassOption = "residual" | "activation" | "secondOrder";
+export type PassOption = "residual" | "activation" | "weights" | "secondOrder" | "arrange";
 
 /** What a device says of itself. */
 export interface DeviceInfo {
@@ -40,7 +40,7 @@ export type Statistics<A> =
   | {
     /** Statistics of a batch: training, or evaluation of a state that tracks nothing. */
     readonly source: "batch";
-    /** (count, mean, m2) per channel, in the device's own layout. */
+    /** (count, mean, m2) per channel, in the device's own layout; the count of weighted ones is the sum of the weights. */
     readonly moments: A;
   }
   | {
@@ -97,6 +97,11 @@ export interface GradientArrays<A> {
 export interface Pass<A> {
   /** The batch; results have its shape, dtype and format. */
   readonly input: Tensor<A>;
+  /**
+   * How much each position counts in the statistics: shape (N, 1) or (N, 1, ...spatial), float32 or float16, finite and >= 0.
+   * A term whose weight is 0 is left out, not multiplied.
+   */
+  readonly weights?: Tensor<A>;
   /** What it is normalized with. */
   readonly statistics: Statistics<A>;
   /** Weight, bias and eps. */
@@ -170,7 +175,7 @@ export interface SecondArrays<A> {
 }
 
 /** What the reduction of forward takes. */
-export type MomentsPass<A> = Pick<Pass<A>, "input">;
+export type MomentsPass<A> = Pick<Pass<A>, "input" | "weights">;
 
 /** What the combination of forward takes. */
 export type NormalizePass<A> = Pick<
@@ -184,16 +189,29 @@ export type SumsPass<A> = Pick<Pass<A>, "input" | "gradOutput" | "statistics" | 
 /** What the combination of backward takes. */
 export type GradientsPass<A> =
   & SumsPass<A>
-  & Pick<Pass<A>, "affine" | "sums" | "residualFormat" | "overwrite">;
+  & Pick<Pass<A>, "affine" | "sums" | "residualFormat" | "weights" | "overwrite">;
 
 /** How running statistics advance. */
 export interface RunningStatsPass<A> {
   /** What they were. */
   readonly running: RunningStats<A>;
-  /** Moments of the batch that is observed; of two values per channel or more. */
+  /** Moments of the batch that is observed; of two values per channel or more, or weighted. */
   readonly moments: A;
   /** Weight of the observed batch. */
   readonly factor: number;
+}
+
+/** Samples of tensors side by side. */
+export interface ArrangePass<A> {
+  /**
+   * Samples [from, to) of tensors of one dtype and one memory order, whose shapes are equal but for the number of samples; at
+   * least one part.
+   */
+  readonly parts: readonly {
+    readonly input: Tensor<A>;
+    readonly from: number;
+    readonly to: number;
+  }[];
 }
 
 /** A sum of two arrays. */
@@ -214,7 +232,7 @@ export interface AddScaledPass<A> {
  * its place in the pass has.
  *
  * Per channel, `mean` and `variance` (biased) are those of the {@linkcode Statistics};
- * `s = 1/sqrt(variance + eps)`, or 0 where variance + eps is 0; `xhat = (x - mean) * s`. A term whose gradient is 0 is
+ * `s = 1/sqrt(variance + eps)`, or 0 where variance + eps is 0, or the count; `xhat = (x - mean) * s`. A term whose gradient is 0 is
  * left out, not multiplied, so that an infinite x does not make it NaN. Arithmetic in float32 may take a variance + eps
  * below 2^-126, the smallest normal float32, for 0; a negative one gives NaN.
  *
@@ -242,7 +260,11 @@ export interface Device<A> extends Describing<A> {
   /** Whether a value is a live array of this device. */
   readonly owns: (value: unknown) => value is A;
 
-  /** Moments (count, mean, m2) per channel of this rank's batch; all 0 for an empty one. */
+  /**
+   * Moments (count, mean, m2) per channel of this rank's batch; all 0 for an empty one. By weights w they are
+   * (sum of w, sum of w*x / sum of w, sum of w*(x - mean)^2), an array of the format "weighted moments", whose count is NaN
+   * where a weight is negative, infinite or NaN.
+   */
   readonly moments: (pass: MomentsPass<A>) => A;
   /** `xhat * weight + bias`, then the residual, then the activation. */
   readonly normalize: (pass: NormalizePass<A>) => A;
@@ -250,7 +272,8 @@ export interface Device<A> extends Describing<A> {
   readonly gradientSums: (pass: SumsPass<A>) => A;
   /**
    * `gradInput = weight*s * (dy - sumDy/count - (x-mean) * s^2 * sumDyXmu/count)` from the total sums, or
-   * `weight*s*dy` without; `gradWeight = s * sumDyXmu` and `gradBias = sumDy` from the local ones; `gradResidual = dy`.
+   * `weight*s*dy` without; by weights w it is `weight*s * (dy - w * (sumDy/count + (x-mean) * s^2 * sumDyXmu/count))`.
+   * `gradWeight = s * sumDyXmu` and `gradBias = sumDy` from the local ones; `gradResidual = dy`.
    */
   readonly gradients: (pass: GradientsPass<A>) => GradientArrays<A>;
   /**
@@ -264,10 +287,18 @@ export interface Device<A> extends Describing<A> {
    * the others see `docs/numerics.md`, with N, S1, S2, A, B, D, E, F as above. Comes with `tangents`.
    */
   readonly secondGradients?: (pass: SecondPass<A>) => SecondArrays<A>;
-  /** `(1 - factor) * old + factor * observed`, where the observed variance is m2 / (count - 1). */
+  /**
+   * `(1 - factor) * old + factor * observed`, where the observed variance is m2 / (count - 1), or m2 / count of weighted moments
+   * of a count of 1 or less. Where the count is 0 or NaN the old ones.
+   */
   readonly updateRunningStats: (pass: RunningStatsPass<A>) => RunningStats<A>;
   /** `x + scale * y` element by element. */
   readonly addScaled: (pass: AddScaledPass<A>) => A;
+  /**
+   * A part of a batch, or a batch of its parts. Of one part the result may share the memory of the input, whichever is freed
+   * first, so neither is given to a pass to `overwrite`. In `info.passes` it is "arrange".
+   */
+  readonly arrange?: (pass: ArrangePass<A>) => A;
 
   /** Reads moments or gradient sums as their wire. */
   readonly toWire: (array: A) => Promise<Float64Array<ArrayBuffer>>;

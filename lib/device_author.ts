@@ -16,5 +16,5 @@ export {
   type Format,
   type Tensor,
 } from "./tensor.ts";
-export { countOf, momentsWire, sumsWire, type WireFormat } from "./wire.ts";
+export { countOf, momentsWire, sumsWire, weightedMomentsWire, type WireFormat } from "./wire.ts";
 export { DeviceError, type DeviceErrorCode } from "./errors.ts";

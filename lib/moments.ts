@@ -76,6 +76,26 @@ export function combineMomentsInto(a: Float64Array, b: Float64Array, merged: Flo
   else if (merged !== (a[0] === 0 ? b : a)) merged.set(a[0] === 0 ? b : a);
 }
 
+/**
+ * Merges moments of weighted values: {@linkcode combineMoments} of what follows the number of values, whose count is a sum of
+ * weights.
+ *
+ * @param a moments `[positives, W, mean C, m2 C]`: values whose weight is positive, the sum of the weights, length 2 + 2C
+ * @param b moments of other values, of the same length
+ * @returns the moments of both, a new array
+ * @throws TypeError where the lengths differ or are not 2 + 2C
+ */
+export const combineWeightedMoments: Combine = function combineWeightedMoments(
+  a: Float64Array,
+  b: Float64Array,
+): Float64Array {
+  const [left, right] = [a, b].map((wire) => wire.subarray(1));
+  const merged = new Float64Array(a.length);
+  combineMomentsInto(left, right, merged.subarray(1));
+  merged[0] = a[0] + b[0];
+  return merged;
+};
+
 function merge(a: Float64Array, b: Float64Array, merged: Float64Array): void {
   const [countA] = a;
   const [countB] = b;

@@ -186,7 +186,7 @@ export function fold<R>(tree: unknown, how: Fold<R>): R | undefined {
 }
 
 /** Says that a branch was opened: its children come first. */
-const OPENED: unique symbol = Symbol("a branch was opened");
+const OPENED: unique symbol = /* @__PURE__ */ Symbol("a branch was opened");
 
 /** A branch whose children are being folded. */
 interface Opened<R> {

@@ -4,17 +4,19 @@
  */
 
 import type { Combine } from "./collectives.ts";
-import { combineMoments, sum } from "./moments.ts";
-import { refused, shown } from "./words.ts";
+import { combineMoments, combineWeightedMoments, sum } from "./moments.ts";
+import { refused, shown, wrongValue } from "./words.ts";
 
 /** How statistics travel: always float64, whatever the dtype of the tensors. */
 export interface WireFormat {
   /** What the numbers are, for messages and labels. */
-  readonly name: "moments" | "gradient sums";
+  readonly name: "moments" | "weighted moments" | "gradient sums";
   /** Numbers for C channels. */
   readonly length: (channels: number) => number;
   /** Folds the wires of two ranks. */
   readonly combine: Combine;
+  /** Checks what this rank has read back, before it gives it: throws for what nobody could have known before. */
+  readonly checkOwn?: (own: Float64Array, action: string) => void;
   /** Checks a total as a collective returned it, beside what this rank gave: throws for one that cannot be. */
   readonly check: (total: Float64Array, own: Float64Array, action: string) => void;
   /** Moments of another layout as [count, mean C, m2 C]; missing where they are that already. */
@@ -30,7 +32,7 @@ export function formatOn(
 }
 
 /** Moments of a batch: [count, mean C, m2 C], folded by Chan's formula. */
-export const momentsWire: WireFormat = Object.freeze<WireFormat>({
+export const momentsWire: WireFormat = /* @__PURE__ */ Object.freeze<WireFormat>({
   name: "moments",
   length: (channels) => 1 + 2 * channels,
   combine: combineMoments,
@@ -44,22 +46,59 @@ export const momentsWire: WireFormat = Object.freeze<WireFormat>({
   },
 });
 
+/**
+ * Moments of a batch that counts by weight: [positives, W, mean C, m2 C], where W is the sum of the weights, the count of the
+ * moments behind it, and `positives` says how many are positive; 2 may stand for all that are more. A W that is not finite
+ * says that some weight is negative or not finite: only a device can look at them.
+ */
+export const weightedMomentsWire: WireFormat = /* @__PURE__ */ Object.freeze<WireFormat>({
+  name: "weighted moments",
+  length: (channels) => 2 + 2 * channels,
+  combine: combineWeightedMoments,
+  checkOwn: ([, weight], action) => checkSum(weight, action),
+  check: ([positives, weight], [own, ownWeight], action) => {
+    if (Number.isSafeInteger(positives) && positives >= own && weight >= ownWeight) return;
+    const wanted = "the total weights that allReduce resolves to must be this rank's own or more";
+    throw wrongValue(action, wanted, `${positives} of sum ${weight}`);
+  },
+});
+
+/** Checks the sum of weights, which tells whether all of them can be. */
+export function checkSum(weight: number, action: string): void {
+  if (Number.isFinite(weight)) return;
+  throw wrongValue(action, "weights must be finite and >= 0", weight, "sum of them");
+}
+
+/** The format of moments: those of weighted values have a number of positive weights. */
+export function momentsFormat({ positives }: { readonly positives?: number | null }): WireFormat {
+  return positives === undefined ? momentsWire : weightedMomentsWire;
+}
+
 /** Gradient sums of a batch: [sumDy C, sumDyXmu C], which are added. */
-export const sumsWire: WireFormat = Object.freeze<WireFormat>({
+export const sumsWire: WireFormat = /* @__PURE__ */ Object.freeze<WireFormat>({
   name: "gradient sums",
   length: (channels) => 2 * channels,
   combine: sum,
   check: () => {},
 });
 
-/** Values per channel that the moments of a wire are of. */
+/** A format like another but for some of it. */
+export function wireLike(format: WireFormat, changes: Partial<WireFormat>): WireFormat {
+  return Object.freeze({ ...format, ...changes });
+}
+
+/** Values per channel that the moments of a wire are of; of weighted ones those whose weight is positive. */
 export function countOf(moments: Float64Array): number {
   return moments[0];
 }
 
 /** Lays wires of one format side by side, for batch norms of so many channels each, so that they travel in one collective. */
-export function sideBySide(format: WireFormat, channels: readonly number[]) {
-  const lengths = channels.map(format.length);
+export function sideBySide(
+  format: WireFormat | readonly WireFormat[],
+  channels: readonly number[],
+) {
+  const formats = channels.map((_, i) => "name" in format ? format : format[i]);
+  const lengths = channels.map((channels, i) => formats[i].length(channels));
   const length = lengths.reduce((total, length) => total + length, 0);
   /** Takes wires apart again, into views; a TypeError for what is no array of the right length. */
   const split = (all: Float64Array, action: string): readonly Float64Array[] => {
@@ -73,20 +112,26 @@ export function sideBySide(format: WireFormat, channels: readonly number[]) {
     wires.reduce((at, wire) => (all.set(wire, at), at + wire.length), 0);
     return all;
   };
+  /** What this rank gives, checked. */
+  const own = (wires: readonly Float64Array[], action: string): Float64Array => {
+    wires.forEach((wire, i) => formats[i].checkOwn?.(wire, action));
+    return join(wires);
+  };
   /** Folds each wire with its own. */
   const each: Combine = (a, b) => {
     const [left, right] = [a, b].map((all) => split(all, "combine the wires"));
-    return join(left.map((wire, i) => format.combine(wire, right[i])));
+    return join(left.map((wire, i) => formats[i].combine(wire, right[i])));
   };
   /** Takes a total apart as a collective returned it, checked beside what this rank gave. */
   const totals = (total: Float64Array, own: Float64Array, action: string) => {
     const [all, mine] = [total, own].map((wire) => split(wire, action));
-    all.forEach((total, i) => format.check(total, mine[i], action));
+    all.forEach((total, i) => formats[i].check(total, mine[i], action));
     return all;
   };
   // What is added element by element needs no taking apart, and may be cut anywhere.
-  const combine = lengths.length === 1 || format.combine === sum ? format.combine : each;
-  return { join, totals, combine };
+  const [{ combine: first } = sumsWire] = formats;
+  const combine = lengths.length === 1 || first === sum ? first : each;
+  return { own, totals, combine };
 }
 
 /** Checks an array as a collective returned it: a TypeError for another kind or length. */

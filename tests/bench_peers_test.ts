@@ -8,7 +8,7 @@ import { type Measured, OURS } from "../bench/peers/measured.ts";
 import { ONNX } from "../bench/peers/onnxruntime.ts";
 import { ourSubject } from "../bench/peers/ours.ts";
 import { measureCase, type Measurement } from "../bench/peers/rounds.ts";
-import { peersChart, peersSection } from "../bench/peers/section.ts";
+import { peersChart, peersSection, timesChart } from "../bench/peers/section.ts";
 import type { Subject } from "../bench/peers/subject.ts";
 import { verdicts } from "../bench/peers/verdict.ts";
 
@@ -144,7 +144,10 @@ Deno.test("the section and the chart show every batch and leave out what was not
   assert.match(text, /- C is not measured: there is no gcc\./);
   assert.doesNotMatch(text, /NaN|undefined|Infinity/);
   assert.equal(await formatted(text), text);
-  const drawing = peersChart(measured);
-  assert.match(drawing, /^<svg [^]*<\/svg>\n$/);
-  assert.doesNotMatch(drawing, /NaN|undefined/);
+  for (const drawing of [peersChart(measured), timesChart(measured)]) {
+    assert.match(drawing, /^<svg [^]*<\/svg>\n$/);
+    assert.doesNotMatch(drawing, /NaN|undefined/);
+  }
+  const times = timesChart(measured).match(/>[\d.]+ ms[^<]*</g);
+  assert.deepEqual(times, [1, 2].flatMap(() => [">1.00 ms<", ">2.50 ms (2.5)<"]));
 });

@@ -6,17 +6,22 @@ import { branchSuite } from "./suites/branches.ts";
 import { derivativeSuite } from "./suites/derivatives.ts";
 import { donationSuite } from "./suites/donation.ts";
 import { effectSuite } from "./suites/effects.ts";
+import { ghostSuite } from "./suites/ghost.ts";
 import { goldenSuite } from "./suites/golden.ts";
 import { secondOrderGoldenSuite } from "./suites/golden_second_order.ts";
 import { deviceLaw } from "./suites/law.ts";
+import { modulateSuite } from "./suites/modulate.ts";
 import { peerSuite } from "./suites/peers.ts";
 import { pytorchSuite } from "./suites/pytorch.ts";
 import { passSuite } from "./suites/passes.ts";
 import { secondOrderSuite } from "./suites/second_order.ts";
 import { stateSuite } from "./suites/states.ts";
+import { renormSuite } from "./suites/renorm.ts";
 import { replacingSuite } from "./suites/replacing.ts";
 import { rulesSuite } from "./suites/rules.ts";
 import { statisticsSuite } from "./suites/statistics.ts";
+import { weightSuite } from "./suites/weights.ts";
+import { weightsGoldenSuite } from "./suites/weights_golden.ts";
 import { inTier } from "./tier.ts";
 
 /**
@@ -37,6 +42,11 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
     stateSuite(kit);
     statisticsSuite(kit);
     rulesSuite(kit);
+    modulateSuite(kit);
+    ghostSuite(kit);
+    renormSuite(kit);
+    weightSuite(kit);
+    weightsGoldenSuite(kit);
     passSuite(kit);
     secondOrderSuite(kit);
     secondOrderGoldenSuite(kit);

@@ -40,6 +40,11 @@ export interface DeviceKit<A> extends Kit {
   readonly arithmetic: "float32" | "float64";
   /** How many scenarios of the law to draw; 300 by default, fewer where a readback is slow. */
   readonly cases?: number;
+  /**
+   * Of how many ways to compute (shapes, memory orders, options) they are, where each has kernels of its own to compile; any
+   * by default.
+   */
+  readonly ways?: number;
   /** True where tests of tens of millions of elements belong: they need a second and a GB, once per kind of kernels. */
   readonly giants?: true;
 }

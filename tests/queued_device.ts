@@ -8,7 +8,13 @@
  */
 
 import { type Device, type ReferenceArray, referenceDevice, type Tensor } from "../mod.ts";
-import { type ArrayInfo, momentsWire, sumsWire, type WireFormat } from "../lib/device_author.ts";
+import {
+  type ArrayInfo,
+  momentsWire,
+  sumsWire,
+  weightedMomentsWire,
+  type WireFormat,
+} from "../lib/device_author.ts";
 
 /** An array of a {@linkcode queuedDevice}. */
 export interface QueuedArray {
@@ -141,7 +147,8 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
       describe: infoOf,
       moments: (pass) => {
         const ready = later(pass);
-        return make(wire(momentsWire, pass.input), () => reference.moments(ready()));
+        const format = pass.weights ? weightedMomentsWire : momentsWire;
+        return make(wire(format, pass.input), () => reference.moments(ready()));
       },
       normalize: (pass) => {
         const { input: { data }, overwrite } = pass;
@@ -195,6 +202,15 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
         const infos = { runningMean: infoOf(runningMean), runningVar: infoOf(runningVar) };
         const made = makeAll(infos, () => ({ ...reference.updateRunningStats(ready()) }));
         return { runningMean: made.runningMean!, runningVar: made.runningVar! };
+      },
+      arrange: ({ parts }) => {
+        const { input: { shape: [, ...sample], dtype } } = parts[0];
+        const samples = parts.reduce((sum, { from, to }) => sum + to - from, 0);
+        const ready = parts.map(later);
+        const length = sample.reduce((product, extent) => product * extent, samples);
+        return make({ length, dtype }, () => {
+          return reference.arrange!({ parts: ready.map((part) => part()) });
+        });
       },
       addScaled: (pass) => {
         const ready = later(pass);

@@ -104,16 +104,16 @@ export interface Ended {
   readonly report: string;
 }
 
-/** Runs the tests, shows their report as it comes, and returns it. */
-async function test(
-  tier: Tier,
+/** Runs `deno test`, shows its report as it comes, and returns it. */
+export async function runTests(
   args: readonly string[],
+  env: Record<string, string> = {},
 ): Promise<Ended> {
   const jobs = Deno.env.get("DENO_JOBS") ?? navigator.hardwareConcurrency + 1;
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["test", ...FLAGS, ...args],
+    args: ["test", ...args],
     // One more than there are cores, as some tests only wait: for processes, deadlines, a GPU.
-    env: { SYNCBN_TIER: tier, DENO_JOBS: `${jobs}` },
+    env: { ...env, DENO_JOBS: `${jobs}` },
     stdout: "piped",
   }).spawn();
   let report = "";
@@ -143,7 +143,7 @@ if (import.meta.main) {
     (asked.exit ? console.error : console.log)(asked.text);
     Deno.exit(asked.exit);
   }
-  const ended = await test(asked.tier, asked.args);
+  const ended = await runTests([...FLAGS, ...asked.args], { SYNCBN_TIER: asked.tier });
   const summary = summarize(ended.report);
   for (const file of summary.strayed) {
     console.error(

@@ -80,7 +80,9 @@ export async function open(
 }
 
 /** What a kit of WebGPU says beside how its handle is opened. */
-export type KitOpening = Opening & Pick<DeviceKit<WebGpuArray>, "tier" | "giants" | "cases">;
+export type KitOpening =
+  & Opening
+  & Pick<DeviceKit<WebGpuArray>, "tier" | "giants" | "cases" | "ways">;
 
 /**
  * A kit of one handle for all tests, since what takes the time is to open a GPUDevice and to compile kernels. The last
@@ -90,11 +92,11 @@ export async function sharedKit(gpu: GPU, opening: KitOpening): Promise<{
   readonly kit: DeviceKit<WebGpuArray>;
   readonly closing: () => Promise<void>;
 }> {
-  const { name, tier, giants, cases = 60 } = opening;
+  const { name, tier, giants, cases = 60, ways } = opening;
   // Nothing is opened for tests that are only counted.
   const opened = isRun(tier) ? await open(gpu, opening) : null;
   const kit: DeviceKit<WebGpuArray> = {
-    ...{ name, cases, ...(tier && { tier }), ...(giants && { giants }) },
+    ...{ name, cases, ...(ways && { ways }), ...(tier && { tier }), ...(giants && { giants }) },
     open: () => {
       const { device, settled } = opened!;
       // With `gpu`: Dawn's objects crash once the instance that they came from is forgotten.

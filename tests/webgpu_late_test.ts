@@ -30,6 +30,13 @@ Deno.test("a readback that takes long is nudged until it is there, a short one i
   assert.equal(nudges.length, count);
 });
 
+Deno.test("the longer a readback takes, the more seldom it is nudged", async () => {
+  const { queue, nudges } = fakeQueue();
+  await createNudge(queue)(pause(300));
+  // 4 ms apart at first, which would be 70; a quarter of the time so far later on.
+  assert(nudges.length >= 2 && nudges.length <= 20, `${nudges}`);
+});
+
 Deno.test("a readback that fails is nudged no more", async () => {
   const { queue, nudges } = fakeQueue();
   const failing = pause(15).then(() => Promise.reject(new Error("no")));

@@ -37,8 +37,23 @@ const QUICK: Options = { rounds: 1, batch: 4, image: 8, shapes: [[16, 8], [2, 4,
 const BACKENDS = ["cpu", "wasm"] as const;
 const EPSILON = 1e-3;
 
-/** Forward and backward of one batch norm over channels last: of tfjs's own layer, and of ours with Wasm kernels. */
-async function timeLayer(tf: Tf, shape: readonly number[], rounds: number) {
+/** What forward and backward of one batch norm took, in ms. */
+interface LayerTimes {
+  /** With a loss, the sum of y times dy, within `tf.variableGrads`. */
+  readonly withLoss: Compared;
+  /** Of the layer alone, whose gradients start from dy. */
+  readonly alone: Compared;
+  /** Two copies of the batch: no layer does less than read and write it once in each direction. */
+  readonly copies: number;
+}
+
+interface Compared {
+  readonly theirs: number;
+  readonly ours: number;
+}
+
+/** Times a batch norm over channels last: tfjs's own layer, and ours with Wasm kernels. */
+async function timeLayer(tf: Tf, shape: readonly number[], rounds: number): Promise<LayerTimes> {
   await using device = await wasmDevice();
   const channels = shape[shape.length - 1];
   const layer = tf.layers.batchNormalization({ axis: -1, epsilon: EPSILON });
@@ -48,20 +63,39 @@ async function timeLayer(tf: Tf, shape: readonly number[], rounds: number) {
   const [gamma, beta] = [tf.ones([channels]), tf.zeros([channels])].map((own) => tf.variable(own));
   const [group] = inProcessGroup(1);
   const options = { axis: -1, epsilon: EPSILON, device };
-  const ways: readonly (() => Variable)[] = [
-    () => layer.apply(x, { training: true }),
-    () => syncBatchNorm(tf, x, { gamma, beta }, group, options).y,
+  const ways = [
+    {
+      run: (x: Variable) => layer.apply(x, { training: true }),
+      parameters: layer.trainableWeights.map((own) => own.read()),
+    },
+    {
+      run: (x: Variable) => syncBatchNorm(tf, x, { gamma, beta }, group, options).y,
+      parameters: [gamma, beta],
+    },
   ];
-  const gradients = ways.map((way) => () =>
+  const withLoss = ways.map(({ run }) => () =>
     tf.tidy(() => {
-      const { grads } = tf.variableGrads(() => way().mul(dy).sum());
+      const { grads } = tf.variableGrads(() => run(x).mul(dy).sum());
       return Object.values(grads).find(({ size }) => size === x.size)!.dataSync();
     })
   );
-  checked(gradients.map((run) => run()), `[${shape}]`);
-  const times = await workTimes(gradients.map((run) => ({ run: () => void run() })), rounds);
+  const alone = ways.map(({ run, parameters }) => () =>
+    tf.tidy(() => tf.grads((x) => run(x))([x, ...parameters], dy)[0].dataSync())
+  );
+  for (const gradients of [withLoss, alone]) {
+    checked(gradients.map((run) => run()), `[${shape}]`);
+  }
+  const [from, to] = [new Float32Array(x.size), new Float32Array(x.size)];
+  const copy = () => {
+    to.set(from);
+    from.set(to);
+  };
+  const rows = [...withLoss, ...alone, copy].map((run) => ({ run: () => void run() }));
+  const [theirs, ours, theirsAlone, oursAlone, copies] = await workTimes(rows, rounds);
   tf.disposeVariables();
-  return times;
+  return {
+    ...{ withLoss: { theirs, ours }, alone: { theirs: theirsAlone, ours: oursAlone }, copies },
+  };
 }
 
 /** A training step of a rank: rows of a batch that all ranks share, by a replica of the model. Times the slowest rank. */
@@ -118,10 +152,13 @@ async function main(): Promise<void> {
   for (const backend of BACKENDS) {
     const tf = await loadTf(backend);
     for (const shape of options.shapes) {
-      const [theirs, ours] = await timeLayer(tf, shape, options.rounds);
+      const { withLoss, alone, copies } = await timeLayer(tf, shape, options.rounds);
       layers.push([
-        ...[`[${shape}]`, backend, figure(theirs), figure(ours)],
-        figure(theirs / ours),
+        ...[`[${shape}]`, backend],
+        ...[withLoss, alone].flatMap(({ theirs, ours }) => [
+          ...[figure(theirs), figure(ours), figure(theirs / ours)],
+        ]),
+        figure(copies),
       ]);
     }
   }
@@ -146,9 +183,16 @@ async function main(): Promise<void> {
         `${date}. Forward and backward of one batch norm, channels last, within \`tf.variableGrads\`: ` +
         `TensorFlow.js's own layer, and \`syncBatchNorm\` with a Wasm device of one thread; median of ` +
         `${options.rounds} rounds in turns, in ms. The loss, the sum of y times dy, is TensorFlow.js's own in both ` +
-        `columns, and most of what is left in ours.`,
+        `columns, and most of what is left in ours; "alone" is without it, by \`tf.grads\` from dy on. Two copies of the ` +
+        `batch are the limit: no layer does less than read and write it once in each direction.`,
     ),
-    table([["shape", "backend", "own layer", "syncBatchNorm", "times faster"], ...layers]),
+    table([
+      [
+        ...["shape", "backend", "own layer", "syncBatchNorm", "times faster"],
+        ...["own alone", "ours alone", "times faster", "two copies"],
+      ],
+      ...layers,
+    ]),
     paragraph(
       `A training step of a CNN of two convolutions on images of ${options.image}x${options.image}, ` +
         `TensorFlow.js's cpu backend in each worker, by \`trainOnBatch\` of a replica, in ms.`,

@@ -11,6 +11,7 @@ export interface Variable extends TfTensor {
 }
 
 interface Layer {
+  readonly trainableWeights: readonly { readonly read: () => Variable }[];
   readonly build: (shape: readonly number[]) => void;
   readonly apply: (x: Variable, options: { readonly training: boolean }) => Variable;
 }
@@ -34,6 +35,9 @@ export interface Tf extends TensorFlowLike {
   readonly variableGrads: (
     loss: () => Variable,
   ) => { readonly grads: Readonly<Record<string, Variable>> };
+  readonly grads: (
+    of: (x: Variable, ...parameters: Variable[]) => Variable,
+  ) => (at: readonly Variable[], dy: Variable) => readonly Variable[];
   readonly disposeVariables: () => void;
   readonly layers: Readonly<Record<string, (options?: object) => Layer>>;
   readonly initializers: Readonly<Record<string, (options: object) => unknown>>;

@@ -16,7 +16,7 @@ import { KINDS, onnxruntime } from "./onnxruntime.ts";
 import { ourSubject } from "./ours.ts";
 import { openPackages } from "./packages.ts";
 import { type Effort, measureCase, type Measurement } from "./rounds.ts";
-import { peersChart, peersSection } from "./section.ts";
+import { peersChart, peersSection, timesChart } from "./section.ts";
 import { type Absent, type Candidate, inProcess, type Subject } from "./subject.ts";
 import { tfjs } from "./tfjs.ts";
 import { torchSubject } from "./torch.ts";
@@ -43,7 +43,7 @@ Usage: deno task bench:peers [flags] [SHAPE...]
   --machine NAME    what the processor is called
   --quick N         so many rounds, short turns, and none of the largest batches
   --no-install      peers that are not installed are left out
-  --write           write the section of bench/README.md, and peers.svg`;
+  --write           write the section of bench/README.md, peers.svg and times.svg`;
 
 const { has, value, positionals } = commandLine(HELP);
 const given = value("quick", "no");
@@ -108,5 +108,6 @@ console.log(text);
 if (has("write")) {
   await writeSection("peers", text);
   await Deno.writeTextFile(new URL("peers.svg", import.meta.url), peersChart(measured));
+  await Deno.writeTextFile(new URL("times.svg", import.meta.url), timesChart(measured));
 }
 Deno.exit(); // Workers of the peers would keep the process alive.

@@ -1,7 +1,7 @@
 /** The section of bench/README.md that a run writes, its chart, and a line for the end of the log. */
 
 import { elementsOf, titleOf } from "../batches.ts";
-import { chart, type Dot, dots, heightOf } from "../chart.ts";
+import { type Bar, bars, chart, type Dot, dots, heightOf } from "../chart.ts";
 import { goalSection } from "../goals.ts";
 import { distance, figure, list, paragraph, section, table, time } from "../report.ts";
 import { SMALLEST } from "./cases.ts";
@@ -106,6 +106,51 @@ const DRAWN = [
   { prefix: "tfjs", label: "tfjs wasm", colour: "#b8860b", exact: false },
 ] as const;
 
+/** The fastest row of a peer. */
+function fastest(
+  { rows }: Measurement,
+  { prefix, exact }: { readonly prefix: string; readonly exact: boolean },
+  threads: number,
+  work: Work,
+): number | null {
+  const times = rows
+    .filter(({ name }) => exact ? name === prefix : name.startsWith(prefix))
+    .filter((row) => row.threads === threads && row.work === work)
+    .map(({ median }) => median);
+  return times.length === 0 ? null : Math.min(...times);
+}
+
+/** Shapes of the README's chart: layers of a ResNet-50 that lie in memory, and in a cache. */
+const SHOWN = ["[32,64,56,56]", "[32,256,14,14]"];
+
+/** The README's chart: forward and backward with one thread, against who else there is, on two shapes. */
+export function timesChart({ cases, machine, date }: Measured): string {
+  const shown = cases.filter(({ shape }) => SHOWN.includes(titleOf(shape)));
+  const who = [
+    { prefix: OURS, label: OURS, colour: "#7b2d8b", exact: true },
+    ...DRAWN.filter(({ prefix }) => prefix !== LIMIT),
+  ];
+  const barsOf = (one: Measurement) => {
+    const ours = fastest(one, who[0], 1, "both")!;
+    return who.flatMap((peer): Bar[] => {
+      const value = fastest(one, peer, 1, "both");
+      if (value === null) return [];
+      const ratio = (value / ours).toFixed(1);
+      const label = `${time(value)} ms${peer.label === OURS ? "" : ` (${ratio})`}`;
+      return [{ row: peer.label, value, colour: peer.colour, label }];
+    });
+  };
+  return chart({
+    title: "Batch norm in training: forward and backward on one thread",
+    subtitle: `${machine}, ${date}. In parentheses: how many times syncbn's time.`,
+    height: heightOf(who.map(({ label }) => label)),
+    panels: shown.map((one) => ({
+      title: `A float32 batch of ${titleOf(one.shape)}`,
+      options: bars(barsOf(one), "ms"),
+    })),
+  });
+}
+
 /** The chart: how many times as long as ours everybody takes, per batch, at equal threads. */
 export function peersChart({ cases: all }: Measured): string {
   const cases = all.filter(({ shape }) => titleOf(shape) !== titleOf(SMALLEST));
@@ -115,14 +160,11 @@ export function peersChart({ cases: all }: Measured): string {
       [1, 2].flatMap((threads) => {
         const ours = rowOf(one, { name: OURS, threads }, work);
         if (!ours) return [];
-        return DRAWN.flatMap(({ prefix, colour, exact }): Dot[] => {
-          const times = one.rows
-            .filter(({ name }) => exact ? name === prefix : name.startsWith(prefix))
-            .filter((row) => row.threads === threads && row.work === work)
-            .map(({ median }) => median);
-          if (times.length === 0) return [];
-          const value = Math.min(...times) / ours.median;
-          return [{ row: rows[i], value, colour, hollow: threads === 2 }];
+        return DRAWN.flatMap((peer): Dot[] => {
+          const time = fastest(one, peer, threads, work);
+          if (time === null) return [];
+          const value = time / ours.median;
+          return [{ row: rows[i], value, colour: peer.colour, hollow: threads === 2 }];
         });
       })
     );

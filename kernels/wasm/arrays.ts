@@ -58,6 +58,11 @@ export interface Arrays {
     readonly array: WasmArray;
     readonly slot: Slot<Elements>;
   };
+  /** Makes an array in the block of another, so many bytes from where that begins. */
+  readonly within: (slot: Slot<Elements>, offset: number, contents: Elements) => {
+    readonly array: WasmArray;
+    readonly slot: Slot<Elements>;
+  };
   /** Looks an array up. */
   readonly slot: <K extends Contents["kind"]>(
     array: WasmArray,
@@ -143,8 +148,8 @@ export function createArrays(
       `Cannot use the array as ${named(kind)}: it holds ${named(found.contents.kind)}`,
     );
   };
-  const own = <C extends Contents>(block: Block, contents: C) => {
-    const behind = { address: block.address, block, contents };
+  const own = <C extends Contents>(block: Block, contents: C, address = block.address) => {
+    const behind = { address, block, contents };
     block.owners++;
     const array: WasmArray = {
       device: "wasm",
@@ -159,7 +164,8 @@ export function createArrays(
       const bytes = bytesOf(contents);
       return own({ address: memory.allocate(bytes), bytes, owners: 0 }, contents);
     },
-    over: ({ block }, contents) => own(block, contents),
+    over: ({ address, block }, contents) => own(block, contents, address),
+    within: ({ address, block }, offset, contents) => own(block, contents, address + offset),
     slot,
     free: (...arrays) => {
       arrays.forEach(find);

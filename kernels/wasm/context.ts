@@ -79,6 +79,8 @@ export interface Context extends Machine {
   readonly borrow: (bytes: number) => number;
   /** Makes an array of the result; it is freed again if the operation fails. */
   readonly make: <C extends Contents>(contents: C) => Made<C>;
+  /** Makes an array of a part of another's elements, from so many bytes on, where they lie. */
+  readonly makeIn: (given: WasmArray, offset: number, contents: Elements) => Made<Elements>;
   /** Makes an array of the result in the block of one that the caller gives up, or a new one for null. */
   readonly makeOver: (given: WasmArray | null, contents: Elements) => Made<Elements>;
 }
@@ -210,6 +212,8 @@ export function createContext(machine: Machine, check: () => void): Operate {
   const make: Context["make"] = (contents) => keep(arrays.make(contents));
   const makeOver: Context["makeOver"] = (given, contents) =>
     given === null ? make(contents) : keep(arrays.over(arrays.slot(given, "elements"), contents));
+  const makeIn: Context["makeIn"] = (given, offset, contents) =>
+    keep(arrays.within(arrays.slot(given, "elements"), offset, contents));
 
   const context = Object.freeze<Context>({
     ...machine,
@@ -224,6 +228,7 @@ export function createContext(machine: Machine, check: () => void): Operate {
     borrow,
     make,
     makeOver,
+    makeIn,
   });
   return (body) => {
     check();

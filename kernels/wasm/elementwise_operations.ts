@@ -1,12 +1,15 @@
-/** Addition on Wasm. */
+/** Addition and copies on Wasm. */
 
 import type { Device } from "../../lib/device.ts";
-import type { WasmArray } from "./arrays.ts";
+import { elements as elementsIn } from "../../lib/tensor.ts";
+import { bytesOf, type WasmArray } from "./arrays.ts";
 import { elements, MOST, type Operate } from "./context.ts";
 import { halfOf } from "./layout.ts";
 
-/** Makes the operation without statistics. */
-export function elementwiseOperations(operate: Operate): Pick<Device<WasmArray>, "addScaled"> {
+/** Makes the operations without statistics. */
+export function elementwiseOperations(
+  operate: Operate,
+): Pick<Device<WasmArray>, "addScaled" | "arrange"> {
   const scratchBytes = 2 * 4 * MOST;
   return {
     addScaled: ({ x, y, scale }) =>
@@ -26,6 +29,27 @@ export function elementwiseOperations(operate: Operate): Pick<Device<WasmArray>,
         run("addScaled", shares, ({ from, to }, thread) => {
           return [a, halfA, b, halfB, scale, sum, from, to, scratch + thread * scratchBytes];
         });
+        return array;
+      }),
+    arrange: ({ parts }) =>
+      operate(({ copy, make, makeIn, tensor }) => {
+        const { shape: [, ...sample], dtype, format } = parts[0].input;
+        const each = elementsIn(sample);
+        const ranges = parts.map(({ input, from, to }) => {
+          const address = tensor(input, { elements: elementsIn(input.shape), dtype });
+          const before = bytesOf(elements(from * each, dtype));
+          return { address, before, contents: elements((to - from) * each, dtype) };
+        });
+        const [{ before, contents }] = ranges;
+        if (parts.length === 1) return makeIn(parts[0].input.data, before, contents).array;
+        const length = ranges.reduce((sum, { contents }) => sum + contents.length, 0);
+        const { array, slot } = make(elements(length, dtype));
+        let to = slot.address;
+        for (const { address, before, contents } of ranges) {
+          const row = { shape: [1, 1, contents.length], dtype, format };
+          copy(row, address + before, to, format);
+          to += bytesOf(contents);
+        }
         return array;
       }),
   };

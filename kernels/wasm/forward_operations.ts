@@ -5,7 +5,8 @@ import { momentsWire } from "../../lib/wire.ts";
 import type { WasmArray } from "./arrays.ts";
 import { type Context, elements, type Operate } from "./context.ts";
 import { layoutOf } from "./layout.ts";
-import { addressesOf, map, planes, reduce, RELU, workBytes } from "./walks.ts";
+import { addressesOf, map, momentsAt, planes, reduce, RELU, workBytes } from "./walks.ts";
+import { weightedMoments } from "./weights.ts";
 
 /** Operations of a forward pass. */
 export type ForwardOperations = Pick<
@@ -19,9 +20,10 @@ export function forwardOperations(operate: Operate): ForwardOperations {
     moments: (pass) => operate((context) => moments(context, pass)),
     normalize: (pass) => operate((context) => normalize(context, pass)),
     updateRunningStats: ({ running: { runningMean, runningVar }, moments, factor }) =>
-      operate(({ arrays, kernels, make, statistic, vector }) => {
+      operate((context) => {
+        const { arrays, kernels, make, vector } = context;
         const { contents: { length: channels } } = arrays.slot(runningMean, "elements");
-        const from = statistic(moments, momentsWire, channels);
+        const from = momentsAt(context, moments, channels);
         const [oldMean, oldVar] = [vector(runningMean, channels), vector(runningVar, channels)];
         const mean = make(elements(channels, "float32"));
         const variance = make(elements(channels, "float32"));
@@ -32,9 +34,10 @@ export function forwardOperations(operate: Operate): ForwardOperations {
   };
 }
 
-function moments(context: Context, { input }: MomentsPass<WasmArray>): WasmArray {
+function moments(context: Context, { input, weights }: MomentsPass<WasmArray>): WasmArray {
   const { kernels } = context;
   const layout = layoutOf(input);
+  if (weights) return weightedMoments(context, input, layout, weights);
   const { batch, channels, count, half, inner, laneInner, period } = layout;
   const x = context.tensor(input, { elements: layout.elements, dtype: input.dtype });
   const parts = context.parts(layout.elements, period || undefined);

@@ -3,9 +3,10 @@
 import type { Device, GradientArrays, GradientsPass, SumsPass } from "../../lib/device.ts";
 import { sumsWire } from "../../lib/wire.ts";
 import { bytesOf, type WasmArray } from "./arrays.ts";
-import { type Context, elements, type Operate } from "./context.ts";
+import { type Context, elements, type Kernels, type Operate } from "./context.ts";
 import { layoutOf, sameOrder } from "./layout.ts";
 import { addressesOf, BACK, laneBytes, map, planes, reduce, spread, workBytes } from "./walks.ts";
+import { mapWeighted } from "./weights.ts";
 
 /** Operations of a backward pass. */
 export type GradientOperations = Pick<Device<WasmArray>, "gradientSums" | "gradients">;
@@ -51,7 +52,7 @@ function gradientSums(context: Context, pass: SumsPass<WasmArray>): WasmArray {
 
 function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientArrays<WasmArray> {
   const { input, gradOutput, output, sums, affine: { weight, bias, eps } } = pass;
-  const { residualFormat, overwrite } = pass;
+  const { residualFormat, overwrite, weights } = pass;
   const { shape, dtype, format } = input;
   const layout = layoutOf(input);
   const { channels } = layout;
@@ -80,10 +81,11 @@ function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientAr
   const passed = direct ? target : context.borrow(bytesOf(contents));
   const dx = gradInput.slot.address;
   const [dw, db] = [gradWeight?.slot.address ?? 0, gradBias?.slot.address ?? 0];
-  map(context, layout, [total && x, dy, gates, dx, passed], BACK, 4, (kernels, to) => {
-    const { gradientCoefficients: write } = kernels;
+  const coefficients = ({ gradientCoefficients: write }: Kernels, to: number) =>
     write(moments, mean, variance, eps, local, total, scale, channels, to, dw, db);
-  });
+  if (weights && total) {
+    mapWeighted(context, input, layout, weights, [x, dy, gates, dx, passed], coefficients);
+  } else map(context, layout, [total && x, dy, gates, dx, passed], BACK, 4, coefficients);
   if (residualFormat !== undefined && !direct) {
     context.copy({ shape, dtype, format }, passed, target, residualFormat);
   }

@@ -1,7 +1,7 @@
 /** The way between a Wasm device's arrays and typed arrays of the host. */
 
 import type { Device } from "../../lib/device.ts";
-import { momentsWire, sumsWire } from "../../lib/wire.ts";
+import { momentsWire, sumsWire, weightedMomentsWire } from "../../lib/wire.ts";
 import type { Statistic, WasmArray } from "./arrays.ts";
 import { type Context, elements, type Operate } from "./context.ts";
 
@@ -68,7 +68,8 @@ export function transfers(operate: Operate): Transfers {
     merge: (a, b) =>
       operate((context) => {
         const { kind, values } = look(context, a);
-        const { combine } = kind === momentsWire.name ? momentsWire : sumsWire;
+        const formats = [momentsWire, weightedMomentsWire, sumsWire];
+        const { combine } = formats.find(({ name }) => name === kind)!;
         return write(context, kind, combine(values, look(context, b, kind).values));
       }),
   });

@@ -1,7 +1,7 @@
 /** The two walks over tensors, on all threads: to numbers per channel, and to elements by coefficients of their channels. */
 
 import type { Statistics } from "../../lib/device.ts";
-import { momentsWire } from "../../lib/wire.ts";
+import { momentsWire, weightedMomentsWire } from "../../lib/wire.ts";
 import type { WasmArray } from "./arrays.ts";
 import { type Context, type Kernels, MOST } from "./context.ts";
 import { inStrips, type Layout, type Part } from "./layout.ts";
@@ -18,6 +18,17 @@ export function planes(count: number, channels: number, bytes: 4 | 8): number {
   return count * channels * bytes;
 }
 
+/** Address of moments, [count, mean C, m2 C]; weighted ones have a number before those. */
+export function momentsAt(
+  { arrays, statistic }: Context,
+  array: WasmArray,
+  channels: number,
+): number {
+  return arrays.contents(array).kind === weightedMomentsWire.name
+    ? statistic(array, weightedMomentsWire, channels) + 8
+    : statistic(array, momentsWire, channels);
+}
+
 /** Addresses of (moments, running mean, running variance), as kernels take statistics: of either the first or the others. */
 export function addressesOf(
   context: Context,
@@ -29,9 +40,6 @@ export function addressesOf(
     ? [(exact?.momentsAt ?? momentsAt)(context, statistics.moments, channels), 0, 0]
     : [0, vector(statistics.mean, channels), vector(statistics.variance, channels)];
 }
-
-const momentsAt = ({ statistic }: Context, moments: WasmArray, channels: number) =>
-  statistic(moments, momentsWire, channels);
 
 /** Bytes that planes of float32 need per lane: none where channels and lanes are the same. */
 export function laneBytes(count: number, { channels, period }: Layout): number {

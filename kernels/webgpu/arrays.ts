@@ -2,7 +2,7 @@
 
 import { DeviceError } from "../../lib/errors.ts";
 import type { ArrayInfo, DType, Format } from "../../lib/tensor.ts";
-import { momentsWire, sumsWire, type WireFormat } from "../../lib/wire.ts";
+import { momentsWire, sumsWire, weightedMomentsWire, type WireFormat } from "../../lib/wire.ts";
 import { elementWidth } from "../wgsl/fold.ts";
 import type { MaskLayout } from "../wgsl/mask.ts";
 import { FOLDED } from "../wgsl/merged.ts";
@@ -40,7 +40,10 @@ export interface Statistic<K extends StatisticKind = StatisticKind> {
   readonly kind: K;
   readonly channels: number;
   readonly slices: number;
-  /** Values per channel, exact where a float32 on the device is not; NaN where gradient sums from a wire do not tell. */
+  /**
+   * Values per channel, exact where a float32 on the device is not; NaN where gradient sums from a wire do not tell, and of
+   * weighted moments of anything but an empty batch.
+   */
   readonly count: number;
   /** The arrays whose statistics stand before gradient sums; none before those from a wire, and before moments. */
   readonly statistics: readonly WebGpuArray[];
@@ -61,6 +64,7 @@ export type ContentsOf<K extends Kind> = K extends StatisticKind ? Statistic<K> 
 /** What travels. */
 export const WIRES: Readonly<Record<StatisticKind, WireFormat>> = {
   "moments": momentsWire,
+  "weighted moments": weightedMomentsWire,
   "gradient sums": sumsWire,
 };
 

@@ -56,7 +56,8 @@ export async function settled({ failures }: Context): Promise<void> {
   failures.check();
 }
 
-function own<C extends Contents>(
+/** Makes an array of a range. */
+export function own<C extends Contents>(
   { arrays, recorder: { batch }, made }: Context,
   range: Range,
   contents: C,

@@ -171,7 +171,7 @@ function infoOf(
   return Object.freeze<WebGpuInfo>({
     name: `WebGPU (${gpu}${kind})`,
     float16,
-    passes: Object.freeze(["residual", "activation", "secondOrder"] as const),
+    passes: Object.freeze(["residual", "activation", "weights", "secondOrder", "arrange"] as const),
     isFallbackAdapter,
   });
 }

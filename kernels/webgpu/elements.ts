@@ -1,10 +1,12 @@
 /** Elements to the device, back to the host, and added: what needs no statistics. */
 
 import type { Device } from "../../lib/device.ts";
-import type { ArrayInfo } from "../../lib/tensor.ts";
+import { type ArrayInfo, elements as elementsIn } from "../../lib/tensor.ts";
 import { bytesOf, type Elements, padded, type Slot, type WebGpuArray } from "./arrays.ts";
 import { addScaledKernel } from "../wgsl/add_scaled.ts";
-import { type Context, fill, type Operate, room, settled } from "./context.ts";
+import { copyKernel } from "../wgsl/copy.ts";
+import { type Context, fill, type Operate, own, room, settled } from "./context.ts";
+import { inputOf } from "./given.ts";
 import { USAGE } from "./memory.ts";
 import type { Range } from "./programs.ts";
 import { walk } from "./walks.ts";
@@ -12,7 +14,7 @@ import { walk } from "./walks.ts";
 /** Operations on elements. */
 export type ElementOperations = Pick<
   Device<WebGpuArray>,
-  "upload" | "download" | "downloadAll" | "addScaled"
+  "upload" | "download" | "downloadAll" | "addScaled" | "arrange"
 >;
 
 /** Makes the operations on elements. */
@@ -79,7 +81,41 @@ export function elementOperations(operate: Operate): ElementOperations {
         });
         return array;
       }),
+    arrange: ({ parts }) =>
+      operate((context) => {
+        const { shape: [, ...sample], dtype } = parts[0].input;
+        const each = elementsIn(sample);
+        const ranges = parts.map(({ input, from, to }) =>
+          within(inputOf(context, input).slot, from * each, to * each)
+        );
+        if (parts.length === 1) return own(context, ranges[0], ranges[0].contents)[0];
+        const length = ranges.reduce((sum, { contents }) => sum + contents.length, 0);
+        const [array, whole] = room(context, { kind: "elements", length, dtype });
+        let at = 0;
+        for (const range of ranges) {
+          const { contents: { length } } = range;
+          if (length === 0) continue;
+          const row = (slot: Slot<Elements>) => ({ slot, format: "channelsFirst" }) as const;
+          const over = walk(context, {
+            shape: [1, 1, length],
+            tensors: { x: row(range), y: row(within(whole, at, at += length)) },
+            beside: {},
+          });
+          over.launch({
+            ...{ kernel: copyKernel, options: { dtype }, arrays: {} },
+            slices: over.slices(1),
+          });
+        }
+        return array;
+      }),
   };
+}
+
+/** Elements [from, to) of an array where they lie. */
+function within(slot: Slot<Elements>, from: number, to: number): Slot<Elements> {
+  const [offset, size] = [from, to - from].map((count) => count * bytesOf(slot.contents.dtype));
+  const contents = { ...slot.contents, length: to - from };
+  return { ...slot, offset: slot.offset + offset, size, contents };
 }
 
 /** Operates, and reads back: what throws rejects; what nobody awaits crashes nobody. */

@@ -9,7 +9,7 @@ import { runningStatsKernel } from "../wgsl/statistics.ts";
 import { elementsOf } from "../wgsl/tiles.ts";
 import { bytesOf, type Mask, recordBytes, type WebGpuArray } from "./arrays.ts";
 import { type Context, fill, type Operate, room } from "./context.ts";
-import { alike, inputOf, statistic, statisticsOf, vector } from "./given.ts";
+import { alike, inputOf, momentsOf, statisticsOf, vector, weighing, weightsOf } from "./given.ts";
 import type { Limits, WalkPlan } from "./plan.ts";
 import { overChannels, walk } from "./walks.ts";
 
@@ -18,23 +18,27 @@ export type Forward = Pick<Device<WebGpuArray>, "moments" | "normalize" | "updat
 
 /** Makes the operations of the way forward. */
 export function forwardOperations(operate: Operate): Forward {
-  const moments: Forward["moments"] = ({ input }) =>
+  const moments: Forward["moments"] = ({ input, weights: given }) =>
     operate((context) => {
       const x = inputOf(context, input);
+      const weights = weightsOf(context, input, given);
       const { dtype, shape } = input;
       const { batch, channels, inner } = extents(shape);
-      const count = batch * inner;
-      const contents = { kind: "moments", channels, count, statistics: [] } as const;
-      if (count === 0) {
-        const bytes = recordBytes("moments", 1) * channels;
+      const isEmpty = batch * inner === 0;
+      const [kind, count] = weights
+        ? ["weighted moments", isEmpty ? 0 : NaN] as const
+        : ["moments", batch * inner] as const;
+      const contents = { kind, channels, count, statistics: [] } as const;
+      if (isEmpty) {
+        const bytes = recordBytes(kind, 1) * channels;
         return fill(context, { ...contents, slices: 1 }, () => new Uint8Array(bytes));
       }
-      const over = walk(context, { shape, tensors: { x }, beside: {}, reduced: "moments" });
+      const over = walk(context, { shape, tensors: { x }, beside: {}, reduced: kind, weights });
       const slices = over.slices(0);
       const [array, slot] = room(context, { ...contents, slices: slices * over.cells });
       over.launch({
         kernel: momentsKernel,
-        options: { dtype },
+        options: { dtype, ...weighing(weights) },
         arrays: { moments: slot },
         slices,
       });
@@ -80,7 +84,7 @@ export function forwardOperations(operate: Operate): Forward {
   const updateRunningStats: Forward["updateRunningStats"] = (pass) =>
     operate((context) => {
       const { running: { runningMean, runningVar }, factor } = pass;
-      const moments = statistic(context, pass.moments, "moments");
+      const moments = momentsOf(context, pass.moments);
       const { channels } = moments.contents;
       const oldMean = vector(context, runningMean, channels);
       const oldVar = vector(context, runningVar, channels);

@@ -4,12 +4,14 @@
  */
 
 import type { Statistics } from "../../lib/device.ts";
-import { checkLayout, elements, type Tensor } from "../../lib/tensor.ts";
+import { checkLayout, elements, extents, type Tensor } from "../../lib/tensor.ts";
 import type { Source } from "../wgsl/statistics.ts";
+import { UNWEIGHTED, type Weighing } from "../wgsl/weights.ts";
 import {
   type ContentsOf,
   type Elements,
   type Slot,
+  type Statistic,
   type StatisticKind,
   type WebGpuArray,
   WIRES,
@@ -41,6 +43,36 @@ export function alike(context: Context, input: Tensor<A>, tensor?: Tensor<A>): G
 
 function laid({ arrays, recorder }: Context, { data, shape, dtype, format }: Tensor<A>): Given {
   return { slot: arrays.slot(data, recorder.batch, "elements", elements(shape), dtype), format };
+}
+
+/** Weights of the examples of a pass. */
+export interface GivenWeights extends Weighing {
+  readonly slot: Slot<Elements>;
+}
+
+/** Weights of the examples of an input, where there are some; those of single places are no sample's. */
+export function weightsOf(
+  { arrays, recorder }: Context,
+  { shape }: Tensor<A>,
+  given: Tensor<A> | undefined,
+): GivenWeights | null {
+  if (given === undefined) return null;
+  const { batch, inner } = extents(shape);
+  const perSample = given.shape.length === 2;
+  const { data, dtype } = given;
+  const length = perSample ? batch : batch * inner;
+  const slot = arrays.slot(data, recorder.batch, "elements", length, dtype);
+  return {
+    slot,
+    weights: perSample && inner !== 1 ? "perSample" : "perPlace",
+    weightsDtype: dtype,
+  };
+}
+
+/** A kernel's options of its weights. */
+export function weighing(given: GivenWeights | null): Weighing {
+  const { weights, weightsDtype } = given ?? UNWEIGHTED;
+  return { weights, weightsDtype };
 }
 
 /** Whether two lists, such as shapes, are of the same items. */
@@ -86,6 +118,16 @@ export interface StatisticsSlots {
   readonly slices: number;
 }
 
+/** Moments, of values that count alike or by weight. */
+export function momentsOf(
+  context: Context,
+  array: A,
+  channels?: number,
+): Slot<Statistic<"moments" | "weighted moments">> {
+  const kind = context.arrays.kindOf(array) === "weighted moments" ? "weighted moments" : "moments";
+  return statistic(context, array, kind, channels);
+}
+
 /** The statistics of a pass. */
 export function statisticsOf(
   context: Context,
@@ -102,7 +144,7 @@ export function statisticsOf(
       slices: 1,
     };
   }
-  const moments = statistic(context, statistics.moments, "moments", channels);
+  const moments = momentsOf(context, statistics.moments, channels);
   const { slices } = moments.contents;
   return { source: "batch", handles: [statistics.moments], slots: { moments }, slices };
 }

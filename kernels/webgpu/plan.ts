@@ -3,8 +3,9 @@
  * number that decides a launch.
  */
 
-import { extents, type Format } from "../../lib/tensor.ts";
+import { type Extents, extents, type Format } from "../../lib/tensor.ts";
 import { aheadOf, channelsOfLane, elementsOf, type Pack, type Tile } from "../wgsl/tiles.ts";
+import type { Weighing } from "../wgsl/weights.ts";
 import {
   bytesOf,
   bytesPerChannel,
@@ -224,6 +225,8 @@ export interface WalkOver<T = Laid, S = { readonly contents: Contents }> {
   readonly beside: Readonly<Record<string, S | null>>;
   /** What a reduction writes, in slices. */
   readonly reduced?: StatisticKind;
+  /** Weights of the examples. */
+  readonly weights?: (Weighing & { readonly slot: Laid["slot"] }) | null;
 }
 
 /** How tensors are walked. */
@@ -238,11 +241,12 @@ export interface WalkPlan extends Ground {
 
 /** Plans a walk: everything that decides how kernels run over tensors. */
 export function planWalk(over: WalkOver, limits: Limits): WalkPlan {
-  const { shape, beside, reduced } = over;
+  const { shape, beside, reduced, weights } = over;
   const tensors = Object.values(over.tensors).filter((tensor) => tensor !== null);
   const bytes = tensors.map(({ slot: { contents } }) => bytesOf(contents.dtype));
   // What others have wrapped may begin anywhere.
-  const aligned = tensors.every(({ slot }, i) => slot.offset % (4 * bytes[i]) === 0);
+  const aligned = tensors.every(({ slot }, i) => slot.offset % (4 * bytes[i]) === 0) &&
+    (!weights || packsWeights(weights, extents(shape)));
   const ground = layOut(shape, tensors.map(({ format }) => format), aligned);
   const { geometry, strides, pack } = ground;
   const tile = tileOf(ground, limits.workgroup);
@@ -261,6 +265,16 @@ export function planWalk(over: WalkOver, limits: Limits): WalkPlan {
   const fit = most(recordBytes(reduced, slices * cells));
   const fitting = fit < boxes[0].channels ? boxed(fit).boxes : boxes;
   return { ...ground, tile, boxes: fitting, cells, slices: () => slices };
+}
+
+/** Whether four places may have their weights at once: they begin where a vec4 may, or belong to one sample. */
+function packsWeights(
+  { weights, weightsDtype, slot }: NonNullable<WalkOver["weights"]>,
+  { channels, inner }: Extents,
+): boolean {
+  return weights === "perSample"
+    ? channels > 1 || inner % 4 === 0
+    : slot.offset % (4 * bytesOf(weightsDtype)) === 0;
 }
 
 /** Bytes per channel of the largest of some arrays. */

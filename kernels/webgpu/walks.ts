@@ -4,7 +4,9 @@
  */
 
 import type { Kernel, Parameters } from "../wgsl/kernel.ts";
+import { extents } from "../../lib/tensor.ts";
 import { channelsOfLane, elementsOf, type Tile } from "../wgsl/tiles.ts";
+import { isPacked } from "../wgsl/weights.ts";
 import {
   bytesPerChannel,
   elementBytes,
@@ -14,6 +16,7 @@ import {
   type Slot,
 } from "./arrays.ts";
 import type { Context } from "./context.ts";
+import type { GivenWeights } from "./given.ts";
 import {
   type Box,
   channelTile,
@@ -57,7 +60,7 @@ export interface Walk extends WalkPlan {
 /** Plans a walk. */
 export function walk(
   { recorder, limits, kernels }: Context,
-  over: WalkOver<Laid<Slot<Elements>>, Slot>,
+  over: WalkOver<Laid<Slot<Elements>>, Slot> & { readonly weights?: GivenWeights | null },
 ): Walk {
   const plan = planWalk(over, limits);
   const { strides, boxes, tile, pack } = plan;
@@ -92,6 +95,7 @@ export function walk(
         ranges[name] = range;
         values[name] = [at, sample, channel, place];
       });
+      if (over.weights) bindWeights(over.weights, over.shape, plan, box, limits, ranges, values);
       bind(arrays, { channel, channels }, limits, ranges, values);
       recorder.dispatch(made, ranges, values, workgroups);
     }
@@ -117,6 +121,27 @@ export function overChannels<O extends object>(
     bind(arrays, box, limits, ranges, values);
     recorder.dispatch(made, ranges, values, workgroups);
   }
+}
+
+/** Binds the weights of a box's positions, which have no channels: positions are counted over the whole tensor. */
+function bindWeights(
+  { slot, weights }: GivenWeights,
+  shape: readonly number[],
+  { geometry: { inner }, pack }: WalkPlan,
+  box: Box,
+  limits: Limits,
+  ranges: Record<string, Range>,
+  values: Record<string, number | readonly number[]>,
+): void {
+  const wide = pack === "places" ? 4 : 1;
+  const share = weights === "perSample" ? extents(shape).inner / wide : 1;
+  const size = elementBytes(slot.contents) * (isPacked(pack, weights) ? wide : 1);
+  const first = box.sample * inner + box.place;
+  const last = first + (box.samples - 1) * inner + box.inner - 1;
+  const [from, to] = [first, last].map((position) => Math.floor(position / share));
+  const { range, at } = window(slot, from * size, (to + 1) * size, size, limits);
+  ranges.weights = range;
+  values.weights = [at, inner, first % share, share];
 }
 
 /** Binds the records of a box's channels. */

@@ -1,7 +1,7 @@
 /** Statistics to the wire and back, and merged. */
 
 import type { Device } from "../../lib/device.ts";
-import { countOf } from "../../lib/wire.ts";
+import { countOf, momentsWire } from "../../lib/wire.ts";
 import { shown } from "../../lib/words.ts";
 import { elementWidth } from "../wgsl/fold.ts";
 import { FOLDED, mergedKernel } from "../wgsl/merged.ts";
@@ -48,6 +48,19 @@ const CODECS: Readonly<Record<StatisticKind, Codec>> = {
       wire[1 + channels + c] = m2;
     },
   },
+  // The count of one weight alone is negated: there is no room for how many there are.
+  "weighted moments": {
+    encode: (wire, channels, c) => {
+      const [mean, meanLow, m2, count] = CODECS.moments.encode(wire.subarray(1), channels, c);
+      return [mean, meanLow, m2, wire[0] === 1 ? -count : count];
+    },
+    decode: (slice, statistic, c, wire) => {
+      const [, , , weight] = slice;
+      const count = Math.abs(weight);
+      wire[0] = weight < 0 ? 1 : weight > 0 ? 2 : 0;
+      CODECS.moments.decode(slice, { ...statistic, count }, c, wire.subarray(1));
+    },
+  },
   "gradient sums": {
     encode: (wire, channels, c) => [wire[c], wire[channels + c]],
     decode: ([sumDy, sumDyXmu], { channels }, c, wire) => {
@@ -64,7 +77,7 @@ export function wireOperations(operate: Operate): Wires {
     fromWire: ({ name: kind }, wire) =>
       operate((context) => {
         const channels = channelsOf(kind, wire);
-        const count = kind === "moments" ? countOf(wire) : NaN;
+        const count = kind === momentsWire.name ? countOf(wire) : NaN;
         return fill(context, { kind, channels, slices: 1, count, statistics: [] }, () => {
           const record = recordBytes(kind, 1) / 4;
           const records = new Float32Array(record * channels);
@@ -89,13 +102,18 @@ export function wireOperations(operate: Operate): Wires {
         const total = count + other.contents.count;
         const [array, merged] = room(context, { ...one.contents, slices: 1, count: total });
         overChannels(context, channels, {
-          ...{ kernel: mergedKernel, options: { statistic: kind, two: true } },
+          ...{ kernel: mergedKernel, options: { statistic: foldedAs(kind), two: true } },
           // An empty batch's sums have no statistics before them.
           arrays: count === 0 ? { one: other, other: one, merged } : { one, other, merged },
         });
         return array;
       }),
   };
+}
+
+/** Weighted moments are merged as others are, by the same shader. */
+function foldedAs(kind: StatisticKind): Exclude<StatisticKind, "weighted moments"> {
+  return kind === "weighted moments" ? "moments" : kind;
 }
 
 /** Reads a statistic as its wire, merged into one slice where it has several. */
@@ -114,7 +132,7 @@ async function readWire(
     : [null, slot];
   if (scratch) {
     overChannels(context, channels, {
-      ...{ kernel: mergedKernel, options: { statistic: kind, two: false } },
+      ...{ kernel: mergedKernel, options: { statistic: foldedAs(kind), two: false } },
       arrays: { one: slot, merged },
     });
   }

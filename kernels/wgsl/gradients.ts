@@ -17,9 +17,10 @@ import {
   toChannels,
   valuesOf,
 } from "./tiles.ts";
+import { type Weighing, weightsReader, weightsStorage } from "./weights.ts";
 
 /** What the gradients of a pass are made of. */
-export interface GradientsOptions extends Tile, Gate {
+export interface GradientsOptions extends Tile, Gate, Weighing {
   readonly dtype: DType;
   /** The sums over the group: the local ones, others, or none in evaluation. */
   readonly total: "local" | "other" | "none";
@@ -38,13 +39,20 @@ function declared(tile: Tile): string {
 
 /**
  * gradInput = weight*s * (dy - sumDy/count - (x - mean) * s^2 * sumDyXmu/count), or weight*s*dy where there is no total;
- * gradResidual = dy; gradWeight = s * sumDyXmu and gradBias = sumDy from the local sums: x, gradOutput, output or mask?, local,
- * total?, weight? -> gradInput, gradResidual?, gradParameters?.
+ * gradResidual = dy; gradWeight = s * sumDyXmu and gradBias = sumDy from the local sums: x, gradOutput, output or mask?, weights?,
+ * local, total?, weight? -> gradInput, gradResidual?, gradParameters?. Weights of examples scale the terms behind dy.
  */
 export function gradientsKernel(options: GradientsOptions): Kernel {
-  const { dtype, pack, total, weight, gate, residual, parameters } = options;
+  const { dtype, pack, total, weight, gate, residual, parameters, weights } = options;
   const stored = storedAs(dtype, pack);
   const training = total !== "none";
+  const isWeighted = weights !== "none";
+  const centred = (x: string | undefined, at: string) => {
+    const shift = `level + (${x} - stats.mean) * slope`;
+    if (!isWeighted) return `(through - level - (${x} - stats.mean) * slope) * scale`;
+    const w = `weightsAt(${at})`;
+    return `(through - select(Values(0.0), ${w} * (${shift}), ${w} > Values(0.0))) * scale`;
+  };
   const write = (name: string, at: string, value: string) =>
     putValues(name, at, `${stored}(${value})`);
   return tiledKernel({
@@ -55,6 +63,7 @@ export function gradientsKernel(options: GradientsOptions): Kernel {
       gradOutput: tensor(stored),
       output: gate === "output" ? tensor(stored) : null,
       mask: gate === "mask" ? maskStorage("read") : null,
+      weights: weightsStorage(options, options),
       local: slicesOf(gradientSums),
       total: total === "other" ? slicesOf(gradientSums) : null,
       weight: weight ? vector() : null,
@@ -69,7 +78,7 @@ export function gradientsKernel(options: GradientsOptions): Kernel {
     },
     declared: `${declared(options)}${
       total === "other" ? gather(options, gradientSums, "total") : ""
-    }${maskReader(options, options)}`,
+    }${maskReader(options, options)}${weightsReader(options, options)}`,
     body: `let own = gather_local(place, thread);
   ${total === "other" ? `let whole = gather_total(place, thread);` : "let whole = own;"}
   if (!exists(place)) { return; }
@@ -107,9 +116,7 @@ export function gradientsKernel(options: GradientsOptions): Kernel {
             write(
               "gradInput",
               at,
-              training
-                ? `(through - level - (${names.x} - stats.mean) * slope) * scale`
-                : "through * scale",
+              training ? centred(names.x, at) : "through * scale",
             )
           }`,
       )

@@ -7,8 +7,9 @@ import { moments } from "./moments_algebra.ts";
 import { type Tile, tiledKernel } from "./tiles.ts";
 
 /** The statistics there are, by the names of their wires. */
-export const FOLDED: Readonly<Record<"moments" | "gradient sums", Folded>> = {
+export const FOLDED: Readonly<Record<"moments" | "weighted moments" | "gradient sums", Folded>> = {
   "moments": moments,
+  "weighted moments": moments,
   "gradient sums": gradientSums,
 };
 

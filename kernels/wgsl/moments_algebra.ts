@@ -3,6 +3,9 @@
  *
  * In memory moments are a vec4f: x + y is the mean, as the sum of a float32 and its low part; z is m2, w the count. An array of
  * moments has `slices` of them per channel, side by side. A lane has `Moments`, of one channel or of four.
+ *
+ * The count of weighted moments is the sum of their weights: negated where it is that of one weight alone, which has no
+ * variance, and `UNCOUNTABLE` or more where a weight is none, as WGSL may take it that there is no NaN.
  */
 
 import type { Folded } from "./fold.ts";
@@ -32,20 +35,27 @@ fn about(a: Statistic, b: Statistic, m2: Statistic, count: f32) -> Moments {
 fn mergeMoments(a: Moments, b: Moments) -> Moments {
   if (a.count == 0.0) { return b; }
   if (b.count == 0.0) { return a; }
-  let count = a.count + b.count;
-  let share = b.count / count;
+  let count = abs(a.count) + abs(b.count);
+  let share = abs(b.count) / count;
   let delta = (b.mean - a.mean) + (b.meanLow - a.meanLow);
-  let m2 = a.m2 + b.m2 + delta * delta * (a.count * share);
+  let m2 = a.m2 + b.m2 + delta * delta * (abs(a.count) * share);
   return about(a.mean, a.meanLow + delta * share, m2, count);
 }
 `;
   },
 });
 
-/** WGSL: 1/sqrt(variance + eps), 0 for a constant channel without eps; the smallest normal float32 is the least variance. */
+/** Sums of weights from here on count as infinite. */
+export const UNCOUNTABLE = 1e38;
+
+/**
+ * WGSL: 1/sqrt(variance + eps), 0 for a constant channel without eps, and where nothing counts; the smallest normal float32 is
+ * the least variance.
+ */
 export const INVSTD = `
 fn invstd(m2: Statistic, count: f32) -> Statistic {
-  let variance = select(m2 / count, Statistic(0.0), count == 0.0) + p.eps;
+  if (count == 0.0) { return Statistic(0.0); }
+  let variance = m2 / count + p.eps;
   return select(inverseSqrt(variance), Statistic(0.0), variance < Statistic(1.17549435e-38));
 }
 `;

@@ -4,7 +4,7 @@
 
 import { gather, slicesOf, structOf, treeReduce } from "./fold.ts";
 import { type Kernel, type Storage, vector, written } from "./kernel.ts";
-import { moments } from "./moments_algebra.ts";
+import { moments, UNCOUNTABLE } from "./moments_algebra.ts";
 import { ofVector, type Tile, tiledKernel } from "./tiles.ts";
 
 /** Moments of a batch, or a state's mean and variance. */
@@ -23,7 +23,9 @@ export function statistics(source: Source, tile: Tile): string {
   if (source === "batch") {
     return `${treeReduce(tile, moments)}${gather(tile, moments, "moments")}
 ${head}
-  return gather_moments(place, thread);
+  var whole = gather_moments(place, thread);
+  whole.count = abs(whole.count);
+  return whole;
 }
 `;
   }
@@ -36,8 +38,9 @@ ${head}
 }
 
 /**
- * Running statistics after a batch: keep * old + factor * observed, with the unbiased variance m2 / (count - 1); `keep` is
- * 1 - factor, rounded once. moments, oldMean, oldVar -> newMean, newVar.
+ * Running statistics after a batch: keep * old + factor * observed, with the unbiased variance m2 / (count - 1), or m2 / count
+ * of weights that are 1 or less in all; `keep` is 1 - factor, rounded once. The old ones where nothing counts or a weight is
+ * none. moments, oldMean, oldVar -> newMean, newVar.
  */
 export function runningStatsKernel(options: Tile): Kernel {
   return tiledKernel({
@@ -55,7 +58,12 @@ export function runningStatsKernel(options: Tile): Kernel {
     body: `let batch = statistics(place, thread);
   if (place.row > 0u || !exists(place)) { return; }
   let c = place.channel;
-  let unbiased = batch.m2 / (batch.count - 1.0);
+  if (batch.count == 0.0 || batch.count >= ${UNCOUNTABLE}) {
+    newMean[p.newMeanAt + c] = oldMean[p.oldMeanAt + c];
+    newVar[p.newVarAt + c] = oldVar[p.oldVarAt + c];
+    return;
+  }
+  let unbiased = batch.m2 / select(batch.count, batch.count - 1.0, batch.count > 1.0);
   newMean[p.newMeanAt + c] = p.keep * oldMean[p.oldMeanAt + c] + p.factor * batch.mean + p.factor * batch.meanLow;
   newVar[p.newVarAt + c] = p.keep * oldVar[p.oldVarAt + c] + p.factor * unbiased;`,
   });

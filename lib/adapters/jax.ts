@@ -9,9 +9,9 @@
 export type { Jax, JaxArray, JaxDevice } from "./jax/framework.ts";
 export {
   type Linked,
-  type Pullback,
   type SyncBatchNorm,
   syncBatchNorm,
   type SyncBatchNormOptions,
 } from "./jax/norm.ts";
+export type { Pullback, Ways } from "./jax/ways.ts";
 export { psum } from "./jax/sums.ts";

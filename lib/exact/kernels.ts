@@ -113,6 +113,7 @@ export function gradInput(
   { weight, eps }: Pick<ChannelAffine, "weight" | "eps">,
   total: Float64Array | null,
   output: View | null,
+  _weights: View | null,
   dx: Values,
 ): void {
   const share = shareOf(count);

@@ -4,7 +4,7 @@ import { digest } from "../bits.ts";
 import { CollectiveError } from "../errors.ts";
 import type { Saying } from "./failures.ts";
 
-const encoder = new TextEncoder();
+const encoder = /* @__PURE__ */ new TextEncoder();
 
 /** 64 bits of a text, as two integers; of its code units, as lone surrogates have no bytes of their own. */
 export function hashOf(text: string): readonly [number, number] {

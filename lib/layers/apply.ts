@@ -4,15 +4,13 @@ import { checkDevice } from "../check_effects.ts";
 import type { ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { checkKept } from "../norm/check_call.ts";
-import {
-  batchNormForward,
-  type ForwardOptions,
-  forwards,
-  type SyncForwardOptions,
-} from "../norm/forward.ts";
+import type { ForwardOptions, SyncForwardOptions } from "../norm/forward.ts";
+import type { GhostSaved } from "../norm/ghost.ts";
 import { batchNormInfer, type InferOptions } from "../norm/infer.ts";
 import type { GroupSaved, LocalSaved } from "../norm/normalize.ts";
+import type { RenormSaved } from "../norm/renorm.ts";
 import { overGroup } from "../norm/steps.ts";
+import { isWeighted } from "../norm/weights.ts";
 import { region } from "../ownership.ts";
 import { type BatchNormState, initBatchNorm } from "../state.ts";
 import { checkTensor, type Tensor } from "../tensor.ts";
@@ -25,9 +23,16 @@ import {
   type MaterializedLayer,
   withState,
 } from "./layer.ts";
+import { locally, over } from "./ways.ts";
 
 /** What a synchronised layer saves. */
 export interface GroupLayerSaved<A> extends GroupSaved<A> {
+  /** Name of the group of forward. */
+  readonly processGroup: string;
+}
+
+/** What a synchronised layer that renormalizes saves. */
+export interface GroupRenormSaved<A> extends RenormSaved<A, GroupSaved<A>> {
   /** Name of the group of forward. */
   readonly processGroup: string;
 }
@@ -40,14 +45,20 @@ export interface FrozenSaved<A> {
   readonly state: BatchNormState<A>;
   /** The input of forward, borrowed. */
   readonly input: Tensor<A>;
-  /** Activation and residual of forward, the latter borrowed. */
-  readonly options: Pick<ForwardOptions<A>, "activation" | "residual">;
+  /** Activation, residual and weights of forward, tensors borrowed. */
+  readonly options: Pick<ForwardOptions<A>, "activation" | "residual" | "weights" | "lengths">;
   /** Whether weight and bias have gradients. */
   readonly learnsAffine: boolean;
 }
 
 /** What `backwardLayer` needs of {@linkcode applyLayer}. */
-export type LayerSaved<A> = LocalSaved<A> | GroupLayerSaved<A> | FrozenSaved<A>;
+export type LayerSaved<A> =
+  | LocalSaved<A>
+  | GroupLayerSaved<A>
+  | GhostSaved<A>
+  | RenormSaved<A, LocalSaved<A>>
+  | GroupRenormSaved<A>
+  | FrozenSaved<A>;
 
 /** What {@linkcode applyLayer} resolves to. */
 export interface LayerForward<A, L extends BatchNormLayer<A> = BatchNormLayer<A>> {
@@ -126,9 +137,9 @@ export async function applyLayer<A>(
   const { signal, ...all } = withActivation(own, options);
   const call = { stateOf, input, options: all, action: "normalize the batch" };
   const [kind, channels, dtype] = [own.kind, input?.shape?.[1], input?.dtype].map(text);
-  const crossing = forwards([call], `applyLayer ${kind} ${quote(name)} C=${channels} ${dtype}`);
+  const label = `applyLayer ${kind} ${quote(name)} C=${channels} ${dtype}`;
   const where = { device: effects.device, group };
-  const [{ output, state, saved }] = await overGroup(where, { signal }, crossing);
+  const { output, state, saved } = await overGroup(where, { signal }, over(own, call, label));
   // The given layer where nothing changed: not in the call, and not while it waited.
   const fields = layer as unknown as Readonly<Record<string, unknown>>;
   const same = Object.keys(fields).length === Object.keys(own).length &&
@@ -138,7 +149,7 @@ export async function applyLayer<A>(
     layer: same
       ? layer as BatchNormLayer<A>
       : Object.freeze({ ...withState<A, typeof own>(own, state) }),
-    saved: Object.freeze({ ...saved, processGroup: name }),
+    saved: saved.kind === "ghost" ? saved : Object.freeze({ ...saved, processGroup: name }),
   });
 }
 
@@ -147,22 +158,26 @@ function applyLocally<A>(
   input: Tensor<A>,
   device: Device<A>,
   options: SyncForwardOptions<A>,
-): LayerForward<A> {
+): LayerForward<A> | Promise<LayerForward<A>> {
   checkCall(layer, input);
   const { signal: _, ...all } = withActivation(layer, options);
   const { state, frozen } = layer;
   if (frozen === undefined) {
     return region(device, (scope) => {
       const before = stateOrNew(layer, input, scope);
-      const { output, state, saved } = batchNormForward(before, input, { device: scope }, all);
-      return Object.freeze({ output, layer: withState<A, typeof layer>(layer, state), saved });
+      const way = locally(layer, before, input, { device: scope }, all);
+      const done = ({ output, state, saved }: Awaited<typeof way>): LayerForward<A> =>
+        Object.freeze({ output, layer: withState<A, typeof layer>(layer, state), saved });
+      return way instanceof Promise ? way.then(done) : done(way);
     });
   }
   if (state === null) throw lazyError(layer, ACTION);
   checkKept(all, ACTION);
-  const { activation, residual } = all;
-  const chosen = Object.freeze({ activation, residual });
-  const output = batchNormInfer(state, input, { device }, chosen);
+  const { activation, residual, weights, lengths } = all;
+  const weighted = isWeighted(all) && { weights, lengths };
+  const output = batchNormInfer(state, input, { device }, { activation, residual, ...weighted });
+  const counted = weighted && { weights, lengths: lengths?.slice() };
+  const chosen = Object.freeze({ activation, residual, ...counted });
   const learnsAffine = frozen === "statistics";
   const saved = { kind: "frozen", state, input, options: chosen, learnsAffine } as const;
   return Object.freeze({ output, layer, saved: Object.freeze(saved) });
@@ -210,7 +225,7 @@ function text(value: unknown): string {
 }
 
 /** The group of a layer; null where it has none. A wrong layer fails in its turn, over whatever group there is to tell. */
-function groupOf<A>(
+export function groupOf<A>(
   layer: AnyLayer<A>,
   effects: LayerEffects<A>,
 ): { readonly group: ReduceGroup; readonly name: string } | null {
@@ -230,7 +245,8 @@ function checkCall<A>(layer: AnyLayer<A>, input: Tensor<A>): void {
   checkRank(layer.kind, input?.shape, ACTION);
 }
 
-function stateOrNew<A>(
+/** The state of a layer, made by the first batch where it is lazy. */
+export function stateOrNew<A>(
   layer: AnyLayer<A>,
   input: Tensor<A>,
   device: Device<A>,

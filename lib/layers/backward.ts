@@ -8,13 +8,18 @@ import {
   batchNormBackward,
   type SyncBackwardOptions,
 } from "../norm/backward.ts";
+import { batchNormBackwardGhost } from "../norm/ghost_backward.ts";
 import { batchNormInferBackward } from "../norm/infer.ts";
+import type { GroupSaved } from "../norm/normalize.ts";
+import { batchRenormBackward, renormalized } from "../norm/renorm_backward.ts";
 import { overGroup } from "../norm/steps.ts";
 import { region } from "../ownership.ts";
 import type { Tensor } from "../tensor.ts";
 import { quote, wrongKind } from "../words.ts";
-import type { FrozenSaved, LayerSaved } from "./apply.ts";
+import type { FrozenSaved, GroupRenormSaved, LayerSaved } from "./apply.ts";
 import { type LayerEffects, namedGroup } from "./effects.ts";
+
+const ACTION = "compute the layer's gradients";
 
 /**
  * Computes the gradients of `applyLayer`, over the group of forward where there was one.
@@ -48,27 +53,52 @@ export async function backwardLayer<A>(
   effects: LayerEffects<A>,
   options: SyncBackwardOptions = {},
 ): Promise<Backward<A>> {
-  const action = "compute the layer's gradients";
-  const { device } = effects?.groups ? effects : checkDevice(effects, action);
+  const { device } = effects?.groups ? effects : checkDevice(effects, ACTION);
   switch (saved?.kind) {
     case "local":
       return batchNormBackward(saved, gradOutput, { device }, options);
-    case "group": {
-      const { processGroup: name, input } = saved;
+    case "group":
       // What syncBatchNormForward saved has no name to look a group up by.
-      if (typeof name !== "string") break;
-      const group = namedGroup(name, effects, action);
-      const label = `backwardLayer ${quote(name)} C=${input?.shape?.[1]} ${input?.dtype}`;
-      const call = { saved, gradOutput, options, action: "compute the gradients" };
-      const crossing = backwards([call], label);
-      const [backward] = await overGroup({ device, group }, options, crossing);
-      return backward;
-    }
+      if (typeof saved.processGroup !== "string") break;
+      return await overNamed(saved, saved.processGroup, gradOutput, effects, options);
+    case "ghost":
+      return batchNormBackwardGhost(saved, gradOutput, { device }, options);
+    case "renorm":
+      if (inGroup(saved)) {
+        const { normalization, processGroup } = saved;
+        const plain = await overNamed(normalization, processGroup, gradOutput, effects, options);
+        return renormalized(device, saved, plain);
+      }
+      if (saved.normalization?.kind !== "local") break;
+      return batchRenormBackward(saved, gradOutput, { device }, options);
     case "frozen":
       return frozenBackward(saved, gradOutput, device, options?.donate);
   }
   const { kind } = Object(saved) as { readonly kind?: unknown };
-  throw wrongKind(action, "saved must be that of applyLayer", kind, "kind");
+  throw wrongKind(ACTION, "saved must be that of applyLayer", kind, "kind");
+}
+
+function inGroup<A>(
+  saved: LayerSaved<A> & { readonly kind: "renorm" },
+): saved is GroupRenormSaved<A> {
+  return "processGroup" in saved && typeof saved.processGroup === "string";
+}
+
+/** The way back over the group of a name. */
+async function overNamed<A>(
+  saved: GroupSaved<A>,
+  name: string,
+  gradOutput: Tensor<A>,
+  effects: LayerEffects<A>,
+  options: SyncBackwardOptions,
+): Promise<Backward<A>> {
+  const { device } = effects;
+  const group = namedGroup(name, effects, ACTION);
+  const { shape, dtype } = saved?.input ?? {};
+  const label = `backwardLayer ${quote(name)} C=${shape?.[1]} ${dtype}`;
+  const call = { saved, gradOutput, options, action: "compute the gradients" };
+  const [backward] = await overGroup({ device, group }, options, backwards([call], label));
+  return backward;
 }
 
 function frozenBackward<A>(

@@ -5,6 +5,8 @@
 
 import { checkStateRecord } from "../check_state.ts";
 import { checkOneOf } from "../check_value.ts";
+import { checkBounds, type RenormBounds } from "../norm/bounds.ts";
+import { checkGhost } from "../norm/check_call.ts";
 import { type BatchNormOptions, type BatchNormState, firstState } from "../state.ts";
 import { refused, shown, wrongKind } from "../words.ts";
 
@@ -22,6 +24,10 @@ export interface LayerSettings {
   readonly processGroup: string | null;
   /** Applied last, in training and evaluation. */
   readonly activation?: "relu";
+  /** Samples of a ghost batch: training normalizes each group of so many by itself. Left out for the whole batch. */
+  readonly ghost?: number;
+  /** Bounds of batch renormalization, by which training is corrected towards the running statistics. Left out for none. */
+  readonly renorm?: RenormBounds;
   /**
    * What training leaves as it is: `"statistics"` normalizes with the running statistics and does not update them;
    * `"all"` gives no gradients of weight and bias either. Left out for a layer that learns.
@@ -84,8 +90,9 @@ export function checkLayer<A>(layer: AnyLayer<A>, action: string): void {
   const tracks = layer.state === null
     ? layer.lazy.trackRunningStats !== false
     : layer.state.runningMean !== null;
-  if (layer.frozen === undefined || tracks) return;
-  const wanted = "a frozen layer must have running statistics to normalize with";
+  if (tracks || (layer.frozen === undefined && layer.renorm === undefined)) return;
+  const what = layer.frozen === undefined ? "renormalizing" : "frozen";
+  const wanted = `a ${what} layer must have running statistics to normalize with`;
   throw refused(action, wanted, "state tracks none");
 }
 
@@ -123,7 +130,7 @@ export function lazyError({ kind }: { readonly kind: LayerKind }, action: string
 
 /** Checks all fields of a layer but its state. */
 export function checkSettings(
-  { kind, processGroup, activation, frozen }: LayerSettings,
+  { kind, processGroup, activation, ghost, renorm, frozen }: LayerSettings,
   action: string,
 ): void {
   checkOneOf(kind, Object.keys(RANKS), "kind", action);
@@ -133,4 +140,9 @@ export function checkSettings(
   }
   checkOneOf(activation, ["relu", undefined], "activation", action);
   checkOneOf(frozen, ["statistics", "all", undefined], "frozen", action);
+  if (ghost !== undefined) checkGhost(ghost, action);
+  if (renorm === undefined) return;
+  checkBounds(renorm, action);
+  if (ghost === undefined) return;
+  throw refused(action, "a layer may have ghost or renorm", "one has both");
 }

@@ -184,6 +184,11 @@ export function healthTable(rows: Readonly<Record<string, Health>>): string {
   if (typeof rows !== "object" || rows === null) {
     throw wrongKind("print the healths", "they must be a record by names", rows);
   }
+  return tableOf(Object.entries(rows));
+}
+
+/** The table of healths in an order, whose names may be the same. */
+export function tableOf(rows: readonly (readonly [name: string, health: Health])[]): string {
   const cell = (value: Health[typeof COLUMNS[number]]): string => {
     if (value === null) return "-";
     if (typeof value === "object") return String(value.length);
@@ -191,7 +196,7 @@ export function healthTable(rows: Readonly<Record<string, Health>>): string {
   };
   const lines = [
     ["", ...COLUMNS],
-    ...Object.entries(rows).map((
+    ...rows.map((
       [name, health],
     ) => [name, ...COLUMNS.map((key) => cell(health[key]))]),
   ];
@@ -199,49 +204,4 @@ export function healthTable(rows: Readonly<Record<string, Health>>): string {
   return lines.map((line) =>
     line.map((text, i) => i === 0 ? text.padEnd(widths[i]) : text.padStart(widths[i])).join("  ")
   ).join("\n");
-}
-
-/**
- * Draws a history of healths as an SVG: collapsed, non-finite and differing channels as shares of all, over training.
- *
- * @param history healths of one batch norm, in order, at least one
- * @returns a document of 640 by 240
- *
- * @example
- * ```ts
- * import { describe, healthSvg, initBatchNorm, referenceDevice } from "@syncbn/syncbn";
- *
- * const device = referenceDevice();
- * const health = await describe(initBatchNorm(device, 2), { device });
- * console.assert(healthSvg([health, health]).startsWith("<svg"));
- * ```
- */
-export function healthSvg(history: readonly Health[]): string {
-  if (!Array.isArray(history) || history.length === 0) {
-    throw wrongKind("draw the healths", "history must be a list of at least one", history);
-  }
-  const [left, right, top, bottom] = [50, 620, 40, 200];
-  const x = (i: number) => left + (right - left) * i / Math.max(1, history.length - 1);
-  const series = [["collapsed", "#0072b2"], ["nonFinite", "#d55e00"], [
-    "differing",
-    "#009e73",
-  ]] as const;
-  const lines = series.map(([name, colour], s) => {
-    const points = history.map((health, i) => {
-      const share = (health[name]?.length ?? 0) / health.channels;
-      return `${x(i).toFixed(1)},${(bottom - (bottom - top) * share).toFixed(1)}`;
-    });
-    return `<polyline fill="none" stroke="${colour}" stroke-width="2" points="${
-      points.join(" ")
-    }"/>` +
-      `<text x="${left + 190 * s}" y="24" fill="${colour}">${name}</text>`;
-  });
-  const [first, last] = [history[0], history[history.length - 1]].map(({ batches }) => batches);
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 640 240" font-family="sans-serif" font-size="13">` +
-    `<title>Channels that are not well, as shares of all</title>` +
-    `<rect width="640" height="240" fill="#fff"/>` +
-    `<path d="M${left},${top}V${bottom}H${right}" fill="none" stroke="#666"/>` +
-    `<text x="8" y="${top + 5}">100 %</text><text x="8" y="${bottom}">0 %</text>` +
-    `<text x="${left}" y="222">batch ${first}</text>` +
-    `<text x="${right}" y="222" text-anchor="end">batch ${last}</text>${lines.join("")}</svg>\n`;
 }

@@ -31,8 +31,8 @@ export type MaterializedLayer<A, L> = L extends LazyBatchNormLayer
   ? Omit<L, "state" | "lazy"> & BatchNormLayer<A>
   : L & BatchNormLayer<A>;
 
-/** Options of a new layer: its group and activation. */
-export type NewLayerOptions = Partial<Pick<LayerSettings, "processGroup" | "activation">>;
+/** Options of a new layer: its group, activation, and how it normalizes. */
+export type NewLayerOptions = Partial<Omit<LayerSettings, "kind" | "frozen">>;
 
 /** Options of a new layer and of its state. */
 export interface LayerOptions extends BatchNormOptions, NewLayerOptions {}
@@ -41,7 +41,9 @@ export interface LayerOptions extends BatchNormOptions, NewLayerOptions {}
 export interface LazyLayerOptions extends LazyOptions, NewLayerOptions {}
 
 const ACTION = "make the layer";
-const OPTIONS = /* @__PURE__ */ BATCH_NORM_OPTIONS.concat("processGroup", "activation");
+const OPTIONS = /* @__PURE__ */ BATCH_NORM_OPTIONS.concat(
+  ...["processGroup", "activation", "ghost", "renorm"],
+);
 
 /**
  * Makes a layer with a new state.
@@ -51,7 +53,7 @@ const OPTIONS = /* @__PURE__ */ BATCH_NORM_OPTIONS.concat("processGroup", "activ
  * 5, `"batchNorm"` of any rank >= 2
  * @param numFeatures number of channels C, >= 1
  * @param options those of `initBatchNorm`; `processGroup`: the name of a group to share statistics with, null by default;
- * `activation`
+ * `activation`; `ghost`: samples of a ghost batch, or `renorm`: bounds of batch renormalization
  * @returns a frozen layer that owns its vectors
  * @throws RangeError for a value out of range, TypeError for a value of another kind
  *
@@ -102,11 +104,13 @@ export function initLazyLayer(kind: LayerKind, options: LazyLayerOptions = {}): 
 
 function split<O extends NewLayerOptions>(kind: LayerKind, options: O) {
   checkOptions(options, OPTIONS, ACTION);
-  const { processGroup = null, activation, ...rest } = options;
+  const { processGroup = null, activation, ghost, renorm, ...rest } = options;
   const settings: LayerSettings = {
     kind,
     processGroup,
     ...(activation !== undefined && { activation }),
+    ...(ghost !== undefined && { ghost }),
+    ...(renorm !== undefined && { renorm }),
   };
   return { settings, rest };
 }

@@ -11,6 +11,7 @@ import {
   mergeMoments,
 } from "../norm/statistics.ts";
 import { updateRunningStats } from "../norm/running.ts";
+import type { WeightOptions } from "../norm/weights.ts";
 import { region } from "../ownership.ts";
 import { type Tensor, tensor } from "../tensor.ts";
 import { refused, wrongKind } from "../words.ts";
@@ -25,8 +26,12 @@ import { called } from "../tree.ts";
 export interface PreciseForward<A> {
   /** A region of the device: what is made through it is freed after the batch. */
   readonly device: Device<A>;
-  /** Runs a layer of the given model in evaluation, in place of `applyLayer` or `inferLayer`. */
-  readonly norm: (layer: BatchNormLayer<A>, input: Tensor<A>) => Tensor<A>;
+  /** Runs a layer of the given model in evaluation, in place of `applyLayer` or `inferLayer`; examples may have weights. */
+  readonly norm: (
+    layer: BatchNormLayer<A>,
+    input: Tensor<A>,
+    options?: WeightOptions<A>,
+  ) => Tensor<A>;
 }
 
 /** What {@linkcode preciseStatistics} is run with. */
@@ -112,9 +117,9 @@ export async function preciseStatistics<A, T, B>(
       const found = await agree(pass, order, group);
       if (found === null) break;
       const own = (await pass).moments;
-      const layer = now.get(found)!;
-      now.set(found, await estimated(device, layer, own, group));
-      left.delete(found);
+      const layer = now.get(found.layer)!;
+      now.set(found.layer, await estimated(device, layer, own ?? found, group));
+      left.delete(found.layer);
     }
     const precise = (layer: AnyLayer<A>) => now.get(layer)!;
     return replaceNodes<T, AnyLayer<A>>(model, nodes, choice.only, ACTION, precise);
@@ -141,15 +146,15 @@ async function gather<A, T, B>({ device, model, batches, forward, now, left }: {
     const before: LocalMoments<A> | null = total;
     const after: Pick<Gathered<A>, "moments"> = await region(device, async (scope) => {
       let moments: LocalMoments<A> | null = before;
-      const norm = (layer: BatchNormLayer<A>, input: Tensor<A>): Tensor<A> => {
+      const norm: PreciseForward<A>["norm"] = (layer, input, options = {}) => {
         const current = now.get(layer);
         if (current === undefined) {
           throw refused(ACTION, "norm must be given a layer of the model", "layer is another");
         }
-        const output = inferLayer(current, input, { device: scope });
+        const output = inferLayer(current, input, { device: scope }, options);
         if (left.has(layer) && (target === null || target === layer)) {
           target = layer;
-          const own = batchMoments(input, { device: scope });
+          const own = batchMoments(input, { device: scope }, options);
           moments = moments === null ? own : mergeMoments(moments, own, { device: scope });
         }
         return output;
@@ -163,20 +168,34 @@ async function gather<A, T, B>({ device, model, batches, forward, now, left }: {
   return { target, moments: total };
 }
 
+/** What ranks have gathered. */
+interface Agreed<A> {
+  readonly layer: AnyLayer<A>;
+  /** Whether examples had weights. */
+  readonly weighted: boolean;
+}
+
 /** The layer that all ranks have gathered, of those that had any batch; null where none did. */
 async function agree<A>(
   pass: Promise<Gathered<A>>,
   order: readonly AnyLayer<A>[],
   group: ReduceGroup | undefined,
-): Promise<AnyLayer<A> | null> {
+): Promise<Agreed<A> | null> {
   // Over before the collective begins: a pass may take longer than ranks wait for each other. Its failure travels.
-  const wire = pass.then(({ target }) => Float64Array.from(order, (layer) => +(layer === target)));
+  const isWeighted = ({ moments }: Gathered<A>) => moments?.positives !== undefined;
+  const wire = pass.then((own) =>
+    Float64Array.of(...order.map((layer) => +(layer === own.target)), +isWeighted(own))
+  );
   const own = await wire.catch(() => null);
-  if (group === undefined || group.worldSize === 1) return (await pass).target;
+  if (group === undefined || group.worldSize === 1) {
+    const { target, ...rest } = await pass;
+    return target && { layer: target, weighted: isWeighted({ target, ...rest }) };
+  }
   const label = `preciseStatistics L=${order.length}`;
   const total = await group.allReduce(own ?? wire, sum, { label });
   const found = order.filter((_, i) => total[i] > 0);
-  if (found.length <= 1) return found[0] ?? null;
+  if (found.length === 0) return null;
+  if (found.length === 1) return { layer: found[0], weighted: total[order.length] > 0 };
   throw refused(
     ACTION,
     "all ranks must run the layers in one order",
@@ -184,17 +203,21 @@ async function agree<A>(
   );
 }
 
-/** A layer whose running statistics are those moments, of all ranks. */
+/** A layer whose running statistics are those moments, of all ranks; a rank that has none knows what others have. */
 async function estimated<A>(
   device: Device<A>,
   layer: BatchNormLayer<A>,
-  own: LocalMoments<A> | null,
+  own: LocalMoments<A> | Agreed<A>,
   group: ReduceGroup | undefined,
 ): Promise<BatchNormLayer<A>> {
   const { state } = layer;
   const result = await region(device, async (scope) => {
-    const none = () => tensor(scope, [], [0, state.numFeatures]);
-    const local = own ?? batchMoments(none(), { device: scope });
+    const none = (channels: number) => tensor(scope, [], [0, channels]);
+    const local = "data" in own ? own : batchMoments(
+      none(state.numFeatures),
+      { device: scope },
+      own.weighted ? { weights: none(1) } : {},
+    );
     const moments = group === undefined
       ? local
       : await allReduceMoments(local, { device: scope, group });
@@ -203,6 +226,6 @@ async function estimated<A>(
     const { runningMean, runningVar } = next === fresh ? state : next;
     return { ...state, runningMean, runningVar };
   });
-  if (own !== null) device.free(own.data);
+  if ("data" in own) device.free(own.data);
   return withState<A, BatchNormLayer<A>>(layer, Object.freeze(result));
 }

@@ -9,6 +9,7 @@ import { formatOn, sumsWire } from "../wire.ts";
 import { type BackwardCall, checkDonated, checkSaved } from "./check_saved.ts";
 import type { GroupSaved, LocalSaved, Saved } from "./normalize.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
+import { withWeights } from "./weights.ts";
 
 /** Options of a backward pass. */
 export interface BackwardOptions {
@@ -41,6 +42,8 @@ const ACTION = "compute the gradients";
  *
  * Per channel, with s = 1/sqrt(variance + eps) and N values:
  * gradInput = weight*s * (dy - sumDy/N - (x - mean) * s^2 * sumDyXmu/N), gradWeight = s * sumDyXmu, gradBias = sumDy.
+ * Where examples had weights w, of the sum W, both terms behind dy are w times as large, and N is W: sums of dy are of all
+ * positions, since output is everywhere.
  * Synchronous: nothing is read back, all launches go out together.
  *
  * @param saved what forward returned; borrowed, and valid for another call
@@ -167,8 +170,7 @@ export function backwards<A>(
         const results = batch(scope, (d) =>
           snapshots.map((call, i) => {
             const total = d.fromWire(formatOn(d, sumsWire), totals[i]);
-            const sums = { local: d.info.exact ? total : locals[i], total };
-            return gradientsOf(d, { ...passOf(call), sums });
+            return weighted(d, call, { local: d.info.exact ? total : locals[i], total });
           }));
         // At once: another call that has waited with this one must not read what may be overwritten.
         scope.free(...donatedOf(snapshots));
@@ -205,7 +207,7 @@ function backwardsAlone<A>(
     calls.map((call) => {
       const local = d.gradientSums(passOf(call));
       scratch.push(local);
-      return gradientsOf(d, { ...passOf(call), sums: { local, total: local } });
+      return weighted(d, call, { local, total: local });
     }));
   device.free(...scratch);
   return results;
@@ -225,6 +227,21 @@ function passOf<A>(
     residualFormat: residualFormat ?? undefined,
     overwrite: options.donate === true,
   };
+}
+
+/** Gradients of a call, by the weights that it had. */
+function weighted<A>(
+  device: Device<A>,
+  call: BackwardCall<A, Saved<A>>,
+  sums: GradientsPass<A>["sums"],
+): Backward<A> {
+  const { saved } = call;
+  return withWeights(
+    device,
+    saved.input,
+    saved,
+    (weights) => gradientsOf(device, { ...passOf(call), sums, weights }),
+  );
 }
 
 /** Runs the pass that ends the way back, and gives its arrays the meaning of tensors. */

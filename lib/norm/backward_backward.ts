@@ -44,7 +44,10 @@ export interface BackwardBackward<A> {
 const ACTION = "compute the gradients of the gradients";
 /** Names of directions, which are those of a backward pass's results. */
 export const COTANGENTS = {
-  ...{ input: "gradInput", weight: "gradWeight", bias: "gradBias", residual: "gradResidual" },
+  input: "gradInput",
+  weight: "gradWeight",
+  bias: "gradBias",
+  residual: "gradResidual",
 };
 
 /**
@@ -171,25 +174,38 @@ function across<A>(
     channels: [channels],
     alone: (device) => alone(device, check(device, 1)),
     launch: (scope, worldSize, read) => {
-      const call = check(scope, worldSize);
-      const { sums, wire } = batch(scope, (d) => {
-        const sums = sumsOf(d, call);
-        return { sums, wire: wireOf(d, sums, call.directions.weight, read) };
-      });
-      const conclude = ([total]: readonly Float64Array[]) =>
-        batch(scope, (d) => {
-          const [gradient, along, weighted, products] = pairsOf(total, channels).map((pair) =>
-            d.fromWire(sumsWire, pair)
-          );
-          return secondOf(d, {
-            ...{ ...call, total: gradient, weighted },
-            along: { local: sums.along, total: along },
-            products: { local: sums.products, total: products },
-          });
-        });
+      const { wire, conclude: end } = launchSecond(scope, check(scope, worldSize), read);
+      const conclude = ([total]: readonly Float64Array[]) => end(total);
       return { wires: [wire], conclude };
     },
   };
+}
+
+/** The sums of a checked call as a wire, and what is made of all ranks' wires. */
+export function launchSecond<A>(
+  device: Device<A>,
+  call: SecondCall<A>,
+  read: Read<A>,
+): {
+  readonly wire: ReturnType<Read<A>>;
+  readonly conclude: (total: Float64Array) => BackwardBackward<A>;
+} {
+  const { sums, wire } = batch(device, (d) => {
+    const sums = sumsOf(d, call);
+    return { sums, wire: wireOf(d, sums, call.directions.weight, read) };
+  });
+  const conclude = (total: Float64Array) =>
+    batch(device, (d) => {
+      const [gradient, along, weighted, products] = pairsOf(total, call.input.shape[1]).map((
+        pair,
+      ) => d.fromWire(sumsWire, pair));
+      return secondOf(d, {
+        ...{ ...call, total: gradient, weighted },
+        along: { local: sums.along, total: along },
+        products: { local: sums.products, total: products },
+      });
+    });
+  return { wire, conclude };
 }
 
 function checked<A>(

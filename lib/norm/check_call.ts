@@ -1,7 +1,7 @@
 /** What a batch norm is checked for before anything is launched. */
 
 import { checkState } from "../check_state.ts";
-import { checkOneOf, SWITCH } from "../check_value.ts";
+import { checkInteger, checkOneOf, SWITCH } from "../check_value.ts";
 import type { Device, PassOption } from "../device.ts";
 import { DeviceError } from "../errors.ts";
 import { checkOptions } from "../check_effects.ts";
@@ -9,7 +9,8 @@ import type { BatchNormState } from "../state.ts";
 import { checkTensor, describe, type Describing, type Tensor } from "../tensor.ts";
 import { listed, refused, shown, wrongPair } from "../words.ts";
 
-const ACTIVATIONS: readonly unknown[] = ["relu", undefined];
+/** What may be applied last. */
+export const ACTIVATIONS: readonly unknown[] = ["relu", undefined];
 
 /** Checks what every function that normalizes is given. */
 export function checkCall<A>(
@@ -37,12 +38,26 @@ export function checkCall<A>(
   checkAlike(device, residual, input, action, "residual");
 }
 
+/** Checks the samples of a ghost batch. */
+export function checkGhost(ghost: unknown, action: string): void {
+  checkInteger(ghost, "ghost, the samples of a group,", action, 1);
+}
+
 /** Checks that a device honours a field of a pass: what it cannot do is an error that names it. */
 export function checkPass<A>({ info }: Device<A>, option: PassOption, action: string): void {
   if (info.passes.includes(option)) return;
   throw new DeviceError(
     `Cannot ${action} as ${info.name} must honour ${option} in a pass: ` +
       `current ones are ${info.passes.join(", ") || "none"}; leave it out, or use another device`,
+    "unsupported",
+  );
+}
+
+/** Checks that a device rounds its statistics, for what computes with their numbers on the host. */
+export function checkRounds<A>({ info }: Device<A>, action: string): void {
+  if (!info.exact) return;
+  throw new DeviceError(
+    `Cannot ${action} as its statistics must be rounded numbers: ${info.name} has digits; use a device without exact`,
     "unsupported",
   );
 }

@@ -11,6 +11,7 @@ import { refused, shown } from "../words.ts";
 import { checkAlike, checkGivenUp, checkVector, isDonated } from "./check_call.ts";
 import type { GroupSaved, Saved } from "./normalize.ts";
 import { checkMoments } from "./statistics.ts";
+import { checkBoth, isWeighted, takeWeights } from "./weights.ts";
 
 /** One batch norm of a backward pass. */
 export interface BackwardCall<A, S extends Saved<A> = GroupSaved<A>> {
@@ -76,6 +77,9 @@ export function checkForwards<A>(
   checkMoments(device, moments, action, "the saved moments", channels);
   checkEps(eps, action);
   checkOneOf(residualFormat, SAVED_FORMATS, "the saved residualFormat", action);
+  checkBoth(moments, takeWeights(device, input, saved, action), action);
+  if (name === "Backward" || !isWeighted(saved)) return;
+  throw refused(action, `batchNorm${name} knows no weights of examples`, "forward had some");
 }
 
 /** Checks that a gradOutput that is given up is nothing that any of the calls borrows. */
@@ -84,9 +88,9 @@ export function checkDonated<A>(calls: readonly BackwardCall<A, Saved<A>>[]): vo
     const { gradOutput: given, options, action } = call;
     if (!isDonated(options.donate, action)) continue;
     for (const other of calls) {
-      const { input, output, moments, weight, bias } = other.saved;
+      const { input, output, moments, weight, bias, weights } = other.saved;
       const gradOutput = other === call ? null : other.gradOutput;
-      const borrowed = { input, output, moments, weight, bias, gradOutput };
+      const borrowed = { input, output, moments, weight, bias, weights, gradOutput };
       checkGivenUp(given, borrowed, action, "gradOutput");
     }
   }

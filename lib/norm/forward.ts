@@ -13,8 +13,8 @@ import type { Device } from "../device.ts";
 import { checkCount } from "../moments.ts";
 import { batch } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
-import { type Tensor, tensorLike, valuesPerChannel } from "../tensor.ts";
-import { countOf, momentsWire } from "../wire.ts";
+import { type Tensor, tensorLike } from "../tensor.ts";
+import { countOf, momentsWire, weightedMomentsWire } from "../wire.ts";
 import { shown } from "../words.ts";
 import { checkCall, checkKept } from "./check_call.ts";
 import {
@@ -26,14 +26,17 @@ import {
 } from "./normalize.ts";
 import {
   alone,
+  checkEnough,
   type GroupMoments,
   groupMoments,
   type LocalMoments,
   type Moments,
   momentsOf,
+  reduced,
 } from "./statistics.ts";
 import { advance } from "./running.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
+import { isWeighted, type Taken, takeWeights, type Weights } from "./weights.ts";
 
 /** Options of a training forward pass. */
 export interface ForwardOptions<A> extends NormalizeOptions<A> {
@@ -74,12 +77,17 @@ const ACTION = "normalize the batch";
  * Per channel, over all samples and positions: y = (x - mean) / sqrt(variance + eps) * weight + bias, then the residual
  * and the activation. Synchronous: nothing is read back, all launches go out together.
  *
+ * Where examples have weights w of the sum W, mean = (sum of w*x)/W and variance = (sum of w*(x - mean)^2)/W, of which the
+ * running variance takes W/(W - 1), or it as it is where W <= 1. Without a positive one the state stays and y is the bias. A
+ * device that does not read back at once cannot tell the host: see docs/numerics.md.
+ *
  * @param state the state before this batch; it is not changed
  * @param input the batch, logical shape (N, C, ...spatial), float32 or float16
  * @param effects `device`: where everything lives
+ * @param options activation and residual, weights of the examples, whether running statistics are updated
  * @returns output, new state, moments of the batch, and what backward needs, all frozen
- * @throws TypeError where shapes, dtypes or devices do not fit, RangeError for one value per channel, whose variance is
- * nothing to normalize with; nothing has changed then
+ * @throws TypeError where shapes, dtypes or devices do not fit, RangeError for one value per channel (or one positive weight),
+ * whose variance is nothing to normalize with, and for weights that are negative or not finite; nothing has changed then
  *
  * @example
  * ```ts
@@ -99,9 +107,23 @@ export function batchNormForward<A>(
   options: ForwardOptions<A> = {},
 ): LocalForward<A> {
   const { device } = checkDevice(effects, ACTION);
-  checkForward(device, state, input, options, ACTION);
-  checkCount(valuesPerChannel(input), ACTION);
-  return batch(device, (d) => composed(d, state, input, momentsOf(d, input), options));
+  const weights = checkForward(device, state, input, options, ACTION);
+  return batch(device, (d) => {
+    const moments = enough(d, input, weights, ACTION);
+    return composed(d, state, input, moments, { ...options, ...weights });
+  });
+}
+
+/** Moments of a batch that is checked, which have a variance as far as is known. */
+function enough<A>(
+  device: Device<A>,
+  input: Tensor<A>,
+  weights: Weights<A>,
+  action: string,
+): LocalMoments<A> {
+  const moments = momentsOf(device, input, weights, action);
+  checkEnough(moments, action);
+  return moments;
 }
 
 /**
@@ -109,7 +131,8 @@ export function batchNormForward<A>(
  *
  * The law: for any partition of a batch over the ranks (uneven, some ranks empty, one value on a rank), outputs,
  * gradients and new state are those of one rank that holds the whole batch. One readback, one collective, one upload,
- * of [count, mean C, m2 C] in float64. With a `worldSize` of 1 it is {@linkcode batchNormForward}.
+ * of [count, mean C, m2 C] in float64, or [positives, W, mean C, m2 C] where examples have weights, which all ranks must give
+ * or none. With a `worldSize` of 1 it is {@linkcode batchNormForward}.
  *
  * @param state this rank's replica of the state before this batch; it is not changed
  * @param input this rank's part of the batch, logical shape (N, C, ...spatial); N may be 0
@@ -117,7 +140,7 @@ export function batchNormForward<A>(
  * @returns output, new state, moments of all ranks, and what backward needs, all frozen
  * @throws (rejects with) CollectiveError, the same on every rank, where a rank failed before the collective (`cause`: for
  * a wrong shape the TypeError of {@linkcode batchNormForward}), did something else, or did not arrive; RangeError on
- * every rank for one value per channel in the whole group. What fails after the collective, such as a lost device, is this
+ * every rank for one value per channel, or one positive weight, in the whole group. What fails after the collective, such as a lost device, is this
  * rank's own error; the others learn of it at their next collective. The given state stays valid
  *
  * @example Two replicas with one value each, which ordinary batch norm could not normalize at all
@@ -180,29 +203,36 @@ export function forwards<A>(
   calls: readonly ForwardCall<A>[],
   label: string,
 ): Crossing<A, readonly GroupForward<A>[]> {
+  const weighted = calls.map(({ options }) => isWeighted(options));
+  const formats = weighted.map((weighted) => weighted ? weightedMomentsWire : momentsWire);
   return {
     action: ACTION,
-    label,
-    format: momentsWire,
+    // Weights on some ranks alone are another call.
+    label: weighted.includes(true) ? `${label} weights=${weighted.map(Number)}` : label,
+    format: formats,
     channels: calls.map(({ input }) => input?.shape?.[1]),
     alone: (device) =>
       batch(device, (d) =>
         calls.map(({ stateOf, input, options, action }) => {
           const state = stateOf(d);
-          checkForward(d, state, input, options, action);
-          checkCount(valuesPerChannel(input), action);
-          return composed(d, state, input, alone(momentsOf(d, input)), options);
+          const weights = checkForward(d, state, input, options, action);
+          const moments = alone(enough(d, input, weights, action));
+          return composed(d, state, input, moments, { ...options, ...weights });
         })),
     launch: (scope, worldSize, read) => {
       const checked = calls.map((call) => checkedCall(scope, call));
-      const wires = batch(scope, (d) => checked.map(({ input }) => read(d, d.moments({ input }))));
+      const wires = batch(
+        scope,
+        (d) => checked.map(({ input, options }) => read(d, reduced(d, input, options))),
+      );
       const conclude = (totals: readonly Float64Array[]) => {
         totals.forEach((total, i) => checkCount(countOf(total), calls[i].action));
         return batch(
           scope,
           (d) =>
             checked.map(({ state, before, input, options }, i): GroupForward<A> => {
-              const moments = groupMoments(d, totals[i], input.shape[1], worldSize);
+              const channels = input.shape[1];
+              const moments = groupMoments(d, totals[i], channels, worldSize, formats[i]);
               const forward = composed<A, GroupForward<A>>(d, before, input, moments, options);
               return forward.state === before ? Object.freeze({ ...forward, state }) : forward;
             }),
@@ -216,28 +246,32 @@ export function forwards<A>(
 /** Checks a call, and takes snapshots: nobody may change what was checked while the collective is under way. */
 function checkedCall<A>(device: Device<A>, { stateOf, input, options, action }: ForwardCall<A>) {
   const state = stateOf(device);
-  checkForward(device, state, input, options, action);
+  const weights = checkForward(device, state, input, options, action);
   const { residual } = options;
   return {
     state,
     before: { ...state },
     input: tensorLike(input, input.data),
-    options: { ...options, residual: residual && tensorLike(residual, residual.data) },
+    options: { ...options, residual: residual && tensorLike(residual, residual.data), ...weights },
   };
 }
 
-const OPTIONS = ["activation", "residual", "updateRunningStats", "signal", "donate"];
+const OPTIONS = [
+  ...["activation", "residual", "weights", "lengths", "updateRunningStats", "signal", "donate"],
+];
 
+/** Checks a call, and gives its weights. */
 function checkForward<A>(
   device: Device<A>,
   state: BatchNormState<A>,
   input: Tensor<A>,
   options: ForwardOptions<A>,
   action: string,
-): void {
+): Taken<A> {
   checkCall(device, state, input, options, OPTIONS, action);
   checkKept(options, action);
   checkOneOf(options.updateRunningStats, SWITCH, "updateRunningStats", action);
+  return takeWeights(device, input, options, action);
 }
 
 /** Forward is its two parts: normalize with the moments, and let the running statistics follow them. */
@@ -246,7 +280,7 @@ function composed<A, F extends LocalForward<A> | GroupForward<A>>(
   state: BatchNormState<A>,
   input: Tensor<A>,
   moments: F["moments"],
-  options: ForwardOptions<A>,
+  options: Omit<ForwardOptions<A>, "weights"> & Weights<A>,
 ): F {
   const { output, saved } = normalized(device, state, input, moments, options);
   const next = options.updateRunningStats === false ? state : advance(device, state, moments);

@@ -14,6 +14,8 @@ import { type Tensor, tensorLike, valuesPerChannel } from "../tensor.ts";
 import { type Backward, type BackwardOptions, gradientsOf } from "./backward.ts";
 import { checkAlike, checkCall, checkGivenUp, isDonated } from "./check_call.ts";
 import type { NormalizeOptions } from "./normalize.ts";
+import { checkEnough, momentsOf } from "./statistics.ts";
+import { isWeighted, type Taken, takeWeights, type Weights, withWeights } from "./weights.ts";
 
 /** Options of evaluation. */
 export interface InferOptions<A> extends NormalizeOptions<A> {
@@ -59,13 +61,13 @@ export function batchNormInfer<A>(
 ): Tensor<A> {
   const action = "evaluate the batch";
   const { device } = checkDevice(effects, action);
-  checkInfer(device, state, input, options, action);
+  const weights = checkInfer(device, state, input, options, action);
   const donate = isDonated(options.donate, action);
-  if (donate) checkGivenUp(input, borrowed(state, options), action, "input");
+  if (donate) checkGivenUp(input, borrowed(state, options, weights), action, "input");
   const { activation, residual } = options;
   const scratch = donate ? [input.data] : [];
   const output = batch(device, (d) => {
-    const statistics = statisticsOf(d, state, input);
+    const statistics = statisticsOf(d, state, input, weights, action);
     scratch.push(...momentsIn(statistics));
     const pass = { input, statistics, affine: state, residual, activation, overwrite: donate };
     return tensorLike(input, d.normalize(pass));
@@ -111,16 +113,16 @@ export function batchNormInferBackward<A>(
 ): Backward<A> {
   const action = "compute the gradients of evaluation";
   const { device } = checkDevice(effects, action);
-  checkInfer(device, state, input, options, action);
+  const weights = checkInfer(device, state, input, options, action);
   checkAlike(device, gradOutput, input, action, "gradOutput");
   const donate = isDonated(options.donate, action);
   if (donate) {
-    checkGivenUp(gradOutput, { input, ...borrowed(state, options) }, action, "gradOutput");
+    checkGivenUp(gradOutput, { input, ...borrowed(state, options, weights) }, action, "gradOutput");
   }
   const { activation, residual } = options;
   const scratch = donate ? [gradOutput.data] : [];
   const result = batch(device, (d) => {
-    const statistics = statisticsOf(d, state, input);
+    const statistics = statisticsOf(d, state, input, weights, action);
     const common = { input, statistics, affine: state };
     const output = activation === undefined
       ? undefined
@@ -131,15 +133,18 @@ export function batchNormInferBackward<A>(
     scratch.push(local, ...momentsIn(statistics));
     if (output) scratch.push(output.data);
     const sums = { local, total };
-    return gradientsOf(d, { ...pass, sums, residualFormat: residual?.format, overwrite: donate });
+    const residualFormat = residual?.format;
+    const whole = { ...pass, sums, residualFormat, overwrite: donate };
+    if (total === null) return gradientsOf(d, whole);
+    return withWeights(d, input, weights, (weights) => gradientsOf(d, { ...whole, weights }));
   });
   device.free(...scratch);
   return result;
 }
 
-const OPTIONS = ["activation", "residual", "donate"];
+const OPTIONS = ["activation", "residual", "weights", "lengths", "donate"];
 
-/** Checks what every function of evaluation is given. */
+/** Checks what every function of evaluation is given, and gives its weights. */
 export function checkInfer<A>(
   device: Device<A>,
   state: BatchNormState<A>,
@@ -147,9 +152,12 @@ export function checkInfer<A>(
   options: NormalizeOptions<A>,
   action: string,
   known: readonly string[] = OPTIONS,
-): void {
+): Taken<A> {
   checkCall(device, state, input, options, known, action);
-  if (state.runningMean === null) checkCount(valuesPerChannel(input), action);
+  if (state.runningMean === null && !isWeighted(options)) {
+    checkCount(valuesPerChannel(input), action);
+  }
+  return takeWeights(device, input, options, action);
 }
 
 /** What evaluation normalizes with. */
@@ -157,10 +165,15 @@ export function statisticsOf<A>(
   device: Device<A>,
   { runningMean, runningVar }: BatchNormState<A>,
   input: Tensor<A>,
+  weights: Weights<A>,
+  action: string,
 ): Statistics<A> {
-  return runningMean === null || runningVar === null
-    ? { source: "batch", moments: device.moments({ input }) }
-    : { source: "running", mean: runningMean, variance: runningVar };
+  if (runningMean !== null && runningVar !== null) {
+    return { source: "running", mean: runningMean, variance: runningVar };
+  }
+  const moments = momentsOf(device, input, weights, action);
+  checkEnough(moments, action);
+  return { source: "batch", moments: moments.data };
 }
 
 /** Moments that were made for a call, and are nobody's after it. */
@@ -172,6 +185,14 @@ export function momentsIn<A>(statistics: Statistics<A>): A[] {
 function borrowed<A>(
   { weight, bias, runningMean, runningVar }: BatchNormState<A>,
   { residual }: NormalizeOptions<A>,
+  { weights }: Weights<A>,
 ) {
-  return { residual, weight, bias, "running mean": runningMean, "running variance": runningVar };
+  return {
+    residual,
+    weight,
+    bias,
+    weights,
+    "running mean": runningMean,
+    "running variance": runningVar,
+  };
 }

@@ -147,7 +147,7 @@ function evaluated<A, R>(
   const directions = checkDirections(device, given, names, had, action);
   const scratch: A[] = [];
   const result = batch(device, (d) => {
-    const statistics = statisticsOf(d, state, input);
+    const statistics = statisticsOf(d, state, input, {}, action);
     const common = { input, statistics, affine: state };
     scratch.push(...momentsIn(statistics));
     const output = activation === undefined

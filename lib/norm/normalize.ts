@@ -2,14 +2,20 @@
 
 import { checkDevice } from "../check_effects.ts";
 import type { Device } from "../device.ts";
-import { checkCount } from "../moments.ts";
 import type { BatchNormState } from "../state.ts";
 import { type Format, type Tensor, tensorLike } from "../tensor.ts";
 import { checkCall, checkKept } from "./check_call.ts";
-import { checkMoments, type GroupMoments, type LocalMoments, type Moments } from "./statistics.ts";
+import {
+  checkEnough,
+  checkMoments,
+  type GroupMoments,
+  type LocalMoments,
+  type Moments,
+} from "./statistics.ts";
+import { checkBoth, takeWeights, type WeightOptions, type Weights } from "./weights.ts";
 
-/** What follows the affine map. */
-export interface NormalizeOptions<A> {
+/** What follows the affine map, and what counted. */
+export interface NormalizeOptions<A> extends WeightOptions<A> {
   /** Applied last: y = max(y, 0). */
   readonly activation?: "relu";
   /** Added before the activation; shape and dtype of the input, any format. */
@@ -20,7 +26,7 @@ export interface NormalizeOptions<A> {
  * What backward needs of forward. Borrows the input, the weight and the bias, and with an activation the output: keep
  * them until backward is done. The moments belong to it.
  */
-export interface Saved<A> {
+export interface Saved<A> extends Weights<A> {
   /** The input of forward, borrowed. */
   readonly input: Tensor<A>;
   /** The output of forward where an activation was applied, borrowed; else null. */
@@ -60,6 +66,7 @@ export interface Normalized<A, S extends Saved<A> = LocalSaved<A> | GroupSaved<A
 }
 
 const ACTION = "normalize the batch";
+const OPTIONS = ["activation", "residual", "weights", "lengths", "donate"];
 
 /**
  * Normalizes a batch with moments that are there already: forward without a reduction, and without a collective.
@@ -71,6 +78,7 @@ const ACTION = "normalize the batch";
  * @param input the batch, logical shape (N, C, ...spatial), float32 or float16
  * @param moments the statistics, of this rank's batches or of a group's
  * @param effects `device`: where everything lives
+ * @param options activation and residual; the weights of this batch where the moments count by weight, which backward needs
  * @returns output, and what backward needs (of a group's moments: what `syncBatchNormBackward` takes), both frozen
  * @throws TypeError where shapes, dtypes or devices do not fit, RangeError for moments of one value
  *
@@ -95,11 +103,15 @@ export function normalizeWith<A, M extends LocalMoments<A> | GroupMoments<A>>(
   options: NormalizeOptions<A> = {},
 ): Normalized<A, M extends LocalMoments<A> ? LocalSaved<A> : GroupSaved<A>> {
   const { device } = checkDevice(effects, ACTION);
-  checkCall(device, state, input, options, ["activation", "residual", "donate"], ACTION);
+  checkCall(device, state, input, options, OPTIONS, ACTION);
   checkKept(options, ACTION);
   checkMoments(device, moments, ACTION, "the moments", state.numFeatures);
-  if (moments.count !== null) checkCount(moments.count, ACTION);
-  const result: unknown = Object.freeze(normalized(device, state, input, moments, options));
+  checkEnough(moments, ACTION);
+  const weights = takeWeights(device, input, options, ACTION);
+  checkBoth(moments, weights, ACTION);
+  const result: unknown = Object.freeze(
+    normalized(device, state, input, moments, { ...options, ...weights }),
+  );
   return result as ReturnType<typeof normalizeWith<A, M>>;
 }
 
@@ -109,7 +121,7 @@ export function normalized<A>(
   state: BatchNormState<A>,
   input: Tensor<A>,
   moments: LocalMoments<A> | GroupMoments<A>,
-  { activation, residual }: NormalizeOptions<A>,
+  { activation, residual, weights, lengths }: NormalizeOptions<A> & Weights<A>,
 ): Normalized<A> {
   const { weight, bias, eps } = state;
   const data = device.normalize({
@@ -128,6 +140,8 @@ export function normalized<A>(
     bias,
     eps,
     residualFormat: residual?.format ?? null,
+    ...(weights && { weights }),
+    ...(lengths && { lengths }),
   };
   const saved: LocalSaved<A> | GroupSaved<A> = moments.kind === "local"
     ? Object.freeze({ kind: "local", ...values })

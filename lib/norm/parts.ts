@@ -3,16 +3,16 @@
  * gradients are those of the whole. Nothing is read back without a group; over one there is one collective each way.
  */
 
-import { checkDevice } from "../check_effects.ts";
+import { checkDevice, checkOptions } from "../check_effects.ts";
 import { checkOneOf, SWITCH } from "../check_value.ts";
-import type { ReduceGroup } from "../collectives.ts";
+import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { checkCount } from "../moments.ts";
 import { batch } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
 import type { Tensor } from "../tensor.ts";
 import { countOf, momentsWire } from "../wire.ts";
-import { refused, shown, wrongKind } from "../words.ts";
+import { refused, shown, wrongKind, wrongPair } from "../words.ts";
 import { checkCall } from "./check_call.ts";
 import { type GroupSaved, type LocalSaved, normalized } from "./normalize.ts";
 import {
@@ -24,15 +24,21 @@ import {
   momentsOf,
 } from "./statistics.ts";
 import { advance } from "./running.ts";
-import { type Crossing, overGroup } from "./steps.ts";
+import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
 
 /** Options of a forward pass over parts. */
-export interface PartsOptions {
+export interface PartsOptions<A = unknown> {
+  /** Added before the activation, one for each part: shape and dtype of the part, any format. */
+  readonly residuals?: readonly Tensor<A>[];
   /** Applied last: y = max(y, 0). */
   readonly activation?: "relu";
   /** Whether the running statistics follow the whole batch; true by default. */
   readonly updateRunningStats?: boolean;
 }
+
+/** Options of a forward pass over parts on several ranks. */
+export interface SyncPartsOptions<A = unknown>
+  extends PartsOptions<A>, Pick<CollectiveOptions, "signal"> {}
 
 /** A batch that was normalized in parts. */
 export interface PartsForward<A, S extends LocalSaved<A> | GroupSaved<A>> {
@@ -76,7 +82,7 @@ export function batchNormForwardParts<A>(
   state: BatchNormState<A>,
   inputs: readonly Tensor<A>[],
   effects: { readonly device: Device<A> },
-  options: PartsOptions = {},
+  options: PartsOptions<A> = {},
 ): PartsForward<A, LocalSaved<A>> {
   const { device } = checkDevice(effects, FORWARD);
   return batch(
@@ -96,23 +102,58 @@ export async function syncBatchNormForwardParts<A>(
   state: BatchNormState<A>,
   inputs: readonly Tensor<A>[],
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
-  options: PartsOptions = {},
+  options: SyncPartsOptions<A> = {},
 ): Promise<PartsForward<A, GroupSaved<A>>> {
-  const channels = state?.numFeatures;
-  const crossing: Crossing<A, PartsForward<A, GroupSaved<A>>> = {
+  const call = { stateOf: () => state, inputs, options };
+  return await overGroup(effects, options, partsForward(call, labelOf(state)));
+}
+
+/** {@linkcode syncBatchNormForwardParts} on a thread that may be held up. */
+export function syncBatchNormForwardPartsBlocking<A>(
+  state: BatchNormState<A>,
+  inputs: readonly Tensor<A>[],
+  effects: { readonly device: Device<A>; readonly group: BlockingGroup },
+  options: PartsOptions<A> = {},
+): PartsForward<A, GroupSaved<A>> {
+  const call = { stateOf: () => state, inputs, options };
+  return overBlockingGroup(effects, partsForward(call, labelOf(state)));
+}
+
+const labelOf = <A>(state: BatchNormState<A>) =>
+  `syncBatchNormForwardParts C=${shown(state?.numFeatures)}`;
+
+/** A forward pass over parts. */
+export interface PartsCall<A> {
+  /** Finds or makes the state on a handle, in the turn of the call. */
+  readonly stateOf: (device: Device<A>) => BatchNormState<A>;
+  readonly inputs: readonly Tensor<A>[];
+  readonly options: PartsOptions<A>;
+}
+
+/** {@linkcode syncBatchNormForwardParts} as a crossing; the label is what the ranks compare. */
+export function partsForward<A>(
+  { stateOf, inputs, options }: PartsCall<A>,
+  label: string,
+): Crossing<A, PartsForward<A, GroupSaved<A>>> {
+  return {
     action: FORWARD,
-    label: `syncBatchNormForwardParts C=${shown(channels)}`,
+    label,
     format: momentsWire,
-    channels: [channels],
+    channels: [Array.isArray(inputs) ? inputs[0]?.shape?.[1] : NaN],
     alone: (device) =>
-      batch(
-        device,
-        (d) => composed(d, state, inputs, alone(merged(d, state, inputs, options)), options),
-      ),
+      batch(device, (d) => {
+        const state = stateOf(d);
+        return composed(d, state, inputs, alone(merged(d, state, inputs, options)), options);
+      }),
     launch: (scope, worldSize, read) => {
+      const state = stateOf(scope);
       const before = { ...state };
       const parts = Array.isArray(inputs) ? [...inputs] : inputs;
-      const chosen = { ...options };
+      const { residuals } = options;
+      const chosen = {
+        ...options,
+        ...(Array.isArray(residuals) && { residuals: [...residuals] }),
+      };
       const { own } = batch(scope, (d) => {
         const moments = momentsOfAll(d, before, parts, chosen);
         return { own: read(d, moments.data) };
@@ -120,7 +161,7 @@ export async function syncBatchNormForwardParts<A>(
       const conclude = ([total]: readonly Float64Array[]) => {
         checkCount(countOf(total), FORWARD);
         return batch(scope, (d) => {
-          const moments = groupMoments(d, total, channels, worldSize);
+          const moments = groupMoments(d, total, before.numFeatures, worldSize);
           const forward = composed<A, GroupSaved<A>>(d, before, parts, moments, chosen);
           return forward.state === before ? Object.freeze({ ...forward, state }) : forward;
         });
@@ -128,7 +169,6 @@ export async function syncBatchNormForwardParts<A>(
       return { wires: [own], conclude };
     },
   };
-  return await overGroup(effects, {}, crossing);
 }
 
 /** Moments of all parts of this rank, whatever their count. */
@@ -136,12 +176,22 @@ function momentsOfAll<A>(
   device: Device<A>,
   state: BatchNormState<A>,
   inputs: readonly Tensor<A>[],
-  options: PartsOptions,
+  options: PartsOptions<A>,
 ): LocalMoments<A> {
   checkList(inputs, "inputs", FORWARD);
+  checkOptions(options, ["residuals", "activation", "updateRunningStats", "signal"], FORWARD);
+  const { residuals, activation } = options;
+  if (residuals !== undefined) {
+    checkList(residuals, "residuals", FORWARD);
+    if (residuals.length !== inputs.length) {
+      const wanted = "there must be a residual for each part";
+      throw wrongPair(FORWARD, wanted, residuals.length, inputs.length);
+    }
+  }
   inputs.forEach((input, i) => {
-    const known = ["activation", "updateRunningStats"];
-    checkCall(device, state, input, options, known, `${FORWARD}, part ${i},`);
+    const own = { activation, ...(residuals && { residual: residuals[i] }) };
+    const here = `${FORWARD}, part ${i},`;
+    checkCall(device, state, input, own, ["activation", "residual"], here);
   });
   checkOneOf(options.updateRunningStats, SWITCH, "updateRunningStats", FORWARD);
   return inputs.map((input) => momentsOf(device, input)).reduce((a, b) => {
@@ -162,9 +212,12 @@ function composed<A, S extends LocalSaved<A> | GroupSaved<A>>(
   state: BatchNormState<A>,
   inputs: readonly Tensor<A>[],
   moments: LocalMoments<A> | GroupMoments<A>,
-  options: PartsOptions,
+  options: PartsOptions<A>,
 ): PartsForward<A, S> {
-  const parts = inputs.map((input) => normalized(device, state, input, moments, options));
+  const { activation, residuals } = options;
+  const parts = inputs.map((input, i) =>
+    normalized(device, state, input, moments, { activation, residual: residuals?.[i] })
+  );
   return Object.freeze({
     outputs: Object.freeze(parts.map(({ output }) => output)),
     state: options.updateRunningStats === false ? state : advance(device, state, moments),

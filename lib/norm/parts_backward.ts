@@ -1,7 +1,7 @@
 /** Gradients of one batch in parts: its sums are those of all parts, and over a group of all ranks. */
 
 import { checkDevice } from "../check_effects.ts";
-import type { ReduceGroup } from "../collectives.ts";
+import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { batch } from "../ownership.ts";
 import type { Tensor } from "../tensor.ts";
@@ -11,12 +11,14 @@ import { type Backward, gradientsOf } from "./backward.ts";
 import { checkSaved } from "./check_saved.ts";
 import type { GroupSaved, LocalSaved } from "./normalize.ts";
 import { checkList } from "./parts.ts";
-import { type Crossing, overGroup } from "./steps.ts";
+import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
 
 /** Gradients of a batch in parts. */
 export interface PartsBackward<A> extends Pick<Backward<A>, "gradWeight" | "gradBias"> {
   /** Gradients of the parts. */
   readonly gradInputs: readonly Tensor<A>[];
+  /** Gradients of the residuals, in their formats; missing where there were none. */
+  readonly gradResiduals?: readonly Tensor<A>[];
 }
 
 const BACKWARD = "compute the gradients of the parts";
@@ -61,13 +63,34 @@ export async function syncBatchNormBackwardParts<A>(
   saved: readonly GroupSaved<A>[],
   gradOutputs: readonly Tensor<A>[],
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
+  options: Pick<CollectiveOptions, "signal"> = {},
 ): Promise<PartsBackward<A>> {
-  const channels = saved?.[0]?.input?.shape?.[1];
-  const crossing: Crossing<A, PartsBackward<A>> = {
+  return await overGroup(effects, options, partsBackward(saved, gradOutputs, labelOf(saved)));
+}
+
+/** {@linkcode syncBatchNormBackwardParts} on a thread that may be held up. */
+export function syncBatchNormBackwardPartsBlocking<A>(
+  saved: readonly GroupSaved<A>[],
+  gradOutputs: readonly Tensor<A>[],
+  effects: { readonly device: Device<A>; readonly group: BlockingGroup },
+): PartsBackward<A> {
+  return overBlockingGroup(effects, partsBackward(saved, gradOutputs, labelOf(saved)));
+}
+
+const labelOf = <A>(saved: readonly GroupSaved<A>[]) =>
+  `syncBatchNormBackwardParts C=${shown(saved?.[0]?.input?.shape?.[1])}`;
+
+/** {@linkcode syncBatchNormBackwardParts} as a crossing; the label is what the ranks compare. */
+export function partsBackward<A>(
+  saved: readonly GroupSaved<A>[],
+  gradOutputs: readonly Tensor<A>[],
+  label: string,
+): Crossing<A, PartsBackward<A>> {
+  return {
     action: BACKWARD,
-    label: `syncBatchNormBackwardParts C=${shown(channels)}`,
+    label,
     format: sumsWire,
-    channels: [channels],
+    channels: [saved?.[0]?.input?.shape?.[1]],
     alone: (device) => batch(device, (d) => backwardAlone(d, saved, gradOutputs, "group", 1)),
     launch: (scope, worldSize, read) => {
       const [kept, given] = [saved, gradOutputs].map((list) =>
@@ -87,7 +110,6 @@ export async function syncBatchNormBackwardParts<A>(
       return { wires: [wire], conclude };
     },
   };
-  return await overGroup(effects, {}, crossing);
 }
 
 function checkParts<A>(
@@ -106,7 +128,7 @@ function checkParts<A>(
   saved.forEach((part, i) => {
     const action = `${BACKWARD}, part ${i},`;
     const call = { saved: part, gradOutput: gradOutputs[i], options: {}, action };
-    checkSaved(call, kind, device, worldSize);
+    checkSaved(call, kind, device, worldSize, "BackwardParts");
     if (part.moments.data === saved[0].moments.data) return;
     throw refused(action, "all parts must be of one batch", "moments are of another");
   });
@@ -147,7 +169,7 @@ function sumsOf<A>(
 }
 
 function passOf<A>(
-  { input, output, moments, weight, bias, eps }: LocalSaved<A> | GroupSaved<A>,
+  { input, output, moments, weight, bias, eps, residualFormat }: LocalSaved<A> | GroupSaved<A>,
   gradOutput: Tensor<A>,
 ) {
   const statistics = { source: "batch", moments: moments.data } as const;
@@ -157,6 +179,7 @@ function passOf<A>(
     statistics,
     output: output ?? undefined,
     affine: { weight, bias, eps },
+    residualFormat: residualFormat ?? undefined,
   };
 }
 
@@ -182,8 +205,10 @@ function gradients<A>(
     device.free(a, b);
     return both;
   };
+  const residuals = all.flatMap(({ gradResidual }) => gradResidual ?? []);
   return Object.freeze({
     gradInputs: Object.freeze(all.map(({ gradInput }) => gradInput)),
+    ...(residuals.length > 0 && { gradResiduals: Object.freeze(residuals) }),
     gradWeight: all.map(({ gradWeight }) => gradWeight).reduce(sum),
     gradBias: all.map(({ gradBias }) => gradBias).reduce(sum),
   });

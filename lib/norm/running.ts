@@ -3,11 +3,10 @@
 import { checkDevice } from "../check_effects.ts";
 import { checkState } from "../check_state.ts";
 import type { Device, RunningStats } from "../device.ts";
-import { checkCount } from "../moments.ts";
 import { shareOf } from "../schedule.ts";
 import type { BatchNormState } from "../state.ts";
 import { wrongKind } from "../words.ts";
-import { checkMoments, type Moments } from "./statistics.ts";
+import { checkEnough, checkMoments, type Moments } from "./statistics.ts";
 
 /**
  * Folds the moments of a batch into the running statistics of a state.
@@ -42,7 +41,7 @@ export function updateRunningStats<A>(
   const { device } = checkDevice(effects, action);
   checkState(device, state, action);
   checkMoments(device, moments, action, "the moments", state.numFeatures);
-  if (moments.count !== null) checkCount(moments.count, action);
+  checkEnough(moments, action);
   return advance(device, state, moments);
 }
 
@@ -57,12 +56,21 @@ export function advance<A>(
   // A counter at its end stays there: one more would be no integer that the next call takes.
   const numBatchesTracked = Math.min(state.numBatchesTracked + 1, Number.MAX_SAFE_INTEGER);
   const factor = shareOf(momentum, numBatchesTracked);
-  const running = { runningMean, runningVar };
+  const next = follow(device, state, { runningMean, runningVar }, { data, count }, factor);
+  return Object.freeze({ ...state, ...next, numBatchesTracked });
+}
+
+/** Running statistics that follow moments by a factor; which variance they follow the state says. */
+export function follow<A>(
+  device: Device<A>,
+  { runningVariance }: Pick<BatchNormState<A>, "runningVariance">,
+  running: RunningStats<A>,
+  { data, count }: Pick<Moments<A>, "data" | "count">,
+  factor: number,
+): RunningStats<A> {
   const next = device.updateRunningStats({ running, moments: data, factor });
-  const advanced = state.runningVariance === "biased"
-    ? { ...next, runningVar: biased(device, { ...next, factor }, { data, count }) }
-    : next;
-  return Object.freeze({ ...state, ...advanced, numBatchesTracked });
+  if (runningVariance !== "biased") return next;
+  return { ...next, runningVar: biased(device, { ...next, factor }, { data, count }) };
 }
 
 /** The running variance that follows m2 / count, of the one that follows m2 / (count - 1); the latter is freed. */
@@ -75,6 +83,7 @@ function biased<A>(
     const wanted = "a biased running variance needs moments whose count is known";
     throw wrongKind("update the running statistics", wanted, null, "count");
   }
+  if (count <= 1) return next.runningVar; // Weights as small as these have m2 / count already.
   // Of the batch alone: f * m2 / (count - 1) is f * m2 / count and f / count of it.
   const batchs = device.updateRunningStats({ running: next, moments: data, factor: 1 });
   const scale = -factor / count;

@@ -1,22 +1,39 @@
 /** Statistics as values: the moments of a batch, of several batches, of all ranks, and what is made of them. */
 
-import { checkDevice } from "../check_effects.ts";
+import { checkDevice, checkOptions } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
+import { checkCount } from "../moments.ts";
 import { batch } from "../ownership.ts";
 import { checkTensor, describe, type Tensor, valuesPerChannel } from "../tensor.ts";
-import { countOf, formatOn, momentsWire } from "../wire.ts";
+import { formatOn, momentsFormat, momentsWire, type WireFormat } from "../wire.ts";
 import { refused, shown, wrongKind, wrongPair, wrongValue } from "../words.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
+import {
+  isWeighted,
+  takeWeights,
+  totalsOf,
+  type WeightOptions,
+  type Weights,
+  withWeights,
+} from "./weights.ts";
 
 /** Count, mean and sum of squared deviations of every channel, on a device. A plain record, which owns its array. */
 export interface Moments<A> {
-  /** The numbers, in the device's own layout: read them with its `toWire`, as [count, mean C, m2 C]; an exact device has digits. */
+  /**
+   * The numbers, in the device's own layout: read them with its `toWire`, as [count, mean C, m2 C], or as
+   * [positives, count, mean C, m2 C] where values count by weight; an exact device has digits.
+   */
   readonly data: A;
   /** Groups of samples that have statistics of their own, which is one, and channels C. */
   readonly shape: readonly [groups: 1, channels: number];
-  /** Values per channel; null where only the device knows. */
+  /** Values per channel, or the sum of their weights; null where only the device knows. */
   readonly count: number | null;
+  /**
+   * Values per channel whose weight is positive, where values count by weight: 2 may stand for all that are more; null where
+   * only the device knows.
+   */
+  readonly positives?: number | null;
 }
 
 /** Moments of batches of this rank alone. */
@@ -40,9 +57,13 @@ export interface GroupMoments<A> extends Moments<A> {
  * The variance is taken about the mean, never as E[x^2] - E[x]^2. Synchronous: nothing is read back.
  *
  * @param input the batch, logical shape (N, C, ...spatial), float32 or float16; N may be 0
+ * By weights w the count is W, the sum of w, the mean (sum of w*x)/W, and deviations are summed by weight.
+ *
  * @param effects `device`: where everything lives
+ * @param options weights of the examples, where not all count alike
  * @returns frozen moments, whose array is the caller's
- * @throws TypeError or RangeError where the input is malformed or not the device's
+ * @throws TypeError or RangeError where the input is malformed or not the device's, or weights do not fit; those that are
+ * negative or not finite where the device reads back at once, and otherwise later, when the moments cross a group
  *
  * @example Population statistics of two batches, as for "precise" batch norm
  * ```ts
@@ -60,18 +81,34 @@ export interface GroupMoments<A> extends Moments<A> {
 export function batchMoments<A>(
   input: Tensor<A>,
   effects: { readonly device: Device<A> },
+  options: WeightOptions<A> = {},
 ): LocalMoments<A> {
   const action = "compute the moments";
   const { device } = checkDevice(effects, action);
+  checkOptions(options, ["weights", "lengths"], action);
   checkTensor(device, input, action, "input");
-  return momentsOf(device, input);
+  const weights = takeWeights(device, input, options, action);
+  return batch(device, (d) => momentsOf(d, input, weights, action));
 }
 
 /** Moments of a batch that is checked. */
-export function momentsOf<A>(device: Device<A>, input: Tensor<A>): LocalMoments<A> {
-  const data = device.moments({ input });
+export function momentsOf<A>(
+  device: Device<A>,
+  input: Tensor<A>,
+  weights: Weights<A> = {},
+  action = "compute the moments",
+): LocalMoments<A> {
+  const data = reduced(device, input, weights);
   const count = valuesPerChannel(input);
-  return Object.freeze({ kind: "local", data, shape: shapeOf(input.shape[1]), count });
+  const totals = isWeighted(weights)
+    ? totalsOf(device, weights, data, count === 0, action)
+    : { count };
+  return Object.freeze({ kind: "local", data, shape: shapeOf(input.shape[1]), ...totals });
+}
+
+/** The array of the moments of a batch that is checked. */
+export function reduced<A>(device: Device<A>, input: Tensor<A>, weights: Weights<A>): A {
+  return withWeights(device, input, weights, (weights) => device.moments({ input, weights }));
 }
 
 /** Moments of all ranks, as they come from the wire. */
@@ -80,15 +117,23 @@ export function groupMoments<A>(
   wire: Float64Array,
   channels: number,
   worldSize: number,
+  format: WireFormat = momentsWire,
 ): GroupMoments<A> {
-  const data = device.fromWire(formatOn(device, momentsWire), wire);
-  const count = countOf(wire);
-  return Object.freeze({ kind: "group", data, shape: shapeOf(channels), count, worldSize });
+  const data = device.fromWire(formatOn(device, format), wire);
+  const [first, second] = wire;
+  const totals = format === momentsWire ? { count: first } : { positives: first, count: second };
+  return Object.freeze({ kind: "group", data, shape: shapeOf(channels), ...totals, worldSize });
 }
 
 /** The same moments as those of a group of one rank. */
-export function alone<A>({ data, shape, count }: Moments<A>): GroupMoments<A> {
-  return Object.freeze({ kind: "group", data, shape, count, worldSize: 1 });
+export function alone<A>(moments: Moments<A>): GroupMoments<A> {
+  return Object.freeze({ ...moments, kind: "group", worldSize: 1 });
+}
+
+/** Checks that moments have a variance, as far as is known. */
+export function checkEnough({ positives, count }: Moments<unknown>, action: string): void {
+  const values = positives === undefined ? count : positives;
+  if (values !== null) checkCount(values, action);
 }
 
 const shapeOf = (channels: number) => Object.freeze([1, channels] as const);
@@ -134,9 +179,15 @@ export function mergeMoments<A>(
   if (channels !== others) {
     throw wrongPair(action, "their channels must be equal", channels, others);
   }
+  if ((a.positives === undefined) !== (b.positives === undefined)) {
+    throw refused(action, "both must count by weight, or none", "ones are of either kind");
+  }
   const data = device.merge(a.data, b.data);
-  const count = a.count === null || b.count === null ? null : a.count + b.count;
-  return Object.freeze({ kind: "local", data, shape: a.shape, count });
+  const sum = (a: number | null, b: number | null) => a === null || b === null ? null : a + b;
+  return Object.freeze({
+    ...{ kind: "local", data, shape: a.shape, count: sum(a.count, b.count) },
+    ...(a.positives !== undefined && { positives: sum(a.positives, b.positives ?? null) }),
+  });
 }
 
 /**
@@ -185,17 +236,18 @@ export function allReduceMomentsBlocking<A>(
 function reduction<A>(moments: LocalMoments<A>): Crossing<A, GroupMoments<A>> {
   const action = "reduce the moments";
   const channels = moments?.shape?.[1];
+  const format = momentsFormat(moments ?? {});
   return {
     action,
-    label: `allReduceMoments C=${shown(channels)}`,
-    format: momentsWire,
+    label: `allReduceMoments C=${shown(channels)}${format === momentsWire ? "" : " weighted"}`,
+    format,
     channels: [channels],
     alone: (device) => {
       checkMoments(device, moments, action, "the moments");
       // A copy: results never alias arguments.
       return batch(device, (d) => {
-        const format = formatOn(device, momentsWire);
-        const nothing = d.fromWire(format, new Float64Array(format.length(channels)));
+        const form = formatOn(d, format);
+        const nothing = d.fromWire(form, new Float64Array(form.length(channels)));
         const data = d.merge(moments.data, nothing);
         d.free(nothing);
         return alone({ ...moments, data });
@@ -204,7 +256,7 @@ function reduction<A>(moments: LocalMoments<A>): Crossing<A, GroupMoments<A>> {
     launch: (scope, worldSize, read) => {
       checkMoments(scope, moments, action, "the moments");
       const conclude = ([total]: readonly Float64Array[]) =>
-        groupMoments(scope, total, channels, worldSize);
+        groupMoments(scope, total, channels, worldSize, format);
       return { wires: [read(scope, moments.data)], conclude };
     },
   };
@@ -218,18 +270,26 @@ export function checkMoments<A>(
   name: string,
   channels: unknown = moments?.shape?.[1],
 ): void {
-  const { shape, count, kind } = (moments ?? {}) as Partial<LocalMoments<A> | GroupMoments<A>>;
+  const { shape, count, positives, kind } = (moments ?? {}) as Partial<
+    LocalMoments<A> | GroupMoments<A>
+  >;
   if ((kind !== "local" && kind !== "group") || !Array.isArray(shape)) {
     throw wrongKind(action, `${name} must be a record as of batchMoments`, moments);
   }
   if (shape[0] !== 1 || shape[1] !== channels || !Number.isSafeInteger(channels)) {
     throw wrongKind(action, `${name} must be of shape (1, ${shown(channels)})`, shape, "shape");
   }
-  if (count !== null && !(Number.isSafeInteger(count) && (count as number) >= 0)) {
+  const isOne = (count: unknown, isNumber: (value: unknown) => boolean) =>
+    count === null || (isNumber(count) && (count as number) >= 0);
+  if (
+    positives === undefined ? !isOne(count, Number.isSafeInteger) : !isOne(count, Number.isFinite)
+  ) {
     throw wrongValue(action, `the count of ${name} must be an integer >= 0, or null`, count);
   }
   const { length } = describe(device, moments.data, action, name);
-  const wanted = formatOn(device, momentsWire).length(channels as number);
+  // One number more says how many weights are positive.
+  const own = formatOn(device, momentsWire).length(channels as number);
+  const wanted = own + (positives === undefined ? 0 : 1);
   if (length === wanted) return;
   throw refused(action, `${name} must hold ${wanted} numbers`, `array holds ${length}`);
 }

@@ -9,7 +9,7 @@ import { region } from "../ownership.ts";
 import { formatOn, sideBySide, type WireFormat } from "../wire.ts";
 
 /** A wire that is read back, or will be. */
-type Wire = Float64Array | Promise<Float64Array>;
+export type Wire = Float64Array | Promise<Float64Array>;
 
 /** How a launch reads an array back, on the handle that made it. */
 export type Read<A> = (device: Device<A>, array: A) => Wire;
@@ -18,8 +18,8 @@ export type Read<A> = (device: Device<A>, array: A) => Wire;
 export interface Crossing<A, R> {
   readonly action: string;
   readonly label: string;
-  /** What travels, and for how many channels in each of the batch norms that share the collective. */
-  readonly format: WireFormat;
+  /** What travels, all of one format or each of its own, and for how many channels in each of the batch norms that share the collective. */
+  readonly format: WireFormat | readonly WireFormat[];
   readonly channels: readonly number[];
   /** Does all of it in a world of one, where nobody has to be told anything. */
   readonly alone: (device: Device<A>) => R;
@@ -40,13 +40,16 @@ export async function overGroup<A, R>(
 ): Promise<R> {
   const { worldSize } = groupIn(effects, options, action);
   if (worldSize === 1) return alone(checkDevice(effects, action).device);
-  const wires = sideBySide(formatOn(effects.device, format), channels);
+  const wires = sideBySide(formatsOn(effects.device, format), channels);
   const across = async (scope: Device<A>): Promise<R> => {
     const start = () => {
       checkSignal(options?.signal, action);
       checkDevice(effects, action);
       const launched = launch(scope, worldSize, (device, array) => device.toWire(array));
-      return { ...launched, wire: Promise.all(launched.wires).then(wires.join) };
+      return {
+        ...launched,
+        wire: Promise.all(launched.wires).then((all) => wires.own(all, action)),
+      };
     };
     const told = { label: labelOn(effects.device, label), signal: signalIn(options) };
     const reduce = (own: Promise<Float64Array>) =>
@@ -65,7 +68,7 @@ export function overBlockingGroup<A, R>(
 ): R {
   const { worldSize } = groupIn(effects, {}, action, "allReduceBlocking");
   if (worldSize === 1) return alone(checkDevice(effects, action).device);
-  const wires = sideBySide(formatOn(effects.device, format), channels);
+  const wires = sideBySide(formatsOn(effects.device, format), channels);
   const read = (device: Device<A>, array: A): Float64Array => {
     if (device.toWireNow) return device.toWireNow(array);
     throw new DeviceError(
@@ -80,13 +83,20 @@ export function overBlockingGroup<A, R>(
     const local = (): Float64Array => {
       checkDevice(effects, action);
       launched = launch(scope, worldSize, read);
-      return own = wires.join(launched.wires as Float64Array[]);
+      return own = wires.own(launched.wires as Float64Array[], action);
     };
     const told = { label: labelOn(effects.device, label) };
     const total = effects.group.allReduceBlocking(local, wires.combine, told);
     return launched!.conclude(wires.totals(total, own, action));
   };
   return holdsDevice(effects) ? region(effects.device, across) : across(effects.device);
+}
+
+/** What a crossing's formats travel as on a device. */
+function formatsOn<A>(device: Device<A>, format: Crossing<A, unknown>["format"]) {
+  return "name" in format
+    ? formatOn(device, format)
+    : format.map((format) => formatOn(device, format));
 }
 
 /** A label that sets exact ranks apart from others: their numbers must not be folded. */

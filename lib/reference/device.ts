@@ -4,27 +4,22 @@
  */
 
 import type { Device, Directions, Statistics } from "../device.ts";
-import { DeviceError } from "../errors.ts";
-import { type ArrayInfo, type DType, elements, type Format, type Tensor } from "../tensor.ts";
 import { checkOptions } from "../check_effects.ts";
 import { checkOneOf, SWITCH } from "../check_value.ts";
 import * as exactly from "../exact/kernels.ts";
 import { carryWire, EXACT_WIRES } from "../exact/wires.ts";
-import { formatOn, momentsWire, sumsWire, type WireFormat } from "../wire.ts";
+import { elements, extents, type Format, type Tensor } from "../tensor.ts";
+import { formatOn, momentsWire, sumsWire, weightedMomentsWire, type WireFormat } from "../wire.ts";
 import * as plain from "./kernels.ts";
 import * as second from "./second.ts";
+import { createStore, type ReferenceArray } from "./store.ts";
 
-/** An array of a {@linkcode referenceDevice}. Opaque: read it with the device's `download`. */
-export interface ReferenceArray {
-  /** Sets it apart from the arrays of other kinds of device, for the type checker. */
-  readonly device: "reference";
-}
+export type { ReferenceArray };
 
 type Input = Tensor<ReferenceArray>;
-type Elements = Float32Array | Float16Array;
 
 const EXACT_PASSES = Object.freeze(["residual", "activation"] as const);
-const PASSES = Object.freeze([...EXACT_PASSES, "secondOrder"] as const);
+const PASSES = Object.freeze([...EXACT_PASSES, "weights", "secondOrder", "arrange"] as const);
 
 /** Options of {@linkcode referenceDevice}. */
 export interface ReferenceOptions {
@@ -76,12 +71,25 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
     array === null ? null : vector(array, channels);
   const wire = (format: WireFormat, array: ReferenceArray, channels: number) =>
     readWire(array, format, format.length(channels)).wire;
+  /** [count, mean C, m2 C] of moments, weighted ones too. */
+  const momentsOf = (array: ReferenceArray, channels: number): Float64Array =>
+    store.kindOf(array) === weightedMomentsWire.name
+      ? wire(weightedMomentsWire, array, channels).subarray(1)
+      : wire(ofMoments, array, channels);
+  /** Weights of the positions of a view, where there are some. */
+  const weightsOf = (weights: Input | undefined, { shape: [batch, , ...spatial] }: Input) => {
+    if (weights === undefined) return null;
+    const perSample = weights.shape.length === 2;
+    const shape = perSample ? [batch, 1] : [batch, 1, ...spatial];
+    const own = store.read(weights.data, elements(shape), weights.dtype);
+    return plain.weightsView(own, extents([batch, 1, ...spatial]), perSample);
+  };
   const channels = (
     statistics: Statistics<ReferenceArray>,
     C: number,
   ): plain.ChannelStatistics =>
     statistics.source === "batch"
-      ? kernels.statisticsOf(wire(ofMoments, statistics.moments, C))
+      ? kernels.statisticsOf(momentsOf(statistics.moments, C))
       : { count: 0, mean: vector(statistics.mean, C), variance: vector(statistics.variance, C) };
   const directed = ({ input, weight, bias, residual }: Directions<ReferenceArray>, C: number) => ({
     input: viewOrNull(input),
@@ -118,7 +126,13 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
     owns: store.owns,
     describe: store.describe,
 
-    moments: ({ input }) => ownWire(ofMoments, kernels.moments(view(input))),
+    moments: ({ input, weights }) => {
+      const x = view(input);
+      const w = weightsOf(weights, input);
+      return w === null
+        ? ownWire(ofMoments, kernels.moments(x))
+        : ownWire(weightedMomentsWire, plain.weightedMoments(x, w));
+    },
     normalize: ({ input, statistics, affine: { weight, bias, eps }, residual, activation }) => {
       const x = view(input);
       const C = x.channels;
@@ -135,7 +149,9 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
       const resolved = channels(statistics, x.channels);
       return ownWire(ofSums, kernels.gradientSums(x, dy, resolved, viewOrNull(output)));
     },
-    gradients: ({ input, gradOutput, statistics, output, affine, sums, residualFormat }) => {
+    gradients: (
+      { input, gradOutput, statistics, output, affine, sums, residualFormat, weights },
+    ) => {
       const [x, dy, gate] = [view(input), view(gradOutput), viewOrNull(output)];
       const C = x.channels;
       const { weight, bias, eps } = affine;
@@ -145,7 +161,7 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
       const local = wire(ofSums, sums.local, C);
       const total = sums.total === null ? null : wire(ofSums, sums.total, C);
       const gradInput = allocate(x.values.length, input.dtype);
-      kernels.gradInput(x, dy, resolved, scale, total, gate, gradInput);
+      kernels.gradInput(x, dy, resolved, scale, total, gate, weightsOf(weights, input), gradInput);
       const { gradWeight, gradBias } = kernels.gradParameters(local, resolved, eps);
       const residual = (format: Format): ReferenceArray => {
         const result = allocate(dy.values.length, gradOutput.dtype);
@@ -212,7 +228,7 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
       const old = { mean: vector(runningMean, length), variance: vector(runningVar, length) };
       const mean = new Float32Array(length);
       const variance = new Float32Array(length);
-      const observed = wire(ofMoments, moments, length);
+      const observed = momentsOf(moments, length);
       kernels.updateRunningStats(observed, factor, old, { mean, variance });
       return { runningMean: own(mean), runningVar: own(variance) };
     },
@@ -220,6 +236,19 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
       const augend = store.read(x);
       const addend = store.read(y, augend.length);
       return own(augend.map((value, i) => value + scale * addend[i]));
+    },
+    arrange: ({ parts }) => {
+      const all = parts.map(({ input, from, to }) => {
+        const each = elements(input.shape.slice(1));
+        return values(input).subarray(from * each, to * each);
+      });
+      if (all.length === 1) return own(all[0]);
+      const result = allocate(
+        all.reduce((sum, { length }) => sum + length, 0),
+        parts[0].input.dtype,
+      );
+      all.reduce((at, part) => (result.set(part, at), at + part.length), 0);
+      return own(result);
     },
 
     toWire: (array) => promised(() => toWireNow(array)),
@@ -241,78 +270,4 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
 /** Runs a body at once and gives its result, or its error, as a promise. */
 function promised<T>(body: () => T): Promise<T> {
   return new Promise((resolve) => resolve(body()));
-}
-
-/** Moments or gradient sums, which are kept as they travel. */
-interface Statistic {
-  readonly format: WireFormat;
-  readonly wire: Float64Array<ArrayBuffer>;
-}
-
-/** Handles and what stands behind them; whoever reads one says what it must hold, so that no loop gets another length. */
-function createStore() {
-  const live = new WeakMap<ReferenceArray, Elements | Statistic>();
-  const freed = new WeakSet<ReferenceArray>();
-  const float16 = typeof Float16Array === "function";
-
-  const handle = (contents: Elements | Statistic): ReferenceArray => {
-    const array: ReferenceArray = Object.freeze({ device: "reference" });
-    live.set(array, contents);
-    return array;
-  };
-  const refuse = (why: string): never => {
-    throw new TypeError(`Cannot use the array as ${why}`);
-  };
-  const find = (array: ReferenceArray): Elements | Statistic => {
-    const lost = "it must be one of this device: it is another device's, or none";
-    return live.get(array) ?? refuse(freed.has(array) ? "it was already freed" : lost);
-  };
-  const checkLength = (length: number, wanted = length): void => {
-    if (length !== wanted) refuse(`it must hold ${wanted} values: current length is ${length}`);
-  };
-  const read = (array: ReferenceArray, length?: number, dtype?: DType): Elements => {
-    const contents = find(array);
-    if (!ArrayBuffer.isView(contents)) {
-      return refuse(`elements of a tensor or a vector: it holds ${contents.format.name}`);
-    }
-    checkLength(contents.length, length);
-    const own = dtypeOf(contents);
-    if (dtype === undefined || own === dtype) return contents;
-    return refuse(`its elements must be ${dtype}: current dtype is ${own}`);
-  };
-  const readWire = (array: ReferenceArray, format?: WireFormat, length?: number): Statistic => {
-    const contents = find(array);
-    const name = ArrayBuffer.isView(contents) ? null : contents.format.name;
-    if (ArrayBuffer.isView(contents) || (format && name !== format.name)) {
-      const held = name ?? "the elements of a tensor or a vector";
-      return refuse(`${format?.name ?? "statistics"}: it holds ${held}`);
-    }
-    checkLength(contents.wire.length, length);
-    return contents;
-  };
-  const dtypeOf = (values: Elements): DType =>
-    float16 && values instanceof Float16Array ? "float16" : "float32";
-  const allocate = (length: number, dtype: DType): Elements => {
-    if (dtype === "float32") return new Float32Array(length);
-    if (float16) return new Float16Array(length);
-    throw new DeviceError(
-      "Cannot make a float16 array as this runtime has no Float16Array: use float32 or a newer runtime",
-      "unsupported",
-    );
-  };
-  const describe = (array: ReferenceArray): ArrayInfo => {
-    const contents = find(array);
-    return ArrayBuffer.isView(contents)
-      ? { length: contents.length, dtype: dtypeOf(contents) }
-      : { length: contents.wire.length, dtype: "float32" };
-  };
-  const owns = (value: unknown): value is ReferenceArray => live.has(value as ReferenceArray);
-  const free = (...arrays: ReferenceArray[]): void => {
-    arrays.forEach(find);
-    for (const array of arrays) {
-      live.delete(array);
-      freed.add(array);
-    }
-  };
-  return { handle, read, readWire, allocate, describe, owns, free, float16 };
 }

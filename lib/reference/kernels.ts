@@ -39,26 +39,41 @@ export function view(values: Values, shape: readonly number[], format: Format): 
   return { values, batch, channels, inner, sampleStride: channels * inner, ...strides };
 }
 
-/** Goes through the values of a channel, with where each lies in three views of one logical shape. */
+/** Weights of a batch's positions, as a view with one channel; each of a (N, 1) is that of all places of its sample. */
+export function weightsView(
+  values: Values,
+  { batch, inner }: Pick<View, "batch" | "inner">,
+  perSample: boolean,
+): View {
+  const strides = { sampleStride: perSample ? 1 : inner, innerStride: perSample ? 0 : 1 };
+  return { values, batch, channels: 1, inner, channelStride: 0, ...strides };
+}
+
+/** Goes through the values of a channel, with where each lies in three or four views of one logical shape. */
 export function eachValue(
   c: number,
-  [x, y, z]: readonly [View, View, View],
-  visit: (atX: number, atY: number, atZ: number) => void,
+  [x, y, z, w = x]: readonly [View, View, View, View?],
+  visit: (atX: number, atY: number, atZ: number, atW: number) => void,
 ): void {
   for (let n = 0; n < x.batch; n++) {
     let atX = n * x.sampleStride + c * x.channelStride;
     let atY = n * y.sampleStride + c * y.channelStride;
     let atZ = n * z.sampleStride + c * z.channelStride;
+    let atW = n * w.sampleStride + c * w.channelStride;
     for (let i = 0; i < x.inner; i++) {
-      visit(atX, atY, atZ);
+      visit(atX, atY, atZ, atW);
       atX += x.innerStride;
       atY += y.innerStride;
       atZ += z.innerStride;
+      atW += w.innerStride;
     }
   }
 }
 
-/** 1/sqrt(variance + eps), or 0 for a constant channel without eps, so that it gives its bias and never NaN. */
+/**
+ * 1/sqrt(variance + eps), or 0 for a constant channel without eps, so that it gives its bias and never NaN. A batch in which
+ * nothing counts has an infinite variance.
+ */
 export function invstd(variance: number, eps: number): number {
   return variance + eps === 0 ? 0 : 1 / Math.sqrt(variance + eps);
 }
@@ -85,12 +100,43 @@ export function moments(x: View): Float64Array<ArrayBuffer> {
   return wire;
 }
 
+/**
+ * [positives, W, mean C, m2 C] by weights: W is their sum, NaN where one is none. The mean is taken twice, the second time about
+ * the first: weights round where counts do not, and equal values must have exactly their mean.
+ */
+export function weightedMoments(x: View, weights: View): Float64Array<ArrayBuffer> {
+  const { channels: C } = x;
+  const wire = new Float64Array(2 + 2 * C);
+  const { values } = weights;
+  const eachWeighted = (c: number, visit: (value: number, weight: number) => void) =>
+    eachValue(c, [x, weights, x], (at, of) => values[of] > 0 && visit(x.values[at], values[of]));
+  eachValue(0, [weights, weights, weights], (at) => {
+    const weight = values[at];
+    if (weight > 0) wire[0]++;
+    wire[1] += weight >= 0 && Number.isFinite(weight) ? weight : NaN;
+  });
+  if (wire[0] === 0) return wire;
+  for (let c = 0; c < C; c++) {
+    let mean = 0;
+    let m2 = 0;
+    for (let pass = 0; pass < 2; pass++) {
+      let rest = 0;
+      eachWeighted(c, (value, weight) => rest += weight * (value - mean));
+      if (pass === 0 || Number.isFinite(rest)) mean += rest / wire[1];
+    }
+    eachWeighted(c, (value, weight) => m2 += weight * (value - mean) ** 2);
+    wire[2 + c] = mean;
+    wire[2 + C + c] = m2;
+  }
+  return wire;
+}
+
 /** Statistics from [count, mean C, m2 C]. */
 export function statisticsOf(wire: Float64Array): ChannelStatistics {
   const C = (wire.length - 1) / 2;
   const [count] = wire;
   const mean = wire.subarray(1, 1 + C);
-  const variance = wire.subarray(1 + C).map((m2) => count === 0 ? 0 : m2 / count);
+  const variance = wire.subarray(1 + C).map((m2) => count === 0 ? Infinity : m2 / count);
   return { count, mean, variance };
 }
 
@@ -114,7 +160,10 @@ export function normalize(
   }
 }
 
-/** v' = (1 - factor) * v + factor * observed, with the unbiased variance m2 / (count - 1). */
+/**
+ * v' = (1 - factor) * v + factor * observed, with the unbiased variance m2 / (count - 1), or m2 / count of a count of 1 or less;
+ * v of a batch in which nothing counts, or whose count is not known.
+ */
 export function updateRunningStats(
   wire: Float64Array,
   factor: number,
@@ -122,9 +171,15 @@ export function updateRunningStats(
   updated: { readonly mean: Values; readonly variance: Values },
 ): void {
   const C = (wire.length - 1) / 2;
+  const [count] = wire;
+  if (!(count > 0)) {
+    updated.mean.set(old.mean);
+    updated.variance.set(old.variance);
+    return;
+  }
   for (let c = 0; c < C; c++) {
     const mean = wire[1 + c];
-    const unbiased = wire[1 + C + c] / (wire[0] - 1);
+    const unbiased = wire[1 + C + c] / (count > 1 ? count - 1 : count);
     updated.mean[c] = (1 - factor) * old.mean[c] + factor * mean;
     updated.variance[c] = (1 - factor) * old.variance[c] + factor * unbiased;
   }
@@ -156,7 +211,8 @@ export function gradientSums(
 
 /**
  * dx = weight*s * (dy - sumDy/count - (x - mean) * s^2 * sumDyXmu/count), or weight*s*dy where there are no sums,
- * written in x's memory order; dy counts as 0 unless output > 0.
+ * written in x's memory order; dy counts as 0 unless output > 0. With weights both terms behind dy are times that of the
+ * position, and left out where it is 0.
  */
 export function gradInput(
   x: View,
@@ -165,6 +221,7 @@ export function gradInput(
   { weight, eps }: Pick<ChannelAffine, "weight" | "eps">,
   total: Float64Array | null,
   output: View | null,
+  weights: View | null,
   dx: Values,
 ): void {
   const { channels: C } = x;
@@ -173,9 +230,12 @@ export function gradInput(
     const scale = s * (weight ? weight[c] : 1);
     const meanDy = total ? total[c] / count : 0;
     const slope = total ? s * s * total[C + c] / count : 0;
-    eachValue(c, [x, dy, output ?? dy], (at, from, gate) => {
+    eachValue(c, [x, dy, output ?? dy, weights ?? dy], (at, from, gate, of) => {
       const gradient = output === null || output.values[gate] > 0 ? dy.values[from] : 0;
-      const centered = total ? gradient - meanDy - (x.values[at] - mean[c]) * slope : gradient;
+      const counts = weights ? weights.values[of] : 1;
+      const centered = total && counts !== 0
+        ? gradient - counts * meanDy - counts * (x.values[at] - mean[c]) * slope
+        : gradient;
       dx[at] = scale * centered;
     });
   }

@@ -30,6 +30,15 @@ export interface JaxModule extends Jax<Arr> {
     segment: (weights: Weights, x: Arr) => Arr,
     primals: readonly [Weights, Arr],
   ) => [Arr, Pull];
+  readonly jvp: <P extends readonly Arr[], T extends Arr | readonly Arr[]>(
+    f: (...primals: P) => T,
+    primals: P,
+    tangents: P,
+  ) => [value: T, direction: T];
+  readonly grad: <P extends readonly Arr[]>(
+    f: (...primals: P) => Arr,
+    options: { readonly argnums: number[] },
+  ) => (...primals: P) => Arr[];
   readonly valueAndGrad: <P>(
     loss: (parameters: P, x: Arr) => Arr,
   ) => (parameters: P, x: Arr) => [Arr, P];

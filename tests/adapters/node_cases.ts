@@ -1,12 +1,31 @@
-/** Two ranks in workers of Node 20, 22 and 24 train as plain TensorFlow.js does, all of it from npm. */
+/** Two ranks in workers of Node 20, 22 and 24 train as plain TensorFlow.js does, all of it from npm, on cpu and wasm. */
 
 import assert from "node:assert/strict";
-import { bundleForNode, has, inFolder, install, nodePackages, succeed } from "../node/node.ts";
-import type { Compared } from "./node_program.ts";
+import { bundleForNode, inFolder, link, nodePackages, succeed } from "../node/node.ts";
+import { oneOf } from "./tfjs_law.ts";
+import type { Trained } from "./tfjs_ranks.ts";
+import type { Order } from "./tfjs_worker.ts";
 
-const TFJS = { "@tensorflow/tfjs": "4.22.0" };
+const TFJS = { "@tensorflow/tfjs": "4.22.0", "@tensorflow/tfjs-backend-wasm": "4.22.0" };
 /** As in tfjs_law_cases.ts. */
 const CLOSE = 1e-5;
+const FIVE = { rows: 64, epochs: 5 }; // 20 steps of 16 rows.
+const ORDERS: readonly Order[] = [
+  {
+    backend: "cpu",
+    tasks: [
+      { model: "mlp", optimizer: "adam", counts: [11, 5], ...FIVE, ours: true },
+      { model: "nested", optimizer: "momentum", counts: [5, 11], ...FIVE },
+    ],
+  },
+  {
+    backend: "wasm",
+    tasks: [
+      { model: "mlp", optimizer: "momentum", counts: [3, 13], ...FIVE },
+      { model: "nested", optimizer: "sgd", counts: [9, 7], ...FIVE, ours: true },
+    ],
+  },
+];
 
 function assertClose(actual: readonly number[], expected: readonly number[], what: string): void {
   assert.equal(actual.length, expected.length);
@@ -16,33 +35,40 @@ function assertClose(actual: readonly number[], expected: readonly number[], wha
   });
 }
 
-Deno.test({
-  name: "two ranks in Node train as plain TensorFlow.js does in one process",
-  ignore: !await has("npm"),
-  fn: (t) =>
-    inFolder(async (folder) => {
-      await install(folder, { ...nodePackages(), ...TFJS });
-      await bundleForNode(`${folder}/program`, [
-        new URL("./node_program.ts", import.meta.url),
-        new URL("./node_rank.ts", import.meta.url),
-      ]);
-      for (const name of Object.keys(nodePackages())) {
-        await t.step(name, async () => {
-          const node = `${folder}/node_modules/${name}/bin/node`;
-          const stdout = await succeed(node, ["node_program.js"], `${folder}/program`);
-          const all: readonly Compared[] = JSON.parse(stdout.slice(stdout.lastIndexOf("\n") + 1));
-          assert.equal(all.length, 2);
-          for (const { task, alone, ranks } of all) {
-            assert.deepEqual(ranks[0].weights, ranks[1].weights, "the same bits on both ranks");
-            for (const own of ranks) {
+Deno.test("two ranks in Node train as plain TensorFlow.js does in one process of Deno", (t) =>
+  inFolder(async (folder) => {
+    await link(folder, { ...nodePackages(), ...TFJS });
+    const programs = ["node_program.ts", "node_rank.ts"];
+    await bundleForNode(
+      `${folder}/program`,
+      programs.map((name) => new URL(name, import.meta.url)),
+    );
+    for (const name of Object.keys(nodePackages())) {
+      await t.step(name, async () => {
+        const node = `${folder}/node_modules/${name}/bin/node`;
+        const args = ["node_program.js", JSON.stringify(ORDERS)];
+        const stdout = await succeed(node, args, `${folder}/program`);
+        const ranks: readonly (readonly (readonly Trained[])[])[] = JSON.parse(
+          stdout.slice(stdout.lastIndexOf("\n") + 1),
+        );
+        assert.equal(ranks.length, 2);
+        assert.deepEqual(ranks[0].flat().map(({ weights }) => weights), [
+          ...ranks[1].flat().map(({ weights }) => weights),
+        ], "the same bits on both ranks");
+        for (const [o, { backend, tasks }] of ORDERS.entries()) {
+          for (const [i, task] of tasks.entries()) {
+            const one = await oneOf(backend, task);
+            const what = `${task.model} on ${backend}`;
+            for (const own of ranks.map((orders) => orders[o][i])) {
               assert.equal(own.losses.length, 20);
-              assertClose(own.losses, alone.losses, `a loss of ${task.model}`);
-              own.weights.forEach((values, i) =>
-                assertClose(values, alone.weights[i], `weight ${i} of ${task.model}`)
+              assert.equal(own.leaked, 0);
+              assertClose(own.losses, one.losses, `a loss of ${what}`);
+              own.weights.forEach((values, w) =>
+                assertClose(values, one.weights[w], `weight ${w} of ${what}`)
               );
             }
           }
-        });
-      }
-    }),
-});
+        }
+      });
+    }
+  }));

@@ -1,14 +1,21 @@
 /** TensorFlow.js in Node, from npm. */
 
+import { createRequire } from "node:module";
+import { dirname } from "node:path";
 import type { Tf } from "./tfjs_models.ts";
 
-/** Its name is none that a bundler would follow: it must be one copy for all modules, as its users have it. */
-const TFJS = "@tensorflow/tfjs";
+/** Their names are none that a bundler would follow: they must be one copy for all modules, as their users have them. */
+const [TFJS, WASM] = ["@tensorflow/tfjs", "@tensorflow/tfjs-backend-wasm"];
 
-/** Loads it on its cpu backend. */
-export async function loadTf(): Promise<Tf> {
+/** Loads it on one of its backends. */
+export async function loadTf(backend: "cpu" | "wasm"): Promise<Tf> {
   const tf = await import(TFJS);
-  await tf.setBackend("cpu");
+  if (backend === "wasm") {
+    const wasm = await import(WASM);
+    const require = createRequire(import.meta.url);
+    wasm.setWasmPaths(`${dirname(require.resolve(WASM))}/`);
+  }
+  await tf.setBackend(backend);
   await tf.ready();
   return tf;
 }

@@ -8,19 +8,20 @@ import { openBrowser } from "../browser/browsers.ts";
 const SILENCE_MS = 120_000;
 
 /**
- * Opens a page that calls the export `main` of a module of this folder with the framework, and hands on what that resolves
- * to. The page's script is written here, since its imports are in the lock of this folder alone.
+ * Opens a page that calls the export `main` of a module of this folder with the first of these packages, and hands on what that
+ * resolves to. The page's script is written here, since its imports are in the lock of this folder alone.
  */
-export async function visitPage<R>(module: string): Promise<R> {
+export async function visitPage<R>(module: string, packages: readonly string[]): Promise<R> {
+  const [framework, ...others] = packages;
   const folder = await Deno.makeTempDir({ prefix: "syncbn_page_" });
   try {
     await Deno.writeTextFile(
       `${folder}/entry.js`,
       `
-      import * as tf from "npm:@tensorflow/tfjs@4.22.0";
-      import "npm:@tensorflow/tfjs-backend-webgpu@4.22.0";
+      import * as framework from ${JSON.stringify(framework)};
+      ${others.map((other) => `import ${JSON.stringify(other)};`).join("")}
       import { main } from ${JSON.stringify(new URL(module, import.meta.url).href)};
-      const report = await main(tf).catch((error) => String(error.stack));
+      const report = await main(framework).catch((error) => String(error.stack));
       await fetch("/report", { method: "POST", body: JSON.stringify(report) });`,
     );
     const lock = `--lock=${fileURLToPath(new URL("adapters.lock", import.meta.url))}`;

@@ -1,4 +1,4 @@
-/** A rank of the tests of failures: it trains, and the last rank misbehaves in the middle. */
+/** A rank of the tests of failures: it trains, again and again, and the last rank misbehaves in the middle of each time. */
 
 import { convertSyncBatchNorm, replicate } from "../../lib/adapters/tfjs.ts";
 import { serveRank } from "../../lib/groups/workers.ts";
@@ -24,9 +24,17 @@ export type How =
 
 /** What is to happen. */
 export interface Order {
-  readonly how: How;
-  /** When the last rank misbehaved and when the first one heard of it, in ms. */
+  readonly backend: "cpu" | "wasm";
+  /** One after the other: a group outlives all of them but the last rank's silence. */
+  readonly hows: readonly How[];
+  /** When the last rank misbehaved and when the first one heard of it, in ms, each time. */
   readonly times: SharedArrayBuffer;
+}
+
+/** One of these times. */
+interface Turn {
+  readonly how: How;
+  readonly at: Float64Array;
 }
 
 /** What a rank came to. */
@@ -35,8 +43,7 @@ export interface Outcome {
   readonly message: string;
 }
 
-async function train(tf: Tf, group: ProcessGroup, { how, times }: Order): Promise<void> {
-  const at = new Float64Array(times);
+async function train(tf: Tf, group: ProcessGroup, { how, at }: Turn): Promise<void> {
   const last = group.rank === group.worldSize - 1;
   const is = (wanted: How) => last && how === wanted;
   const misbehave = () => void (at[0] = Date.now());
@@ -86,15 +93,20 @@ async function train(tf: Tf, group: ProcessGroup, { how, times }: Order): Promis
   await model.fit(x, y, { epochs, batchSize: 8, verbose: 0, callbacks, validationData });
 }
 
-serveRank(async (group, order: Order): Promise<Outcome> => {
-  const tf = await loadTf("cpu");
-  try {
-    await train(tf, group, order);
-    return { code: null, message: "it ended well" };
-  } catch (error) {
-    if (group.rank === 0) new Float64Array(order.times)[1] = Date.now();
-    const { message, cause } = error as Error;
-    const code = isCollectiveError(error) ? error.code : null;
-    return { code, message: `${message} ${(cause as Error | undefined)?.message ?? ""}` };
+serveRank(async (group, { backend, hows, times }: Order): Promise<readonly Outcome[]> => {
+  const tf = await loadTf(backend);
+  const outcomes: Outcome[] = [];
+  for (const [i, how] of hows.entries()) {
+    const at = new Float64Array(times, 16 * i, 2);
+    try {
+      await train(tf, group, { how, at });
+      outcomes.push({ code: null, message: "it ended well" });
+    } catch (error) {
+      if (group.rank === 0) at[1] = Date.now();
+      const { message, cause } = error as Error;
+      const code = isCollectiveError(error) ? error.code : null;
+      outcomes.push({ code, message: `${message} ${(cause as Error | undefined)?.message ?? ""}` });
+    }
   }
+  return outcomes;
 });

@@ -3,12 +3,11 @@
  * where plain TensorFlow.js cannot train, as one rank of ours.
  */
 
+import fc from "fast-check";
 import assert from "node:assert/strict";
-import { spawnWorkers } from "../../lib/groups/workers.ts";
-import { inProcessGroup } from "../../mod.ts";
-import { loadTf } from "./tfjs_load.ts";
-import { modelOf, trainAlone, type Trained, type Training, trainRank } from "./tfjs_ranks.ts";
-import type { Order } from "./tfjs_worker.ts";
+import { type Backend, oneOf, ranksOf } from "./tfjs_law.ts";
+import { trainings } from "./tfjs_random.ts";
+import type { Trained, Training } from "./tfjs_ranks.ts";
 
 /**
  * How far losses and weights of 20 steps may be apart. Both sides compute in float32 and add in another order, so that
@@ -21,7 +20,7 @@ const CLOSE_ADAM_CNN = 2e-4;
 
 const FIVE = { rows: 64, epochs: 5 }; // 20 steps of 16 rows.
 
-type Case = readonly [backend: Order["backend"], name: string, task: Training];
+type Case = readonly [backend: Backend, name: string, task: Training];
 
 const CASES: readonly Case[] = [
   ["cpu", "an MLP, SGD, one rank", { model: "mlp", optimizer: "sgd", counts: [16], ...FIVE }],
@@ -54,7 +53,19 @@ const CASES: readonly Case[] = [
   }],
   ["cpu", "data sets, of which one has a batch less", {
     ...{ model: "mlp", optimizer: "momentum", counts: [15, 1], rows: 50, epochs: 5 },
-    ...{ whenOut: "shadow", dataset: true },
+    ...{ whenOut: "shadow", by: "fitDataset" },
+  }],
+  [
+    "cpu",
+    "data sets, judged by data sets, with weights of classes, of which one has a batch less",
+    {
+      ...{ model: "cnn", optimizer: "sgd", counts: [15, 1], rows: 50, epochs: 5 },
+      ...{ whenOut: "shadow", by: "fitDataset", validated: true },
+      classWeight: { 0: 0.5, 1: 2, 2: 1 },
+    },
+  ],
+  ["cpu", "batch by batch, judged in the end", {
+    ...{ model: "mlp", optimizer: "momentum", counts: [7, 9], ...FIVE, by: "trainOnBatch" },
   }],
   ["cpu", "an MLP, Adam, three ranks", {
     ...{ model: "mlp", optimizer: "adam", counts: [1, 10, 5], ...FIVE },
@@ -77,6 +88,9 @@ const CASES: readonly Case[] = [
     ...{ model: "mlp", optimizer: "adam", counts: [16, 0], ...FIVE, whenOut: "shadow" },
     ours: true,
   }],
+  ["wasm", "batch by batch, judged in the end, three ranks", {
+    ...{ model: "mlp", optimizer: "adam", counts: [4, 7, 5], ...FIVE, by: "trainOnBatch" },
+  }],
   ["wasm", "nested and shared layers, momentum", {
     ...{ model: "nested", optimizer: "momentum", counts: [5, 11], ...FIVE },
   }],
@@ -87,76 +101,90 @@ const CASES: readonly Case[] = [
 
 const LOCAL: Training = { model: "mlp", optimizer: "sgd", counts: [8, 8], ...FIVE, local: true };
 const LONG: Training = { model: "mlp", optimizer: "adam", counts: [2, 2], rows: 80, epochs: 11 };
-/** Runs that are no case of the law, beside those of two ranks on the CPU. */
-const MORE: readonly Case[] = [["cpu", "local statistics", LOCAL], ["cpu", "200 steps", LONG]];
 
-type Results = ReadonlyMap<Training, readonly Trained[]>;
+/** Drawn anew in every run; a failure tells the seed. */
+const SEED = Date.now() & 0xffffff;
+/** How many are drawn, by backend and number of ranks. */
+const DRAWN = { cpu: { 2: 10, 3: 12, 4: 4 }, wasm: { 2: 6 } };
+const drawn: readonly Case[] = Object.entries(DRAWN).flatMap(([backend, numbers]) =>
+  Object.entries(numbers).flatMap(([ranks, numRuns]) =>
+    fc.sample(trainings(Number(ranks)), { numRuns, seed: SEED })
+      .map((task): Case => [backend as Backend, `seed ${SEED}: ${JSON.stringify(task)}`, task])
+  )
+);
 
-const runs = new Map<string, Promise<Results>>();
+const WASM_LONG: Training = { ...LONG, ours: true };
 
-/** What the ranks found: all cases of one backend and number of ranks run in the same workers. */
-function resultsOf(backend: Order["backend"], worldSize: number): Promise<Results> {
-  const key = `${backend} ${worldSize}`;
-  const before = runs.get(key);
-  if (before) return before;
-  const tasks = [...CASES, ...MORE]
-    .filter(([its, , { counts }]) => its === backend && counts.length === worldSize)
-    .map(([, , task]) => task);
-  const worker = new URL("./tfjs_worker.ts", import.meta.url);
-  const parameter: Order = { backend, tasks };
-  const started = spawnWorkers<Order, Trained[]>(worker, worldSize, { wait: "block", parameter })
-    .then((ranks) => new Map(tasks.map((task, i) => [task, ranks.map((rank) => rank[i])])));
-  runs.set(key, started);
-  return started;
-}
+const all: readonly Case[] = [
+  ...[...CASES, ...drawn],
+  ...[LOCAL, LONG].map((task): Case => ["cpu", "", task]),
+  ["wasm", "", WASM_LONG],
+];
+const tasksOf = (on: Backend) =>
+  all.filter(([backend]) => backend === on).map(([, , task]) => task);
+const ranks = { cpu: ranksOf("cpu", tasksOf("cpu")), wasm: ranksOf("wasm", tasksOf("wasm")) };
 
 function most(a: readonly number[], b: readonly number[]): number {
   assert.equal(a.length, b.length);
   return a.reduce((largest, value, i) => Math.max(largest, Math.abs(value - b[i])), 0);
 }
 
+/** Asserts that what one rank found is what one process came to. */
+function assertClose(own: Trained, one: Trained, bound: number, what: string): void {
+  assert.deepEqual(Object.keys(own.history).sort(), Object.keys(one.history).sort());
+  for (const [key, values] of Object.entries(one.history)) {
+    const apart = most(own.history[key], values);
+    assert(apart <= bound, `${key} of ${what} is ${apart} apart`);
+  }
+  own.weights.forEach((values, i) => {
+    const apart = most(values, one.weights[i]);
+    assert(apart <= bound, `weight ${i} of ${what} is ${apart} apart`);
+  });
+}
+
 for (const [backend, name, task] of CASES) {
   const { counts, model, optimizer } = task;
   Deno.test(`k ranks train as one, on ${backend}: ${name}, rows ${counts}`, async () => {
-    const ranks = (await resultsOf(backend, counts.length)).get(task);
-    assert(ranks);
-    const tf = await loadTf(backend);
-    const [alone] = inProcessGroup(1);
-    const one = modelOf(task).plain
-      ? await trainAlone(tf, task)
-      : await trainRank(tf, alone, { ...task, counts: [counts.reduce((a, b) => a + b)] });
+    const found = await ranks[backend](task);
+    const one = await oneOf(backend, task);
     const bound = model === "cnn" && optimizer === "adam" ? CLOSE_ADAM_CNN : CLOSE;
-    for (const [rank, own] of ranks.entries()) {
+    for (const [rank, own] of found.entries()) {
       // A rank without a batch of its own in a step has no log of it.
       if (own.losses.length === one.losses.length) {
         const apart = most(own.losses, one.losses);
         assert(apart <= bound, `losses of rank ${rank} are ${apart} apart`);
       } else assert(task.whenOut === "shadow" && counts[rank] < counts[0]);
-      assert.deepEqual(Object.keys(own.history).sort(), Object.keys(one.history).sort());
-      for (const [key, values] of Object.entries(one.history)) {
-        const apart = most(own.history[key], values);
-        assert(apart <= bound, `${key} of rank ${rank} is ${apart} apart`);
-      }
-      own.weights.forEach((values, i) => {
-        const apart = most(values, one.weights[i]);
-        assert(apart <= bound, `weight ${i} of rank ${rank} is ${apart} apart`);
-      });
-      assert.deepEqual(own.weights, ranks[0].weights, "the same bits on all ranks");
+      assertClose(own, one, bound, `rank ${rank}`);
+      assert.deepEqual(own.weights, found[0].weights, "the same bits on all ranks");
       assert.equal(own.leaked, 0);
     }
   });
 }
 
+for (const [backend, numbers] of Object.entries(DRAWN) as [Backend, object][]) {
+  Deno.test(`k ranks train as one, on ${backend}: models that are drawn`, async () => {
+    assert(Object.keys(numbers).length > 0);
+    for (const [, what, task] of drawn.filter(([its]) => its === backend)) {
+      const [first, ...others] = await ranks[backend](task);
+      const one = await oneOf(backend, task);
+      // Relative where a model runs away to large numbers.
+      const largest = Math.max(...one.weights.flat().map(Math.abs), ...one.history.loss);
+      assertClose(first, one, CLOSE * Math.max(1, largest), what);
+      for (const own of others) assert.deepEqual(own.weights, first.weights, what);
+    }
+  });
+}
+
 Deno.test("statistics of each replica alone lead far away", async () => {
-  const ranks = (await resultsOf("cpu", 2)).get(LOCAL);
-  assert(ranks);
-  const one = await trainAlone(await loadTf("cpu"), LOCAL);
-  const apart = most(ranks[0].weights.flat(), one.weights.flat());
+  const [first] = await ranks.cpu(LOCAL);
+  const { local: _, ...task } = LOCAL;
+  const apart = most(first.weights.flat(), (await oneOf("cpu", task)).weights.flat());
   assert(apart > 1000 * CLOSE, `${apart}`);
 });
 
 Deno.test("200 steps leave no tensor behind", async () => {
-  const ranks = (await resultsOf("cpu", 2)).get(LONG);
-  assert.deepEqual(ranks?.map(({ leaked }) => leaked), [0, 0]);
-  assert.equal(ranks[0].losses.length, 220);
+  for (const found of [await ranks.cpu(LONG), await ranks.wasm(WASM_LONG)]) {
+    assert.deepEqual(found.map(({ leaked }) => leaked), [0, 0]);
+    assert.equal(found[0].losses.length, 220);
+  }
 });

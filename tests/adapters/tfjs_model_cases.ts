@@ -5,12 +5,13 @@ import { wasmDevice } from "../../kernels/wasm_device.ts";
 import {
   broadcastWeights,
   convertSyncBatchNorm,
+  createTrainer,
   replicate,
   revertSyncBatchNorm,
   shareOf,
   syncBatchNorm,
 } from "../../lib/adapters/tfjs.ts";
-import { inProcessGroup } from "../../mod.ts";
+import { inProcessGroup, referenceDevice } from "../../mod.ts";
 import { loadTf } from "./tfjs_load.ts";
 import { dataOf, normal, SPECS, type Tf } from "./tfjs_models.ts";
 
@@ -119,6 +120,56 @@ Deno.test("syncBatchNorm() refuses what it cannot normalize by a sentence", () =
     /device must be one of wasmDevice/,
   );
   refused(() => syncBatchNorm(tf, x, {}, {} as Tf), /worldSize, allReduceBlocking/);
+});
+
+Deno.test("syncBatchNorm() refuses float16, and a tensor whose backend was removed", async () => {
+  const x = tf.zeros([2, 3]);
+  const half = new Proxy(x, {
+    get: (target, name) => name === "dtype" ? "float16" : Reflect.get(target, name, target),
+  });
+  assert.throws(() => syncBatchNorm(tf, half, {}, alone), /dtype "float32".*"float16"; cast it/);
+
+  const { model, rows } = await onBackendThatGoes();
+  const gone = /must lie on a backend that is there: current tensor's was removed; make it anew/;
+  assert.throws(() => syncBatchNorm(tf, rows, {}, alone), gone);
+  assert.throws(() => syncBatchNorm(tf, tf.zeros([2, 10]), { gamma: rows.gamma }, alone), gone);
+  await assert.rejects(convertSyncBatchNorm(tf, model, alone), gone);
+  const converted = await convertSyncBatchNorm(tf, SPECS.mlp.make(tf), alone);
+  converted.compile({ optimizer: "sgd", loss: "meanSquaredError" });
+  replicate(tf, converted, alone);
+  const targets = tf.zeros([2, 1]);
+  await assert.rejects(converted.fit(rows, targets, { verbose: 0 }), gone);
+  await assert.rejects(converted.trainOnBatch(rows, targets), gone);
+  const options = { group: alone, device: referenceDevice() };
+  const plain = SPECS.mlp.make(tf);
+  plain.compile({ optimizer: "sgd", loss: "meanSquaredError" });
+  await assert.rejects(createTrainer(tf, plain, options).step(rows, targets), gone);
+});
+
+/** Rows, a vector and a model on a backend that is removed after they were made. */
+async function onBackendThatGoes(): Promise<{ readonly model: Tf; readonly rows: Tf }> {
+  const made = { rows: tf.ones([2, 10]), gamma: tf.ones([10]), model: SPECS.mlp.make(tf) };
+  const factory = tf.findBackendFactory("cpu");
+  tf.removeBackend("cpu");
+  tf.registerBackend("cpu", factory);
+  await tf.setBackend("cpu");
+  return { model: made.model, rows: Object.assign(made.rows, { gamma: made.gamma }) };
+}
+
+Deno.test("a replica refuses weights of rows, which TensorFlow.js does not implement", async () => {
+  const spec = SPECS.mlp;
+  const model = await convertSyncBatchNorm(tf, spec.make(tf), alone);
+  model.compile({ optimizer: "sgd", loss: spec.loss });
+  replicate(tf, model, alone);
+  const { x, y } = dataOf(tf, spec, 4);
+  const sampleWeight = tf.ones([4]);
+  const refusal =
+    /with weights of rows, sampleWeight, as TensorFlow.js 4\.22 does not implement them: .*; give classWeight/;
+  await assert.rejects(model.fit(x, y, { sampleWeight, verbose: 0 }), refusal);
+  const validationData = [x, y, sampleWeight];
+  await assert.rejects(model.fit(x, y, { validationData, verbose: 0 }), refusal);
+  assert.throws(() => model.evaluate(x, y, { sampleWeight }), refusal);
+  await model.fit(x, y, { verbose: 0 }); // It is as good as before.
 });
 
 /** What a model says that is saved. */

@@ -64,16 +64,16 @@ export const SPECS: Readonly<Record<string, Spec>> = {
         ],
       }),
   },
-  /** Functional: convolutions, a branch, one batch norm at two places. */
+  /** Functional: convolutions, a branch, one batch norm at two places. Small, as TensorFlow.js's own on the CPU are slow. */
   cnn: {
-    ...{ input: [4, 4, 2], output: [3], loss: "categoricalCrossentropy", metrics: ["accuracy"] },
+    ...{ input: [3, 3, 2], output: [3], loss: "categoricalCrossentropy", metrics: ["accuracy"] },
     plain: true,
     make: (tf) => {
-      const input = tf.input({ shape: [4, 4, 2] });
-      const stem = relu(tf).apply(norm(tf).apply(conv(tf, 4, 11).apply(input)));
+      const input = tf.input({ shape: [3, 3, 2] });
+      const stem = relu(tf).apply(norm(tf).apply(conv(tf, 3, 11).apply(input)));
       const shared = norm(tf);
-      const branch = relu(tf).apply(shared.apply(conv(tf, 4, 12).apply(stem)));
-      const again = shared.apply(conv(tf, 4, 13).apply(branch));
+      const branch = relu(tf).apply(shared.apply(conv(tf, 3, 12).apply(stem)));
+      const again = shared.apply(conv(tf, 3, 13).apply(branch));
       const joined = relu(tf).apply(tf.layers.add().apply([stem, again]));
       const pooled = tf.layers.globalAveragePooling2d({ dataFormat: "channelsLast" }).apply(joined);
       const output = dense(tf, 3, 14, { activation: "softmax" }).apply(pooled);
@@ -115,34 +115,65 @@ export const SPECS: Readonly<Record<string, Spec>> = {
   },
 };
 
-/** A model that is drawn: dense layers with a batch norm each, of any axis. */
+/** A batch norm that is drawn. */
+interface DrawnNorm {
+  readonly axis: number;
+  readonly scale: boolean;
+  readonly center: boolean;
+}
+
+/** A part of a model that is drawn, around a batch norm. */
+export interface Block {
+  /**
+   * A dense layer and a batch norm; a model of both, called twice; a batch norm in two places; a wrapper that calls one for
+   * each place along the first axis.
+   */
+  readonly kind: "dense" | "nested" | "shared" | "timed";
+  readonly units: number;
+  readonly norm: DrawnNorm;
+}
+
+/** A model that is drawn. */
 export interface Plan {
-  /** Extents between the rows and the features, 0 to 3 of them. */
+  /** Extents between the rows and the features, 0 to 3 of them; the first above 1 where a block is `"timed"`. */
   readonly inner: readonly number[];
-  readonly norms: readonly {
-    readonly units: number;
-    readonly axis: number;
-    readonly scale: boolean;
-    readonly center: boolean;
-  }[];
+  readonly blocks: readonly Block[];
 }
 
 /** Makes a model of a plan. */
-export function specOf({ inner, norms }: Plan): Spec {
-  const last = (axis: number) => axis === -1 || axis === inner.length + 1;
+export function specOf({ inner, blocks }: Plan): Spec {
+  const simple = ({ kind, norm: { axis, scale, center } }: Block) => {
+    const rank = inner.length + (kind === "timed" ? 1 : 2);
+    return scale && center && rank <= 4 && (axis === -1 || axis === rank - 1);
+  };
   return {
     ...{ input: [...inner, 3], output: [1], loss: "meanSquaredError", metrics: ["mae"] },
-    plain: inner.length < 3 && norms.every((own) => last(own.axis) && own.scale && own.center),
+    plain: blocks.every(simple),
     make: (tf) => {
       const input = tf.input({ shape: [...inner, 3] });
       let value = input;
-      norms.forEach(({ units, axis, scale, center }, i) => {
-        value = dense(tf, units, 50 + i, { useBias: false }).apply(value);
-        value = norm(tf, { axis, scale, center }).apply(value);
-        value = tf.layers.activation({ activation: "tanh" }).apply(value);
+      blocks.forEach(({ kind, units, norm: options }, i) => {
+        const seed = 50 + 3 * i;
+        const features = (seed: number, more = {}) =>
+          dense(tf, units, seed, { useBias: false, ...more });
+        const tanh = () => tf.layers.activation({ activation: "tanh" });
+        const own = norm(tf, options);
+        value = features(seed).apply(value);
+        if (kind === "nested") {
+          const inputShape = value.shape.slice(1);
+          const model = tf.sequential({
+            layers: [features(seed + 1, { inputShape }), own, tanh()],
+          });
+          value = model.apply(model.apply(value));
+          return;
+        }
+        if (kind === "shared") value = own.apply(features(seed + 1).apply(own.apply(value)));
+        if (kind === "timed") value = tf.layers.timeDistributed({ layer: own }).apply(value);
+        if (kind === "dense") value = own.apply(value);
+        value = tanh().apply(value);
       });
       if (inner.length > 0) value = tf.layers.flatten().apply(value);
-      return tf.model({ inputs: input, outputs: dense(tf, 1, 60).apply(value) });
+      return tf.model({ inputs: input, outputs: dense(tf, 1, 70).apply(value) });
     },
   };
 }

@@ -24,8 +24,11 @@ export interface Training {
   readonly local?: boolean;
   readonly whenOut?: "stop" | "shadow";
   readonly classWeight?: Readonly<Record<number, number>>;
-  /** Whether ranks train on data sets of batches, by `fitDataset`. */
-  readonly dataset?: boolean;
+  /**
+   * By which of TensorFlow.js's methods ranks train: `fit`; `fitDataset`, which may be judged by a data set too; `trainOnBatch`,
+   * and is judged by `evaluate` and `evaluateDataset` in the end.
+   */
+  readonly by?: "fit" | "fitDataset" | "trainOnBatch";
   /** Whether it is judged by rows of its own after each epoch. */
   readonly validated?: boolean;
 }
@@ -46,17 +49,22 @@ export interface Trained {
   readonly leaked: number;
 }
 
+interface Rows {
+  readonly x: Tf;
+  readonly y: Tf;
+}
+
+interface FitOptions extends Pick<Training, "epochs" | "classWeight"> {
+  readonly batchSize: number;
+  readonly validation?: readonly [Tf, Tf];
+}
+
 /** Trains a compiled model on rows by its own `fit`. */
-export async function fitted(
+async function fitted(
   tf: Tf,
   model: Tf,
-  { x, y }: { readonly x: Tf; readonly y: Tf },
-  { epochs, batchSize, validation, classWeight }: {
-    readonly epochs: number;
-    readonly batchSize: number;
-    readonly validation?: readonly [Tf, Tf];
-    readonly classWeight?: Readonly<Record<number, number>>;
-  },
+  { x, y }: Rows,
+  { epochs, batchSize, validation, classWeight }: FitOptions,
 ): Promise<Trained> {
   const losses: number[] = [];
   const tensors: number[] = [];
@@ -68,33 +76,70 @@ export async function fitted(
       onEpochEnd: () => void tensors.push(tf.memory().numTensors),
     },
   });
-  const weights = model.getWeights().map((weight: Tf) => [...weight.dataSync()]);
   const leaked = tensors[tensors.length - 1] - tensors[1];
-  return { history, losses, weights, leaked };
+  return { history, losses, weights: weightsOf(model), leaked };
 }
 
-/** Trains by `fitDataset` instead. */
-async function fittedDataset(
-  model: Tf,
-  { x, y }: { readonly x: Tf; readonly y: Tf },
-  { epochs, batchSize }: { readonly epochs: number; readonly batchSize: number },
-): Promise<Trained> {
+/** Data as a list of batches. */
+function batchesOf({ x, y }: Rows, batchSize: number): readonly Tf[] {
   const [rows] = x.shape;
   const part = (t: Tf, at: number, size: number) =>
     t.slice([at, ...t.shape.slice(1).map(() => 0)], [size, ...t.shape.slice(1)]);
-  const batches = Array.from({ length: Math.ceil(rows / batchSize) }, (_, i) => {
+  return Array.from({ length: Math.ceil(rows / batchSize) }, (_, i) => {
     const [at, size] = [i * batchSize, Math.min(batchSize, rows - i * batchSize)];
     return { xs: part(x, at, size), ys: part(y, at, size) };
   });
+}
+
+/** Trains by `fitDataset`. */
+async function fittedDataset(model: Tf, data: Rows, options: FitOptions): Promise<Trained> {
+  const { epochs, batchSize, validation, classWeight } = options;
   const losses: number[] = [];
-  const { history } = await model.fitDataset(datasetOf(batches), {
-    ...{ epochs, verbose: 0, yieldEvery: "never" },
+  const judging = validation && batchesOf({ x: validation[0], y: validation[1] }, 3);
+  const { history } = await model.fitDataset(datasetOf(batchesOf(data, batchSize)), {
+    ...{ epochs, verbose: 0, yieldEvery: "never", classWeight },
+    validationData: judging && datasetOf(judging),
     callbacks: {
       onBatchEnd: (_: number, logs: { readonly loss: number }) => void losses.push(logs.loss),
     },
   });
-  const weights = model.getWeights().map((weight: Tf) => [...weight.dataSync()]);
-  return { history, losses, weights, leaked: 0 };
+  return { history, losses, weights: weightsOf(model), leaked: 0 };
+}
+
+/** Trains by `trainOnBatch`; its history is of steps. */
+async function fittedByHand(tf: Tf, model: Tf, data: Rows, options: FitOptions): Promise<Trained> {
+  const { epochs, batchSize } = options;
+  const steps: number[][] = [];
+  const tensors: number[] = [];
+  const batches = batchesOf(data, batchSize);
+  for (let epoch = 0; epoch < epochs; epoch++) {
+    for (const { xs, ys } of batches) steps.push([await model.trainOnBatch(xs, ys)].flat());
+    tensors.push(tf.memory().numTensors);
+  }
+  const read = (judged: Tf) => [judged].flat().map((value: Tf) => value.dataSync()[0]);
+  const evaluated = [
+    ...read(model.evaluate(data.x, data.y, { batchSize })),
+    ...read(await model.evaluateDataset(datasetOf(batches), {})),
+  ];
+  const losses = steps.map(([loss]) => loss);
+  const history = { loss: losses, metrics: steps.flatMap(([, ...rest]) => rest), evaluated };
+  const leaked = tensors[tensors.length - 1] - tensors[1];
+  return { history, losses, weights: weightsOf(model), leaked };
+}
+
+const weightsOf = (model: Tf) => model.getWeights().map((weight: Tf) => [...weight.dataSync()]);
+
+/** Trains a compiled model in the way that a task wants it. */
+function trained(
+  tf: Tf,
+  model: Tf,
+  data: Rows,
+  options: FitOptions,
+  by: Training["by"],
+): Promise<Trained> {
+  if (by === "fitDataset") return fittedDataset(model, data, options);
+  if (by === "trainOnBatch") return fittedByHand(tf, model, data, options);
+  return fitted(tf, model, data, options);
 }
 
 /** Trains the whole in one process, by plain TensorFlow.js. */
@@ -104,11 +149,16 @@ export async function trainAlone(tf: Tf, task: Training): Promise<Trained> {
   return await compiledAndFitted(tf, model, task);
 }
 
+let made: ReturnType<typeof wasmDevice> | undefined;
+
+/** A Wasm device that lasts as long as the rank. */
+const ourDevice = () => made ??= wasmDevice();
+
 /** Trains as one rank of a group. */
 export async function trainRank(tf: Tf, group: ProcessGroup, task: Training): Promise<Trained> {
   const spec = modelOf(task);
   const alone = { worldSize: 1, allReduceBlocking: group.allReduceBlocking };
-  const device = task.ours ? await wasmDevice() : undefined;
+  const device = task.ours ? await ourDevice() : undefined;
   const model = await convertSyncBatchNorm(tf, spec.make(tf), task.local ? alone : group, {
     device,
   });
@@ -126,8 +176,8 @@ export async function trainRank(tf: Tf, group: ProcessGroup, task: Training): Pr
     ? validationOf(tf, task, group.rank, group.worldSize)
     : undefined;
   const batchSize = Math.max(counts[group.rank], 1);
-  if (task.dataset) return await fittedDataset(model, { x, y }, { epochs, batchSize });
-  return await fitted(tf, model, { x, y }, { epochs, batchSize, validation, classWeight });
+  const options = { epochs, batchSize, validation, classWeight };
+  return await trained(tf, model, { x, y }, options, task.by);
 }
 
 async function compiledAndFitted(tf: Tf, model: Tf, task: Training) {
@@ -139,9 +189,8 @@ async function compiledAndFitted(tf: Tf, model: Tf, task: Training) {
   const { counts, rows, epochs, classWeight } = task;
   const batchSize = counts.reduce((a, b) => a + b);
   const validation = task.validated ? validationOf(tf, task, 0, 1) : undefined;
-  return await fitted(tf, model, dataOf(tf, spec, rows), {
-    ...{ epochs, batchSize, validation, classWeight },
-  });
+  const options = { epochs, batchSize, validation, classWeight };
+  return await trained(tf, model, dataOf(tf, spec, rows), options, task.by);
 }
 
 /** Rows to judge by: 7, of which the last rank has the rest. */

@@ -1,8 +1,7 @@
-/** What a trainer says of what it cannot train, what the other ranks hear of a rank that fails, and workers. */
+/** What a trainer says of what it cannot train, and what the other ranks hear of a rank that fails. */
 
 import assert from "node:assert/strict";
 import { createTrainer, type Trainer, type TrainerOptions } from "../../lib/adapters/tfjs.ts";
-import { spawnWorkers } from "../../lib/groups/workers.ts";
 import {
   inProcessGroup,
   isCollectiveError,
@@ -11,9 +10,8 @@ import {
 } from "../../mod.ts";
 import { census } from "../recording.ts";
 import { loadTf } from "./tfjs_load.ts";
-import { assertLaw } from "./trainer_assert.ts";
-import { type Model, OPTIMIZERS, rowsOf, SPECS, type Tfjs } from "./trainer_models.ts";
-import { compiled, type Outcome, type Plan, trainPlain } from "./trainer_runs.ts";
+import { type Model, rowsOf, SPECS, type Tfjs } from "./trainer_models.ts";
+import { compiled, type Plan } from "./trainer_runs.ts";
 
 const PLAN: Plan = { name: "sequential", optimizer: "sgd", batches: [[2, 2]], steps: 1 };
 const ROWS = { shape: [4, 10], values: new Float32Array(40).map((_, i) => Math.sin(i)) };
@@ -170,15 +168,4 @@ Deno.test("step() without rows on any rank is an error on all", async () => {
   for (const error of told) {
     assert.match(`${(error as Error).cause}`, /RangeError: .*current batch has none on any/);
   }
-});
-
-Deno.test("trainers in workers are one, over a group that does not block", async () => {
-  const plan: Plan = { name: "maps", optimizer: "adam", batches: [[3, 5], [8, 0]], steps: 20 };
-  const ranks = await spawnWorkers<Plan, Outcome>(
-    () => new Worker(new URL("./trainer_worker.ts", import.meta.url), { type: "module" }),
-    2,
-    { parameter: plan },
-  );
-  assertLaw(await trainPlain(await loadTf("cpu"), plan), ranks);
-  assert(Object.keys(OPTIMIZERS).includes(plan.optimizer));
 });

@@ -1,26 +1,33 @@
 /** The law of the trainer on TensorFlow.js's CPU and Wasm backends: k ranks in one thread are one, for every kind of model. */
 
 import assert from "node:assert/strict";
-import { wasmDevice } from "../../kernels/wasm_device.ts";
-import { type Device, referenceDevice, runRanks } from "../../mod.ts";
+import { type WasmArray, wasmDevice } from "../../kernels/wasm_device.ts";
+import { spawnWorkers } from "../../lib/groups/workers.ts";
+import { type Device, type ReferenceArray, referenceDevice, runRanks } from "../../mod.ts";
 import { assertLaw } from "./trainer_assert.ts";
 import { loadTf } from "./tfjs_load.ts";
 import { census } from "../recording.ts";
 import { SPECS, type Tfjs } from "./trainer_models.ts";
-import { type Plan, trainPlain, trainRank } from "./trainer_runs.ts";
+import { type Outcome, type Plan, trainPlain, trainRank } from "./trainer_runs.ts";
+import type { Order } from "./trainer_worker.ts";
 
-/** Trains by TensorFlow.js, or by one rank what it cannot train, and by ranks; compares. */
+/** Trains by ranks in this thread. */
+function ranksOf<A>(tf: Tfjs, device: Device<A>, plan: Plan): Promise<Outcome[]> {
+  return runRanks(
+    plan.batches[0].length,
+    (group) => trainRank(tf, plan, { device, group, rank: group.rank }),
+  );
+}
+
+/** Trains by TensorFlow.js or, what it cannot train, by one rank. */
+async function oneOf<A>(tf: Tfjs, device: Device<A>, plan: Plan): Promise<Outcome> {
+  if (SPECS[plan.name].plain) return await trainPlain(tf, plan);
+  const batches = plan.batches.map((counts) => [counts.reduce((sum, count) => sum + count)]);
+  return (await ranksOf(tf, device, { ...plan, batches }))[0];
+}
+
 async function checkLaw<A>(tf: Tfjs, device: Device<A>, plan: Plan): Promise<void> {
-  const ranks = (plan: Plan) =>
-    runRanks(
-      plan.batches[0].length,
-      (group) => trainRank(tf, plan, { device, group, rank: group.rank }),
-    );
-  const whole = plan.batches.map((counts) => [counts.reduce((sum, count) => sum + count)]);
-  const [one] = SPECS[plan.name].plain
-    ? [await trainPlain(tf, plan)]
-    : await ranks({ ...plan, batches: whole });
-  assertLaw(one, await ranks(plan));
+  assertLaw(await oneOf(tf, device, plan), await ranksOf(tf, device, plan));
 }
 
 /** Rows of one, two, three and four ranks: uneven ones, and ranks that have none. */
@@ -31,7 +38,10 @@ const BATCHES = {
   four: [[2, 2, 2, 2], [1, 0, 4, 3]],
 };
 
-const devices = [referenceDevice(), await wasmDevice()];
+const devices: readonly [Device<ReferenceArray>, Device<WasmArray>] = [
+  referenceDevice(),
+  await wasmDevice(),
+];
 const cases: [Plan["name"], Plan["optimizer"], keyof typeof BATCHES][] = [
   ["sequential", "adam", "one"],
   ["sequential", "momentum", "three"],
@@ -45,6 +55,7 @@ const cases: [Plan["name"], Plan["optimizer"], keyof typeof BATCHES][] = [
   ["odd", "adam", "two"],
   ["odd", "sgd", "three"],
   ["odd", "momentum", "four"],
+  ["timed", "sgd", "three"],
 ];
 for (const [i, [name, optimizer, ranks]] of cases.entries()) {
   const device = devices[i % 2];
@@ -60,6 +71,21 @@ for (const [name, ranks] of [["maps", "two"], ["odd", "three"], ["sequential", "
     await checkLaw(await loadTf("wasm"), devices[1] as Device<unknown>, plan);
   });
 }
+
+Deno.test("trainers on wasm in workers are one, over a group that does not block", async () => {
+  const all: readonly Plan[] = [
+    { name: "maps", optimizer: "adam", batches: [[3, 5], [8, 0]], steps: 20 },
+    { name: "timed", optimizer: "momentum", batches: [[6, 2], [1, 7]], steps: 20 },
+    { name: "odd", optimizer: "sgd", batches: [[5, 3], [0, 7]], steps: 20 },
+  ];
+  const worker = new URL("./trainer_worker.ts", import.meta.url);
+  const parameter: Order = { backend: "wasm", plans: all };
+  const ranks = await spawnWorkers<Order, Outcome[]>(worker, 2, { parameter });
+  const tf = await loadTf("wasm");
+  for (const [i, plan] of all.entries()) {
+    assertLaw(await oneOf(tf, devices[1], plan), ranks.map((own) => own[i]));
+  }
+});
 
 Deno.test("trainer: 200 steps leave no tensor, and no array of the device", async () => {
   const tf = await loadTf("cpu");

@@ -85,15 +85,15 @@ export const SPECS = {
   /** Convolutions, a residual branch, a batch norm in two places. */
   convolutions: {
     plain: true,
-    ...{ inputs: [[4, 4, 3]], outputs: [[4]] },
+    ...{ inputs: [[3, 3, 2]], outputs: [[4]] },
     ...{ loss: "categoricalCrossentropy", metrics: ["accuracy"] },
     make: (tf) => {
       const relu = () => tf.layers.activation({ activation: "relu" });
-      const x = tf.input({ shape: [4, 4, 3] });
-      const stem = relu().apply(norm(tf).apply(conv(tf, 4, 11).apply(x)));
+      const x = tf.input({ shape: [3, 3, 2] });
+      const stem = relu().apply(norm(tf).apply(conv(tf, 3, 11).apply(x)));
       const shared = norm(tf);
-      const once = relu().apply(shared.apply(conv(tf, 4, 12).apply(stem)));
-      const twice = shared.apply(conv(tf, 4, 13).apply(once));
+      const once = relu().apply(shared.apply(conv(tf, 3, 12).apply(stem)));
+      const twice = shared.apply(conv(tf, 3, 13).apply(once));
       const joined = relu().apply(tf.layers.add().apply([stem, twice]));
       const pooled = tf.layers.globalAveragePooling2d({ dataFormat: "channelsLast" }).apply(joined);
       return tf.model({
@@ -174,6 +174,24 @@ export const SPECS = {
           norm(tf, { center: false }),
           tf.layers.flatten(),
           dense(tf, 2, 52),
+        ],
+      }),
+  },
+  /** Wrappers that call a layer for each place of a row, before and behind a batch norm of all places. */
+  timed: {
+    plain: true,
+    ...{ inputs: [[3, 4]], outputs: [[1]], loss: "meanSquaredError", metrics: ["mae"] },
+    make: (tf) =>
+      tf.sequential({
+        layers: [
+          tf.layers.timeDistributed({
+            layer: dense(tf, 5, 61, { useBias: false }),
+            inputShape: [3, 4],
+          }),
+          norm(tf),
+          tf.layers.timeDistributed({ layer: dense(tf, 2, 62, { activation: "tanh" }) }),
+          tf.layers.flatten(),
+          dense(tf, 1, 63),
         ],
       }),
   },

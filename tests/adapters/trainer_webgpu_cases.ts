@@ -97,7 +97,10 @@ Deno.test({
   name: "trainer on webgpu in Chromium: ranks are one, on the GPUDevice of tfjs",
   ignore: !(await hasBrowser("chromium")),
   fn: async () => {
-    const outcome = await visitPage<GpuOutcome | string>("trainer_page.ts");
+    const outcome = await visitPage<GpuOutcome | string>("trainer_page.ts", [
+      "npm:@tensorflow/tfjs@4.22.0",
+      "npm:@tensorflow/tfjs-backend-webgpu@4.22.0",
+    ]);
     if (typeof outcome === "string") assert.fail(outcome);
     await checkLaw(outcome, PAGE_PLANS);
   },

@@ -2,4 +2,4 @@
 
 import { browserTests } from "./suites.ts";
 
-await browserTests("firefox");
+await browserTests("firefox", "computing");

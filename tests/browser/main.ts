@@ -45,10 +45,12 @@ export function countSteps(report: string): string {
 
 async function main({ browser, filter }: Options): Promise<number> {
   const browsers = browser === "both" ? ["chromium", "firefox"] : [browser];
-  const files = browsers.map((name) => fileURLToPath(new URL(`${name}.ts`, import.meta.url)));
+  const files = ["", "_waiting"].flatMap((kind) => browsers.map((name) => `${name}${kind}.ts`))
+    .map((file) => fileURLToPath(new URL(file, import.meta.url)));
   const child = new Deno.Command(Deno.execPath(), {
     args: ["test", "--permission-set", "--parallel", ...files],
-    env: { DENO_JOBS: "2", ...(filter === undefined ? {} : { SYNCBN_BROWSER_FILTER: filter }) },
+    // One of each kind beside the two that compute.
+    env: { DENO_JOBS: "3", ...(filter === undefined ? {} : { SYNCBN_BROWSER_FILTER: filter }) },
     stdout: "piped",
   }).spawn();
   let report = "";

@@ -13,23 +13,59 @@ function policy(scripts: string): string {
 const NO_WASM = policy("");
 const NO_BLOBS = policy("'wasm-unsafe-eval'");
 
-/** All visits. What takes a kit's tests minutes elsewhere is put to one kind of kit here: its kernels are the same. */
-const VISITS: readonly Visit[] = [
-  { entries: ["reference"], where: "page", isolated: true },
-  { entries: ["wasm", "wasm_here", "ports", "transports", "turns"], where: "page" },
-  { entries: ["wasm_threads", "wasm_here", "webgpu_here"], where: "worker", isolated: true },
-  { entries: ["workers", "transports", "wasm_here"], where: "page", isolated: true },
-  { entries: ["transports", "wasm_here"], where: "worker" },
-  { entries: ["no_wasm"], where: "page", policy: NO_WASM },
-  { entries: ["no_blobs"], where: "worker", isolated: true, policy: NO_BLOBS },
-  { entries: ["webgpu"], where: "page" },
-];
+/**
+ * All visits, those that compute and those that mostly wait, for deadlines and for other threads. What takes a kit's tests
+ * minutes elsewhere is put to one kind of kit here: its kernels are the same.
+ */
+const VISITS: Readonly<Record<"computing" | "waiting", readonly Visit[]>> = {
+  computing: [
+    { entries: ["webgpu"], where: "page" },
+    { entries: ["reference"], where: "page", isolated: true },
+    { entries: ["wasm", "wasm_here", "ports", "transports", "turns"], where: "page" },
+    { entries: ["wasm_threads", "wasm_here", "webgpu_here"], where: "worker", isolated: true },
+    { entries: ["transports", "wasm_here"], where: "worker" },
+    { entries: ["no_wasm"], where: "page", policy: NO_WASM },
+    { entries: ["no_blobs"], where: "worker", isolated: true, policy: NO_BLOBS },
+  ],
+  waiting: [{ entries: ["workers", "transports", "wasm_here"], where: "page", isolated: true }],
+};
 
-/** Registers a test for each visit, with a step for each test that its page runs. */
-export async function browserTests(browser: BrowserName): Promise<void> {
+/** Registers a test for each visit of one kind, with a step for each test that its page runs. */
+export async function browserTests(
+  browser: BrowserName,
+  kind: keyof typeof VISITS,
+): Promise<void> {
   const ignore = !await hasBrowser(browser);
   const modules = createModules();
   const filter = Deno.env.get("SYNCBN_BROWSER_FILTER");
+  if (kind === "waiting") failureTests(browser, ignore, modules);
+  for (const visited of VISITS[kind]) {
+    const name = `${browser}: ${nameOf(visited)}`;
+    Deno.test({
+      name,
+      ignore,
+      fn: async (test) => {
+        const told = visit(browser, { ...visited, ...(filter ? { filter } : {}) }, modules);
+        for await (const { name, outcome, error } of told) {
+          await test.step({
+            name,
+            ignore: outcome === "ignored",
+            fn: () => {
+              if (outcome === "failed") throw new Error(error);
+            },
+          });
+        }
+      },
+    });
+  }
+}
+
+/** Registers the tests that a page's failures arrive. */
+function failureTests(
+  browser: BrowserName,
+  ignore: boolean,
+  modules: ReturnType<typeof createModules>,
+): void {
   for (const where of ["page", "worker"] as const) {
     Deno.test({
       name: `${browser}: a ${where} tells of every test that fails`,
@@ -52,25 +88,6 @@ export async function browserTests(browser: BrowserName): Promise<void> {
           const nowhere = visit(browser, { entries: ["nowhere"], where }, modules);
           await assert.rejects(nowhere.next(), /nowhere\.ts/);
         });
-      },
-    });
-  }
-  for (const visited of VISITS) {
-    const name = `${browser}: ${nameOf(visited)}`;
-    Deno.test({
-      name,
-      ignore,
-      fn: async (test) => {
-        const told = visit(browser, { ...visited, ...(filter ? { filter } : {}) }, modules);
-        for await (const { name, outcome, error } of told) {
-          await test.step({
-            name,
-            ignore: outcome === "ignored",
-            fn: () => {
-              if (outcome === "failed") throw new Error(error);
-            },
-          });
-        }
       },
     });
   }

@@ -6,6 +6,7 @@ import {
   batchNormBackward,
   batchNormForward,
   batchNormInfer,
+  type BatchNormState,
   referenceDevice,
   stateFromHost,
   stateToHost,
@@ -13,6 +14,7 @@ import {
   toArray,
   withParameters,
 } from "../../mod.ts";
+import type { ImportBatchNormOptions } from "../../lib/checkpoint.ts";
 import { assertClose, EPSILON } from "../kit.ts";
 import type { Convention, Named } from "./conventions.ts";
 import {
@@ -75,14 +77,15 @@ function tolerances(
 async function train(
   convention: Convention,
   layer: Layer,
-  count: number | null,
+  options: Pick<ImportBatchNormOptions, "count" | "runningVariance">,
   compare: (vectors: Named, step: number) => void,
-): Promise<void> {
+): Promise<BatchNormState<Float32Array>> {
   const device = referenceDevice();
   const { state: first, format } = convention.read(vectorsOf(layer.before), {
     ...settingsOf(layer),
-    count,
+    ...options,
   });
+  const { count } = options;
   const shape = logical(layer.shape, format);
   let state = stateFromHost(device, first);
   for (const [step, { x, dy }] of layer.steps.entries()) {
@@ -101,6 +104,7 @@ async function train(
     const host = await stateToHost(device, state);
     compare(convention.write(host, { count, format }).vectors, step);
   }
+  return await stateToHost(device, state);
 }
 
 for (const [index, layer] of LAYERS.entries()) {
@@ -108,10 +112,10 @@ for (const [index, layer] of LAYERS.entries()) {
   const { name, names, present, read, write } = convention;
   const what = `${layer.kind}, layer ${index}, shape (${layer.shape}), axis ${layer.axis}`;
 
-  Deno.test(`from${name}(): training goes on as in ${what}`, async () => {
+  const trained = async (options: Pick<ImportBatchNormOptions, "count" | "runningVariance">) => {
     const allowed: Record<string, readonly number[]> = {};
     let before = vectorsOf(layer.before);
-    await train(convention, layer, layer.count, (vectors, at) => {
+    const state = await train(convention, layer, options, (vectors, at) => {
       const added = tolerances(convention, layer, layer.steps[at], before);
       const expected = vectorsOf(layer.steps[at].after);
       for (const own of names) {
@@ -125,13 +129,44 @@ for (const [index, layer] of LAYERS.entries()) {
       }
       before = expected;
     });
+    return { state, allowed };
+  };
+
+  Deno.test(`from${name}(): training goes on as in ${what}`, async () => {
+    await trained({ count: layer.count });
+  });
+
+  Deno.test(`from${name}(): a biased variance trains and then evaluates as ${what}`, async () => {
+    const { state, allowed } = await trained({ count: null, runningVariance: "biased" });
+    const { format } = read(vectorsOf(layer.before), { ...settingsOf(layer), count: null });
+    const device = referenceDevice();
+    const { x, y } = layer.evaluation;
+    const input = tensor(device, x, logical(layer.shape, format), { format });
+    const output = batchNormInfer(stateFromHost(device, state), input, { device });
+    const values = byChannel(layer, [...await toArray(device, output)]);
+    const inputs = byChannel(layer, x);
+    const { weight, bias, runningMean, runningVar, eps } = state;
+    const [offWeight, offBias, offMean, offVariance] = names.map((own) => allowed[own]);
+    byChannel(layer, y).forEach((expected, c) => {
+      const invstd = 1 / Math.sqrt(runningVar![c] + eps);
+      const scale = Math.abs(weight?.[c] ?? 1) * invstd;
+      // What training may be off by, of first order; then evaluation as below.
+      const absolute = inputs[c].map((value) => {
+        const away = Math.abs(value - runningMean![c]);
+        const trained = away * invstd * (weight ? offWeight[c] : 0) + (bias ? offBias[c] : 0) +
+          scale * (offMean[c] + away * offVariance[c] * invstd ** 2 / 2);
+        const sizes = scale * (Math.abs(value) + Math.abs(runningMean![c]));
+        return trained + ULP * (5 * sizes + 2 * Math.abs(bias?.[c] ?? 0));
+      });
+      assertClose(values[c], expected, { absolute, relative: 0 }, `y of channel ${c}`);
+    });
   });
 
   Deno.test(`from${name}(): without its count the variance is not that of ${what}`, async () => {
     const own = names[3];
     const [{ after }] = layer.steps;
     const absolute = tolerances(convention, layer, layer.steps[0], vectorsOf(layer.before))[own];
-    await train(convention, layer, null, (vectors, at) => {
+    await train(convention, layer, { count: null }, (vectors, at) => {
       if (at > 0) return;
       // Shows that the tolerance above can tell the biased variance from the unbiased one.
       vectors[own]!.forEach((value, c) =>

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { demanded } from "../demanded.ts";
 import { DAWN } from "../load_dawn.ts";
-import { bundleSuites, has, inFolder, install, nodePackages, runSuites } from "../node/node.ts";
+import { bundleSuites, inFolder, link, nodePackages, runSuites } from "../node/node.ts";
 import { isRun } from "../tier.ts";
 
 /** Chromium's software adapter, where no other is named. */
@@ -19,7 +19,7 @@ async function vulkan(): Promise<string | undefined> {
 
 async function testNodes(t: Deno.TestContext, folder: string): Promise<void> {
   const driver = await vulkan();
-  await install(folder, { ...nodePackages(), ...(driver ? { webgpu: DAWN } : {}) });
+  await link(folder, { ...nodePackages(), ...(driver ? { webgpu: DAWN } : {}) });
   const suites = `${folder}/suites`;
   await bundleSuites(suites);
   const dawn = driver && `${folder}/node_modules/webgpu/index.js`;
@@ -39,7 +39,6 @@ async function testNodes(t: Deno.TestContext, folder: string): Promise<void> {
 if (isRun("full")) {
   Deno.test({
     name: "node: groups, Wasm and WebGPU in Node 20, 22 and 24",
-    ignore: !await has("npm"),
     fn: (t) => inFolder((folder) => testNodes(t, folder)),
   });
 } else Deno.test.ignore("node: 1 test left to the full tier", () => {});

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { fileURLToPath } from "node:url";
 import { pack } from "../../package/pack.ts";
 import { hasBrowser, openBrowser } from "../browser/browsers.ts";
-import { has, inFolder, install, nodePackages, run, succeed } from "../node/node.ts";
+import { has, inFolder, install, link, nodePackages, run, succeed } from "../node/node.ts";
 import { isRun } from "../tier.ts";
 
 const ROOT = new URL("../../", import.meta.url);
@@ -130,12 +130,15 @@ async function testPackage(t: Deno.TestContext, folder: string): Promise<void> {
     await pack(tarball);
     await checkTarball(tarball);
   });
-  await install(folder, { "@syncbn/syncbn": `file:${tarball}`, ...TOOLS, ...nodePackages() });
+  const nodes = `${folder}/nodes`;
+  await Deno.mkdir(nodes);
+  await link(nodes, nodePackages());
+  await install(folder, { "@syncbn/syncbn": `file:${tarball}`, ...TOOLS });
   await succeed("cp", ["-r", fileURLToPath(PROGRAM), program], folder);
   let alone: readonly number[] = [];
   for (const name of Object.keys(nodePackages())) {
     await t.step(`trains two ranks on two threads each in ${name}`, async () => {
-      const node = `${folder}/node_modules/${name}/bin/node`;
+      const node = `${nodes}/node_modules/${name}/bin/node`;
       const result: Result = JSON.parse(await succeed(node, ["node.js"], program));
       alone = result.alone!;
       checkLaw(result, alone);

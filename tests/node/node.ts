@@ -57,18 +57,37 @@ export async function has(program: string): Promise<boolean> {
   }
 }
 
-/** Installs packages of npm into a folder: under a name of one's own, each. */
+/** Installs packages of npm into a folder, as its users do: under a name of one's own, each. */
 export async function install(
+  folder: string,
+  packages: Readonly<Record<string, string>>,
+): Promise<void> {
+  await writeManifest(folder, packages);
+  const quiet = ["--no-audit", "--no-fund", "--prefer-offline", "--ignore-scripts"];
+  await succeed("npm", ["install", "--silent", ...quiet], folder);
+}
+
+/**
+ * Puts packages of npm into a folder as {@linkcode install} does, by links into Deno's own store of them: three Nodes are 300 MB,
+ * which npm would unpack anew for each folder.
+ */
+export async function link(
+  folder: string,
+  packages: Readonly<Record<string, string>>,
+): Promise<void> {
+  await writeManifest(folder, packages);
+  await succeed(Deno.execPath(), ["install", "--quiet", "--no-lock"], folder);
+}
+
+async function writeManifest(
   folder: string,
   packages: Readonly<Record<string, string>>,
 ): Promise<void> {
   const manifest = { private: true, type: "module", dependencies: packages };
   await Deno.writeTextFile(`${folder}/package.json`, JSON.stringify(manifest));
-  const quiet = ["--no-audit", "--no-fund", "--prefer-offline", "--ignore-scripts"];
-  await succeed("npm", ["install", "--silent", ...quiet], folder);
 }
 
-/** Packages of the Nodes of this machine's kind; their program is at {@linkcode nodeIn}. */
+/** Packages of the Nodes of this machine's kind; the program of each is `bin/node` in it. */
 export function nodePackages(): Record<string, string> {
   const arch = Deno.build.arch === "x86_64" ? "x64" : "arm64";
   const entries = Object.entries(RELEASES).map((

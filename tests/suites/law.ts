@@ -217,7 +217,7 @@ export function deviceLaw<A>(kit: DeviceKit<A>): void {
             scenario.counts.length,
             (group) => trainRank(device, scenario, sliceOf(scenario, group.rank), group),
           ));
-      await fc.assert(fc.asyncProperty(scenarios(device.info.float16), check), {
+      await fc.assert(fc.asyncProperty(scenarios(device.info.float16, kit.ways), check), {
         numRuns: kit.cases ?? 300,
         seed: 2026,
       });

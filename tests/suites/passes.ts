@@ -31,12 +31,12 @@ export function passSuite<A>(kit: DeviceKit<A>): void {
       secondGradients: (pass: Pass<A>) => counted.secondGradients!(secondOf(pass)),
     };
     const concerns: Record<keyof typeof operations, readonly string[]> = {
-      moments: ["input"],
+      moments: ["input", "weights"],
       normalize: ["input", "residual", "statistics", "running", "weight", "bias"],
       gradientSums: ["input", "gradOutput", "output", "statistics", "running"],
       gradients: [
         ...["input", "gradOutput", "output", "statistics", "running", "weight", "bias"],
-        ...["local", "total"],
+        ...["local", "total", "weights"],
       ],
       tangents: [
         ...["input", "residual", "output", "statistics", "running", "weight", "bias", "total"],
@@ -67,6 +67,10 @@ export function passSuite<A>(kit: DeviceKit<A>): void {
     ) assert.throws(() => advance(pass), TypeError);
     assert.throws(() => counted.addScaled({ x: three, y: two, scale: 1 }), TypeError);
     assert.throws(() => counted.addScaled({ x: moments, y: moments, scale: 1 }), TypeError);
+    for (const data of [three, moments]) {
+      const part = { input: { ...input, data }, from: 0, to: 1 };
+      assert.throws(() => counted.arrange!({ parts: [part] }), TypeError);
+    }
     assert.throws(() => counted.merge(three, three), TypeError);
     assert.equal(alive(), before + 2);
   });
@@ -79,9 +83,11 @@ function passOf<A>(device: Device<A>): Pass<A> {
   const { weight, bias, eps } = initBatchNorm(device, 3);
   const statistics = { source: "batch", moments: device.moments({ input }) } as const;
   const gradOutput = put(2);
+  const weights = tensor(device, new Float32Array(8).fill(1), [2, 1, 4]);
   const local = device.gradientSums({ input, gradOutput, statistics });
   return {
     ...{ input, statistics, gradOutput },
+    ...(device.info.passes.includes("weights") && { weights }),
     affine: { weight, bias, eps },
     residual: put(3),
     activation: "relu",
@@ -129,6 +135,12 @@ function wrongFields<A>(device: Device<A>, all: Pass<A>): (readonly [string, Pas
     }
     const shape = [2, 3, 5];
     cases.push([`${name} of another shape`, { ...all, [name]: { ...all[name]!, shape } }]);
+  }
+  if (all.weights) {
+    for (const data of [...lengths, moments]) {
+      const weights = { ...all.weights, data };
+      cases.push(["weights of another length or kind", { ...all, weights }]);
+    }
   }
   for (const name of ["weight", "bias"] as const) {
     for (const array of [two, four, moments]) {

@@ -16,12 +16,15 @@ import {
   runRanks,
   stateToHost,
   syncBatchNormBackwardParts,
+  syncBatchNormBackwardPartsBlocking,
   syncBatchNormForwardParts,
+  syncBatchNormForwardPartsBlocking,
   tensor,
   toArray,
   updateRunningStats,
 } from "../../mod.ts";
 import { assertClose, type DeviceKit, EPSILON, testsOf, throwsLike } from "../kit.ts";
+import { permute } from "../oracle.ts";
 import { normalArray } from "../random.ts";
 
 const CHANNELS = 3;
@@ -75,12 +78,14 @@ export function rulesSuite<A>(kit: DeviceKit<A>): void {
       ...{ minLength: 1, maxLength: 3 },
     }).filter((counts) => counts.flat().some((count) => count > 0));
     await fc.assert(
-      fc.asyncProperty(ranks, fc.boolean(), async (counts, relu) => {
+      fc.asyncProperty(ranks, fc.boolean(), fc.boolean(), async (counts, relu, added) => {
         const samples = counts.flat().reduce((a, b) => a + b);
         const [x, dy] = [numbers(samples, 80), normalArray(samples * CHANNELS * 2, 81)];
+        const r = normalArray(samples * CHANNELS * 2, 82);
         const options = relu ? { activation: "relu" } as const : {};
         const state = initBatchNorm(device, CHANNELS);
-        const whole = batchNormForward(state, of(device, x), { device }, options);
+        const all = { ...options, ...(added && { residual: of(device, r) }) };
+        const whole = batchNormForward(state, of(device, x), { device }, all);
         const back = batchNormBackward(whole.saved, of(device, dy), { device });
         let at = 0;
         const cuts = counts.map((list) =>
@@ -88,15 +93,24 @@ export function rulesSuite<A>(kit: DeviceKit<A>): void {
         );
         const cut = (values: Float32Array | number[], rank: number) =>
           cuts[rank].map(([from, to]) => of(device, values.slice(from, to)));
+        const last = (values: Float32Array) =>
+          tensor(
+            device,
+            permute(values, { channels: CHANNELS, inner: 2 }, "channelsLast"),
+            [values.length / (CHANNELS * 2), CHANNELS, 2],
+            { format: "channelsLast" },
+          );
         const local = counts.length === 1 && !relu;
         const results = await runRanks(counts.length, async (group) => {
           const effects = { device, group };
           const [parts, grads] = [cut(x, group.rank), cut(dy, group.rank)];
+          const residuals = cuts[group.rank].map(([from, to]) => last(r.slice(from, to)));
+          const chosen = { ...options, ...(added && { residuals }) };
           if (local) {
-            const forward = batchNormForwardParts(state, parts, effects, options);
+            const forward = batchNormForwardParts(state, parts, effects, chosen);
             return { forward, back: batchNormBackwardParts(forward.saved, grads, effects) };
           }
-          const forward = await syncBatchNormForwardParts(state, parts, effects, options);
+          const forward = await syncBatchNormForwardParts(state, parts, effects, chosen);
           return { forward, back: await syncBatchNormBackwardParts(forward.saved, grads, effects) };
         });
         const joined = async (tensors: readonly Parameters<typeof toArray<A>>[1][]) =>
@@ -105,6 +119,17 @@ export function rulesSuite<A>(kit: DeviceKit<A>): void {
         assertClose(outputs, await toArray(device, whole.output), units, "outputs");
         const gradInputs = await joined(results.flatMap(({ back }) => [...back.gradInputs]));
         assertClose(gradInputs, await toArray(device, back.gradInput), units, "gradInputs");
+        const residuals = results.flatMap(({ back }) => [...back.gradResiduals ?? []]);
+        assert.equal(residuals.length, added ? counts.flat().length : 0);
+        if (added) {
+          const values = await Promise.all(residuals.map(async (tensor) => {
+            assert.equal(tensor.format, "channelsLast");
+            const own = await toArray(device, tensor);
+            return [...permute(own, { channels: CHANNELS, inner: 2 }, "channelsFirst")];
+          }));
+          const wanted = await toArray(device, back.gradResidual!);
+          assertClose(values.flat(), wanted, units, "gradResiduals");
+        }
         for (const name of ["gradWeight", "gradBias"] as const) {
           const own = await Promise.all(results.map(({ back }) => device.download(back[name]!)));
           const sum = own.reduce((a, b) => a.map((v, i) => v + b[i]));
@@ -121,6 +146,43 @@ export function rulesSuite<A>(kit: DeviceKit<A>): void {
       }),
       { numRuns: Math.min(kit.cases ?? 20, 20), seed: 25 },
     );
+  });
+
+  test("parts over a group without waiting are those that are awaited, and can be cancelled", async (device) => {
+    const state = initBatchNorm(device, CHANNELS);
+    const parts = [1, 2].map((seed) => of(device, numbers(2, seed)));
+    const dys = [3, 4].map((seed) => of(device, numbers(2, seed)));
+    // The other rank is empty.
+    const blocking = {
+      rank: 0,
+      worldSize: 2,
+      allReduceBlocking: (local: Float64Array | (() => Float64Array)) =>
+        typeof local === "function" ? local() : local,
+    };
+    const awaited = batchNormForwardParts(state, parts, { device });
+    const wanted = batchNormBackwardParts(awaited.saved, dys, { device });
+    const effects = { device, group: blocking };
+    const signal = AbortSignal.abort(new Error("enough"));
+    const cancelled = runRanks(
+      2,
+      (group) => syncBatchNormForwardParts(state, parts, { device, group }, { signal }),
+    );
+    await assert.rejects(cancelled, /cancelled/);
+    if (!device.toWireNow) {
+      assert.throws(
+        () => syncBatchNormForwardPartsBlocking(state, parts, effects),
+        /must be able to read back at once/,
+      );
+      return;
+    }
+    const { saved, outputs } = syncBatchNormForwardPartsBlocking(state, parts, effects);
+    const back = syncBatchNormBackwardPartsBlocking(saved, dys, effects);
+    for (const i of [0, 1]) {
+      const [y, dx] = [outputs[i], back.gradInputs[i]];
+      assertClose(await toArray(device, y), await toArray(device, awaited.outputs[i]), units, "y");
+      const gradients = await toArray(device, wanted.gradInputs[i]);
+      assertClose(await toArray(device, dx), gradients, units, "gradInputs");
+    }
   });
 
   test("statistics of micro-batches merged and applied once are the big batch's", async (device) => {
@@ -151,6 +213,12 @@ export function rulesSuite<A>(kit: DeviceKit<A>): void {
     );
     const one = tensor(device, [1, 2, 3], [1, CHANNELS]);
     throwsLike(() => forward([one]), RangeError, /value/);
+    const two = [1, 2].map((seed) => of(device, numbers(2, seed)));
+    const add = (residuals: unknown) =>
+      batchNormForwardParts(state, two, { device }, { residuals: residuals as typeof two });
+    throwsLike(() => add([two[0]]), TypeError, /a residual for each part: .* 1 and 2/);
+    throwsLike(() => add(two[0]), TypeError, /residuals must be a list/);
+    throwsLike(() => add([two[0], one]), TypeError, /part 1, as the residual's shape/);
     const [a, b] = [1, 2].map((seed) => forward([of(device, numbers(2, seed))]));
     const dys = [1, 2].map((seed) => of(device, numbers(2, seed)));
     throwsLike(

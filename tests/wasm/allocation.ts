@@ -154,9 +154,13 @@ export function allocationTests(): void {
       }
       return performance.now() - start;
     };
-    const least = (count: number) => Math.min(...[1, 2, 3].map(() => timeOf(count)));
-    least(2000);
-    const [few, many] = [least(2000), least(16_000)];
+    // The least of several in turns, as other programs of the machine hold up some of them.
+    timeOf(2000);
+    let [few, many] = [Infinity, Infinity];
+    for (let round = 0; round < 8 && !(round > 2 && many < 45 * few); round++) {
+      few = Math.min(few, timeOf(2000));
+      many = Math.min(many, timeOf(16_000));
+    }
     // 8 times as many take 10 to 20 times the time, as caches have it; a list that is searched takes 64 and more.
     assert(many < 45 * few, `${many.toFixed(1)} ms for 16,000, ${few.toFixed(1)} ms for 2,000`);
   });

@@ -63,6 +63,7 @@ function operationsOn(device: WasmDevice): Readonly<Record<string, () => readonl
     ...{ ...back, affine, sums: { local: sums, total: sums } },
     residualFormat: "channelsLast",
   } as const;
+  const weights = tensor(device, normalArray(9, 4).map(Math.abs), [9, 1]);
   const present = (arrays: readonly (WasmArray | null)[]) =>
     arrays.filter((array) => array !== null);
   return {
@@ -70,6 +71,7 @@ function operationsOn(device: WasmDevice): Readonly<Record<string, () => readonl
     "upload of float16": () => [device.upload(normalArray(20, 1), "float16")],
     allocate: () => [device.allocate(20, "float16")],
     moments: () => [device.moments({ input: x })],
+    "moments by weights": () => [device.moments({ input: x, weights })],
     momentsFromWire: () => [device.fromWire(momentsWire, new Float64Array(11))],
     sumsFromWire: () => [device.fromWire(sumsWire, new Float64Array(10))],
     normalize:
@@ -78,6 +80,8 @@ function operationsOn(device: WasmDevice): Readonly<Record<string, () => readonl
       Object.values(device.updateRunningStats({ running, moments, factor: 0.1 })),
     gradientSums: () => [device.gradientSums(back)],
     gradients: () => present(Object.values(device.gradients(gradients))),
+    "gradients by weights": () =>
+      present(Object.values(device.gradients({ ...gradients, weights }))),
     addScaled: () => [device.addScaled({ x: x.data, y: dy.data, scale: 2 })],
     "merge of moments": () => [device.merge(moments, moments)],
     "merge of sums": () => [device.merge(sums, sums)],

@@ -140,12 +140,23 @@ async function startOn(shape: readonly number[], dtype: DType) {
   const affine = { weight: vector, bias: vector, eps: 1e-5 };
   const back = { input, gradOutput, statistics, output };
   const both = { local: sums, total: sums };
+  const [batch, , ...spatial] = shape;
+  const [weights, perSample] = [[batch, 1, ...spatial], [batch, 1]].map((shape) => {
+    const made = emptyTensor(device, shape, { dtype });
+    view(made).fill(1);
+    return made;
+  });
   const operations: Readonly<Record<string, () => unknown>> = {
     moments: () => device.moments({ input }),
+    "moments by weights": () => device.moments({ input, weights }),
+    "moments by weights of samples": () => device.moments({ input, weights: perSample }),
     normalize: () => device.normalize({ input, statistics, affine, residual, activation: "relu" }),
     gradientSums: () => device.gradientSums(back),
     gradients: () =>
       device.gradients({ ...back, affine, sums: both, residualFormat: "channelsFirst" }),
+    "gradients by weights": () => device.gradients({ ...back, affine, sums: both, weights }),
+    "gradients by weights of samples": () =>
+      device.gradients({ ...back, affine, sums: both, weights: perSample }),
     addScaled: () => device.addScaled({ x: input.data, y: residual.data, scale: 2 }),
     download: () => device.download(input.data),
   };

@@ -17,6 +17,7 @@ import { normalizeKernel } from "../../kernels/wgsl/normalize.ts";
 import { mergedKernel } from "../../kernels/wgsl/merged.ts";
 import { runningStatsKernel } from "../../kernels/wgsl/statistics.ts";
 import type { Tile } from "../../kernels/wgsl/tiles.ts";
+import { UNWEIGHTED, type Weighing } from "../../kernels/wgsl/weights.ts";
 import type { DType, Format } from "../../lib/tensor.ts";
 import { channelTile, layOut, tileOf } from "../../kernels/webgpu/plan.ts";
 import { createFailures } from "../../kernels/webgpu/failures.ts";
@@ -42,7 +43,7 @@ function* combinations<T extends Record<string, readonly unknown[]>>(
 const YES_NO = [false, true] as const;
 
 /** Ways in which workgroups may be made up: every pack, one sample and many, one lane and many. */
-function tilesOf(workgroup: number, every: boolean): Tile[] {
+function tilesOf(workgroup: number): Tile[] {
   const shapes: readonly (readonly [readonly number[], readonly Format[]])[] = [
     [[1, 5, 99], ["channelsFirst"]], // One sample, and many; nothing to pack.
     [[3, 5, 99], ["channelsFirst"]],
@@ -53,14 +54,15 @@ function tilesOf(workgroup: number, every: boolean): Tile[] {
     [[3, 4, 99], ["channelsLast"]], // and of channels.
     [[3, 64, 99], ["channelsLast"]],
   ];
-  // One sample differs from many in nothing but how a position is found.
-  return shapes.filter(([[samples]]) => every || samples > 1).map(([shape, formats]) =>
-    tileOf(layOut(shape, formats, true), workgroup)
-  );
+  return shapes.map(([shape, formats]) => tileOf(layOut(shape, formats, true), workgroup));
 }
 
-/** Kernels that the device may launch with a tile: every one, or as many as have each option with and without. */
-function kernelsOf(dtypes: readonly DType[], tile: Tile, every: boolean): Kernel[] {
+/** Every kernel that the device may launch with a tile, and such weights of examples. */
+function kernelsOf(
+  dtypes: readonly DType[],
+  tile: Tile,
+  weighings: readonly Weighing[],
+): Kernel[] {
   const same = Object.fromEntries(
     Object.entries(tile).map(([name, value]) => [name, [value]]),
   ) as unknown as { readonly [K in keyof Tile]: readonly Tile[K][] };
@@ -84,15 +86,16 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile, every: boolean): Kernel
     ...{ residual: YES_NO, relu: [true], mask: [true] },
   })];
   return [
-    ...combinations(each).map(momentsKernel),
+    ...[...combinations(each)].flatMap((one) =>
+      weighings.map((weighing) => momentsKernel({ ...one, ...weighing }))
+    ),
     ...combinations({
       ...{ ...each, ...sources, weight: YES_NO, bias: YES_NO },
       ...{ residual: YES_NO, relu: YES_NO, mask: [false] },
-    }).filter(({ weight, bias }) => every || weight === bias).map(normalizeKernel),
+    }).map(normalizeKernel),
     ...masks.map(normalizeKernel),
     ...gates.flatMap(({ source: _, weight: __, ...gate }) =>
       [...combinations({ ...each, second: YES_NO, added: YES_NO })]
-        .filter(({ second, added }) => every || second === added)
         .map((one) => followKernel({ ...one, ...gate }))
     ),
     ...gates.flatMap(({ source, weight, ...gate }) => [
@@ -102,8 +105,8 @@ function kernelsOf(dtypes: readonly DType[], tile: Tile, every: boolean): Kernel
       ...[...combinations({
         ...{ ...each, total: ["local", "other", "none"] as const, weight },
         ...{ residual: YES_NO, parameters: YES_NO },
-      })].filter(({ weight, residual }) => every || weight || !residual).map((one) =>
-        gradientsKernel({ ...one, ...gate })
+      })].flatMap((one) =>
+        weighings.map((weighing) => gradientsKernel({ ...one, ...gate, ...weighing }))
       ),
     ]),
     ...combinations({ x: dtypes, y: dtypes, ...same }).map(addScaledKernel),
@@ -123,6 +126,21 @@ function mergersOf(tile: Tile): Kernel[] {
   ];
 }
 
+/** Of kernels as many as have every two choices of a function together: what a driver may fail at lies rarely in three. */
+function pairwise(kernels: readonly Kernel[]): Kernel[] {
+  const choices = kernels.map(({ name }) => name.split(" "));
+  const flags = new Set(choices.flat().filter((choice) => !choice.includes("=")));
+  const seen = new Set<string>();
+  return kernels.filter((_, i) => {
+    const [made, ...chosen] = choices[i];
+    const all = [...chosen, ...[...flags].map((flag) => `${flag}=${chosen.includes(flag)}`)];
+    const pairs = all.flatMap((a) => all.map((b) => `${made} ${a} ${b}`));
+    const isNew = pairs.some((pair) => !seen.has(pair));
+    pairs.forEach((pair) => seen.add(pair));
+    return isNew;
+  });
+}
+
 /** Registers the test of shaders. */
 export function shaderTests({ test, tier }: Opener): void {
   const heavy = tier === "full";
@@ -131,13 +149,17 @@ export function shaderTests({ test, tier }: Opener): void {
   }, async ({ device: { gpuDevice, info } }) => {
     const dtypes: DType[] = info.float16 ? ["float32", "float16"] : ["float32"];
     const workgroup = heavy ? 256 : 64;
-    const listed = (every: boolean) => [
-      ...tilesOf(workgroup, every).flatMap((tile) => kernelsOf(dtypes, tile, every)),
-      ...mergersOf(channelTile(workgroup)),
-    ];
-    const kernels = listed(true);
+    const walking = (weighings: readonly Weighing[]) =>
+      tilesOf(workgroup).flatMap((tile) => kernelsOf(dtypes, tile, weighings));
+    const weighings = [...combinations({
+      ...{ weights: ["perPlace", "perSample"] as const, weightsDtype: dtypes },
+    })];
+    const plain = walking([UNWEIGHTED]);
+    const names = new Set(plain.map(({ name }) => name));
+    const weighted = walking(weighings).filter(({ name }) => !names.has(name));
+    const kernels = [...plain, ...pairwise(weighted), ...mergersOf(channelTile(workgroup))];
     // The compiler of the language reads all of them; a software driver's takes a tenth of a second for each.
-    const built = new Set(listed(heavy).map(({ name }) => name));
+    const built = new Set((heavy ? kernels : pairwise(kernels)).map(({ name }) => name));
     const codes = new Map<string, string>();
     const failures = createFailures(gpuDevice);
     const programs = createPrograms(gpuDevice, failures);

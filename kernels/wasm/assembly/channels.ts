@@ -15,10 +15,14 @@ export function meanOf(moments: usize, runningMean: usize, c: u32): v128 {
   return moments ? v128.load(wide(moments + 8, c)) : load32(runningMean + bytes(c));
 }
 
-/** 1/sqrt(variance + eps), or 0 for a constant channel without eps; NaN for what is negative. `share` is 1/count. */
+/**
+ * 1/sqrt(variance + eps), or 0 for a constant channel without eps, and of moments of nothing; NaN for what is negative. `share` is
+ * 1/count.
+ */
 // @ts-ignore: decorator
 @inline
 export function invstdOf(moments: usize, runningVar: usize, channels: u32, c: u32, share: f64, eps: f64): v128 {
+  if (moments && share == 0) return zeros();
   const variance = moments
     ? f64x2.mul(v128.load(wide(moments + 8, channels + c)), both(share))
     : load32(runningVar + bytes(c));
@@ -94,11 +98,20 @@ export function gradientCoefficients(
   }
 }
 
-/** v' = (1 - factor) * v + factor * observed, where the observed variance is m2 / (count - 1). */
+/**
+ * v' = (1 - factor) * v + factor * observed, where the observed variance is m2 / (count - 1), or m2 / count of weights that are 1
+ * or less in all; v where nothing counts.
+ */
 export function updateRunningStats(
   moments: usize, factor: f64, channels: u32, mean: usize, variance: usize, newMean: usize, newVariance: usize,
 ): void {
-  const degrees = load<f64>(moments) - 1;
+  const count = load<f64>(moments);
+  const degrees = count > 1 ? count - 1 : count;
+  if (!(count > 0)) {
+    memory.copy(newMean, mean, bytes(channels));
+    memory.copy(newVariance, variance, bytes(channels));
+    return;
+  }
   for (let c: u32 = 0; c < channels; c += 2) {
     const at = bytes(c), left = channels - c;
     const observed = v128.load(wide(moments + 8, c));

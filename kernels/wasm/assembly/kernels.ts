@@ -13,3 +13,4 @@ export { map } from "./map";
 export { mergeMoments, mergeSums } from "./merging";
 export { reduce } from "./reduce_columns";
 export { narrow, widen } from "./storage";
+export { exactWeighted, mapWeighted, reduceWeighted, spreadWeights, weigh } from "./weighted";

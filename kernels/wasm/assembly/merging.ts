@@ -15,8 +15,8 @@ export function mergeMoments(counts: usize, others: usize, threads: u32, channel
       const fromMean = wide(others, c), fromM2 = wide(fromMean, channels), fromCount = wide(fromM2, channels);
       const before = v128.load(toCount), more = v128.load(fromCount), mean = v128.load(toMean);
       const total = f64x2.add(before, more);
-      // Counts are whole: where both are 0 the share is, too. Where one is, the other side comes out as it was, to the last bit.
-      const share = f64x2.div(more, f64x2.max(total, f64x2.splat(1)));
+      // Where both are 0 the share is, too. Where one is, the other side comes out as it was, to the last bit.
+      const share = f64x2.div(more, f64x2.max(total, f64x2.splat(f64.MIN_NORMAL_VALUE)));
       const delta = f64x2.sub(v128.load(fromMean), mean);
       const between = f64x2.mul(f64x2.mul(delta, delta), f64x2.mul(before, share));
       const left = channels - c;

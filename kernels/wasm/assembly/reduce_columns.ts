@@ -236,7 +236,7 @@ function addTile(period: u32, sums: usize, firsts: usize): void {
 }
 
 /** Merges the sums of `n` rows into the moments of the rows before, lane by lane. */
-function mergeTile(period: u32, before: f64, n: f64, shifts: usize, sums: usize, means: usize): void {
+export function mergeTile(period: u32, before: f64, n: f64, shifts: usize, sums: usize, means: usize): void {
   const squares = sums + bytes(period);
   const m2s = means + 2 * bytes(period);
   const inverse = f64x2.splat(1 / n);

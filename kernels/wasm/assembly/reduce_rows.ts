@@ -10,13 +10,13 @@ import { readable } from "./storage";
 import { bytes, gated, keep, loadRest, madd, total, zeros } from "./vectors";
 
 /** Lanes are settled once a channel has this many elements in them, or this many rows. */
-const ENOUGH: u32 = 2048;
+export const ENOUGH: u32 = 2048;
 const ENOUGH_ROWS: u32 = 16;
 /**
  * Elements whose sums stay in registers. Longer sums lose digits, and those of squares always to the same side where x is a
  * multiple of some 2^-k, as far from 0: runs of 4,096 at a mean of 1e3 gave variances 1e-7 too large.
  */
-const RUN: u32 = 1024;
+export const RUN: u32 = 1024;
 /** Elements that come from memory rather than from a shared cache: 16 MiB. */
 export const LARGE: u32 = 1 << 22;
 

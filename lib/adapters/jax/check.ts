@@ -11,7 +11,7 @@ import { shown } from "../../words.ts";
 import type { Jax, JaxArray } from "./framework.ts";
 
 /** An array of a call, by its name in messages; null for none. */
-export type Named = readonly [name: string, array: JaxArray | null];
+export type Named<J extends JaxArray = JaxArray> = readonly [name: string, array: J | null];
 
 /** Checks the module that stands for jax-js. */
 export function checkJax(jax: Jax, action: string): void {
@@ -125,6 +125,9 @@ export function checkFits<A>(
   );
 }
 
+/** The extents that normalization sees. */
+export type Extents = readonly [samples: number, channels: number, positions: number];
+
 /**
  * Finds the extents that normalization sees around an axis, which is any: all before it are samples, all after it positions.
  */
@@ -132,7 +135,7 @@ export function around(
   shape: readonly number[],
   axis: number,
   action: string,
-): readonly [samples: number, channels: number, positions: number] {
+): Extents {
   const at = axis < 0 ? shape.length + axis : axis;
   if (shape.length < 2 || !Number.isInteger(at) || at < 0 || at >= shape.length) {
     throw new RangeError(

@@ -9,17 +9,24 @@ import { checkDevice, checkGroup, checkOptions } from "../../check_effects.ts";
 import { type BatchNormState, checkState } from "../../check_state.ts";
 import type { ReduceGroup } from "../../collectives.ts";
 import type { Device } from "../../device.ts";
-import { combineMoments, sum } from "../../moments.ts";
-import { syncBatchNormBackward } from "../../norm/backward.ts";
+import { combineMoments } from "../../moments.ts";
 import { syncBatchNormForward } from "../../norm/forward.ts";
 import { batchNormInfer } from "../../norm/infer.ts";
-import type { GroupSaved } from "../../norm/normalize.ts";
 import { region, release } from "../../ownership.ts";
 import { withParameters } from "../../state.ts";
-import { around, checkArrays, checkBackend, checkFits, checkJax, checkShape } from "./check.ts";
+import {
+  around,
+  checkArrays,
+  checkBackend,
+  checkFits,
+  checkJax,
+  checkShape,
+  type Extents,
+} from "./check.ts";
 import type { Jax, JaxArray } from "./framework.ts";
-import { give, giveAll, take } from "./transfer.ts";
+import { give, take } from "./transfer.ts";
 import { inTurn } from "./turn.ts";
+import { type Ways, waysOf } from "./ways.ts";
 
 /** Options of {@linkcode syncBatchNorm}. */
 export interface SyncBatchNormOptions<A> {
@@ -34,23 +41,11 @@ export interface SyncBatchNormOptions<A> {
   readonly axis?: number;
 }
 
-/** What a normalized batch leads back to. */
-export interface Pullback<J extends JaxArray, G extends J | null, B extends J | null> {
-  /**
-   * Takes the gradient of y, which it gives up, to those of h, gamma and beta. That of h is exact over all ranks; those of gamma
-   * and beta are of this rank's rows, for `psum`. Every rank of the call must call it, as often.
-   */
-  (dy: J): Promise<readonly [dh: J, dgamma: G, dbeta: B]>;
-  /** Frees what is kept for it; further calls reject. */
-  readonly dispose: () => void;
-}
-
 /** What a batch norm returns in training. */
-export interface Linked<J extends JaxArray, A, G extends J | null, B extends J | null> {
+export interface Linked<J extends JaxArray, A, G extends J | null, B extends J | null>
+  extends Ways<J, G, B> {
   /** The normalized rows of this rank, in the shape of h. */
   readonly y: J;
-  /** The way back. */
-  readonly pullback: Pullback<J, G, B>;
   /** The state after this batch, which takes the place of the one given; with the same bits on every rank. */
   readonly state: BatchNormState<A>;
 }
@@ -78,8 +73,8 @@ const ACTION = "link the batch norm";
 /**
  * Makes a synchronised batch norm for arrays of jax-js, a link between two segments of `vjp`.
  *
- * `norm(h, gamma, beta, state)` resolves to `{ y, pullback, state }`, and `pullback(dy)` to `[dh, dgamma, dbeta]`. The law holds:
- * however the rows of a batch are cut over the ranks, unevenly or with none on some, y, gradients and running statistics are
+ * `norm(h, gamma, beta, state)` resolves to `{ y, pullback, jvp, hvp, state }`, and `pullback(dy)` to `[dh, dgamma, dbeta]`; `jvp`
+ * and `hvp` are for directional derivatives and Hessian-vector products. The law holds: however the rows of a batch are cut over the ranks, unevenly or with none on some, y, gradients and running statistics are
  * those of one rank that holds them all.
  *
  * Ownership is that of jax-js: h, gamma, beta and dy are given up, so pass `gamma.ref` to keep it; y and gradients are the
@@ -147,8 +142,6 @@ interface Call<J extends JaxArray, A> {
   readonly state: BatchNormState<A>;
 }
 
-type Extents = ReturnType<typeof around>;
-
 async function link<J extends JaxArray, A>(
   effects: Effects<J, A>,
   call: Call<J, A>,
@@ -168,58 +161,7 @@ async function link<J extends JaxArray, A>(
       return { y, saved: forward.saved, next, extents };
     }));
   release(device, state, { keep: next });
-  return Object.freeze({ y, state: next, pullback: back(effects, call, saved, extents) });
-}
-
-/** The way back of a call, which keeps its arrays: on WebGPU what forward saved lies in them. */
-function back<J extends JaxArray, A>(
-  { jax, device, group }: Effects<J, A>,
-  { h, gamma, beta }: Call<J, A>,
-  saved: GroupSaved<A>,
-  extents: Extents,
-): Pullback<J, J | null, J | null> {
-  let open = true;
-  const action = "pull the gradient back";
-  const kept = [h, gamma, beta];
-  const end = () => kept.splice(0).forEach((array) => array?.dispose());
-  const { shape, device: backend } = h;
-  const vector = { shape: [extents[1]], device: backend };
-  if (backend !== "webgpu") end();
-  const pullback = async (dy: J) => {
-    const label = `syncBatchNormBackward C=${extents[1]} float32`;
-    const gradients = await inTurn(
-      group,
-      { combine: sum, label },
-      (group) =>
-        region(device, async (scope) => {
-          if (!open) throw new TypeError(`Cannot ${action} as the pullback was disposed`);
-          checkArrays([["dy", dy]], action);
-          checkShape(dy, shape, "dy", action);
-          checkBackend(jax, device, dy, action);
-          const gradOutput = await take(scope, dy, extents);
-          const own = await syncBatchNormBackward(saved, gradOutput, { device: scope, group }, {
-            donate: true,
-          });
-          const { gradInput, gradWeight, gradBias } = own;
-          const given = (array: A | null, like: Pick<JaxArray, "shape" | "device">) => () =>
-            array === null ? Promise.resolve(null) : give(jax, scope, array, like);
-          return await giveAll([
-            given(gradInput.data, { shape, device: backend }),
-            given(gradWeight, vector),
-            given(gradBias, vector),
-          ]);
-        }),
-    );
-    dy.dispose();
-    return gradients as [J, J | null, J | null];
-  };
-  const dispose = () => {
-    if (!open) return;
-    open = false;
-    release(device, saved);
-    end();
-  };
-  return Object.freeze(Object.assign(pullback, { dispose }));
+  return Object.freeze({ y, state: next, ...waysOf(effects, call, saved, extents) });
 }
 
 async function evaluate<J extends JaxArray, A>(

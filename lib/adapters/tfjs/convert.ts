@@ -9,6 +9,7 @@ import type { BlockingGroup } from "../../collectives.ts";
 import type { Device } from "../../device.ts";
 import type { ReadableArray } from "./device_kernels.ts";
 import {
+  checkAlive,
   checkModel,
   checkNorm,
   normsIn,
@@ -132,9 +133,7 @@ function described({ norm, place }: PlacedNorm): string {
 async function copied<M extends TfModel>(tf: TensorFlow, model: M, action: string): Promise<M> {
   checkModel(model, action);
   const weights = model.getWeights();
-  if (weights.some(({ isDisposed }) => isDisposed)) {
-    throw new TypeError(`Cannot ${action} as its weights must be alive: they were disposed of`);
-  }
+  for (const weight of weights) checkAlive(tf, weight, "each of its weights", action);
   const topology = model.toJSON(null, false) as object;
   const copy = await tf.models.modelFromJSON(topology).catch((cause) => {
     throw new TypeError(

@@ -7,6 +7,9 @@
 import type { Device } from "../../device.ts";
 import { DeviceError } from "../../errors.ts";
 import { region } from "../../ownership.ts";
+import { launchSecond } from "../../norm/backward_backward.ts";
+import { checkPass } from "../../norm/check_call.ts";
+import { secondWire } from "../../norm/second_wire.ts";
 import { tensor } from "../../tensor.ts";
 import { momentsWire, sumsWire } from "../../wire.ts";
 import { elementsOf, tensorOf } from "./internals.ts";
@@ -86,6 +89,34 @@ export function deviceKernels<A extends ReadableArray>(
           dx: take(gradInput, x.shape),
           dgamma: gradWeight === null ? zeros() : take(gradWeight, [channels]),
           dbeta: gradBias === null ? zeros() : take(gradBias, [channels]),
+        };
+      }),
+    second: (pass, { dy, byDx, byDgamma, byDbeta }, moments, reduce) =>
+      inTurn((scope) => {
+        const { x, view, counted } = pass;
+        const [, channels] = view;
+        const affine = affineOf(scope, pass);
+        const input = put(scope, x, view);
+        let steps: ReturnType<typeof launchSecond<A>> | undefined;
+        const total = reduce(() => {
+          checkPass(device, "secondOrder", "compute the gradients of the gradients");
+          steps = launchSecond(scope, {
+            ...{ input, affine, gradOutput: put(scope, dy, view) },
+            statistics: { source: "batch", moments: scope.fromWire(momentsWire, moments) },
+            directions: {
+              input: put(scope, byDx, view),
+              weight: affine.weight && vector(scope, byDgamma),
+              bias: affine.bias && vector(scope, byDbeta),
+            },
+          }, readNow);
+          const own = steps.wire as Float64Array;
+          return counted ? own : new Float64Array(secondWire.length(channels));
+        });
+        const { gradInput, gradGradOutput, gradWeight } = steps!.conclude(total);
+        return {
+          byX: take(gradInput.data, x.shape),
+          byGamma: gradWeight === null ? tf.zeros([channels]) : take(gradWeight, [channels]),
+          byDy: take(gradGradOutput.data, x.shape),
         };
       }),
   });

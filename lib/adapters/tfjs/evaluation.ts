@@ -6,12 +6,30 @@
  */
 
 import { sum } from "../../moments.ts";
+import { checkWeights } from "./fit.ts";
 import { reduced, tell } from "./reduce.ts";
 import type { Replica } from "./step.ts";
 import type { BatchFunction, LayersModel, TfTensor } from "./types.ts";
 
+const EVALUATE = "tfjs evaluate";
+
 type TestLoop = LayersModel["testLoop"];
 type EvaluateDataset = LayersModel["evaluateDataset"];
+
+/** `evaluate` of a replica: TensorFlow.js's own, which says nothing of weights of rows, but has no use for them. */
+export function evaluateOver(
+  { model, group }: Replica,
+  own: LayersModel["evaluate"],
+): LayersModel["evaluate"] {
+  return (x, y, options) => {
+    try {
+      checkWeights(options, "evaluate the model");
+    } catch (error) {
+      tell(group, error, EVALUATE);
+    }
+    return own.call(model, x, y, options);
+  };
+}
 
 /** `testLoop`, by which tensors are evaluated, over all ranks. */
 export function testLoopOver({ tf, model, group }: Replica, own: TestLoop): TestLoop {
@@ -24,9 +42,7 @@ export function testLoopOver({ tf, model, group }: Replica, own: TestLoop): Test
       tf.dispose(found);
       return wire;
     };
-    return valuesOf(reduced(group, local, sum, "tfjs evaluate")).map((value) =>
-      tf.tensor([value], [])
-    );
+    return valuesOf(reduced(group, local, sum, EVALUATE)).map((value) => tf.tensor([value], []));
   };
 }
 

@@ -9,6 +9,8 @@
  */
 
 import { sum } from "../../moments.ts";
+import { shown } from "../../words.ts";
+import { checkAlive } from "./internals.ts";
 import { reduced, tell } from "./reduce.ts";
 import { type BatchData, type Replica, step, type StepResult } from "./step.ts";
 import type { FitOptions, LayersModel, TensorFlow, TfTensor } from "./types.ts";
@@ -68,6 +70,8 @@ export function fitsOver(replica: Replica, own: Fits, whenOut: WhenOut): Fits {
       const label = `tfjs fit of ${options.epochs ?? 1} epochs`;
       const begun = planned(batchesOf(x, options), group, whenOut, label);
       return await inLoop(begun, label, async () => {
+        checkWeights(options, "fit the model");
+        checkData(tf, [x, y]);
         if (begun.counted) return await own.fit.call(model, x, y, watched(options, begun));
         const [inputs, targets] = [x, y].map((data) => zerosLike(tf, data));
         try {
@@ -88,20 +92,38 @@ export function fitsOver(replica: Replica, own: Fits, whenOut: WhenOut): Fits {
         return { xs: rows.slice(0, inputs), ys: rows.slice(inputs, inputs + model.outputs.length) };
       };
       const source = joined(dataset, group, whenOut, none);
-      return await inLoop(
-        begun,
-        label,
-        () => own.fitDataset.call(model, source, watched(options, begun)),
-      );
+      return await inLoop(begun, label, async () => {
+        checkWeights(options, "fit the model");
+        return await own.fitDataset.call(model, source, watched(options, begun));
+      });
     },
     trainOnBatch: async (x, y) => {
       try {
+        checkData(tf, [x, y]);
         return await own.trainOnBatch.call(model, x, y);
       } catch (error) {
         tell(group, error, "tfjs trainOnBatch has failed");
       }
     },
   };
+}
+
+/** Checks that no weights of rows are given, which TensorFlow.js has no use for. */
+export function checkWeights(options: FitOptions | undefined, action: string): void {
+  const { sampleWeight, validationData } = options ?? {};
+  const given = sampleWeight ??
+    (Array.isArray(validationData) && validationData.length === 3 ? validationData[2] : null);
+  if (given === null || given === undefined) return;
+  throw new TypeError(
+    `Cannot ${action} with weights of rows, sampleWeight, as TensorFlow.js 4.22 does not implement them: current value is ` +
+      `${shown(given)}; give classWeight, or weigh rows in a loss of your own`,
+  );
+}
+
+function checkData(tf: TensorFlow, data: readonly unknown[]): void {
+  for (const tensor of data.flatMap(tensorsOf)) {
+    if (tensor?.dataId) checkAlive(tf, tensor, "its data", "fit the model");
+  }
 }
 
 /** Batches of an epoch of `fit`. */

@@ -7,7 +7,9 @@
  * - A sequential model trains by a model within, `model`, which `compile` makes anew.
  * - `makeTrainFunction` makes what each batch is given to, and it calls `optimizer.computeGradients` once; `testLoop` is
  *   what all evaluation of tensors goes through.
- * - The engine records operations on `state.activeTape` between `startTape` and `endTape`, and holds `saved` tensors of each.
+ * - The engine records operations on `state.activeTape` between `startTape` and `endTape`, and holds `saved` tensors of each;
+ *   a gradient that is computed while `isTapeOn` is to be differentiated itself.
+ * - `state.tensorInfo` tells the backend of a tensor, and `registry` the backends that there are.
  * - A layer's `inboundNodes` are its places in a graph; `lossFunctions`, `metricsTensors`, `calculateLosses` and
  *   `collectedTrainableWeights` are what a training step is made of, `standardizeUserDataXY` checks a batch.
  * - The webgpu backend has `device`, `tensorMap` names the buffer of a tensor, which `uploadToGPU` makes and which is as
@@ -32,11 +34,12 @@ import type {
 export function tensorFlowOf(tf: TensorFlowLike, action: string): TensorFlow {
   const { tidy, customGrad, engine } = (tf ?? {}) as Partial<TensorFlowLike>;
   if ([tidy, customGrad, engine].every((member) => typeof member === "function")) {
-    const { startTape, endTape, state } = tf.engine() as Partial<Engine>;
-    if (typeof startTape === "function" && typeof endTape === "function" && state) {
+    const { startTape, endTape, isTapeOn, state } = tf.engine() as Partial<Engine>;
+    const functions = [startTape, endTape, isTapeOn];
+    if (functions.every((member) => typeof member === "function") && state) {
       return tf as unknown as TensorFlow;
     }
-    throw differs(action, "engine() with startTape, endTape and state");
+    throw differs(action, "engine() with startTape, endTape, isTapeOn and state");
   }
   throw new TypeError(
     `Cannot ${action} as the first argument must be TensorFlow.js, all that @tensorflow/tfjs exports: ` +
@@ -177,7 +180,35 @@ export interface TapeNode {
 interface Engine {
   readonly startTape: () => void;
   readonly endTape: () => void;
-  readonly state: { activeTape: TapeNode[] | null };
+  readonly isTapeOn: () => boolean;
+  readonly state: {
+    activeTape: TapeNode[] | null;
+    /** Which backend has the elements of a tensor. */
+    readonly tensorInfo?: { get(dataId: object): { readonly backend: object } | undefined };
+  };
+  /** The backends that there are. */
+  readonly registry?: Readonly<Record<string, object>>;
+}
+
+/** Checks that a tensor was not disposed of, nor the backend that has its elements. */
+export function checkAlive(tf: TensorFlow, tensor: TfTensor, name: string, action: string): void {
+  if (tensor.isDisposed) {
+    throw new TypeError(
+      `Cannot ${action} as ${name} must be alive: current tensor was disposed of; keep it by tf.keep`,
+    );
+  }
+  const { state, registry = {} } = tf.engine() as Engine;
+  const backend = state.tensorInfo?.get(tensor.dataId)?.backend;
+  if (backend === undefined || Object.values(registry).includes(backend)) return;
+  throw new TypeError(
+    `Cannot ${action} as ${name} must lie on a backend that is there: current tensor's was removed; ` +
+      `make it anew, on "${tf.getBackend()}"`,
+  );
+}
+
+/** Whether tfjs records operations now, so that what comes of them will be differentiated. */
+export function isRecording(tf: TensorFlow): boolean {
+  return (tf.engine() as Engine).isTapeOn();
 }
 
 /** Runs a body with a tape of its own, whose nodes are handed over even where the body throws. */

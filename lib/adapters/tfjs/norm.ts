@@ -7,13 +7,12 @@
 import { checkGroup, checkOptions } from "../../check_effects.ts";
 import type { BlockingGroup } from "../../collectives.ts";
 import type { Device } from "../../device.ts";
-import { elements } from "../../tensor.ts";
-import { checkWire, momentsWire, sumsWire } from "../../wire.ts";
-import { listed, mistaken, shown } from "../../words.ts";
+import { mistaken, shown } from "../../words.ts";
 import { deviceKernels, type ReadableArray } from "./device_kernels.ts";
 import { tensorFlowOf } from "./internals.ts";
-import { meanAndVariance, type NormKernels, type Reduce, tfKernels, type View } from "./kernels.ts";
-import { reduced, tell } from "./reduce.ts";
+import type { NormKernels } from "./kernels.ts";
+import { normalizeOver } from "./operation.ts";
+import { tfKernels } from "./tf_kernels.ts";
 import type { TensorFlow, TensorFlowLike, TfTensor } from "./types.ts";
 
 /** What a batch norm is scaled and shifted by: vectors over the channels, float32; null or left out for none. */
@@ -61,7 +60,8 @@ const OPTIONS = ["axis", "epsilon", "device", "label"];
  * To be called within `tf.variableGrads`, `tf.grads` or a layer. Gradients of x are exact, through the collective; those of
  * gamma and beta are of this rank's rows alone, as those of all other parameters are, and are summed with them. There is
  * one collective forward and one backward, which hold up the thread: ranks are workers with `wait: "block"`, or MPI
- * processes. The first derivative alone is defined. A batch of one value per channel has variance 0, as in Keras.
+ * processes. Gradients of gradients are exact too, with a third collective, as gradient penalties need them (`tf.grad` within
+ * `tf.variableGrads`); the statistics are numbers, which have none. A batch of one value per channel has variance 0, as in Keras.
  *
  * @param tf TensorFlow.js, `import * as tf from "@tensorflow/tfjs"`
  * @param x this rank's rows, float32, any rank from 2 on; may be empty
@@ -124,138 +124,5 @@ export function kernelsOf<A extends ReadableArray>(
     `Cannot ${ACTION} as device must be one of wasmDevice(), or left out: current value is ${
       shown(device)
     }${mistaken(device)}`,
-  );
-}
-
-/** What is normalised. */
-export interface NormInput {
-  readonly x: TfTensor;
-  readonly gamma: TfTensor | null;
-  readonly beta: TfTensor | null;
-  readonly axis: number;
-  readonly epsilon: number;
-}
-
-/** How and with whom. */
-export interface NormEffects {
-  readonly kernels: NormKernels;
-  readonly group: BlockingGroup;
-  /** What the ranks compare, and whether this rank's rows count. */
-  readonly place: { readonly label: string; readonly counted: boolean };
-}
-
-/** A batch norm over a group, with statistics on the host. */
-export function normalizeOver(
-  tf: TensorFlow,
-  { x, gamma, beta, axis, epsilon }: NormInput,
-  { kernels, group, place: { label, counted } }: NormEffects,
-): {
-  readonly y: TfTensor;
-  readonly mean: Float32Array;
-  readonly variance: Float32Array;
-  readonly count: number;
-} {
-  const { view, check } = viewOf(x, axis, [gamma, beta]);
-  const channels = view[1];
-  const named = (way: string) => `${way} ${label ? `${label} ` : ""}C=${channels}`;
-  let moments: Float64Array = new Float64Array();
-
-  try {
-    check();
-  } catch (error) {
-    tell(group, error, named("tfjs batch norm")); // The other ranks wait for this one.
-  }
-
-  const operation = tf.customGrad((...given) => {
-    const save = given.pop() as (saved: readonly TfTensor[]) => void;
-    const tensors = given as TfTensor[];
-    const passOf = ([x, ...rest]: readonly TfTensor[]) => ({
-      ...{ x, view, epsilon, counted },
-      gamma: gamma && rest[0],
-      beta: beta && rest[gamma ? 1 : 0],
-    });
-    const reduceMoments: Reduce = (make) => {
-      let own = new Float64Array() as Float64Array;
-      const local = () => own = make();
-      moments = reduced(group, local, momentsWire.combine, named("tfjs batch norm"));
-      checkWire(moments, momentsWire.length(channels), ACTION);
-      momentsWire.check(moments, own, ACTION);
-      return moments;
-    };
-    const value = kernels.forward(passOf(tensors), reduceMoments);
-    save(tensors);
-    const reduceSums: Reduce = (make) => {
-      const sums = reduced(group, make, sumsWire.combine, named("tfjs batch norm backward"));
-      checkWire(sums, sumsWire.length(channels), ACTION);
-      return sums;
-    };
-    const gradFunc = (dy: TfTensor, saved: readonly TfTensor[]) =>
-      tf.tidy(() => {
-        const { dx, dgamma, dbeta } = kernels.backward(passOf(saved), dy, moments, reduceSums);
-        return [dx, ...(gamma ? [dgamma] : []), ...(beta ? [dbeta] : [])];
-      });
-    return { value, gradFunc };
-  });
-  const y = operation(x, ...[gamma, beta].filter((tensor) => tensor !== null));
-  return { y, ...meanAndVariance(moments, channels), count: moments[0] };
-}
-
-/** How a tensor is seen along an axis, and the check of it that waits for its turn. */
-function viewOf(
-  x: TfTensor,
-  axis: number,
-  vectors: readonly (TfTensor | null)[],
-): { readonly view: View; readonly check: () => void } {
-  const shape = x?.shape ?? [];
-  const at = axis < 0 ? axis + shape.length : axis;
-  const channels = shape[at] ?? 0;
-  const [before, after] = [elements(shape.slice(0, at)), elements(shape.slice(at + 1))];
-  const view: View = after === 1 ? [before, channels] : [before, channels, after];
-  return { view, check: () => checkInput(x, at, vectors) };
-}
-
-function checkInput(x: TfTensor, at: number, vectors: readonly (TfTensor | null)[]): void {
-  const { shape, dtype, isDisposed } = x ?? {};
-  if (!Array.isArray(shape)) {
-    throw new TypeError(`Cannot ${ACTION} as x must be a tf.Tensor: current value is ${shown(x)}`);
-  }
-  if (isDisposed) throw disposed("x");
-  if (dtype !== "float32") {
-    throw new TypeError(
-      `Cannot ${ACTION} as x must be of dtype "float32": current value is ${shown(dtype)}; ` +
-        `cast it by tf.cast(x, "float32")`,
-    );
-  }
-  if (!Number.isInteger(at) || at < 0 || at >= shape.length || shape.length < 2) {
-    throw new RangeError(
-      `Cannot ${ACTION} as axis must be one of a tensor of rank >= 2: current shape is ${
-        listed(shape)
-      }, and axis ${at}`,
-    );
-  }
-  const channels = shape[at];
-  if (channels === 0) {
-    throw new RangeError(
-      `Cannot ${ACTION} as there must be at least one channel: current shape is ${
-        listed(shape)
-      }, and axis ${at}`,
-    );
-  }
-  vectors.forEach((vector, i) => {
-    const name = ["gamma", "beta"][i];
-    if (vector === null) return;
-    if (vector.isDisposed) throw disposed(name);
-    if (vector.shape?.length === 1 && vector.shape[0] === channels) return;
-    throw new TypeError(
-      `Cannot ${ACTION} as ${name} must be of shape (${channels}), or null: current value is ${
-        Array.isArray(vector.shape) ? `of shape ${listed(vector.shape)}` : shown(vector)
-      }`,
-    );
-  });
-}
-
-function disposed(name: string): TypeError {
-  return new TypeError(
-    `Cannot ${ACTION} as ${name} must be alive: current tensor was disposed of; keep it by tf.keep`,
   );
 }

@@ -6,7 +6,7 @@
 
 import { checkOptions } from "../../check_effects.ts";
 import { shown } from "../../words.ts";
-import { datasetEvaluationOver, testLoopOver } from "./evaluation.ts";
+import { datasetEvaluationOver, evaluateOver, testLoopOver } from "./evaluation.ts";
 import { fitsOver } from "./fit.ts";
 import { fittedOf, normsIn, tensorFlowOf } from "./internals.ts";
 import { agree, tell } from "./reduce.ts";
@@ -126,10 +126,11 @@ function attach(
   ];
   const replica = Object.freeze({ tf, model, group, presences });
   const { fit, fitDataset, trainOnBatch, makeTrainFunction } = model;
-  const { testLoop, evaluateDataset, makeTestFunction } = model;
+  const { testLoop, evaluate, evaluateDataset, makeTestFunction } = model;
   const methods = {
     ...fitsOver(replica, { fit, fitDataset, trainOnBatch, makeTrainFunction }, whenOut),
     ...datasetEvaluationOver(replica, evaluateDataset, makeTestFunction),
+    evaluate: evaluateOver(replica, evaluate),
     testLoop: testLoopOver(replica, testLoop),
   };
   for (const [name, value] of Object.entries(methods)) {

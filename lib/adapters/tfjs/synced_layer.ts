@@ -7,8 +7,9 @@
 
 import type { BlockingGroup } from "../../collectives.ts";
 import { elements } from "../../tensor.ts";
-import { type NormKernels, scaled, vectorsOf, type View } from "./kernels.ts";
-import { normalizeOver } from "./norm.ts";
+import { type NormKernels, vectorsOf, type View } from "./kernels.ts";
+import { scaled } from "./tf_kernels.ts";
+import { normalizeOver } from "./operation.ts";
 import type { PlacedNorm } from "./internals.ts";
 import type { CallOptions, Layer, Norm, TensorFlow, TfTensor } from "./types.ts";
 

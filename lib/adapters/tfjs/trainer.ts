@@ -14,7 +14,7 @@ import {
 import type { CollectiveOptions, ProcessGroup, ReduceGroup } from "../../collectives.ts";
 import type { Device } from "../../device.ts";
 import { bridgeBetween } from "./bridge.ts";
-import { checkModel, fittedOf, graphOf, tensorFlowOf } from "./internals.ts";
+import { checkAlive, checkModel, fittedOf, graphOf, tensorFlowOf } from "./internals.ts";
 import { shown } from "../../words.ts";
 import { holdMeetings, meet, summed, type Work } from "./meetings.ts";
 import { emptyPart, type Found, labelsOf, ownPart, type Training } from "./part.ts";
@@ -220,6 +220,7 @@ async function* stepWork<A>(
   const { tf, model } = training;
   const [inputs, targets] = model.standardizeUserDataXY(xs, ys);
   try {
+    for (const tensor of [...inputs, ...targets]) checkAlive(tf, tensor, "a batch", action);
     const own = inputs[0].shape[0];
     const likeness = compare ? await likenessOf(model) : [];
     const [rows, ...sums] = yield* meet(summed(Float64Array.of(own, ...likeness)));

@@ -64,8 +64,8 @@ export interface TensorFlowLike {
   readonly reshape: Operation;
   /** Joins tensors along an axis. */
   readonly concat: Operation;
-  /** Elements along the first axis, by their numbers. */
-  readonly gather: Operation;
+  /** A block of elements. */
+  readonly slice: Operation;
   /** a + b. */
   readonly add: Operation;
   /** a - b. */
@@ -74,8 +74,6 @@ export interface TensorFlowLike {
   readonly mul: Operation;
   /** The square of each element. */
   readonly square: Operation;
-  /** 1 / sqrt of each element. */
-  readonly rsqrt: Operation;
   /** Sums along axes. */
   readonly sum: Operation;
   /** Means along axes. */
@@ -107,12 +105,11 @@ export interface TensorFlow {
   onesLike(like: TfTensor): TfTensor;
   reshape(tensor: TfTensor, shape: readonly number[]): TfTensor;
   concat(tensors: readonly TfTensor[], axis?: number): TfTensor;
-  gather(tensor: TfTensor, indices: TfTensor): TfTensor;
+  slice(tensor: TfTensor, begin: readonly number[], size: readonly number[]): TfTensor;
   add(a: TfTensor, b: TfTensor | number): TfTensor;
   sub(a: TfTensor, b: TfTensor): TfTensor;
   mul(a: TfTensor, b: TfTensor | number): TfTensor;
   square(tensor: TfTensor): TfTensor;
-  rsqrt(tensor: TfTensor): TfTensor;
   sum(tensor: TfTensor, axes?: readonly number[], keepDims?: boolean): TfTensor;
   mean(tensor: TfTensor, axes?: readonly number[], keepDims?: boolean): TfTensor;
   batchNorm2d(
@@ -269,6 +266,7 @@ export interface LayersModel extends Container {
   /** Makes `testFunction`, which judges a batch. */
   makeTestFunction(): void;
   testFunction?: BatchFunction;
+  evaluate(x: unknown, y: unknown, options?: FitOptions): TfTensor | TfTensor[];
   evaluateDataset(dataset: Dataset, options?: object): Promise<TfTensor | TfTensor[]>;
   fitDataset(dataset: Dataset, options: FitOptions): Promise<unknown>;
   fit(x: unknown, y: unknown, options?: FitOptions): Promise<unknown>;
@@ -282,6 +280,8 @@ export interface FitOptions {
   readonly epochs?: number;
   readonly validationSplit?: number;
   readonly classWeight?: unknown;
+  readonly sampleWeight?: unknown;
+  readonly validationData?: unknown;
 }
 
 /** A data set of batches. */

@@ -1,0 +1,166 @@
+/**
+ * A batch norm over a group as an operation of tfjs's, whose gradient is exact through the collective, and that gradient as one,
+ * so that gradients of gradients are exact too.
+ *
+ * @module
+ */
+
+import type { BlockingGroup } from "../../collectives.ts";
+import { secondWire } from "../../norm/second_wire.ts";
+import { checkWire, momentsWire, sumsWire, type WireFormat } from "../../wire.ts";
+import { viewOf } from "./check_input.ts";
+import { isRecording } from "./internals.ts";
+import {
+  meanAndVariance,
+  type NormGradients,
+  type NormKernels,
+  type NormPass,
+  type Reduce,
+  type SecondGiven,
+  type SecondGradients,
+} from "./kernels.ts";
+import { reduced, tell } from "./reduce.ts";
+import type { TensorFlow, TfTensor } from "./types.ts";
+
+const ACTION = "normalize the batch";
+
+/** What is normalised. */
+export interface NormInput {
+  readonly x: TfTensor;
+  readonly gamma: TfTensor | null;
+  readonly beta: TfTensor | null;
+  readonly axis: number;
+  readonly epsilon: number;
+}
+
+/** How and with whom. */
+export interface NormEffects {
+  readonly kernels: NormKernels;
+  readonly group: BlockingGroup;
+  /** What the ranks compare, and whether this rank's rows count. */
+  readonly place: { readonly label: string; readonly counted: boolean };
+}
+
+/** A batch norm over a group, with statistics on the host. */
+export function normalizeOver(
+  tf: TensorFlow,
+  { x, gamma, beta, axis, epsilon }: NormInput,
+  { kernels, group, place: { label, counted } }: NormEffects,
+): {
+  readonly y: TfTensor;
+  readonly mean: Float32Array;
+  readonly variance: Float32Array;
+  readonly count: number;
+} {
+  const { view, check } = viewOf(tf, x, axis, [gamma, beta], ACTION);
+  const channels = view[1];
+  const named = (way: string) => `${way} ${label ? `${label} ` : ""}C=${channels}`;
+  let moments: Float64Array = new Float64Array();
+
+  try {
+    check();
+  } catch (error) {
+    tell(group, error, named("tfjs batch norm")); // The other ranks wait for this one.
+  }
+
+  const reduceMoments: Reduce = (make) => {
+    let own = new Float64Array() as Float64Array;
+    const local = () => own = make();
+    moments = reduced(group, local, momentsWire.combine, named("tfjs batch norm"));
+    checkWire(moments, momentsWire.length(channels), ACTION);
+    momentsWire.check(moments, own, ACTION);
+    return moments;
+  };
+  const reduceSums = (way: string, format: WireFormat): Reduce => (make) => {
+    const sums = reduced(group, make, format.combine, named(`tfjs batch norm ${way}`));
+    checkWire(sums, format.length(channels), ACTION);
+    return sums;
+  };
+  const passOf = ([x, ...rest]: readonly TfTensor[]): NormPass => ({
+    ...{ x, view, epsilon, counted },
+    gamma: gamma && rest[0],
+    beta: beta && rest[gamma ? 1 : 0],
+  });
+  /** Gradients, in the order of the operation's inputs. */
+  const ordered = (
+    { dx, dgamma, dbeta }: NormGradients,
+  ) => [dx, ...(gamma ? [dgamma] : []), ...(beta ? [dbeta] : [])];
+  const backwards: Backwards = {
+    first: (pass, dy) => kernels.backward(pass, dy, moments, reduceSums("backward", sumsWire)),
+    second: (pass, given) =>
+      kernels.second(pass, given, moments, reduceSums("second backward", secondWire)),
+  };
+
+  const operation = tf.customGrad((...given) => {
+    const [tensors, save] = inputsOf(given);
+    const value = kernels.forward(passOf(tensors), reduceMoments);
+    save(tensors);
+    const gradFunc = (dy: TfTensor, saved: readonly TfTensor[]) =>
+      isRecording(tf)
+        ? ordered(differentiable(tf, passOf(saved), dy, backwards))
+        : tf.tidy(() => ordered(backwards.first(passOf(saved), dy)));
+    return { value, gradFunc };
+  });
+  const y = operation(x, ...[gamma, beta].filter((tensor) => tensor !== null));
+  return { y, ...meanAndVariance(moments, channels), count: moments[0] };
+}
+
+/** The two ways back. */
+interface Backwards {
+  readonly first: (pass: NormPass, dy: TfTensor) => NormGradients;
+  readonly second: (pass: NormPass, given: SecondGiven) => SecondGradients;
+}
+
+/**
+ * The way back as an operation with a gradient of its own. What it returns lies side by side in one tensor, since an
+ * operation of TensorFlow.js that brings its gradient has one result.
+ */
+function differentiable(
+  tf: TensorFlow,
+  { x, gamma, beta, ...rest }: NormPass,
+  dy: TfTensor,
+  { first, second }: Backwards,
+): NormGradients {
+  const [, channels] = rest.view;
+  const cut = (packed: TfTensor): readonly TfTensor[] => {
+    const parts = [[0, x.size], [x.size, channels], [x.size + channels, channels]];
+    const [ofX, ...vectors] = parts.map(([from, size]) => tf.slice(packed, [from], [size]));
+    return [tf.reshape(ofX, x.shape), ...vectors];
+  };
+  const passOf = ([x, ...more]: readonly TfTensor[]) => ({
+    ...{ ...rest, x, beta },
+    gamma: gamma && more[0],
+  });
+  const operation = tf.customGrad((...given) => {
+    const [tensors, save] = inputsOf(given);
+    const { dx, dgamma, dbeta } = first(passOf(tensors), tensors[tensors.length - 1]);
+    save(tensors);
+    const value = tf.concat([tf.reshape(dx, [x.size]), dgamma, dbeta]);
+    const gradFunc = (gradient: TfTensor, saved: readonly TfTensor[]) => {
+      if (isRecording(tf)) throw thirdOrder();
+      return tf.tidy(() => {
+        const [byDx, byDgamma, byDbeta] = cut(gradient);
+        const given = { dy: saved[saved.length - 1], byDx, byDgamma, byDbeta };
+        const { byX, byGamma, byDy } = second(passOf(saved), given);
+        return [byX, ...(gamma ? [byGamma] : []), byDy];
+      });
+    };
+    return { value, gradFunc };
+  });
+  const [dx, dgamma, dbeta] = cut(operation(x, ...(gamma ? [gamma] : []), dy));
+  return { dx, dgamma, dbeta };
+}
+
+type Save = (saved: readonly TfTensor[]) => void;
+
+/** What an operation with a gradient of its own is given: its inputs, and what saves them for the gradient. */
+function inputsOf(given: readonly [...TfTensor[], Save]): readonly [readonly TfTensor[], Save] {
+  return [given.slice(0, -1) as TfTensor[], given[given.length - 1] as Save];
+}
+
+function thirdOrder(): TypeError {
+  return new TypeError(
+    "Cannot differentiate the batch norm as its third derivative must not be asked for: current tape records the second " +
+      "one; take gradients of gradients alone, and none of those",
+  );
+}

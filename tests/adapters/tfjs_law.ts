@@ -1,0 +1,57 @@
+/** The two sides of the law: trainings by ranks in workers, all of a backend in the same ones, and what one process comes to. */
+
+import { spawnWorkers } from "../../lib/groups/workers.ts";
+import { inProcessGroup } from "../../mod.ts";
+import { loadTf } from "./tfjs_load.ts";
+import { modelOf, trainAlone, type Trained, type Training, trainRank } from "./tfjs_ranks.ts";
+import type { Order } from "./tfjs_worker.ts";
+
+/** A backend of TensorFlow.js. */
+export type Backend = Order["backend"];
+
+/** What the ranks of a task found, in rank order. */
+export type Ranks = (task: Training) => Promise<readonly Trained[]>;
+
+/**
+ * Trains all tasks in the same workers, from the first that is asked for on: an isolate takes a second to load and compile
+ * TensorFlow.js.
+ */
+export function ranksOf(backend: Backend, tasks: readonly Training[]): Ranks {
+  let started: Promise<ReadonlyMap<Training, readonly Trained[]>> | undefined;
+  const start = async () => {
+    const sorted = tasks.toSorted((a, b) => b.counts.length - a.counts.length);
+    const worker = new URL("./tfjs_worker.ts", import.meta.url);
+    const workers = await spawnWorkers<Order, (Trained | null)[]>(
+      ...[worker, sorted[0].counts.length] as const,
+      { wait: "block", parameter: { backend, tasks: sorted } },
+    );
+    return new Map(sorted.map((task, i) => {
+      const found = workers.map((worker) => worker[i]).filter((own) => own !== null);
+      return [task, found];
+    }));
+  };
+  return async (task) => {
+    const found = (await (started ??= start())).get(task);
+    if (found?.length === task.counts.length) return found;
+    throw new Error("a task that was not among those of the workers");
+  };
+}
+
+const known = new Map<string, Promise<Trained>>();
+
+/**
+ * What one process comes to on the whole batch: plain TensorFlow.js or, where it cannot train, one rank of ours. Tasks that
+ * differ in their ranks alone have the same.
+ */
+export function oneOf(backend: Backend, task: Training): Promise<Trained> {
+  const { counts, ours, whenOut: _, ...rest } = task;
+  const { plain } = modelOf(task);
+  const whole = [counts.reduce((total, count) => total + count)];
+  const key = JSON.stringify([backend, rest, whole, plain || ours]);
+  const found = known.get(key) ?? loadTf(backend).then((tf) => {
+    const [alone] = inProcessGroup(1);
+    return plain ? trainAlone(tf, task) : trainRank(tf, alone, { ...task, counts: whole });
+  });
+  known.set(key, found);
+  return found;
+}

@@ -1,0 +1,690 @@
+/** Weights of examples on a device: statistics count by them, over all ranks; masking is removing. */
+
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import {
+  allReduceMoments,
+  batchMoments,
+  batchNormBackward,
+  batchNormBackwardParts,
+  batchNormForward,
+  batchNormInfer,
+  batchNormInferBackward,
+  batchNormJvp,
+  type BatchNormState,
+  type Device,
+  initBatchNorm,
+  mergeMoments,
+  normalizeWith,
+  type ProcessGroup,
+  referenceDevice,
+  region,
+  runRanks,
+  stateFromHost,
+  stateToHost,
+  syncBatchNormBackward,
+  syncBatchNormBackwardAll,
+  syncBatchNormBackwardBlocking,
+  syncBatchNormForward,
+  syncBatchNormForwardAll,
+  syncBatchNormForwardBlocking,
+  type Tensor,
+  tensor,
+  toArray,
+  updateRunningStats,
+  type WeightOptions,
+} from "../../mod.ts";
+import { weightedMomentsWire } from "../../lib/device_author.ts";
+import { assertClose, type DeviceKit, EPSILON, testsOf, throwsLike } from "../kit.ts";
+import { centralDifferences, permute } from "../oracle.ts";
+import { normalArray } from "../random.ts";
+import {
+  affineOf,
+  weightAt,
+  type WeightedData,
+  weightedData,
+  weightedOracle,
+  type WeightedScenario,
+  weightedScenarios,
+} from "../weighted.ts";
+
+/** Registers the tests of weights for a device. */
+export function weightSuite<A>(kit: DeviceKit<A>): void {
+  const all = testsOf(kit);
+  const test = (name: string, body: (device: Device<A>) => Promise<void> | void) =>
+    all(name, (device) => device.info.passes.includes("weights") ? body(device) : refused(device));
+  const fine = kit.ulps * EPSILON.float32;
+  const units = { absolute: 8 * fine, relative: 8 * fine };
+  const numRuns = kit.cases === undefined ? 120 : Math.ceil(kit.cases / 3);
+
+  test("by weights k ranks are one: outputs, gradients and state are those of the formulas", async (device) => {
+    const property = fc.asyncProperty(
+      weightedScenarios(device.info.float16),
+      (scenario) => checkWeights(kit, device, scenario),
+    );
+    await fc.assert(property, { numRuns, seed: 25 });
+  });
+
+  test("by weights large batches are as exact: long rows, many rows, many channels", async (device) => {
+    const plain = { eps: 1e-5, affine: true, relu: false, residual: false, seed: 7 } as const;
+    const formats = { gradFormat: "channelsFirst", dtype: "float32" } as const;
+    const float16 = device.info.float16 ? "float16" : "float32";
+    const all: readonly WeightedScenario[] = [
+      ...(["outlierFirst", "offset"] as const).flatMap((spread) =>
+        [
+          {
+            counts: [3],
+            channels: 3,
+            inner: 5000,
+            kind: "weights",
+            format: "channelsFirst",
+            spread,
+          },
+          { counts: [40, 3], channels: 70, inner: 9, kind: "mask", format: "channelsLast", spread },
+          {
+            counts: [700],
+            channels: 6,
+            inner: 1,
+            kind: "perSample",
+            format: "channelsFirst",
+            spread,
+          },
+        ] as const
+      ).map((scenario) => ({ ...plain, ...formats, ...scenario })),
+      {
+        ...{ ...plain, ...formats, counts: [9], channels: 300, inner: 8, kind: "weights" },
+        ...{
+          format: "channelsLast",
+          dtype: float16,
+          spread: "standard",
+          relu: true,
+          residual: true,
+        },
+      },
+      {
+        ...{ ...plain, ...formats, counts: [2], channels: 2, inner: 9001, kind: "lengths" },
+        ...{ format: "channelsFirst", dtype: float16, spread: "standard", relu: true },
+      },
+    ];
+    for (const scenario of all) await checkWeights(kit, device, scenario);
+  });
+
+  test("masking is removing: a masked batch is the packed one of what is left", async (device) => {
+    const scenarios = weightedScenarios(device.info.float16).map((scenario) => ({
+      ...{ ...scenario, relu: false, residual: false },
+      kind: scenario.kind === "lengths" ? "lengths" as const : "mask" as const,
+    }));
+    const property = fc.asyncProperty(scenarios, async (scenario) => {
+      const data = weightedData(scenario);
+      const { channels: C, inner, dtype } = scenario;
+      const kept = [...data.x.keys()].filter((i) => data.weights[weightAt(i, C, inner)] > 0);
+      if (kept.length <= C) return;
+      // (M, C): channels are fastest.
+      kept.sort((a, b) => weightAt(a, C, inner) - weightAt(b, C, inner) || a - b);
+      const dy = data.dy.map((value, i) => data.weights[weightAt(i, C, inner)] > 0 ? value : 0);
+      const { terms } = weightedOracle(scenario, { ...data, dy });
+      const [masked] = joined(await trained(device, scenario, { ...data, dy }));
+      await region(device, async (scope) => {
+        const put = (values: Float32Array) =>
+          tensor(scope, kept.map((i) => values[i]), [kept.length / C, C], { dtype });
+        const effects = { device: scope };
+        const packed = batchNormForward(stateOf(scope, scenario), put(data.x), effects);
+        const back = batchNormBackward(packed.saved, put(dy), effects);
+        const slack = (terms: readonly number[]) => ({
+          absolute: kept.map((i) => 2 * fine * terms[i] + (dtype === "float16" ? 2 ** -23 : 0)),
+          relative: 2 * kit.ulps * EPSILON[dtype],
+        });
+        const pick = (values: readonly number[]) => kept.map((i) => values[i]);
+        assertClose(pick(masked.y), await toArray(scope, packed.output), slack(terms.y), "y");
+        assertClose(pick(masked.dx), await toArray(scope, back.gradInput), slack(terms.dx), "dx");
+        const [is, wanted] = [masked.state, await stateToHost(scope, packed.state)];
+        assertClose(is.runningMean!, wanted.runningMean!, units, "running mean");
+        assertClose(is.runningVar!, wanted.runningVar!, units, "running variance");
+        assert.equal(is.numBatchesTracked, 1);
+      });
+    });
+    await fc.assert(property, { numRuns: Math.ceil(numRuns / 2), seed: 26 });
+  });
+
+  test("a weight of 2 is the row twice, whose copies carry half of dy each", async (device) => {
+    const [N, C] = [6, 3];
+    const doubles = [1, 2, 1, 2, 2, 1];
+    const [x, dy] = [normalArray(N * C, 1, 3, 2), normalArray(N * C, 2)];
+    const rows = doubles.flatMap((times, n) => Array<number>(times).fill(n));
+    const state = initBatchNorm(device, C);
+    const put = (values: readonly number[]) => tensor(device, values, [values.length / C, C]);
+    const weights = device.upload(Float32Array.from(doubles));
+    const once = batchNormForward(state, put([...x]), { device }, { weights });
+    const onceBack = batchNormBackward(once.saved, put([...dy]), { device });
+    const repeat = (values: Float32Array, shared: boolean) =>
+      rows.flatMap((n) =>
+        [...values.slice(n * C, n * C + C)].map((v) => shared ? v / doubles[n] : v)
+      );
+    const twice = batchNormForward(state, put(repeat(x, false)), { device });
+    const twiceBack = batchNormBackward(twice.saved, put(repeat(dy, true)), { device });
+    const outputs = await toArray(device, once.output);
+    assertClose(repeat(outputs, false), await toArray(device, twice.output), units, "y");
+    const summed = new Float32Array(N * C);
+    const copies = await toArray(device, twiceBack.gradInput);
+    copies.forEach((value, i) => summed[rows[Math.floor(i / C)] * C + i % C] += value);
+    assertClose(await toArray(device, onceBack.gradInput), summed, units, "dx");
+    for (const name of ["gradWeight", "gradBias"] as const) {
+      const [one, two] = [onceBack, twiceBack].map((back) => device.download(back[name]!));
+      assertClose(await one, await two, { ...units, absolute: 8 * units.absolute }, name);
+    }
+    const [one, two] = [once, twice].map(({ state }) => stateToHost(device, state));
+    assertClose((await one).runningVar!, (await two).runningVar!, units, "running variance");
+    assertClose((await one).runningMean!, (await two).runningMean!, units, "running mean");
+  });
+
+  test("gradients by weights equal central differences", async (device) => {
+    const [C, L] = [2, 4];
+    const scenario: WeightedScenario = {
+      ...{ counts: [2, 1], channels: C, inner: L, kind: "weights", eps: 1e-3, affine: true },
+      ...{ format: "channelsFirst", gradFormat: "channelsFirst", dtype: "float32" },
+      ...{ relu: false, residual: false, spread: "standard", seed: 3 },
+    };
+    const data = weightedData(scenario);
+    const x = data.x.map((value, i) => Number.isNaN(value) ? i / 8 : value);
+    const dy = normalArray(x.length, 12);
+    const loss = (x: Float64Array) =>
+      weightedOracle(scenario, { ...data, x: x as unknown as Float32Array, dy })
+        .y.reduce((sum, value, i) => sum + value * dy[i], 0);
+    const wanted = centralDifferences(loss, x, 1e-5);
+    const [{ dx }] = joined(await trained(device, scenario, { ...data, x, dy }));
+    // The differences are good to their step's square, and to the losses' last digits by the step.
+    assertClose(
+      dx,
+      wanted,
+      { absolute: 1e-8 + 8 * units.absolute, relative: units.relative },
+      "dx",
+    );
+  });
+
+  test("NaN and infinities that count spoil their channel alone", async (device) => {
+    if (!kit.nonFinite) return;
+    const weights = device.upload(Float32Array.of(1, 0.5, 0, 2));
+    const state = initBatchNorm(device, 2);
+    const run = async (special: number, at: number) => {
+      const values = [[1, 5], [2, 7], [4, 1], [3, 2]];
+      values[at][0] = special;
+      const x = tensor(device, values.flat(), [4, 2]);
+      const { output } = batchNormForward(state, x, { device }, { weights });
+      const y = [...await toArray(device, output)];
+      return [0, 1].map((c) => y.filter((_, i) => i % 2 === c));
+    };
+    const [, plain] = await run(1, 0);
+    for (const special of [NaN, Infinity, -Infinity]) {
+      const [own, other] = await run(special, 1);
+      assert(own.every(Number.isNaN), `${special}: ${own}`);
+      assert.deepEqual(other, plain);
+      const [masked, beside] = await run(special, 2);
+      assert.deepEqual(masked.map(Number.isFinite), [true, true, false, true]);
+      assert.deepEqual(beside, plain);
+    }
+    const [huge] = await run(3e38, 1);
+    assert.deepEqual(huge.map(Number.isFinite), [true, true, true, true]);
+  });
+
+  test("all forms of one call give the same bits: lengths or a mask, awaited, blocking, in branches", async (device) => {
+    const [N, C, L] = [4, 3, 5];
+    const lengths = Int32Array.of(5, 0, 2, 3);
+    const mask = Float32Array.from(
+      { length: N * L },
+      (_, p) => +(p % L < lengths[Math.floor(p / L)]),
+    );
+    const [x, dy] = [normalArray(N * C * L, 3), normalArray(N * C * L, 4)];
+    const state = initBatchNorm(device, C);
+    const runs = (group: ProcessGroup) => {
+      const effects = { device, group };
+      const half = N / 2 * group.rank;
+      const put = (values: Float32Array) =>
+        tensor(device, values.slice(half * C * L, (half + N / 2) * C * L), [N / 2, C, L]);
+      const weights = tensor(device, mask.slice(half * L, (half + N / 2) * L), [N / 2, 1, L]);
+      const [input, gradOutput] = [put(x), put(dy)];
+      const own = { lengths: lengths.slice(half, half + N / 2) };
+      type Step = readonly [Tensor<A>, BatchNormState<A>, Tensor<A>];
+      const awaited = async (options: WeightOptions<A>): Promise<Step> => {
+        const { output, state: next, saved } = await syncBatchNormForward(
+          state,
+          input,
+          effects,
+          options,
+        );
+        const { gradInput } = await syncBatchNormBackward(saved, gradOutput, effects);
+        return [output, next, gradInput];
+      };
+      const blocking = (): Step => {
+        const forward = syncBatchNormForwardBlocking(state, input, effects, { weights });
+        const back = syncBatchNormBackwardBlocking(forward.saved, gradOutput, effects);
+        return [forward.output, forward.state, back.gradInput];
+      };
+      const branches = async (): Promise<Step> => {
+        const plain = { state, input };
+        const all = await syncBatchNormForwardAll([plain, { ...plain, options: own }], effects);
+        const saveds = all.map(({ saved }) => ({ saved, gradOutput }));
+        const [, { gradInput }] = await syncBatchNormBackwardAll(saveds, effects);
+        return [all[1].output, all[1].state, gradInput];
+      };
+      return { awaited, blocking, branches, own, weights };
+    };
+    const bits = async ([y, next, dx]: readonly [Tensor<A>, BatchNormState<A>, Tensor<A>]) => [
+      ...[await toArray(device, y), await toArray(device, dx)],
+      ...[
+        (await stateToHost(device, next)).runningMean,
+        (await stateToHost(device, next)).runningVar,
+      ],
+    ];
+    await runRanks(2, async (group) => {
+      const { awaited, blocking, branches, own, weights } = runs(group);
+      const wanted = await bits(await awaited(own));
+      assert.deepEqual(await bits(await awaited({ weights })), wanted);
+      assert.deepEqual(await bits(await branches()), wanted);
+      if (device.toWireNow && "allReduceBlocking" in group && group.worldSize === 1) {
+        assert.deepEqual(await bits(blocking()), wanted);
+      }
+    });
+    await runRanks(1, async (group) => {
+      const { awaited, blocking, own } = runs(group);
+      assert.deepEqual(await bits(blocking()), await bits(await awaited(own)));
+    });
+  });
+
+  test("nothing that counts leaves the state, and the output is the bias", async (device) => {
+    const x = tensor(device, normalArray(12, 5), [2, 3, 2]);
+    const state = stateFromHost(device, {
+      ...await stateToHost(device, initBatchNorm(device, 3)),
+      bias: Float32Array.of(1, 2, 3),
+    });
+    const none = { lengths: new Int32Array(2) };
+    const zeros = { weights: device.upload(new Float32Array(2)) };
+    const known = device.toWireNow ? [none, zeros] : [none];
+    for (const options of known) {
+      const local = batchNormForward(state, x, { device }, options);
+      assert.equal(local.state, state);
+      assert.deepEqual([...await toArray(device, local.output)], [
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+      ]);
+      const { gradInput } = batchNormBackward(local.saved, x, { device });
+      assert((await toArray(device, gradInput)).every((value) => value === 0));
+    }
+    // Where the host does not know, running statistics stay all the same.
+    const blind = await stateToHost(device, batchNormForward(state, x, { device }, zeros).state);
+    const before = await stateToHost(device, state);
+    assert.deepEqual(blind.runningMean, before.runningMean);
+    assert.deepEqual(blind.runningVar, before.runningVar);
+    await runRanks(2, async (group) => {
+      const forward = await syncBatchNormForward(state, x, { device, group }, zeros);
+      assert.equal(forward.state, state);
+      assert.deepEqual([forward.moments.count, forward.moments.positives], [0, 0]);
+      const y = [...await toArray(device, forward.output)];
+      assert.deepEqual(y, [1, 1, 2, 2, 3, 3, 1, 1, 2, 2, 3, 3]);
+      const { gradInput } = await syncBatchNormBackward(forward.saved, x, { device, group });
+      assert((await toArray(device, gradInput)).every((value) => value === 0));
+    });
+  });
+
+  test("one weight alone has no variance, however large: an error on every rank", async (device) => {
+    const state = initBatchNorm(device, 2);
+    const x = tensor(device, [1, 2, 3, 4], [2, 2]);
+    const one = device.upload(Float32Array.of(0, 5));
+    const none = device.upload(new Float32Array(2));
+    const rank = (group: ProcessGroup) =>
+      syncBatchNormForward(state, x, { device, group }, { weights: group.rank === 1 ? one : none });
+    await runRanks(3, async (group) => {
+      await assert.rejects(rank(group), /more than 1 value per channel/);
+    });
+    if (device.toWireNow) {
+      const local = () => batchNormForward(state, x, { device }, { weights: one });
+      throwsLike(local, RangeError, /more than 1 value per channel/);
+    }
+    const sequence = tensor(device, [1, 2, 3, 4], [2, 1, 2]);
+    const lengths = Int32Array.of(0, 1);
+    throwsLike(
+      () => batchNormForward(initBatchNorm(device, 1), sequence, { device }, { lengths }),
+      RangeError,
+      /more than 1 value per channel/,
+    );
+    await runRanks(2, async (group) => {
+      const { moments } = await syncBatchNormForward(state, x, { device, group }, { weights: one });
+      assert.deepEqual([moments.count, moments.positives], [10, 2]);
+    });
+  });
+
+  test("the running variance is unbiased by W/(W - 1), and as it is where W is 1 or less", async (device) => {
+    const values = [1, 2, 4, 9];
+    const x = tensor(device, values, [4, 1]);
+    for (const scale of [1, 0.125, 0.25]) {
+      const w = [3, 1, 0, 2].map((value) => value * scale);
+      const W = w.reduce((a, b) => a + b);
+      const mean = values.reduce((sum, value, i) => sum + w[i] * value, 0) / W;
+      const variance = values.reduce((sum, value, i) => sum + w[i] * (value - mean) ** 2, 0) / W;
+      const weights = device.upload(Float32Array.from(w));
+      for (const runningVariance of ["unbiased", "biased"] as const) {
+        if (runningVariance === "biased" && !device.toWireNow) continue;
+        const state = initBatchNorm(device, 1, { momentum: 1, runningVariance });
+        const { state: next } = batchNormForward(state, x, { device }, { weights });
+        const is = await stateToHost(device, next);
+        const unbiased = runningVariance === "unbiased" && W > 1
+          ? variance * W / (W - 1)
+          : variance;
+        assertClose(is.runningMean!, [mean], units, "mean");
+        assertClose(is.runningVar!, [unbiased], units, `${runningVariance} variance, W = ${W}`);
+      }
+    }
+  });
+
+  test("weighted moments merge on the device and over ranks, and normalize", async (device) => {
+    const [x, w] = [normalArray(24, 7, 3, 2), Float32Array.of(1, 0, 2, 0.5, 0, 3)];
+    const put = (from: number, to: number) =>
+      tensor(device, x.slice(from * 4, to * 4), [to - from, 4]);
+    const weigh = (from: number, to: number) => ({ weights: device.upload(w.slice(from, to)) });
+    const whole = batchMoments(put(0, 6), { device }, weigh(0, 6));
+    const wanted = await device.toWire(whole.data);
+    assert.equal(wanted.length, weightedMomentsWire.length(4));
+    assertClose([wanted[1]], [6.5], units, "W");
+    const merged = [[0, 1], [1, 2], [2, 6]]
+      .map(([from, to]) => batchMoments(put(from, to), { device }, weigh(from, to)))
+      .reduce((a, b) => mergeMoments(a, b, { device }));
+    const slack = { absolute: 60 * fine, relative: 8 * fine };
+    assertClose((await device.toWire(merged.data)).slice(1), wanted.slice(1), slack, "merged");
+    const state = initBatchNorm(device, 4);
+    await runRanks(3, async (group) => {
+      const [from, to] = [[0, 2], [2, 2], [2, 6]][group.rank];
+      const own = batchMoments(put(from, to), { device }, weigh(from, to));
+      const total = await allReduceMoments(own, { device, group });
+      assertClose((await device.toWire(total.data)).slice(1), wanted.slice(1), slack, "reduced");
+      const forward = await syncBatchNormForward(
+        state,
+        put(from, to),
+        { device, group },
+        weigh(from, to),
+      );
+      const { output } = normalizeWith(state, put(from, to), total, { device }, weigh(from, to));
+      assert.deepEqual(await toArray(device, output), await toArray(device, forward.output));
+      const next = await stateToHost(device, updateRunningStats(state, total, { device }));
+      assert.deepEqual(next, await stateToHost(device, forward.state));
+    });
+    const plain = batchMoments(put(0, 6), { device });
+    throwsLike(() => mergeMoments(plain, whole, { device }), TypeError, /count by weight, or none/);
+    throwsLike(() => normalizeWith(state, put(0, 6), whole, { device }), TypeError, /need weights/);
+    throwsLike(
+      () => normalizeWith(state, put(0, 6), plain, { device }, weigh(0, 6)),
+      TypeError,
+      /need no weights/,
+    );
+  });
+
+  test("evaluation counts by weight where the state tracks nothing, and else not at all", async (device) => {
+    const [x, dy] = [normalArray(8, 8, 1, 2), normalArray(8, 9)].map((values) =>
+      tensor(device, values, [4, 2])
+    );
+    const weights = device.upload(Float32Array.of(1, 0, 2, 0.5));
+    const untracked = initBatchNorm(device, 2, { trackRunningStats: false });
+    const train = batchNormForward(untracked, x, { device }, { weights });
+    const y = batchNormInfer(untracked, x, { device }, { weights });
+    assert.deepEqual(await toArray(device, y), await toArray(device, train.output));
+    const back = batchNormInferBackward(untracked, x, dy, { device }, { weights });
+    const wanted = batchNormBackward(train.saved, dy, { device });
+    assert.deepEqual(
+      await toArray(device, back.gradInput),
+      await toArray(device, wanted.gradInput),
+    );
+    const tracked = initBatchNorm(device, 2);
+    const [one, two] = [{ weights }, {}].map((options) =>
+      batchNormInferBackward(tracked, x, dy, { device }, options)
+    );
+    assert.deepEqual(await toArray(device, one.gradInput), await toArray(device, two.gradInput));
+    throwsLike(
+      () => batchNormInfer(tracked, x, { device }, { weights: device.upload(new Float32Array(3)) }),
+      TypeError,
+      /weights/,
+    );
+  });
+
+  test("weights that cannot be are an error on all ranks, and the state is kept", async (device) => {
+    const state = initBatchNorm(device, 2);
+    const before = await stateToHost(device, state);
+    const x = tensor(device, normalArray(24, 10), [3, 2, 4]);
+    const good = device.upload(Float32Array.of(1, 0, 2));
+    const freed = device.upload(new Float32Array(3));
+    device.free(freed);
+    const of = (shape: readonly number[]) =>
+      tensor(device, new Float32Array(shape.reduce((a, b) => a * b)).fill(1), shape);
+    const late = [[1, -1, 2], [1, NaN, 2], [1, Infinity, 2]].map((values) =>
+      device.upload(Float32Array.from(values))
+    );
+    const cases: (readonly [unknown, RegExp])[] = [
+      ...late.map((weights) => [{ weights }, /weights must be finite and >= 0/] as const),
+      [{ weights: of([3, 2, 4]) }, /weights must be of shape \(3\) or \(3, 1, 4\)/],
+      [{ weights: of([2, 1]) }, /weights must be of shape/],
+      [{ weights: of([3, 4]) }, /weights must be of shape/],
+      [{ weights: of([4, 1, 3]) }, /weights must be of shape/],
+      [{ weights: device.upload(new Float32Array(4)) }, /weights/],
+      [{ weights: freed }, /weights/],
+      [{ weights: referenceDevice().upload(new Float32Array(3)) }, /weights/],
+      [{ weights: [1, 0, 2] }, /weights/],
+      [{ weights: good, lengths: Int32Array.of(1, 2, 3) }, /weights or lengths/],
+      [{ lengths: [1, 2, 3] }, /lengths must be an Int32Array/],
+      [{ lengths: Int32Array.of(1, 2) }, /lengths must be N/],
+      [{ lengths: Int32Array.of(1, 5, 2) }, /every length must be from 0 to 4: current value is 5/],
+      [{ lengths: Int32Array.of(1, -1, 2) }, /every length must be from 0 to 4/],
+    ];
+    for (const [options, text] of cases) {
+      const weights = options as WeightOptions<A>;
+      const isLate = late.some((array) => array === weights.weights);
+      if (!isLate || device.toWireNow) {
+        assert.throws(() => batchNormForward(state, x, { device }, weights), text, `${text}`);
+        assert.throws(() => batchMoments(x, { device }, weights), text);
+      } else {
+        const next = await stateToHost(
+          device,
+          batchNormForward(state, x, { device }, weights).state,
+        );
+        assert.deepEqual(next.runningMean, before.runningMean);
+        assert.deepEqual(next.runningVar, before.runningVar);
+      }
+      await runRanks(2, async (group) => {
+        const own = group.rank === 0 ? { weights: good } : weights;
+        await assert.rejects(syncBatchNormForward(state, x, { device, group }, own), text);
+        const { state: next } = await syncBatchNormForward(state, x, { device, group }, {
+          weights: good,
+        });
+        assert.equal(next.numBatchesTracked, 1);
+      });
+    }
+    await runRanks(3, async (group) => {
+      const own = group.rank === 1 ? {} : { weights: good };
+      await assert.rejects(syncBatchNormForward(state, x, { device, group }, own), {
+        name: "CollectiveError",
+      });
+    });
+    assert.deepEqual(await stateToHost(device, state), before);
+  });
+
+  test("what has no weights yet says so, and what backward borrows must still be there", (device) => {
+    const x = tensor(device, normalArray(8, 11), [4, 2]);
+    const weights = device.upload(Float32Array.of(1, 0, 2, 1));
+    const { saved } = batchNormForward(initBatchNorm(device, 2), x, { device }, { weights });
+    throwsLike(() => batchNormJvp(saved, { input: x }, { device }), TypeError, /knows no weights/);
+    throwsLike(
+      () => batchNormBackwardParts([saved], [x], { device }),
+      TypeError,
+      /knows no weights/,
+    );
+    const asGradient = tensor(device, new Float32Array(8), [4, 2]);
+    batchNormBackward(saved, asGradient, { device }, { donate: true });
+    device.free(weights);
+    throwsLike(() => batchNormBackward(saved, x, { device }), TypeError, /weights/);
+  });
+}
+
+/** A device without the pass refuses weights by their name. */
+function refused<A>(device: Device<A>): void {
+  const x = tensor(device, [1, 2], [2, 1]);
+  const weights = device.upload(Float32Array.of(1, 2));
+  throwsLike(
+    () => batchNormForward(initBatchNorm(device, 1), x, { device }, { weights }),
+    Error,
+    /must honour weights in a pass/,
+  );
+}
+
+interface Trained {
+  readonly y: readonly number[];
+  readonly dx: readonly number[];
+  readonly dresidual: readonly number[] | null;
+  readonly dweight: Float32Array | null;
+  readonly dbias: Float32Array | null;
+  readonly state: BatchNormState<Float32Array>;
+}
+
+function stateOf<A>(device: Device<A>, scenario: WeightedScenario): BatchNormState<A> {
+  const { channels, eps } = scenario;
+  const fresh = initBatchNorm(device, channels, { eps, affine: scenario.affine });
+  const vector = (array: Float32Array) => device.upload(array);
+  const affine = affineOf(scenario);
+  return affine ? { ...fresh, weight: vector(affine.weight), bias: vector(affine.bias) } : fresh;
+}
+
+/** Trains a scenario, each rank on its part. */
+async function trained<A>(
+  device: Device<A>,
+  scenario: WeightedScenario,
+  data: WeightedData,
+): Promise<readonly Trained[]> {
+  const { counts, channels: C, inner, kind, dtype, format, gradFormat, relu, residual } = scenario;
+  return await runRanks(counts.length, (group) =>
+    region(device, async (scope) => {
+      const from = counts.slice(0, group.rank).reduce((sum, count) => sum + count, 0);
+      const to = from + counts[group.rank];
+      const put = (values: Float32Array, format: WeightedScenario["format"]) => {
+        const own = values.slice(from * C * inner, to * C * inner);
+        const laid = permute(own, { channels: C, inner }, format);
+        const shape = [to - from, C, inner];
+        return tensor(scope, format === "channelsLast" ? laid : own, shape, { dtype, format });
+      };
+      const read = async (tensor: Tensor<A>) => {
+        const values = await toArray(scope, tensor);
+        if (tensor.format === "channelsFirst") return [...values];
+        return [...permute(values, { channels: C, inner }, "channelsFirst")];
+      };
+      const own = data.weights.slice(from * inner, to * inner);
+      const perSample = Float32Array.from({ length: to - from }, (_, n) => own[n * inner]);
+      const weighing: WeightOptions<A> = kind === "lengths"
+        ? { lengths: data.lengths.slice(from, to) }
+        : kind === "perSample"
+        ? { weights: scope.upload(perSample) }
+        : { weights: tensor(scope, own, [to - from, 1, inner], { format }) };
+      const options = {
+        ...weighing,
+        ...(relu && { activation: "relu" as const }),
+        ...(residual && { residual: put(data.residual, gradFormat) }),
+      };
+      const effects = { device: scope, group };
+      const [state, input] = [stateOf(scope, scenario), put(data.x, format)];
+      const forward = await syncBatchNormForward(state, input, effects, options);
+      const dy = put(data.dy, gradFormat);
+      const back = await syncBatchNormBackward(forward.saved, dy, effects);
+      const vector = (array: A | null) => array && scope.download(array);
+      return {
+        y: await read(forward.output),
+        dx: await read(back.gradInput),
+        dresidual: back.gradResidual ? await read(back.gradResidual) : null,
+        dweight: await vector(back.gradWeight),
+        dbias: await vector(back.gradBias),
+        state: await stateToHost(scope, forward.state),
+      };
+    }));
+}
+
+/** The ranks' parts side by side, gradients of parameters added. */
+function joined(ranks: readonly Trained[]): readonly [Trained, ...Trained[]] {
+  const add = (name: "dweight" | "dbias") =>
+    ranks.map((rank) => rank[name]).reduce((a, b) => a && b && a.map((value, c) => value + b[c]));
+  const whole = {
+    ...ranks[0],
+    y: ranks.flatMap(({ y }) => y),
+    dx: ranks.flatMap(({ dx }) => dx),
+    dresidual: ranks[0].dresidual && ranks.flatMap(({ dresidual }) => dresidual ?? []),
+    dweight: add("dweight"),
+    dbias: add("dbias"),
+  };
+  return [whole, ...ranks];
+}
+
+async function checkWeights<A>(
+  kit: DeviceKit<A>,
+  device: Device<A>,
+  scenario: WeightedScenario,
+): Promise<void> {
+  const { dtype, counts, kind, relu, residual, affine } = scenario;
+  const data = weightedData(scenario);
+  const wanted = weightedOracle(scenario, data);
+  // Alone, the host knows only what it has given itself, or what a device reads back at once.
+  const isBlind = counts.length === 1 && kind !== "lengths" && !device.toWireNow;
+  if (isBlind && wanted.positives < 2 && counts[0] > 0) return;
+  if (wanted.positives === 1) {
+    await assert.rejects(trained(device, scenario, data), /more than 1 value per channel/);
+    return;
+  }
+  const [whole, ...ranks] = joined(await trained(device, scenario, data));
+  const fine = kit.ulps * EPSILON.float32;
+  const slack = (terms: ArrayLike<number>) => ({
+    absolute: Array.from(
+      terms,
+      (term) => 2 * fine * term + (dtype === "float16" ? kit.ulps * 2 ** -24 : 0),
+    ),
+    relative: kit.ulps * EPSILON[dtype],
+  });
+  const places = [...data.x.keys()].filter((i) => kit.nonFinite || !Number.isNaN(data.x[i]));
+  const compare = (
+    is: ArrayLike<number>,
+    of: ArrayLike<number>,
+    terms: ArrayLike<number>,
+    what: string,
+  ) =>
+    assertClose(
+      places.map((i) => is[i]),
+      places.map((i) => of[i]),
+      slack(places.map((i) => terms[i])),
+      what,
+    );
+  compare(whole.y, wanted.y, wanted.terms.y, "y");
+  compare(whole.dx, wanted.dx, wanted.terms.dx, "dx");
+  if (residual) compare(whole.dresidual!, wanted.dresidual, wanted.terms.y, "dresidual");
+  if (affine) {
+    const loose = (terms: ArrayLike<number>) => ({
+      absolute: Array.from(terms, (term) => 2 * counts.length * fine * term + fine),
+      relative: fine,
+    });
+    assertClose(whole.dweight!, wanted.dweight, loose(wanted.terms.dweight), "dweight");
+    assertClose(whole.dbias!, wanted.dbias, loose(wanted.terms.dbias), "dbias");
+  }
+  assert.equal(relu && whole.y.some((value) => value < 0), false);
+  const { W, mean, variance, positives } = wanted;
+  const unbiased = W > 1 ? W / (W - 1) : 1;
+  for (const { state } of ranks) {
+    assert.deepEqual(state, ranks[0].state, "states of all ranks");
+    if (positives === 0) {
+      assert.equal(state.numBatchesTracked, 0);
+      assert.deepEqual([...state.runningMean!], [...mean].map(() => 0));
+      continue;
+    }
+    const units = { absolute: 2 * fine, relative: 8 * fine };
+    assertClose(state.runningMean!, [...mean].map((m) => 0.1 * m), units, "running mean");
+    const running = [...variance].map((v) => 0.9 + 0.1 * v * unbiased);
+    assertClose(state.runningVar!, running, units, "running variance");
+  }
+}
