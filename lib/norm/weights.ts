@@ -51,7 +51,7 @@ export interface Taken<A> extends Weights<A> {
   readonly lengths: Int32Array | undefined;
 }
 
-const NONE = Object.freeze({ weights: undefined, lengths: undefined });
+const NONE = /* @__PURE__ */ Object.freeze({ weights: undefined, lengths: undefined });
 
 /** Whether a call has weights, before anything of it is checked. */
 export function isWeighted(options: WeightOptions<unknown> | null | undefined): boolean {
