@@ -111,6 +111,9 @@ function weightsLike<A>(
   const whole = [batch, 1, ...spatial];
   const isOf = (wanted: readonly number[], own: readonly number[]) =>
     own.length === wanted.length && wanted.every((extent, i) => extent === own[i]);
+  if (!device.owns(given) && Object(given).shape === undefined) {
+    checkTensor(device, given as Tensor<A>, action, "weights");
+  }
   const bare = {
     data: given as A,
     shape: [batch],
