@@ -81,7 +81,7 @@ the same with its rows reversed, replicas with syncbn, with local batch norm, an
       help: "auto, webgpu, wasm or reference: any GPU, software too, or the CPU, by Wasm or by " +
         "plain loops; auto is a hardware GPU, else Wasm",
     }),
-    exact: on("the same bits for any number of replicas, on the CPU: one digest of all parameters"),
+    exact: on("compare bits, on the CPU: one digest for any number of replicas"),
     group: oneOf(GROUPS, {
       usual: "in-process",
       help: "in-process, workers or mpi: replicas are tasks of one thread, threads, or " +

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { referenceDevice } from "../mod.ts";
 import { share } from "../examples/batches.ts";
-import { planRuns } from "../examples/compare.ts";
+import { digestOf, planRuns } from "../examples/compare.ts";
 import { openPlace, type Place } from "../examples/devices.ts";
 import { hostLayers } from "../examples/host_layers.ts";
 import { LARGEST_DIFFERENCE } from "../examples/report.ts";
@@ -105,4 +105,37 @@ Deno.test("the demo computes where it is told to, with the same numbers to round
       `step ${step}`,
     );
   }
+});
+
+Deno.test("the demo with --exact has one digest on 1, 2, 4 and 8 replicas, and on either device", async () => {
+  const digests = new Set<string>();
+  for (const [replicas, batch] of [[1, 8], [2, 4], [4, 2], [8, 1]]) {
+    for (const name of replicas === 4 ? ["wasm", "reference"] as const : ["wasm"] as const) {
+      await using place = await openPlace(name, true);
+      const plan = planRuns(digits.training.count, {
+        ...{ replicas, batch, epochs: 1, stopAfter: 3, seed: 5 },
+      });
+      await place!.onLayers(async (layers) => {
+        const exact = inProcessRunner(layers, digits);
+        for (const run of [plan.runs.sync, replicas === 2 ? plan.runs.control : null]) {
+          if (run?.task) {
+            digests.add(await digestOf([...(await exact(run.task)).snapshots.values()]));
+          }
+        }
+      });
+    }
+  }
+  assert.equal(digests.size, 1);
+});
+
+Deno.test("the demo refuses --exact on a GPU, and shows the digests elsewhere", async () => {
+  const refused = await demo(["--exact", "--device", "webgpu"]);
+  assert.equal(refused.code, 2);
+  assert.match(refused.stderr[0], /--exact must come with --device wasm or reference: the device/);
+  const shown = await demo(["--exact", "--steps", "2", "--replicas", "2"]);
+  assert.equal(shown.code, 0);
+  assert.match(shown.stdout, /^2 replicas with syncbn have the bits of one process\./m);
+  const found = [...shown.stdout.matchAll(/^([0-9a-f]{16}) {2}/gm)].map(([, digest]) => digest);
+  assert.equal(found.length, 3);
+  assert.equal(new Set(found).size, 1);
 });

@@ -61,10 +61,11 @@ export function exactOperations(operate: Operate): ExactOperations {
     const { areas, kernels, memory } = context;
     const header = format.length(0);
     const channels = (wire.length - header) / RECORD;
-    const { array, slot } = makeExact(context, format, channels);
+    const { array, slot } = header
+      ? makeMoments(context, wire[0], channels)
+      : makeSums(context, channels);
     const [from] = areas(8 * wire.length);
     new Float64Array(memory.buffer(), from, wire.length).set(wire);
-    if (header) new Float64Array(memory.buffer(), slot.address, 1)[0] = wire[0];
     kernels.recordsFromWire(from + 8 * header, channels, slot.address + 8 * header);
     return array;
   };
@@ -111,26 +112,24 @@ export function exactOperations(operate: Operate): ExactOperations {
   };
 }
 
-/** Makes an array of exact statistics; behind moments is room for what they come to, which is not there yet. */
-function makeExact(
-  { make, memory }: Context,
-  format: WireFormat,
-  channels: number,
-) {
-  const length = format.length(channels);
-  const hasMoments = format === exactMomentsWire;
-  const kind = format.name as Statistic["kind"];
-  const made = make({ kind, length, ...(hasMoments && { room: momentsWire.length(channels) }) });
-  if (hasMoments) new Float64Array(memory.buffer(), made.slot.address + 8 * length, 1)[0] = -1;
+/** Makes an array of exact moments of so many values; behind them is room for what they come to, which is not there yet. */
+function makeMoments({ kernels, make }: Context, count: number, channels: number) {
+  const length = exactMomentsWire.length(channels);
+  const room = momentsWire.length(channels);
+  const made = make<Statistic>({ kind: momentsWire.name, length, room });
+  kernels.beginMoments(made.slot.address, count, channels);
   return made;
+}
+
+function makeSums({ make }: Context, channels: number) {
+  return make<Statistic>({ kind: sumsWire.name, length: exactSumsWire.length(channels) });
 }
 
 function moments(context: Context, { input }: MomentsPass<WasmArray>): WasmArray {
   const layout = layoutOf(input);
   const x = context.tensor(input, { elements: layout.elements, dtype: input.dtype });
   const parts = context.parts(layout.elements, layout.period || undefined);
-  const { array, slot: { address } } = makeExact(context, exactMomentsWire, layout.channels);
-  new Float64Array(context.memory.buffer(), address, 1)[0] = layout.count;
+  const { array, slot: { address } } = makeMoments(context, layout.count, layout.channels);
   reduce(context, layout, parts, [x, 0, 0], () => 0, address + 8);
   return array;
 }
@@ -146,7 +145,7 @@ function gradientSums(context: Context, pass: SumsPass<WasmArray>): WasmArray {
   const gates = context.ordered(output, like, format);
   const parts = context.parts(layout.elements, layout.period || undefined);
   const [moments, means] = addressesOf(context, statistics, channels);
-  const { array, slot } = makeExact(context, exactSumsWire, channels);
+  const { array, slot } = makeSums(context, channels);
   const write = (perChannel: number, perLane: number) => {
     context.kernels.means(moments, means, channels, perChannel);
     return spread(context.kernels, 1, layout, perChannel, perLane);
@@ -192,5 +191,7 @@ function reduce(
       room,
     ];
   });
-  context.kernels.addRecords(others, parts.length - 1, channels, records);
+  if (parts.length > 1) {
+    context.kernels.addRecords(others, parts.length - 1, channels, records);
+  }
 }

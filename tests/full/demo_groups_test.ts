@@ -211,6 +211,26 @@ await mpiTest("Open MPI", "the demo under a launcher takes no other number", asy
   );
 });
 
+test("the demo with --exact has the digest of one process on workers", async () => {
+  const flags = ["--exact", "--steps", "3", "--replicas", "2", "--group", "workers"];
+  const { code, stdout } = await demo(flags, { permissions });
+  assert.equal(code, 0);
+  assert.match(stdout, /^2 replicas with syncbn have the bits of one process\./m);
+});
+
+for (const [family, mpi] of [["Open MPI", "openmpi"], ["MPICH", "mpich"]] as const) {
+  await mpiTest(
+    family,
+    `the demo with --exact has the digest of one process on ${family}`,
+    async () => {
+      const flags = ["--exact", "--steps", "3", "--replicas", "2", "--group", "mpi", "--mpi", mpi];
+      const { code, stdout } = await demo(flags, { permissions });
+      assert.equal(code, 0);
+      assert.match(stdout, /^2 replicas with syncbn have the bits of one process\./m);
+    },
+  );
+}
+
 /** The demo's text without its last column. */
 function withoutTimes(text: string): string {
   return text.replace(/ +(ms per step|\d+\.\d\d)$/gm, "");

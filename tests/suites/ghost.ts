@@ -198,7 +198,7 @@ export function ghostSuite<A>(kit: DeviceKit<A>): void {
           assertClose(host.runningVar!, expected.runningVar!, slackOf("float32"), "variance");
         },
       ),
-      { numRuns: Math.min(kit.cases ?? 20, 20), seed: 5 },
+      { numRuns: Math.min(kit.cases ?? 10, 10), seed: 5 },
     );
   });
 

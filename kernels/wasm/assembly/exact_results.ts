@@ -4,6 +4,7 @@
 import { PRODUCTS, PRODUCTS_AT, RECORD, specialProduct, specialValue, VALUES } from "./digits";
 import { divideMoments, roundSum, sumDigits } from "./double_double";
 import { lowPart, wide } from "./pairs";
+import { zeros } from "./vectors";
 
 const VALUE_PLACE: i32 = -160;
 const PRODUCT_PLACE: i32 = -320;
@@ -37,15 +38,14 @@ function setLimb(limbs: usize, i: i32, limb: u64): void {
 /** Finds the digits [from, to) that are not 0 in all records. */
 function find(records: usize, channels: u32, count: i32, whole: Whole): void {
   let from = count, to: i32 = 0;
-  for (let c: u32 = 0; c < channels; c++, records += RECORD) {
-    let low: i32 = 0, high = to;
-    while (low < from && !load<u64>(records + (<usize> low << 3))) low++;
-    from = low;
-    for (let i = count - 1; i >= high; i--) {
-      if (load<u64>(records + (<usize> i << 3))) {
-        to = i + 1;
-        break;
-      }
+  for (let i: i32 = 0; i < count; i += 2) {
+    let any = zeros();
+    const first = records + (<usize> i << 3);
+    for (let at = first, end = first + <usize> channels * RECORD; at < end; at += RECORD) any = v128.or(any, v128.load(at));
+    const low = i64x2.extract_lane(any, 0) != 0, high = i + 1 < count && i64x2.extract_lane(any, 1) != 0;
+    if (low || high) {
+      from = min(from, low ? i : i + 1);
+      to = high ? i + 2 : i + 1;
     }
   }
   whole.from = from;
@@ -166,6 +166,12 @@ function areSmall(digits: usize, whole: Whole): bool {
     large |= load<u64>(digits + (<usize> i << 3)) + 0x10000000000000;
   }
   return large >> 53 == 0;
+}
+
+/** Begins exact moments of so many values: what they come to is not there yet. */
+export function beginMoments(moments: usize, count: f64, channels: u32): void {
+  store<f64>(moments, count);
+  store<f64>(moments + <usize> channels * RECORD, -1, 8);
 }
 
 /**

@@ -76,47 +76,54 @@ function look(
   v128.store(work, kind == MOMENTS ? least : leastG, RANGES + 48);
 }
 
-/** The exponent of the largest number of a lane, as float32 has it; 255 if one is not finite. */
+/** Exponents of bits of sizes, as float32 has them; that of subnormal numbers is 1. */
 // @ts-ignore: decorator
 @inline
-function highest(at: usize): i32 {
-  return max(<i32> (load<u32>(at, RANGES) >> 23), 1);
+function exponents(bits: v128): v128 {
+  return i32x4.max_s(i32x4.shr_u(bits, 23), i32x4.splat(1));
 }
 
-/** That of the smallest number but 0; where all are 0, the largest one. */
+/** Those of the smallest numbers but 0, of which 1 was taken; where all are 0, the largest ones. */
 // @ts-ignore: decorator
 @inline
-function lowest(at: usize, high: i32): i32 {
-  const least = load<u32>(at, RANGES + 16);
-  return least == 0xffffffff ? high : max(<i32> ((least + 1) >> 23), 1);
+function lowest(least: v128, high: v128): v128 {
+  const low = exponents(i32x4.add(least, i32x4.splat(1)));
+  return v128.bitselect(high, low, i32x4.eq(least, i32x4.splat(-1)));
 }
 
-/** 1.5 * 2^exponent. */
+/** Whether any lane is larger. */
 // @ts-ignore: decorator
 @inline
-function large(exponent: i32): f64 {
-  return reinterpret<f64>((<u64> (exponent + 1023) << 52) | (1 << 51));
+function exceeds(lanes: v128, most: i32): bool {
+  return v128.any_true(i32x4.gt_s(lanes, i32x4.splat(most)));
+}
+
+/** Four numbers 1.5 * 2^exponent. */
+// @ts-ignore: decorator
+@inline
+function storeLarge(at: usize, exponent: v128): void {
+  const biased = i32x4.add(exponent, i32x4.splat(1023)), point = i64x2.splat(1 << 51);
+  v128.store(at, v128.or(i64x2.shl(i64x2.extend_low_i32x4_u(biased), 52), point));
+  v128.store(at, v128.or(i64x2.shl(i64x2.extend_high_i32x4_u(biased), 52), point), 16);
 }
 
 /** Chooses how a strip is summed, and the numbers M of each lane, from what was seen of it. */
+// @ts-ignore: decorator
+@inline
 function plan(work: usize): u32 {
-  let way = FAST;
-  for (let lane: usize = 0; lane < 4; lane++) {
-    const at = work + (lane << 2), to = work + (lane << 3);
-    const high = highest(at), highG = highest(at + 32);
-    if (max(high, highG) >= 255) return SLOW;
-    const values = highG - lowest(at + 32, highG);
-    const products = high - lowest(at, high) + values;
-    if (values > VALUES_TWICE || products > PRODUCTS_THRICE) return SLOW;
-    if (values > VALUES_ALONE || products > PRODUCTS_TWICE) way = WIDE;
-    // Sizes are below 2^(exponent - 126), and all together 2^GROWTH times that: the sum stays next to M.
-    const value = highG - 126 + GROWTH + 1;
-    const product = value + high - 126;
-    store<f64>(to, large(product), M_PRODUCTS);
-    store<f64>(to, large(product - UNDER - 1 + GROWTH), M_RESTS);
-    store<f64>(to, large(value), M_VALUES);
-  }
-  return way;
+  const high = exponents(v128.load(work, RANGES)), highG = exponents(v128.load(work, RANGES + 32));
+  const values = i32x4.sub(highG, lowest(v128.load(work, RANGES + 48), highG));
+  const products = i32x4.add(i32x4.sub(high, lowest(v128.load(work, RANGES + 16), high)), values);
+  const tooMuch = exceeds(i32x4.max_s(high, highG), 254);
+  if (tooMuch || exceeds(values, VALUES_TWICE) || exceeds(products, PRODUCTS_THRICE)) return SLOW;
+  // Sizes are below 2^(exponent - 126), and all together 2^GROWTH times that: the sum stays next to M.
+  const value = i32x4.add(highG, i32x4.splat(GROWTH + 1 - 126));
+  const product = i32x4.add(value, i32x4.sub(high, i32x4.splat(126)));
+  storeLarge(work + M_PRODUCTS, product);
+  if (!exceeds(values, VALUES_ALONE) && !exceeds(products, PRODUCTS_TWICE)) return FAST;
+  storeLarge(work + M_RESTS, i32x4.add(product, i32x4.splat(GROWTH - UNDER - 1)));
+  storeLarge(work + M_VALUES, value);
+  return WIDE;
 }
 
 /** Makes the four lanes one, whose range is that of all. */

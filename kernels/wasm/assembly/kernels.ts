@@ -8,7 +8,7 @@ export { follow } from "./directions";
 export { addScaled, copy, transpose } from "./elementwise";
 export { exactMoments, exactSums } from "./exact";
 export { reduceExactly } from "./exact_reduce";
-export { resolveMoments, resolveSums } from "./exact_results";
+export { beginMoments, resolveMoments, resolveSums } from "./exact_results";
 export { map } from "./map";
 export { mergeMoments, mergeSums } from "./merging";
 export { reduce } from "./reduce_columns";
