@@ -36,6 +36,12 @@ const LEFT_OUT = ["kernels/README.md", "kernels/trials.md"];
 /** Lines of comments, of shaders too, which are for whoever reads the sources: types keep theirs. */
 const DOCUMENTATION = /^[ \t]*(?:\/\*\*.*?\*\/\s*)+|^[ \t]*\/\/[^\n]*\n/gms;
 
+/** The minifier, with a lock and permissions of its own. */
+const MINIFY = [
+  ...["--quiet", "--no-config", "--frozen", "--lock=package/minify.lock"],
+  ...["--allow-read", "--allow-write", "--allow-env", "package/minify.ts"],
+];
+
 const PACK: Program<{ readonly output: string | undefined }> = {
   usage: "deno task pack",
   action: "make the npm package",
@@ -65,6 +71,7 @@ export async function pack(output: string): Promise<void> {
     );
     await run(folder, "tar", "-xzf", raw);
     await finish(`${folder}/package`);
+    await run(ROOT, Deno.execPath(), "run", ...MINIFY, `${folder}/package`);
     const whole = `${folder}/whole.tar`;
     await Deno.writeTextFile(`${folder}/list`, (await listOf(folder)).join("\n"));
     await run(folder, "tar", "-cf", whole, "-T", "list");

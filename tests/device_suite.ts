@@ -21,6 +21,7 @@ import { replacingSuite } from "./suites/replacing.ts";
 import { rulesSuite } from "./suites/rules.ts";
 import { statisticsSuite } from "./suites/statistics.ts";
 import { weightSuite } from "./suites/weights.ts";
+import { weightLaw } from "./suites/weights_law.ts";
 import { weightsGoldenSuite } from "./suites/weights_golden.ts";
 import { inTier } from "./tier.ts";
 
@@ -45,6 +46,7 @@ export function deviceSuite<A>(kit: DeviceKit<A>): void {
     modulateSuite(kit);
     ghostSuite(kit);
     renormSuite(kit);
+    weightLaw(kit);
     weightSuite(kit);
     weightsGoldenSuite(kit);
     passSuite(kit);

@@ -30,7 +30,7 @@ interface Options {
 }
 
 const USUAL: Options = {
-  ...{ rounds: 9, batch: 32, image: 16 },
+  ...{ rounds: 5, batch: 32, image: 16 },
   shapes: [[256, 128], [32, 14, 14, 64], [8, 56, 56, 64]],
 };
 const QUICK: Options = { rounds: 1, batch: 4, image: 8, shapes: [[16, 8], [2, 4, 4, 8]] };

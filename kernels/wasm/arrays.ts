@@ -68,6 +68,8 @@ export interface Arrays {
     array: WasmArray,
     kind: K,
   ) => Slot<ContentsOf<K>>;
+  /** The same, of whatever kind it is. */
+  readonly look: (array: WasmArray) => Slot;
   readonly free: (...arrays: WasmArray[]) => void;
   /** What an array holds. */
   readonly contents: (array: WasmArray) => Contents;
@@ -167,6 +169,7 @@ export function createArrays(
     over: ({ address, block }, contents) => own(block, contents, address),
     within: ({ address, block }, offset, contents) => own(block, contents, address + offset),
     slot,
+    look: find,
     free: (...arrays) => {
       arrays.forEach(find);
       for (const array of arrays) {

@@ -24,9 +24,13 @@ export function momentsAt(
   array: WasmArray,
   channels: number,
 ): number {
-  return arrays.contents(array).kind === weightedMomentsWire.name
-    ? statistic(array, weightedMomentsWire, channels) + 8
-    : statistic(array, momentsWire, channels);
+  const { address, contents: { kind, length } } = arrays.look(array);
+  const isWeighted = kind === weightedMomentsWire.name;
+  const format = isWeighted ? weightedMomentsWire : momentsWire;
+  if (kind !== format.name || length !== format.length(channels)) {
+    statistic(array, format, channels); // It says what is wrong.
+  }
+  return isWeighted ? address + 8 : address;
 }
 
 /** Addresses of (moments, running mean, running variance), as kernels take statistics: of either the first or the others. */

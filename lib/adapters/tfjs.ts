@@ -34,4 +34,4 @@ export {
   type ReplicaGroup,
 } from "./tfjs/weights.ts";
 export { shareOf, type Sliceable } from "./tfjs/share.ts";
-export type { Operation, TensorFlowLike, TfModel, TfTensor } from "./tfjs/types.ts";
+export type { Operation, TensorFlowLike, TfModel, TfTensor } from "./tfjs/framework.ts";

@@ -9,7 +9,7 @@ import { formatOn, sumsWire } from "../wire.ts";
 import { type BackwardCall, checkDonated, checkSaved } from "./check_saved.ts";
 import type { GroupSaved, LocalSaved, Saved } from "./normalize.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
-import { withWeights } from "./weights.ts";
+import { isWeighted, withWeights } from "./weights.ts";
 
 /** Options of a backward pass. */
 export interface BackwardOptions {
@@ -236,6 +236,7 @@ function weighted<A>(
   sums: GradientsPass<A>["sums"],
 ): Backward<A> {
   const { saved } = call;
+  if (!isWeighted(saved)) return gradientsOf(device, { ...passOf(call), sums });
   return withWeights(
     device,
     saved.input,

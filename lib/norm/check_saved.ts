@@ -77,8 +77,10 @@ export function checkForwards<A>(
   checkMoments(device, moments, action, "the saved moments", channels);
   checkEps(eps, action);
   checkOneOf(residualFormat, SAVED_FORMATS, "the saved residualFormat", action);
-  checkBoth(moments, takeWeights(device, input, saved, action), action);
-  if (name === "Backward" || !isWeighted(saved)) return;
+  checkBoth(moments, saved, action);
+  if (!isWeighted(saved)) return;
+  takeWeights(device, input, saved, action);
+  if (name === "Backward") return;
   throw refused(action, `batchNorm${name} knows no weights of examples`, "forward had some");
 }
 

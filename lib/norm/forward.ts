@@ -36,7 +36,7 @@ import {
 } from "./statistics.ts";
 import { advance } from "./running.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
-import { isWeighted, type Taken, takeWeights, type Weights } from "./weights.ts";
+import { isWeighted, type Weighed, weighed, type Weights } from "./weights.ts";
 
 /** Options of a training forward pass. */
 export interface ForwardOptions<A> extends NormalizeOptions<A> {
@@ -107,11 +107,11 @@ export function batchNormForward<A>(
   options: ForwardOptions<A> = {},
 ): LocalForward<A> {
   const { device } = checkDevice(effects, ACTION);
-  const weights = checkForward(device, state, input, options, ACTION);
-  return batch(device, (d) => {
-    const moments = enough(d, input, weights, ACTION);
-    return composed(d, state, input, moments, { ...options, ...weights });
-  });
+  const chosen = checkForward(device, state, input, options, ACTION);
+  return batch(
+    device,
+    (d) => composed(d, state, input, enough(d, input, chosen, ACTION), chosen),
+  );
 }
 
 /** Moments of a batch that is checked, which have a variance as far as is known. */
@@ -215,9 +215,8 @@ export function forwards<A>(
       batch(device, (d) =>
         calls.map(({ stateOf, input, options, action }) => {
           const state = stateOf(d);
-          const weights = checkForward(d, state, input, options, action);
-          const moments = alone(enough(d, input, weights, action));
-          return composed(d, state, input, moments, { ...options, ...weights });
+          const chosen = checkForward(d, state, input, options, action);
+          return composed(d, state, input, alone(enough(d, input, chosen, action)), chosen);
         })),
     launch: (scope, worldSize, read) => {
       const checked = calls.map((call) => checkedCall(scope, call));
@@ -246,32 +245,34 @@ export function forwards<A>(
 /** Checks a call, and takes snapshots: nobody may change what was checked while the collective is under way. */
 function checkedCall<A>(device: Device<A>, { stateOf, input, options, action }: ForwardCall<A>) {
   const state = stateOf(device);
-  const weights = checkForward(device, state, input, options, action);
-  const { residual } = options;
+  const chosen = checkForward(device, state, input, options, action);
+  const { residual } = chosen;
   return {
     state,
     before: { ...state },
     input: tensorLike(input, input.data),
-    options: { ...options, residual: residual && tensorLike(residual, residual.data), ...weights },
+    options: { ...chosen, residual: residual && tensorLike(residual, residual.data) },
   };
 }
+
+type Chosen<A> = Weighed<A, ForwardOptions<A>>;
 
 const OPTIONS = [
   ...["activation", "residual", "weights", "lengths", "updateRunningStats", "signal", "donate"],
 ];
 
-/** Checks a call, and gives its weights. */
+/** Checks a call, and gives its options with its weights as they are from here on. */
 function checkForward<A>(
   device: Device<A>,
   state: BatchNormState<A>,
   input: Tensor<A>,
   options: ForwardOptions<A>,
   action: string,
-): Taken<A> {
+): Chosen<A> {
   checkCall(device, state, input, options, OPTIONS, action);
   checkKept(options, action);
   checkOneOf(options.updateRunningStats, SWITCH, "updateRunningStats", action);
-  return takeWeights(device, input, options, action);
+  return weighed(device, input, options, action);
 }
 
 /** Forward is its two parts: normalize with the moments, and let the running statistics follow them. */
@@ -280,7 +281,7 @@ function composed<A, F extends LocalForward<A> | GroupForward<A>>(
   state: BatchNormState<A>,
   input: Tensor<A>,
   moments: F["moments"],
-  options: Omit<ForwardOptions<A>, "weights"> & Weights<A>,
+  options: Chosen<A>,
 ): F {
   const { output, saved } = normalized(device, state, input, moments, options);
   const next = options.updateRunningStats === false ? state : advance(device, state, moments);

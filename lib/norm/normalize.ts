@@ -12,7 +12,7 @@ import {
   type LocalMoments,
   type Moments,
 } from "./statistics.ts";
-import { checkBoth, takeWeights, type WeightOptions, type Weights } from "./weights.ts";
+import { checkBoth, type Weighed, weighed, type WeightOptions, type Weights } from "./weights.ts";
 
 /** What follows the affine map, and what counted. */
 export interface NormalizeOptions<A> extends WeightOptions<A> {
@@ -107,10 +107,10 @@ export function normalizeWith<A, M extends LocalMoments<A> | GroupMoments<A>>(
   checkKept(options, ACTION);
   checkMoments(device, moments, ACTION, "the moments", state.numFeatures);
   checkEnough(moments, ACTION);
-  const weights = takeWeights(device, input, options, ACTION);
-  checkBoth(moments, weights, ACTION);
+  const chosen = weighed(device, input, options, ACTION);
+  checkBoth(moments, chosen, ACTION);
   const result: unknown = Object.freeze(
-    normalized(device, state, input, moments, { ...options, ...weights }),
+    normalized(device, state, input, moments, chosen),
   );
   return result as ReturnType<typeof normalizeWith<A, M>>;
 }
@@ -121,7 +121,7 @@ export function normalized<A>(
   state: BatchNormState<A>,
   input: Tensor<A>,
   moments: LocalMoments<A> | GroupMoments<A>,
-  { activation, residual, weights, lengths }: NormalizeOptions<A> & Weights<A>,
+  { activation, residual, weights, lengths }: Weighed<A, NormalizeOptions<A>>,
 ): Normalized<A> {
   const { weight, bias, eps } = state;
   const data = device.normalize({
@@ -132,7 +132,7 @@ export function normalized<A>(
     activation,
   });
   const output = tensorLike(input, data);
-  const values = {
+  const plain = {
     input,
     output: activation === undefined ? null : output,
     moments,
@@ -140,9 +140,8 @@ export function normalized<A>(
     bias,
     eps,
     residualFormat: residual?.format ?? null,
-    ...(weights && { weights }),
-    ...(lengths && { lengths }),
   };
+  const values = weights ? { ...plain, weights } : lengths ? { ...plain, lengths } : plain;
   const saved: LocalSaved<A> | GroupSaved<A> = moments.kind === "local"
     ? Object.freeze({ kind: "local", ...values })
     : Object.freeze({ kind: "group", worldSize: moments.worldSize, ...values });

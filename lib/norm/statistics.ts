@@ -100,14 +100,15 @@ export function momentsOf<A>(
 ): LocalMoments<A> {
   const data = reduced(device, input, weights);
   const count = valuesPerChannel(input);
-  const totals = isWeighted(weights)
-    ? totalsOf(device, weights, data, count === 0, action)
-    : { count };
-  return Object.freeze({ kind: "local", data, shape: shapeOf(input.shape[1]), ...totals });
+  const shape = shapeOf(input.shape[1]);
+  if (!isWeighted(weights)) return Object.freeze({ kind: "local", data, shape, count });
+  const totals = totalsOf(device, weights, data, count === 0, action);
+  return Object.freeze({ kind: "local", data, shape, ...totals });
 }
 
 /** The array of the moments of a batch that is checked. */
 export function reduced<A>(device: Device<A>, input: Tensor<A>, weights: Weights<A>): A {
+  if (!isWeighted(weights)) return device.moments({ input });
   return withWeights(device, input, weights, (weights) => device.moments({ input, weights }));
 }
 
@@ -279,11 +280,8 @@ export function checkMoments<A>(
   if (shape[0] !== 1 || shape[1] !== channels || !Number.isSafeInteger(channels)) {
     throw wrongKind(action, `${name} must be of shape (1, ${shown(channels)})`, shape, "shape");
   }
-  const isOne = (count: unknown, isNumber: (value: unknown) => boolean) =>
-    count === null || (isNumber(count) && (count as number) >= 0);
-  if (
-    positives === undefined ? !isOne(count, Number.isSafeInteger) : !isOne(count, Number.isFinite)
-  ) {
+  const isCount = positives === undefined ? Number.isSafeInteger(count) : Number.isFinite(count);
+  if (count !== null && !(isCount && (count as number) >= 0)) {
     throw wrongValue(action, `the count of ${name} must be an integer >= 0, or null`, count);
   }
   const { length } = describe(device, moments.data, action, name);

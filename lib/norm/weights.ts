@@ -51,9 +51,25 @@ export interface Taken<A> extends Weights<A> {
   readonly lengths: Int32Array | undefined;
 }
 
+const NONE = Object.freeze({ weights: undefined, lengths: undefined });
+
 /** Whether a call has weights, before anything of it is checked. */
 export function isWeighted(options: WeightOptions<unknown> | null | undefined): boolean {
   return options?.weights !== undefined || options?.lengths !== undefined;
+}
+
+/** The options of a call, whose weights are checked and a snapshot of what was given. */
+export type Weighed<A, O> = Omit<O, "weights" | "lengths"> & Weights<A>;
+
+/** Checks the weights of a call, and puts a snapshot in their place; options without any are the same ones. */
+export function weighed<A, O extends WeightOptions<A>>(
+  device: Device<A>,
+  input: Tensor<A>,
+  options: O,
+  action: string,
+): Weighed<A, O> {
+  if (!isWeighted(options)) return options as O & Weights<A>;
+  return { ...options, ...takeWeights(device, input, options, action) };
 }
 
 /** Checks the weights of a call, and takes a snapshot of them; of a call without any there is nothing to take. */
@@ -63,8 +79,7 @@ export function takeWeights<A>(
   { weights, lengths }: WeightOptions<A>,
   action: string,
 ): Taken<A> {
-  const none = { weights: undefined, lengths };
-  if (weights === undefined && lengths === undefined) return none;
+  if (weights === undefined && lengths === undefined) return NONE;
   checkPass(device, "weights", action);
   const { shape } = input;
   const [batch] = shape;
@@ -82,7 +97,7 @@ export function takeWeights<A>(
     throw wrongPair(action, wanted, lengths.length, listed(shape));
   }
   const wrong = lengths.find((length) => length < 0 || length > shape[2]);
-  if (wrong === undefined) return { ...none, lengths: lengths.slice() };
+  if (wrong === undefined) return { weights: undefined, lengths: lengths.slice() };
   throw wrongValue(action, `every length must be from 0 to ${shape[2]}`, wrong);
 }
 

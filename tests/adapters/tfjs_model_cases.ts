@@ -12,6 +12,7 @@ import {
   syncBatchNorm,
 } from "../../lib/adapters/tfjs.ts";
 import { inProcessGroup, referenceDevice } from "../../mod.ts";
+import { savedOf } from "./tfjs_files.ts";
 import { loadTf } from "./tfjs_load.ts";
 import { dataOf, normal, SPECS, type Tf } from "./tfjs_models.ts";
 
@@ -172,18 +173,6 @@ Deno.test("a replica refuses weights of rows, which TensorFlow.js does not imple
   await model.fit(x, y, { verbose: 0 }); // It is as good as before.
 });
 
-/** What a model says that is saved. */
-async function saved(model: Tf): Promise<Tf> {
-  let artifacts: Tf;
-  await model.save(tf.io.withSaveHandler((given: Tf) => {
-    artifacts = given;
-    return Promise.resolve({
-      modelArtifactsInfo: { dateSaved: new Date(0), modelTopologyType: "JSON" },
-    });
-  }));
-  return artifacts;
-}
-
 for (const [name, spec] of Object.entries(SPECS)) {
   Deno.test(`convertSyncBatchNorm() of the model "${name}" changes nothing that Keras knows, before and after training`, async () => {
     const model = spec.make(tf);
@@ -206,7 +195,7 @@ for (const [name, spec] of Object.entries(SPECS)) {
     converted.compile({ optimizer: "sgd", loss: spec.loss });
     replicate(tf, converted, alone);
     await converted.fit(x, y, { epochs: 1, verbose: 0 });
-    const loaded = await tf.loadLayersModel(tf.io.fromMemory(await saved(converted)));
+    const loaded = await tf.loadLayersModel(tf.io.fromMemory(await savedOf(tf, converted)));
     converted.getWeights().forEach((weight: Tf, i: number) =>
       assert.equal(most(weight, loaded.getWeights()[i]), 0)
     );

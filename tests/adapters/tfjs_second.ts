@@ -15,6 +15,11 @@ export interface Case {
   readonly center: boolean;
 }
 
+/** Where and by whose kernels, in order. */
+export const WAYS = (["cpu", "wasm"] as const).flatMap((backend) =>
+  ["TensorFlow.js", "a device"].map((kernels) => ({ backend, kernels }))
+);
+
 /** A batch norm of a given x, gamma and beta. */
 export type Norm = (x: Tf, gamma: Tf | null, beta: Tf | null) => Tf;
 

@@ -1,6 +1,6 @@
 /** Models and batches of the trainer's tests, the same numbers in every runtime, on every backend. */
 
-import type { TensorFlowLike, TfModel, TfTensor } from "../../lib/adapters/tfjs/types.ts";
+import type { TensorFlowLike, TfModel, TfTensor } from "../../lib/adapters/tfjs/framework.ts";
 
 /** A tensor of the graph, or what a layer made of it. */
 type Symbolic = object;

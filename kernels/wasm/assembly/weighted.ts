@@ -15,7 +15,7 @@ import { bytes, gated, increase, loadRest, madd, storeRest, total, zeros } from 
 
 /** Rows of a tile of places, and of a block of them that shares coefficients. */
 const TILE: u32 = 128;
-const PLACES: u32 = 8;
+const PLACES: u32 = 16;
 
 /** A channel's record, and the weights of what is pending. */
 @unmanaged
@@ -388,25 +388,33 @@ function run(
   if (rest) step(x + j, g + j, further(gate, j), y + j, further(passed, j), h, s, o, l, loadRest(weights + j, rest), rest);
 }
 
-/** Places of as many channels, each with one weight. */
+/** Places of as many channels, each with one weight: two vectors at a time, where there is nothing else to read or write. */
 function places(
   x: usize, g: usize, gate: usize, y: usize, passed: usize, height: u32, channels: u32, weights: usize, at: usize,
   plane: usize,
 ): void {
   const stride = bytes(channels);
-  for (let j: usize = 0; j < stride; j += 16) {
+  let j: usize = 0;
+  if (!gate && !passed) {
+    for (const whole = stride & ~31; j < whole; j += 32) {
+      const from = at + j, below = from + plane, third = below + plane, last = third + plane;
+      const h0 = v128.load(from), s0 = v128.load(below), o0 = v128.load(third), l0 = v128.load(last);
+      const h1 = v128.load(from, 16), s1 = v128.load(below, 16), o1 = v128.load(third, 16), l1 = v128.load(last, 16);
+      let by = weights;
+      for (let i = j, end = j + <usize> height * stride; i < end; i += stride, by += 4) {
+        const w = v128.load32_splat(by);
+        step(x + i, g + i, 0, y + i, 0, h0, s0, o0, l0, w, 4);
+        step(x + i + 16, g + i + 16, 0, y + i + 16, 0, h1, s1, o1, l1, w, 4);
+      }
+    }
+  }
+  for (; j < stride; j += 16) {
     const h = v128.load(at + j), s = v128.load(at + plane + j), o = v128.load(at + 2 * plane + j);
     const l = v128.load(at + 3 * plane + j);
     const rest = channels - <u32> (j >> 2);
-    let i = j, by = weights;
-    if (!gate && !passed && rest >= 4) {
-      for (let r = height; r; r--, i += stride, by += 4) {
-        step(x + i, g + i, 0, y + i, 0, h, s, o, l, v128.load32_splat(by), 4);
-      }
-    } else {
-      for (let r = height; r; r--, i += stride, by += 4) {
-        step(x + i, g + i, further(gate, i), y + i, further(passed, i), h, s, o, l, v128.load32_splat(by), rest);
-      }
+    let by = weights;
+    for (let i = j, end = j + <usize> height * stride; i < end; i += stride, by += 4) {
+      step(x + i, g + i, further(gate, i), y + i, further(passed, i), h, s, o, l, v128.load32_splat(by), rest);
     }
   }
 }

@@ -10,7 +10,7 @@
 import type { Device } from "../../device.ts";
 import { adoptTensor, elements, type Tensor, tensor } from "../../tensor.ts";
 import { type GpuBackend, gpuBackendOf } from "./internals.ts";
-import type { TensorFlow, TfTensor } from "./types.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
 
 /** A way between tfjs and one device. */
 export interface Bridge<A> {

@@ -1,36 +1,27 @@
 /**
- * What is to be normalised: how it is seen along its axis of channels, and what is checked of it.
+ * What is checked of what is to be normalised.
  *
  * @module
  */
 
-import { elements } from "../../tensor.ts";
 import { listed, shown } from "../../words.ts";
 import { checkAlive } from "./internals.ts";
-import type { View } from "./kernels.ts";
-import type { TensorFlow, TfTensor } from "./types.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
+import { axisOf } from "./view.ts";
 
-/** How a tensor is seen along an axis, and the check of it that waits for its turn. */
-export function viewOf(
-  tf: TensorFlow,
-  x: TfTensor,
-  axis: number,
-  vectors: readonly (TfTensor | null)[],
-  action: string,
-): { readonly view: View; readonly check: () => void } {
-  const shape = x?.shape ?? [];
-  const at = axis < 0 ? axis + shape.length : axis;
-  const channels = shape[at] ?? 0;
-  const [before, after] = [elements(shape.slice(0, at)), elements(shape.slice(at + 1))];
-  const view: View = after === 1 ? [before, channels] : [before, channels, after];
-  return { view, check: () => checkInput(tf, x, at, vectors, action) };
+/** What is normalised. */
+export interface NormInput {
+  readonly x: TfTensor;
+  readonly gamma: TfTensor | null;
+  readonly beta: TfTensor | null;
+  readonly axis: number;
+  readonly epsilon: number;
 }
 
-function checkInput(
+/** Checks what is to be normalised along an axis, and by which vectors. */
+export function checkInput(
   tf: TensorFlow,
-  x: TfTensor,
-  at: number,
-  vectors: readonly (TfTensor | null)[],
+  { x, gamma, beta, axis }: Pick<NormInput, "x" | "gamma" | "beta" | "axis">,
   action: string,
 ): void {
   const { shape, dtype } = x ?? {};
@@ -44,6 +35,7 @@ function checkInput(
         `cast it by tf.cast(x, "float32")`,
     );
   }
+  const at = axisOf(shape, axis);
   if (!Number.isInteger(at) || at < 0 || at >= shape.length || shape.length < 2) {
     throw new RangeError(
       `Cannot ${action} as axis must be one of a tensor of rank >= 2: current shape is ${
@@ -59,7 +51,7 @@ function checkInput(
       }, and axis ${at}`,
     );
   }
-  vectors.forEach((vector, i) => {
+  [gamma, beta].forEach((vector, i) => {
     const name = ["gamma", "beta"][i];
     if (vector === null) return;
     if (vector.shape?.length === 1 && vector.shape[0] === channels) {

@@ -20,7 +20,8 @@ import {
 import { kernelsOf } from "./norm.ts";
 import { agree, tell, wordsOfText } from "./reduce.ts";
 import { synchronize } from "./synced_layer.ts";
-import type { Layer, TensorFlow, TensorFlowLike, TfModel } from "./types.ts";
+import type { TensorFlow, TensorFlowLike, TfModel } from "./framework.ts";
+import type { Layer } from "./model.ts";
 
 /** Options of {@linkcode convertSyncBatchNorm}. */
 export interface ConvertOptions<A extends ReadableArray> {

@@ -13,8 +13,9 @@ import { secondWire } from "../../norm/second_wire.ts";
 import { tensor } from "../../tensor.ts";
 import { momentsWire, sumsWire } from "../../wire.ts";
 import { elementsOf, tensorOf } from "./internals.ts";
-import type { NormKernels, NormPass, View } from "./kernels.ts";
-import type { TensorFlow, TfTensor } from "./types.ts";
+import type { NormKernels, NormPass } from "./kernels.ts";
+import type { View } from "./view.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
 
 /** An array that can be read at once, as a Wasm device's are. */
 export interface ReadableArray {
@@ -28,7 +29,7 @@ export function deviceKernels<A extends ReadableArray>(
   device: Device<A>,
 ): NormKernels {
   const put = (scope: Device<A>, values: TfTensor, view: View) =>
-    tensor(scope, elementsOf(tf, values), view as readonly number[]);
+    tensor(scope, elementsOf(tf, values), view);
   const vector = (scope: Device<A>, values: TfTensor | null) =>
     values === null ? null : scope.upload(elementsOf(tf, values) as Float32Array);
   const affineOf = (scope: Device<A>, { gamma, beta, epsilon }: NormPass) => ({

@@ -6,10 +6,11 @@
  */
 
 import { sum } from "../../moments.ts";
-import { checkWeights } from "./fit.ts";
+import { checkWeights } from "./data.ts";
 import { reduced, tell } from "./reduce.ts";
 import type { Replica } from "./step.ts";
-import type { BatchFunction, LayersModel, TfTensor } from "./types.ts";
+import type { TfTensor } from "./framework.ts";
+import type { BatchFunction, LayersModel } from "./model.ts";
 
 const EVALUATE = "tfjs evaluate";
 

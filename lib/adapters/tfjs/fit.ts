@@ -9,11 +9,11 @@
  */
 
 import { sum } from "../../moments.ts";
-import { shown } from "../../words.ts";
-import { checkAlive } from "./internals.ts";
+import { batchesOf, checkData, checkWeights, tensorsOf, zerosLike } from "./data.ts";
 import { reduced, tell } from "./reduce.ts";
 import { type BatchData, type Replica, step, type StepResult } from "./step.ts";
-import type { FitOptions, LayersModel, TensorFlow, TfTensor } from "./types.ts";
+import type { TensorFlow } from "./framework.ts";
+import type { FitOptions, LayersModel } from "./model.ts";
 import { checkEven, gathered, joined, type WhenOut } from "./uneven.ts";
 import type { ReplicaGroup } from "./weights.ts";
 
@@ -108,30 +108,6 @@ export function fitsOver(replica: Replica, own: Fits, whenOut: WhenOut): Fits {
   };
 }
 
-/** Checks that no weights of rows are given, which TensorFlow.js has no use for. */
-export function checkWeights(options: FitOptions | undefined, action: string): void {
-  const { sampleWeight, validationData } = options ?? {};
-  const given = sampleWeight ??
-    (Array.isArray(validationData) && validationData.length === 3 ? validationData[2] : null);
-  if (given === null || given === undefined) return;
-  throw new TypeError(
-    `Cannot ${action} with weights of rows, sampleWeight, as TensorFlow.js 4.22 does not implement them: current value is ` +
-      `${shown(given)}; give classWeight, or weigh rows in a loss of your own`,
-  );
-}
-
-function checkData(tf: TensorFlow, data: readonly unknown[]): void {
-  for (const tensor of data.flatMap(tensorsOf)) {
-    if (tensor?.dataId) checkAlive(tf, tensor, "its data", "fit the model");
-  }
-}
-
-/** Batches of an epoch of `fit`. */
-function batchesOf(x: unknown, { batchSize = 32, validationSplit = 0 }: FitOptions): number {
-  const rows = tensorsOf(x)[0]?.shape?.[0] ?? 0;
-  return Math.ceil(Math.floor(rows * (1 - validationSplit)) / batchSize);
-}
-
 /**
  * What a loop is to go through, once all ranks know of all. One without any batch goes through one of a row that does not
  * count.
@@ -180,22 +156,6 @@ function callbackOf(onBatchBegin: (batch: number, logs: Loop["logs"]) => void): 
     ...{ setParams: nothing, setModel: nothing, onTrainBegin: nothing, onTrainEnd: nothing },
     ...{ onEpochBegin: nothing, onEpochEnd: nothing, onBatchEnd: nothing, onBatchBegin },
   };
-}
-
-/** Tensors as `fit` takes them: one, a list, or a record by names. */
-function tensorsOf(data: unknown): readonly TfTensor[] {
-  if (Array.isArray(data)) return data;
-  if (typeof data !== "object" || data === null) return [];
-  return "dataId" in data ? [data as TfTensor] : Object.values(data);
-}
-
-/** A row of zeros in the place of each tensor. */
-function zerosLike(tf: TensorFlow, data: unknown): unknown {
-  const row = ({ shape, dtype }: TfTensor) => tf.zeros([1, ...shape.slice(1)], dtype);
-  if (Array.isArray(data)) return data.map(row);
-  if ("dataId" in (data as object)) return row(data as TfTensor);
-  const entries = Object.entries(data as Readonly<Record<string, TfTensor>>);
-  return Object.fromEntries(entries.map(([name, tensor]) => [name, row(tensor)]));
 }
 
 function unseen(): TypeError {

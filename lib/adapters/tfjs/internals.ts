@@ -19,16 +19,8 @@
  */
 
 import { shown } from "../../words.ts";
-import type {
-  Container,
-  Layer,
-  LayersModel,
-  Norm,
-  TensorFlow,
-  TensorFlowLike,
-  TfModel,
-  TfTensor,
-} from "./types.ts";
+import type { TensorFlow, TensorFlowLike, TfModel, TfTensor } from "./framework.ts";
+import type { Container, Layer, LayersModel, Norm } from "./model.ts";
 
 /** Takes TensorFlow.js as it was handed over, if it has what is relied on. */
 export function tensorFlowOf(tf: TensorFlowLike, action: string): TensorFlow {

@@ -1,16 +1,11 @@
 /**
  * What a batch norm of tfjs's computes between its collectives, as an interface of three functions.
  *
- * All shapes and axes are one: a tensor of any rank is seen as (A, C, B), with C the axis of channels, what stands before
- * it in A and what stands behind it in B, which costs no copy.
- *
  * @module
  */
 
-import type { TensorFlow, TfTensor } from "./types.ts";
-
-/** A tensor's extents as batch norm sees them; two where nothing stands behind the channels. */
-export type View = readonly [before: number, channels: number, after?: number];
+import type { TfTensor } from "./framework.ts";
+import type { View } from "./view.ts";
 
 /** What a batch norm is computed from. */
 export interface NormPass {
@@ -87,17 +82,4 @@ export function meanAndVariance(
     mean: Float32Array.from(moments.subarray(1, 1 + channels)),
     variance: Float32Array.from(m2, (value) => count > 0 ? value / count : 0),
   };
-}
-
-/** All axes but the one of the channels. */
-export function axesOf({ length }: View): readonly number[] {
-  return length === 2 ? [0] : [0, 2];
-}
-
-/** Makes vectors over the channels that broadcast along a view. */
-export function vectorsOf(
-  tf: TensorFlow,
-  { 1: channels, length }: View,
-): (values: Float32Array) => TfTensor {
-  return (values) => tf.tensor(values, length === 2 ? [channels] : [channels, 1]);
 }

@@ -13,7 +13,7 @@ import { tensorFlowOf } from "./internals.ts";
 import type { NormKernels } from "./kernels.ts";
 import { normalizeOver } from "./operation.ts";
 import { tfKernels } from "./tf_kernels.ts";
-import type { TensorFlow, TensorFlowLike, TfTensor } from "./types.ts";
+import type { TensorFlow, TensorFlowLike, TfTensor } from "./framework.ts";
 
 /** What a batch norm is scaled and shifted by: vectors over the channels, float32; null or left out for none. */
 export interface NormParameters {

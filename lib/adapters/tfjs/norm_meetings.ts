@@ -9,18 +9,11 @@ import { type Backward, backwards } from "../../norm/backward.ts";
 import { forwards, type GroupForward } from "../../norm/forward.ts";
 import type { GroupSaved } from "../../norm/normalize.ts";
 import { overGroup } from "../../norm/steps.ts";
-import { elements, type Tensor } from "../../tensor.ts";
+import type { Tensor } from "../../tensor.ts";
 import type { Meeting } from "./meetings.ts";
-import type { Norm, TfTensor } from "./types.ts";
+import type { Norm } from "./model.ts";
 
 const ACTION = "train the model";
-
-/** A tensor with one axis of channels as the library sees it: what comes before the axis are samples. */
-export function viewOf({ shape }: Pick<TfTensor, "shape">, axis: number): readonly number[] {
-  const at = axis < 0 ? axis + shape.length : axis;
-  const [before, after] = [elements(shape.slice(0, at)), elements(shape.slice(at + 1))];
-  return after === 1 ? [before, shape[at]] : [before, shape[at], after];
-}
 
 /** Channels of a batch norm. */
 export function channelsOf({ movingMean }: Norm): number {

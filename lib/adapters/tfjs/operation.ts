@@ -8,7 +8,7 @@
 import type { BlockingGroup } from "../../collectives.ts";
 import { secondWire } from "../../norm/second_wire.ts";
 import { checkWire, momentsWire, sumsWire, type WireFormat } from "../../wire.ts";
-import { viewOf } from "./check_input.ts";
+import { checkInput, type NormInput } from "./check_input.ts";
 import { isRecording } from "./internals.ts";
 import {
   meanAndVariance,
@@ -20,18 +20,10 @@ import {
   type SecondGradients,
 } from "./kernels.ts";
 import { reduced, tell } from "./reduce.ts";
-import type { TensorFlow, TfTensor } from "./types.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
+import { viewOf } from "./view.ts";
 
 const ACTION = "normalize the batch";
-
-/** What is normalised. */
-export interface NormInput {
-  readonly x: TfTensor;
-  readonly gamma: TfTensor | null;
-  readonly beta: TfTensor | null;
-  readonly axis: number;
-  readonly epsilon: number;
-}
 
 /** How and with whom. */
 export interface NormEffects {
@@ -44,7 +36,7 @@ export interface NormEffects {
 /** A batch norm over a group, with statistics on the host. */
 export function normalizeOver(
   tf: TensorFlow,
-  { x, gamma, beta, axis, epsilon }: NormInput,
+  input: NormInput,
   { kernels, group, place: { label, counted } }: NormEffects,
 ): {
   readonly y: TfTensor;
@@ -52,13 +44,14 @@ export function normalizeOver(
   readonly variance: Float32Array;
   readonly count: number;
 } {
-  const { view, check } = viewOf(tf, x, axis, [gamma, beta], ACTION);
+  const { x, gamma, beta, axis, epsilon } = input;
+  const view = viewOf({ shape: x?.shape ?? [] }, axis);
   const channels = view[1];
   const named = (way: string) => `${way} ${label ? `${label} ` : ""}C=${channels}`;
   let moments: Float64Array = new Float64Array();
 
   try {
-    check();
+    checkInput(tf, input, ACTION);
   } catch (error) {
     tell(group, error, named("tfjs batch norm")); // The other ranks wait for this one.
   }

@@ -9,7 +9,7 @@
  */
 
 import { checkNorm, graphOf, normOf, normsIn } from "./internals.ts";
-import type { Container, Layer, LayerVariable, Norm, Symbolic } from "./types.ts";
+import type { Container, Layer, LayerVariable, Norm, Symbolic } from "./model.ts";
 
 /** Where a tensor of a step is kept. */
 export type Slot = number;

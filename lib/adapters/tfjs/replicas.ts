@@ -6,7 +6,8 @@
 
 import { digest, fromWords, wordsOf } from "../../bits.ts";
 import { meet, summed, type Work } from "./meetings.ts";
-import type { LayersModel, TensorFlow } from "./types.ts";
+import type { TensorFlow } from "./framework.ts";
+import type { LayersModel } from "./model.ts";
 
 type Weighted = Pick<LayersModel, "getWeights" | "setWeights">;
 

@@ -11,7 +11,8 @@ import { fitsOver } from "./fit.ts";
 import { fittedOf, normsIn, tensorFlowOf } from "./internals.ts";
 import { agree, tell } from "./reduce.ts";
 import { presenceOf } from "./synced_layer.ts";
-import type { Layer, LayersModel, TensorFlow, TensorFlowLike, TfModel } from "./types.ts";
+import type { TensorFlow, TensorFlowLike, TfModel } from "./framework.ts";
+import type { Layer, LayersModel } from "./model.ts";
 import type { WhenOut } from "./uneven.ts";
 import { checkReplicaGroup, type ReplicaGroup, weightWords } from "./weights.ts";
 

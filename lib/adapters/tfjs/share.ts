@@ -5,7 +5,7 @@
  */
 
 import { shown } from "../../words.ts";
-import type { TfTensor } from "./types.ts";
+import type { TfTensor } from "./framework.ts";
 
 /** A tensor with the methods that tfjs gives all of its own. */
 export interface Sliceable extends TfTensor {

@@ -13,14 +13,8 @@ import { sum } from "../../moments.ts";
 import { checkWire } from "../../wire.ts";
 import { reduced } from "./reduce.ts";
 import type { Presence } from "./synced_layer.ts";
-import type {
-  BatchFunction,
-  LayersModel,
-  Optimizer,
-  TensorFlow,
-  TfTensor,
-  Variable,
-} from "./types.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
+import type { BatchFunction, LayersModel, Optimizer, Variable } from "./model.ts";
 import type { ReplicaGroup } from "./weights.ts";
 
 /** One rank's replica of a model. */

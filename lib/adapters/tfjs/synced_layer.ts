@@ -6,12 +6,14 @@
  */
 
 import type { BlockingGroup } from "../../collectives.ts";
-import { elements } from "../../tensor.ts";
-import { type NormKernels, vectorsOf, type View } from "./kernels.ts";
+import type { NormKernels } from "./kernels.ts";
+import { follow } from "./moving.ts";
 import { scaled } from "./tf_kernels.ts";
 import { normalizeOver } from "./operation.ts";
 import type { PlacedNorm } from "./internals.ts";
-import type { CallOptions, Layer, Norm, TensorFlow, TfTensor } from "./types.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
+import type { CallOptions, Layer, Norm } from "./model.ts";
+import { axisOf, vectorsOf, viewOf } from "./view.ts";
 
 /** Whether the rows that a rank's layers see count; a rank without rows lets others stand in for them. */
 export interface Presence {
@@ -41,17 +43,13 @@ export function synchronize(
       return trained(tf, norm, x, { kernels, group, place: { label: place, counted } });
     }
     // Its own is wrong along other axes on the CPU, and has no rank above 4.
-    const simple = x.shape.length <= 4 && axisOf(norm, x) === x.shape.length - 1;
+    const simple = x.shape.length <= 4 && axisOf(x.shape, norm.axis) === x.shape.length - 1;
     return simple ? own(inputs, options) : inferred(tf, norm, x);
   };
   Object.defineProperties(norm, {
     call: { value: call, configurable: true, writable: true },
     [SYNCED]: { value: presence },
   });
-}
-
-function axisOf({ axis }: Norm, { shape }: TfTensor): number {
-  return axis < 0 ? axis + shape.length : axis;
 }
 
 /** Training: with the statistics of the whole batch, which the moving ones follow in Keras's convention. */
@@ -62,16 +60,12 @@ function trained(
   effects: Parameters<typeof normalizeOver>[2],
 ): TfTensor {
   return tf.tidy(() => {
-    const { gamma, beta, axis, epsilon, movingMean, movingVariance, momentum } = norm;
+    const { gamma, beta, axis, epsilon } = norm;
     const parameters = { gamma: gamma?.read() ?? null, beta: beta?.read() ?? null };
     const input = { x, ...parameters, axis, epsilon };
     const { y, mean, variance, count } = normalizeOver(tf, input, effects);
-    if (count === 0) return y;
-    for (const [moving, seen] of [[movingMean, mean], [movingVariance, variance]] as const) {
-      const before = moving.read();
-      const value = tf.tensor(seen, before.shape);
-      moving.write(tf.sub(before, tf.mul(tf.sub(before, value), 1 - momentum)));
-    }
+    const vector = (values: Float32Array) => tf.tensor(values, [values.length]);
+    if (count > 0) follow(tf, norm, { mean: vector(mean), variance: vector(variance) });
     return y;
   });
 }
@@ -80,15 +74,10 @@ function trained(
 function inferred(tf: TensorFlow, norm: Norm, x: TfTensor): TfTensor {
   return tf.tidy(() => {
     const { gamma, beta, epsilon, movingMean, movingVariance } = norm;
-    const at = axisOf(norm, x);
-    const view: View = [
-      elements(x.shape.slice(0, at)),
-      x.shape[at],
-      elements(x.shape.slice(at + 1)),
-    ];
+    const view = viewOf(x, norm.axis);
     const vector = vectorsOf(tf, view);
     const mean = vector(movingMean.read().dataSync() as Float32Array);
-    const deviation = tf.sub(tf.reshape(x, view as readonly number[]), mean);
+    const deviation = tf.sub(tf.reshape(x, view), mean);
     const y = scaled(tf, deviation, {
       ...{ view, epsilon, gamma: gamma?.read() ?? null, beta: beta?.read() ?? null },
       variance: movingVariance.read().dataSync() as Float32Array,

@@ -9,7 +9,7 @@
  */
 
 import { recordOn, type TapeNode } from "./internals.ts";
-import type { TensorFlow, TfTensor } from "./types.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
 
 /** The stretches of one step, and the gradients of what was made in them. */
 export interface Tape {

@@ -4,23 +4,24 @@
  * @module
  */
 
-import { axesOf, meanAndVariance, type NormKernels, type NormPass, vectorsOf } from "./kernels.ts";
+import { meanAndVariance, type NormKernels, type NormPass } from "./kernels.ts";
 import { tfSecond } from "./tf_second.ts";
-import type { TensorFlow, TfTensor } from "./types.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
+import { axesOf, vectorsOf } from "./view.ts";
 
 /** The kernels of tfjs itself, whichever its backend. */
 export function tfKernels(tf: TensorFlow): NormKernels {
   return Object.freeze<NormKernels>({
     forward: ({ x, view, gamma, beta, epsilon, counted }, reduce) => {
-      const [before, channels, after = 1] = view;
-      const input = tf.reshape(x, view as readonly number[]);
+      const [, channels] = view;
+      const input = tf.reshape(x, view);
       const axes = axesOf(view);
       const total = reduce(() => {
         const wire = new Float64Array(1 + 2 * channels);
         if (!counted || x.size === 0) return wire;
         const mean = tf.mean(input, axes, true);
         const m2 = tf.sum(tf.square(tf.sub(input, mean)), axes);
-        wire[0] = before * after;
+        wire[0] = x.size / channels;
         wire.set(mean.dataSync(), 1);
         wire.set(m2.dataSync(), 1 + channels);
         return wire;
@@ -41,8 +42,8 @@ export function tfKernels(tf: TensorFlow): NormKernels {
       const [count] = moments;
       const { mean, variance } = meanAndVariance(moments, channels);
       const vector = vectorsOf(tf, view);
-      const gradient = tf.reshape(dy, view as readonly number[]);
-      const deviation = tf.sub(tf.reshape(x, view as readonly number[]), vector(mean));
+      const gradient = tf.reshape(dy, view);
+      const deviation = tf.sub(tf.reshape(x, view), vector(mean));
       const own = new Float64Array(2 * channels);
       const total = reduce(() => {
         if (!counted || x.size === 0) return own;

@@ -7,14 +7,13 @@
 
 import { secondWire } from "../../norm/second_wire.ts";
 import {
-  axesOf,
   meanAndVariance,
   type NormKernels,
   type NormPass,
   type SecondGradients,
-  vectorsOf,
 } from "./kernels.ts";
-import type { TensorFlow, TfTensor } from "./types.ts";
+import type { TensorFlow, TfTensor } from "./framework.ts";
+import { axesOf, vectorsOf } from "./view.ts";
 
 /** Sums over the positions of each channel: of dy, dy*d, a, a*d and a*dy, with d = x - mean and a the gradient by dx. */
 type Sums = Readonly<Record<"s1" | "s2" | "a" | "b" | "d", ArrayLike<number>>>;
@@ -28,7 +27,7 @@ export function tfSecond(
   const [, channels] = view;
   const { mean, variance } = meanAndVariance(moments, channels);
   const vector = vectorsOf(tf, view);
-  const seen = (tensor: TfTensor) => tf.reshape(tensor, view as readonly number[]);
+  const seen = (tensor: TfTensor) => tf.reshape(tensor, view);
   const [dy, a] = [seen(given.dy), seen(given.byDx)];
   const deviation = tf.sub(seen(x), vector(mean));
   const [q, b] = [given.byDgamma.dataSync(), given.byDbeta.dataSync()];

@@ -17,10 +17,13 @@ import { bridgeBetween } from "./bridge.ts";
 import { checkAlive, checkModel, fittedOf, graphOf, tensorFlowOf } from "./internals.ts";
 import { shown } from "../../words.ts";
 import { holdMeetings, meet, summed, type Work } from "./meetings.ts";
-import { emptyPart, type Found, labelsOf, ownPart, type Training } from "./part.ts";
+import { emptyPart } from "./empty_part.ts";
+import { ownPart } from "./own_part.ts";
+import { type Found, labelsOf, type Training } from "./part.ts";
 import { programOf } from "./program.ts";
 import { areAlike, handOnWeights, likenessOf } from "./replicas.ts";
-import type { Layer, TensorFlowLike, TfModel, TfTensor } from "./types.ts";
+import type { TensorFlowLike, TfModel, TfTensor } from "./framework.ts";
+import type { Layer } from "./model.ts";
 import { update } from "./update.ts";
 
 /** Ranks of a trainer; what needs the number of this one says so. */

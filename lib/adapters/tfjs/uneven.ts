@@ -8,7 +8,7 @@
 import { CollectiveError } from "../../errors.ts";
 import { sum } from "../../moments.ts";
 import { reduced, tell } from "./reduce.ts";
-import type { Dataset } from "./types.ts";
+import type { Dataset } from "./model.ts";
 import type { ReplicaGroup } from "./weights.ts";
 
 /**

@@ -7,7 +7,8 @@
 
 import { batch } from "../../ownership.ts";
 import type { Found, Seen, Training } from "./part.ts";
-import type { TfTensor } from "./types.ts";
+import type { TfTensor } from "./framework.ts";
+import { follow } from "./moving.ts";
 
 /** Writes moving statistics and parameters: all of them or, where something fails before, none. */
 export async function update<A>(
@@ -27,14 +28,11 @@ export async function update<A>(
       }
     }
     tf.tidy(() => {
-      seen.forEach(({ layer: { movingMean, movingVariance, momentum }, moments }, i) => {
+      seen.forEach(({ layer, moments }, i) => {
         const [mean, unbiased] = statistics.slice(2 * i);
         const count = moments.count ?? Infinity;
-        const biased = tf.mul(unbiased, count === Infinity ? 1 : (count - 1) / count);
-        for (const [moving, value] of [[movingMean, mean], [movingVariance, biased]] as const) {
-          const before = moving.read();
-          moving.write(tf.sub(before, tf.mul(tf.sub(before, value), 1 - momentum)));
-        }
+        const variance = tf.mul(unbiased, count === Infinity ? 1 : (count - 1) / count);
+        follow(tf, layer, { mean, variance });
       });
       let at = totals.length - parameters.reduce((sum, { size }) => sum + size, 0);
       model.optimizer.applyGradients(parameters.map(({ name, size, shape }) => {

@@ -11,7 +11,7 @@ import { sum } from "../../moments.ts";
 import { checkWire } from "../../wire.ts";
 import { checkModel, tensorFlowOf } from "./internals.ts";
 import { reduced, tell } from "./reduce.ts";
-import type { TensorFlowLike, TfModel, TfTensor } from "./types.ts";
+import type { TensorFlowLike, TfModel, TfTensor } from "./framework.ts";
 
 /** What a replica needs of its group. */
 export type ReplicaGroup = Pick<ProcessGroup, "rank" | "worldSize" | "allReduceBlocking">;

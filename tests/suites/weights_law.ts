@@ -1,0 +1,333 @@
+/** The law by weights: k ranks are one, masking is removing, a weight of 2 is the row twice. */
+
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import {
+  batchNormBackward,
+  batchNormForward,
+  type BatchNormState,
+  type Device,
+  initBatchNorm,
+  region,
+  runRanks,
+  stateToHost,
+  syncBatchNormBackward,
+  syncBatchNormForward,
+  type Tensor,
+  tensor,
+  toArray,
+  type WeightOptions,
+} from "../../mod.ts";
+import { assertClose, type DeviceKit, EPSILON } from "../kit.ts";
+import { centralDifferences, permute } from "../oracle.ts";
+import { normalArray } from "../random.ts";
+import {
+  affineOf,
+  weightAt,
+  type WeightedData,
+  weightedData,
+  weightedOracle,
+  type WeightedScenario,
+  weightedScenarios,
+} from "../weighted.ts";
+import { weightTestsOf } from "./weights.ts";
+
+/** Registers the law by weights for a device. */
+export function weightLaw<A>(kit: DeviceKit<A>): void {
+  const test = weightTestsOf(kit);
+  const fine = kit.ulps * EPSILON.float32;
+  const units = { absolute: 8 * fine, relative: 8 * fine };
+  const numRuns = kit.cases === undefined ? 120 : Math.ceil(kit.cases / 3);
+
+  test("by weights k ranks are one: outputs, gradients and state are those of the formulas", async (device) => {
+    const property = fc.asyncProperty(
+      weightedScenarios(device.info.float16),
+      (scenario) => checkWeights(kit, device, scenario),
+    );
+    await fc.assert(property, { numRuns, seed: 25 });
+  });
+
+  test("by weights large batches are as exact: long rows, many rows, many channels", async (device) => {
+    const plain = { eps: 1e-5, affine: true, relu: false, residual: false, seed: 7 } as const;
+    const formats = { gradFormat: "channelsFirst", dtype: "float32" } as const;
+    const float16 = device.info.float16 ? "float16" : "float32";
+    const all: readonly WeightedScenario[] = [
+      ...(["outlierFirst", "offset"] as const).flatMap((spread) =>
+        [
+          {
+            counts: [3],
+            channels: 3,
+            inner: 5000,
+            kind: "weights",
+            format: "channelsFirst",
+            spread,
+          },
+          { counts: [40, 3], channels: 70, inner: 9, kind: "mask", format: "channelsLast", spread },
+          {
+            counts: [700],
+            channels: 6,
+            inner: 1,
+            kind: "perSample",
+            format: "channelsFirst",
+            spread,
+          },
+        ] as const
+      ).map((scenario) => ({ ...plain, ...formats, ...scenario })),
+      {
+        ...{ ...plain, ...formats, counts: [9], channels: 300, inner: 8, kind: "weights" },
+        ...{
+          format: "channelsLast",
+          dtype: float16,
+          spread: "standard",
+          relu: true,
+          residual: true,
+        },
+      },
+      {
+        ...{ ...plain, ...formats, counts: [2], channels: 2, inner: 9001, kind: "lengths" },
+        ...{ format: "channelsFirst", dtype: float16, spread: "standard", relu: true },
+      },
+    ];
+    for (const scenario of all) await checkWeights(kit, device, scenario);
+  });
+
+  test("masking is removing: a masked batch is the packed one of what is left", async (device) => {
+    const scenarios = weightedScenarios(device.info.float16).map((scenario) => ({
+      ...{ ...scenario, relu: false, residual: false },
+      kind: scenario.kind === "lengths" ? "lengths" as const : "mask" as const,
+    }));
+    const property = fc.asyncProperty(scenarios, async (scenario) => {
+      const data = weightedData(scenario);
+      const { channels: C, inner, dtype } = scenario;
+      const kept = [...data.x.keys()].filter((i) => data.weights[weightAt(i, C, inner)] > 0);
+      if (kept.length <= C) return;
+      // (M, C): channels are fastest.
+      kept.sort((a, b) => weightAt(a, C, inner) - weightAt(b, C, inner) || a - b);
+      const dy = data.dy.map((value, i) => data.weights[weightAt(i, C, inner)] > 0 ? value : 0);
+      const { terms } = weightedOracle(scenario, { ...data, dy });
+      const [masked] = joined(await trained(device, scenario, { ...data, dy }));
+      await region(device, async (scope) => {
+        const put = (values: Float32Array) =>
+          tensor(scope, kept.map((i) => values[i]), [kept.length / C, C], { dtype });
+        const effects = { device: scope };
+        const packed = batchNormForward(stateOf(scope, scenario), put(data.x), effects);
+        const back = batchNormBackward(packed.saved, put(dy), effects);
+        const slack = (terms: readonly number[]) => ({
+          absolute: kept.map((i) => 2 * fine * terms[i] + (dtype === "float16" ? 2 ** -23 : 0)),
+          relative: 2 * kit.ulps * EPSILON[dtype],
+        });
+        const pick = (values: readonly number[]) => kept.map((i) => values[i]);
+        assertClose(pick(masked.y), await toArray(scope, packed.output), slack(terms.y), "y");
+        assertClose(pick(masked.dx), await toArray(scope, back.gradInput), slack(terms.dx), "dx");
+        const [is, wanted] = [masked.state, await stateToHost(scope, packed.state)];
+        assertClose(is.runningMean!, wanted.runningMean!, units, "running mean");
+        assertClose(is.runningVar!, wanted.runningVar!, units, "running variance");
+        assert.equal(is.numBatchesTracked, 1);
+      });
+    });
+    await fc.assert(property, { numRuns: Math.ceil(numRuns / 2), seed: 26 });
+  });
+
+  test("a weight of 2 is the row twice, whose copies carry half of dy each", async (device) => {
+    const [N, C] = [6, 3];
+    const doubles = [1, 2, 1, 2, 2, 1];
+    const [x, dy] = [normalArray(N * C, 1, 3, 2), normalArray(N * C, 2)];
+    const rows = doubles.flatMap((times, n) => Array<number>(times).fill(n));
+    const state = initBatchNorm(device, C);
+    const put = (values: readonly number[]) => tensor(device, values, [values.length / C, C]);
+    const weights = device.upload(Float32Array.from(doubles));
+    const once = batchNormForward(state, put([...x]), { device }, { weights });
+    const onceBack = batchNormBackward(once.saved, put([...dy]), { device });
+    const repeat = (values: Float32Array, shared: boolean) =>
+      rows.flatMap((n) =>
+        [...values.slice(n * C, n * C + C)].map((v) => shared ? v / doubles[n] : v)
+      );
+    const twice = batchNormForward(state, put(repeat(x, false)), { device });
+    const twiceBack = batchNormBackward(twice.saved, put(repeat(dy, true)), { device });
+    const outputs = await toArray(device, once.output);
+    assertClose(repeat(outputs, false), await toArray(device, twice.output), units, "y");
+    const summed = new Float32Array(N * C);
+    const copies = await toArray(device, twiceBack.gradInput);
+    copies.forEach((value, i) => summed[rows[Math.floor(i / C)] * C + i % C] += value);
+    assertClose(await toArray(device, onceBack.gradInput), summed, units, "dx");
+    for (const name of ["gradWeight", "gradBias"] as const) {
+      const [one, two] = [onceBack, twiceBack].map((back) => device.download(back[name]!));
+      assertClose(await one, await two, { ...units, absolute: 8 * units.absolute }, name);
+    }
+    const [one, two] = [once, twice].map(({ state }) => stateToHost(device, state));
+    assertClose((await one).runningVar!, (await two).runningVar!, units, "running variance");
+    assertClose((await one).runningMean!, (await two).runningMean!, units, "running mean");
+  });
+
+  test("gradients by weights equal central differences", async (device) => {
+    const [C, L] = [2, 4];
+    const scenario: WeightedScenario = {
+      ...{ counts: [2, 1], channels: C, inner: L, kind: "weights", eps: 1e-3, affine: true },
+      ...{ format: "channelsFirst", gradFormat: "channelsFirst", dtype: "float32" },
+      ...{ relu: false, residual: false, spread: "standard", seed: 3 },
+    };
+    const data = weightedData(scenario);
+    const x = data.x.map((value, i) => Number.isNaN(value) ? i / 8 : value);
+    const dy = normalArray(x.length, 12);
+    const loss = (x: Float64Array) =>
+      weightedOracle(scenario, { ...data, x: x as unknown as Float32Array, dy })
+        .y.reduce((sum, value, i) => sum + value * dy[i], 0);
+    const wanted = centralDifferences(loss, x, 1e-5);
+    const [{ dx }] = joined(await trained(device, scenario, { ...data, x, dy }));
+    // The differences are good to their step's square, and to the losses' last digits by the step.
+    assertClose(
+      dx,
+      wanted,
+      { absolute: 1e-8 + 8 * units.absolute, relative: units.relative },
+      "dx",
+    );
+  });
+}
+
+interface Trained {
+  readonly y: readonly number[];
+  readonly dx: readonly number[];
+  readonly dresidual: readonly number[] | null;
+  readonly dweight: Float32Array | null;
+  readonly dbias: Float32Array | null;
+  readonly state: BatchNormState<Float32Array>;
+}
+
+function stateOf<A>(device: Device<A>, scenario: WeightedScenario): BatchNormState<A> {
+  const { channels, eps } = scenario;
+  const fresh = initBatchNorm(device, channels, { eps, affine: scenario.affine });
+  const vector = (array: Float32Array) => device.upload(array);
+  const affine = affineOf(scenario);
+  return affine ? { ...fresh, weight: vector(affine.weight), bias: vector(affine.bias) } : fresh;
+}
+
+/** Trains a scenario, each rank on its part. */
+async function trained<A>(
+  device: Device<A>,
+  scenario: WeightedScenario,
+  data: WeightedData,
+): Promise<readonly Trained[]> {
+  const { counts, channels: C, inner, kind, dtype, format, gradFormat, relu, residual } = scenario;
+  return await runRanks(counts.length, (group) =>
+    region(device, async (scope) => {
+      const from = counts.slice(0, group.rank).reduce((sum, count) => sum + count, 0);
+      const to = from + counts[group.rank];
+      const put = (values: Float32Array, format: WeightedScenario["format"]) => {
+        const own = values.slice(from * C * inner, to * C * inner);
+        const laid = permute(own, { channels: C, inner }, format);
+        const shape = [to - from, C, inner];
+        return tensor(scope, format === "channelsLast" ? laid : own, shape, { dtype, format });
+      };
+      const read = async (tensor: Tensor<A>) => {
+        const values = await toArray(scope, tensor);
+        if (tensor.format === "channelsFirst") return [...values];
+        return [...permute(values, { channels: C, inner }, "channelsFirst")];
+      };
+      const own = data.weights.slice(from * inner, to * inner);
+      const perSample = Float32Array.from({ length: to - from }, (_, n) => own[n * inner]);
+      const weighing: WeightOptions<A> = kind === "lengths"
+        ? { lengths: data.lengths.slice(from, to) }
+        : kind === "perSample"
+        ? { weights: scope.upload(perSample) }
+        : { weights: tensor(scope, own, [to - from, 1, inner], { format }) };
+      const options = {
+        ...weighing,
+        ...(relu && { activation: "relu" as const }),
+        ...(residual && { residual: put(data.residual, gradFormat) }),
+      };
+      const effects = { device: scope, group };
+      const [state, input] = [stateOf(scope, scenario), put(data.x, format)];
+      const forward = await syncBatchNormForward(state, input, effects, options);
+      const dy = put(data.dy, gradFormat);
+      const back = await syncBatchNormBackward(forward.saved, dy, effects);
+      const vector = (array: A | null) => array && scope.download(array);
+      return {
+        y: await read(forward.output),
+        dx: await read(back.gradInput),
+        dresidual: back.gradResidual ? await read(back.gradResidual) : null,
+        dweight: await vector(back.gradWeight),
+        dbias: await vector(back.gradBias),
+        state: await stateToHost(scope, forward.state),
+      };
+    }));
+}
+
+/** The ranks' parts side by side, gradients of parameters added. */
+function joined(ranks: readonly Trained[]): readonly [Trained, ...Trained[]] {
+  const add = (name: "dweight" | "dbias") =>
+    ranks.map((rank) => rank[name]).reduce((a, b) => a && b && a.map((value, c) => value + b[c]));
+  const whole = {
+    ...ranks[0],
+    y: ranks.flatMap(({ y }) => y),
+    dx: ranks.flatMap(({ dx }) => dx),
+    dresidual: ranks[0].dresidual && ranks.flatMap(({ dresidual }) => dresidual ?? []),
+    dweight: add("dweight"),
+    dbias: add("dbias"),
+  };
+  return [whole, ...ranks];
+}
+
+async function checkWeights<A>(
+  kit: DeviceKit<A>,
+  device: Device<A>,
+  scenario: WeightedScenario,
+): Promise<void> {
+  const { dtype, counts, kind, relu, residual, affine } = scenario;
+  const data = weightedData(scenario);
+  const wanted = weightedOracle(scenario, data);
+  // Alone, the host knows only what it has given itself, or what a device reads back at once.
+  const isBlind = counts.length === 1 && kind !== "lengths" && !device.toWireNow;
+  if (isBlind && wanted.positives < 2 && counts[0] > 0) return;
+  if (wanted.positives === 1) {
+    await assert.rejects(trained(device, scenario, data), /more than 1 value per channel/);
+    return;
+  }
+  const [whole, ...ranks] = joined(await trained(device, scenario, data));
+  const fine = kit.ulps * EPSILON.float32;
+  const slack = (terms: ArrayLike<number>) => ({
+    absolute: Array.from(
+      terms,
+      (term) => 2 * fine * term + (dtype === "float16" ? kit.ulps * 2 ** -24 : 0),
+    ),
+    relative: kit.ulps * EPSILON[dtype],
+  });
+  const places = [...data.x.keys()].filter((i) => kit.nonFinite || !Number.isNaN(data.x[i]));
+  const compare = (
+    is: ArrayLike<number>,
+    of: ArrayLike<number>,
+    terms: ArrayLike<number>,
+    what: string,
+  ) =>
+    assertClose(
+      places.map((i) => is[i]),
+      places.map((i) => of[i]),
+      slack(places.map((i) => terms[i])),
+      what,
+    );
+  compare(whole.y, wanted.y, wanted.terms.y, "y");
+  compare(whole.dx, wanted.dx, wanted.terms.dx, "dx");
+  if (residual) compare(whole.dresidual!, wanted.dresidual, wanted.terms.y, "dresidual");
+  if (affine) {
+    const loose = (terms: ArrayLike<number>) => ({
+      absolute: Array.from(terms, (term) => 2 * counts.length * fine * term + fine),
+      relative: fine,
+    });
+    assertClose(whole.dweight!, wanted.dweight, loose(wanted.terms.dweight), "dweight");
+    assertClose(whole.dbias!, wanted.dbias, loose(wanted.terms.dbias), "dbias");
+  }
+  assert.equal(relu && whole.y.some((value) => value < 0), false);
+  const { W, mean, variance, positives } = wanted;
+  const unbiased = W > 1 ? W / (W - 1) : 1;
+  for (const { state } of ranks) {
+    assert.deepEqual(state, ranks[0].state, "states of all ranks");
+    if (positives === 0) {
+      assert.equal(state.numBatchesTracked, 0);
+      assert.deepEqual([...state.runningMean!], [...mean].map(() => 0));
+      continue;
+    }
+    const units = { absolute: 2 * fine, relative: 8 * fine };
+    assertClose(state.runningMean!, [...mean].map((m) => 0.1 * m), units, "running mean");
+    const running = [...variance].map((v) => 0.9 + 0.1 * v * unbiased);
+    assertClose(state.runningVar!, running, units, "running variance");
+  }
+}
