@@ -50,7 +50,15 @@ export async function trainBothWays(group: ProcessGroup): Promise<boolean[]> {
     const ofMoments = { dmean: awaited.weight, dvariance: awaited.bias };
     const second = await syncBatchNormBackwardBackward(a.saved, dy, cotangents, effects);
     const secondNow = syncBatchNormBackwardBackwardBlocking(b.saved, dy, cotangents, effects);
+    const weights = device.upload(Float32Array.from({ length: samples }, (_, i) => (i + 1) / 2));
+    const byWeight = await syncBatchNormForward(awaited, x, effects, { weights });
+    const byWeightNow = syncBatchNormForwardBlocking(blocking, x, effects, { weights });
     const tensors = [
+      [byWeight.output, byWeightNow.output],
+      [
+        (await syncBatchNormBackward(byWeight.saved, dy, effects)).gradInput,
+        syncBatchNormBackwardBlocking(byWeightNow.saved, dy, effects).gradInput,
+      ],
       [second.gradInput, secondNow.gradInput],
       [second.gradGradOutput, secondNow.gradGradOutput],
       [
@@ -132,7 +140,7 @@ export function blockingSuite(kit: GroupKit): void {
     4,
     trainBothWays,
     (all) => {
-      for (const same of all) assert.deepEqual(same, Array(23).fill(true));
+      for (const same of all) assert.deepEqual(same, Array(27).fill(true));
     },
   );
   test("what is wrong on a rank that blocks reaches all", 3, failBlocked, (all) => {
