@@ -7,7 +7,7 @@
 
 import type { BlockingGroup } from "../../collectives.ts";
 import { secondWire } from "../../norm/second_wire.ts";
-import { checkWire, momentsWire, sumsWire, type WireFormat } from "../../wire.ts";
+import { checkWire, type WireFormat } from "../../wire.ts";
 import { checkInput, type NormInput } from "./check_input.ts";
 import { isRecording } from "./internals.ts";
 import {
@@ -57,7 +57,11 @@ export function normalizeOver(
     const reduce: Reduce = (make) => {
       met = true;
       let own = new Float64Array() as Float64Array;
-      const local = () => own = make();
+      const local = () => {
+        own = make();
+        format.checkOwn?.(own, ACTION);
+        return own;
+      };
       const total = reduced(group, local, format.combine, label);
       checkWire(total, format.length(channels), ACTION);
       format.check(total, own, ACTION);
@@ -81,7 +85,7 @@ export function normalizeOver(
   ) => [dx, ...(gamma ? [dgamma] : []), ...(beta ? [dbeta] : [])];
   const backwards: Backwards = {
     first: (pass, dy) =>
-      meet("backward", sumsWire, (reduce) => kernels.backward(pass, dy, moments, reduce)),
+      meet("backward", kernels.wires.sums, (reduce) => kernels.backward(pass, dy, moments, reduce)),
     second: (pass, given) =>
       meet("second backward", secondWire, (reduce) => kernels.second(pass, given, moments, reduce)),
   };
@@ -100,8 +104,9 @@ export function normalizeOver(
     });
     return operation(x, ...[gamma, beta].filter((tensor) => tensor !== null));
   };
-  const y = meet("forward", momentsWire, forward);
-  return { y, ...meanAndVariance(moments, channels), count: moments[0] };
+  const y = meet("forward", kernels.wires.moments, forward);
+  const seen = kernels.wires.moments.rounded?.(moments) ?? moments;
+  return { y, ...meanAndVariance(seen, channels), count: seen[0] };
 }
 
 /** The two ways back. */
