@@ -39,6 +39,8 @@ interface Batch {
   readonly bias: boolean;
   readonly dtype: DType;
   readonly seed: number;
+  /** Weights of examples: for each place, for each sample, or none. */
+  readonly weights?: "perPlace" | "perSample";
 }
 
 const NAMES = ["y", "dx", "dweight", "dbias", "dresidual", "mean", "variance", "z", "dz"] as const;
@@ -57,6 +59,7 @@ async function results<A>(device: Device<A>, batch: Batch): Promise<(Float32Arra
   const options = {
     ...(relu && { activation: "relu" as const }),
     ...(residual && { residual: put(2, residual) }),
+    ...weighing(device, batch),
   };
   const gradOutput = put(3, gradFormat);
   const forward = batchNormForward(state, input, { device }, options);
@@ -78,6 +81,16 @@ async function results<A>(device: Device<A>, batch: Batch): Promise<(Float32Arra
     read(inferred),
     read(evaluated.gradInput),
   ]);
+}
+
+/** Weights of a batch, some of them 0. */
+function weighing<A>(device: Device<A>, { shape, seed, weights }: Batch) {
+  if (weights === undefined) return {};
+  const [batch, , ...spatial] = shape;
+  const own = weights === "perSample" ? [batch, 1] : [batch, 1, ...spatial];
+  const length = own.reduce((product, extent) => product * extent, 1);
+  const values = normalArray(length, seed + 9).map((value) => Math.max(0, 1 + value));
+  return { weights: tensor(device, values, own) };
 }
 
 function hostState(
@@ -298,6 +311,9 @@ export function numberTests({ test, tier }: Opener): void {
         for (const format of ["channelsFirst", "channelsLast"] as const) {
           const other = format === "channelsFirst" ? "channelsLast" : "channelsFirst";
           await assertParity(device, { ...PLAIN, shape, format, gradFormat: format });
+          for (const weights of ["perPlace", "perSample"] as const) {
+            await assertParity(device, { ...PLAIN, shape, format, gradFormat: other, weights });
+          }
           await assertParity(device, {
             ...{ ...PLAIN, shape, format, gradFormat: other },
             ...{ residual: other, relu: true },
