@@ -110,7 +110,7 @@ export async function study<V, A>(
   const { gradLogits } = layers.crossEntropy(logits, images.labels, count, CLASSES);
   const exact = layers.device.info.exact === true;
   const parts: Part<V>[] = []; // Sums over images, or of an exact device what each image has.
-  const others: Part<V>[] = []; // Those of batch norms, which on an exact device are the whole group's.
+  const others: Part<V>[] = []; // Those of batch norms that an exact device has of the whole group.
   const ofNorms = exact && group.worldSize > 1 ? others : parts;
   const pieces = exact
     ? Array.from({ length: count }, (_, i) => [i, 1] as const)
@@ -145,9 +145,10 @@ export async function study<V, A>(
       const gradOutput = layers.toTensor(dy, shapeAfter(count, block));
       const backward = await syncBatchNormBackward(norm, gradOutput, effects);
       dy = await layers.fromArray(backward.gradInput.data);
+      const own = ofNorms === others ? backward.group! : backward;
       ofNorms.push(
-        ...await vectorOf(backward.gradWeight, block.scale[0], layers),
-        ...await vectorOf(backward.gradBias, block.offset[0], layers),
+        ...await vectorOf(own.gradWeight, block.scale[0], layers),
+        ...await vectorOf(own.gradBias, block.offset[0], layers),
       );
     }
     const behind = dy;
