@@ -18,6 +18,8 @@ const ELSEWHERE: readonly (readonly [part: string, test: string])[] = [
   [`import { create } from "npm:webgpu@`, "tests/dawn.ts"],
   ["// tfjs_main.ts\n", "tests/adapters/tfjs_docs_cases.ts"],
   ["// tfjs_rank.ts\n", "tests/adapters/tfjs_docs_cases.ts"],
+  ["// tfjs_penalty.ts\n", "tests/adapters/tfjs_docs_cases.ts"],
+  ["// second.ts\n", "tests/adapters/jax_docs_cases.ts"],
   ["createTrainer(tf, model, { group, device })", "tests/adapters/trainer_runs.ts"],
   ["new WebGPUBackend(gpuDevice, gpuDevice.adapterInfo)", "tests/adapters/trainer_webgpu_cases.ts"],
   [

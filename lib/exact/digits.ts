@@ -19,23 +19,23 @@ export interface Places {
 }
 
 /** Places of a sum of float32 values: all are multiples of 2^-149, and below 2^128. */
-export const VALUES: Places = Object.freeze({ lowest: -5, count: 10 });
+export const VALUES: Places = /* @__PURE__ */ Object.freeze({ lowest: -5, count: 10 });
 /** Places of a sum of products of two float32 values: multiples of 2^-298, below 2^256. */
-export const PRODUCTS: Places = Object.freeze({ lowest: -10, count: 19 });
+export const PRODUCTS: Places = /* @__PURE__ */ Object.freeze({ lowest: -10, count: 19 });
 
 /** Powers 2^(32k) from the lowest place on, and their inverses: to take a power is slow. */
 const LOWEST = -10;
-const [UNITS, SHARES] = /* @__PURE__ */ [1, -1].map((sign) =>
-  Float64Array.from({ length: 24 }, (_, i) => 2 ** (sign * BITS * (LOWEST + i)))
-);
+const powers = (sign: 1 | -1) =>
+  Float64Array.from({ length: 24 }, (_, i) => 2 ** (sign * BITS * (LOWEST + i)));
+const UNITS = /* @__PURE__ */ powers(1);
+const SHARES = /* @__PURE__ */ powers(-1);
 
-const float = /* @__PURE__ */ new Float64Array(1);
-const words = /* @__PURE__ */ new Uint32Array(/* @__PURE__ */ float.buffer);
+const bits = /* @__PURE__ */ new DataView(/* @__PURE__ */ new ArrayBuffer(8));
 
 /** The power of two at or below a positive or negative number, as an exponent; of a subnormal one, that of all. */
 function exponentOf(value: number): number {
-  float[0] = value;
-  return ((words[1] >>> 20) & 0x7ff) - 1023;
+  bits.setFloat64(0, value);
+  return ((bits.getUint16(0) >>> 4) & 0x7ff) - 1023;
 }
 
 /**

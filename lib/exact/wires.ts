@@ -11,7 +11,7 @@ const MOST_VALUES = 2 ** 32 - 1;
 const MOST_DIGIT = 2 ** 53;
 
 /** Exact moments of a batch: [count, a record of 31 numbers per channel], which are added. */
-export const exactMomentsWire: WireFormat = Object.freeze<WireFormat>({
+export const exactMomentsWire: WireFormat = /* @__PURE__ */ Object.freeze<WireFormat>({
   name: "moments",
   length: (channels) => 1 + RECORD * channels,
   combine: sum,
@@ -43,7 +43,7 @@ export const exactMomentsWire: WireFormat = Object.freeze<WireFormat>({
 });
 
 /** Exact gradient sums of a batch: a record of 31 numbers per channel, which are added. */
-export const exactSumsWire: WireFormat = Object.freeze<WireFormat>({
+export const exactSumsWire: WireFormat = /* @__PURE__ */ Object.freeze<WireFormat>({
   name: "gradient sums",
   length: (channels) => RECORD * channels,
   combine: sum,
@@ -51,7 +51,7 @@ export const exactSumsWire: WireFormat = Object.freeze<WireFormat>({
 });
 
 /** What statistics of an exact device travel as, by the name of the ordinary format. */
-export const EXACT_WIRES: Readonly<Record<string, WireFormat>> = Object.freeze({
+export const EXACT_WIRES: Readonly<Record<string, WireFormat>> = /* @__PURE__ */ Object.freeze({
   "moments": exactMomentsWire,
   "gradient sums": exactSumsWire,
 });

@@ -18,8 +18,10 @@ export type { ReferenceArray };
 
 type Input = Tensor<ReferenceArray>;
 
-const EXACT_PASSES = Object.freeze(["residual", "activation"] as const);
-const PASSES = Object.freeze([...EXACT_PASSES, "weights", "secondOrder", "arrange"] as const);
+const EXACT_PASSES = /* @__PURE__ */ Object.freeze(["residual", "activation"] as const);
+const PASSES = /* @__PURE__ */ Object.freeze(
+  ["residual", "activation", "weights", "secondOrder", "arrange"] as const,
+);
 
 /** Options of {@linkcode referenceDevice}. */
 export interface ReferenceOptions {
