@@ -77,6 +77,7 @@ export function allReduceGradients<A, T>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: AllReduceGradientsOptions & { readonly exact: true },
 ): Promise<Reduced<T, A>>;
+/** {@linkcode allReduceGradients} of arrays and tensors. */
 export function allReduceGradients<A, T>(
   tree: T,
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
