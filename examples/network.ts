@@ -28,6 +28,7 @@ import {
 import { CLASSES, type Images, SIDE } from "./digits.ts";
 import type { Layers } from "./layers.ts";
 import type { Model } from "./model.ts";
+import { gather, type Part, vectorOf } from "./parts.ts";
 
 /** Images where the layers compute. */
 export interface Batch<V> {
@@ -56,9 +57,6 @@ interface Saved<V, A> {
   readonly output: V;
   readonly norm: GroupSaved<A> | null;
 }
-
-/** A part of the gradient and where it stands. */
-type Part<V> = readonly [at: number, values: V];
 
 /** Puts images where the layers compute; the caller frees them. */
 export function store<V, A>({ count, pixels, labels }: Images, layers: Layers<V, A>): Batch<V> {
@@ -298,23 +296,4 @@ function biasRelu<V, A>(
 /** The logical shape of what a block's linear map makes. */
 function shapeAfter(images: number, { channels, side }: Block): readonly number[] {
   return [images, channels, side, side];
-}
-
-async function vectorOf<V, A>(
-  gradient: A | null,
-  at: number,
-  layers: Layers<V, A>,
-): Promise<readonly Part<V>[]> {
-  return gradient === null ? [] : [[at, await layers.fromArray(gradient)]];
-}
-
-/** Reads all parts back at once and puts each in its place; what has no part is 0. */
-async function gather<V, A>(
-  parts: readonly Part<V>[],
-  layers: Layers<V, A>,
-): Promise<Float64Array> {
-  const gradient = new Float64Array(LENGTH);
-  const values = await layers.read(...parts.map(([, vector]) => vector));
-  parts.forEach(([at], i) => gradient.set(values[i], at));
-  return gradient;
 }
