@@ -28,6 +28,7 @@ import {
 import { CLASSES, type Images, SIDE } from "./digits.ts";
 import type { Layers } from "./layers.ts";
 import type { Model } from "./model.ts";
+import { gather, type Part, vectorOf } from "./parts.ts";
 
 /** Images where the layers compute. */
 export interface Batch<V> {
@@ -56,9 +57,6 @@ interface Saved<V, A> {
   readonly output: V;
   readonly norm: GroupSaved<A> | null;
 }
-
-/** A part of the gradient and where it stands. */
-type Part<V> = readonly [at: number, values: V];
 
 /** Puts images where the layers compute; the caller frees them. */
 export function store<V, A>({ count, pixels, labels }: Images, layers: Layers<V, A>): Batch<V> {
@@ -110,7 +108,7 @@ export async function study<V, A>(
   const { gradLogits } = layers.crossEntropy(logits, images.labels, count, CLASSES);
   const exact = layers.device.info.exact === true;
   const parts: Part<V>[] = []; // Sums over images, or of an exact device what each image has.
-  const others: Part<V>[] = []; // Those of batch norms, which on an exact device are the whole group's.
+  const others: Part<V>[] = []; // Those of batch norms that an exact device has of the whole group.
   const ofNorms = exact && group.worldSize > 1 ? others : parts;
   const pieces = exact
     ? Array.from({ length: count }, (_, i) => [i, 1] as const)
@@ -145,9 +143,10 @@ export async function study<V, A>(
       const gradOutput = layers.toTensor(dy, shapeAfter(count, block));
       const backward = await syncBatchNormBackward(norm, gradOutput, effects);
       dy = await layers.fromArray(backward.gradInput.data);
+      const own = ofNorms === others ? backward.group! : backward;
       ofNorms.push(
-        ...await vectorOf(backward.gradWeight, block.scale[0], layers),
-        ...await vectorOf(backward.gradBias, block.offset[0], layers),
+        ...await vectorOf(own.gradWeight, block.scale[0], layers),
+        ...await vectorOf(own.gradBias, block.offset[0], layers),
       );
     }
     const behind = dy;
@@ -297,23 +296,4 @@ function biasRelu<V, A>(
 /** The logical shape of what a block's linear map makes. */
 function shapeAfter(images: number, { channels, side }: Block): readonly number[] {
   return [images, channels, side, side];
-}
-
-async function vectorOf<V, A>(
-  gradient: A | null,
-  at: number,
-  layers: Layers<V, A>,
-): Promise<readonly Part<V>[]> {
-  return gradient === null ? [] : [[at, await layers.fromArray(gradient)]];
-}
-
-/** Reads all parts back at once and puts each in its place; what has no part is 0. */
-async function gather<V, A>(
-  parts: readonly Part<V>[],
-  layers: Layers<V, A>,
-): Promise<Float64Array> {
-  const gradient = new Float64Array(LENGTH);
-  const values = await layers.read(...parts.map(([, vector]) => vector));
-  parts.forEach(([at], i) => gradient.set(values[i], at));
-  return gradient;
 }

@@ -91,6 +91,10 @@ export interface GradientArrays<A> {
   readonly gradBias: A | null;
   /** Gradient of the residual, in its own memory order; null without one. */
   readonly gradResidual: A | null;
+  /** `gradWeight` of the total sums, where there are any; exact devices have it. */
+  readonly groupWeight?: A | null;
+  /** `gradBias` of the total sums, where there are any; exact devices have it. */
+  readonly groupBias?: A | null;
 }
 
 /** All fields of a pass over a batch. */

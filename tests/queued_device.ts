@@ -175,9 +175,9 @@ export function queuedDevice(): { device: Device<QueuedArray>; submits: () => nu
           gradResidual: residualFormat ? like : null,
         };
         const { gradInput, ...others } = makeAll(infos, () => {
-          const made = reference.gradients(ready());
+          const { gradInput, gradWeight, gradBias, gradResidual } = reference.gradients(ready());
           spoil();
-          return { ...made };
+          return { gradInput, gradWeight, gradBias, gradResidual };
         });
         return { gradInput: gradInput!, ...others };
       },

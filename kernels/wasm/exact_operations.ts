@@ -23,7 +23,7 @@ export type ExactOperations = Pick<
   | "merge"
 >;
 
-/** Bytes of scratch memory that a thread's part of a reduction takes: STRIP_ROOM of `assembly/exact_sums.ts`, and halves. */
+/** Bytes of scratch memory that a thread's part of a reduction takes: STRIP_ROOM of `assembly/exact_plan.ts`, and halves. */
 const WORK = 384 + planes(3, MOST, 4);
 /** Bytes of what limbs are in: of `assembly/exact_results.ts`. */
 const LIMBS = 832;

@@ -81,8 +81,15 @@ function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientAr
   const passed = direct ? target : context.borrow(bytesOf(contents));
   const dx = gradInput.slot.address;
   const [dw, db] = [gradWeight?.slot.address ?? 0, gradBias?.slot.address ?? 0];
-  const coefficients = ({ gradientCoefficients: write }: Kernels, to: number) =>
+  const isGroup = context.exact !== undefined && total !== 0;
+  const vector = (of: WasmArray | null) =>
+    isGroup ? of && context.make(elements(channels, "float32")) : undefined;
+  const [groupWeight, groupBias] = [vector(weight), vector(bias)];
+  const [gw, gb] = [groupWeight, groupBias].map((made) => made?.slot.address ?? 0);
+  const coefficients = ({ gradientCoefficients: write }: Kernels, to: number) => {
+    if (isGroup) write(moments, mean, variance, eps, total, total, scale, channels, to, gw, gb);
     write(moments, mean, variance, eps, local, total, scale, channels, to, dw, db);
+  };
   if (weights && total) {
     mapWeighted(context, input, layout, weights, [x, dy, gates, dx, passed], coefficients);
   } else map(context, layout, [total && x, dy, gates, dx, passed], BACK, 4, coefficients);
@@ -94,5 +101,9 @@ function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientAr
     gradWeight: gradWeight && gradWeight.array,
     gradBias: gradBias && gradBias.array,
     gradResidual: gradResidual && gradResidual.array,
+    ...(isGroup && {
+      groupWeight: groupWeight ? groupWeight.array : null,
+      groupBias: groupBias ? groupBias.array : null,
+    }),
   };
 }

@@ -99,10 +99,10 @@ export function gradientSums(
   return wire;
 }
 
-/** Sum of dy, and of dy * (x - mean): what the products about hi are short of is lowPart(mean) * sum of dy. */
+/** Sum of dy, and of dy * (x - mean): finite products about hi are short of lowPart(mean) * sum of dy. */
 function sumsOf(wire: Float64Array, c: number, mean: number): readonly [number, number] {
   const [sumDy, product] = roundedSums(wire, RECORD * c);
-  return [sumDy, product - lowPart(mean) * sumDy];
+  return [sumDy, Number.isFinite(product) ? product - lowPart(mean) * sumDy : product];
 }
 
 /** dx = ((x - hi) * slope + (dy + offset)) * scale, or dy * scale where there are no sums, each rounded to float32. */

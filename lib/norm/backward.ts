@@ -23,7 +23,7 @@ export interface BackwardOptions {
 /** Options of a synchronised backward pass. */
 export interface SyncBackwardOptions extends BackwardOptions, Pick<CollectiveOptions, "signal"> {}
 
-/** Gradients of one rank. Those of weight and bias are of this rank's part of the batch alone, of an exact device the group's. */
+/** Gradients of one rank. Those of weight and bias are of this rank's part of the batch alone. */
 export interface Backward<A> {
   /** Gradient of the input, in the input's shape, dtype and format. */
   readonly gradInput: Tensor<A>;
@@ -33,6 +33,11 @@ export interface Backward<A> {
   readonly gradBias: A | null;
   /** Gradient of the residual, in its shape, dtype and format; missing where there was none. */
   readonly gradResidual?: Tensor<A>;
+  /**
+   * Gradients of weight and bias of the whole group, the same on every rank, of an exact device: the sum of what the ranks have rounded
+   * would depend on the partition. Missing elsewhere, and in evaluation.
+   */
+  readonly group?: { readonly gradWeight: A | null; readonly gradBias: A | null };
 }
 
 const ACTION = "compute the gradients";
@@ -83,9 +88,9 @@ export function batchNormBackward<A>(
  * Computes the gradients of {@linkcode syncBatchNormForward} for this rank's part of the batch.
  *
  * The formulas are those of {@linkcode batchNormBackward}, with sumDy, sumDyXmu and N over all ranks in gradInput.
- * gradWeight and gradBias stay this rank's own: data parallelism sums them with all other gradients. On an exact device they are
- * the group's already, as the sum of rounded parts would depend on the partition. One readback, one collective, one upload, of
- * [sumDy C, sumDyXmu C] in float64; every rank of forward must call it.
+ * gradWeight and gradBias stay this rank's own: data parallelism sums them with all other gradients. An exact device gives those
+ * of the group too, as `group`. One readback, one collective, one upload, of [sumDy C, sumDyXmu C] in float64; every rank of forward
+ * must call it.
  *
  * @param saved what forward returned on this rank; borrowed, and valid for another call
  * @param gradOutput gradient of forward's output on this rank, in its shape and dtype, any format
@@ -170,7 +175,7 @@ export function backwards<A>(
         const results = batch(scope, (d) =>
           snapshots.map((call, i) => {
             const total = d.fromWire(formatOn(d, sumsWire), totals[i]);
-            return weighted(d, call, { local: d.info.exact ? total : locals[i], total });
+            return weighted(d, call, { local: locals[i], total });
           }));
         // At once: another call that has waited with this one must not read what may be overwritten.
         scope.free(...donatedOf(snapshots));
@@ -248,13 +253,17 @@ function weighted<A>(
 /** Runs the pass that ends the way back, and gives its arrays the meaning of tensors. */
 export function gradientsOf<A>(device: Device<A>, pass: GradientsPass<A>): Backward<A> {
   const { input, gradOutput, residualFormat: format } = pass;
-  const { gradInput, gradWeight, gradBias, gradResidual } = device.gradients(pass);
+  const arrays = device.gradients(pass);
+  const { gradInput, gradWeight, gradBias, gradResidual, groupWeight, groupBias } = arrays;
   return Object.freeze({
     gradInput: tensorLike(input, gradInput),
     gradWeight,
     gradBias,
     ...(gradResidual !== null && format !== undefined && {
       gradResidual: tensorLike({ ...gradOutput, format }, gradResidual),
+    }),
+    ...(groupWeight !== undefined && groupBias !== undefined && {
+      group: Object.freeze({ gradWeight: groupWeight, gradBias: groupBias }),
     }),
   });
 }

@@ -14,7 +14,7 @@ import { checkList } from "./parts.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
 
 /** Gradients of a batch in parts. */
-export interface PartsBackward<A> extends Pick<Backward<A>, "gradWeight" | "gradBias"> {
+export interface PartsBackward<A> extends Pick<Backward<A>, "gradWeight" | "gradBias" | "group"> {
   /** Gradients of the parts. */
   readonly gradInputs: readonly Tensor<A>[];
   /** Gradients of the residuals, in their formats; missing where there were none. */
@@ -190,26 +190,26 @@ function gradients<A>(
   sums: { readonly locals: readonly A[]; readonly total: A },
 ): PartsBackward<A> {
   const { locals, total } = sums;
-  const { exact } = device.info; // Gradients of parameters are then those of the total, for every part.
-  const all = saved.map((part, i) => {
-    const local = exact ? total : locals[i];
-    return gradientsOf(device, { ...passOf(part, gradOutputs[i]), sums: { local, total } });
-  });
+  const all = saved.map((part, i) =>
+    gradientsOf(device, { ...passOf(part, gradOutputs[i]), sums: { local: locals[i], total } })
+  );
   const sum = (a: A | null, b: A | null) => {
     if (a === null || b === null) return null;
-    if (exact) {
-      device.free(b);
-      return a;
-    }
     const both = device.addScaled({ x: a, y: b, scale: 1 });
     device.free(a, b);
     return both;
   };
+  // Every part has those of the whole group.
+  const [group, ...same] = all.flatMap(({ group }) => group ?? []);
+  for (const { gradWeight, gradBias } of same) {
+    device.free(...[gradWeight, gradBias].filter((array) => array !== null));
+  }
   const residuals = all.flatMap(({ gradResidual }) => gradResidual ?? []);
   return Object.freeze({
     gradInputs: Object.freeze(all.map(({ gradInput }) => gradInput)),
     ...(residuals.length > 0 && { gradResiduals: Object.freeze(residuals) }),
     gradWeight: all.map(({ gradWeight }) => gradWeight).reduce(sum),
     gradBias: all.map(({ gradBias }) => gradBias).reduce(sum),
+    ...(group && { group }),
   });
 }

@@ -165,6 +165,7 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
       const gradInput = allocate(x.values.length, input.dtype);
       kernels.gradInput(x, dy, resolved, scale, total, gate, weightsOf(weights, input), gradInput);
       const { gradWeight, gradBias } = kernels.gradParameters(local, resolved, eps);
+      const group = exact && total ? kernels.gradParameters(total, resolved, eps) : null;
       const residual = (format: Format): ReferenceArray => {
         const result = allocate(dy.values.length, gradOutput.dtype);
         kernels.gate(dy, gate, plain.view(result, gradOutput.shape, format));
@@ -175,6 +176,10 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
         gradWeight: weight === null ? null : own(gradWeight),
         gradBias: bias === null ? null : own(gradBias),
         gradResidual: residualFormat === undefined ? null : residual(residualFormat),
+        ...(group && {
+          groupWeight: weight === null ? null : own(group.gradWeight),
+          groupBias: bias === null ? null : own(group.gradBias),
+        }),
       };
     },
     tangents: (

@@ -48,6 +48,10 @@ const CASES: readonly Case[] = [
   ["cpu", "axes 1 and 2, rank 5, no scale, no center, our kernels", {
     ...{ model: "odd", optimizer: "sgd", counts: [9, 7], ...FIVE, ours: true },
   }],
+  ["cpu", "our kernels with exact sums, a rank that has a batch less", {
+    ...{ model: "mlp", optimizer: "sgd", counts: [15, 1], rows: 50, epochs: 5, whenOut: "shadow" },
+    ours: "exact",
+  }],
   ["cpu", "a rank that has a batch less", {
     ...{ model: "mlp", optimizer: "sgd", counts: [15, 1], rows: 50, epochs: 5, whenOut: "shadow" },
   }],

@@ -11,7 +11,7 @@ import {
   shareOf,
   syncBatchNorm,
 } from "../../lib/adapters/tfjs.ts";
-import { inProcessGroup, referenceDevice } from "../../mod.ts";
+import { type BlockingGroup, inProcessGroup, referenceDevice } from "../../mod.ts";
 import { savedOf } from "./tfjs_files.ts";
 import { loadTf } from "./tfjs_load.ts";
 import { dataOf, normal, SPECS, type Tf } from "./tfjs_models.ts";
@@ -121,6 +121,36 @@ Deno.test("syncBatchNorm() refuses what it cannot normalize by a sentence", () =
     /device must be one of wasmDevice/,
   );
   refused(() => syncBatchNorm(tf, x, {}, {} as Tf), /worldSize, allReduceBlocking/);
+});
+
+Deno.test("syncBatchNorm() tells the others of what fails before a collective, there and back", async () => {
+  const told: string[] = [];
+  const group: BlockingGroup = {
+    worldSize: 2,
+    allReduceBlocking: (local, combine, { label = "" } = {}) => {
+      try {
+        const make = local as () => Float64Array;
+        return combine(make(), make());
+      } catch (error) {
+        told.push(`${label}: ${(error as Error).message}`);
+        throw error;
+      }
+    },
+  };
+  const x = tf.ones([2, 3]);
+  const given = { label: "here", device: await wasmDevice() };
+  const y = (x: Tf) => syncBatchNorm(tf, x, {}, group, given).y;
+  assert.throws(() =>
+    tf.grad((x: Tf) => {
+      const normalized = y(x);
+      given.device[Symbol.dispose]();
+      return normalized.sum();
+    })(x)
+  );
+  assert.throws(() => y(x));
+  assert.equal(told.length, 2, String(told));
+  assert.match(told[0], /^tfjs batch norm backward here C=3: Cannot /);
+  assert.match(told[1], /^tfjs batch norm forward here C=3: Cannot /);
 });
 
 Deno.test("syncBatchNorm() refuses float16, and a tensor whose backend was removed", async () => {

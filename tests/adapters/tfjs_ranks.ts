@@ -19,7 +19,7 @@ export interface Training {
   readonly rows: number;
   readonly epochs: number;
   /** Whether batch norms compute on a Wasm device of ours. */
-  readonly ours?: boolean;
+  readonly ours?: boolean | "exact";
   /** Whether each replica takes statistics of its own. */
   readonly local?: boolean;
   readonly whenOut?: "stop" | "shadow";
@@ -149,16 +149,20 @@ export async function trainAlone(tf: Tf, task: Training): Promise<Trained> {
   return await compiledAndFitted(tf, model, task);
 }
 
-let made: ReturnType<typeof wasmDevice> | undefined;
+const made = new Map<boolean, ReturnType<typeof wasmDevice>>();
 
 /** A Wasm device that lasts as long as the rank. */
-const ourDevice = () => made ??= wasmDevice();
+function ourDevice(exact: boolean): ReturnType<typeof wasmDevice> {
+  const device = made.get(exact) ?? wasmDevice({ exact });
+  made.set(exact, device);
+  return device;
+}
 
 /** Trains as one rank of a group. */
 export async function trainRank(tf: Tf, group: ProcessGroup, task: Training): Promise<Trained> {
   const spec = modelOf(task);
   const alone = { worldSize: 1, allReduceBlocking: group.allReduceBlocking };
-  const device = task.ours ? await ourDevice() : undefined;
+  const device = task.ours ? await ourDevice(task.ours === "exact") : undefined;
   const model = await convertSyncBatchNorm(tf, spec.make(tf), task.local ? alone : group, {
     device,
   });

@@ -7,7 +7,10 @@ import { dataOf, type ExactBatch, innerOf, type Partition, stateOf } from "./sce
 /** Bits of the results; those of tensors by the number of their sample. */
 export interface StepBits {
   readonly tensors: Readonly<
-    Record<"y" | "dx" | "dresidual" | "evaluated", readonly (readonly [number, string])[]>
+    Record<
+      "y" | "dx" | "dresidual" | "evaluated" | "evaluatedDx",
+      readonly (readonly [number, string])[]
+    >
   >;
   readonly vectors: Readonly<Record<string, string>>;
 }
@@ -68,6 +71,7 @@ export async function exactStep<A>(
       [forward, backward] = [own, await bn.syncBatchNormBackward(own.saved, dy, effects)];
     }
     const evaluated = bn.batchNormInfer(forward.state, x, { device: scope }, options);
+    const back = bn.batchNormInferBackward(forward.state, x, dy, { device: scope }, options);
     const after = await bn.stateToHost(scope, forward.state);
     const vector = async (array: A | null) => array ? bitsOf(await scope.download(array)) : "none";
     return {
@@ -76,10 +80,11 @@ export async function exactStep<A>(
         dx: await read(backward.gradInput),
         dresidual: await read(backward.gradResidual),
         evaluated: await read(evaluated),
+        evaluatedDx: await read(back.gradInput),
       },
       vectors: {
-        gradWeight: await vector(backward.gradWeight),
-        gradBias: await vector(backward.gradBias),
+        gradWeight: await vector(backward.group!.gradWeight),
+        gradBias: await vector(backward.group!.gradBias),
         runningMean: bitsOf(after.runningMean!),
         runningVar: bitsOf(after.runningVar!),
         numBatchesTracked: String(after.numBatchesTracked),

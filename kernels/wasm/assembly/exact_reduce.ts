@@ -1,7 +1,8 @@
 // The reduction without rounding: the walks of reduce_rows.ts and reduce_columns.ts, whose strips leave their sums in records of
 // digits (digits.ts).
 
-import { addElement, addStrip, HIS, MOST_SUMMED, recordOf, STRIP_ROOM, TAIL } from "./exact_sums";
+import { HIS, MOST_SUMMED, STRIP_ROOM, TAIL } from "./exact_plan";
+import { addElement, addStrip, recordOf } from "./exact_sums";
 import { RECORD } from "./digits";
 import { further, MOST, readable, valueAt } from "./storage";
 import { bytes, loadRest, zeros } from "./vectors";

@@ -257,7 +257,7 @@ function roundAll(records: usize, channels: u32, offset: usize, count: i32, plac
 
 /**
  * [sumDy C, sumDyXmu C] of exact gradient sums, whose products are about the float32 of the mean: the part of the mean that they do not
- * know is put in here; that of `moments`, 0 where means were float32. `scratch` as above.
+ * know is put into finite ones here; that of `moments`, 0 where means were float32. `scratch` as above.
  */
 export function resolveSums(records: usize, channels: u32, moments: usize, result: usize, scratch: usize): void {
   roundAll(records, channels, 0, VALUES, VALUE_PLACE, result, scratch);
@@ -266,6 +266,6 @@ export function resolveSums(records: usize, channels: u32, moments: usize, resul
   for (let c: u32 = 0; c < channels; c++) {
     const low = f64x2.extract_lane(lowPart(v128.load64_splat(wide(moments + 8, c))), 0);
     const product = wide(result, channels + c);
-    store<f64>(product, load<f64>(product) - low * load<f64>(wide(result, c)));
+    if (isFinite(load<f64>(product))) store<f64>(product, load<f64>(product) - low * load<f64>(wide(result, c)));
   }
 }

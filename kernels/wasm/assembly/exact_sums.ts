@@ -6,36 +6,9 @@
 // is not enough, one more of each; and where neither is, or a term is not finite, each term goes into digits by itself.
 
 import { addProduct, addTerms, addValue, RECORD } from "./digits";
+import { FAST, M_PRODUCTS, M_RESTS, M_VALUES, plan, RANGES, TAIL, TOTALS, unite, WIDE } from "./exact_plan";
 import { MOMENTS, SUMS, term } from "./reduction";
 import { bytes, zeros } from "./vectors";
-
-/** Most elements of a sum, and how many bits they add to it. */
-export const MOST_SUMMED: u32 = 1024;
-const GROWTH: i32 = 10;
-/** Bits of a float64, and those below M that a sum may have: one less, as M is 1.5 * 2^k, and one for the sign. */
-const DIGITS: i32 = 53;
-const UNDER: i32 = DIGITS - 2;
-/** Bits of a float32; by how much exponents may differ for values and products, in one sum and two, in two sums and three. */
-const SPAN: i32 = 24;
-const VALUES_ALONE: i32 = DIGITS - GROWTH - SPAN;
-const VALUES_TWICE: i32 = UNDER + 1 + DIGITS - 2 * GROWTH - SPAN;
-const PRODUCTS_TWICE: i32 = UNDER + 1 + DIGITS - 2 * GROWTH - 2 * SPAN;
-const PRODUCTS_THRICE: i32 = PRODUCTS_TWICE + UNDER + 1 - GROWTH;
-
-/** Places in the scratch memory of a strip: ranges, the numbers M, sums, and a last vector that is not whole. */
-const RANGES: usize = 0;
-const M_PRODUCTS: usize = 64;
-const M_RESTS: usize = 96;
-const M_VALUES: usize = 128;
-const TOTALS: usize = 160;
-export const TAIL: usize = 320;
-export const HIS: usize = 368;
-/** Bytes of it. */
-export const STRIP_ROOM: usize = 384;
-
-const FAST: u32 = 0;
-const WIDE: u32 = 1;
-const SLOW: u32 = 2;
 
 /** x, or x - hi. */
 // @ts-ignore: decorator
@@ -74,67 +47,6 @@ function look(
   v128.store(work, least, RANGES + 16);
   v128.store(work, kind == MOMENTS ? most : mostG, RANGES + 32);
   v128.store(work, kind == MOMENTS ? least : leastG, RANGES + 48);
-}
-
-/** Exponents of bits of sizes, as float32 has them; that of subnormal numbers is 1. */
-// @ts-ignore: decorator
-@inline
-function exponents(bits: v128): v128 {
-  return i32x4.max_s(i32x4.shr_u(bits, 23), i32x4.splat(1));
-}
-
-/** Those of the smallest numbers but 0, of which 1 was taken; where all are 0, the largest ones. */
-// @ts-ignore: decorator
-@inline
-function lowest(least: v128, high: v128): v128 {
-  const low = exponents(i32x4.add(least, i32x4.splat(1)));
-  return v128.bitselect(high, low, i32x4.eq(least, i32x4.splat(-1)));
-}
-
-/** Whether any lane is larger. */
-// @ts-ignore: decorator
-@inline
-function exceeds(lanes: v128, most: i32): bool {
-  return v128.any_true(i32x4.gt_s(lanes, i32x4.splat(most)));
-}
-
-/** Four numbers 1.5 * 2^exponent. */
-// @ts-ignore: decorator
-@inline
-function storeLarge(at: usize, exponent: v128): void {
-  const biased = i32x4.add(exponent, i32x4.splat(1023)), point = i64x2.splat(1 << 51);
-  v128.store(at, v128.or(i64x2.shl(i64x2.extend_low_i32x4_u(biased), 52), point));
-  v128.store(at, v128.or(i64x2.shl(i64x2.extend_high_i32x4_u(biased), 52), point), 16);
-}
-
-/** Chooses how a strip is summed, and the numbers M of each lane, from what was seen of it. */
-// @ts-ignore: decorator
-@inline
-function plan(work: usize): u32 {
-  const high = exponents(v128.load(work, RANGES)), highG = exponents(v128.load(work, RANGES + 32));
-  const values = i32x4.sub(highG, lowest(v128.load(work, RANGES + 48), highG));
-  const products = i32x4.add(i32x4.sub(high, lowest(v128.load(work, RANGES + 16), high)), values);
-  const tooMuch = exceeds(i32x4.max_s(high, highG), 254);
-  if (tooMuch || exceeds(values, VALUES_TWICE) || exceeds(products, PRODUCTS_THRICE)) return SLOW;
-  // Sizes are below 2^(exponent - 126), and all together 2^GROWTH times that: the sum stays next to M.
-  const value = i32x4.add(highG, i32x4.splat(GROWTH + 1 - 126));
-  const product = i32x4.add(value, i32x4.sub(high, i32x4.splat(126)));
-  storeLarge(work + M_PRODUCTS, product);
-  if (!exceeds(values, VALUES_ALONE) && !exceeds(products, PRODUCTS_TWICE)) return FAST;
-  storeLarge(work + M_RESTS, i32x4.add(product, i32x4.splat(GROWTH - UNDER - 1)));
-  storeLarge(work + M_VALUES, value);
-  return WIDE;
-}
-
-/** Makes the four lanes one, whose range is that of all. */
-function unite(work: usize): void {
-  for (let at: usize = 0; at < 64; at += 32) {
-    const most = max(max(load<u32>(work + at), load<u32>(work + at, 4)), max(load<u32>(work + at, 8), load<u32>(work + at, 12)));
-    const low = work + at + 16;
-    const least = min(min(load<u32>(low), load<u32>(low, 4)), min(load<u32>(low, 8), load<u32>(low, 12)));
-    v128.store(work + at, i32x4.splat(most));
-    v128.store(low, i32x4.splat(least));
-  }
 }
 
 /** Sums as planes of four float64: values, and the parts of products above the last place of M and below. */

@@ -9,6 +9,7 @@ import type { ReduceGroup } from "../../collectives.ts";
 import { sum } from "../../moments.ts";
 import { elements } from "../../tensor.ts";
 import { checkFound, nodesOf, withNodes } from "../../tree.ts";
+import { joined } from "../joined.ts";
 import { checkArrays, checkJax } from "./check.ts";
 import type { Jax, JaxArray } from "./framework.ts";
 import { giveAll } from "./transfer.ts";
@@ -68,7 +69,7 @@ export async function psum<J extends JaxArray, T>(
     }
     if (group.worldSize === 1) return tree;
     const parts = await Promise.all(arrays.map((array) => array.ref.data()));
-    const total = await group.allReduce(packed(parts, count), sum);
+    const total = await group.allReduce(joined(new Float64Array(count), parts), sum);
     let at = 0;
     const sums = await giveAll(arrays.map(({ shape, device }) => () => {
       const values = Float32Array.from(total.subarray(at, at += elements(shape)));
@@ -81,14 +82,4 @@ export async function psum<J extends JaxArray, T>(
     arrays.forEach((array, i) => nodes.get(array)?.slice(1).forEach(() => sums[i]?.ref));
     return withNodes(tree, new Map(arrays.map((array, i) => [array, sums[i]])), ACTION);
   });
-}
-
-function packed(parts: readonly ArrayLike<number>[], count: number): Float64Array {
-  const all = new Float64Array(count);
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
 }

@@ -11,7 +11,7 @@ import { launchSecond } from "../../norm/backward_backward.ts";
 import { checkPass } from "../../norm/check_call.ts";
 import { secondWire } from "../../norm/second_wire.ts";
 import { tensor } from "../../tensor.ts";
-import { momentsWire, sumsWire } from "../../wire.ts";
+import { formatOn, momentsWire, sumsWire } from "../../wire.ts";
 import { elementsOf, tensorOf } from "./internals.ts";
 import type { NormKernels, NormPass } from "./kernels.ts";
 import type { View } from "./view.ts";
@@ -46,19 +46,27 @@ export function deviceKernels<A extends ReadableArray>(
     return result as R;
   };
 
+  const wires = {
+    moments: formatOn(device, momentsWire),
+    sums: formatOn(device, sumsWire),
+  };
+  /** No rows, so many channels: what a rank brings whose rows do not count. */
+  const none = (scope: Device<A>, channels: number) => tensor(scope, [], [0, channels]);
+
   return Object.freeze<NormKernels>({
+    wires,
     forward: (pass, reduce) =>
       inTurn((scope) => {
         const { x, view, counted } = pass;
-        const wire = new Float64Array(momentsWire.length(view[1]));
         const made: { input?: ReturnType<typeof put> } = {};
         const total = reduce(() => {
           made.input = put(scope, x, view);
-          return counted ? readNow(scope, scope.moments({ input: made.input })) : wire;
+          const input = counted ? made.input : none(scope, view[1]);
+          return readNow(scope, scope.moments({ input }));
         });
         if (x.size === 0) return x.clone();
         const input = made.input!;
-        const moments = scope.fromWire(momentsWire, total);
+        const moments = scope.fromWire(wires.moments, total);
         const affine = affineOf(scope, pass);
         const statistics = { source: "batch", moments } as const;
         return take(scope.normalize({ input, statistics, affine }), x.shape);
@@ -71,16 +79,12 @@ export function deviceKernels<A extends ReadableArray>(
         const gradOutput = put(scope, dy, view);
         const statistics = {
           source: "batch",
-          moments: scope.fromWire(momentsWire, moments),
+          moments: scope.fromWire(wires.moments, moments),
         } as const;
-        const nothing = new Float64Array(sumsWire.length(channels));
-        const local = counted
-          ? scope.gradientSums({ input, gradOutput, statistics })
-          : scope.fromWire(sumsWire, nothing);
-        const total = scope.fromWire(
-          sumsWire,
-          reduce(() => counted ? readNow(scope, local) : nothing),
-        );
+        const nothing = none(scope, channels);
+        const rows = counted ? { input, gradOutput } : { input: nothing, gradOutput: nothing };
+        const local = scope.gradientSums({ ...rows, statistics });
+        const total = scope.fromWire(wires.sums, reduce(() => readNow(scope, local)));
         const { gradInput, gradWeight, gradBias } = scope.gradients({
           ...{ input, gradOutput, statistics, sums: { local, total } },
           affine: affineOf(scope, pass),
@@ -103,7 +107,7 @@ export function deviceKernels<A extends ReadableArray>(
           checkPass(device, "secondOrder", "compute the gradients of the gradients");
           steps = launchSecond(scope, {
             ...{ input, affine, gradOutput: put(scope, dy, view) },
-            statistics: { source: "batch", moments: scope.fromWire(momentsWire, moments) },
+            statistics: { source: "batch", moments: scope.fromWire(wires.moments, moments) },
             directions: {
               input: put(scope, byDx, view),
               weight: affine.weight && vector(scope, byDgamma),

@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { WireFormat } from "../../wire.ts";
 import type { TfTensor } from "./framework.ts";
 import type { View } from "./view.ts";
 
@@ -54,6 +55,8 @@ export interface SecondGradients {
  * gradients of gradients as of `secondWire`.
  */
 export interface NormKernels {
+  /** How moments and gradient sums travel: as those numbers or, of an exact device, as digits. */
+  readonly wires: { readonly moments: WireFormat; readonly sums: WireFormat };
   /** The normalised input, in the shape of x. */
   readonly forward: (pass: NormPass, reduce: Reduce) => TfTensor;
   /** `moments` are those that the input was normalised with. */

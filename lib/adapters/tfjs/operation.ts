@@ -7,7 +7,7 @@
 
 import type { BlockingGroup } from "../../collectives.ts";
 import { secondWire } from "../../norm/second_wire.ts";
-import { checkWire, momentsWire, sumsWire, type WireFormat } from "../../wire.ts";
+import { checkWire, type WireFormat } from "../../wire.ts";
 import { checkInput, type NormInput } from "./check_input.ts";
 import { isRecording } from "./internals.ts";
 import {
@@ -47,27 +47,32 @@ export function normalizeOver(
   const { x, gamma, beta, axis, epsilon } = input;
   const view = viewOf({ shape: x?.shape ?? [] }, axis);
   const channels = view[1];
-  const named = (way: string) => `${way} ${label ? `${label} ` : ""}C=${channels}`;
+  const place = label ? ` ${label}` : "";
   let moments: Float64Array = new Float64Array();
 
-  try {
-    checkInput(tf, input, ACTION);
-  } catch (error) {
-    tell(group, error, named("tfjs batch norm")); // The other ranks wait for this one.
-  }
-
-  const reduceMoments: Reduce = (make) => {
-    let own = new Float64Array() as Float64Array;
-    const local = () => own = make();
-    moments = reduced(group, local, momentsWire.combine, named("tfjs batch norm"));
-    checkWire(moments, momentsWire.length(channels), ACTION);
-    momentsWire.check(moments, own, ACTION);
-    return moments;
-  };
-  const reduceSums = (way: string, format: WireFormat): Reduce => (make) => {
-    const sums = reduced(group, make, format.combine, named(`tfjs batch norm ${way}`));
-    checkWire(sums, format.length(channels), ACTION);
-    return sums;
+  /** Does what has a collective in it: a failure before that is told to the others, who wait there. */
+  const meet = <R>(way: string, format: WireFormat, body: (reduce: Reduce) => R): R => {
+    const label = `tfjs batch norm ${way}${place} C=${channels}`;
+    let met = false;
+    const reduce: Reduce = (make) => {
+      met = true;
+      let own = new Float64Array() as Float64Array;
+      const local = () => {
+        own = make();
+        format.checkOwn?.(own, ACTION);
+        return own;
+      };
+      const total = reduced(group, local, format.combine, label);
+      checkWire(total, format.length(channels), ACTION);
+      format.check(total, own, ACTION);
+      return total;
+    };
+    try {
+      return body(reduce);
+    } catch (error) {
+      if (met) throw error;
+      tell(group, error, label);
+    }
   };
   const passOf = ([x, ...rest]: readonly TfTensor[]): NormPass => ({
     ...{ x, view, epsilon, counted },
@@ -79,23 +84,29 @@ export function normalizeOver(
     { dx, dgamma, dbeta }: NormGradients,
   ) => [dx, ...(gamma ? [dgamma] : []), ...(beta ? [dbeta] : [])];
   const backwards: Backwards = {
-    first: (pass, dy) => kernels.backward(pass, dy, moments, reduceSums("backward", sumsWire)),
+    first: (pass, dy) =>
+      meet("backward", kernels.wires.sums, (reduce) => kernels.backward(pass, dy, moments, reduce)),
     second: (pass, given) =>
-      kernels.second(pass, given, moments, reduceSums("second backward", secondWire)),
+      meet("second backward", secondWire, (reduce) => kernels.second(pass, given, moments, reduce)),
   };
 
-  const operation = tf.customGrad((...given) => {
-    const [tensors, save] = inputsOf(given);
-    const value = kernels.forward(passOf(tensors), reduceMoments);
-    save(tensors);
-    const gradFunc = (dy: TfTensor, saved: readonly TfTensor[]) =>
-      isRecording(tf)
-        ? ordered(differentiable(tf, passOf(saved), dy, backwards))
-        : tf.tidy(() => ordered(backwards.first(passOf(saved), dy)));
-    return { value, gradFunc };
-  });
-  const y = operation(x, ...[gamma, beta].filter((tensor) => tensor !== null));
-  return { y, ...meanAndVariance(moments, channels), count: moments[0] };
+  const forward = (reduce: Reduce): TfTensor => {
+    checkInput(tf, input, ACTION);
+    const operation = tf.customGrad((...given) => {
+      const [tensors, save] = inputsOf(given);
+      const value = kernels.forward(passOf(tensors), (make) => moments = reduce(make));
+      save(tensors);
+      const gradFunc = (dy: TfTensor, saved: readonly TfTensor[]) =>
+        isRecording(tf)
+          ? ordered(differentiable(tf, passOf(saved), dy, backwards))
+          : tf.tidy(() => ordered(backwards.first(passOf(saved), dy)));
+      return { value, gradFunc };
+    });
+    return operation(x, ...[gamma, beta].filter((tensor) => tensor !== null));
+  };
+  const y = meet("forward", kernels.wires.moments, forward);
+  const seen = kernels.wires.moments.rounded?.(moments) ?? moments;
+  return { y, ...meanAndVariance(seen, channels), count: seen[0] };
 }
 
 /** The two ways back. */

@@ -4,12 +4,13 @@
  * @module
  */
 
-import { digest, fromWords, wordsOf } from "../../bits.ts";
+import { digest, wordsOf } from "../../bits.ts";
+import { joined } from "../joined.ts";
 import { meet, summed, type Work } from "./meetings.ts";
-import type { TensorFlow } from "./framework.ts";
-import type { LayersModel } from "./model.ts";
+import type { TensorFlow, TfModel } from "./framework.ts";
+import { replaceWeights } from "./weights.ts";
 
-type Weighted = Pick<LayersModel, "getWeights" | "setWeights">;
+type Weighted = Pick<TfModel, "getWeights" | "setWeights">;
 
 /** Hands on the weights of one rank, bit by bit: added to zeros, a NaN keeps its payload. */
 export async function* handOnWeights(
@@ -20,14 +21,8 @@ export async function* handOnWeights(
   const root = isRoot();
   const own = await wordsIn(model);
   const given = root ? Float64Array.from(own) : new Float64Array(own.length);
-  const values = fromWords(yield* meet(summed(given)));
-  if (root) return;
-  let at = 0;
-  tf.tidy(() =>
-    model.setWeights(
-      model.getWeights().map(({ shape, size }) => tf.tensor(values.slice(at, at += size), shape)),
-    )
-  );
+  const total = yield* meet(summed(given));
+  if (!root) replaceWeights(tf, model, total);
 }
 
 /** What ranks add up to find out whether their weights are the same: the halves of a digest, and their squares. */
@@ -45,11 +40,6 @@ export function areAlike(sums: ArrayLike<number>, worldSize: number): boolean {
 
 async function wordsIn(model: Weighted): Promise<Uint32Array> {
   const all = await Promise.all(model.getWeights().map((weight) => weight.data()));
-  const values = new Float32Array(all.reduce((length, part) => length + part.length, 0));
-  let at = 0;
-  for (const part of all) {
-    values.set(part, at);
-    at += part.length;
-  }
-  return wordsOf(values);
+  const length = all.reduce((sum, part) => sum + part.length, 0);
+  return wordsOf(joined(new Float32Array(length), all));
 }

@@ -11,6 +11,7 @@
 
 import { sum } from "../../moments.ts";
 import { checkWire } from "../../wire.ts";
+import { joined } from "../joined.ts";
 import { reduced } from "./reduce.ts";
 import type { Presence } from "./synced_layer.ts";
 import type { TensorFlow, TfTensor } from "./framework.ts";
@@ -101,7 +102,10 @@ function reducedGradients(
     const named = variables.filter(({ name }: Variable) => grads[name]);
     const parts = [value, ...named.map(({ name }) => grads[name] as TfTensor)];
     const length = parts.reduce((total, { size }) => total + size, 0);
-    const local = () => share === 0 ? new Float64Array(length) : packed(parts, length);
+    const local = () => {
+      const all = new Float64Array(length);
+      return share === 0 ? all : joined(all, parts.map((part) => part.dataSync()));
+    };
     const total = reduced(group, local, sum, "tfjs gradients");
     checkWire(total, length, ACTION);
     let at = 0;
@@ -112,16 +116,6 @@ function reducedGradients(
     const reducedByName = named.map(({ name }, i) => [name, sums[i + 1]] as const);
     return { value: sums[0], grads: { ...grads, ...Object.fromEntries(reducedByName) } };
   };
-}
-
-function packed(parts: readonly TfTensor[], length: number): Float64Array {
-  const all = new Float64Array(length);
-  let at = 0;
-  for (const part of parts) {
-    all.set(part.dataSync(), at);
-    at += part.size;
-  }
-  return all;
 }
 
 /** Metrics over all ranks' rows: means over rows, as Keras's are. */

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { momentsWire, sumsWire } from "../../wire.ts";
 import { meanAndVariance, type NormKernels, type NormPass } from "./kernels.ts";
 import { tfSecond } from "./tf_second.ts";
 import type { TensorFlow, TfTensor } from "./framework.ts";
@@ -12,6 +13,7 @@ import { axesOf, vectorsOf } from "./view.ts";
 /** The kernels of tfjs itself, whichever its backend. */
 export function tfKernels(tf: TensorFlow): NormKernels {
   return Object.freeze<NormKernels>({
+    wires: { moments: momentsWire, sums: sumsWire },
     forward: ({ x, view, gamma, beta, epsilon, counted }, reduce) => {
       const [, channels] = view;
       const input = tf.reshape(x, view);

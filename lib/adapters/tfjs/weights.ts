@@ -9,9 +9,10 @@ import type { ProcessGroup } from "../../collectives.ts";
 import { fromWords, wordsOf } from "../../bits.ts";
 import { sum } from "../../moments.ts";
 import { checkWire } from "../../wire.ts";
+import { joined } from "../joined.ts";
 import { checkModel, tensorFlowOf } from "./internals.ts";
 import { reduced, tell } from "./reduce.ts";
-import type { TensorFlowLike, TfModel, TfTensor } from "./framework.ts";
+import type { TensorFlow, TensorFlowLike, TfModel, TfTensor } from "./framework.ts";
 
 /** What a replica needs of its group. */
 export type ReplicaGroup = Pick<ProcessGroup, "rank" | "worldSize" | "allReduceBlocking">;
@@ -74,24 +75,27 @@ export function broadcastWeights(
   const total = reduced(group, local, sum, `tfjs broadcastWeights ${shapes} from rank ${root}`);
   checkWire(total, length, ACTION);
   if (rank === root) return;
-  const values = fromWords(total);
+  replaceWeights(framework, model, total);
+}
+
+/** Gives a model the weights whose bits these are. */
+export function replaceWeights(
+  tf: TensorFlow,
+  model: Pick<TfModel, "getWeights" | "setWeights">,
+  bits: Float64Array,
+): void {
+  const values = fromWords(bits);
   let at = 0;
-  framework.tidy(() =>
+  tf.tidy(() => {
     model.setWeights(
-      own.map(({ shape, size }) => framework.tensor(values.slice(at, at += size), shape)),
-    )
-  );
+      model.getWeights().map(({ shape, size }) => tf.tensor(values.slice(at, at += size), shape)),
+    );
+  });
 }
 
 /** The bits of weights, one after the other. */
 export function weightWords(weights: readonly TfTensor[], length: number): Uint32Array {
-  const values = new Float32Array(length);
-  let at = 0;
-  for (const weight of weights) {
-    values.set(weight.dataSync(), at);
-    at += weight.size;
-  }
-  return wordsOf(values);
+  return wordsOf(joined(new Float32Array(length), weights.map((weight) => weight.dataSync())));
 }
 
 /** Checks a group of replicas. */
