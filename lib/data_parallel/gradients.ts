@@ -77,7 +77,7 @@ export function allReduceGradients<A, T>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: AllReduceGradientsOptions & { readonly exact: true },
 ): Promise<Reduced<T, A>>;
-/** {@linkcode allReduceGradients} of arrays and tensors. */
+/** Adds up gradients that are rounded already, or averages them; all is as above, and the result is of the given type. */
 export function allReduceGradients<A, T>(
   tree: T,
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },

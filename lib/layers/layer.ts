@@ -42,7 +42,7 @@ export interface LazyLayerOptions extends LazyOptions, NewLayerOptions {}
 
 const ACTION = "make the layer";
 const OPTIONS = /* @__PURE__ */ BATCH_NORM_OPTIONS.concat(
-  ...["processGroup", "activation", "ghost", "renorm"],
+  ["processGroup", "activation", "ghost", "renorm"],
 );
 
 /**

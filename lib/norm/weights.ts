@@ -51,7 +51,7 @@ export interface Taken<A> extends Weights<A> {
   readonly lengths: Int32Array | undefined;
 }
 
-const NONE = Object.freeze({ weights: undefined, lengths: undefined });
+const NONE = /* @__PURE__ */ Object.freeze({ weights: undefined, lengths: undefined });
 
 /** Whether a call has weights, before anything of it is checked. */
 export function isWeighted(options: WeightOptions<unknown> | null | undefined): boolean {
@@ -111,6 +111,9 @@ function weightsLike<A>(
   const whole = [batch, 1, ...spatial];
   const isOf = (wanted: readonly number[], own: readonly number[]) =>
     own.length === wanted.length && wanted.every((extent, i) => extent === own[i]);
+  if (!device.owns(given) && Object(given).shape === undefined) {
+    checkTensor(device, given as Tensor<A>, action, "weights");
+  }
   const bare = {
     data: given as A,
     shape: [batch],

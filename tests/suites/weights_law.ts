@@ -229,7 +229,12 @@ async function trained<A>(
         ? { lengths: data.lengths.slice(from, to) }
         : kind === "perSample"
         ? { weights: scope.upload(perSample) }
-        : { weights: tensor(scope, own, [to - from, 1, inner], { format }) };
+        : {
+          // A mask loses nothing as float16.
+          weights: tensor(scope, own, [to - from, 1, inner], {
+            ...{ format, dtype: kind === "mask" ? dtype : "float32" },
+          }),
+        };
       const options = {
         ...weighing,
         ...(relu && { activation: "relu" as const }),
