@@ -191,6 +191,16 @@ export function dataOf(tf: Tf, { input, output, loss }: Spec, rows: number, seed
   return { x, y: tf.tensor(y, [rows, classes]) };
 }
 
+/** How far two tensors of one shape are apart. */
+export function most(a: Tf, b: Tf): number {
+  if (String(a.shape) !== String(b.shape)) throw new Error(`shapes ${a.shape} and ${b.shape}`);
+  const [left, right] = [a.dataSync(), b.dataSync()];
+  return left.reduce(
+    (largest: number, value: number, i: number) => Math.max(largest, Math.abs(value - right[i])),
+    0,
+  );
+}
+
 /** Optimisers, by name. */
 export const OPTIMIZERS: Readonly<Record<string, (tf: Tf) => Tf>> = {
   sgd: (tf) => tf.train.sgd(0.05),
