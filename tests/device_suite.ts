@@ -33,15 +33,27 @@ import { inTier } from "./tier.ts";
  * @param kit how to open the device, how exact it is, and which runs it is part of
  */
 export function deviceSuite<A>(kit: DeviceKit<A>): void {
+  numberSuite(kit);
+  optionSuite(kit);
+}
+
+/** The part of {@linkcode deviceSuite} that compares ordinary passes with others' numbers. */
+export function numberSuite<A>(kit: DeviceKit<A>): void {
   inTier(kit, (kit) => {
     deviceLaw(kit);
     goldenSuite(kit);
     pytorchSuite(kit);
-    derivativeSuite(kit);
     peerSuite(kit);
-    adversarialSuite(kit);
     stateSuite(kit);
     statisticsSuite(kit);
+  });
+}
+
+/** The other part: what else can be asked of a pass, and what must happen around it. */
+export function optionSuite<A>(kit: DeviceKit<A>): void {
+  inTier(kit, (kit) => {
+    derivativeSuite(kit);
+    adversarialSuite(kit);
     rulesSuite(kit);
     modulateSuite(kit);
     ghostSuite(kit);

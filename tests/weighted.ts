@@ -3,7 +3,7 @@
 import fc from "fast-check";
 import type { DType, Format } from "../mod.ts";
 import { halves } from "./halves.ts";
-import { normals, uniforms } from "./random.ts";
+import { fewOf, normals, uniforms } from "./random.ts";
 
 /** How the weights of a batch are given. */
 const KINDS = ["mask", "weights", "perSample", "lengths", "none positive"] as const;
@@ -27,20 +27,26 @@ export interface WeightedScenario {
 }
 
 /** Any partition over 1 to 4 ranks of any batch (N, C, L), by any weights. */
-export function weightedScenarios(float16: boolean): fc.Arbitrary<WeightedScenario> {
+export function weightedScenarios(
+  float16: boolean,
+  ways?: number,
+): fc.Arbitrary<WeightedScenario> {
   const format = fc.constantFrom<Format>("channelsFirst", "channelsLast");
-  return fc.record({
-    counts: fc.array(fc.nat(4), { minLength: 1, maxLength: 4 }),
+  const way = fc.record({
     channels: fc.oneof(fc.integer({ min: 1, max: 5 }), fc.constantFrom(8, 20)),
     inner: fc.oneof(fc.integer({ min: 1, max: 9 }), fc.constantFrom(16, 36)),
     kind: fc.constantFrom(...KINDS.slice(0, 4), ...KINDS),
     ...{ format, gradFormat: format },
     dtype: float16 ? fc.constantFrom<DType>("float32", "float16") : fc.constant<DType>("float32"),
-    eps: fc.constantFrom(1e-5, 1e-3, 0),
     ...{ affine: fc.boolean(), relu: fc.boolean(), residual: fc.boolean() },
+  });
+  const rest = fc.record({
+    counts: fc.array(fc.nat(4), { minLength: 1, maxLength: 4 }),
+    eps: fc.constantFrom(1e-5, 1e-3, 0),
     spread: fc.constantFrom("standard", "offset", "outlierFirst"),
     seed: fc.nat(2 ** 31 - 1),
   });
+  return fc.tuple(fewOf(way, ways), rest).map(([way, rest]) => ({ ...way, ...rest }));
 }
 
 /** The numbers of a batch in channels-first order; a weight for each sample and place. */

@@ -41,7 +41,7 @@ export function weightLaw<A>(kit: DeviceKit<A>): void {
 
   test("by weights k ranks are one: outputs, gradients and state are those of the formulas", async (device) => {
     const property = fc.asyncProperty(
-      weightedScenarios(device.info.float16),
+      weightedScenarios(device.info.float16, kit.ways),
       (scenario) => checkWeights(kit, device, scenario),
     );
     await fc.assert(property, { numRuns, seed: 25 });
@@ -92,7 +92,7 @@ export function weightLaw<A>(kit: DeviceKit<A>): void {
   });
 
   test("masking is removing: a masked batch is the packed one of what is left", async (device) => {
-    const scenarios = weightedScenarios(device.info.float16).map((scenario) => ({
+    const scenarios = weightedScenarios(device.info.float16, kit.ways).map((scenario) => ({
       ...{ ...scenario, relu: false, residual: false },
       kind: scenario.kind === "lengths" ? "lengths" as const : "mask" as const,
     }));

@@ -219,7 +219,7 @@ export function numberTests({ test, tier }: Opener): void {
     onBlock: poison,
   }, ({ device }) =>
     property(device as Device<unknown>, {
-      ...(heavy ? { runs: 40, ways: 16 } : { runs: 8, ways: 4 }),
+      ...(heavy ? { runs: 40, ways: 16 } : { runs: 8, ways: 3 }),
       ...{ largest: 30_000, seed: 1 },
     }));
 
