@@ -307,13 +307,13 @@ export function numberTests({ test, tier }: Opener): void {
         [2, 20_003, 2], // more channels than a window has records for
         [33, 1_025], // no spatial extent
       ];
-      for (const shape of shapes) {
+      for (const [i, shape] of shapes.entries()) {
         for (const format of ["channelsFirst", "channelsLast"] as const) {
           const other = format === "channelsFirst" ? "channelsLast" : "channelsFirst";
           await assertParity(device, { ...PLAIN, shape, format, gradFormat: format });
-          for (const weights of ["perPlace", "perSample"] as const) {
-            await assertParity(device, { ...PLAIN, shape, format, gradFormat: other, weights });
-          }
+          // How weights lie has nothing to do with the shape.
+          const weights = (i % 2 === 0) === (format === "channelsFirst") ? "perPlace" : "perSample";
+          await assertParity(device, { ...PLAIN, shape, format, gradFormat: other, weights });
           await assertParity(device, {
             ...{ ...PLAIN, shape, format, gradFormat: other },
             ...{ residual: other, relu: true },
