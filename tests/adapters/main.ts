@@ -31,7 +31,10 @@ const FLAGS = [
   ...["--allow-read", "--allow-write", "--allow-env", "--allow-sys", "--allow-run", "--allow-ffi"],
   "--allow-net=127.0.0.1",
 ];
-const LONGEST = ["tfjs_law_cases.ts", "trainer_webgpu_cases.ts"];
+const LONGEST = [
+  ...["tfjs_law", "trainer_webgpu", "jax_webgpu", "node", "tfjs_failures", "jax_law", "jax_docs"],
+  "jax_page",
+].map((name) => `${name}_cases.ts`);
 
 async function main({ filter }: Options): Promise<number> {
   const names = [...Deno.readDirSync(FOLDER)].map(({ name }) => name).sort();
