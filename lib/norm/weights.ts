@@ -142,9 +142,11 @@ export function withWeights<A, R>(
   const mask = new Float32Array(batch * inner);
   lengths.forEach((length, n) => mask.fill(1, n * inner, n * inner + length));
   const data = device.upload(mask);
-  const result = body(tensorLike({ ...input, dtype: "float32", shape: [batch, 1, inner] }, data));
-  device.free(data);
-  return result;
+  try {
+    return body(tensorLike({ ...input, dtype: "float32", shape: [batch, 1, inner] }, data));
+  } finally {
+    device.free(data);
+  }
 }
 
 /** What may be known of weights: how many are positive, and their sum; null where only the device knows. */
