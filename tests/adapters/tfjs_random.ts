@@ -27,9 +27,7 @@ export function plans(kinds: readonly Block["kind"][]): fc.Arbitrary<Plan> {
     const one = fc.array(fc.oneof(...blocks), { minLength: 1, maxLength: 1 });
     return fc.record({
       inner: fc.constant(inner),
-      blocks: kinds[0] === "dense"
-        ? fc.oneof(one, fc.array(blocks[0], { minLength: 1, maxLength: 3 }))
-        : one,
+      blocks: fc.array(fc.oneof(...blocks), { minLength: 1, maxLength: 3 }),
     });
   });
 }
