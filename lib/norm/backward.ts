@@ -9,7 +9,7 @@ import { formatOn, sumsWire } from "../wire.ts";
 import { type BackwardCall, checkDonated, checkSaved } from "./check_saved.ts";
 import type { GroupSaved, LocalSaved, Saved } from "./normalize.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
-import { isWeighted, withWeights } from "./weights.ts";
+import { type Weights, withWeights } from "./weights.ts";
 
 /** Options of a backward pass. */
 export interface BackwardOptions {
@@ -175,7 +175,8 @@ export function backwards<A>(
         const results = batch(scope, (d) =>
           snapshots.map((call, i) => {
             const total = d.fromWire(formatOn(d, sumsWire), totals[i]);
-            return weighted(d, call, { local: locals[i], total });
+            const sums = { local: locals[i], total };
+            return gradientsOf(d, { ...passOf(call), sums }, call.saved);
           }));
         // At once: another call that has waited with this one must not read what may be overwritten.
         scope.free(...donatedOf(snapshots));
@@ -212,7 +213,8 @@ function backwardsAlone<A>(
     calls.map((call) => {
       const local = d.gradientSums(passOf(call));
       scratch.push(local);
-      return weighted(d, call, { local, total: local });
+      const sums = { local, total: local };
+      return gradientsOf(d, { ...passOf(call), sums }, call.saved);
     }));
   device.free(...scratch);
   return results;
@@ -234,26 +236,19 @@ function passOf<A>(
   };
 }
 
-/** Gradients of a call, by the weights that it had. */
-function weighted<A>(
+/** Runs the pass that ends the way back, by the weights that forward had, and gives its arrays the meaning of tensors. */
+export function gradientsOf<A>(
   device: Device<A>,
-  call: BackwardCall<A, Saved<A>>,
-  sums: GradientsPass<A>["sums"],
+  pass: GradientsPass<A>,
+  weights: Weights<A> = {},
 ): Backward<A> {
-  const { saved } = call;
-  if (!isWeighted(saved)) return gradientsOf(device, { ...passOf(call), sums });
-  return withWeights(
-    device,
-    saved.input,
-    saved,
-    (weights) => gradientsOf(device, { ...passOf(call), sums, weights }),
-  );
-}
-
-/** Runs the pass that ends the way back, and gives its arrays the meaning of tensors. */
-export function gradientsOf<A>(device: Device<A>, pass: GradientsPass<A>): Backward<A> {
   const { input, gradOutput, residualFormat: format } = pass;
-  const arrays = device.gradients(pass);
+  const arrays = withWeights(
+    device,
+    input,
+    weights,
+    (weights) => device.gradients(weights ? { ...pass, weights } : pass),
+  );
   const { gradInput, gradWeight, gradBias, gradResidual, groupWeight, groupBias } = arrays;
   return Object.freeze({
     gradInput: tensorLike(input, gradInput),

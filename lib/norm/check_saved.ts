@@ -80,7 +80,7 @@ export function checkForwards<A>(
   checkBoth(moments, saved, action);
   if (!isWeighted(saved)) return;
   takeWeights(device, input, saved, action);
-  if (name === "Backward") return;
+  if (name === "Backward" || name === "BackwardParts") return;
   throw refused(action, `batchNorm${name} knows no weights of examples`, "forward had some");
 }
 

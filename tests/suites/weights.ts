@@ -5,7 +5,6 @@ import {
   allReduceMoments,
   batchMoments,
   batchNormBackward,
-  batchNormBackwardParts,
   batchNormForward,
   batchNormInfer,
   batchNormInferBackward,
@@ -367,11 +366,6 @@ export function weightSuite<A>(kit: DeviceKit<A>): void {
     const weights = device.upload(Float32Array.of(1, 0, 2, 1));
     const { saved } = batchNormForward(initBatchNorm(device, 2), x, { device }, { weights });
     throwsLike(() => batchNormJvp(saved, { input: x }, { device }), TypeError, /knows no weights/);
-    throwsLike(
-      () => batchNormBackwardParts([saved], [x], { device }),
-      TypeError,
-      /knows no weights/,
-    );
     const asGradient = tensor(device, new Float32Array(8), [4, 2]);
     batchNormBackward(saved, asGradient, { device }, { donate: true });
     device.free(weights);
