@@ -221,7 +221,9 @@ function checked<A>(
   checkForwards(saved, kind, device, ACTION, worldSize, "BackwardBackward");
   checkAlike(device, gradOutput, saved.input, ACTION, "gradOutput");
   const had = { ...saved, residual: saved.residualFormat !== null };
-  const directions = checkDirections(device, cotangents, COTANGENTS, had, ACTION);
+  const directions = checkDirections(
+    ...[device, cotangents, COTANGENTS, had, ACTION, "secondOrder"] as const,
+  );
   return { ...passOf(saved), gradOutput: tensorLike(gradOutput, gradOutput.data), directions };
 }
 

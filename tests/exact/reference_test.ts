@@ -91,14 +91,17 @@ Deno.test("exact: a constant channel has a variance of 0, whatever its value", a
   }
 });
 
-Deno.test("exact: second order is refused by name", () => {
+Deno.test("exact: gradients of gradients, and of moments, are refused by name", () => {
   const device = bn.referenceDevice({ exact: true });
   const x = bn.tensor(device, [1, 2, 4], [3, 1]);
   const { saved } = bn.batchNormForward(bn.initBatchNorm(device, 1), x, { device });
+  const refused =
+    /must honour secondOrder in a pass: current ones are residual, activation, weights, tangents; leave it out, or use another device/;
   assert.throws(
-    () => bn.batchNormJvp(saved, { input: x }, { device }),
-    /must honour secondOrder in a pass: current ones are residual, activation; leave it out, or use another device/,
+    () => bn.batchNormBackwardBackward(saved, x, { gradInput: x }, { device }),
+    refused,
   );
+  assert.throws(() => bn.batchNormBackwardMoments(saved, x, {}, { device }), refused);
 });
 
 Deno.test("exact: a rank that is not exact meets none that is, and all are told", async () => {
