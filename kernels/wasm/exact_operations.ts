@@ -26,7 +26,7 @@ export type ExactOperations = Pick<
 >;
 
 /** Bytes of scratch memory that a thread's part of a reduction takes: FACTORS + 4 * TERMS of `assembly/exact_plan.ts`. */
-const WORK = 384 + 4 * 4096;
+const WORK = 448 + 4 * 4096;
 /** Bytes of what limbs are in: of `assembly/exact_results.ts`. */
 const LIMBS = 832;
 
