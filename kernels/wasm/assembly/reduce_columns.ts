@@ -93,12 +93,16 @@ function rowOfBlock(done: u32, step: u32, half: u32): u32 {
   return (block & 1) * half + (block >> 1) * step;
 }
 
-/** Adds a block of rows, a few lanes of it widened at a time, or copied, so that dy may be multiplied by weights. */
+/**
+ * Adds a block of rows, a few lanes of it widened at a time; where there are weights, dy times those of its places. What is float32 in
+ * rows that fit is read where it lies.
+ */
 function addCopied(
   x: usize, dy: usize, output: usize, half: bool, first: u32, period: u32, rows: u32, isFirst: bool, shifts: usize,
   sums: usize, widened: usize, weights: usize, channels: u32, inner: u32,
 ): void {
-  const stride = bytes(WIDENED);
+  const inPlace = !half && period <= WIDENED;
+  const stride = bytes(inPlace ? period : WIDENED);
   const gradients = dy ? widened + bytes(MOST) : 0;
   const gates = output ? gradients + bytes(MOST) : 0;
   for (let lane: u32 = 0; lane < period; lane += WIDENED) {
@@ -107,14 +111,19 @@ function addCopied(
     for (let r: u32 = 0; r < rows; r++) {
       const element = first + r * period + lane;
       const row = <usize> r * stride;
-      copied(x, element, lanes, half, widened + row);
-      if (dy) copied(dy, element, lanes, half, gradients + row);
-      if (output) copied(output, element, lanes, half, gates + row);
-      if (!weights) continue;
-      const by = weightsAt(weights, element, lanes, channels, inner, widened + 3 * bytes(MOST));
-      multiply(gradients + row, by, lanes, gradients + row);
+      if (!inPlace) {
+        copied(x, element, lanes, half, widened + row);
+        if (output) copied(output, element, lanes, half, gates + row);
+      }
+      if (weights) {
+        const by = weightsAt(weights, element, lanes, channels, inner, widened + 3 * bytes(MOST));
+        multiply(readable(dy, element, lanes, half, gradients + row), by, lanes, gradients + row);
+      } else if (dy) readable(dy, element, lanes, half, gradients + row);
     }
-    addFloats(widened, gradients, gates, stride, rows, 0, isFirst, shifts + at, sums + at, bytes(period), lanes);
+    const from = bytes(first);
+    const input = inPlace ? x + from : widened;
+    const gate = inPlace ? further(output, from) : gates;
+    addFloats(input, gradients, gate, stride, rows, 0, isFirst, shifts + at, sums + at, bytes(period), lanes);
   }
 }
 
