@@ -135,9 +135,14 @@ export {
   type RenormOptions,
   type RenormSaved,
   syncBatchRenormForward,
+  syncBatchRenormForwardBlocking,
   type SyncRenormOptions,
 } from "./lib/norm/renorm.ts";
-export { batchRenormBackward, syncBatchRenormBackward } from "./lib/norm/renorm_backward.ts";
+export {
+  batchRenormBackward,
+  syncBatchRenormBackward,
+  syncBatchRenormBackwardBlocking,
+} from "./lib/norm/renorm_backward.ts";
 export {
   type BackwardBranch,
   type ForwardBranch,

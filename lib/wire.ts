@@ -87,6 +87,11 @@ export function wireLike(format: WireFormat, changes: Partial<WireFormat>): Wire
   return Object.freeze({ ...format, ...changes });
 }
 
+/** [count, mean C, m2 C] of a wire of moments, weighted ones too: a view. */
+export function plainOf(format: WireFormat, moments: Float64Array): Float64Array {
+  return moments.subarray(format.length(0) - 1);
+}
+
 /** Values per channel that the moments of a wire are of; of weighted ones those whose weight is positive. */
 export function countOf(moments: Float64Array): number {
   return moments[0];

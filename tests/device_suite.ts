@@ -23,6 +23,7 @@ import { rulesSuite } from "./suites/rules.ts";
 import { statisticsSuite } from "./suites/statistics.ts";
 import { weightSuite } from "./suites/weights.ts";
 import { weightLaw } from "./suites/weights_law.ts";
+import { weightWaySuite } from "./suites/weights_ways.ts";
 import { weightsGoldenSuite } from "./suites/weights_golden.ts";
 import { inTier } from "./tier.ts";
 
@@ -62,6 +63,7 @@ export function optionSuite<A>(kit: DeviceKit<A>): void {
     weightLaw(kit);
     weightSuite(kit);
     weightsGoldenSuite(kit);
+    weightWaySuite(kit);
     passSuite(kit);
     secondOrderSuite(kit);
     secondOrderWeightSuite(kit);

@@ -9,7 +9,7 @@ import { formatOn, sumsWire } from "../wire.ts";
 import { type BackwardCall, checkDonated, checkSaved } from "./check_saved.ts";
 import type { GroupSaved, LocalSaved, Saved } from "./normalize.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
-import { isWeighted, withWeights } from "./weights.ts";
+import { type Weights, withWeights } from "./weights.ts";
 
 /** Options of a backward pass. */
 export interface BackwardOptions {
@@ -195,7 +195,7 @@ export function backwards<A>(
         const results = batch(scope, (d) =>
           snapshots.map((call, i) => {
             const total = d.fromWire(formatOn(d, sumsWire), totals[i]);
-            return weighted(d, call, { local: locals[i], total });
+            return gradientsWith(d, call, { local: locals[i], total });
           }));
         // At once: another call that has waited with this one must not read what may be overwritten.
         scope.free(...donatedOf(snapshots));
@@ -232,7 +232,7 @@ function backwardsAlone<A>(
     calls.map((call) => {
       const local = d.gradientSums(passOf(call));
       if (call.options.keepSums !== true) scratch.push(local);
-      return weighted(d, call, { local, total: local });
+      return gradientsWith(d, call, { local, total: local });
     }));
   device.free(...scratch);
   return results;
@@ -254,29 +254,30 @@ function passOf<A>(
   };
 }
 
-/** Gradients of a call, by the weights that it had. */
-function weighted<A>(
+/** Gradients of a call, with the sums where it keeps them. */
+function gradientsWith<A>(
   device: Device<A>,
   call: BackwardCall<A, Saved<A>>,
   sums: KeptSums<A>,
 ): Backward<A> {
-  const { saved } = call;
-  const backward = !isWeighted(saved)
-    ? gradientsOf(device, { ...passOf(call), sums })
-    : withWeights(
-      device,
-      saved.input,
-      saved,
-      (weights) => gradientsOf(device, { ...passOf(call), sums, weights }),
-    );
+  const backward = gradientsOf(device, { ...passOf(call), sums }, call.saved);
   if (call.options.keepSums !== true) return backward;
   return Object.freeze({ ...backward, sums: Object.freeze(sums) });
 }
 
-/** Runs the pass that ends the way back, and gives its arrays the meaning of tensors. */
-export function gradientsOf<A>(device: Device<A>, pass: GradientsPass<A>): Backward<A> {
+/** Runs the pass that ends the way back, by the weights that forward had, and gives its arrays the meaning of tensors. */
+export function gradientsOf<A>(
+  device: Device<A>,
+  pass: GradientsPass<A>,
+  weights: Weights<A> = {},
+): Backward<A> {
   const { input, gradOutput, residualFormat: format } = pass;
-  const arrays = device.gradients(pass);
+  const arrays = withWeights(
+    device,
+    input,
+    weights,
+    (weights) => device.gradients(weights ? { ...pass, weights } : pass),
+  );
   const { gradInput, gradWeight, gradBias, gradResidual, groupWeight, groupBias } = arrays;
   return Object.freeze({
     gradInput: tensorLike(input, gradInput),

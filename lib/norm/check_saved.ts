@@ -11,7 +11,7 @@ import { refused, shown } from "../words.ts";
 import { checkAlike, checkGivenUp, checkVector, isDonated } from "./check_call.ts";
 import type { GroupSaved, Saved } from "./normalize.ts";
 import { checkMoments } from "./statistics.ts";
-import { checkBoth, isWeighted, takeWeights } from "./weights.ts";
+import { checkBoth, takeWeights } from "./weights.ts";
 
 /** One batch norm of a backward pass. */
 export interface BackwardCall<A, S extends Saved<A> = GroupSaved<A>> {
@@ -81,10 +81,7 @@ export function checkForwards<A>(
   checkEps(eps, action);
   checkOneOf(residualFormat, SAVED_FORMATS, "the saved residualFormat", action);
   checkBoth(moments, saved, action);
-  if (!isWeighted(saved)) return;
   takeWeights(device, input, saved, action);
-  if (name !== "BackwardParts") return;
-  throw refused(action, `batchNorm${name} knows no weights of examples`, "forward had some");
 }
 
 /** Checks that a gradOutput that is given up is nothing that any of the calls borrows. */
