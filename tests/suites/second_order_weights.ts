@@ -41,14 +41,14 @@ interface Batch {
 export function secondOrderWeightSuite<A>(kit: DeviceKit<A>): void {
   const test = weightTestsOf(kit);
   const units = 64 * kit.ulps * EPSILON.float32;
+  // A shape and a memory order are kernels of their own, where kernels are compiled.
+  const few = compiles(kit) || kit.ways !== undefined;
   const close = { absolute: units, relative: units };
 
   test("second order of a masked batch is that of the packed one, whatever is masked", async (device) => {
-    const formats: readonly Format[] = compiles(kit)
-      ? ["channelsLast"]
-      : ["channelsFirst", "channelsLast"];
+    const formats: readonly Format[] = few ? ["channelsLast"] : ["channelsFirst", "channelsLast"];
     for (const format of formats) {
-      for (const [N, C, L] of compiles(kit) ? [[3, 4, 5]] : [[3, 4, 5], [9, 3, 2], [2, 2, 33]]) {
+      for (const [N, C, L] of few ? [[3, 4, 5]] : [[3, 4, 5], [9, 3, 2], [2, 2, 33]]) {
         const places = [...Array(N * L).keys()];
         const mask = Float32Array.from(places, (p) => p % 3 === 1 ? 0 : 1);
         const at = (p: number, c: number) => (Math.floor(p / L) * C + c) * L + p % L;
