@@ -21,7 +21,13 @@ import type { ArrayInfo, Describing, DType, Format, Tensor } from "./tensor.ts";
 import type { WireFormat } from "./wire.ts";
 
 /** An optional field of a pass that a device may lack. */
-export type PassOption = "residual" | "activation" | "weights" | "secondOrder" | "arrange";
+export type PassOption =
+  | "residual"
+  | "activation"
+  | "weights"
+  | "tangents"
+  | "secondOrder"
+  | "arrange";
 
 /** What a device says of itself. */
 export interface DeviceInfo {
@@ -287,12 +293,13 @@ export interface Device<A> extends Describing<A> {
    * `weight*s * (t - sumT/count - (x-mean) * s^2 * sumTXmu/count) + dweight * xhat + dbias + dresidual` for the directions t,
    * dweight, dbias and dresidual, where the output is positive, else 0; without the total `weight*s*t + ...`. To it come
    * `dmean/count + 2*(x-mean)*dvariance/count` of the gradients of moments, by weights w times that. In `info.passes` it is
-   * "secondOrder".
+   * "tangents", and with gradients of moments "secondOrder".
    */
   readonly tangents?: (pass: TangentsPass<A>) => A;
   /**
    * With the directions a, q, b and r, and dy behind the output's gate: `gradGradOutput` is what `tangents` gives of them; for
-   * the others see `docs/numerics.md`, with N, S1, S2, A, B, D, E, F as above. Comes with `tangents`.
+   * the others see `docs/numerics.md`, with N, S1, S2, A, B, D, E, F as above. In `info.passes` it is "secondOrder", and comes with
+   * `tangents`.
    */
   readonly secondGradients?: (pass: SecondPass<A>) => SecondArrays<A>;
   /**

@@ -13,14 +13,15 @@ const RECORD = 80;
 const RUN = 1024;
 
 /** Weights of a pass as kernels take them: as float32, one for each place. */
-interface Weights {
+export interface Weights {
   /** Bytes that they need where they do not lie so already. */
   readonly bytes: number;
   /** Makes them there, and says where they are. */
   readonly write: (to: number) => number;
 }
 
-function weightsOf(
+/** Finds the weights of a pass. */
+export function weightsOf(
   { kernels, tensor }: Context,
   { shape }: Tensor<WasmArray>,
   weights: Tensor<WasmArray>,

@@ -194,7 +194,9 @@ function checked<A>(
   checkForwards(saved, kind, device, ACTION, worldSize, "BackwardBackward");
   checkAlike(device, gradOutput, saved.input, ACTION, "gradOutput");
   const had = { ...saved, residual: saved.residualFormat !== null };
-  const directions = checkDirections(device, cotangents, COTANGENTS, had, ACTION);
+  const directions = checkDirections(
+    ...[device, cotangents, COTANGENTS, had, ACTION, "secondOrder"] as const,
+  );
   const kept = keptOf(device, options.sums, saved.input.shape[1]);
   return {
     ...passOf(saved),

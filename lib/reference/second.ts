@@ -19,13 +19,18 @@ export interface DirectionViews {
 type Scale = Pick<ChannelAffine, "weight" | "eps">;
 
 /** Calls `visit` with where each value of a channel lies in memory, and its place in any other view of the same shape. */
-function eachPlace(c: number, x: View, visit: (at: number, n: number, i: number) => void): void {
+export function eachPlace(
+  c: number,
+  x: View,
+  visit: (at: number, n: number, i: number) => void,
+): void {
   for (let n = 0; n < x.batch; n++) {
     for (let i = 0; i < x.inner; i++) visit(placeOf(x, n, c, i), n, i);
   }
 }
 
-function placeOf(
+/** Where an element of a view lies. */
+export function placeOf(
   { sampleStride, channelStride, innerStride }: View,
   n: number,
   c: number,
@@ -39,7 +44,8 @@ function valueOf(view: View | null, n: number, c: number, i: number): number {
   return view === null ? 0 : view.values[placeOf(view, n, c, i)];
 }
 
-const isOpen = (output: View | null, n: number, c: number, i: number): boolean =>
+/** Whether gradients flow there: everywhere without an output. */
+export const isOpen = (output: View | null, n: number, c: number, i: number): boolean =>
   output === null || valueOf(output, n, c, i) > 0;
 
 /** 1/count, and 0 of an empty batch. */

@@ -47,6 +47,8 @@ Deno.test("exact Wasm: all layouts, storages and threads have the bits of the re
           ...{ samples, channels, spatial, spread, seed: i + 10 * j, momentum: 0.1, eps: 1e-5 },
           ...{ affine: true, biased: false, relu: j % 2 === 0, residual: i % 2 === 0 },
           dtype: (i + j) % 3 === 0 ? "float16" : "float32",
+          weights: (["alike", "mask", "alike", "small", "large"] as const)[(i + 2 * j) % 5],
+          perSample: j % 3 === 2,
         };
         const rows = Array.from({ length: samples }, (_, n) => n);
         const first = { format: "channelsFirst", gradFormat: "channelsFirst" } as const;

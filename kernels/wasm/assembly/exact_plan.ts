@@ -1,7 +1,6 @@
 // Where the bits of a strip's terms may lie, from what a look over it has seen, and so how it is summed (exact_sums.ts).
 
-/** Most elements of a sum, and how many bits they add to it. */
-export const MOST_SUMMED: u32 = 1024;
+/** How many bits the elements of a strip, 1,024 at most, add to a sum. */
 const GROWTH: i32 = 10;
 /** Bits of a float64, and those below M that a sum may have: one less, as M is 1.5 * 2^k, and one for the sign. */
 const DIGITS: i32 = 53;
@@ -13,16 +12,18 @@ const VALUES_TWICE: i32 = UNDER + 1 + DIGITS - 2 * GROWTH - SPAN;
 const PRODUCTS_TWICE: i32 = UNDER + 1 + DIGITS - 2 * GROWTH - 2 * SPAN;
 const PRODUCTS_THRICE: i32 = PRODUCTS_TWICE + UNDER + 1 - GROWTH;
 
-/** Places in the scratch memory of a strip: ranges, the numbers M, sums, and a last vector that is not whole. */
+/** Places in the scratch memory of a strip: ranges, the numbers M, sums, means; its factors, weights, and what these choose from. */
 export const RANGES: usize = 0;
 export const M_PRODUCTS: usize = 64;
 export const M_RESTS: usize = 96;
 export const M_VALUES: usize = 128;
 export const TOTALS: usize = 160;
-export const TAIL: usize = 320;
-export const HIS: usize = 368;
-/** Bytes of it. */
-export const STRIP_ROOM: usize = 384;
+export const HIS: usize = 320;
+export const FACTORS: usize = 384;
+/** From a factor to its terms, and on to weights, and to all terms that there are. */
+export const TERMS: usize = 4096;
+export const WEIGHTS: usize = 2 * TERMS;
+export const ALL_TERMS: usize = 3 * TERMS;
 
 export const FAST: u32 = 0;
 export const WIDE: u32 = 1;
