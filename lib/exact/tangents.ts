@@ -8,7 +8,8 @@ const { fround } = Math;
 
 /**
  * t * scale + (xhat * slope + offset), with xhat = (x - hi) * s, then + dresidual, where output > 0, else 0; each rounded to float32, and
- * written in x's memory order. Signature and formula are those of `reference/second.ts`; gradients of moments are left out.
+ * written in x's memory order. Signature and formula are those of `reference/second.ts`; gradients of moments, to
+ * which alone weights matter, are left out.
  */
 export function tangents(
   x: View,
@@ -18,6 +19,7 @@ export function tangents(
   total: Float64Array | null,
   _moments: unknown,
   output: View | null,
+  _weights: View | null,
   result: Values,
 ): void {
   const share = shareOf(count);
