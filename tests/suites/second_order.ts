@@ -94,6 +94,7 @@ const CASES: readonly Case[] = [
   {
     name: "weights of places, (2, 4, 2, 3), channels last",
     ...{ shape: [2, 4, 2, 3], counts: [0, 1, 1], format: "channelsLast", weights: "perPlace" },
+    more: true,
   },
   {
     name: "weights of places, (3, 2, 18), neither weight nor bias, mean 100",
