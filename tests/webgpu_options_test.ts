@@ -5,6 +5,6 @@ import { poison } from "./webgpu_kit.ts";
 import { webgpuSuite } from "./webgpu_suite.ts";
 
 await webgpuSuite(
-  () => ({ name: "webgpu, float32", everything: false, cases: 8, ways: 4, onBlock: poison }),
+  () => ({ name: "webgpu, float32", everything: false, cases: 8, onBlock: poison }),
   { suite: optionSuite, what: "the device suite's options" },
 );
