@@ -132,11 +132,7 @@ export function secondOrderSuite<A>(kit: DeviceKit<A>): void {
       if (options.dtype === "float16" && !device.info.float16) return;
       const problem = problemOf(options);
       // What compiles kernels for every case need not do so for every mode of each.
-      const modes = !few && !isDear(options)
-        ? MODES
-        : options.relu
-        ? [MODES[1]]
-        : [MODES[0], MODES[2]];
+      const modes = !kit.ways ? MODES : options.relu ? [MODES[1]] : [MODES[0], MODES[2]];
       for (const mode of modes) await check(device, kit.ulps, problem, mode);
     });
   }
