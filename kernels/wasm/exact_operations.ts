@@ -4,14 +4,13 @@ import type { Device, MomentsPass, SumsPass } from "../../lib/device.ts";
 import { isFiniteRecord, RECORD, wholeSum } from "../../lib/exact/record.ts";
 import { advanceExactly } from "../../lib/exact/running.ts";
 import { carryWire, EXACT_WIRES, exactMomentsWire, exactSumsWire } from "../../lib/exact/wires.ts";
-import { extents } from "../../lib/tensor.ts";
 import type { WireFormat } from "../../lib/wire.ts";
 import { momentsWire, sumsWire, weightedMomentsWire } from "../../lib/wire.ts";
 import type { Statistic, WasmArray } from "./arrays.ts";
 import { type Context, elements, type Exact, type Operate } from "./context.ts";
 import { type Layout, layoutOf, type Part } from "./layout.ts";
 import { addressesOf, laneBytes, planes, spread } from "./walks.ts";
-import { weightsOf } from "./weights.ts";
+import { weightsIn } from "./weights.ts";
 
 /** Operations of statistics without rounding. */
 export type ExactOperations = Pick<
@@ -26,7 +25,7 @@ export type ExactOperations = Pick<
 >;
 
 /** Bytes of scratch memory that a thread's part of a reduction takes: FACTORS + 4 * TERMS of `assembly/exact_plan.ts`. */
-const WORK = 384 + 4 * 4096;
+const WORK = 448 + 4 * 4096;
 /** Bytes of what limbs are in: of `assembly/exact_results.ts`. */
 const LIMBS = 832;
 
@@ -132,16 +131,12 @@ function moments(context: Context, { input, weights }: MomentsPass<WasmArray>): 
   const { kernels, memory } = context;
   const layout = layoutOf(input);
   const x = context.tensor(input, { elements: layout.elements, dtype: input.dtype });
-  const w = weights && weightsOf(context, input, weights);
-  const { name } = w ? weightedMomentsWire : momentsWire;
-  const format = EXACT_WIRES[name];
+  const at = weightsIn(context, input, weights);
+  const format = EXACT_WIRES[weights ? weightedMomentsWire.name : momentsWire.name];
   const parts = context.parts(layout.elements, layout.period || undefined);
   const { array, slot: { address } } = makeMoments(context, format, layout.channels);
-  const at = w ? w.write(w.bytes && context.borrow(w.bytes)) : 0;
-  if (w) {
-    const { batch, inner } = extents(input.shape);
-    kernels.weighExactly(at, batch * inner, address);
-  } else new Float64Array(memory.buffer(), address, 1)[0] = layout.count;
+  if (weights) kernels.weighExactly(at, layout.count, address);
+  else new Float64Array(memory.buffer(), address, 1)[0] = layout.count;
   reduce(context, layout, parts, [x, 0, 0], at, () => 0, address + 8 * format.length(0));
   return array;
 }
@@ -162,7 +157,8 @@ function gradientSums(context: Context, pass: SumsPass<WasmArray>): WasmArray {
     context.kernels.means(moments, means, channels, perChannel);
     return spread(context.kernels, 1, layout, perChannel, perLane);
   };
-  reduce(context, layout, parts, [x, dy, gates], 0, write, slot.address);
+  const weights = weightsIn(context, input, pass.weights);
+  reduce(context, layout, parts, [x, dy, gates], weights, write, slot.address);
   return array;
 }
 

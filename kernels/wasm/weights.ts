@@ -13,7 +13,7 @@ const RECORD = 80;
 const RUN = 1024;
 
 /** Weights of a pass as kernels take them: as float32, one for each place. */
-export interface Weights {
+interface Weights {
   /** Bytes that they need where they do not lie so already. */
   readonly bytes: number;
   /** Makes them there, and says where they are. */
@@ -21,7 +21,7 @@ export interface Weights {
 }
 
 /** Finds the weights of a pass. */
-export function weightsOf(
+function weightsOf(
   { kernels, tensor }: Context,
   { shape }: Tensor<WasmArray>,
   weights: Tensor<WasmArray>,

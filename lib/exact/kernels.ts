@@ -60,20 +60,24 @@ export function weightedMoments(x: View, weights: View): Float64Array<ArrayBuffe
   if (Number.isNaN(wire[1])) return wire;
   for (let c = 0; c < x.channels; c++) {
     const at = exactWeightedMomentsWire.length(c);
-    const add = summing(wire, at);
+    const add = weighing(summing(wire, at));
     eachValue(c, [x, weights, x], (i, of) => {
-      const [value, weight] = [x.values[i], values[of]];
-      if (weight === 0) return;
-      const square = value * value;
-      const high = upperHalf(square);
-      if (weight === 1 || !Number.isFinite(value)) return add(value, square);
-      // Each product has 48 bits or fewer.
-      add(weight * value, weight * high);
-      add(0, weight * (square - high));
+      if (values[of] !== 0) add(x.values[i], x.values[i] * x.values[i], values[of]);
     });
     carryRecord(wire, at);
   }
   return wire;
+}
+
+/** Adds a value and a product of two float32 by a whole weight, which is below 2^25. */
+function weighing(add: (value: number, product: number) => void) {
+  return (value: number, product: number, weight: number): void => {
+    if (weight === 1 || !Number.isFinite(product)) return add(value, product);
+    // 48 bits or fewer each, as the value has.
+    const high = upperHalf(product);
+    add(weight * value, weight * high);
+    add(0, weight * (product - high));
+  };
 }
 
 /** The upper 24 bits of a product of 48 (Veltkamp 1968). */
@@ -119,20 +123,23 @@ export function normalize(
   }
 }
 
-/** Sums of dy and of dy * float32(x - hi) per channel, where dy counts as 0 unless output > 0. */
+/** Sums of dy and of dy * float32(x - hi) per channel, where dy counts as 0 unless output > 0, and as often as its weight says. */
 export function gradientSums(
   x: View,
   dy: View,
   { mean }: Pick<ChannelStatistics, "mean">,
   output: View | null,
+  weights: View | null,
 ): Float64Array<ArrayBuffer> {
   const wire = new Float64Array(RECORD * x.channels);
   for (let c = 0; c < x.channels; c++) {
     const hi = fround(mean[c]);
-    const add = summing(wire, RECORD * c);
-    eachValue(c, [x, dy, output ?? dy], (at, from, gate) => {
+    const add = weighing(summing(wire, RECORD * c));
+    eachValue(c, [x, dy, output ?? dy, weights ?? dy], (at, from, gate, of) => {
       const gradient = output === null || output.values[gate] > 0 ? dy.values[from] : 0;
-      if (gradient !== 0) add(gradient, gradient * fround(x.values[at] - hi));
+      const counts = weights ? weights.values[of] : 1;
+      if (gradient === 0 || counts === 0) return;
+      add(gradient, gradient * fround(x.values[at] - hi), counts);
     });
     carryRecord(wire, RECORD * c);
   }

@@ -11,7 +11,7 @@ import { assertClose } from "../kit.ts";
 import { normalArray, normals, uniforms } from "../random.ts";
 
 Deno.test("exact reference: 1,200 partitions have the bits of one rank", async () => {
-  const property = fc.asyncProperty(exactScenarios(), async (scenario) => {
+  const property = fc.asyncProperty(exactScenarios(16), async (scenario) => {
     const device = bn.referenceDevice({ exact: true });
     const { ranks } = scenario.partition;
     const parts = await runRanks(ranks, (group) => exactRank(device, group, scenario));

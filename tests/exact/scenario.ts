@@ -99,8 +99,18 @@ export interface ExactData {
   readonly along: Float32Array;
 }
 
-/** Makes the numbers of a batch. */
+const made = new WeakMap<ExactBatch, ExactData>();
+
+/** The numbers of a batch, which the ranks of one thread share. */
 export function dataOf(batch: ExactBatch): ExactData {
+  const known = made.get(batch);
+  if (known) return known;
+  const data = makeData(batch);
+  made.set(batch, data);
+  return data;
+}
+
+function makeData(batch: ExactBatch): ExactData {
   const { samples, channels, dtype, spread, seed } = batch;
   const length = samples * channels * innerOf(batch);
   const [normal, uniform] = [normals(seed), uniforms(seed ^ 0x5eed)];

@@ -24,8 +24,11 @@ export interface StepBits {
 
 /** Bits of numbers as text; all NaN are one. */
 export function bitsOf(values: ArrayLike<number>): string {
-  const own = Float32Array.from(values, (value) => Number.isNaN(value) ? NaN : value);
-  return [...new Uint32Array(own.buffer)].map((word) => word.toString(16)).join(" ");
+  let text = "";
+  for (const word of new Uint32Array(Float32Array.from(values).buffer)) {
+    text += (word & 0x7fffffff) > 0x7f800000 ? "NaN " : `${word.toString(16)} `;
+  }
+  return text;
 }
 
 /** Trains on some samples of a batch, alone or with a group. */
@@ -74,20 +77,19 @@ export async function exactStep<A>(
     const effects = { device: scope, group: group! };
     let forward: Pick<bn.GroupForward<A>, "output" | "state">;
     let backward: bn.Backward<A>;
-    let moved: bn.Tensor<A> | undefined;
-    const isWeighted = batch.weights !== "alike";
+    let moved: bn.Tensor<A>;
     if (!group) {
       const own = bn.batchNormForward(state, x, { device: scope }, options);
       [forward, backward] = [own, bn.batchNormBackward(own.saved, dy, { device: scope })];
-      if (!isWeighted) moved = bn.batchNormJvp(own.saved, along, { device: scope });
+      moved = bn.batchNormJvp(own.saved, along, { device: scope });
     } else if (blocking) {
       const own = bn.syncBatchNormForwardBlocking(state, x, effects, options);
       [forward, backward] = [own, bn.syncBatchNormBackwardBlocking(own.saved, dy, effects)];
-      if (!isWeighted) moved = bn.syncBatchNormJvpBlocking(own.saved, along, effects);
+      moved = bn.syncBatchNormJvpBlocking(own.saved, along, effects);
     } else {
       const own = await bn.syncBatchNormForward(state, x, effects, options);
       [forward, backward] = [own, await bn.syncBatchNormBackward(own.saved, dy, effects)];
-      if (!isWeighted) moved = await bn.syncBatchNormJvp(own.saved, along, effects);
+      moved = await bn.syncBatchNormJvp(own.saved, along, effects);
     }
     const evaluated = bn.batchNormInfer(forward.state, x, { device: scope }, plain);
     const back = bn.batchNormInferBackward(forward.state, x, dy, { device: scope }, plain);

@@ -8,13 +8,20 @@ import { type WasmArray, wasmDevice } from "../../kernels/wasm_device.ts";
 import { requestWebGpuDevice } from "../../kernels/webgpu_device.ts";
 import { assertSame, exactAlone, exactRank } from "./law.ts";
 import { type ExactBatch, exactScenarios } from "./scenario.ts";
-import { exactStep } from "./step.ts";
+import { exactStep, type StepBits } from "./step.ts";
 
-Deno.test("exact Wasm: 800 partitions have the bits of one rank on the reference device", async () => {
+Deno.test("exact Wasm: 800 partitions have the bits of one rank on the reference device, among whose ranks they may be", async () => {
   await using device = await wasmDevice({ exact: true });
-  const property = fc.asyncProperty(exactScenarios(), async (scenario) => {
-    const { ranks } = scenario.partition;
-    const parts = await bn.runRanks(ranks, (group) => exactRank(device, group, scenario));
+  const reference = bn.referenceDevice({ exact: true });
+  const property = fc.asyncProperty(exactScenarios(16), async (scenario) => {
+    const { ranks, seed } = scenario.partition;
+    const parts = await bn.runRanks(
+      ranks,
+      (group) =>
+        seed % 4 === 0 && group.rank % 2 === 1
+          ? exactRank(reference, group, scenario)
+          : exactRank(device, group, scenario),
+    );
     assertSame(parts, await exactAlone(scenario));
   });
   await fc.assert(property, { numRuns: 800, seed: 2031 });
@@ -36,6 +43,7 @@ const SPREADS = ["standard", "offset", "sparse", "broad", "wide", "special", "su
 
 Deno.test("exact Wasm: all layouts, storages and threads have the bits of the reference device", async () => {
   const reference = bn.referenceDevice({ exact: true });
+  const wanted = new Map<string, StepBits>();
   for (const threads of [1, 2, 3, 4]) {
     // A few hundred elements are worth a thread here, so that parts begin anywhere.
     await using device = await createDevice({ exact: true, threads }, { least: 200 });
@@ -52,10 +60,12 @@ Deno.test("exact Wasm: all layouts, storages and threads have the bits of the re
         };
         const rows = Array.from({ length: samples }, (_, n) => n);
         const first = { format: "channelsFirst", gradFormat: "channelsFirst" } as const;
-        const wanted = await exactStep(reference, batch, rows, first);
+        // One thread has met all of them.
+        const key = `${[i, j]}`;
+        if (!wanted.has(key)) wanted.set(key, await exactStep(reference, batch, rows, first));
         const last = { format: "channelsLast", gradFormat: "channelsFirst" } as const;
         for (const formats of [first, last]) {
-          assertSame([await exactStep(device, batch, rows, formats)], wanted);
+          assertSame([await exactStep(device, batch, rows, formats)], wanted.get(key)!);
         }
       }
     }

@@ -32,12 +32,16 @@ async function trained<A>(device: bn.Device<A>, rows: readonly Row[], isWeighted
       isWeighted ? { weights } : {},
     );
     const { gradInput, group } = bn.batchNormBackward(saved, dy, { device: scope });
-    const [y, dx] = await Promise.all([output, gradInput].map((t) => bn.toArray(device, t)));
+    const moved = bn.batchNormJvp(saved, { input: x }, { device: scope });
+    const [y, along, dx] = await Promise.all(
+      [output, moved, gradInput].map((t) => bn.toArray(device, t)),
+    );
     const vectors = [state.runningMean, state.runningVar, group!.gradWeight, group!.gradBias];
     return {
       rows: rows.map(({ weight }, i) => {
-        const [own, gradient] = [y, dx].map((all) => all.slice(i * CHANNELS, (i + 1) * CHANNELS));
-        return weight === 0 ? null : bitsOf([...own, ...gradient.map((value) => value / weight)]);
+        const of = (all: Float32Array) => all.slice(i * CHANNELS, (i + 1) * CHANNELS);
+        const shares = of(dx).map((value) => value / weight);
+        return weight === 0 ? null : bitsOf([...of(y), ...of(along), ...shares]);
       }).filter((bits) => bits !== null),
       vectors: await Promise.all(vectors.map(async (v) => bitsOf(await device.download(v!)))),
     };

@@ -2,7 +2,8 @@
 // digits (digits.ts).
 
 import { RECORD } from "./digits";
-import { HIS } from "./exact_plan";
+import { addByGuess } from "./exact_guess";
+import { forget, HIS } from "./exact_plan";
 import { addElement, addStrip, recordOf } from "./exact_sums";
 import { gather } from "./exact_strips";
 import { addWeighted, placeOf, readLanes, readWeights, weightAt } from "./exact_weights";
@@ -26,6 +27,7 @@ export function reduceExactly(
 ): void {
   memory.fill(records, 0, <usize> channels * RECORD);
   if (from == to) return;
+  forget(scratch);
   if (period == 0) return rows(x, dy, output, half, channels, inner, from, to, weights, his, records, scratch);
   const whole = (to - from) / period;
   for (let row: u32 = 0; row < whole; row += TILE) {
@@ -58,13 +60,14 @@ function rows(
       const left = last - from, runs = (left + MOST_SUMMED - 1) / MOST_SUMMED;
       const length = min(left, ((left + runs - 1) / runs + GRAIN - 1) & ~(GRAIN - 1));
       const rest = length & 3, size = bytes(length - rest), all = size + (rest ? 16 : 0);
-      const g = dy ? address(dy, from, half) : 0, gate = output ? address(output, from, half) : 0;
-      gather(address(x, from, half), g, gate, size, half ? 8 : 16, rest, work + HIS, work, half);
+      const run = address(x, from, half), g = dy ? address(dy, from, half) : 0, gate = output ? address(output, from, half) : 0;
+      from += length;
+      if (!half && !weights && !rest && addByGuess(run, g, gate, size, 16, work + HIS, work, record, 0, 0, 0)) continue;
+      gather(run, g, gate, size, half ? 8 : 16, rest, work + HIS, work, half);
       if (weights) {
-        const bits = readWeights(weights + bytes(placeOf(from, channels, inner)), length, work);
+        const bits = readWeights(weights + bytes(placeOf(from - length, channels, inner)), length, work);
         addWeighted(bits, work, all, !dy, record, 0, 0, 0);
       } else addStrip(work, all, !dy, record, 0, 0, 0, 1);
-      from += length;
     }
     if (++c == channels) c = 0;
   }
@@ -78,8 +81,10 @@ function lanes(
   const stride = bytes(period) >> <usize> half, size = <usize> height << 4;
   for (let lane: u32 = 0; lane < period; lane += 4) {
     const first = from + lane;
-    const g = dy ? address(dy, first, half) : 0, gate = output ? address(output, first, half) : 0;
-    gather(address(x, first, half), g, gate, size, stride, 0, his + bytes(lane), work, half);
+    const run = address(x, first, half), g = dy ? address(dy, first, half) : 0, gate = output ? address(output, first, half) : 0;
+    const ofLanes = his + bytes(lane);
+    if (!half && !weights && addByGuess(run, g, gate, size, stride, ofLanes, work, records, lane, channels, inner)) continue;
+    gather(run, g, gate, size, stride, 0, ofLanes, work, half);
     if (weights) {
       const bits = readLanes(weights, first, period / channels, size, channels, inner, work);
       addWeighted(bits, work, size, !dy, records, lane, channels, inner);

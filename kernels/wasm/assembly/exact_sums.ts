@@ -103,6 +103,12 @@ function leaveLanes(work: usize, way: u32, records: usize, lane: u32, channels: 
   }
 }
 
+/** Adds the sums of a strip: of one channel where `channels` is 0, or else of each lane, from `lane` on; `scale` times. */
+export function leave(work: usize, way: u32, records: usize, lane: u32, channels: u32, inner: u32, scale: f64): void {
+  if (channels) leaveLanes(work, way, records, lane, channels, inner, scale);
+  else leaveOne(work, way, records, scale);
+}
+
 /** The record of the channel that a lane belongs to. */
 // @ts-ignore: decorator
 @inline
@@ -139,6 +145,5 @@ export function addStrip(
     if (isMoments) sumWide(work, size, MOMENTS);
     else sumWide(work, size, SUMS);
   } else return addSlowly(work, size, isMoments, records, lane, channels, inner, scale);
-  if (channels) leaveLanes(work, way, records, lane, channels, inner, scale);
-  else leaveOne(work, way, records, scale);
+  leave(work, way, records, lane, channels, inner, scale);
 }
