@@ -28,8 +28,8 @@ const PASSES = /* @__PURE__ */ Object.freeze([...EXACT_PASSES, "secondOrder", "a
 export interface ReferenceOptions {
   /**
    * Whether results have the same bits for any number of ranks, any partition of a batch, any order, engine and format, and those of a
-   * Wasm device that is exact too: sums are taken without rounding, elements computed in float32. Gradients of gradients are left out.
-   * False by default.
+   * Wasm device that is exact too: sums are taken without rounding, elements computed in float32. Weights are whole numbers up to 2^24, and
+   * gradients of gradients left out. False by default.
    */
   readonly exact?: boolean;
 }

@@ -11,6 +11,7 @@ const SPREADS = [
   "offset",
   "constant",
   "sparse",
+  "outliers",
   "broad",
   "wide",
   "subnormal",
@@ -122,6 +123,7 @@ function makeData(batch: ExactBatch): ExactData {
       return [0.1, 1e3, -7.3, 0, 1e-3, 3][Math.floor(i / innerOf(batch)) % channels];
     }
     if (spread === "sparse") return z > 0 ? z : 0;
+    if (spread === "outliers") return uniform() < 0.05 ? z * 2 ** (most * uniform() / 2) : z;
     if (spread === "broad") return z * 2 ** (Math.min(most, 14) * (2 * uniform() - 1));
     if (spread === "wide") return z * 2 ** (most * (2 * uniform() - 1));
     if (spread === "subnormal") return z * 2 ** -140;

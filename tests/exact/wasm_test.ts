@@ -7,6 +7,7 @@ import { createDevice } from "../../kernels/wasm/device.ts";
 import { type WasmArray, wasmDevice } from "../../kernels/wasm_device.ts";
 import { requestWebGpuDevice } from "../../kernels/webgpu_device.ts";
 import { assertSame, exactAlone, exactRank } from "./law.ts";
+import { normalArray } from "../random.ts";
 import { type ExactBatch, exactScenarios } from "./scenario.ts";
 import { exactStep, type StepBits } from "./step.ts";
 
@@ -101,4 +102,23 @@ Deno.test("exact Wasm merges moments of batches as exactly as it makes them", as
   const rounded = async ({ data }: bn.Moments<WasmArray>) =>
     device.wires!.moments.rounded!(await device.toWire(data));
   assert.deepEqual(await rounded(merged), await rounded(all));
+});
+
+Deno.test("exact Wasm: the elements behind the last whole vector count in how a strip is summed", async () => {
+  await using device = await wasmDevice({ exact: true });
+  const reference = bn.referenceDevice({ exact: true });
+  for (const inner of [17, 18, 19, 1021]) {
+    for (let exponent = 10; exponent <= 60; exponent += 5) {
+      const values = normalArray(2 * inner, exponent);
+      values[inner - 1] = 2 ** exponent + 1;
+      const [own, wanted] = ([device, reference] as bn.Device<unknown>[]).map((device) => {
+        const x = bn.tensor(device, values, [2, 1, inner]);
+        const moments = device.moments({ input: x });
+        const statistics = { source: "batch", moments } as const;
+        const sums = device.gradientSums({ input: x, gradOutput: x, statistics });
+        return [moments, sums].map((statistic) => device.toWireNow!(statistic));
+      });
+      assert.deepEqual(own, wanted, `${inner} elements, 2^${exponent}`);
+    }
+  }
 });

@@ -3,7 +3,7 @@
 
 import { FACTORS, RANGES, TERMS } from "./exact_plan";
 import { GATED, MOMENTS, SUMS } from "./reduction";
-import { loadFew, widened } from "./storage";
+import { further, loadFew, widened } from "./storage";
 import { gated, keep, zeros } from "./vectors";
 
 // @ts-ignore: decorator
@@ -84,5 +84,5 @@ export function gather(
   }
   if (!rest) return;
   const end = (size >> 4) * stride;
-  gatherRest(x + end, g + end, gate ? gate + end : 0, size, rest, hi, work, half);
+  gatherRest(x + end, further(g, end), further(gate, end), size, rest, hi, work, half);
 }
