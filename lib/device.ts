@@ -154,13 +154,16 @@ export interface TangentsPass<A>
   extends Pick<Pass<A>, "input" | "statistics" | "affine" | "output" | "weights"> {
   /** What is followed. */
   readonly directions: Directions<A>;
-  /** `gradientSums` of the input's direction, by the weights but without the output, over the group; null in evaluation and without one. */
+  /**
+   * `gradientSums` of the input's direction, by the weights but without the output, over the group; null in evaluation and
+   * without one.
+   */
   readonly total: A | null;
   /** Gradients of the statistics of a batch, over the group: (C), float32. */
   readonly moments?: { readonly mean: A | null; readonly variance: A | null };
 }
 
-/** What the gradients of gradients take; all sums are `gradientSums` with the same statistics, by the weights only where it says so. */
+/** What the gradients of gradients take; sums are `gradientSums` with the same statistics, by the weights where it says so. */
 export interface SecondPass<A> extends SumsPass<A>, Pick<Pass<A>, "affine"> {
   /** Gradients of gradInput, gradWeight, gradBias and gradResidual. */
   readonly directions: Directions<A> & { readonly input: Tensor<A> };
