@@ -21,7 +21,13 @@ import type { ArrayInfo, Describing, DType, Format, Tensor } from "./tensor.ts";
 import type { WireFormat } from "./wire.ts";
 
 /** An optional field of a pass that a device may lack. */
-export type PassOption = "residual" | "activation" | "weights" | "secondOrder" | "arrange";
+export type PassOption =
+  | "residual"
+  | "activation"
+  | "weights"
+  | "tangents"
+  | "secondOrder"
+  | "arrange";
 
 /** What a device says of itself. */
 export interface DeviceInfo {
@@ -145,22 +151,25 @@ export interface Directions<A> {
 
 /** What a directional derivative takes. */
 export interface TangentsPass<A>
-  extends Pick<Pass<A>, "input" | "statistics" | "affine" | "output"> {
+  extends Pick<Pass<A>, "input" | "statistics" | "affine" | "output" | "weights"> {
   /** What is followed. */
   readonly directions: Directions<A>;
-  /** `gradientSums` of the input's direction, without the output, over the group; null in evaluation and without one. */
+  /**
+   * `gradientSums` of the input's direction, by the weights but without the output, over the group; null in evaluation and
+   * without one.
+   */
   readonly total: A | null;
   /** Gradients of the statistics of a batch, over the group: (C), float32. */
   readonly moments?: { readonly mean: A | null; readonly variance: A | null };
 }
 
-/** What the gradients of gradients take; all sums are `gradientSums` with the same statistics. */
+/** What the gradients of gradients take; sums are `gradientSums` with the same statistics, by the weights where it says so. */
 export interface SecondPass<A> extends SumsPass<A>, Pick<Pass<A>, "affine"> {
   /** Gradients of gradInput, gradWeight, gradBias and gradResidual. */
   readonly directions: Directions<A> & { readonly input: Tensor<A> };
   /** (S1, S2) over the group: those of gradOutput; null in evaluation. */
   readonly total: A | null;
-  /** (A, B): those of the input's direction, without the output; null in evaluation. */
+  /** (A, B): those of the input's direction, by the weights, without the output; null in evaluation. */
   readonly along: GradientSums<A> | null;
   /** (., D): those of gradOutput in the place of the input, about 0, and of the input's direction in that of gradOutput. */
   readonly products: GradientSums<A>;
@@ -188,12 +197,15 @@ export type NormalizePass<A> = Pick<
 >;
 
 /** What the reduction of backward takes. */
-export type SumsPass<A> = Pick<Pass<A>, "input" | "gradOutput" | "statistics" | "output">;
+export type SumsPass<A> = Pick<
+  Pass<A>,
+  "input" | "gradOutput" | "statistics" | "output" | "weights"
+>;
 
 /** What the combination of backward takes. */
 export type GradientsPass<A> =
   & SumsPass<A>
-  & Pick<Pass<A>, "affine" | "sums" | "residualFormat" | "weights" | "overwrite">;
+  & Pick<Pass<A>, "affine" | "sums" | "residualFormat" | "overwrite">;
 
 /** How running statistics advance. */
 export interface RunningStatsPass<A> {
@@ -272,7 +284,7 @@ export interface Device<A> extends Describing<A> {
   readonly moments: (pass: MomentsPass<A>) => A;
   /** `xhat * weight + bias`, then the residual, then the activation. */
   readonly normalize: (pass: NormalizePass<A>) => A;
-  /** (sumDy, sumDyXmu) per channel of this rank: sum of dy, sum of dy * (x - mean). */
+  /** (sumDy, sumDyXmu) per channel of this rank: sum of dy, sum of dy * (x - mean); by weights w of w*dy in the place of dy. */
   readonly gradientSums: (pass: SumsPass<A>) => A;
   /**
    * `gradInput = weight*s * (dy - sumDy/count - (x-mean) * s^2 * sumDyXmu/count)` from the total sums, or
@@ -283,12 +295,14 @@ export interface Device<A> extends Describing<A> {
   /**
    * `weight*s * (t - sumT/count - (x-mean) * s^2 * sumTXmu/count) + dweight * xhat + dbias + dresidual` for the directions t,
    * dweight, dbias and dresidual, where the output is positive, else 0; without the total `weight*s*t + ...`. To it come
-   * `dmean/count + 2*(x-mean)*dvariance/count` of the gradients of moments. In `info.passes` it is "secondOrder".
+   * `dmean/count + 2*(x-mean)*dvariance/count` of the gradients of moments, by weights w times that. In `info.passes` it is
+   * "tangents", and with gradients of moments "secondOrder".
    */
   readonly tangents?: (pass: TangentsPass<A>) => A;
   /**
    * With the directions a, q, b and r, and dy behind the output's gate: `gradGradOutput` is what `tangents` gives of them; for
-   * the others see `docs/numerics.md`, with N, S1, S2, A, B, D, E, F as above. Comes with `tangents`.
+   * the others see `docs/numerics.md`, with N, S1, S2, A, B, D, E, F as above. In `info.passes` it is "secondOrder", and comes with
+   * `tangents`.
    */
   readonly secondGradients?: (pass: SecondPass<A>) => SecondArrays<A>;
   /**

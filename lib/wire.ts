@@ -55,19 +55,16 @@ export const weightedMomentsWire: WireFormat = /* @__PURE__ */ Object.freeze<Wir
   name: "weighted moments",
   length: (channels) => 2 + 2 * channels,
   combine: combineWeightedMoments,
-  checkOwn: ([, weight], action) => checkSum(weight, action),
+  checkOwn: ([, weight], action) => {
+    if (Number.isFinite(weight)) return;
+    throw wrongValue(action, "weights must be finite and >= 0", weight, "sum of them");
+  },
   check: ([positives, weight], [own, ownWeight], action) => {
     if (Number.isSafeInteger(positives) && positives >= own && weight >= ownWeight) return;
     const wanted = "the total weights that allReduce resolves to must be this rank's own or more";
     throw wrongValue(action, wanted, `${positives} of sum ${weight}`);
   },
 });
-
-/** Checks the sum of weights, which tells whether all of them can be. */
-export function checkSum(weight: number, action: string): void {
-  if (Number.isFinite(weight)) return;
-  throw wrongValue(action, "weights must be finite and >= 0", weight, "sum of them");
-}
 
 /** The format of moments: those of weighted values have a number of positive weights. */
 export function momentsFormat({ positives }: { readonly positives?: number | null }): WireFormat {
@@ -85,6 +82,11 @@ export const sumsWire: WireFormat = /* @__PURE__ */ Object.freeze<WireFormat>({
 /** A format like another but for some of it. */
 export function wireLike(format: WireFormat, changes: Partial<WireFormat>): WireFormat {
   return Object.freeze({ ...format, ...changes });
+}
+
+/** [count, mean C, m2 C] of a wire of moments, weighted ones too: a view. */
+export function plainOf(format: WireFormat, moments: Float64Array): Float64Array {
+  return moments.subarray(format.length(0) - 1);
 }
 
 /** Values per channel that the moments of a wire are of; of weighted ones those whose weight is positive. */

@@ -15,6 +15,7 @@ import { peerSuite } from "./suites/peers.ts";
 import { pytorchSuite } from "./suites/pytorch.ts";
 import { passSuite } from "./suites/passes.ts";
 import { secondOrderSuite } from "./suites/second_order.ts";
+import { secondOrderWeightSuite } from "./suites/second_order_weights.ts";
 import { stateSuite } from "./suites/states.ts";
 import { renormSuite } from "./suites/renorm.ts";
 import { replacingSuite } from "./suites/replacing.ts";
@@ -22,6 +23,7 @@ import { rulesSuite } from "./suites/rules.ts";
 import { statisticsSuite } from "./suites/statistics.ts";
 import { weightSuite } from "./suites/weights.ts";
 import { weightLaw } from "./suites/weights_law.ts";
+import { weightWaySuite } from "./suites/weights_ways.ts";
 import { weightsGoldenSuite } from "./suites/weights_golden.ts";
 import { inTier } from "./tier.ts";
 
@@ -58,7 +60,9 @@ export function optionSuite<A>(kit: DeviceKit<A>): void {
     weightLaw(kit);
     weightSuite(kit);
     weightsGoldenSuite(kit);
+    weightWaySuite(kit);
     secondOrderSuite(kit);
+    secondOrderWeightSuite(kit);
     secondOrderGoldenSuite(kit);
   });
 }

@@ -6,7 +6,7 @@ import { bytesOf, type WasmArray } from "./arrays.ts";
 import { type Context, elements, type Kernels, type Operate } from "./context.ts";
 import { layoutOf, sameOrder } from "./layout.ts";
 import { addressesOf, BACK, laneBytes, map, planes, reduce, spread, workBytes } from "./walks.ts";
-import { mapWeighted } from "./weights.ts";
+import { mapWeighted, weightsIn } from "./weights.ts";
 
 /** Operations of a backward pass. */
 export type GradientOperations = Pick<Device<WasmArray>, "gradientSums" | "gradients">;
@@ -29,6 +29,7 @@ function gradientSums(context: Context, pass: SumsPass<WasmArray>): WasmArray {
   const x = context.tensor(input, like);
   const dy = context.ordered(gradOutput, like, format);
   const gates = context.ordered(output, like, format);
+  const weights = weightsIn(context, input, pass.weights);
   const parts = context.parts(layout.elements, period || undefined);
   const sumsBytes = planes(2, channels, 8);
   const [perChannel, perLane, others, work] = context.areas(
@@ -44,9 +45,10 @@ function gradientSums(context: Context, pass: SumsPass<WasmArray>): WasmArray {
   const his = spread(kernels, 1, layout, perChannel, perLane);
   reduce(context, layout, parts, [x, dy, gates], his, work, (thread) => {
     return [thread === 0 ? sums : others + sumsBytes * (thread - 1), 0];
-  });
+  }, weights);
   kernels.mergeSums(others, parts.length - 1, channels, moments, sums);
-  kernels.exactSums(x, dy, gates, half, batch, channels, inner, laneInner, moments, means, sums);
+  const [given, shape] = [[x, dy, gates, half], [batch, channels, inner, laneInner]];
+  kernels.exactSums(...given, ...shape, moments, means, sums, weights);
   return array;
 }
 
@@ -86,9 +88,15 @@ function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientAr
     isGroup ? of && context.make(elements(channels, "float32")) : undefined;
   const [groupWeight, groupBias] = [vector(weight), vector(bias)];
   const [gw, gb] = [groupWeight, groupBias].map((made) => made?.slot.address ?? 0);
-  const coefficients = ({ gradientCoefficients: write }: Kernels, to: number) => {
-    if (isGroup) write(moments, mean, variance, eps, total, total, scale, channels, to, gw, gb);
+  const coefficients = ({ copy, gradientCoefficients: write }: Kernels, to: number) => {
+    if (isGroup && total !== local) {
+      write(moments, mean, variance, eps, total, total, scale, channels, to, gw, gb);
+    }
     write(moments, mean, variance, eps, local, total, scale, channels, to, dw, db);
+    // Those of a group of one rank are its own.
+    if (isGroup && total === local) {
+      for (const [own, group] of [[dw, gw], [db, gb]]) if (own) copy(own, group, 0, 0, channels);
+    }
   };
   if (weights && total) {
     mapWeighted(context, input, layout, weights, [x, dy, gates, dx, passed], coefficients);

@@ -20,6 +20,7 @@ interface Weights {
   readonly write: (to: number) => number;
 }
 
+/** Finds the weights of a pass. */
 function weightsOf(
   { kernels, tensor }: Context,
   { shape }: Tensor<WasmArray>,
@@ -39,6 +40,17 @@ function weightsOf(
       return to;
     },
   };
+}
+
+/** Where weights lie for the length of the operation, as kernels take them; 0 where there are none. */
+export function weightsIn(
+  context: Context,
+  input: Tensor<WasmArray>,
+  given: Tensor<WasmArray> | undefined,
+): number {
+  if (given === undefined) return 0;
+  const { bytes, write } = weightsOf(context, input, given);
+  return write(bytes > 0 ? context.borrow(bytes) : 0);
 }
 
 /** Whether neighbours in memory are neighbouring channels; whole samples, or else places, are what threads share. */

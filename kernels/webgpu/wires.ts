@@ -5,6 +5,7 @@ import { countOf, momentsWire } from "../../lib/wire.ts";
 import { shown } from "../../lib/words.ts";
 import { elementWidth } from "../wgsl/fold.ts";
 import { FOLDED, mergedKernel } from "../wgsl/merged.ts";
+import { UNCOUNTABLE } from "../wgsl/moments_algebra.ts";
 import {
   recordBytes,
   type Slot,
@@ -56,7 +57,8 @@ const CODECS: Readonly<Record<StatisticKind, Codec>> = {
     },
     decode: (slice, statistic, c, wire) => {
       const [, , , weight] = slice;
-      const count = Math.abs(weight);
+      // A sum that nobody can count by, which need not have overflowed.
+      const count = Math.abs(weight) < UNCOUNTABLE ? Math.abs(weight) : Infinity;
       wire[0] = weight < 0 ? 1 : weight > 0 ? 2 : 0;
       CODECS.moments.decode(slice, { ...statistic, count }, c, wire.subarray(1));
     },

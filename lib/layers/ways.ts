@@ -7,7 +7,7 @@ import {
   type ForwardOptions,
   forwards,
 } from "../norm/forward.ts";
-import { batchNormForwardGhost, ghostForward, type GhostSaved } from "../norm/ghost.ts";
+import { ghostAlone, ghostForward, type GhostSaved } from "../norm/ghost.ts";
 import type { GroupSaved, LocalSaved } from "../norm/normalize.ts";
 import { batchRenormForward, renormForward, type RenormSaved } from "../norm/renorm.ts";
 import type { Crossing } from "../norm/steps.ts";
@@ -35,7 +35,8 @@ export function locally<A>(
   options: ForwardOptions<A>,
 ): Way<A, Local<A>> | Promise<Way<A, Local<A>>> {
   if (ghost !== undefined) {
-    return batchNormForwardGhost(state, input, effects, { ...options, ghost });
+    const call = { stateOf: () => state, input, options: { ...options, ghost } };
+    return ghostAlone(effects.device, call, (device, array) => device.toWire(array));
   }
   if (renorm !== undefined) {
     return batchRenormForward(state, input, effects, { ...options, ...renorm });
@@ -59,7 +60,7 @@ export function over<A>(
   const { alone, launch, ...crossing } = forwards([call], label);
   return {
     ...crossing,
-    alone: (device) => alone(device)[0],
+    alone: (...started) => alone(...started)[0],
     launch: (...started) => {
       const { wires, conclude } = launch(...started);
       return { wires, conclude: (totals) => conclude(totals)[0] };

@@ -9,7 +9,7 @@ import { formatOn, sumsWire } from "../wire.ts";
 import { type BackwardCall, checkDonated, checkSaved } from "./check_saved.ts";
 import type { GroupSaved, LocalSaved, Saved } from "./normalize.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
-import { isWeighted, withWeights } from "./weights.ts";
+import { type Weights, withWeights } from "./weights.ts";
 
 /** Options of a backward pass. */
 export interface BackwardOptions {
@@ -18,6 +18,20 @@ export interface BackwardOptions {
    * the call succeeds, on every device. A call that throws leaves it the caller's. False by default.
    */
   readonly donate?: boolean;
+}
+
+/** What gradients of gradients may take from a backward pass. */
+export interface KeepSums {
+  /** Whether the result has `sums`, for `batchNormBackwardBackward`. False by default. */
+  readonly keepSums?: boolean;
+}
+
+/** (sumDy, sumDyXmu) per channel as a device has them; `device.free` takes both. */
+export interface KeptSums<A> {
+  /** Those of this rank. */
+  readonly local: A;
+  /** Those of the group: of one rank alone the same array. */
+  readonly total: A;
 }
 
 /** Options of a synchronised backward pass. */
@@ -38,6 +52,8 @@ export interface Backward<A> {
    * would depend on the partition. Missing elsewhere, and in evaluation.
    */
   readonly group?: { readonly gradWeight: A | null; readonly gradBias: A | null };
+  /** What gradients of gradients may take, where `keepSums` said so; missing elsewhere. */
+  readonly sums?: KeptSums<A>;
 }
 
 const ACTION = "compute the gradients";
@@ -75,7 +91,7 @@ export function batchNormBackward<A>(
   saved: LocalSaved<A>,
   gradOutput: Tensor<A>,
   effects: { readonly device: Device<A> },
-  options: BackwardOptions = {},
+  options: BackwardOptions & KeepSums = {},
 ): Backward<A> {
   const { device } = checkDevice(effects, ACTION);
   const call = { saved, gradOutput, options, action: ACTION };
@@ -119,7 +135,7 @@ export async function syncBatchNormBackward<A>(
   saved: GroupSaved<A>,
   gradOutput: Tensor<A>,
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
-  options: SyncBackwardOptions = {},
+  options: SyncBackwardOptions & KeepSums = {},
 ): Promise<Backward<A>> {
   const [backward] = await overGroup(effects, options, oneBackward(saved, gradOutput, options));
   return backward;
@@ -136,12 +152,16 @@ export function syncBatchNormBackwardBlocking<A>(
   saved: GroupSaved<A>,
   gradOutput: Tensor<A>,
   effects: { readonly device: Device<A>; readonly group: BlockingGroup },
-  options: BackwardOptions = {},
+  options: BackwardOptions & KeepSums = {},
 ): Backward<A> {
   return overBlockingGroup(effects, oneBackward(saved, gradOutput, options))[0];
 }
 
-function oneBackward<A>(saved: GroupSaved<A>, gradOutput: Tensor<A>, options: BackwardOptions) {
+function oneBackward<A>(
+  saved: GroupSaved<A>,
+  gradOutput: Tensor<A>,
+  options: BackwardOptions & KeepSums,
+) {
   const label = `syncBatchNormBackward C=${saved?.input?.shape?.[1]} ${saved?.input?.dtype}`;
   return backwards([{ saved, gradOutput, options, action: ACTION }], label);
 }
@@ -175,7 +195,7 @@ export function backwards<A>(
         const results = batch(scope, (d) =>
           snapshots.map((call, i) => {
             const total = d.fromWire(formatOn(d, sumsWire), totals[i]);
-            return weighted(d, call, { local: locals[i], total });
+            return gradientsWith(d, call, { local: locals[i], total });
           }));
         // At once: another call that has waited with this one must not read what may be overwritten.
         scope.free(...donatedOf(snapshots));
@@ -211,8 +231,8 @@ function backwardsAlone<A>(
   const results = batch(device, (d) =>
     calls.map((call) => {
       const local = d.gradientSums(passOf(call));
-      scratch.push(local);
-      return weighted(d, call, { local, total: local });
+      if (call.options.keepSums !== true) scratch.push(local);
+      return gradientsWith(d, call, { local, total: local });
     }));
   device.free(...scratch);
   return results;
@@ -234,26 +254,30 @@ function passOf<A>(
   };
 }
 
-/** Gradients of a call, by the weights that it had. */
-function weighted<A>(
+/** Gradients of a call, with the sums where it keeps them. */
+function gradientsWith<A>(
   device: Device<A>,
   call: BackwardCall<A, Saved<A>>,
-  sums: GradientsPass<A>["sums"],
+  sums: KeptSums<A>,
 ): Backward<A> {
-  const { saved } = call;
-  if (!isWeighted(saved)) return gradientsOf(device, { ...passOf(call), sums });
-  return withWeights(
-    device,
-    saved.input,
-    saved,
-    (weights) => gradientsOf(device, { ...passOf(call), sums, weights }),
-  );
+  const backward = gradientsOf(device, { ...passOf(call), sums }, call.saved);
+  if (call.options.keepSums !== true) return backward;
+  return Object.freeze({ ...backward, sums: Object.freeze(sums) });
 }
 
-/** Runs the pass that ends the way back, and gives its arrays the meaning of tensors. */
-export function gradientsOf<A>(device: Device<A>, pass: GradientsPass<A>): Backward<A> {
+/** Runs the pass that ends the way back, by the weights that forward had, and gives its arrays the meaning of tensors. */
+export function gradientsOf<A>(
+  device: Device<A>,
+  pass: GradientsPass<A>,
+  weights: Weights<A> = {},
+): Backward<A> {
   const { input, gradOutput, residualFormat: format } = pass;
-  const arrays = device.gradients(pass);
+  const arrays = withWeights(
+    device,
+    input,
+    weights,
+    (weights) => device.gradients(weights ? { ...pass, weights } : pass),
+  );
   const { gradInput, gradWeight, gradBias, gradResidual, groupWeight, groupBias } = arrays;
   return Object.freeze({
     gradInput: tensorLike(input, gradInput),

@@ -1,11 +1,12 @@
 /** Second order: what its functions are given beside what forward saved, and the checks that they share. */
 
 import { checkOptions } from "../check_effects.ts";
-import type { Device, Directions, Statistics } from "../device.ts";
+import type { Device, Directions, PassOption, Statistics, SumsPass } from "../device.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
 import { refused } from "../words.ts";
 import { checkAlike, checkPass, checkVector } from "./check_call.ts";
 import type { Saved } from "./normalize.ts";
+import { type Weights, withWeights } from "./weights.ts";
 
 /** Directions as callers name them: those of forward's arguments, or those of a backward pass's results. */
 export interface DirectionNames {
@@ -24,7 +25,7 @@ export interface Had<A> extends Pick<Saved<A>, "input" | "weight" | "bias"> {
 }
 
 /**
- * Checks that a device can do second order, and directions by the names that they are given under; their tensors are copies
+ * Checks that a device has the pass, and directions by the names that they are given under; their tensors are copies
  * of the records, which nobody may change while a collective is under way.
  */
 export function checkDirections<A>(
@@ -33,8 +34,9 @@ export function checkDirections<A>(
   names: DirectionNames,
   { input, weight, bias, residual }: Had<A>,
   action: string,
+  pass: PassOption,
 ): Along<A> {
-  checkPass(device, "secondOrder", action);
+  checkPass(device, pass, action);
   checkOptions(given, Object.values(names), action);
   const values = given as Readonly<Record<string, unknown>>;
   const tensorOf = (name: string): Tensor<A> => {
@@ -63,14 +65,33 @@ const lacking = (action: string, name: string, what: string): TypeError =>
   refused(action, `forward must have had a ${what} where ${name} is given`, "one had none");
 
 /** What forward saved as it is now, with the device's words for it. */
-export function passOf<A>({ input, output, moments, weight, bias, eps }: Saved<A>) {
+export function passOf<A>(saved: Saved<A>) {
+  const { input, output, moments, weight, bias, eps, weights, lengths } = saved;
   const statistics: Statistics<A> = { source: "batch", moments: moments.data };
   return {
     input: tensorLike(input, input.data),
     statistics,
     output: output === null ? undefined : tensorLike(output, output.data),
     affine: { weight, bias, eps },
+    counted: { weights, lengths },
   };
+}
+
+/** Gradient sums of the input's direction, by the weights of examples. */
+export function sumsAlong<A>(
+  device: Device<A>,
+  { input, statistics, directions, counted = {} }: Pick<SumsPass<A>, "input" | "statistics"> & {
+    readonly directions: Along<A>;
+    readonly counted?: Weights<A>;
+  },
+): A {
+  const gradOutput = directions.input;
+  return withWeights(
+    device,
+    input,
+    counted,
+    (weights) => device.gradientSums({ input, gradOutput, statistics, weights }),
+  );
 }
 
 /**

@@ -9,7 +9,8 @@ import { checkDevice } from "../check_effects.ts";
 import { checkOneOf, SWITCH } from "../check_value.ts";
 import type { BlockingGroup, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
-import { batch } from "../ownership.ts";
+import { DeviceError } from "../errors.ts";
+import { batch, region } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
 import { extents, type Tensor, tensorLike } from "../tensor.ts";
 import { shown, wrongValue } from "../words.ts";
@@ -17,13 +18,13 @@ import { checkCall, checkGhost, checkKept, checkRounds } from "./check_call.ts";
 import type { ForwardOptions, SyncForwardOptions } from "./forward.ts";
 import { advanceBy, after, averages, sumsOf } from "./ghost_running.ts";
 import { type LocalSaved, normalized } from "./normalize.ts";
-import { joined, samplesOf } from "./samples.ts";
-import { type LocalMoments, momentsOf } from "./statistics.ts";
-import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
-import type { WeightOptions } from "./weights.ts";
+import { joined, samplesOf, weightsOfSamples } from "./samples.ts";
+import { checkEnough, type LocalMoments, momentsOf } from "./statistics.ts";
+import { type Crossing, overBlockingGroup, overGroup, type Read, whenRead } from "./steps.ts";
+import { isWeighted, travelling, weighed } from "./weights.ts";
 
 /** Options of a forward pass over ghost batches. */
-export interface GhostOptions<A> extends Omit<ForwardOptions<A>, keyof WeightOptions<A>> {
+export interface GhostOptions<A> extends ForwardOptions<A> {
   /** Samples of a group, an integer >= 1; what remains of a batch is a smaller group. */
   readonly ghost: number;
 }
@@ -58,16 +59,18 @@ const ACTION = "normalize the batch in groups";
  * Normalizes each group of `ghost` consecutive samples by itself (Hoffer et al. 2017, "Train longer, generalize better",
  * algorithm 1).
  *
- * Outputs and gradients are those of `batchNormForward` of each group. The running statistics follow once, by the mean of
- * the groups' means and variances, weighted by their counts. Synchronous: nothing is read back. Groups over several ranks
- * come from `split` of a process group instead.
+ * Outputs and gradients are those of `batchNormForward` of each group, by the weights of its examples where there are some. The
+ * running statistics follow once, by the mean of the groups' means and variances, weighted by their counts, or by the sums of
+ * their weights; a group in which nothing counts has the bias as its output. Synchronous: nothing is read back. Groups over
+ * several ranks come from `split` of a process group instead.
  *
  * @param state the state before this batch; it is not changed
  * @param input the batch, logical shape (N, C, ...spatial), float32 or float16
  * @param effects `device`: where everything lives; it must have the pass "arrange"
  * @param options `ghost`: samples of a group; those of `batchNormForward`
  * @returns output, new state, and what `batchNormBackwardGhost` needs, all frozen
- * @throws what `batchNormForward` throws, for one value per channel in any group
+ * @throws what `batchNormForward` throws, for one value per channel, or one positive weight, in any group; DeviceError
+ * "unsupported" where running statistics need sums of weights and the device cannot read back at once, as a GPU cannot
  *
  * @example
  * ```ts
@@ -88,7 +91,14 @@ export function batchNormForwardGhost<A>(
   options: GhostOptions<A>,
 ): GhostForward<A> {
   const { device } = checkDevice(effects, ACTION);
-  return alone(device, { stateOf: () => state, input, options });
+  const read: Read<A> = ({ info }) => {
+    throw new DeviceError(
+      `Cannot ${ACTION} as running statistics need the sums of the groups' weights: ${info.name} cannot read back at ` +
+        `once; give lengths, or updateRunningStats false, or use syncBatchNormForwardGhost, over a group of one too`,
+      "unsupported",
+    );
+  };
+  return ghostAlone(device, { stateOf: () => state, input, options }, read) as GhostForward<A>;
 }
 
 /**
@@ -123,7 +133,9 @@ export function syncBatchNormForwardGhostBlocking<A>(
   options: GhostOptions<A>,
 ): GhostForward<A> {
   const label = labelOf(state, input);
-  return overBlockingGroup(effects, ghostForward({ stateOf: () => state, input, options }, label));
+  const call = { stateOf: () => state, input, options };
+  // What is read at once is not awaited.
+  return overBlockingGroup(effects, ghostForward(call, label)) as GhostForward<A>;
 }
 
 const labelOf = <A>(state: BatchNormState<A>, input: Tensor<A>) =>
@@ -138,42 +150,68 @@ export interface GhostCall<A> {
 }
 
 /** {@linkcode syncBatchNormForwardGhost} as a crossing; the label is what the ranks compare. */
-export function ghostForward<A>(call: GhostCall<A>, label: string): Crossing<A, GhostForward<A>> {
-  const { stateOf, input, options } = call;
+export function ghostForward<A>(
+  call: GhostCall<A>,
+  label: string,
+): Crossing<A, GhostForward<A> | Promise<GhostForward<A>>> {
+  const { input, options } = call;
   return {
     action: ACTION,
-    label,
+    label: travelling(options, label).label,
     format: averages,
     channels: [input?.shape?.[1]],
-    alone: (device) => alone(device, call),
+    alone: (device, read) => ghostAlone(device, call, read),
     launch: (scope, _worldSize, read) => {
-      const state = stateOf(scope);
-      const before = { ...state };
-      const { output, saved, wires } = batch(scope, (d) => {
-        const made = inGroups(d, before, input, options);
-        return { ...made, wires: made.saved.moments.map(({ data }) => read(d, data)) };
-      });
-      const { updateRunningStats } = options;
-      const conclude = ([total]: readonly Float64Array[]) => {
-        const [count] = total;
-        const tracked = updateRunningStats !== false && count > 0;
-        const next = tracked ? batch(scope, (d) => after(d, before, total)) : before;
-        return Object.freeze({ output, saved, state: next === before ? state : next });
-      };
-      return { wires: [sumsOf(before, wires, input.shape[1])], conclude };
+      const { sums, finish } = begin(scope, call, read);
+      return { wires: [sums], conclude: ([total]) => finish(total) };
     },
   };
 }
 
-/** The forward pass of one rank. */
-function alone<A>(device: Device<A>, { stateOf, input, options }: GhostCall<A>): GhostForward<A> {
-  return batch(device, (d) => {
-    const state = stateOf(d);
+/** The forward pass of one rank, which reads back where only the device knows the sums of weights. */
+export function ghostAlone<A>(
+  device: Device<A>,
+  call: GhostCall<A>,
+  read: Read<A>,
+): GhostForward<A> | Promise<GhostForward<A>> {
+  const { stateOf, input, options } = call;
+  const plain = (d: Device<A>, state: BatchNormState<A>) => {
     const made = inGroups(d, state, input, options);
+    made.saved.moments.forEach((moments) => checkEnough(moments, ACTION));
     const { updateRunningStats: update } = options;
     const next = update === false ? state : advanceBy(d, state, made.saved.moments);
     return Object.freeze({ ...made, state: next });
+  };
+  if (device.toWireNow || options?.weights === undefined) {
+    return batch(device, (d) => plain(d, stateOf(d)));
+  }
+  return region(device, (scope): GhostForward<A> | Promise<GhostForward<A>> => {
+    const state = stateOf(scope);
+    if (options.updateRunningStats === false || state?.runningMean === null) {
+      return batch(scope, (d) => plain(d, state));
+    }
+    const { sums, finish } = begin(scope, { ...call, stateOf: () => state }, read);
+    return whenRead([sums], ([total]) => finish(total));
   });
+}
+
+/** Normalizes the groups and reads their statistics; `finish` does the rest, once those of all ranks are there. */
+function begin<A>(scope: Device<A>, { stateOf, input, options }: GhostCall<A>, read: Read<A>) {
+  const state = stateOf(scope);
+  const before = { ...state };
+  const { output, saved, wires } = batch(scope, (d) => {
+    const made = inGroups(d, before, input, options);
+    return { ...made, wires: made.saved.moments.map(({ data }) => read(d, data)) };
+  });
+  const { updateRunningStats } = options;
+  const { format } = travelling(options, "");
+  const finish = (total: Float64Array): GhostForward<A> => {
+    const tracked = updateRunningStats !== false && total[0] > 0;
+    const next = tracked ? batch(scope, (d) => after(d, before, total, format)) : before;
+    return Object.freeze({ output, saved, state: next === before ? state : next });
+  };
+  const sums = whenRead(wires, (all) => sumsOf(before, all, format, ACTION));
+  return { sums, finish };
 }
 
 /** Where the groups of a batch begin and end; an empty batch is one group. */
@@ -182,7 +220,18 @@ export function groupsOf(samples: number, ghost: number): readonly (readonly [nu
   return Array.from({ length: count }, (_, i) => [i * ghost, Math.min(samples, (i + 1) * ghost)]);
 }
 
-const OPTIONS = ["ghost", "activation", "residual", "updateRunningStats", "signal", "donate"];
+const OPTIONS = [
+  ...[
+    "ghost",
+    "activation",
+    "residual",
+    "weights",
+    "lengths",
+    "updateRunningStats",
+    "signal",
+    "donate",
+  ],
+];
 
 /** Normalizes each group of a batch. */
 function inGroups<A>(
@@ -202,20 +251,24 @@ function inGroups<A>(
   const { batch: samples, inner } = extents(input.shape);
   const groups = groupsOf(samples, ghost);
   const single = groups.find(([from, to]) => (to - from) * inner === 1);
-  if (single !== undefined) {
+  if (single !== undefined && !isWeighted(options)) {
     const wanted = `each group needs more than 1 value per channel to have a variance; ` +
       `with ghost ${ghost} and ${samples} samples`;
     throw wrongValue(ACTION, wanted, 1, `number in the group from sample ${single[0]} on`);
   }
+  const weights = weighed(device, input, options, ACTION);
   const whole = groups.length === 1;
   const take = (tensor: Tensor<A>, [from, to]: readonly [number, number]) =>
     whole ? tensor : samplesOf(device, tensor, from, to);
   const parts = groups.map((range) => {
     const x = take(input, range);
     const added = residual && take(residual, range);
-    const moments = momentsOf(device, x);
+    const counted = whole ? weights : weightsOfSamples(device, weights, ...range);
+    const moments = momentsOf(device, x, counted, ACTION);
     const { output } = normalized(device, state, x, moments, { activation, residual: added });
-    if (!whole) device.free(x.data, ...(added ? [added.data] : []));
+    if (!whole) {
+      device.free(...[x, added, counted.weights].flatMap((part) => part ? [part.data] : []));
+    }
     return { moments, output };
   });
   const outputs = parts.map(({ output }) => output);
@@ -227,6 +280,8 @@ function inGroups<A>(
     output: activation === undefined ? null : output,
     moments: Object.freeze(parts.map(({ moments }) => moments)),
     residualFormat: residual?.format ?? null,
+    ...(weights.weights && { weights: weights.weights }),
+    ...(weights.lengths && { lengths: weights.lengths }),
   });
   return { output, saved };
 }

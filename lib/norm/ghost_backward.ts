@@ -10,7 +10,7 @@ import { checkDonated, checkSaved } from "./check_saved.ts";
 import { checkGhost } from "./check_call.ts";
 import { type GhostSaved, groupsOf } from "./ghost.ts";
 import type { LocalSaved } from "./normalize.ts";
-import { joined, samplesOf } from "./samples.ts";
+import { joined, samplesOf, weightsOfSamples } from "./samples.ts";
 
 const ACTION = "compute the gradients of the groups";
 
@@ -52,10 +52,11 @@ type Ranges = ReturnType<typeof groupsOf>;
 
 function backward<A>(
   device: Device<A>,
-  { input, output, moments, weight, bias, eps, residualFormat }: GhostSaved<A>,
+  saved: GhostSaved<A>,
   gradOutput: Tensor<A>,
   groups: Ranges,
 ): Backward<A> {
+  const { input, output, moments, weight, bias, eps, residualFormat } = saved;
   const whole = groups.length === 1;
   const scratch: A[] = [];
   const take = (tensor: Tensor<A>, [from, to]: Ranges[number]) => {
@@ -75,10 +76,10 @@ function backward<A>(
     scratch.push(local);
     const sums = { local, total: local };
     const affine = { weight, bias, eps };
-    return gradientsOf(device, {
-      ...{ ...pass, affine, sums },
-      residualFormat: residualFormat ?? undefined,
-    });
+    const weights = whole ? saved : weightsOfSamples(device, saved, ...range);
+    if (!whole && weights.weights) scratch.push(weights.weights.data);
+    const all = { ...pass, affine, sums, residualFormat: residualFormat ?? undefined };
+    return gradientsOf(device, all, weights);
   });
   const sum = (a: A | null, b: A | null) => {
     if (a === null || b === null) return null;
@@ -122,7 +123,7 @@ function checkGroups<A>(
     const plain: LocalSaved<A> = { ...saved, kind: "local", moments };
     return { saved: plain, gradOutput, options, action: ACTION };
   });
-  for (const call of calls) checkSaved(call, "local", device);
+  for (const call of calls) checkSaved(call, "local", device, undefined, "BackwardGhost");
   checkDonated(calls.slice(0, 1));
   const groups = groupsOf(saved.input?.shape?.[0], saved.ghost);
   if (groups.length === calls.length) return groups;

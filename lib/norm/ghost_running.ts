@@ -1,16 +1,28 @@
 /** Running statistics of ghost batches: they follow the groups' means and variances, averaged by count, over all ranks. */
 
 import type { Device, RunningStats } from "../device.ts";
-import { sum } from "../moments.ts";
+import { checkCount, sum } from "../moments.ts";
 import { shareOf } from "../schedule.ts";
 import type { BatchNormState } from "../state.ts";
-import { momentsWire, type WireFormat, wireLike } from "../wire.ts";
+import { countOf, momentsWire, plainOf, type WireFormat, wireLike } from "../wire.ts";
+import { wrongValue } from "../words.ts";
 import { advance, follow } from "./running.ts";
 import type { LocalMoments } from "./statistics.ts";
-import type { Wire } from "./steps.ts";
 
-/** [count, sums of count * mean C, sums of count * variance C] of groups, which are added. */
-export const averages: WireFormat = /* @__PURE__ */ wireLike(momentsWire, { combine: sum });
+/** [count, sums of count * mean C, sums of count * variance C] of groups, which are added; a count may be one of weights. */
+export const averages: WireFormat = /* @__PURE__ */ wireLike(momentsWire, {
+  combine: sum,
+  check: ([count], [own], action) => {
+    if (Number.isFinite(count) && count >= own) return;
+    const wanted = "the count that allReduce resolves to must be this rank's own or more";
+    throw wrongValue(action, wanted, count);
+  },
+});
+
+/** What the variance of so many values, or of weights of this sum, is m2 divided by. */
+function divisorOf(count: number, { runningVariance }: BatchNormState<unknown>): number {
+  return runningVariance === "biased" || count <= 1 ? count : count - 1;
+}
 
 /** Running statistics by the groups of one rank, one after the other, each with what makes its share of the factor. */
 export function advanceBy<A>(
@@ -23,10 +35,12 @@ export function advanceBy<A>(
   if (runningMean === null || runningVar === null) return state;
   const numBatchesTracked = Math.min(state.numBatchesTracked + 1, Number.MAX_SAFE_INTEGER);
   const factor = shareOf(state.momentum, numBatchesTracked);
-  const count = groups.reduce((sum, { count }) => sum + count!, 0);
+  const counted = groups.filter(({ count }) => count! > 0);
+  const count = counted.reduce((sum, { count }) => sum + count!, 0);
+  if (count === 0) return state;
   let running: RunningStats<A> = { runningMean, runningVar };
   let seen = 0;
-  for (const moments of groups) {
+  for (const moments of counted) {
     seen += moments.count!;
     // (1 - f1)(1 - f2)... is 1 - factor: what later groups take is taken from this one's share too.
     const left = 1 - factor * (count - seen) / count;
@@ -45,28 +59,28 @@ export function advanceBy<A>(
   return Object.freeze({ ...state, ...running, numBatchesTracked });
 }
 
-/** The wire of this rank's groups. */
+/** The wire of this rank's groups, whose moments were read; what is wrong with weights is found here. */
 export function sumsOf<A>(
-  { runningVariance }: BatchNormState<A>,
-  groups: readonly Wire[],
-  channels: number,
-): Wire {
-  const biased = runningVariance === "biased";
-  const added = (wires: readonly Float64Array[]) => {
-    const all = new Float64Array(averages.length(channels));
-    for (const wire of wires) {
-      const [count] = wire;
-      if (count === 0) continue;
-      all[0] += count;
-      for (let c = 1; c <= channels; c++) {
-        all[c] += count * wire[c];
-        all[channels + c] += wire[channels + c] * count / (biased ? count : count - 1);
-      }
+  state: BatchNormState<A>,
+  groups: readonly Float64Array[],
+  format: WireFormat,
+  action: string,
+): Float64Array {
+  const channels = state.numFeatures;
+  const all = new Float64Array(averages.length(channels));
+  for (const wire of groups) {
+    format.checkOwn?.(wire, action);
+    checkCount(countOf(wire), action);
+    const [count, ...rest] = plainOf(format, wire);
+    if (count === 0) continue;
+    const divisor = divisorOf(count, state);
+    all[0] += count;
+    for (let c = 0; c < channels; c++) {
+      all[1 + c] += count * rest[c];
+      all[1 + channels + c] += rest[channels + c] * count / divisor;
     }
-    return all;
-  };
-  const now = groups.filter((wire) => wire instanceof Float64Array);
-  return now.length === groups.length ? added(now) : Promise.all(groups).then(added);
+  }
+  return all;
 }
 
 /** The state after a batch of whose groups these are the sums. */
@@ -74,15 +88,16 @@ export function after<A>(
   device: Device<A>,
   state: BatchNormState<A>,
   total: Float64Array,
+  format: WireFormat,
 ): BatchNormState<A> {
   const [count] = total;
-  const divisor = state.runningVariance === "biased" ? count : count - 1;
   const channels = state.numFeatures;
   // Moments whose variance is the groups' mean one.
   const moments = total.map((sum, i) =>
-    i === 0 ? count : i <= channels ? sum / count : sum / count * divisor
+    i === 0 ? count : i <= channels ? sum / count : sum / count * divisorOf(count, state)
   );
-  const data = device.fromWire(momentsWire, moments);
+  const positives = format === momentsWire ? [] : [2];
+  const data = device.fromWire(format, Float64Array.of(...positives, ...moments));
   const next = advance(device, state, { data, count, shape: [1, channels] });
   device.free(data);
   return next;

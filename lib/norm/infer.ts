@@ -15,7 +15,7 @@ import { type Backward, type BackwardOptions, gradientsOf } from "./backward.ts"
 import { checkAlike, checkCall, checkGivenUp, isDonated } from "./check_call.ts";
 import type { NormalizeOptions } from "./normalize.ts";
 import { checkEnough, momentsOf } from "./statistics.ts";
-import { isWeighted, type Taken, takeWeights, type Weights, withWeights } from "./weights.ts";
+import { isWeighted, type Taken, takeWeights, type Weights } from "./weights.ts";
 
 /** Options of evaluation. */
 export interface InferOptions<A> extends NormalizeOptions<A> {
@@ -135,8 +135,7 @@ export function batchNormInferBackward<A>(
     const sums = { local, total };
     const residualFormat = residual?.format;
     const whole = { ...pass, sums, residualFormat, overwrite: donate };
-    if (total === null) return gradientsOf(d, whole);
-    return withWeights(d, input, weights, (weights) => gradientsOf(d, { ...whole, weights }));
+    return gradientsOf(d, whole, total === null ? {} : weights);
   });
   device.free(...scratch);
   return result;

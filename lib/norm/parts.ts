@@ -11,12 +11,18 @@ import { checkCount } from "../moments.ts";
 import { batch } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
 import type { Tensor } from "../tensor.ts";
-import { countOf, momentsWire } from "../wire.ts";
+import { countOf } from "../wire.ts";
 import { refused, shown, wrongKind, wrongPair } from "../words.ts";
 import { checkCall } from "./check_call.ts";
-import { type GroupSaved, type LocalSaved, normalized } from "./normalize.ts";
+import {
+  type GroupSaved,
+  type LocalSaved,
+  normalized,
+  type NormalizeOptions,
+} from "./normalize.ts";
 import {
   alone,
+  checkEnough,
   type GroupMoments,
   groupMoments,
   type LocalMoments,
@@ -25,11 +31,16 @@ import {
 } from "./statistics.ts";
 import { advance } from "./running.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
+import { travelling, type Weighed, weighed } from "./weights.ts";
 
 /** Options of a forward pass over parts. */
 export interface PartsOptions<A = unknown> {
   /** Added before the activation, one for each part: shape and dtype of the part, any format. */
   readonly residuals?: readonly Tensor<A>[];
+  /** Weights of the examples as `batchNormForward` takes them, one tensor or array for each part. */
+  readonly weights?: readonly (Tensor<A> | A)[];
+  /** Lengths of padded sequences as `batchNormForward` takes them, those of each part. */
+  readonly lengths?: readonly Int32Array[];
   /** Applied last: y = max(y, 0). */
   readonly activation?: "relu";
   /** Whether the running statistics follow the whole batch; true by default. */
@@ -63,6 +74,7 @@ const FORWARD = "normalize the batch in parts";
  * @param state the state before this batch; it is not changed
  * @param inputs the parts, at least one, each of logical shape (N, C, ...spatial); any may be empty or of other extents
  * @param effects `device`: where everything lives
+ * @param options residuals and weights of the parts, activation, whether running statistics are updated
  * @returns outputs, new state, moments, and what `batchNormBackwardParts` needs, all frozen
  * @throws what `batchNormForward` throws, for one value per channel in all parts together; TypeError for no list of tensors
  *
@@ -85,10 +97,10 @@ export function batchNormForwardParts<A>(
   options: PartsOptions<A> = {},
 ): PartsForward<A, LocalSaved<A>> {
   const { device } = checkDevice(effects, FORWARD);
-  return batch(
-    device,
-    (d) => composed(d, state, inputs, merged(d, state, inputs, options), options),
-  );
+  return batch(device, (d) => {
+    const { moments, parts } = merged(d, state, inputs, options);
+    return composed(d, state, parts, moments, options);
+  });
 }
 
 /**
@@ -135,33 +147,28 @@ export function partsForward<A>(
   { stateOf, inputs, options }: PartsCall<A>,
   label: string,
 ): Crossing<A, PartsForward<A, GroupSaved<A>>> {
+  const { format, ...how } = travelling(options, label);
   return {
     action: FORWARD,
-    label,
-    format: momentsWire,
+    ...{ ...how, format },
     channels: [Array.isArray(inputs) ? inputs[0]?.shape?.[1] : NaN],
     alone: (device) =>
       batch(device, (d) => {
         const state = stateOf(d);
-        return composed(d, state, inputs, alone(merged(d, state, inputs, options)), options);
+        const { moments, parts } = merged(d, state, inputs, options);
+        return composed(d, state, parts, alone(moments), options);
       }),
     launch: (scope, worldSize, read) => {
       const state = stateOf(scope);
-      const before = { ...state };
-      const parts = Array.isArray(inputs) ? [...inputs] : inputs;
-      const { residuals } = options;
-      const chosen = {
-        ...options,
-        ...(Array.isArray(residuals) && { residuals: [...residuals] }),
-      };
-      const { own } = batch(scope, (d) => {
-        const moments = momentsOfAll(d, before, parts, chosen);
-        return { own: read(d, moments.data) };
+      const [before, chosen] = [{ ...state }, { ...options }];
+      const { own, parts } = batch(scope, (d) => {
+        const { moments, parts } = reducedParts(d, before, inputs, chosen);
+        return { own: read(d, moments.data), parts };
       });
       const conclude = ([total]: readonly Float64Array[]) => {
         checkCount(countOf(total), FORWARD);
         return batch(scope, (d) => {
-          const moments = groupMoments(d, total, before.numFeatures, worldSize);
+          const moments = groupMoments(d, total, before.numFeatures, worldSize, format);
           const forward = composed<A, GroupSaved<A>>(d, before, parts, moments, chosen);
           return forward.state === before ? Object.freeze({ ...forward, state }) : forward;
         });
@@ -171,63 +178,82 @@ export function partsForward<A>(
   };
 }
 
-/** Moments of all parts of this rank, whatever their count. */
-function momentsOfAll<A>(
+/** A part that is checked. */
+interface Part<A> {
+  readonly input: Tensor<A>;
+  readonly options: Weighed<A, NormalizeOptions<A>>;
+}
+
+/** The parts of this rank, checked, and the moments of them all, whatever their count. */
+function reducedParts<A>(
   device: Device<A>,
   state: BatchNormState<A>,
   inputs: readonly Tensor<A>[],
   options: PartsOptions<A>,
-): LocalMoments<A> {
+): { readonly moments: LocalMoments<A>; readonly parts: readonly Part<A>[] } {
   checkList(inputs, "inputs", FORWARD);
-  checkOptions(options, ["residuals", "activation", "updateRunningStats", "signal"], FORWARD);
-  const { residuals, activation } = options;
-  if (residuals !== undefined) {
-    checkList(residuals, "residuals", FORWARD);
-    if (residuals.length !== inputs.length) {
-      const wanted = "there must be a residual for each part";
-      throw wrongPair(FORWARD, wanted, residuals.length, inputs.length);
-    }
+  checkOptions(options, OPTIONS, FORWARD);
+  for (const name of LISTS) {
+    const list: unknown = options[name];
+    if (list === undefined) continue;
+    checkList(list, name, FORWARD);
+    if (list.length === inputs.length) continue;
+    const wanted = `there must be ${name === "residuals" ? "a residual" : name} for each part`;
+    throw wrongPair(FORWARD, wanted, list.length, inputs.length);
   }
-  inputs.forEach((input, i) => {
-    const own = { activation, ...(residuals && { residual: residuals[i] }) };
+  const { residuals, weights, lengths, activation } = options;
+  const parts = inputs.map((input, i): Part<A> => {
     const here = `${FORWARD}, part ${i},`;
-    checkCall(device, state, input, own, ["activation", "residual"], here);
+    const own = {
+      ...{ activation, residual: residuals?.[i] },
+      ...{ weights: weights?.[i], lengths: lengths?.[i] },
+    };
+    checkCall(device, state, input, own, Object.keys(own), here);
+    return { input, options: weighed(device, input, own, here) };
   });
   checkOneOf(options.updateRunningStats, SWITCH, "updateRunningStats", FORWARD);
-  return inputs.map((input) => momentsOf(device, input)).reduce((a, b) => {
+  const all = parts.map(({ input, options }) => momentsOf(device, input, options, FORWARD));
+  const moments = all.reduce((a, b) => {
     const both = mergeMoments(a, b, { device });
     device.free(a.data, b.data);
     return both;
   });
+  return { moments, parts };
 }
 
-function merged<A>(...call: Parameters<typeof momentsOfAll<A>>): LocalMoments<A> {
-  const moments = momentsOfAll(...call);
-  if (moments.count !== null) checkCount(moments.count, FORWARD);
-  return moments;
+const LISTS = ["residuals", "weights", "lengths"] as const;
+const OPTIONS = [...LISTS, "activation", "updateRunningStats", "signal"];
+
+function merged<A>(...call: Parameters<typeof reducedParts<A>>) {
+  const merged = reducedParts(...call);
+  checkEnough(merged.moments, FORWARD);
+  return merged;
 }
 
 function composed<A, S extends LocalSaved<A> | GroupSaved<A>>(
   device: Device<A>,
   state: BatchNormState<A>,
-  inputs: readonly Tensor<A>[],
+  parts: readonly Part<A>[],
   moments: LocalMoments<A> | GroupMoments<A>,
-  options: PartsOptions<A>,
+  { updateRunningStats }: PartsOptions<A>,
 ): PartsForward<A, S> {
-  const { activation, residuals } = options;
-  const parts = inputs.map((input, i) =>
-    normalized(device, state, input, moments, { activation, residual: residuals?.[i] })
+  const made = parts.map(({ input, options }) =>
+    normalized(device, state, input, moments, options)
   );
   return Object.freeze({
-    outputs: Object.freeze(parts.map(({ output }) => output)),
-    state: options.updateRunningStats === false ? state : advance(device, state, moments),
+    outputs: Object.freeze(made.map(({ output }) => output)),
+    state: updateRunningStats === false ? state : advance(device, state, moments),
     moments,
-    saved: Object.freeze(parts.map(({ saved }) => saved)),
+    saved: Object.freeze(made.map(({ saved }) => saved)),
   }) as unknown as PartsForward<A, S>;
 }
 
 /** Checks that a value is a list of parts. */
-export function checkList(list: unknown, name: string, action: string): void {
+export function checkList(
+  list: unknown,
+  name: string,
+  action: string,
+): asserts list is readonly unknown[] {
   if (Array.isArray(list) && list.length > 0) return;
   const wanted = `${name} must be a list of at least one`;
   if (Array.isArray(list)) throw refused(action, wanted, "list is empty");

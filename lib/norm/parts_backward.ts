@@ -191,7 +191,11 @@ function gradients<A>(
 ): PartsBackward<A> {
   const { locals, total } = sums;
   const all = saved.map((part, i) =>
-    gradientsOf(device, { ...passOf(part, gradOutputs[i]), sums: { local: locals[i], total } })
+    gradientsOf(
+      device,
+      { ...passOf(part, gradOutputs[i]), sums: { local: locals[i], total } },
+      part,
+    )
   );
   const sum = (a: A | null, b: A | null) => {
     if (a === null || b === null) return null;

@@ -2,32 +2,44 @@
  * Batch renormalization: training that normalizes as evaluation will, as far as its bounds allow.
  *
  * y = (xhat * r + d) * weight + bias, where r and d are constants of the batch, is a normalization by weight * r and weight * d +
- * bias: forward and backward are the plain ones with those, made on the host from one readback. The bounds are the
+ * bias: forward and backward are the plain ones with those, made on the host from one readback of the statistics and the state. The bounds are the
  * caller's, since they belong to the training, not to the state.
  */
 
 import { checkDevice } from "../check_effects.ts";
 import { checkOneOf, SWITCH } from "../check_value.ts";
-import type { ReduceGroup } from "../collectives.ts";
+import type { BlockingGroup, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { checkCount } from "../moments.ts";
 import { batch, region } from "../ownership.ts";
 import { type BatchNormState, withParameters } from "../state.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
-import { countOf, momentsWire } from "../wire.ts";
+import { countOf, momentsWire, plainOf } from "../wire.ts";
 import { refused, shown } from "../words.ts";
 import { boundAt, checkBounds, type RenormBounds } from "./bounds.ts";
 import { checkCall, checkKept, checkRounds } from "./check_call.ts";
 import type { ForwardOptions, SyncForwardOptions } from "./forward.ts";
 import { type GroupSaved, type LocalSaved, normalized } from "./normalize.ts";
 import { advance } from "./running.ts";
-import { type GroupMoments, groupMoments, type LocalMoments, momentsOf } from "./statistics.ts";
-import { type Crossing, overGroup } from "./steps.ts";
-import type { WeightOptions } from "./weights.ts";
+import {
+  alone,
+  type GroupMoments,
+  groupMoments,
+  type LocalMoments,
+  momentsOf,
+} from "./statistics.ts";
+import {
+  type Crossing,
+  overBlockingGroup,
+  overGroup,
+  type Read,
+  whenRead,
+  type Wire,
+} from "./steps.ts";
+import { travelling, weighed } from "./weights.ts";
 
 /** Options of a renormalizing forward pass. */
-export interface RenormOptions<A>
-  extends Omit<ForwardOptions<A>, keyof WeightOptions<A>>, RenormBounds {}
+export interface RenormOptions<A> extends ForwardOptions<A>, RenormBounds {}
 
 /** Options of a synchronised renormalizing forward pass. */
 export interface SyncRenormOptions<A>
@@ -61,7 +73,8 @@ export interface RenormForward<A, S extends LocalSaved<A> | GroupSaved<A>> {
 
 const ACTION = "renormalize the batch";
 const OPTIONS = [
-  ...["rmax", "dmax", "activation", "residual", "updateRunningStats", "signal", "donate"],
+  ...["rmax", "dmax", "activation", "residual", "weights", "lengths", "updateRunningStats"],
+  ...["signal", "donate"],
 ];
 
 /**
@@ -70,7 +83,8 @@ const OPTIONS = [
  *
  * With sigma = sqrt(running variance + eps): y = (xhat * r + d) * weight + bias, where r = clip(batch's deviation / sigma) to
  * [1 / rmax, rmax] and d = clip((mean - running mean) / sigma) to [-dmax, dmax], by the statistics before this batch; then the
- * residual and the activation. Both are constants to the gradient. One readback.
+ * residual and the activation. Both are constants to the gradient. One readback. Where examples have weights, the batch's
+ * deviation and mean are those by weight; where none counts, r is 1 and d is 0.
  *
  * @param state the state before this batch, which must track running statistics; it is not changed
  * @param input the batch, logical shape (N, C, ...spatial), float32 or float16
@@ -99,15 +113,10 @@ export async function batchRenormForward<A>(
   options: RenormOptions<A>,
 ): Promise<RenormForward<A, LocalSaved<A>>> {
   const { device } = checkDevice(effects, ACTION);
-  return await region(device, async (scope) => {
-    const { moments, wire, finish } = begin(
-      scope,
-      state,
-      input,
-      options,
-      (d, data) => d.toWire(data),
-    );
-    return finish<LocalSaved<A>>(moments, await wire);
+  const call = { stateOf: () => state, input, options };
+  return await region(device, (scope) => {
+    const { moments, wires, finish } = begin(scope, call, (d, data) => d.toWire(data));
+    return whenRead(wires, ([total, ...vectors]) => finish<LocalSaved<A>>(moments, total, vectors));
   });
 }
 
@@ -124,13 +133,24 @@ export async function syncBatchRenormForward<A>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: SyncRenormOptions<A>,
 ): Promise<RenormForward<A, GroupSaved<A>>> {
-  const label = `syncBatchRenormForward C=${shown(state?.numFeatures)} ${input?.dtype}`;
-  return await overGroup(
-    effects,
-    options,
-    renormForward({ stateOf: () => state, input, options }, label),
-  );
+  const call = { stateOf: () => state, input, options };
+  return await overGroup(effects, options, renormForward(call, labelOf(state, input)));
 }
+
+/** {@linkcode syncBatchRenormForward} on a thread that may be held up. */
+export function syncBatchRenormForwardBlocking<A>(
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  effects: { readonly device: Device<A>; readonly group: BlockingGroup },
+  options: RenormOptions<A>,
+): RenormForward<A, GroupSaved<A>> {
+  const crossing = renormForward({ stateOf: () => state, input, options }, labelOf(state, input));
+  // What is read at once is not awaited.
+  return overBlockingGroup(effects, crossing) as RenormForward<A, GroupSaved<A>>;
+}
+
+const labelOf = <A>(state: BatchNormState<A>, input: Tensor<A>) =>
+  `syncBatchRenormForward C=${shown(state?.numFeatures)} ${input?.dtype}`;
 
 /** A renormalizing forward pass. */
 export interface RenormCall<A> {
@@ -142,38 +162,40 @@ export interface RenormCall<A> {
 
 /** {@linkcode syncBatchRenormForward} as a crossing; the label is what the ranks compare. */
 export function renormForward<A>(
-  { stateOf, input, options }: RenormCall<A>,
+  call: RenormCall<A>,
   label: string,
-): Crossing<A, Promise<RenormForward<A, GroupSaved<A>>>> {
+): Crossing<A, RenormForward<A, GroupSaved<A>> | Promise<RenormForward<A, GroupSaved<A>>>> {
+  const { input, options } = call;
+  const { format, ...how } = travelling(options, label);
   return {
     action: ACTION,
-    label,
-    format: momentsWire,
+    ...{ ...how, format },
     channels: [input?.shape?.[1]],
-    alone: (device) =>
-      region(device, async (scope) => {
-        const state = stateOf(scope);
-        const begun = begin(scope, state, input, options, (d, data) => d.toWire(data));
-        const moments = { ...begun.moments, kind: "group", worldSize: 1 } as const;
-        return begun.finish<GroupSaved<A>>(Object.freeze(moments), await begun.wire);
+    alone: (device, read) =>
+      region(device, (scope) => {
+        const { moments, wires, finish } = begin(scope, call, read);
+        return whenRead(wires, ([total, ...vectors]) =>
+          finish<GroupSaved<A>>(alone(moments), total, vectors));
       }),
     launch: (scope, worldSize, read) => {
-      const { wire, finish, moments: own } = begin(scope, stateOf(scope), input, options, read);
+      const { moments: own, wires: [wire, ...vectors], finish } = begin(scope, call, read);
       const conclude = ([total]: readonly Float64Array[]) =>
-        finish<GroupSaved<A>>(groupMoments(scope, total, own.shape[1], worldSize), total);
+        whenRead(vectors, (vectors) => {
+          const moments = groupMoments(scope, total, own.shape[1], worldSize, format);
+          return finish<GroupSaved<A>>(moments, total, vectors);
+        });
       return { wires: [wire], conclude };
     },
   };
 }
 
-/** Checks and launches the reduction; `finish` does the rest, once the wire of all ranks is there. */
-function begin<A>(
-  device: Device<A>,
-  state: BatchNormState<A>,
-  given: Tensor<A>,
-  options: RenormOptions<A>,
-  read: (device: Device<A>, array: A) => Float64Array | Promise<Float64Array>,
-) {
+/**
+ * Checks a call, launches the reduction, and reads its moments and what the state holds; `finish` does the rest, once the
+ * moments of all ranks are there.
+ */
+function begin<A>(device: Device<A>, call: RenormCall<A>, read: Read<A>) {
+  const { stateOf, input: given, options } = call;
+  const state = stateOf(device);
   checkCall(device, state, given, options, OPTIONS, ACTION);
   checkRounds(device, ACTION);
   checkKept(options, ACTION);
@@ -183,28 +205,37 @@ function begin<A>(
   if (runningMean === null || runningVar === null) {
     throw refused(ACTION, "it must track running statistics", "runningMean is null");
   }
+  const { format } = travelling(options, "");
   // Snapshots: nobody may change what was checked while the numbers are on their way.
-  const [before, chosen] = [{ ...state }, { ...options }];
+  const [before, chosen] = [{ ...state }, { ...weighed(device, given, options, ACTION) }];
   const input = tensorLike(given, given.data);
-  const { moments, wire, vectors } = batch(device, (d) => {
-    const moments = momentsOf(d, input);
-    const all = [runningMean, runningVar, state.weight, state.bias];
-    const vectors = Promise.all(all.map((vector) => vector && d.download(vector)));
-    return { moments, wire: read(d, moments.data), vectors };
+  const { moments, wires } = batch(device, (d) => {
+    const moments = momentsOf(d, input, chosen, ACTION);
+    // A vector is a batch of one sample, whose mean it is: so it is read as moments are, at once where they are.
+    const vectorOf = (data: A | null): Wire =>
+      data === null ? new Float64Array() : read(d, d.moments({ input: rowOf(d, data) }));
+    const vectors = [runningMean, runningVar, state.weight, state.bias].map(vectorOf);
+    return { moments, wires: [read(d, moments.data), ...vectors] };
   });
-  vectors.catch(() => {}); // Whoever waits for the wire hears of it below.
-  const finish = async <S extends LocalSaved<A> | GroupSaved<A>>(
-    moments: LocalMoments<A> | GroupMoments<A>,
+  // Whoever waits for the moments may hear of another failure first.
+  for (const wire of wires) if (wire instanceof Promise) wire.catch(() => {});
+  const finish = <S extends LocalSaved<A> | GroupSaved<A>>(
+    own: LocalMoments<A> | GroupMoments<A>,
     total: Float64Array,
-  ): Promise<RenormForward<A, S>> => {
+    vectors: readonly Float64Array[],
+  ): RenormForward<A, S> => {
+    format.checkOwn?.(total, ACTION);
     checkCount(countOf(total), ACTION);
-    const [mean, variance, weight, bias] = await vectors;
-    const { r, d } = correction(before, total, mean!, variance!, chosen);
+    const [positives, count] = total;
+    const moments = format === momentsWire ? own : Object.freeze({ ...own, positives, count });
+    const channels = before.numFeatures;
+    const [mean, variance, weight, bias] = vectors.map((wire) => wire.subarray(1, 1 + channels));
+    const { r, d } = correction(before, plainOf(format, total), { mean, variance }, chosen);
     const vector = (value: (c: number) => number) => Float32Array.from(r, (_, c) => value(c));
     return batch(device, (device) => {
       const corrected = withParameters(before, {
-        weight: device.upload(vector((c) => (weight?.[c] ?? 1) * r[c])),
-        bias: device.upload(vector((c) => (weight?.[c] ?? 1) * d[c] + (bias?.[c] ?? 0))),
+        weight: device.upload(vector((c) => (weight[c] ?? 1) * r[c])),
+        bias: device.upload(vector((c) => (weight[c] ?? 1) * d[c] + (bias[c] ?? 0))),
       });
       const { output, saved } = normalized(device, corrected, input, moments, chosen);
       const next = chosen.updateRunningStats === false ? before : advance(device, before, moments);
@@ -217,32 +248,36 @@ function begin<A>(
           normalization: saved as S,
           r: device.upload(vector((c) => r[c])),
           d: device.upload(vector((c) => d[c])),
-          learns: Object.freeze({ weight: weight !== null, bias: bias !== null }),
+          learns: Object.freeze({ weight: before.weight !== null, bias: before.bias !== null }),
         }),
       });
     });
   };
-  return { moments, wire, finish };
+  return { moments, wires, finish };
 }
 
-/** r and d of each channel. */
+/** A vector as a batch of one sample. */
+export function rowOf<A>(device: Device<A>, data: A): Tensor<A> {
+  const shape = [1, device.describe(data).length];
+  return { data, shape, dtype: "float32", format: "channelsFirst" };
+}
+
+/** r and d of each channel, from [count, mean C, m2 C] of the batch. */
 function correction<A>(
-  { eps, numBatchesTracked }: BatchNormState<A>,
-  total: Float64Array,
-  mean: Float32Array,
-  variance: Float32Array,
+  { eps, numBatchesTracked, numFeatures: channels }: BatchNormState<A>,
+  moments: Float64Array,
+  { mean, variance }: { readonly mean: Float64Array; readonly variance: Float64Array },
   { rmax, dmax }: RenormBounds,
 ) {
-  const channels = mean.length;
-  const count = countOf(total);
+  const [count] = moments;
   const [ratio, distance] = [rmax, dmax].map((bound) => boundAt(bound, numBatchesTracked + 1));
   const clip = (value: number, least: number, most: number) =>
     Math.max(least, Math.min(most, value));
   const [r, d] = [new Float64Array(channels).fill(1), new Float64Array(channels)];
   for (let c = 0; c < channels && count > 0; c++) {
     const sigma = Math.sqrt(variance[c] + eps);
-    const own = Math.sqrt(total[1 + channels + c] / count + eps);
-    const away = total[1 + c] - mean[c];
+    const own = Math.sqrt(moments[1 + channels + c] / count + eps);
+    const away = moments[1 + c] - mean[c];
     // Of two constants without eps the ratio is 1, and no distance is none.
     r[c] = clip(own === sigma ? 1 : own / sigma, 1 / ratio, ratio);
     d[c] = clip(away === 0 ? 0 : away / sigma, -distance, distance);

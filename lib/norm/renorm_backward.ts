@@ -1,7 +1,7 @@
 /** Gradients of batch renormalization: those of the normalization that it is, and of weight and bias behind r and d. */
 
 import { checkDevice } from "../check_effects.ts";
-import type { ReduceGroup } from "../collectives.ts";
+import type { BlockingGroup, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { region } from "../ownership.ts";
 import type { Tensor } from "../tensor.ts";
@@ -12,11 +12,12 @@ import {
   batchNormBackward,
   type SyncBackwardOptions,
   syncBatchNormBackward,
+  syncBatchNormBackwardBlocking,
 } from "./backward.ts";
 import { checkVector } from "./check_call.ts";
 import { modulate } from "./modulate.ts";
 import type { GroupSaved, LocalSaved } from "./normalize.ts";
-import type { RenormSaved } from "./renorm.ts";
+import { type RenormSaved, rowOf } from "./renorm.ts";
 
 const ACTION = "compute the gradients of the renormalization";
 
@@ -79,6 +80,18 @@ export async function syncBatchRenormBackward<A>(
   return renormalized(effects.device, saved, plain);
 }
 
+/** {@linkcode syncBatchRenormBackward} on a thread that may be held up. */
+export function syncBatchRenormBackwardBlocking<A>(
+  saved: RenormSaved<A, GroupSaved<A>>,
+  gradOutput: Tensor<A>,
+  effects: { readonly device: Device<A>; readonly group: BlockingGroup },
+  options: BackwardOptions = {},
+): Backward<A> {
+  const normalization = saved?.normalization;
+  const plain = syncBatchNormBackwardBlocking(normalization, gradOutput, effects, options);
+  return renormalized(effects.device, saved, plain);
+}
+
 /** Gradients of a renormalization, of those of its normalization, which are given up. */
 export function renormalized<A>(
   device: Device<A>,
@@ -97,10 +110,7 @@ function behind<A>(
   { r, d, learns }: Pick<RenormSaved<A, never>, "r" | "d" | "learns">,
   { gradWeight, gradBias, ...rest }: Backward<A>,
 ): Backward<A> {
-  const row = (data: A): Tensor<A> => {
-    const shape = [1, device.describe(data).length];
-    return { data, shape, dtype: "float32", format: "channelsFirst" };
-  };
+  const row = (data: A) => rowOf(device, data);
   const weightOf = () => {
     const effects = { device };
     const offset = modulate(row(gradWeight!), { scale: row(r) }, effects).output;

@@ -22,9 +22,18 @@ export interface Crossing<A, R> {
   readonly format: WireFormat | readonly WireFormat[];
   readonly channels: readonly number[];
   /** Does all of it in a world of one, where nobody has to be told anything. */
-  readonly alone: (device: Device<A>) => R;
+  readonly alone: (device: Device<A>, read: Read<A>) => R;
   /** Checks, launches and reads back in a region of its own; what it throws is this rank's failure on every rank. */
   readonly launch: (scope: Device<A>, worldSize: number, read: Read<A>) => Launched<R>;
+}
+
+/** Goes on once wires are read: at once where all of them are. */
+export function whenRead<R>(
+  wires: readonly Wire[],
+  then: (wires: readonly Float64Array[]) => R,
+): R | Promise<R> {
+  const now = wires.filter((wire) => wire instanceof Float64Array);
+  return now.length === wires.length ? then(now) : Promise.all(wires).then(then);
 }
 
 interface Launched<R> {
@@ -39,13 +48,14 @@ export async function overGroup<A, R>(
   { action, label, format, channels, alone, launch }: Crossing<A, R>,
 ): Promise<R> {
   const { worldSize } = groupIn(effects, options, action);
-  if (worldSize === 1) return alone(checkDevice(effects, action).device);
+  const read: Read<A> = (device, array) => device.toWire(array);
+  if (worldSize === 1) return alone(checkDevice(effects, action).device, read);
   const wires = sideBySide(formatsOn(effects.device, format), channels);
   const across = async (scope: Device<A>): Promise<R> => {
     const start = () => {
       checkSignal(options?.signal, action);
       checkDevice(effects, action);
-      const launched = launch(scope, worldSize, (device, array) => device.toWire(array));
+      const launched = launch(scope, worldSize, read);
       return {
         ...launched,
         wire: Promise.all(launched.wires).then((all) => wires.own(all, action)),
@@ -67,8 +77,6 @@ export function overBlockingGroup<A, R>(
   { action, label, format, channels, alone, launch }: Crossing<A, R>,
 ): R {
   const { worldSize } = groupIn(effects, {}, action, "allReduceBlocking");
-  if (worldSize === 1) return alone(checkDevice(effects, action).device);
-  const wires = sideBySide(formatsOn(effects.device, format), channels);
   const read = (device: Device<A>, array: A): Float64Array => {
     if (device.toWireNow) return device.toWireNow(array);
     throw new DeviceError(
@@ -77,6 +85,8 @@ export function overBlockingGroup<A, R>(
       "unsupported",
     );
   };
+  if (worldSize === 1) return alone(checkDevice(effects, action).device, read);
+  const wires = sideBySide(formatsOn(effects.device, format), channels);
   const across = (scope: Device<A>): R => {
     let launched: Launched<R> | undefined;
     let own: Float64Array = new Float64Array();
@@ -100,6 +110,6 @@ function formatsOn<A>(device: Device<A>, format: Crossing<A, unknown>["format"])
 }
 
 /** A label that sets exact ranks apart from others: their numbers must not be folded. */
-function labelOn<A>(device: Device<A>, label: string): string {
+export function labelOn<A>(device: Device<A>, label: string): string {
   return device?.info?.exact ? `${label}, exact` : label;
 }

@@ -7,7 +7,7 @@
 
 import type { Device } from "../device.ts";
 import { checkTensor, extents, type Tensor, tensorLike } from "../tensor.ts";
-import { checkSum } from "../wire.ts";
+import { formatOn, momentsWire, weightedMomentsWire, type WireFormat } from "../wire.ts";
 import { listed, refused, wrongKind, wrongPair, wrongValue } from "../words.ts";
 import { checkPass } from "./check_call.ts";
 
@@ -54,8 +54,20 @@ export interface Taken<A> extends Weights<A> {
 const NONE = /* @__PURE__ */ Object.freeze({ weights: undefined, lengths: undefined });
 
 /** Whether a call has weights, before anything of it is checked. */
-export function isWeighted(options: WeightOptions<unknown> | null | undefined): boolean {
+export function isWeighted(
+  options: { readonly weights?: unknown; readonly lengths?: unknown } | null | undefined,
+): boolean {
   return options?.weights !== undefined || options?.lengths !== undefined;
+}
+
+/** What the statistics of a call travel as, and its label: weights on some ranks alone are another call. */
+export function travelling(
+  options: Parameters<typeof isWeighted>[0],
+  label: string,
+): { readonly format: WireFormat; readonly label: string } {
+  return isWeighted(options)
+    ? { format: weightedMomentsWire, label: `${label} weighted` }
+    : { format: momentsWire, label };
 }
 
 /** The options of a call, whose weights are checked and a snapshot of what was given. */
@@ -169,8 +181,9 @@ export function totalsOf<A>(
   }
   if (isEmpty) return { positives: 0, count: 0 };
   if (device.toWireNow === undefined) return { positives: null, count: null };
-  const [positives, count] = device.toWireNow(moments);
-  checkSum(count, action);
+  const own = device.toWireNow(moments);
+  formatOn(device, weightedMomentsWire).checkOwn!(own, action);
+  const [positives, count] = own;
   return { positives, count };
 }
 

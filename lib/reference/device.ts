@@ -7,6 +7,7 @@ import type { Device, Directions, Statistics } from "../device.ts";
 import { checkOptions } from "../check_effects.ts";
 import { checkOneOf, SWITCH } from "../check_value.ts";
 import * as exactly from "../exact/kernels.ts";
+import * as exactTangents from "../exact/tangents.ts";
 import { carryWire, EXACT_WIRES } from "../exact/wires.ts";
 import { elements, extents, type Format, type Tensor } from "../tensor.ts";
 import { formatOn, momentsWire, sumsWire, weightedMomentsWire, type WireFormat } from "../wire.ts";
@@ -18,17 +19,17 @@ export type { ReferenceArray };
 
 type Input = Tensor<ReferenceArray>;
 
-const EXACT_PASSES = /* @__PURE__ */ Object.freeze(["residual", "activation"] as const);
-const PASSES = /* @__PURE__ */ Object.freeze(
-  ["residual", "activation", "weights", "secondOrder", "arrange"] as const,
+const EXACT_PASSES = /* @__PURE__ */ Object.freeze(
+  ["residual", "activation", "weights", "tangents"] as const,
 );
+const PASSES = /* @__PURE__ */ Object.freeze([...EXACT_PASSES, "secondOrder", "arrange"] as const);
 
 /** Options of {@linkcode referenceDevice}. */
 export interface ReferenceOptions {
   /**
    * Whether results have the same bits for any number of ranks, any partition of a batch, any order, engine and format, and those of a
-   * Wasm device that is exact too: sums are taken without rounding, elements computed in float32. Second order is left out. False by
-   * default.
+   * Wasm device that is exact too: sums are taken without rounding, elements computed in float32. Weights are whole numbers up to 2^24, and
+   * gradients of gradients left out. False by default.
    */
   readonly exact?: boolean;
 }
@@ -59,7 +60,9 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
   const exact = options.exact === true;
   const kernels = exact ? exactly : plain;
   const wires = exact ? EXACT_WIRES : undefined;
-  const [ofMoments, ofSums] = [momentsWire, sumsWire].map((format) => formatOn({ wires }, format));
+  const [ofMoments, ofWeighted, ofSums] = [momentsWire, weightedMomentsWire, sumsWire].map(
+    (format) => formatOn({ wires }, format),
+  );
   const store = createStore();
   const { handle: own, readWire, allocate } = store;
   const ownWire = (format: WireFormat, wire: Float64Array<ArrayBuffer>) => own({ format, wire });
@@ -76,7 +79,7 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
   /** [count, mean C, m2 C] of moments, weighted ones too. */
   const momentsOf = (array: ReferenceArray, channels: number): Float64Array =>
     store.kindOf(array) === weightedMomentsWire.name
-      ? wire(weightedMomentsWire, array, channels).subarray(1)
+      ? wire(ofWeighted, array, channels).subarray(1)
       : wire(ofMoments, array, channels);
   /** Weights of the positions of a view, where there are some. */
   const weightsOf = (weights: Input | undefined, { shape: [batch, , ...spatial] }: Input) => {
@@ -133,7 +136,7 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
       const w = weightsOf(weights, input);
       return w === null
         ? ownWire(ofMoments, kernels.moments(x))
-        : ownWire(weightedMomentsWire, plain.weightedMoments(x, w));
+        : ownWire(ofWeighted, kernels.weightedMoments(x, w));
     },
     normalize: ({ input, statistics, affine: { weight, bias, eps }, residual, activation }) => {
       const x = view(input);
@@ -145,11 +148,11 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
       kernels.normalize(x, channels(statistics, C), affine, added, relu, output);
       return own(output);
     },
-    gradientSums: ({ input, gradOutput, statistics, output }) => {
-      const x = view(input);
-      const dy = view(gradOutput);
+    gradientSums: ({ input, gradOutput, statistics, output, weights }) => {
+      const [x, dy, gate] = [view(input), view(gradOutput), viewOrNull(output)];
       const resolved = channels(statistics, x.channels);
-      return ownWire(ofSums, kernels.gradientSums(x, dy, resolved, viewOrNull(output)));
+      const w = weightsOf(weights, input);
+      return ownWire(ofSums, kernels.gradientSums(x, dy, resolved, gate, w));
     },
     gradients: (
       { input, gradOutput, statistics, output, affine, sums, residualFormat, weights },
@@ -183,7 +186,7 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
       };
     },
     tangents: (
-      { input, statistics, affine: { weight, eps }, output, directions, total, moments },
+      { input, statistics, affine: { weight, eps }, output, directions, total, moments, weights },
     ) => {
       const x = view(input);
       const C = x.channels;
@@ -192,11 +195,13 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
         mean: vectorOrNull(moments?.mean ?? null, C),
         variance: vectorOrNull(moments?.variance ?? null, C),
       };
-      const sums = total && wire(sumsWire, total, C);
+      const sums = total && wire(ofSums, total, C);
       const [along, gate] = [directed(directions, C), viewOrNull(output)];
       const resolved = channels(statistics, C);
       const result = allocate(x.values.length, input.dtype);
-      second.tangents(x, resolved, scale, along, sums, cotangents, gate, result);
+      const w = weightsOf(weights, input);
+      const { tangents } = exact ? exactTangents : second;
+      tangents(x, resolved, scale, along, sums, cotangents, gate, w, result);
       return own(result);
     },
     secondGradients: (pass) => {
@@ -220,14 +225,16 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
         ? { gradient, along: ofAlong, products: ofProducts, weighted }
         : null;
       const [gradInput, gradGradOutput] = [0, 1].map(() => allocate(x.values.length, input.dtype));
-      second.secondGradInput(x, dy, resolved, scale, along, totals, gate, gradInput);
+      const w = weightsOf(pass.weights, input);
+      second.secondGradInput(x, dy, resolved, scale, along, totals, gate, w, gradInput);
       const none = { mean: null, variance: null };
-      second.tangents(x, resolved, scale, along, totals && ofAlong, none, gate, gradGradOutput);
-      const weights = second.secondGradWeight(resolved, eps, gradient, ownAlong, ownProducts);
+      const moved = totals && ofAlong;
+      second.tangents(x, resolved, scale, along, moved, none, gate, null, gradGradOutput);
+      const gradWeight = second.secondGradWeight(resolved, eps, gradient, ownAlong, ownProducts);
       return {
         gradInput: own(gradInput),
         gradGradOutput: own(gradGradOutput),
-        gradWeight: weight === null ? null : own(weights),
+        gradWeight: weight === null ? null : own(gradWeight),
       };
     },
     updateRunningStats: ({ running: { runningMean, runningVar }, moments, factor }) => {
@@ -270,7 +277,7 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
       return ownWire(format, own);
     },
   };
-  const { tangents: _, secondGradients: __, ...first } = device;
+  const { secondGradients: _, ...first } = device;
   return Object.freeze(exact ? first : device);
 }
 

@@ -46,26 +46,30 @@ for (const { kind, momentum, steps, y } of golden.layers) {
   });
 }
 
-Deno.test("batch renormalization is Keras's, forward and backward", async () => {
-  const { rmax, dmax, gamma, beta, mean, variance, ...given } = golden.renorm;
-  const host = await stateToHost(device, initBatchNorm(device, C, { eps: golden.epsilon }));
-  const [weight, bias, runningMean, runningVar] = [gamma, beta, mean, variance]
-    .map((values) => Float32Array.from(values));
-  const state = stateFromHost(device, { ...host, weight, bias, runningMean, runningVar });
-  const put = (values: readonly number[]) =>
-    tensor(device, values, [samples, C, places], { format });
-  const forward = await batchRenormForward(state, put(given.x), { device }, { rmax, dmax });
-  const back = batchRenormBackward(forward.saved, put(given.dy), { device });
-  // Sums of 10 terms below 8 in float32, of which some are of others.
-  const close = { absolute: 32 * 8 * EPSILON.float32, relative: 32 * EPSILON.float32 };
-  assertClose(await toArray(device, forward.output), given.y, close, "y");
-  assertClose(await toArray(device, back.gradInput), given.dx, close, "dx");
-  assertClose(await device.download(back.gradWeight!), given.dgamma, close, "dgamma");
-  assertClose(await device.download(back.gradBias!), given.dbeta, close, "dbeta");
-  const [r, d] = await Promise.all([forward.saved.r, forward.saved.d].map(device.download));
-  assert(
-    r.some((value) => value === rmax) && d.some((value) => Math.abs(value) === dmax),
-    "clipped",
-  );
-  assert(d.some((value) => Math.abs(value) < dmax), "and not clipped");
-});
+for (const masked of [false, true]) {
+  Deno.test(`batch renormalization${masked ? " by a mask" : ""} is Keras's, forward and backward`, async () => {
+    const given = masked ? golden.maskedRenorm : golden.renorm;
+    const { rmax, dmax, gamma, beta, mean, variance } = given;
+    const host = await stateToHost(device, initBatchNorm(device, C, { eps: golden.epsilon }));
+    const [weight, bias, runningMean, runningVar] = [gamma, beta, mean, variance]
+      .map((values) => Float32Array.from(values));
+    const state = stateFromHost(device, { ...host, weight, bias, runningMean, runningVar });
+    const put = (values: readonly number[], channels = C) =>
+      tensor(device, values, [samples, channels, places], { format });
+    const options = { rmax, dmax, ...(masked && { weights: put(golden.mask, 1) }) };
+    const forward = await batchRenormForward(state, put(given.x), { device }, options);
+    const back = batchRenormBackward(forward.saved, put(given.dy), { device });
+    // Sums of 10 terms below 8 in float32, of which some are of others; Keras adds 1e-7 to what it divides by under a mask.
+    const close = { absolute: 32 * 8 * EPSILON.float32, relative: 32 * EPSILON.float32 };
+    assertClose(await toArray(device, forward.output), given.y, close, "y");
+    assertClose(await toArray(device, back.gradInput), given.dx, close, "dx");
+    assertClose(await device.download(back.gradWeight!), given.dgamma, close, "dgamma");
+    assertClose(await device.download(back.gradBias!), given.dbeta, close, "dbeta");
+    const [r, d] = await Promise.all([forward.saved.r, forward.saved.d].map(device.download));
+    assert(
+      r.some((value) => value === rmax) && (masked || d.some((value) => Math.abs(value) === dmax)),
+      "clipped",
+    );
+    assert(d.some((value) => Math.abs(value) < dmax), "and not clipped");
+  });
+}

@@ -5,31 +5,23 @@ import fc from "fast-check";
 import {
   batchNormBackward,
   batchNormForward,
-  type BatchNormState,
-  type Device,
   initBatchNorm,
   region,
-  runRanks,
   stateToHost,
-  syncBatchNormBackward,
-  syncBatchNormForward,
-  type Tensor,
   tensor,
   toArray,
-  type WeightOptions,
 } from "../../mod.ts";
 import { assertClose, type DeviceKit, EPSILON } from "../kit.ts";
-import { centralDifferences, permute } from "../oracle.ts";
+import { centralDifferences } from "../oracle.ts";
 import { normalArray } from "../random.ts";
 import {
-  affineOf,
   weightAt,
-  type WeightedData,
   weightedData,
   weightedOracle,
   type WeightedScenario,
   weightedScenarios,
 } from "../weighted.ts";
+import { checkWeights, joined, stateOf, trained } from "../weighted_training.ts";
 import { weightTestsOf } from "./weights.ts";
 
 /** Registers the law by weights for a device. */
@@ -184,157 +176,4 @@ export function weightLaw<A>(kit: DeviceKit<A>): void {
       "dx",
     );
   });
-}
-
-interface Trained {
-  readonly y: readonly number[];
-  readonly dx: readonly number[];
-  readonly dresidual: readonly number[] | null;
-  readonly dweight: Float32Array | null;
-  readonly dbias: Float32Array | null;
-  readonly state: BatchNormState<Float32Array>;
-}
-
-function stateOf<A>(device: Device<A>, scenario: WeightedScenario): BatchNormState<A> {
-  const { channels, eps } = scenario;
-  const fresh = initBatchNorm(device, channels, { eps, affine: scenario.affine });
-  const vector = (array: Float32Array) => device.upload(array);
-  const affine = affineOf(scenario);
-  return affine ? { ...fresh, weight: vector(affine.weight), bias: vector(affine.bias) } : fresh;
-}
-
-/** Trains a scenario, each rank on its part. */
-async function trained<A>(
-  device: Device<A>,
-  scenario: WeightedScenario,
-  data: WeightedData,
-): Promise<readonly Trained[]> {
-  const { counts, channels: C, inner, kind, dtype, format, gradFormat, relu, residual } = scenario;
-  return await runRanks(counts.length, (group) =>
-    region(device, async (scope) => {
-      const from = counts.slice(0, group.rank).reduce((sum, count) => sum + count, 0);
-      const to = from + counts[group.rank];
-      const put = (values: Float32Array, format: WeightedScenario["format"]) => {
-        const own = values.slice(from * C * inner, to * C * inner);
-        const laid = permute(own, { channels: C, inner }, format);
-        const shape = [to - from, C, inner];
-        return tensor(scope, format === "channelsLast" ? laid : own, shape, { dtype, format });
-      };
-      const read = async (tensor: Tensor<A>) => {
-        const values = await toArray(scope, tensor);
-        if (tensor.format === "channelsFirst") return [...values];
-        return [...permute(values, { channels: C, inner }, "channelsFirst")];
-      };
-      const own = data.weights.slice(from * inner, to * inner);
-      const perSample = Float32Array.from({ length: to - from }, (_, n) => own[n * inner]);
-      const weighing: WeightOptions<A> = kind === "lengths"
-        ? { lengths: data.lengths.slice(from, to) }
-        : kind === "perSample"
-        ? { weights: scope.upload(perSample) }
-        : {
-          // A mask loses nothing as float16.
-          weights: tensor(scope, own, [to - from, 1, inner], {
-            ...{ format, dtype: kind === "mask" ? dtype : "float32" },
-          }),
-        };
-      const options = {
-        ...weighing,
-        ...(relu && { activation: "relu" as const }),
-        ...(residual && { residual: put(data.residual, gradFormat) }),
-      };
-      const effects = { device: scope, group };
-      const [state, input] = [stateOf(scope, scenario), put(data.x, format)];
-      const forward = await syncBatchNormForward(state, input, effects, options);
-      const dy = put(data.dy, gradFormat);
-      const back = await syncBatchNormBackward(forward.saved, dy, effects);
-      const vector = (array: A | null) => array && scope.download(array);
-      return {
-        y: await read(forward.output),
-        dx: await read(back.gradInput),
-        dresidual: back.gradResidual ? await read(back.gradResidual) : null,
-        dweight: await vector(back.gradWeight),
-        dbias: await vector(back.gradBias),
-        state: await stateToHost(scope, forward.state),
-      };
-    }));
-}
-
-/** The ranks' parts side by side, gradients of parameters added. */
-function joined(ranks: readonly Trained[]): readonly [Trained, ...Trained[]] {
-  const add = (name: "dweight" | "dbias") =>
-    ranks.map((rank) => rank[name]).reduce((a, b) => a && b && a.map((value, c) => value + b[c]));
-  const whole = {
-    ...ranks[0],
-    y: ranks.flatMap(({ y }) => y),
-    dx: ranks.flatMap(({ dx }) => dx),
-    dresidual: ranks[0].dresidual && ranks.flatMap(({ dresidual }) => dresidual ?? []),
-    dweight: add("dweight"),
-    dbias: add("dbias"),
-  };
-  return [whole, ...ranks];
-}
-
-async function checkWeights<A>(
-  kit: DeviceKit<A>,
-  device: Device<A>,
-  scenario: WeightedScenario,
-): Promise<void> {
-  const { dtype, counts, kind, relu, residual, affine } = scenario;
-  const data = weightedData(scenario);
-  const wanted = weightedOracle(scenario, data);
-  // Alone, the host knows only what it has given itself, or what a device reads back at once.
-  const isBlind = counts.length === 1 && kind !== "lengths" && !device.toWireNow;
-  if (isBlind && wanted.positives < 2 && counts[0] > 0) return;
-  if (wanted.positives === 1) {
-    await assert.rejects(trained(device, scenario, data), /more than 1 value per channel/);
-    return;
-  }
-  const [whole, ...ranks] = joined(await trained(device, scenario, data));
-  const fine = kit.ulps * EPSILON.float32;
-  const slack = (terms: ArrayLike<number>) => ({
-    absolute: Array.from(
-      terms,
-      (term) => 2 * fine * term + (dtype === "float16" ? kit.ulps * 2 ** -24 : 0),
-    ),
-    relative: kit.ulps * EPSILON[dtype],
-  });
-  const places = [...data.x.keys()].filter((i) => kit.nonFinite || !Number.isNaN(data.x[i]));
-  const compare = (
-    is: ArrayLike<number>,
-    of: ArrayLike<number>,
-    terms: ArrayLike<number>,
-    what: string,
-  ) =>
-    assertClose(
-      places.map((i) => is[i]),
-      places.map((i) => of[i]),
-      slack(places.map((i) => terms[i])),
-      what,
-    );
-  compare(whole.y, wanted.y, wanted.terms.y, "y");
-  compare(whole.dx, wanted.dx, wanted.terms.dx, "dx");
-  if (residual) compare(whole.dresidual!, wanted.dresidual, wanted.terms.y, "dresidual");
-  if (affine) {
-    const loose = (terms: ArrayLike<number>) => ({
-      absolute: Array.from(terms, (term) => 2 * counts.length * fine * term + fine),
-      relative: fine,
-    });
-    assertClose(whole.dweight!, wanted.dweight, loose(wanted.terms.dweight), "dweight");
-    assertClose(whole.dbias!, wanted.dbias, loose(wanted.terms.dbias), "dbias");
-  }
-  assert.equal(relu && whole.y.some((value) => value < 0), false);
-  const { W, mean, variance, positives } = wanted;
-  const unbiased = W > 1 ? W / (W - 1) : 1;
-  for (const { state } of ranks) {
-    assert.deepEqual(state, ranks[0].state, "states of all ranks");
-    if (positives === 0) {
-      assert.equal(state.numBatchesTracked, 0);
-      assert.deepEqual([...state.runningMean!], [...mean].map(() => 0));
-      continue;
-    }
-    const units = { absolute: 2 * fine, relative: 8 * fine };
-    assertClose(state.runningMean!, [...mean].map((m) => 0.1 * m), units, "running mean");
-    const running = [...variance].map((v) => 0.9 + 0.1 * v * unbiased);
-    assertClose(state.runningVar!, running, units, "running variance");
-  }
 }

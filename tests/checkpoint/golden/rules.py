@@ -25,6 +25,7 @@ SEED = 150203167
 STEPS = 4
 SHAPE = (5, 2, 3)  # Channels last, of another number of samples in each step.
 EPSILON = 1e-3
+MASK = np.array([[1, 0], [1, 1], [0, 0], [1, 1], [0, 1]], bool)  # Samples and places of a batch of that shape.
 RULES = [
     (0.3, lambda t: 0.3),
     (None, lambda t: 1 / t),
@@ -90,7 +91,7 @@ def run(kind, make, momentum, share):
     return {"kind": kind, "momentum": momentum, "steps": steps, "y": np.array(evaluate(draw(random, SHAPE)))}
 
 
-def renorm():
+def renorm(mask=None):
     """One step of a Keras layer that renormalizes, from statistics that are far enough from the batch's to be clipped."""
     bounds = {"rmax": 1.25, "rmin": 0.8, "dmax": 0.5}
     random = np.random.default_rng([SEED, 3000])
@@ -107,7 +108,8 @@ def renorm():
     assert not values, values
 
     def loss(trainable, x):
-        y, _ = layer.stateless_call(trainable, [v.value for v in layer.non_trainable_variables], x, training=True)
+        moving = [v.value for v in layer.non_trainable_variables]
+        y, _ = layer.stateless_call(trainable, moving, x, training=True, mask=mask)
         return (y * dy).sum(), y
 
     trainable = [v.value for v in layer.trainable_variables]
@@ -131,6 +133,8 @@ def main():
         "x": [jsonable(x) for x in batches],
         "evaluated": jsonable(draw(random, SHAPE)),
         "renorm": jsonable(renorm()),
+        "mask": MASK.astype(int).reshape(-1).tolist(),
+        "maskedRenorm": jsonable(renorm(MASK)),
         "layers": jsonable([run(kind, make, *rule) for kind, make in kinds.items() for rule in RULES]),
     }
     path = pathlib.Path(__file__).with_name("rules.json")
