@@ -9,7 +9,7 @@ import { formatOn, sumsWire } from "../wire.ts";
 import { type BackwardCall, checkDonated, checkSaved } from "./check_saved.ts";
 import type { GroupSaved, LocalSaved, Saved } from "./normalize.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
-import { type Weights, withWeights } from "./weights.ts";
+import { isWeighted, type Weights, withWeights } from "./weights.ts";
 
 /** Options of a backward pass. */
 export interface BackwardOptions {
@@ -243,12 +243,9 @@ export function gradientsOf<A>(
   weights: Weights<A> = {},
 ): Backward<A> {
   const { input, gradOutput, residualFormat: format } = pass;
-  const arrays = withWeights(
-    device,
-    input,
-    weights,
-    (weights) => device.gradients(weights ? { ...pass, weights } : pass),
-  );
+  const arrays = isWeighted(weights)
+    ? withWeights(device, input, weights, (weights) => device.gradients({ ...pass, weights }))
+    : device.gradients(pass);
   const { gradInput, gradWeight, gradBias, gradResidual, groupWeight, groupBias } = arrays;
   return Object.freeze({
     gradInput: tensorLike(input, gradInput),
