@@ -63,7 +63,8 @@ export function tableNotes(group: GroupName): string {
   return `\
 Accuracy and loss: on the held-out images, by replica 0 with its running statistics.
 Difference: the largest of any parameter from the first row's. Later on, rounding alone can set two
-runs apart, as the reversed rows show. Time: all replicas together, ${FROM[group]}.`;
+runs apart, as the reversed rows show. Time: of all replicas together, ${FROM[group]},
+the other layers included, which are no part of the library: they take what "no norm" takes.`;
 }
 
 const FROM: Readonly<Record<GroupName, string>> = {

@@ -76,10 +76,10 @@ async function main({ cases, seed = Date.now() % 2 ** 31, exact }: LawFlags): Pr
       device,
       1,
       scenario,
-      () =>
+      (numbers) =>
         runRanks(
           scenario.counts.length,
-          (group) => trainRank(device, scenario, sliceOf(scenario, group.rank), group),
+          (group) => trainRank(device, scenario, sliceOf(scenario, group.rank), group, numbers),
         ),
     );
   });

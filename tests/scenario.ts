@@ -114,11 +114,12 @@ export function firstState(scenario: Scenario): BatchNormState<Float32Array> {
   };
 }
 
-/** Makes the numbers of one step. */
-export function makeStep(
-  scenario: Scenario,
-  step: number,
-): StepData {
+/** Makes the numbers of all steps. */
+export function makeSteps(scenario: Scenario): StepData[] {
+  return Array.from({ length: scenario.steps }, (_, step) => makeStep(scenario, step));
+}
+
+function makeStep(scenario: Scenario, step: number): StepData {
   const { seed, spread, dtype, channels, relu, residual } = scenario;
   const inner = innerOf(scenario);
   const length = samplesOf(scenario) * channels * inner;

@@ -19,7 +19,7 @@ import {
   toArray,
 } from "../mod.ts";
 import { permute } from "./oracle.ts";
-import { firstState, innerOf, makeStep, type Scenario, type StepData } from "./scenario.ts";
+import { firstState, innerOf, makeSteps, type Scenario, type StepData } from "./scenario.ts";
 
 /** A rank's numbers after one step, on the host; tensors in channels-first order. */
 export interface StepResult {
@@ -34,19 +34,21 @@ export interface StepResult {
 /**
  * Trains all steps of a scenario on the samples `from` up to `to`: with a group synchronised, without one locally.
  * Checks on the way that nothing that was passed in has changed.
+ *
+ * @param data the scenario's numbers, which ranks of one thread need not make one by one
  */
 export async function trainRank<A>(
   device: Device<A>,
   scenario: Scenario,
   slice: readonly [number, number],
   group?: ProcessGroup,
+  data: readonly StepData[] = makeSteps(scenario),
 ): Promise<StepResult[]> {
   return await region(device, async (scope) => {
     let state = stateFromHost(scope, firstState(scenario));
     const results: StepResult[] = [];
-    for (let step = 0; step < scenario.steps; step++) {
-      const data = makeStep(scenario, step);
-      const [next, result] = await trainStep(scope, state, scenario, data, slice, group);
+    for (const numbers of data) {
+      const [next, result] = await trainStep(scope, state, scenario, numbers, slice, group);
       results.push(result);
       state = next;
     }

@@ -8,7 +8,16 @@ import {
   shareOf,
 } from "../../lib/adapters/tfjs.ts";
 import type { ProcessGroup } from "../../mod.ts";
-import { dataOf, OPTIMIZERS, type Plan, type Spec, specOf, SPECS, type Tf } from "./tfjs_models.ts";
+import {
+  dataOf,
+  OPTIMIZERS,
+  type Plan,
+  type Spec,
+  specOf,
+  SPECS,
+  type Tf,
+  uniform,
+} from "./tfjs_models.ts";
 
 /** A training run. */
 export interface Training {
@@ -29,6 +38,8 @@ export interface Training {
    * and is judged by `evaluate` and `evaluateDataset` in the end.
    */
   readonly by?: "fit" | "fitDataset" | "trainOnBatch";
+  /** Moves each first weight by one unit in its last place, up or down as drawn with this seed. */
+  readonly nudged?: number;
   /** Whether it is judged by rows of its own after each epoch. */
   readonly validated?: boolean;
 }
@@ -142,19 +153,28 @@ function trained(
   return fitted(tf, model, data, options);
 }
 
-/** Trains the whole in one process, by plain TensorFlow.js. */
-export async function trainAlone(tf: Tf, task: Training): Promise<Trained> {
-  const spec = modelOf(task);
-  const model = spec.make(tf);
-  return await compiledAndFitted(tf, model, task);
+/** Makes the model of a run. */
+function made(tf: Tf, task: Training): Tf {
+  const model = modelOf(task).make(tf);
+  if (task.nudged === undefined) return model;
+  const next = uniform(task.nudged);
+  const nudge = (value: number) => value * (1 + (next() < 0.5 ? -1 : 1) * 2 ** -23);
+  const weights = model.getWeights() as readonly Tf[];
+  model.setWeights(weights.map((weight) => tf.tensor(weight.dataSync().map(nudge), weight.shape)));
+  return model;
 }
 
-const made = new Map<boolean, ReturnType<typeof wasmDevice>>();
+/** Trains the whole in one process, by plain TensorFlow.js. */
+export async function trainAlone(tf: Tf, task: Training): Promise<Trained> {
+  return await compiledAndFitted(tf, made(tf, task), task);
+}
+
+const devices = new Map<boolean, ReturnType<typeof wasmDevice>>();
 
 /** A Wasm device that lasts as long as the rank. */
 function ourDevice(exact: boolean): ReturnType<typeof wasmDevice> {
-  const device = made.get(exact) ?? wasmDevice({ exact });
-  made.set(exact, device);
+  const device = devices.get(exact) ?? wasmDevice({ exact });
+  devices.set(exact, device);
   return device;
 }
 
@@ -163,7 +183,7 @@ export async function trainRank(tf: Tf, group: ProcessGroup, task: Training): Pr
   const spec = modelOf(task);
   const alone = { worldSize: 1, allReduceBlocking: group.allReduceBlocking };
   const device = task.ours ? await ourDevice(task.ours === "exact") : undefined;
-  const model = await convertSyncBatchNorm(tf, spec.make(tf), task.local ? alone : group, {
+  const model = await convertSyncBatchNorm(tf, made(tf, task), task.local ? alone : group, {
     device,
   });
   model.compile({

@@ -29,8 +29,11 @@ Deno.test("createTrainer() says what it cannot train, and compiles nothing then"
   const plain = tf.sequential({ layers: [dense] });
   const norm = () => layers.batchNormalization();
   const timed = tf.sequential({
-    layers: [layers.timeDistributed({ layer: norm(), inputShape: [4, 3] })],
+    layers: [layers.timeDistributed({ layer: norm(), inputShape: [null, 3] })],
   });
+  const calling = layers.activation({ activation: "relu", inputShape: [3] });
+  const hidden = tf.sequential({ layers: [calling] });
+  Object.assign(calling, { layer: norm() });
   const fresh = SPECS.sequential.make(tf);
   const training = { loss: "meanSquaredError", optimizer: "sgd" };
   const options = { group, device };
@@ -42,7 +45,8 @@ Deno.test("createTrainer() says what it cannot train, and compiles nothing then"
     [tf, fresh, options, /must be compiled/],
     [tf, tf.sequential({ layers: [] }), options, /give its first layer an inputShape/],
     [tf, plain, { ...options, ...training }, /must have a batch norm: current one has none/],
-    [tf, timed, { ...options, ...training }, /the TimeDistributed ".*" calls one itself/],
+    [tf, timed, { ...options, ...training }, /the input of ".*" leaves it open/],
+    [tf, hidden, { ...options, ...training }, /the Activation ".*" calls one itself/],
     [tf, fresh, { ...options, loss: "meanSquaredError" }, /current options have loss alone/],
     [tf, fresh, { ...options, metrics: ["mae"] }, /current options have metrics alone/],
     [tf, fresh, { ...options, losses: 1 }, /options may be group, device, loss/],
@@ -55,7 +59,7 @@ Deno.test("createTrainer() says what it cannot train, and compiles nothing then"
       text,
     );
   }
-  for (const model of [plain, timed, fresh]) {
+  for (const model of [plain, timed, hidden, fresh]) {
     assert.equal((model as unknown as { readonly optimizer?: object }).optimizer, undefined);
   }
   // With a loss and an optimizer it compiles; then a step has metrics by name.

@@ -56,6 +56,8 @@ const cases: [Plan["name"], Plan["optimizer"], keyof typeof BATCHES][] = [
   ["odd", "sgd", "three"],
   ["odd", "momentum", "four"],
   ["timed", "sgd", "three"],
+  ["within", "momentum", "two"],
+  ["within", "sgd", "four"],
 ];
 for (const [i, [name, optimizer, ranks]] of cases.entries()) {
   const device = devices[i % 2];
@@ -76,6 +78,7 @@ Deno.test("trainers on wasm in workers are one, over a group that does not block
   const all: readonly Plan[] = [
     { name: "maps", optimizer: "adam", batches: [[3, 5], [8, 0]], steps: 20 },
     { name: "timed", optimizer: "momentum", batches: [[6, 2], [1, 7]], steps: 20 },
+    { name: "within", optimizer: "sgd", batches: [[6, 2], [1, 7]], steps: 20 },
     { name: "odd", optimizer: "sgd", batches: [[5, 3], [0, 7]], steps: 20 },
   ];
   const worker = new URL("./trainer_worker.ts", import.meta.url);

@@ -195,6 +195,29 @@ export const SPECS = {
         ],
       }),
   },
+  /** Batch norms within wrappers: one for each place of a row, and one in a model that is called for each. */
+  within: {
+    plain: true,
+    ...{ inputs: [[3, 4]], outputs: [[1]], loss: "meanSquaredError", metrics: ["mae"] },
+    make: (tf) => {
+      const inner = tf.sequential({
+        layers: [
+          dense(tf, 3, 71, { inputShape: [5], useBias: false }),
+          norm(tf, { momentum: 0.5 }),
+          tf.layers.activation({ activation: "tanh" }),
+        ],
+      });
+      return tf.sequential({
+        layers: [
+          dense(tf, 5, 72, { inputShape: [3, 4], useBias: false }),
+          tf.layers.timeDistributed({ layer: norm(tf) }),
+          tf.layers.timeDistributed({ layer: inner }),
+          tf.layers.flatten(),
+          dense(tf, 1, 73),
+        ],
+      });
+    },
+  },
 } satisfies Record<string, Spec>;
 
 /** Optimisers by name. */

@@ -17,7 +17,7 @@ import * as oracle from "../oracle.ts";
 import {
   firstState,
   innerOf,
-  makeStep,
+  makeSteps,
   samplesOf,
   type Scenario,
   scenarios,
@@ -32,26 +32,27 @@ import { type StepResult, trainRank } from "../training.ts";
  * @param device trains the whole batch on one rank
  * @param ulps the device's accuracy, as in its kit
  * @param scenario the batch, its partition and the configuration
- * @param runParts trains each rank's slice, synchronised, and returns every rank's results
+ * @param runParts trains each rank's slice of the numbers, synchronised, and returns every rank's results
  * @throws where the law does not hold
  */
 export async function checkLaw<A>(
   device: Device<A>,
   ulps: number,
   scenario: Scenario,
-  runParts: () => Promise<readonly (readonly StepResult[])[]>,
+  runParts: (numbers: readonly StepData[]) => Promise<readonly (readonly StepResult[])[]>,
 ): Promise<void> {
   const samples = samplesOf(scenario);
+  const numbers = makeSteps(scenario);
+  const whole = () => trainRank(device, scenario, [0, samples], undefined, numbers);
   if (samples * innerOf(scenario) === 1) {
-    await assert.rejects(trainRank(device, scenario, [0, samples]), RangeError);
-    await assert.rejects(runParts(), /more than 1 value per channel/);
+    await assert.rejects(whole(), RangeError);
+    await assert.rejects(runParts(numbers), /more than 1 value per channel/);
     return;
   }
-  const alone = await trainRank(device, scenario, [0, samples]);
-  const ranks = await runParts();
+  const alone = await whole();
+  const ranks = await runParts(numbers);
   let before = firstState(scenario);
-  for (let step = 0; step < scenario.steps; step++) {
-    const data = makeStep(scenario, step);
+  for (const [step, data] of numbers.entries()) {
     const tolerance = tolerances(ulps, scenario, data);
     const expected = expectation(scenario, data);
     const parts = ranks.map((results) => results[step]);
@@ -212,10 +213,10 @@ export function deviceLaw<A>(kit: DeviceKit<A>): void {
   register(kit, "any partition of a batch over ranks equals one rank", async () => {
     await using(kit, async (device) => {
       const check = (scenario: Scenario) =>
-        checkLaw(device, kit.ulps, scenario, () =>
+        checkLaw(device, kit.ulps, scenario, (numbers) =>
           runRanks(
             scenario.counts.length,
-            (group) => trainRank(device, scenario, sliceOf(scenario, group.rank), group),
+            (group) => trainRank(device, scenario, sliceOf(scenario, group.rank), group, numbers),
           ));
       await fc.assert(fc.asyncProperty(scenarios(device.info.float16, kit.ways), check), {
         numRuns: kit.cases ?? 300,

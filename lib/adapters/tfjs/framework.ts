@@ -63,6 +63,10 @@ export interface TensorFlowLike {
   readonly reshape: Operation;
   /** Joins tensors along an axis. */
   readonly concat: Operation;
+  /** Joins tensors along a new axis. */
+  readonly stack: Operation;
+  /** Takes a tensor apart along an axis. */
+  unstack(tensor: never, axis?: number): TfTensor[];
   /** A block of elements. */
   readonly slice: Operation;
   /** a + b. */
@@ -120,6 +124,8 @@ export interface TensorFlow {
   onesLike(like: TfTensor): TfTensor;
   reshape(tensor: TfTensor, shape: readonly number[]): TfTensor;
   concat(tensors: readonly TfTensor[], axis?: number): TfTensor;
+  stack(tensors: readonly TfTensor[], axis: number): TfTensor;
+  unstack(tensor: TfTensor, axis: number): TfTensor[];
   slice(tensor: TfTensor, begin: readonly number[], size: readonly number[]): TfTensor;
   add(a: TfTensor, b: TfTensor | number): TfTensor;
   sub(a: TfTensor, b: TfTensor): TfTensor;

@@ -109,6 +109,13 @@ export function graphOf(layer: Layer): Container | null {
   return layers ? (model ?? layer as Container) : null;
 }
 
+/** The layer that a TimeDistributed calls for each step of time, or null. */
+export function timedIn(layer: Layer): Layer | null {
+  return layer.getClassName() === "TimeDistributed"
+    ? (layer as Partial<Holder>).layer ?? null
+    : null;
+}
+
 /** The layers that a layer holds, each with the name of its place, in an order that all replicas share. */
 export function partsOf(layer: Layer): readonly (readonly [place: string, part: Layer])[] {
   const { layers, layer: wrapped, forwardLayer, backwardLayer } = layer as Partial<Holder>;

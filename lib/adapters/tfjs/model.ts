@@ -30,6 +30,7 @@ export interface LayerVariable {
 /** A place in the graph of a model. */
 export interface Symbolic {
   readonly id: number;
+  readonly shape: readonly (number | null)[];
   readonly sourceLayer: Layer;
   readonly nodeIndex: number;
 }

@@ -87,14 +87,15 @@ const ACTION = "make the trainer";
  * changes every replica by the same bits. The model itself stays as it is: `predict`, `evaluate` and `save` know nothing of
  * a trainer.
  *
- * Sequential, functional and nested models, shared layers and masks. Losses and metrics must be means over rows, as Keras's
+ * Sequential, functional and nested models, shared layers, masks, and TimeDistributed, whose batch norms meet once for each
+ * step of time. Losses and metrics must be means over rows, as Keras's
  * are. Dropout draws on each rank for itself.
  *
  * @param tf TensorFlow.js 4.22, `import * as tf from "@tensorflow/tfjs"`
  * @param model this rank's replica, with weights; compiled, unless `loss` and `optimizer` are given
  * @param options the ranks, the device of the batch norms, and what to compile the model with
  * @returns a frozen trainer, which holds nothing that is to be freed
- * @throws TypeError for a model without a batch norm, with one in a layer that calls it itself (TimeDistributed), without
+ * @throws TypeError for a model without a batch norm, with one in a layer that calls it itself (a Bidirectional, say), without
  * weights or not compiled; for a WebGPU device that is not on the GPUDevice of tfjs's webgpu backend, or made without
  * `exactBuffers`; for another TensorFlow.js than this was written for. Nothing is compiled then. Its steps reject with a
  * CollectiveError on every rank, the same, where a rank failed before the last collective (`cause`), where replicas differ at
@@ -130,7 +131,7 @@ export function createTrainer<A>(
     ? graph.trainableWeights
     : fittedOf(model, ACTION).collectedTrainableWeights;
   // Before the model is compiled: what cannot be trained stays as it is.
-  const program = programOf(graph, weights, ACTION);
+  const program = programOf(checked, graph, weights, ACTION);
   if (compiles) {
     const { loss, optimizer, metrics } = options;
     model.compile({ loss, optimizer, metrics } as never);
