@@ -89,6 +89,8 @@ export {
   type Backward,
   type BackwardOptions,
   batchNormBackward,
+  type KeepSums,
+  type KeptSums,
   type SyncBackwardOptions,
   syncBatchNormBackward,
   syncBatchNormBackwardBlocking,
@@ -160,9 +162,10 @@ export {
   type Tangents,
 } from "./lib/norm/jvp.ts";
 export {
-  type BackwardBackward,
+  type BackwardBackwardOptions,
   type BackwardCotangents,
   batchNormBackwardBackward,
+  type SyncBackwardBackwardOptions,
   syncBatchNormBackwardBackward,
   syncBatchNormBackwardBackwardBlocking,
 } from "./lib/norm/backward_backward.ts";
@@ -172,6 +175,7 @@ export {
   syncBatchNormBackwardMoments,
   syncBatchNormBackwardMomentsBlocking,
 } from "./lib/norm/backward_moments.ts";
+export type { BackwardBackward } from "./lib/norm/second_sums.ts";
 export { batchNormInferBackwardBackward, batchNormInferJvp } from "./lib/norm/infer_second.ts";
 export {
   allReduceMoments,

@@ -31,6 +31,20 @@ const backward = (effects: Scope) => batchNormBackward(saved, dy, effects);
 const jvp = (effects: Scope) => batchNormJvp(saved, { input: direction }, effects);
 const second = (effects: Scope) =>
   batchNormBackwardBackward(saved, dy, { gradInput: direction }, effects);
+const { sums } = batchNormBackward(saved, dy, { device }, { keepSums: true });
+const kept = (effects: Scope) =>
+  batchNormBackwardBackward(saved, dy, { gradInput: direction }, effects, { sums });
+const { shape: [samples, , ...places] } = SHAPE;
+const counting = [samples, 1, ...places];
+const weights = tensor(
+  device,
+  Float32Array.from({ length: elementsOf(SHAPE) / SHAPE.shape[1] }, (_, i) => i % 3 / 2),
+  counting,
+);
+const weighted = batchNormForward(state, x, { device }, { weights }).saved;
+const jvpByWeight = (effects: Scope) => batchNormJvp(weighted, { input: direction }, effects);
+const secondByWeight = (effects: Scope) =>
+  batchNormBackwardBackward(weighted, dy, { gradInput: direction }, effects);
 
 await region(device, async (device) => {
   const dot = (a: Float32Array, b: Float32Array) =>
@@ -60,3 +74,6 @@ function pass(
 pass("second order", "backward", backward, true);
 pass("second order", "a direction (JVP)", jvp);
 pass("second order", "gradients of gradients", second);
+pass("second order", "the same by sums that backward has kept", kept);
+pass("second order", "a direction by weights of examples", jvpByWeight);
+pass("second order", "gradients of gradients by weights", secondByWeight);

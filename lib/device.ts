@@ -145,22 +145,22 @@ export interface Directions<A> {
 
 /** What a directional derivative takes. */
 export interface TangentsPass<A>
-  extends Pick<Pass<A>, "input" | "statistics" | "affine" | "output"> {
+  extends Pick<Pass<A>, "input" | "statistics" | "affine" | "output" | "weights"> {
   /** What is followed. */
   readonly directions: Directions<A>;
-  /** `gradientSums` of the input's direction, without the output, over the group; null in evaluation and without one. */
+  /** `gradientSums` of the input's direction, by the weights but without the output, over the group; null in evaluation and without one. */
   readonly total: A | null;
   /** Gradients of the statistics of a batch, over the group: (C), float32. */
   readonly moments?: { readonly mean: A | null; readonly variance: A | null };
 }
 
-/** What the gradients of gradients take; all sums are `gradientSums` with the same statistics. */
+/** What the gradients of gradients take; all sums are `gradientSums` with the same statistics, by the weights only where it says so. */
 export interface SecondPass<A> extends SumsPass<A>, Pick<Pass<A>, "affine"> {
   /** Gradients of gradInput, gradWeight, gradBias and gradResidual. */
   readonly directions: Directions<A> & { readonly input: Tensor<A> };
   /** (S1, S2) over the group: those of gradOutput; null in evaluation. */
   readonly total: A | null;
-  /** (A, B): those of the input's direction, without the output; null in evaluation. */
+  /** (A, B): those of the input's direction, by the weights, without the output; null in evaluation. */
   readonly along: GradientSums<A> | null;
   /** (., D): those of gradOutput in the place of the input, about 0, and of the input's direction in that of gradOutput. */
   readonly products: GradientSums<A>;
@@ -188,12 +188,15 @@ export type NormalizePass<A> = Pick<
 >;
 
 /** What the reduction of backward takes. */
-export type SumsPass<A> = Pick<Pass<A>, "input" | "gradOutput" | "statistics" | "output">;
+export type SumsPass<A> = Pick<
+  Pass<A>,
+  "input" | "gradOutput" | "statistics" | "output" | "weights"
+>;
 
 /** What the combination of backward takes. */
 export type GradientsPass<A> =
   & SumsPass<A>
-  & Pick<Pass<A>, "affine" | "sums" | "residualFormat" | "weights" | "overwrite">;
+  & Pick<Pass<A>, "affine" | "sums" | "residualFormat" | "overwrite">;
 
 /** How running statistics advance. */
 export interface RunningStatsPass<A> {
@@ -272,7 +275,7 @@ export interface Device<A> extends Describing<A> {
   readonly moments: (pass: MomentsPass<A>) => A;
   /** `xhat * weight + bias`, then the residual, then the activation. */
   readonly normalize: (pass: NormalizePass<A>) => A;
-  /** (sumDy, sumDyXmu) per channel of this rank: sum of dy, sum of dy * (x - mean). */
+  /** (sumDy, sumDyXmu) per channel of this rank: sum of dy, sum of dy * (x - mean); by weights w of w*dy in the place of dy. */
   readonly gradientSums: (pass: SumsPass<A>) => A;
   /**
    * `gradInput = weight*s * (dy - sumDy/count - (x-mean) * s^2 * sumDyXmu/count)` from the total sums, or
@@ -283,7 +286,8 @@ export interface Device<A> extends Describing<A> {
   /**
    * `weight*s * (t - sumT/count - (x-mean) * s^2 * sumTXmu/count) + dweight * xhat + dbias + dresidual` for the directions t,
    * dweight, dbias and dresidual, where the output is positive, else 0; without the total `weight*s*t + ...`. To it come
-   * `dmean/count + 2*(x-mean)*dvariance/count` of the gradients of moments. In `info.passes` it is "secondOrder".
+   * `dmean/count + 2*(x-mean)*dvariance/count` of the gradients of moments, by weights w times that. In `info.passes` it is
+   * "secondOrder".
    */
   readonly tangents?: (pass: TangentsPass<A>) => A;
   /**

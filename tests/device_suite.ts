@@ -15,6 +15,7 @@ import { peerSuite } from "./suites/peers.ts";
 import { pytorchSuite } from "./suites/pytorch.ts";
 import { passSuite } from "./suites/passes.ts";
 import { secondOrderSuite } from "./suites/second_order.ts";
+import { secondOrderWeightSuite } from "./suites/second_order_weights.ts";
 import { stateSuite } from "./suites/states.ts";
 import { renormSuite } from "./suites/renorm.ts";
 import { replacingSuite } from "./suites/replacing.ts";
@@ -65,6 +66,7 @@ export function optionSuite<A>(kit: DeviceKit<A>): void {
     weightWaySuite(kit);
     passSuite(kit);
     secondOrderSuite(kit);
+    secondOrderWeightSuite(kit);
     secondOrderGoldenSuite(kit);
     replacingSuite(kit);
     effectSuite(kit);

@@ -7,6 +7,7 @@ import { dataParallelOverGroup } from "./suites/data_parallel_groups.ts";
 import { groupSuite as collectives } from "./suites/groups.ts";
 import { groupLaw } from "./suites/law.ts";
 import { pytorchExamplesOverGroup } from "./suites/pytorch_examples.ts";
+import { secondOrderOverGroup } from "./suites/second_order_groups.ts";
 import { inTier } from "./tier.ts";
 
 /**
@@ -20,6 +21,7 @@ export function groupSuite(kit: GroupKit): void {
     collectives(kit);
     groupLaw(kit);
     exactGroupLaw(kit);
+    secondOrderOverGroup(kit);
     if (kit.reduceOnly) return;
     dataParallelOverGroup(kit);
     pytorchExamplesOverGroup(kit);

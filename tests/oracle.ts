@@ -39,17 +39,25 @@ function positions({ values, channels, inner }: Batch, channel: number): number[
 const inverse = (variance: number, eps: number) =>
   variance + eps === 0 ? 0 : 1 / Math.sqrt(variance + eps);
 
-/** Mean and biased variance of each channel, by two passes. */
-export function statistics(batch: Batch): ChannelStats {
+/** Weights of the positions of each channel, in their order; all 1 where there are none. */
+export type PositionWeights = ArrayLike<number> | null;
+
+/** Count, mean and biased variance of each channel, by two passes; the count is the sum of the weights. */
+export function statistics(batch: Batch, weights: PositionWeights = null): ChannelStats {
   const mean: number[] = [];
   const variance: number[] = [];
   let count = 0;
   for (let c = 0; c < batch.channels; c++) {
     const at = positions(batch, c);
-    count = at.length;
-    const m = at.reduce((total, p) => total + batch.values[p], 0) / (count || 1);
+    const sum = (term: (p: number) => number) =>
+      at.reduce(
+        (total, p, i) => total + (weights?.[i] === 0 ? 0 : (weights?.[i] ?? 1) * term(p)),
+        0,
+      );
+    count = sum(() => 1);
+    const m = sum((p) => batch.values[p]) / (count || 1);
     mean.push(m);
-    variance.push(at.reduce((total, p) => total + (batch.values[p] - m) ** 2, 0) / (count || 1));
+    variance.push(sum((p) => (batch.values[p] - m) ** 2) / (count || 1));
   }
   return { count, mean, variance };
 }
@@ -83,13 +91,14 @@ export function trainForward(
   return forward(batch, statistics(batch), parameters, residual, relu);
 }
 
-/** Gradients of training by the formulas: input, weight, bias. */
+/** Gradients of training by the formulas: input, weight, bias. Weights scale the terms of the statistics. */
 export function trainBackward(
   batch: Batch,
   gradOutput: ArrayLike<number>,
   { weight, eps }: Parameters,
+  weights: PositionWeights = null,
 ): { gradInput: number[]; gradWeight: number[]; gradBias: number[] } {
-  const { count, mean, variance } = statistics(batch);
+  const { count, mean, variance } = statistics(batch, weights);
   const gradInput: number[] = new Array(batch.values.length);
   const gradWeight: number[] = [];
   const gradBias: number[] = [];
@@ -101,11 +110,12 @@ export function trainBackward(
       (total, p) => total + gradOutput[p] * (batch.values[p] - mean[c]) * s,
       0,
     );
-    for (const p of at) {
+    at.forEach((p, i) => {
       const xhat = (batch.values[p] - mean[c]) * s;
+      const share = (weights?.[i] ?? 1) / count;
       gradInput[p] = (weight?.[c] ?? 1) * s *
-        (gradOutput[p] - sumDy / count - xhat * sumDyXhat / count);
-    }
+        (gradOutput[p] - share * sumDy - share * xhat * sumDyXhat);
+    });
     gradWeight.push(sumDyXhat);
     gradBias.push(sumDy);
   }

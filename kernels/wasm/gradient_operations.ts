@@ -6,7 +6,7 @@ import { bytesOf, type WasmArray } from "./arrays.ts";
 import { type Context, elements, type Kernels, type Operate } from "./context.ts";
 import { layoutOf, sameOrder } from "./layout.ts";
 import { addressesOf, BACK, laneBytes, map, planes, reduce, spread, workBytes } from "./walks.ts";
-import { mapWeighted } from "./weights.ts";
+import { mapWeighted, weightsIn } from "./weights.ts";
 
 /** Operations of a backward pass. */
 export type GradientOperations = Pick<Device<WasmArray>, "gradientSums" | "gradients">;
@@ -29,6 +29,7 @@ function gradientSums(context: Context, pass: SumsPass<WasmArray>): WasmArray {
   const x = context.tensor(input, like);
   const dy = context.ordered(gradOutput, like, format);
   const gates = context.ordered(output, like, format);
+  const weights = weightsIn(context, input, pass.weights);
   const parts = context.parts(layout.elements, period || undefined);
   const sumsBytes = planes(2, channels, 8);
   const [perChannel, perLane, others, work] = context.areas(
@@ -44,9 +45,10 @@ function gradientSums(context: Context, pass: SumsPass<WasmArray>): WasmArray {
   const his = spread(kernels, 1, layout, perChannel, perLane);
   reduce(context, layout, parts, [x, dy, gates], his, work, (thread) => {
     return [thread === 0 ? sums : others + sumsBytes * (thread - 1), 0];
-  });
+  }, weights);
   kernels.mergeSums(others, parts.length - 1, channels, moments, sums);
-  kernels.exactSums(x, dy, gates, half, batch, channels, inner, laneInner, moments, means, sums);
+  const [given, shape] = [[x, dy, gates, half], [batch, channels, inner, laneInner]];
+  kernels.exactSums(...given, ...shape, moments, means, sums, weights);
   return array;
 }
 

@@ -13,6 +13,7 @@ import type { WasmArray } from "./arrays.ts";
 import { type Context, elements, type Kernels, type Operate } from "./context.ts";
 import { layoutOf } from "./layout.ts";
 import { addressesOf, planes, prepare } from "./walks.ts";
+import { weightsIn } from "./weights.ts";
 
 /** Operations of second order. */
 export type SecondOperations = Required<Pick<Device<WasmArray>, "tangents" | "secondGradients">>;
@@ -25,8 +26,9 @@ export function secondOperations(operate: Operate): SecondOperations {
   };
 }
 
-/** Float32 elements of a run that is widened at once: RUN of `assembly/directions.ts`. */
+/** Float32 elements of a run that is widened at once: RUN of `assembly/directions.ts`; and those of a run of weights. */
 const RUN = 1024;
+const WEIGHTS = RUN + 16;
 /** Planes of coefficients of a direction, and of the gradient of the input. */
 const PLANES = { direction: 5, second: 4 } as const;
 
@@ -53,6 +55,7 @@ function tangents(context: Context, pass: TangentsPass<WasmArray>): WasmArray {
       const { eps } = pass.affine;
       write(m, rm, rv, eps, weight, sums, q, b, mean, variance, own, plain, channels, to);
     },
+    weightsIn(context, input, pass.weights),
   );
   return array;
 }
@@ -94,7 +97,7 @@ function secondGradients(
     if (!gradWeight) return;
     const { slot: { address } } = gradWeight;
     secondGradWeight(m, rv, eps, gradient, ownAlong, ownProducts, channels, address);
-  });
+  }, weightsIn(context, input, pass.weights));
   return {
     gradInput: gradInput.array,
     gradGradOutput: moved.array,
@@ -133,6 +136,7 @@ function follow(
   [x, u, v, gate, r]: readonly [number, number, number, number, number],
   [y, z]: readonly [number, number],
   writeCoefficients: (kernels: Kernels, perChannel: number) => void,
+  weights: number,
 ): void {
   const layout = layoutOf(input);
   const { channels, half, laneInner: inner, period } = layout;
@@ -141,11 +145,12 @@ function follow(
     context,
     layout,
     count,
-    planes(7, RUN, 4),
+    half * planes(7, RUN, 4) + (weights && planes(1, WEIGHTS, 4)),
     writeCoefficients,
   );
   context.run("follow", parts, ({ from, to }, thread) => {
     const room = roomOf(thread);
-    return [x, u, v, gate, r, y, z, half, channels, inner, period, from, to, at, room];
+    const addresses = [x, u, v, gate, r, y, z];
+    return [...addresses, half, channels, inner, period, from, to, at, room, weights];
   });
 }

@@ -63,14 +63,18 @@ export function spread(
   return perLane;
 }
 
+/** Float32 elements of a run of weights, and a vector more that rounds them to cache lines: of `assembly/reduce_columns.ts`. */
+const WEIGHTS = 528;
+
 /** Bytes of scratch memory that a thread's part of a reduction takes. */
 export function workBytes({ channels, period }: Layout): number {
-  return (period === 0 ? channels * RECORD : planes(7, period, 4)) + planes(3, MOST, 4);
+  const records = period === 0 ? channels * RECORD : planes(7, period, 4);
+  return records + planes(3, MOST, 4) + planes(1, WEIGHTS, 4);
 }
 
 /**
- * Reduces (x, dy, output): to moments where dy is 0, else to gradient sums about means. `resultsOf` says where a thread leaves its
- * two planes, and the counts of moments.
+ * Reduces (x, dy, output): to moments where dy is 0, else to gradient sums about means, of dy by weights where their address is not 0.
+ * `resultsOf` says where a thread leaves its two planes, and the counts of moments.
  */
 export function reduce(
   { run }: Context,
@@ -80,6 +84,7 @@ export function reduce(
   his: number,
   work: number,
   resultsOf: (thread: number) => readonly [planes: number, counts: number],
+  weights = 0,
 ): void {
   const { channels, half, laneInner: inner, period } = layout;
   const strips = inStrips(layout, dy === 0 ? 1 : 2);
@@ -103,13 +108,14 @@ export function reduce(
       sums,
       counts,
       room,
+      weights,
     ];
   });
 }
 
 /**
  * What a walk with so many planes of coefficients needs: its parts, where the coefficients of its lanes lie, and scratch memory
- * of so many bytes for each thread that has halves to widen.
+ * of so many bytes for each thread.
  */
 export function prepare(
   { areas, kernels, parts: partsOf }: Context,
@@ -118,12 +124,12 @@ export function prepare(
   bytes: number,
   writeCoefficients: (kernels: Kernels, perChannel: number) => void,
 ) {
-  const { channels, elements, half, period } = layout;
+  const { channels, elements, period } = layout;
   const parts = partsOf(elements, period || undefined);
   const [perChannel, perLane, scratch] = areas(
     planes(count, channels, 4),
     laneBytes(count, layout),
-    half * bytes * parts.length,
+    bytes * parts.length,
   );
   writeCoefficients(kernels, perChannel);
   const at = spread(kernels, count, layout, perChannel, perLane);
@@ -145,7 +151,7 @@ export function map(
     context,
     layout,
     count,
-    planes(4, MOST, 4),
+    half * planes(4, MOST, 4),
     writeCoefficients,
   );
   context.run("map", parts, ({ from, to }, thread) => {

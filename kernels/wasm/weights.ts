@@ -41,6 +41,17 @@ function weightsOf(
   };
 }
 
+/** Where weights lie for the length of the operation, as kernels take them; 0 where there are none. */
+export function weightsIn(
+  context: Context,
+  input: Tensor<WasmArray>,
+  given: Tensor<WasmArray> | undefined,
+): number {
+  if (given === undefined) return 0;
+  const { bytes, write } = weightsOf(context, input, given);
+  return write(bytes > 0 ? context.borrow(bytes) : 0);
+}
+
 /** Whether neighbours in memory are neighbouring channels; whole samples, or else places, are what threads share. */
 function rowsOf({ batch, channels, inner, laneInner }: Layout) {
   const last = laneInner === 1 && channels > 1;

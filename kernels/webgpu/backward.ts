@@ -30,6 +30,7 @@ export function backwardOperations(operate: Operate): Backward {
   const gradientSums: Backward["gradientSums"] = (pass) =>
     operate((context) => {
       const { mask, gate, tensors, statistics } = read(context, pass);
+      const weights = weightsOf(context, pass.input, pass.weights);
       const { dtype, shape } = pass.input;
       const { batch, channels, inner } = extents(shape);
       const { source, slots: beside, handles } = statistics;
@@ -39,13 +40,13 @@ export function backwardOperations(operate: Operate): Backward {
         const bytes = recordBytes("gradient sums", 1) * channels;
         return fill(context, { ...contents, slices: 1 }, () => new Uint8Array(bytes));
       }
-      const over = walk(context, { shape, tensors, beside, reduced: "gradient sums" });
+      const over = walk(context, { shape, tensors, beside, reduced: "gradient sums", weights });
       const slices = over.slices(0);
       const total = slices * over.cells;
       const [array, sums] = room(context, { ...contents, slices: total });
       over.launch({
         kernel: gradientSumsKernel,
-        options: { ...gate, dtype, source },
+        options: { ...gate, ...weighing(weights), dtype, source },
         arrays: { ...beside, sums },
         ...{ mask, slices },
       });

@@ -20,7 +20,7 @@ import {
 } from "./arrays.ts";
 import { read } from "./backward.ts";
 import { type Context, fill, type Operate, room } from "./context.ts";
-import { alike, statistic, vector } from "./given.ts";
+import { alike, statistic, vector, weighing, weightsOf } from "./given.ts";
 import { overChannels, walk } from "./walks.ts";
 
 type A = WebGpuArray;
@@ -93,12 +93,27 @@ export function secondOperations(operate: Operate): Second {
 
 type Given = ReturnType<typeof read>["tensors"]["x"];
 
+/** What the walk reads beside x, and what it writes. */
+interface Moving {
+  readonly u: Given;
+  readonly v: Given | null;
+  readonly r: Given | null;
+}
+interface Moved {
+  readonly y: Slot<Elements>;
+  readonly z: Slot<Elements> | null;
+}
+
+/** Storage buffers of the walk that has everything: x, u, v, gate, r, weights, coefficients, y and z. */
+const MOST_BOUND = 9;
+
 /** Reads what a pass has in common with those back, and gives what its launches are made of. */
 function open(context: Context, pass: SumsPass<A>) {
   const { input: { shape, dtype, format } } = pass;
   const channels = shape[1];
   const { mask, gate, tensors, statistics: { source, slots } } = read(context, pass);
   const { contents } = tensors.x.slot;
+  const given = weightsOf(context, pass.input, pass.weights);
   const scratch: A[] = [];
   const made = <T>([array, slot]: readonly [A, T]): T => {
     scratch.push(array);
@@ -143,20 +158,22 @@ function open(context: Context, pass: SumsPass<A>) {
         ...{ kernel: make, options: { source }, arrays: all, parameters },
       });
     },
-    /** Launches the walk. */
-    follow: (
-      { u, v, r }: { readonly u: Given; readonly v: Given | null; readonly r: Given | null },
-      { y, z }: { readonly y: Slot<Elements>; readonly z: Slot<Elements> | null },
-    ): void => {
+    /** Launches the walk. Where a kernel may not bind so many buffers, r comes in another one, which writes y again. */
+    follow: function follow({ u, v, r }: Moving, { y, z }: Moved, weights = given): void {
+      const most = weights && v && r && (mask || tensors.output) ? MOST_BOUND : 0;
+      if (most > context.limits.storageBuffers) {
+        follow({ u, v, r: null }, { y, z });
+        return follow({ u, v: null, r }, { y, z: null }, null);
+      }
       const walked = {
         ...{ x: tensors.x, u, v, output: tensors.output, r },
         ...{ y: { slot: y, format }, z: z && { slot: z, format } },
       };
       const beside = { coefs: coefficients() };
-      const over = walk(context, { shape, tensors: walked, beside });
+      const over = walk(context, { shape, tensors: walked, beside, weights });
       over.launch({
         kernel: followKernel,
-        options: { ...gate, dtype, second: z !== null, added: r !== null },
+        options: { ...gate, ...weighing(weights), dtype, second: z !== null, added: r !== null },
         ...{ arrays: beside, mask, slices: over.slices(1) },
       });
     },

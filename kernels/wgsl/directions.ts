@@ -2,7 +2,7 @@
  * Second order: how y moves along a direction u of x, and the gradient z of the input of a backward pass of v, which is dy.
  *
  * y = a*u + b*xhat + c, then + r, or 0 where the output was not positive; z = a'*u + b'*v + c'*xhat + d', where v counts as 0
- * there. Kernels over channels write the coefficients, one walk reads them: a record of three vec4f per channel, (mean, s),
+ * there; weights of examples scale all of z but b'*v, or where there is no z all of y but a*u and r. Kernels over channels write the coefficients, one walk reads them: a record of three vec4f per channel, (mean, s),
  * (a, b, c) and (a', b', c', d'), as an array of moments in so many slices has it.
  */
 
@@ -24,6 +24,7 @@ import {
   tiledKernel,
   valuesOf,
 } from "./tiles.ts";
+import { type Weighing, weightsReader, weightsStorage } from "./weights.ts";
 
 /** Elements of a channel's record of coefficients, each a vec4f. */
 export const COEFFICIENTS = 3;
@@ -166,16 +167,16 @@ export function secondGradWeightKernel(options: SourceOptions): Kernel {
 }
 
 /** What a walk is made of. */
-export interface FollowOptions extends Tile, Gate {
+export interface FollowOptions extends Tile, Gate, Weighing {
   readonly dtype: DType;
   /** Whether there are v and z; whether there is an r. */
   readonly second: boolean;
   readonly added: boolean;
 }
 
-/** The walk: x, u, v?, output or mask?, r?, coefs -> y, z?. */
+/** The walk: x, u, v?, output or mask?, r?, weights?, coefs -> y, z?. */
 export function followKernel(options: FollowOptions): Kernel {
-  const { dtype, pack, gate, second, added } = options;
+  const { dtype, pack, gate, second, added, weights } = options;
   const stored = storedAs(dtype, pack);
   const record = (channel: string, k: number) =>
     `coefs[${recordAt(moments, "coefs", `(${channel})`)} + ${k}u]`;
@@ -184,6 +185,12 @@ export function followKernel(options: FollowOptions): Kernel {
   const open = ({ output, isOpen }: Named) => output ? `${output} > Values(0.0)` : isOpen;
   const gated = (names: Named, value: string) =>
     gate === "none" ? value : `select(Values(0.0), ${value}, ${open(names)})`;
+  const behind = (names: Named) =>
+    weighed(names, `zU * ${names.u} + (zXhat * xhat + zOffset)`, true);
+  const weighed = (names: Named, value: string, isHere: boolean) =>
+    weights === "none" || !isHere
+      ? `(${value})`
+      : `select(Values(0.0), ${names.weight} * (${value}), ${names.weight} > Values(0.0))`;
   return tiledKernel({
     name: "follow",
     options,
@@ -194,11 +201,12 @@ export function followKernel(options: FollowOptions): Kernel {
       output: gate === "output" ? tensor(stored) : null,
       mask: gate === "mask" ? maskStorage("read") : null,
       r: added ? tensor(stored) : null,
+      weights: weightsStorage(options, options),
       coefs: coefficients,
       y: written(tensor(stored)),
       z: second ? written(tensor(stored)) : null,
     },
-    declared: maskReader(options, options),
+    declared: `${maskReader(options, options)}${weightsReader(options, options)}`,
     body: `if (!exists(place)) { return; }
   let c = place.channel;
   ${coefficient("mean", 0, "x")}
@@ -225,15 +233,18 @@ export function followKernel(options: FollowOptions): Kernel {
           ...(added && { r: valuesOf("r", at) }),
           ...(gate === "output" && { output: valuesOf("output", at) }),
           ...(gate === "mask" && { isOpen: `isOpen(place.channel, ${at})` }),
+          ...(weights !== "none" && { weight: `weightsAt(${at})` }),
         }),
         (at, names) =>
           `let xhat = (${names.x} - mean) * s;
-    let moved = yU * ${names.u} + (yXhat * xhat + yOffset)${added ? ` + ${names.r}` : ""};
+    let moved = yU * ${names.u} + ${weighed(names, "yXhat * xhat + yOffset", !second)}${
+            added ? ` + ${names.r}` : ""
+          };
     ${putValues("y", at, `${stored}(${gated(names, "moved")})`)}
     ${
             second
               ? `let through = ${gated(names, names.v)};
-    ${putValues("z", at, `${stored}(zU * ${names.u} + (zV * through + (zXhat * xhat + zOffset)))`)}`
+    ${putValues("z", at, `${stored}(zV * through + ${behind(names)})`)}`
               : ""
           }`,
       )

@@ -21,6 +21,7 @@ import {
   toChannels,
   valuesOf,
 } from "./tiles.ts";
+import { type Weighing, weightsReader, weightsStorage } from "./weights.ts";
 
 /** Gradient sums; `product` is of dy * (x - mean). */
 export const gradientSums: Folded = Object.freeze<Folded>({
@@ -49,15 +50,22 @@ export function passed({ dy, output, isOpen }: Named): string {
   return open ? `select(Values(0.0), ${dy}, ${open})` : dy;
 }
 
-/** Gradient sums of every slice of the box; its first slice writes the statistics: x, gradOutput, output or mask?, statistics -> sums. */
+/**
+ * Gradient sums of every slice of the box; its first slice writes the statistics: x, gradOutput, output or mask?, weights?, statistics
+ * -> sums. Weights of examples scale dy, and leave it out where they are 0.
+ */
 export function gradientSumsKernel(
-  options: Tile & Gate & { readonly dtype: DType; readonly source: Source },
+  options: Tile & Gate & Weighing & { readonly dtype: DType; readonly source: Source },
 ): Kernel {
-  const { dtype, pack, source, gate } = options;
+  const { dtype, pack, source, gate, weights } = options;
   const stored = storedAs(dtype, pack);
+  const weighed = (names: Named) =>
+    weights === "none"
+      ? passed(names)
+      : `select(Values(0.0), ${names.weight} * ${passed(names)}, ${names.weight} > Values(0.0))`;
   const add = (names: Named) =>
     `{
-      let dy = ${passed(names)};
+      let dy = ${weighed(names)};
       // Left out rather than multiplied: x may be infinite where no gradient flows.
       few += select(dy * (${names.x} - stats.mean), Values(0.0), dy == Values(0.0));
       through += dy;
@@ -76,18 +84,23 @@ export function gradientSumsKernel(
       gradOutput: tensor(stored),
       output: gate === "output" ? tensor(stored) : null,
       mask: gate === "mask" ? maskStorage("read") : null,
+      weights: weightsStorage(options, options),
       ...statisticsStorage(source),
       sums: written(slicesOf(gradientSums)),
     },
     declared: `${statistics(source, options)}${treeReduce(options, gradientSums)}${
       maskReader(options, options)
-    }`,
+    }${weightsReader(options, options)}`,
     body: `let stats = statistics(place, thread);
   var total = Sums();
   ${
       loop(
         aheadOf(options.pack),
-        (at) => ({ ...gradientLoads(options)(at), x: valuesOf("x", at) }),
+        (at) => ({
+          ...gradientLoads(options)(at),
+          x: valuesOf("x", at),
+          ...(weights !== "none" && { weight: `weightsAt(${at})` }),
+        }),
         (_, names) => summed([names]),
         summed,
       )

@@ -20,6 +20,20 @@ export interface BackwardOptions {
   readonly donate?: boolean;
 }
 
+/** What gradients of gradients may take from a backward pass. */
+export interface KeepSums {
+  /** Whether the result has `sums`, for `batchNormBackwardBackward`. False by default. */
+  readonly keepSums?: boolean;
+}
+
+/** (sumDy, sumDyXmu) per channel as a device has them; `device.free` takes both. */
+export interface KeptSums<A> {
+  /** Those of this rank. */
+  readonly local: A;
+  /** Those of the group: of one rank alone the same array. */
+  readonly total: A;
+}
+
 /** Options of a synchronised backward pass. */
 export interface SyncBackwardOptions extends BackwardOptions, Pick<CollectiveOptions, "signal"> {}
 
@@ -38,6 +52,8 @@ export interface Backward<A> {
    * would depend on the partition. Missing elsewhere, and in evaluation.
    */
   readonly group?: { readonly gradWeight: A | null; readonly gradBias: A | null };
+  /** What gradients of gradients may take, where `keepSums` said so; missing elsewhere. */
+  readonly sums?: KeptSums<A>;
 }
 
 const ACTION = "compute the gradients";
@@ -75,7 +91,7 @@ export function batchNormBackward<A>(
   saved: LocalSaved<A>,
   gradOutput: Tensor<A>,
   effects: { readonly device: Device<A> },
-  options: BackwardOptions = {},
+  options: BackwardOptions & KeepSums = {},
 ): Backward<A> {
   const { device } = checkDevice(effects, ACTION);
   const call = { saved, gradOutput, options, action: ACTION };
@@ -119,7 +135,7 @@ export async function syncBatchNormBackward<A>(
   saved: GroupSaved<A>,
   gradOutput: Tensor<A>,
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
-  options: SyncBackwardOptions = {},
+  options: SyncBackwardOptions & KeepSums = {},
 ): Promise<Backward<A>> {
   const [backward] = await overGroup(effects, options, oneBackward(saved, gradOutput, options));
   return backward;
@@ -136,12 +152,16 @@ export function syncBatchNormBackwardBlocking<A>(
   saved: GroupSaved<A>,
   gradOutput: Tensor<A>,
   effects: { readonly device: Device<A>; readonly group: BlockingGroup },
-  options: BackwardOptions = {},
+  options: BackwardOptions & KeepSums = {},
 ): Backward<A> {
   return overBlockingGroup(effects, oneBackward(saved, gradOutput, options))[0];
 }
 
-function oneBackward<A>(saved: GroupSaved<A>, gradOutput: Tensor<A>, options: BackwardOptions) {
+function oneBackward<A>(
+  saved: GroupSaved<A>,
+  gradOutput: Tensor<A>,
+  options: BackwardOptions & KeepSums,
+) {
   const label = `syncBatchNormBackward C=${saved?.input?.shape?.[1]} ${saved?.input?.dtype}`;
   return backwards([{ saved, gradOutput, options, action: ACTION }], label);
 }
@@ -175,8 +195,7 @@ export function backwards<A>(
         const results = batch(scope, (d) =>
           snapshots.map((call, i) => {
             const total = d.fromWire(formatOn(d, sumsWire), totals[i]);
-            const sums = { local: locals[i], total };
-            return gradientsOf(d, { ...passOf(call), sums }, call.saved);
+            return gradientsWith(d, call, { local: locals[i], total });
           }));
         // At once: another call that has waited with this one must not read what may be overwritten.
         scope.free(...donatedOf(snapshots));
@@ -212,9 +231,8 @@ function backwardsAlone<A>(
   const results = batch(device, (d) =>
     calls.map((call) => {
       const local = d.gradientSums(passOf(call));
-      scratch.push(local);
-      const sums = { local, total: local };
-      return gradientsOf(d, { ...passOf(call), sums }, call.saved);
+      if (call.options.keepSums !== true) scratch.push(local);
+      return gradientsWith(d, call, { local, total: local });
     }));
   device.free(...scratch);
   return results;
@@ -234,6 +252,17 @@ function passOf<A>(
     residualFormat: residualFormat ?? undefined,
     overwrite: options.donate === true,
   };
+}
+
+/** Gradients of a call, with the sums where it keeps them. */
+function gradientsWith<A>(
+  device: Device<A>,
+  call: BackwardCall<A, Saved<A>>,
+  sums: KeptSums<A>,
+): Backward<A> {
+  const backward = gradientsOf(device, { ...passOf(call), sums }, call.saved);
+  if (call.options.keepSums !== true) return backward;
+  return Object.freeze({ ...backward, sums: Object.freeze(sums) });
 }
 
 /** Runs the pass that ends the way back, by the weights that forward had, and gives its arrays the meaning of tensors. */

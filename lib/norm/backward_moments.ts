@@ -8,7 +8,7 @@
 
 import { checkDevice, checkOptions } from "../check_effects.ts";
 import type { BlockingGroup, ReduceGroup } from "../collectives.ts";
-import type { Device } from "../device.ts";
+import type { Device, GradientsPass } from "../device.ts";
 import { batch } from "../ownership.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
 import { sumsWire } from "../wire.ts";
@@ -23,6 +23,7 @@ import { type BackwardCall, checkDonated, checkSaved } from "./check_saved.ts";
 import { passOf, readTogether, vectorAsSums } from "./directions.ts";
 import type { GroupSaved, LocalSaved, Saved } from "./normalize.ts";
 import { type Crossing, overBlockingGroup, overGroup, type Read } from "./steps.ts";
+import { type Weights, withWeights } from "./weights.ts";
 
 /** Gradients of a loss by the statistics of the batch. */
 export interface MomentsGradients<A> {
@@ -37,7 +38,8 @@ const ACTION = "compute the gradients of output and statistics";
 /**
  * Computes what `batchNormBackward` does, of a loss that depends on the statistics of the batch too.
  *
- * To gradInput comes dmean/N + 2 * (x - mean) * dvariance/N per channel. Synchronous: nothing is read back.
+ * To gradInput comes dmean/N + 2 * (x - mean) * dvariance/N per channel, times the weight of an example where there are some, N
+ * being their sum. Synchronous: nothing is read back.
  *
  * @param saved what forward returned; borrowed, and valid for another call
  * @param gradOutput gradient of forward's output, in its shape and dtype, any format
@@ -179,7 +181,7 @@ function across<A>(
     },
     launch: (scope, worldSize, read) => {
       check(scope, "group", call, moments, worldSize);
-      const pass = given(call);
+      const { counted, ...pass } = given(call);
       const { local, wires } = batch(scope, (d) => {
         const local = d.gradientSums(pass);
         return { local, wires: [read(d, local), momentsWireOf(d, moments, channels, read)] };
@@ -190,7 +192,7 @@ function across<A>(
           const [mean, variance] = [0, channels].map((from) =>
             d.upload(Float32Array.from(ofMoments.subarray(from, from + channels)))
           );
-          return withMoments(d, pass, { local, total }, { mean, variance });
+          return withMoments(d, pass, counted, { local, total }, { mean, variance });
         });
         if (pass.overwrite) scope.free(pass.gradOutput.data);
         return result;
@@ -205,13 +207,13 @@ function alone<A>(
   call: BackwardCall<A, Saved<A>>,
   { dmean = null, dvariance = null }: MomentsGradients<A>,
 ): Backward<A> {
-  const pass = given(call);
+  const { counted, ...pass } = given(call);
   const scratch = pass.overwrite ? [pass.gradOutput.data] : [];
   const result = batch(device, (d) => {
     const local = d.gradientSums(pass);
     scratch.push(local);
     const moments = { mean: dmean, variance: dvariance };
-    return withMoments(d, pass, { local, total: local }, moments);
+    return withMoments(d, pass, counted, { local, total: local }, moments);
   });
   device.free(...scratch);
   return result;
@@ -239,14 +241,18 @@ function momentsWireOf<A>(
 /** Gradients, and to gradInput what the statistics owe to the input. */
 function withMoments<A>(
   device: Device<A>,
-  pass: ReturnType<typeof given<A>>,
+  pass: Omit<GradientsPass<A>, "sums">,
+  counted: Weights<A>,
   sums: { readonly local: A; readonly total: A },
   moments: { readonly mean: A | null; readonly variance: A | null },
 ): Backward<A> {
-  const { gradInput, ...others } = gradientsOf(device, { ...pass, sums });
   const { input, statistics, affine } = pass;
-  const directions = { weight: null, bias: null, residual: gradInput };
-  const data = device.tangents!({ input, statistics, affine, directions, total: null, moments });
-  device.free(gradInput.data);
-  return Object.freeze({ gradInput: tensorLike(input, data), ...others });
+  return withWeights(device, input, counted, (weights) => {
+    const { gradInput, ...others } = gradientsOf(device, { ...pass, sums, weights });
+    const directions = { weight: null, bias: null, residual: gradInput };
+    const owed = { input, statistics, affine, directions, total: null, moments, weights };
+    const data = device.tangents!(owed);
+    device.free(gradInput.data);
+    return Object.freeze({ gradInput: tensorLike(input, data), ...others });
+  });
 }

@@ -13,7 +13,7 @@ import type { Device } from "../device.ts";
 import type { BatchNormState } from "../state.ts";
 import type { Tensor } from "../tensor.ts";
 import { wrongKind } from "../words.ts";
-import { type Backward, type BackwardOptions, backwards } from "./backward.ts";
+import { type Backward, type BackwardOptions, backwards, type KeepSums } from "./backward.ts";
 import { type ForwardOptions, forwards, type GroupForward } from "./forward.ts";
 import type { GroupSaved } from "./normalize.ts";
 import { overGroup } from "./steps.ts";
@@ -34,8 +34,8 @@ export interface BackwardBranch<A> {
   readonly saved: GroupSaved<A>;
   /** Gradient of forward's output on this rank, in its shape and dtype, any format. */
   readonly gradOutput: Tensor<A>;
-  /** Whether gradOutput is given up; it must then be nothing that any of the branches needs. */
-  readonly options?: BackwardOptions;
+  /** Whether gradOutput is given up, which must then be nothing that any of the branches needs; whether sums are kept. */
+  readonly options?: BackwardOptions & KeepSums;
 }
 
 /**

@@ -4,14 +4,14 @@
 
 import { checkOptions } from "../check_effects.ts";
 import { checkEps } from "../check_state.ts";
-import { checkOneOf } from "../check_value.ts";
+import { checkOneOf, SWITCH } from "../check_value.ts";
 import type { Device } from "../device.ts";
 import { checkTensor, FORMATS, type Tensor } from "../tensor.ts";
 import { refused, shown } from "../words.ts";
 import { checkAlike, checkGivenUp, checkVector, isDonated } from "./check_call.ts";
 import type { GroupSaved, Saved } from "./normalize.ts";
 import { checkMoments } from "./statistics.ts";
-import { checkBoth, isWeighted, takeWeights } from "./weights.ts";
+import { checkBoth, takeWeights } from "./weights.ts";
 
 /** One batch norm of a backward pass. */
 export interface BackwardCall<A, S extends Saved<A> = GroupSaved<A>> {
@@ -19,12 +19,14 @@ export interface BackwardCall<A, S extends Saved<A> = GroupSaved<A>> {
   readonly check?: () => void;
   readonly saved: S;
   readonly gradOutput: Tensor<A>;
-  /** Whether it is given up: what the caller said, which is checked. */
-  readonly options: { readonly donate?: boolean };
+  /** Whether it is given up, and whether sums are kept: what the caller said, which is checked. */
+  readonly options: { readonly donate?: boolean; readonly keepSums?: boolean };
   readonly action: string;
 }
 
 const OPTIONS = ["donate", "signal"];
+/** What the ordinary backward alone does. */
+const OWN_OPTIONS = [...OPTIONS, "keepSums"];
 const SAVED_FORMATS: readonly unknown[] = [...FORMATS, null];
 
 /** Checks everything that backward is given: it may have been freed since forward, or come from elsewhere. */
@@ -39,7 +41,8 @@ export function checkSaved<A>(
   name?: string,
 ): void {
   check?.();
-  checkOptions(options, OPTIONS, action);
+  checkOptions(options, name === undefined ? OWN_OPTIONS : OPTIONS, action);
+  checkOneOf(options.keepSums, SWITCH, "keepSums", action);
   checkForwards(saved, kind, device, action, worldSize, name);
   checkAlike(device, gradOutput, saved.input, action, "gradOutput");
 }
@@ -78,10 +81,7 @@ export function checkForwards<A>(
   checkEps(eps, action);
   checkOneOf(residualFormat, SAVED_FORMATS, "the saved residualFormat", action);
   checkBoth(moments, saved, action);
-  if (!isWeighted(saved)) return;
   takeWeights(device, input, saved, action);
-  if (name === "Backward" || name === "BackwardParts") return;
-  throw refused(action, `batchNorm${name} knows no weights of examples`, "forward had some");
 }
 
 /** Checks that a gradOutput that is given up is nothing that any of the calls borrows. */

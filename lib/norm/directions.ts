@@ -1,11 +1,12 @@
 /** Second order: what its functions are given beside what forward saved, and the checks that they share. */
 
 import { checkOptions } from "../check_effects.ts";
-import type { Device, Directions, Statistics } from "../device.ts";
+import type { Device, Directions, Statistics, SumsPass } from "../device.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
 import { refused } from "../words.ts";
 import { checkAlike, checkPass, checkVector } from "./check_call.ts";
 import type { Saved } from "./normalize.ts";
+import { type Weights, withWeights } from "./weights.ts";
 
 /** Directions as callers name them: those of forward's arguments, or those of a backward pass's results. */
 export interface DirectionNames {
@@ -63,14 +64,33 @@ const lacking = (action: string, name: string, what: string): TypeError =>
   refused(action, `forward must have had a ${what} where ${name} is given`, "one had none");
 
 /** What forward saved as it is now, with the device's words for it. */
-export function passOf<A>({ input, output, moments, weight, bias, eps }: Saved<A>) {
+export function passOf<A>(saved: Saved<A>) {
+  const { input, output, moments, weight, bias, eps, weights, lengths } = saved;
   const statistics: Statistics<A> = { source: "batch", moments: moments.data };
   return {
     input: tensorLike(input, input.data),
     statistics,
     output: output === null ? undefined : tensorLike(output, output.data),
     affine: { weight, bias, eps },
+    counted: { weights, lengths },
   };
+}
+
+/** Gradient sums of the input's direction, by the weights of examples. */
+export function sumsAlong<A>(
+  device: Device<A>,
+  { input, statistics, directions, counted = {} }: Pick<SumsPass<A>, "input" | "statistics"> & {
+    readonly directions: Along<A>;
+    readonly counted?: Weights<A>;
+  },
+): A {
+  const gradOutput = directions.input;
+  return withWeights(
+    device,
+    input,
+    counted,
+    (weights) => device.gradientSums({ input, gradOutput, statistics, weights }),
+  );
 }
 
 /**

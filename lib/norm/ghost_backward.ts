@@ -123,7 +123,7 @@ function checkGroups<A>(
     const plain: LocalSaved<A> = { ...saved, kind: "local", moments };
     return { saved: plain, gradOutput, options, action: ACTION };
   });
-  for (const call of calls) checkSaved(call, "local", device);
+  for (const call of calls) checkSaved(call, "local", device, undefined, "BackwardGhost");
   checkDonated(calls.slice(0, 1));
   const groups = groupsOf(saved.input?.shape?.[0], saved.ghost);
   if (groups.length === calls.length) return groups;

@@ -5,20 +5,21 @@ import type { Device } from "../device.ts";
 import { batch } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
-import {
-  type BackwardBackward,
-  type BackwardCotangents,
-  COTANGENTS,
-  productsOf,
-  secondOf,
-} from "./backward_backward.ts";
+import { type BackwardCotangents, COTANGENTS } from "./backward_backward.ts";
 import { checkAlike } from "./check_call.ts";
-import { type Along, checkDirections, type DirectionNames } from "./directions.ts";
+import { checkDirections, type DirectionNames, sumsAlong } from "./directions.ts";
 import { checkInfer, momentsIn, statisticsOf } from "./infer.ts";
 import { TANGENTS, type Tangents } from "./jvp.ts";
 import type { NormalizeOptions } from "./normalize.ts";
+import {
+  type BackwardBackward,
+  productsOf,
+  secondAmong,
+  type SecondCall,
+  secondOf,
+} from "./second_sums.ts";
 
-const OPTIONS = ["activation", "residual"];
+const OPTIONS = ["activation", "residual", "weights", "lengths"];
 
 /**
  * Computes the directional derivative of {@linkcode batchNormInfer}: its Jacobian times a vector.
@@ -58,12 +59,10 @@ export function batchNormInferJvp<A>(
   const action = "follow the directions of evaluation";
   const call = { state, input, options, given: tangents, names: TANGENTS, action };
   return evaluated(effects, call, (d, pass, scratch) => {
-    const { statistics, directions } = pass;
-    const total = statistics.source === "running"
-      ? null
-      : d.gradientSums({ input, gradOutput: directions.input, statistics });
+    const { counted: _, ...moving } = pass;
+    const total = pass.statistics.source === "running" ? null : sumsAlong(d, pass);
     if (total !== null) scratch.push(total);
-    return tensorLike(input, d.tangents!({ ...pass, total }));
+    return tensorLike(input, d.tangents!({ ...moving, total }));
   });
 }
 
@@ -107,18 +106,11 @@ export function batchNormInferBackwardBackward<A>(
   const call = { state, input, gradOutput, options, given: cotangents, names: COTANGENTS, action };
   return evaluated(effects, call, (d, common, scratch) => {
     const pass = { ...common, gradOutput };
-    const { statistics, output, directions } = pass;
+    if (pass.statistics.source === "batch") return secondAmong(d, pass, scratch);
     const local = productsOf(d, pass);
     scratch.push(local);
-    if (statistics.source === "running") {
-      const none = { total: null, along: null, weighted: null };
-      return secondOf(d, { ...pass, ...none, products: { local, total: null } });
-    }
-    const total = d.gradientSums({ input, gradOutput, statistics, output });
-    const along = d.gradientSums({ input, gradOutput: directions.input, statistics });
-    scratch.push(total, along);
-    const [ofAlong, ofProducts] = [along, local].map((local) => ({ local, total: local }));
-    return secondOf(d, { ...pass, total, weighted: null, along: ofAlong, products: ofProducts });
+    const none = { total: null, along: null, weighted: null };
+    return secondOf(d, { ...pass, counted: {} }, { ...none, products: { local, total: null } });
   });
 }
 
@@ -136,10 +128,10 @@ interface Call<A> {
 function evaluated<A, R>(
   effects: { readonly device: Device<A> },
   { state, input, gradOutput, options, given, names, action }: Call<A>,
-  body: (d: Device<A>, pass: ReturnType<typeof passIn<A>>, scratch: A[]) => R,
+  body: (d: Device<A>, call: Omit<SecondCall<A>, "gradOutput">, scratch: A[]) => R,
 ): R {
   const { device } = checkDevice(effects, action);
-  checkInfer(device, state, input, options, action, OPTIONS);
+  const weights = checkInfer(device, state, input, options, action, OPTIONS);
   if (gradOutput !== undefined) checkAlike(device, gradOutput, input, action, "gradOutput");
   const { activation, residual } = options;
   const { weight, bias } = state;
@@ -147,27 +139,15 @@ function evaluated<A, R>(
   const directions = checkDirections(device, given, names, had, action);
   const scratch: A[] = [];
   const result = batch(device, (d) => {
-    const statistics = statisticsOf(d, state, input, {}, action);
+    const statistics = statisticsOf(d, state, input, weights, action);
     const common = { input, statistics, affine: state };
     scratch.push(...momentsIn(statistics));
     const output = activation === undefined
       ? undefined
       : tensorLike(input, d.normalize({ ...common, residual, activation }));
     if (output) scratch.push(output.data);
-    return body(d, passIn(common, output, directions), scratch);
+    return body(d, { ...common, output, directions, counted: weights }, scratch);
   });
   device.free(...scratch);
   return result;
-}
-
-function passIn<A>(
-  common: {
-    readonly input: Tensor<A>;
-    readonly statistics: ReturnType<typeof statisticsOf<A>>;
-    readonly affine: BatchNormState<A>;
-  },
-  output: Tensor<A> | undefined,
-  directions: Along<A>,
-) {
-  return { ...common, output, directions };
 }

@@ -12,7 +12,7 @@ import { batch } from "../ownership.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
 import { sumsWire } from "../wire.ts";
 import { checkForwards } from "./check_saved.ts";
-import { type Along, checkDirections, passOf } from "./directions.ts";
+import { type Along, checkDirections, passOf, sumsAlong } from "./directions.ts";
 import type { GroupSaved, LocalSaved, Saved } from "./normalize.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
 
@@ -36,7 +36,8 @@ export const TANGENTS = { input: "input", weight: "weight", bias: "bias", residu
  * Computes the directional derivative of {@linkcode batchNormForward}'s output: its Jacobian times a vector.
  *
  * Per channel, with s = 1/sqrt(variance + eps), N values, t the input's direction: weight*s * (t - sumT/N - (x - mean) *
- * s^2 * sumTXmu/N) + dweight * xhat + dbias + dresidual, and 0 where a ReLU's output is. Synchronous: nothing is read back.
+ * s^2 * sumTXmu/N) + dweight * xhat + dbias + dresidual, and 0 where a ReLU's output is. Where examples had weights w, both sums
+ * are of w*t, and N is the sum of w. Synchronous: nothing is read back.
  *
  * @param saved what forward returned; borrowed, and valid for another call
  * @param tangents directions of forward's arguments, on the device
@@ -132,16 +133,12 @@ function across<A>(
     alone: (device) => alone(device, saved, checked(device, "group", saved, tangents, options, 1)),
     launch: (scope, worldSize, read) => {
       const directions = checked(scope, "group", saved, tangents, options, worldSize);
-      const pass = passOf(saved);
-      const { input, statistics } = pass;
-      const wires = batch(scope, (d) => {
-        const sums = d.gradientSums({ input, gradOutput: directions.input, statistics });
-        return [read(d, sums)];
-      });
+      const { counted, ...pass } = passOf(saved);
+      const wires = batch(scope, (d) => [read(d, sumsAlong(d, { ...pass, directions, counted }))]);
       const conclude = ([sums]: readonly Float64Array[]) =>
         batch(scope, (d) => {
           const total = d.fromWire(sumsWire, sums);
-          return tensorLike(input, d.tangents!({ ...pass, directions, total }));
+          return tensorLike(pass.input, d.tangents!({ ...pass, directions, total }));
         });
       return { wires, conclude };
     },
@@ -163,13 +160,12 @@ function checked<A>(
 }
 
 function alone<A>(device: Device<A>, saved: Saved<A>, directions: Along<A>): Tensor<A> {
-  const pass = passOf(saved);
-  const { input, statistics } = pass;
+  const { counted, ...pass } = passOf(saved);
   const scratch: A[] = [];
   const result = batch(device, (d) => {
-    const total = d.gradientSums({ input, gradOutput: directions.input, statistics });
+    const total = sumsAlong(d, { ...pass, directions, counted });
     scratch.push(total);
-    return tensorLike(input, d.tangents!({ ...pass, directions, total }));
+    return tensorLike(pass.input, d.tangents!({ ...pass, directions, total }));
   });
   device.free(...scratch);
   return result;

@@ -145,11 +145,11 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
       kernels.normalize(x, channels(statistics, C), affine, added, relu, output);
       return own(output);
     },
-    gradientSums: ({ input, gradOutput, statistics, output }) => {
-      const x = view(input);
-      const dy = view(gradOutput);
+    gradientSums: ({ input, gradOutput, statistics, output, weights }) => {
+      const [x, dy, gate] = [view(input), view(gradOutput), viewOrNull(output)];
       const resolved = channels(statistics, x.channels);
-      return ownWire(ofSums, kernels.gradientSums(x, dy, resolved, viewOrNull(output)));
+      const w = weightsOf(weights, input);
+      return ownWire(ofSums, kernels.gradientSums(x, dy, resolved, gate, w));
     },
     gradients: (
       { input, gradOutput, statistics, output, affine, sums, residualFormat, weights },
@@ -183,7 +183,7 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
       };
     },
     tangents: (
-      { input, statistics, affine: { weight, eps }, output, directions, total, moments },
+      { input, statistics, affine: { weight, eps }, output, directions, total, moments, weights },
     ) => {
       const x = view(input);
       const C = x.channels;
@@ -196,7 +196,8 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
       const [along, gate] = [directed(directions, C), viewOrNull(output)];
       const resolved = channels(statistics, C);
       const result = allocate(x.values.length, input.dtype);
-      second.tangents(x, resolved, scale, along, sums, cotangents, gate, result);
+      const w = weightsOf(weights, input);
+      second.tangents(x, resolved, scale, along, sums, cotangents, gate, w, result);
       return own(result);
     },
     secondGradients: (pass) => {
@@ -220,14 +221,16 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
         ? { gradient, along: ofAlong, products: ofProducts, weighted }
         : null;
       const [gradInput, gradGradOutput] = [0, 1].map(() => allocate(x.values.length, input.dtype));
-      second.secondGradInput(x, dy, resolved, scale, along, totals, gate, gradInput);
+      const w = weightsOf(pass.weights, input);
+      second.secondGradInput(x, dy, resolved, scale, along, totals, gate, w, gradInput);
       const none = { mean: null, variance: null };
-      second.tangents(x, resolved, scale, along, totals && ofAlong, none, gate, gradGradOutput);
-      const weights = second.secondGradWeight(resolved, eps, gradient, ownAlong, ownProducts);
+      const moved = totals && ofAlong;
+      second.tangents(x, resolved, scale, along, moved, none, gate, null, gradGradOutput);
+      const gradWeight = second.secondGradWeight(resolved, eps, gradient, ownAlong, ownProducts);
       return {
         gradInput: own(gradInput),
         gradGradOutput: own(gradGradOutput),
-        gradWeight: weight === null ? null : own(weights),
+        gradWeight: weight === null ? null : own(gradWeight),
       };
     },
     updateRunningStats: ({ running: { runningMean, runningVar }, moments, factor }) => {

@@ -185,20 +185,23 @@ export function updateRunningStats(
   }
 }
 
-/** [sum dy C, sum dy*(x - mean) C], where dy counts as 0 unless output > 0. */
+/** [sum dy C, sum dy*(x - mean) C], where dy counts as 0 unless output > 0, and as w*dy with weights. */
 export function gradientSums(
   x: View,
   dy: View,
   { mean }: Pick<ChannelStatistics, "mean">,
   output: View | null,
+  weights: View | null = null,
 ): Float64Array<ArrayBuffer> {
   const { channels: C } = x;
   const sums = new Float64Array(2 * C);
   for (let c = 0; c < C; c++) {
     let sumDy = 0;
     let sumDyXmu = 0;
-    eachValue(c, [x, dy, output ?? dy], (at, from, gate) => {
-      const gradient = output === null || output.values[gate] > 0 ? dy.values[from] : 0;
+    eachValue(c, [x, dy, output ?? dy, weights ?? dy], (at, from, gate, of) => {
+      const counts = weights ? weights.values[of] : 1;
+      const isOpen = counts !== 0 && (output === null || output.values[gate] > 0);
+      const gradient = isOpen ? counts * dy.values[from] : 0;
       sumDy += gradient;
       // Left out rather than multiplied: x may be infinite where no gradient flows.
       if (gradient !== 0) sumDyXmu += gradient * (x.values[at] - mean[c]);

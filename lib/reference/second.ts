@@ -45,9 +45,12 @@ const isOpen = (output: View | null, n: number, c: number, i: number): boolean =
 /** 1/count, and 0 of an empty batch. */
 const shareOf = (count: number): number => count === 0 ? 0 : 1 / count;
 
+/** What weights leave of a term: none where they are 0, whatever the term is. */
+const counted = (counts: number, term: number): number => counts === 0 ? 0 : counts * term;
+
 /**
  * weight*s * (t - sumT/N - (x - mean) * s^2 * sumTXmu/N) + dweight*xhat + dbias + dresidual + dmean/N + 2*(x - mean)*dvariance/N
- * where output > 0, else 0, written in x's memory order.
+ * where output > 0, else 0, written in x's memory order. With weights the terms of dmean and dvariance are w times as large.
  */
 export function tangents(
   x: View,
@@ -57,6 +60,7 @@ export function tangents(
   total: Float64Array | null,
   moments: { readonly mean: Values | null; readonly variance: Values | null },
   output: View | null,
+  weights: View | null,
   result: Values,
 ): void {
   const { channels: C } = x;
@@ -66,12 +70,18 @@ export function tangents(
     const scale = s * (weight ? weight[c] : 1);
     const level = total ? total[c] * share : 0;
     const slope = total ? s * s * total[C + c] * share : 0;
-    const perXmu = s * (directions.weight?.[c] ?? 0) + 2 * (moments.variance?.[c] ?? 0) * share;
-    const offset = (directions.bias?.[c] ?? 0) + (moments.mean?.[c] ?? 0) * share;
+    const perXmu = s * (directions.weight?.[c] ?? 0);
+    const offset = directions.bias?.[c] ?? 0;
+    const ofMoments = {
+      perXmu: 2 * (moments.variance?.[c] ?? 0) * share,
+      offset: (moments.mean?.[c] ?? 0) * share,
+    };
     eachPlace(c, x, (at, n, i) => {
       const deviation = x.values[at] - mean[c];
       const along = valueOf(directions.input, n, c, i) - level - deviation * slope;
-      const value = scale * along + deviation * perXmu + offset;
+      const counts = weights ? valueOf(weights, n, 0, i) : 1;
+      const owed = counted(counts, deviation * ofMoments.perXmu + ofMoments.offset);
+      const value = scale * along + deviation * perXmu + offset + owed;
       result[at] = isOpen(output, n, c, i) ? value + valueOf(directions.residual, n, c, i) : 0;
     });
   }
@@ -88,7 +98,7 @@ export interface SecondTotals {
 /**
  * The gradient of the input of a backward pass, by the directions a of gradInput and q of gradWeight, with d = x - mean:
  * weight * (d*s^3/N * (A*S1/N - D + 3*s^2*S2*B/N) + B*s^3/N * (S1/N - dy) + S2*s^3/N * (A/N - a)) + s*(q*dy - E/N - d*s^2*F/N),
- * or s*q*dy in evaluation, which has no totals.
+ * or s*q*dy in evaluation, which has no totals. With weights all terms but those of dy are w times as large.
  */
 export function secondGradInput(
   x: View,
@@ -98,6 +108,7 @@ export function secondGradInput(
   { input: a, weight: q }: DirectionViews,
   totals: SecondTotals | null,
   output: View | null,
+  weights: View | null,
   result: Values,
 ): void {
   const { channels: C } = x;
@@ -115,8 +126,10 @@ export function secondGradInput(
     const perDy = s * (q?.[c] ?? 0) - cubed * B;
     eachPlace(c, x, (at, n, i) => {
       const gradient = isOpen(output, n, c, i) ? valueOf(dy, n, c, i) : 0;
-      const own = perDy * gradient - cubed * S2 * valueOf(a, n, c, i);
-      result[at] = own + (totals ? (x.values[at] - mean[c]) * perXmu + offset : 0);
+      const counts = totals === null ? 0 : weights ? valueOf(weights, n, 0, i) : 1;
+      const deviation = x.values[at] - mean[c];
+      const behind = deviation * perXmu + offset - cubed * S2 * valueOf(a, n, c, i);
+      result[at] = perDy * gradient + counted(counts, behind);
     });
   }
 }

@@ -42,14 +42,19 @@ export async function trainBothWays(group: ProcessGroup): Promise<boolean[]> {
     const [x, dy] = [put(step), put(step + 5)];
     const a = await syncBatchNormForward(awaited, x, effects, options);
     const b = syncBatchNormForwardBlocking(blocking, x, effects, options);
-    const back = await syncBatchNormBackward(a.saved, dy, effects);
-    const now = syncBatchNormBackwardBlocking(b.saved, dy, effects);
+    const keep = { keepSums: true };
+    const back = await syncBatchNormBackward(a.saved, dy, effects, keep);
+    const now = syncBatchNormBackwardBlocking(b.saved, dy, effects, keep);
     const own = batchMoments(x, { device });
     const along = put(step + 7);
     const cotangents = { gradInput: along, gradWeight: awaited.bias, gradResidual: dy };
     const ofMoments = { dmean: awaited.weight, dvariance: awaited.bias };
-    const second = await syncBatchNormBackwardBackward(a.saved, dy, cotangents, effects);
-    const secondNow = syncBatchNormBackwardBackwardBlocking(b.saved, dy, cotangents, effects);
+    const second = await syncBatchNormBackwardBackward(a.saved, dy, cotangents, effects, {
+      sums: back.sums,
+    });
+    const secondNow = syncBatchNormBackwardBackwardBlocking(b.saved, dy, cotangents, effects, {
+      sums: now.sums,
+    });
     const weights = device.upload(Float32Array.from({ length: samples }, (_, i) => (i + 1) / 2));
     const byWeight = await syncBatchNormForward(awaited, x, effects, { weights });
     const byWeightNow = syncBatchNormForwardBlocking(blocking, x, effects, { weights });
@@ -62,12 +67,12 @@ export async function trainBothWays(group: ProcessGroup): Promise<boolean[]> {
       [second.gradInput, secondNow.gradInput],
       [second.gradGradOutput, secondNow.gradGradOutput],
       [
-        await syncBatchNormJvp(a.saved, { input: along }, effects),
-        syncBatchNormJvpBlocking(b.saved, { input: along }, effects),
+        await syncBatchNormJvp(byWeight.saved, { input: along }, effects),
+        syncBatchNormJvpBlocking(byWeightNow.saved, { input: along }, effects),
       ],
       [
-        (await syncBatchNormBackwardMoments(a.saved, dy, ofMoments, effects)).gradInput,
-        syncBatchNormBackwardMomentsBlocking(b.saved, dy, ofMoments, effects).gradInput,
+        (await syncBatchNormBackwardMoments(byWeight.saved, dy, ofMoments, effects)).gradInput,
+        syncBatchNormBackwardMomentsBlocking(byWeightNow.saved, dy, ofMoments, effects).gradInput,
       ],
     ];
     const [moments, momentsNow] = [

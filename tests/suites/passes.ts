@@ -33,17 +33,18 @@ export function passSuite<A>(kit: DeviceKit<A>): void {
     const concerns: Record<keyof typeof operations, readonly string[]> = {
       moments: ["input", "weights"],
       normalize: ["input", "residual", "statistics", "running", "weight", "bias"],
-      gradientSums: ["input", "gradOutput", "output", "statistics", "running"],
+      gradientSums: ["input", "gradOutput", "output", "statistics", "running", "weights"],
       gradients: [
         ...["input", "gradOutput", "output", "statistics", "running", "weight", "bias"],
         ...["local", "total", "weights"],
       ],
       tangents: [
         ...["input", "residual", "output", "statistics", "running", "weight", "bias", "total"],
+        "weights",
       ],
       secondGradients: [
         ...["input", "gradOutput", "residual", "output", "statistics", "running", "weight", "bias"],
-        ...["local", "total"],
+        ...["local", "total", "weights"],
       ],
     };
     for (const [name, fields] of Object.entries(concerns)) {

@@ -27,6 +27,7 @@ import {
   type Tensor,
   tensor,
   toArray,
+  type WeightOptions,
 } from "../../mod.ts";
 import { assertClose, type DeviceKit, EPSILON, testsOf } from "../kit.ts";
 import * as oracle from "../oracle.ts";
@@ -44,6 +45,8 @@ interface Case {
   readonly affine?: false;
   readonly relu?: true;
   readonly arange?: true;
+  /** How examples count; all alike where it is left out. */
+  readonly weights?: "perPlace" | "perSample" | "lengths";
   /** Where kernels take long to compile this one is left out. */
   readonly more?: true;
 }
@@ -71,6 +74,38 @@ const CASES: readonly Case[] = [
     name: "PyTorch test 18: arange (4, 5, 6), weight 1..5, eps 1e-4",
     ...{ shape: [4, 5, 6], counts: [1, 2, 1], eps: 1e-4, arange: true },
   },
+  {
+    name: "weights of places, (3, 2, 5), residual and ReLU",
+    ...{ shape: [3, 2, 5], counts: [1, 0, 2], relu: true, weights: "perPlace" },
+  },
+  {
+    name: "weights of samples, (7, 5)",
+    ...{ shape: [7, 5], counts: [4, 0, 3], weights: "perSample", more: true },
+  },
+  {
+    name: "weights of samples, (9, 2, 2, 3)",
+    ...{ shape: [9, 2, 2, 3], counts: [9], weights: "perSample", more: true },
+  },
+  {
+    name: "lengths, (4, 3, 5), channels last, float16",
+    ...{ shape: [4, 3, 5], counts: [2, 2], format: "channelsLast", dtype: "float16" },
+    ...{ weights: "lengths", relu: true, more: true },
+  },
+  {
+    name: "weights of places, (2, 4, 2, 3), channels last",
+    ...{ shape: [2, 4, 2, 3], counts: [0, 1, 1], format: "channelsLast", weights: "perPlace" },
+  },
+  {
+    name: "weights of places, (3, 2, 18), neither weight nor bias, mean 100",
+    ...{
+      shape: [3, 2, 18],
+      counts: [2, 1],
+      affine: false,
+      mean: 100,
+      weights: "perPlace",
+      more: true,
+    },
+  },
 ];
 
 /** Scenarios of the law that a kit draws where its kernels are compiled already. */
@@ -88,19 +123,47 @@ type Mode = typeof MODES[number];
 export function secondOrderSuite<A>(kit: DeviceKit<A>): void {
   const test = testsOf(kit);
   const few = compiles(kit);
+  // Weights have kernels of their own, where kernels are compiled.
+  const isDear = (options: Case) => options.weights !== undefined && kit.ways !== undefined;
   for (const options of CASES) {
-    if (few && options.more) continue;
+    if (options.more && (few || (isDear(options) && options.dtype !== "float16"))) continue;
     test(`second order equals central differences: ${options.name}`, async (device) => {
       if (options.dtype === "float16" && !device.info.float16) return;
       const problem = problemOf(options);
       // What compiles kernels for every case need not do so for every mode of each.
-      const modes = !few ? MODES : options.relu ? [MODES[1]] : [MODES[0], MODES[2]];
+      const modes = !few && !isDear(options)
+        ? MODES
+        : options.relu
+        ? [MODES[1]]
+        : [MODES[0], MODES[2]];
       for (const mode of modes) await check(device, kit.ulps, problem, mode);
     });
   }
 
   // A shape for each case would be kernels for each.
   if (few) return;
+  const drawn = "second order equals central differences: any shape, partition and weights";
+  if (kit.ways === undefined) {
+    test(drawn, async (device) => {
+      const cases = fc.record({
+        counts: fc.array(fc.nat(2), { minLength: 1, maxLength: 3 }).map((counts) => [...counts, 3]),
+        channels: fc.integer({ min: 1, max: 4 }),
+        inner: fc.integer({ min: 2, max: 5 }),
+        weights: fc.constantFrom<Case["weights"]>("perPlace", "perSample", "lengths", undefined),
+        format: fc.constantFrom<Format>("channelsFirst", "channelsLast"),
+        relu: fc.constantFrom<true | undefined>(true, undefined),
+      });
+      const property = fc.asyncProperty(cases, async ({ channels, inner, counts, ...options }) => {
+        const samples = counts.reduce((sum, count) => sum + count, 0);
+        const shape = [samples, channels, inner];
+        // Few values may be close to each other, and differences know no derivatives that are large.
+        const problem = problemOf({ name: "drawn", shape, counts, eps: 0.1, ...options });
+        await check(device, kit.ulps, problem, "training over ranks");
+      });
+      await fc.assert(property, { numRuns: 10, seed: 27 });
+    });
+  }
+
   test("forward and reverse mode are adjoint, and a Hessian is symmetric", async (device) => {
     const batches = fc.record({
       samples: fc.integer({ min: 2, max: 6 }),
@@ -108,15 +171,19 @@ export function secondOrderSuite<A>(kit: DeviceKit<A>): void {
       inner: fc.integer({ min: 1, max: 9 }),
       seed: fc.nat(1000),
       format: fc.constantFrom<Format>("channelsFirst", "channelsLast"),
+      weighted: kit.ways === undefined ? fc.boolean() : fc.constant(true),
     });
     await fc.assert(
-      fc.asyncProperty(batches, async ({ samples, channels, inner, seed, format }) => {
+      fc.asyncProperty(batches, async ({ samples, channels, inner, seed, format, weighted }) => {
         const put = (n: number) =>
           tensor(device, normalArray(samples * channels * inner, 10 * seed + n), [
             ...[samples, channels, inner],
           ], { format });
         const state = initBatchNorm(device, channels, { eps: 0.1 });
-        const { saved } = batchNormForward(state, put(1), { device });
+        const numbers = normalArray(samples, seed).map((value) => Math.max(0, value));
+        numbers.fill(1, 0, 2); // One alone has no variance.
+        const weights = weighted ? { weights: device.upload(numbers) } : {};
+        const { saved } = batchNormForward(state, put(1), { device }, weights);
         const [dy, u, v] = [put(2), put(3), put(4)];
         const { gradInput } = batchNormBackward(saved, dy, { device });
         const along = batchNormJvp(saved, { input: u }, { device });
@@ -126,7 +193,7 @@ export function secondOrderSuite<A>(kit: DeviceKit<A>): void {
         );
         await assertSame(device, kit.ulps, [v, hu], [u, hv], "symmetric");
       }),
-      { numRuns: 5, seed: 26 },
+      { numRuns: kit.ways === undefined ? 8 : 5, seed: 26 },
     );
   });
 }
@@ -171,7 +238,7 @@ function problemOf(options: Case) {
   };
   const per = (seed: number) => normalArray(channels, seed);
   return {
-    ...{ options, channels, inner, samples, x, running },
+    ...{ options, channels, inner, samples, x, running, ...weightsOf(options, samples, inner) },
     residual: stored(4),
     dy: stored(5),
     parameters: {
@@ -183,13 +250,28 @@ function problemOf(options: Case) {
   };
 }
 
+/** A weight for each place of each sample, or null, and lengths where they are what is given. */
+function weightsOf({ weights }: Case, samples: number, inner: number) {
+  const lengths = Int32Array.from({ length: samples }, (_, n) => (3 * n + 2) % (inner + 1));
+  const of = (n: number, i: number) =>
+    weights === "lengths"
+      ? +(i < lengths[n])
+      : weights === "perSample"
+      ? n % 3 / 2
+      : (n + i) % 4 / 2;
+  const counting = weights
+    ? Float32Array.from({ length: samples * inner }, (_, p) => of(Math.floor(p / inner), p % inner))
+    : null;
+  return { counting, lengths };
+}
+
 type Problem = ReturnType<typeof problemOf>;
 
 /** Rank r's own direction of gradWeight and gradBias: (C) of the whole batch's, by another factor for each rank. */
 const factorOf = (mode: Mode, rank: number) => mode === "training over ranks" ? 1 + rank / 2 : 1;
 
 /** Central differences in float64, of what is linear too. */
-function expectedOf({ options, channels, inner, samples, ...problem }: Problem, mode: Mode) {
+function expectedOf({ options, channels, inner, counting, ...problem }: Problem, mode: Mode) {
   const { relu = false, affine } = options;
   const { x, dy, residual, parameters, directions, running } = problem;
   const bias = affine === false ? null : parameters.bias;
@@ -197,7 +279,7 @@ function expectedOf({ options, channels, inner, samples, ...problem }: Problem, 
   const statisticsOf = (values: ArrayLike<number>): oracle.ChannelStats =>
     mode === "evaluation"
       ? { count: 0, mean: [...running.runningMean], variance: [...running.runningVar] }
-      : oracle.statistics(batch(values));
+      : oracle.statistics(batch(values), counting);
   const { eps } = parameters;
   const linear = (
     x: ArrayLike<number>,
@@ -234,15 +316,14 @@ function expectedOf({ options, channels, inner, samples, ...problem }: Problem, 
     gradOutput: ArrayLike<number>,
     weight: ArrayLike<number> | null,
   ) => {
-    const { count, mean, variance } = statisticsOf(x);
+    const { mean, variance } = statisticsOf(x);
     const passed = Array.from(gradOutput, (value, i) => gates[i] ? value : 0);
     const dx = mode === "evaluation"
       ? passed.map((value, i) => {
         const c = Math.floor(i / inner) % channels;
         return (weight?.[c] ?? 1) * value / Math.sqrt(variance[c] + eps);
       })
-      : oracle.trainBackward(batch(x), passed, { weight, bias: null, eps }).gradInput;
-    assert(mode === "evaluation" || count === samples * inner);
+      : oracle.trainBackward(batch(x), passed, { weight, bias: null, eps }, counting).gradInput;
     return passed.reduce((total, value, i) => {
       const c = Math.floor(i / inner) % channels;
       const xhat = (x[i] - mean[c]) / Math.sqrt(variance[c] + eps);
@@ -309,14 +390,25 @@ async function check<A>(
         : values,
     ];
   };
+  const weighing = (from: number, to: number): WeightOptions<A> => {
+    const { counting, lengths } = problem;
+    if (counting === null) return {};
+    if (options.weights === "lengths") return { lengths: lengths.slice(from, to) };
+    const own = counting.slice(from * inner, to * inner);
+    if (options.weights === "perPlace") {
+      return { weights: tensor(device, own, [to - from, 1, ...spatial], { format, dtype }) };
+    }
+    return { weights: device.upload(own.filter((_, p) => p % inner === 0)) };
+  };
   const rank = async (from: number, to: number, factor: number, group?: ReduceGroup) => {
     const put = (values: ArrayLike<number>, format: Format) => slice(values, format, from, to);
     const [input, gradOutput] = [put(problem.x, format), put(problem.dy, other)];
     const vector = (values: Float32Array, by: number) =>
       weight && device.upload(values.map((v) => v * by));
-    const options = relu
-      ? { activation: "relu", residual: put(problem.residual, other) } as const
-      : {};
+    const options = {
+      ...(relu && { activation: "relu", residual: put(problem.residual, other) } as const),
+      ...weighing(from, to),
+    };
     const residual = relu ? { residual: put(directions.residual, other) } : {};
     const tangents = {
       ...{ input: put(directions.input, other), ...residual },

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import {
+  batchNormBackward,
   batchNormBackwardBackward,
   batchNormBackwardMoments,
   batchNormForward,
@@ -11,11 +12,13 @@ import {
   initBatchNorm,
   type ProcessGroup,
   runRanks,
+  syncBatchNormBackward,
   syncBatchNormBackwardBackward,
   syncBatchNormBackwardMoments,
   syncBatchNormForward,
   syncBatchNormJvp,
   tensor,
+  toArray,
 } from "../../mod.ts";
 import { type DeviceKit, testsOf, throwsLike } from "../kit.ts";
 import { normalArray } from "../random.ts";
@@ -71,6 +74,19 @@ export function secondOrderCallSuite<A>(kit: DeviceKit<A>): void {
       TypeError,
       /options may be activation, residual/,
     );
+    const kept = (sums: object | null) => () =>
+      batchNormBackwardBackward(saved, x, { gradInput: x }, effects, { sums: sums as never });
+    throwsLike(kept(null), TypeError, /gradients of the gradients with the local sums/);
+    throwsLike(kept({ local: two, total: two }), TypeError, /local sums must hold 6 numbers/);
+    const options = { keepSums: true };
+    const { sums } = batchNormBackward(saved, x, effects, options);
+    device.free(sums!.local);
+    throwsLike(kept(sums!), TypeError, /the local sums/);
+    throwsLike(
+      () => batchNormBackwardMoments(saved, x, {}, effects, options as object),
+      TypeError,
+      /options may be donate, signal/,
+    );
     const bare: Device<A> = { ...device, info: { ...device.info, passes: ["residual"] } };
     assert.throws(
       () => batchNormJvp(saved, { input: x }, { device: bare }),
@@ -91,10 +107,12 @@ export function secondOrderCallSuite<A>(kit: DeviceKit<A>): void {
     const before = alive();
     batchNormJvp(saved, tangents, { device: counted });
     batchNormBackwardBackward(saved, dy, directions, { device: counted });
+    const { sums } = batchNormBackward(saved, dy, { device: counted }, { keepSums: true });
+    batchNormBackwardBackward(saved, dy, directions, { device: counted }, { sums });
     batchNormBackwardMoments(saved, dy, { dmean: vector, dvariance: vector }, { device: counted });
     batchNormInferJvp(state, x, tangents, { device: counted }, options);
-    // Tangents, 3 gradients, 4 gradients, tangents.
-    assert.equal(alive(), before + 9);
+    // Tangents, 3 gradients, 4 gradients and sums, 3, 4, tangents.
+    assert.equal(alive(), before + 17);
     await runRanks(2, async (group) => {
       const effects = { device: counted, group };
       const { saved } = await syncBatchNormForward(state, x, effects, options);
@@ -103,9 +121,11 @@ export function secondOrderCallSuite<A>(kit: DeviceKit<A>): void {
       await group.allReduce(new Float64Array(1), (a) => a);
       await syncBatchNormJvp(saved, tangents, effects);
       await syncBatchNormBackwardBackward(saved, dy, directions, effects);
+      const { sums } = await syncBatchNormBackward(saved, dy, effects, { keepSums: true });
+      await syncBatchNormBackwardBackward(saved, dy, directions, effects, { sums });
       await syncBatchNormBackwardMoments(saved, dy, { dmean: vector }, effects);
       await group.allReduce(new Float64Array(1), (a) => a);
-      assert.equal(alive(), before + 2 * 8);
+      assert.equal(alive(), before + 2 * 17);
     });
   });
 
@@ -124,13 +144,24 @@ export function secondOrderCallSuite<A>(kit: DeviceKit<A>): void {
       const effects = { device, group: watched };
       const { saved } = await syncBatchNormForward(initBatchNorm(device, 3), x, effects);
       await syncBatchNormJvp(saved, { input: x }, effects);
-      await syncBatchNormBackwardBackward(saved, x, { gradInput: x }, effects);
+      const directions = { gradInput: x, gradWeight: device.upload(Float32Array.of(1, 2, 3)) };
+      const own = await syncBatchNormBackwardBackward(saved, x, directions, effects);
+      const { sums } = await syncBatchNormBackward(saved, x, effects, { keepSums: true });
+      const kept = await syncBatchNormBackwardBackward(saved, x, directions, effects, { sums });
+      for (const name of ["gradInput", "gradGradOutput"] as const) {
+        const [one, other] = [own, kept].map((second) => toArray(device, second[name]));
+        assert.deepEqual(await one, await other, `${name} by sums that were kept`);
+      }
+      const [one, other] = [own, kept].map(({ gradWeight }) => device.download(gradWeight!));
+      assert.deepEqual(await one, await other);
       await syncBatchNormBackwardMoments(saved, x, {}, effects);
     });
     assert.deepEqual(sizes, [
       "syncBatchNormForward C=3 float32 7",
       "syncBatchNormJvp C=3 float32 6",
       "syncBatchNormBackwardBackward C=3 float32 21",
+      "syncBatchNormBackward C=3 float32 6",
+      "syncBatchNormBackwardBackward C=3 float32 sums 15",
       "syncBatchNormBackwardMoments C=3 float32 12",
     ]);
   });
@@ -148,6 +179,11 @@ export function secondOrderCallSuite<A>(kit: DeviceKit<A>): void {
         () => syncBatchNormBackwardMoments(saved, input, {}, effects),
       ];
       for (const call of calls) await assert.rejects(call(), /Rank 1 failed .* shape must be/);
+      // Sums that one rank alone has kept would be a wire of another length.
+      const { sums } = await syncBatchNormBackward(saved, x, effects, { keepSums: true });
+      const options = group.rank === 0 ? { sums } : {};
+      const mixed = syncBatchNormBackwardBackward(saved, x, { gradInput: x }, effects, options);
+      await assert.rejects(mixed, /float32 sums/);
       await syncBatchNormJvp(saved, { input: x }, effects);
     });
   });

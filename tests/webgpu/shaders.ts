@@ -96,11 +96,13 @@ function kernelsOf(
     ...masks.map(normalizeKernel),
     ...gates.flatMap(({ source: _, weight: __, ...gate }) =>
       [...combinations({ ...each, second: YES_NO, added: YES_NO })]
-        .map((one) => followKernel({ ...one, ...gate }))
+        .flatMap((one) =>
+          weighings.map((weighing) => followKernel({ ...one, ...gate, ...weighing }))
+        )
     ),
     ...gates.flatMap(({ source, weight, ...gate }) => [
-      ...[...combinations({ ...each, source })].map((one) =>
-        gradientSumsKernel({ ...one, ...gate })
+      ...[...combinations({ ...each, source })].flatMap((one) =>
+        weighings.map((weighing) => gradientSumsKernel({ ...one, ...gate, ...weighing }))
       ),
       ...[...combinations({
         ...{ ...each, total: ["local", "other", "none"] as const, weight },

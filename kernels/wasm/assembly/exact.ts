@@ -46,11 +46,11 @@ export function exactMoments(x: usize, half: bool, batch: u32, channels: u32, in
 
 /**
  * Computes again the gradient sums of every channel that has one that is not finite, with means as channels.ts has them. A term
- * whose dy is 0 is left out: x may be infinite where no gradient flows.
+ * whose dy is 0 is left out: x may be infinite where no gradient flows. With weights it is dy times that of its place, and 0 where that is.
  */
 export function exactSums(
   x: usize, dy: usize, output: usize, half: bool, batch: u32, channels: u32, inner: u32, laneInner: u32,
-  moments: usize, runningMean: usize, sums: usize,
+  moments: usize, runningMean: usize, sums: usize, weights: usize,
 ): void {
   if (areFinite(sums, channels)) return;
   const sample = channels * inner;
@@ -66,7 +66,9 @@ export function exactSums(
     for (let n: u32 = 0; n < batch; n++) {
       let at = n * sample + c * laneInner;
       for (let i: u32 = 0; i < inner; i++, at += stride) {
-        const gradient = output && !(valueAt(output, at, half) > 0) ? 0 : valueAt(dy, at, half);
+        const weight = weights ? valueAt(weights, n * inner + i, false) : 1;
+        const isOpen = weight != 0 && (!output || valueAt(output, at, half) > 0);
+        const gradient = isOpen ? weight * valueAt(dy, at, half) : 0;
         sum += gradient;
         if (gradient != 0) product += gradient * (valueAt(x, at, half) - mean);
       }

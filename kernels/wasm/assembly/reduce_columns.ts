@@ -9,7 +9,8 @@ import { distanceOfPairs, MOST_SUMMED, rowOfPair, rowsOfBlock, SHORT_STRIP, STRI
 import { wide } from "./pairs";
 import { LARGE, reduceRows } from "./reduce_rows";
 import { Channel, GATED, leave, merge, MOMENTS, RECORD, SUMS, term } from "./reduction";
-import { further, MOST, readable, valueAt } from "./storage";
+import { multiply, weightsAt } from "./places";
+import { address, further, MOST, readable, valueAt } from "./storage";
 import { bytes, increase, madd, zeros } from "./vectors";
 
 /** Rows of float16 that are widened at once, and how many of their lanes. */
@@ -24,15 +25,15 @@ const MEAN_ROWS: u32 = 8;
 /**
  * Reduces elements [from, to) as rows, as reduceRows says, where `period` is 0; or else of matrices of rows of `period` lanes, a
  * multiple of 4: lane j belongs to channel (j / inner) % channels, and `from` is a multiple of the period. `inStrips` says whether
- * rows of float32 are walked in strips; rows of float16 are. `his` are means per lane then; `scratch` has room for period x 28
- * bytes, and 3 x MOST float32.
+ * rows of float32 are walked in strips; rows of float16 are, and those with weights. `his` are means per lane then; `scratch` has
+ * room for period x 28 bytes, 3 x MOST float32, and a run of weights.
  */
 export function reduce(
   x: usize, dy: usize, output: usize, half: bool, inStrips: bool, channels: u32, inner: u32, period: u32, from: u32,
-  to: u32, his: usize, result: usize, counts: usize, scratch: usize,
+  to: u32, his: usize, result: usize, counts: usize, scratch: usize, weights: usize,
 ): void {
   if (period == 0) {
-    return reduceRows(x, dy, output, half, channels, inner, from, to, his, result, counts, scratch);
+    return reduceRows(x, dy, output, half, channels, inner, from, to, his, result, counts, scratch, weights);
   }
   const plane = bytes(period);
   const isChannel = period == channels; // Every lane: what it has is the result.
@@ -43,8 +44,9 @@ export function reduce(
   memory.fill(firsts, 0, 4 * plane);
   memory.fill(sums, 0, 2 * plane);
   const rows = (to - from) / period;
-  const inBlocks = half || inStrips;
-  const step: u32 = half ? HALF_ROWS : inStrips ? min(rowsOfBlock(period), MOST_SUMMED) : 2;
+  const isCopied = half || weights != 0;
+  const inBlocks = isCopied || inStrips;
+  const step: u32 = isCopied ? HALF_ROWS : inStrips ? min(rowsOfBlock(period), MOST_SUMMED) : 2;
   const distance = dy ? distanceOfPairs(rows, period) : rows / 2;
   // Rows of one strip are one stream; from memory, two at once are faster.
   const inHalves = !dy && !half && inStrips && period <= STRIP && rows * period >= LARGE;
@@ -57,8 +59,9 @@ export function reduce(
       const pair = !inBlocks && group == 2;
       const first = from + (pair ? rowOfPair(done / 2, distance) : rowOfBlock(done, step, halves)) * period;
       const isFirst = !dy && done == 0;
-      if (half) addHalves(x, dy, output, first, period, group, isFirst, shifts, sums, widened);
-      else {
+      if (isCopied) {
+        addCopied(x, dy, output, half, first, period, group, isFirst, shifts, sums, widened, weights, channels, inner);
+      } else {
         const at = bytes(first);
         const below = pair ? bytes(distance * period) : 0;
         const stride = pair ? below : plane;
@@ -71,7 +74,7 @@ export function reduce(
   }
   const whole = from + rows * period;
   const more = to - whole; // So many lanes have one row more.
-  if (dy) addPartialRow(x, dy, output, half, whole, more, his, firsts, period);
+  if (dy) addPartialRow(x, dy, output, half, whole, more, his, firsts, period, weights, channels, inner);
   else mergePartialRow(x, half, whole, more, <f64> rows, firsts, period);
   if (!isChannel) {
     if (dy) addLanes(period, firsts, channels, inner, result);
@@ -90,12 +93,16 @@ function rowOfBlock(done: u32, step: u32, half: u32): u32 {
   return (block & 1) * half + (block >> 1) * step;
 }
 
-/** Adds a block of rows, a few lanes of it widened at a time. */
-function addHalves(
-  x: usize, dy: usize, output: usize, first: u32, period: u32, rows: u32, isFirst: bool, shifts: usize, sums: usize,
-  widened: usize,
+/**
+ * Adds a block of rows, a few lanes of it widened at a time; where there are weights, dy times those of its places. What is float32 in
+ * rows that fit is read where it lies.
+ */
+function addCopied(
+  x: usize, dy: usize, output: usize, half: bool, first: u32, period: u32, rows: u32, isFirst: bool, shifts: usize,
+  sums: usize, widened: usize, weights: usize, channels: u32, inner: u32,
 ): void {
-  const stride = bytes(WIDENED);
+  const inPlace = !half && period <= WIDENED;
+  const stride = bytes(inPlace ? period : WIDENED);
   const gradients = dy ? widened + bytes(MOST) : 0;
   const gates = output ? gradients + bytes(MOST) : 0;
   for (let lane: u32 = 0; lane < period; lane += WIDENED) {
@@ -104,12 +111,27 @@ function addHalves(
     for (let r: u32 = 0; r < rows; r++) {
       const element = first + r * period + lane;
       const row = <usize> r * stride;
-      readable(x, element, lanes, true, widened + row);
-      if (dy) readable(dy, element, lanes, true, gradients + row);
-      if (output) readable(output, element, lanes, true, gates + row);
+      if (!inPlace) {
+        copied(x, element, lanes, half, widened + row);
+        if (output) copied(output, element, lanes, half, gates + row);
+      }
+      if (weights) {
+        const by = weightsAt(weights, element, lanes, channels, inner, widened + 3 * bytes(MOST));
+        multiply(readable(dy, element, lanes, half, gradients + row), by, lanes, gradients + row);
+      } else if (dy) readable(dy, element, lanes, half, gradients + row);
     }
-    addFloats(widened, gradients, gates, stride, rows, 0, isFirst, shifts + at, sums + at, bytes(period), lanes);
+    const from = bytes(first);
+    const input = inPlace ? x + from : widened;
+    const gate = inPlace ? further(output, from) : gates;
+    addFloats(input, gradients, gate, stride, rows, 0, isFirst, shifts + at, sums + at, bytes(period), lanes);
   }
+}
+
+// @ts-ignore: decorator
+@inline
+function copied(tensor: usize, element: u32, length: u32, half: bool, to: usize): void {
+  if (half) readable(tensor, element, length, true, to);
+  else memory.copy(to, address(tensor, element, false), bytes(length));
 }
 
 /**
@@ -266,10 +288,13 @@ export function mergeTile(period: u32, before: f64, n: f64, shifts: usize, sums:
 /** Adds the elements of a last row that is not whole. */
 function addPartialRow(
   x: usize, dy: usize, output: usize, half: bool, from: u32, lanes: u32, his: usize, dys: usize, period: u32,
+  weights: usize, channels: u32, inner: u32,
 ): void {
   for (let j: u32 = 0; j < lanes; j++) {
     if (output && !(valueAt(output, from + j, half) > 0)) continue;
-    const gradient = valueAt(dy, from + j, half);
+    const weight = weights ? <f64> load<f32>(weightsAt(weights, from + j, 1, channels, inner, 0)) : 1;
+    if (weight == 0) continue;
+    const gradient = weight * valueAt(dy, from + j, half);
     const deviation = valueAt(x, from + j, half) - <f64> load<f32>(his + bytes(j));
     const sum = wide(dys, j), product = wide(sum, period);
     store<f64>(sum, load<f64>(sum) + gradient);

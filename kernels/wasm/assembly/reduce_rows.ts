@@ -6,6 +6,7 @@
 // digits, they are taken into float64.
 
 import { Channel, channelOf, GATED, leave, MOMENTS, RECORD, settle, SUMS, term } from "./reduction";
+import { multiply, weightsAt } from "./places";
 import { readable } from "./storage";
 import { bytes, gated, keep, loadRest, madd, total, zeros } from "./vectors";
 
@@ -24,11 +25,11 @@ export const LARGE: u32 = 1 << 22;
  * Reduces elements [from, to) of tensors (N, channels, inner): to moments where `dy` is 0, else to gradient sums, in which dy
  * counts only where `output` is positive, if that is not 0. `his` are means as float32 per channel, for gradient sums; the result
  * is two planes of float64, that of moments with `counts` beside it; `scratch` has room for a record per channel and 3 x RUN
- * float32.
+ * float32. Where `weights` is not 0, dy is taken times the weight of its place.
  */
 export function reduceRows(
   x: usize, dy: usize, output: usize, half: bool, channels: u32, inner: u32, from: u32, to: u32, his: usize,
-  result: usize, counts: usize, scratch: usize,
+  result: usize, counts: usize, scratch: usize, weights: usize,
 ): void {
   const room = scratch + <usize> channels * RECORD;
   memory.fill(scratch, 0, room - scratch);
@@ -39,11 +40,11 @@ export function reduceRows(
   const rows = from < to && to / inner > firstRow ? to / inner - firstRow : 0; // An empty tensor may have an inner of 0.
   if (!dy && !half && rows * inner >= LARGE) {
     const pairs = rows / 2;
-    addRows(x, 0, 0, false, channels, inner, from, firstRow * inner, scratch, room);
+    addRows(x, 0, 0, false, channels, inner, from, firstRow * inner, scratch, room, 0);
     addPairs(x, channels, inner, firstRow, pairs, scratch);
     from = (firstRow + 2 * pairs) * inner;
   }
-  if (from < to) addRows(x, dy, output, half, channels, inner, from, to, scratch, room);
+  if (from < to) addRows(x, dy, output, half, channels, inner, from, to, scratch, room, weights);
   for (let c: u32 = 0; c < channels; c++) {
     const channel = channelOf(scratch, c);
     if (channel.pending > 0) settle(channel, !dy);
@@ -54,7 +55,7 @@ export function reduceRows(
 /** Adds elements [from, to), row by row. */
 function addRows(
   x: usize, dy: usize, output: usize, half: bool, channels: u32, inner: u32, from: u32, to: u32, records: usize,
-  scratch: usize,
+  scratch: usize, weights: usize,
 ): void {
   const enough = enoughOf(inner);
   const row = from / inner;
@@ -69,7 +70,12 @@ function addRows(
       prepare(channel, run, length);
       add(channel, run, 0, 0, length, MOMENTS);
     } else {
-      const gradients = readable(dy, from, length, half, scratch + bytes(RUN));
+      let gradients = readable(dy, from, length, half, scratch + bytes(RUN));
+      if (weights) {
+        const by = weightsAt(weights, from, length, channels, inner, 0); // One channel's, which lie side by side.
+        multiply(gradients, by, length, scratch + bytes(RUN));
+        gradients = scratch + bytes(RUN);
+      }
       if (output) {
         const gates = readable(output, from, length, half, scratch + 2 * bytes(RUN));
         add(channel, run, gradients, gates, length, GATED);

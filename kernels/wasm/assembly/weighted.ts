@@ -7,6 +7,7 @@
 
 import { MOST_SUMMED, STRIP } from "./columns";
 import { wide } from "./pairs";
+import { counted } from "./places";
 import { mergeTile } from "./reduce_columns";
 import { ENOUGH, RUN } from "./reduce_rows";
 import { Channel, leave, merge } from "./reduction";
@@ -48,13 +49,6 @@ export function weigh(weights: usize, length: u32, totals: usize): void {
     i32x4.extract_lane(positives, 2) + i32x4.extract_lane(positives, 3);
   store<f64>(totals, <f64> count);
   store<f64>(totals, i32x4.all_true(areAll) ? sum : NaN, 8);
-}
-
-/** d by its weights, and 0 where that is none: NaN too. */
-// @ts-ignore: decorator
-@inline
-function counted(d: v128, weights: v128): v128 {
-  return v128.and(d, f32x4.gt(weights, zeros()));
 }
 
 /**

@@ -7,7 +7,7 @@
 import type { Device } from "../../device.ts";
 import { DeviceError } from "../../errors.ts";
 import { region } from "../../ownership.ts";
-import { launchSecond } from "../../norm/backward_backward.ts";
+import { launchSecond } from "../../norm/second_sums.ts";
 import { checkPass } from "../../norm/check_call.ts";
 import { secondWire } from "../../norm/second_wire.ts";
 import { tensor } from "../../tensor.ts";
