@@ -30,7 +30,9 @@ export interface Circumstances {
 }
 
 const EXACT_PASSES = Object.freeze(["residual", "activation"] as const);
-const PASSES = Object.freeze([...EXACT_PASSES, "weights", "secondOrder", "arrange"] as const);
+const PASSES = Object.freeze(
+  [...EXACT_PASSES, "rectifier", "weights", "secondOrder", "arrange"] as const,
+);
 const INITIAL_BYTES = 2 ** 20;
 const TIMEOUT_MS = 30_000;
 

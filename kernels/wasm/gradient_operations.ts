@@ -28,7 +28,7 @@ function gradientSums(context: Context, pass: SumsPass<WasmArray>): WasmArray {
   const like = { elements: layout.elements, dtype };
   const x = context.tensor(input, like);
   const dy = context.ordered(gradOutput, like, format);
-  const gates = context.ordered(output, like, format);
+  const gates = context.gate(output, like, format);
   const weights = weightsIn(context, input, pass.weights);
   const parts = context.parts(layout.elements, period || undefined);
   const sumsBytes = planes(2, channels, 8);
@@ -61,7 +61,7 @@ function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientAr
   const like = { elements: layout.elements, dtype };
   const x = context.tensor(input, like);
   const dy = context.ordered(gradOutput, like, format);
-  const gates = context.ordered(output, like, format);
+  const gates = context.gate(output, like, format);
   const scale = context.vector(weight, channels);
   context.vector(bias, channels);
   const [moments, mean, variance] = addressesOf(context, pass.statistics, channels);

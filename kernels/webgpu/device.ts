@@ -171,7 +171,9 @@ function infoOf(
   return Object.freeze<WebGpuInfo>({
     name: `WebGPU (${gpu}${kind})`,
     float16,
-    passes: Object.freeze(["residual", "activation", "weights", "secondOrder", "arrange"] as const),
+    passes: Object.freeze(
+      ["residual", "activation", "rectifier", "weights", "secondOrder", "arrange"] as const,
+    ),
     isFallbackAdapter,
   });
 }

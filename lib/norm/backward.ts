@@ -1,5 +1,6 @@
 /** Training backward: gradients of a batch that was normalized with its own statistics, or with those of the group. */
 
+import { rectifiedBy } from "../activation.ts";
 import { checkDevice } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device, GradientsPass } from "../device.ts";
@@ -215,7 +216,7 @@ function snapshot<A>(call: BackwardCall<A>): BackwardCall<A> {
     saved: {
       ...saved,
       input: tensorLike(input, input.data),
-      output: output && tensorLike(output, output.data),
+      output: output && rectifiedBy(output.activation, output),
     },
     gradOutput: tensorLike(gradOutput, gradOutput.data),
     options: { ...options },
