@@ -31,6 +31,11 @@ export interface GpuSubject extends Subject<WebGpuArray> {
   readonly settle: () => Promise<unknown>;
 }
 
+/** Whether everything is run and checked once, and no figure is meant: `deno task bench -- --quick`. */
+export const QUICK = Deno.args.includes("--quick");
+/** What `Deno.bench` does then. */
+export const ONCE = { n: 1, warmup: 0 } as const;
+
 const SHAPES = [
   first(32, 64, 56, 56),
   first(8, 2048, 7, 7),
@@ -55,7 +60,8 @@ export function reference(): Subject<ReferenceArray> {
 export async function wasm(threads: number): Promise<Subject<WasmArray>> {
   const device = await wasmDevice({ threads });
   const name = `Wasm, ${threads} ${threads === 1 ? "thread" : "threads"}`;
-  return { name, device, shapes: SHAPES, most: 2e-5, copy: copyHere, software: false };
+  const shapes = QUICK ? FEW : SHAPES;
+  return { name, device, shapes, most: 2e-5, copy: copyHere, software: false };
 }
 
 /** WebGPU by every implementation that is at hand and has an adapter: the runtime's own, and Dawn by `bench:dawn`. */
@@ -73,7 +79,7 @@ async function gpu(implementation: string, gpu: GPU): Promise<GpuSubject | null>
     const copy = (bytes: number) => copiesOf(gpuDevice, Math.ceil(bytes / 16) * 16).runs.copy;
     return {
       ...{ name: `${device.info.name}, ${implementation}`, device, copy, software },
-      ...{ shapes: software ? TINY : SHAPES, most: 5e-5 },
+      ...{ shapes: software || QUICK ? TINY : SHAPES, most: 5e-5 },
       // The implementation must outlive its device: Dawn's ends when it is collected.
       settle: () => (void gpu, gpuDevice.queue.onSubmittedWorkDone()),
     };

@@ -1,6 +1,6 @@
 /**
- * What the law to the last bit costs: forward and backward of an exact Wasm device beside an ordinary one, in turns, on one
- * thread: `deno run bench/exact.ts`.
+ * `deno task bench:exact`: what the law to the last bit costs. Forward and backward of an exact Wasm device beside an ordinary
+ * one, one thread each, in turns.
  */
 
 import {
@@ -13,54 +13,75 @@ import {
 } from "../mod.ts";
 import { type WasmDevice, wasmDevice } from "../kernels/wasm_device.ts";
 import { normalArray } from "../tests/random.ts";
+import { commandLine } from "./command.ts";
+import { elapsed, enough, median } from "./measure.ts";
+import { table, time, writeSection } from "./report.ts";
 
 const SHAPES: readonly (readonly [shape: readonly number[], format: Format])[] = [
-  [[256, 128], "channelsFirst"],
-  [[32, 256, 14, 14], "channelsFirst"],
   [[32, 64, 56, 56], "channelsFirst"],
   [[32, 64, 56, 56], "channelsLast"],
+  [[32, 256, 14, 14], "channelsFirst"],
+  [[256, 128], "channelsFirst"],
 ];
-/** Rounds of each device; of few elements many steps to a round. */
 const ROUNDS = 41;
-const ELEMENTS = 2_000_000;
 
 /** Makes a step whose results are freed. */
-function stepOn(device: WasmDevice, shape: readonly number[], format: Format): () => void {
+function stepOn(device: WasmDevice, shape: readonly number[], format: Format) {
   const length = shape.reduce((product, extent) => product * extent, 1);
   const [x, dy] = [1, 2].map((seed) =>
     tensor(device, normalArray(length, seed), shape, { format })
   );
   const state = initBatchNorm(device, shape[1]);
-  return () =>
+  const run = () =>
     region(device, (scope) => {
       const { saved } = batchNormForward(state, x, { device: scope });
       batchNormBackward(saved, dy, { device: scope });
     });
+  return { run, free: () => device.free(x.data, dy.data) };
 }
 
-/** Median times of steps in ms, one of each after the other. */
-function medians(steps: readonly (() => void)[], repeats: number): readonly number[] {
+/** A line of the table: medians, their ratio, and that of the fastest rounds, which others on the machine disturb least. */
+async function measured(
+  devices: readonly WasmDevice[],
+  [shape, format]: typeof SHAPES[number],
+): Promise<readonly string[]> {
+  const steps = devices.map((device) => stepOn(device, shape, format));
+  const runs: number[] = [];
+  for (const step of steps) runs.push(await enough(step));
   const times = steps.map((): number[] => []);
   for (let round = 0; round < ROUNDS; round++) {
-    steps.forEach((step, i) => {
-      const start = performance.now();
-      for (let n = 0; n < repeats; n++) step();
-      times[i].push((performance.now() - start) / repeats);
-    });
+    for (const [i, step] of steps.entries()) {
+      times[i].push(await elapsed(step, runs[i]) / runs[i]);
+    }
   }
-  return times.map((all) => all.toSorted((a, b) => a - b)[all.length >> 1]);
+  for (const { free } of steps) free();
+  const [plain, exact] = times.map(median);
+  const [fastest, exactly] = times.map((all) => Math.min(...all));
+  const ratio = (a: number, b: number) => (a / b).toFixed(1);
+  const order = format === "channelsLast" ? ", channels last" : "";
+  return [
+    `[${shape}]${order}`,
+    time(plain),
+    time(exact),
+    ratio(exact, plain),
+    ratio(exactly, fastest),
+  ];
 }
 
+const HELP = `\
+What the law to the last bit costs: an exact Wasm device beside an ordinary one, in turns.
+
+Usage: deno task bench:exact [--write]
+
+  --write   write the table to docs/exact.md, instead of printing it`;
+
 if (import.meta.main) {
+  const line = commandLine(HELP);
   const devices = [await wasmDevice(), await wasmDevice({ exact: true })];
-  for (const [shape, format] of SHAPES) {
-    const steps = devices.map((device) => stepOn(device, shape, format));
-    const length = shape.reduce((product, extent) => product * extent, 1);
-    const [plain, exact] = medians(steps, Math.max(1, Math.round(ELEMENTS / length)));
-    console.log(
-      `[${shape}] ${format}: ${plain.toFixed(4)} ms, exact ${exact.toFixed(4)} ms, ` +
-        `${(exact / plain).toFixed(2)} times`,
-    );
-  }
+  const lines = [["forward and backward", "ordinary, ms", "exact, ms", "times", "fastest rounds"]];
+  for (const shape of SHAPES) lines.push([...await measured(devices, shape)]);
   devices.forEach((device) => device[Symbol.dispose]());
+  const text = table(lines);
+  if (!line.has("write")) console.log(text);
+  else await writeSection("exact", text, new URL("../docs/exact.md", import.meta.url));
 }

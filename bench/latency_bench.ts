@@ -17,13 +17,13 @@ import {
 } from "../mod.ts";
 import type { WebGpuArray } from "../kernels/webgpu_device.ts";
 import { first, numbersOf, place, titleOf } from "./batches.ts";
-import { gpus, type GpuSubject } from "./devices.ts";
+import { gpus, type GpuSubject, ONCE, QUICK } from "./devices.ts";
 
 const [PAIR, TINY] = [first(4, 16), first(2, 16)];
 const LAYERS = 53;
 const KIB = 1024;
 /** A wait takes Deno's own WebGPU 10 ms, and a software adapter whole cores: few iterations must do. */
-const EFFORT = { n: 20, warmup: 5 };
+const EFFORT = QUICK ? ONCE : { n: 20, warmup: 5 };
 
 /** What it takes to learn something from the GPU. */
 function answers({ name, device, settle }: GpuSubject): void {

@@ -15,8 +15,9 @@ import {
 } from "../mod.ts";
 import { type WasmArray, wasmDevice } from "../kernels/wasm_device.ts";
 import { elementsOf, first, numbersOf, place, titleOf } from "./batches.ts";
+import { ONCE, QUICK } from "./devices.ts";
 
-const SHAPE = first(32, 64, 56, 56);
+const SHAPE = QUICK ? first(2, 64, 56, 56) : first(32, 64, 56, 56);
 const device = await wasmDevice({ threads: 1 });
 const { state, x, dy } = place(device, SHAPE, numbersOf(SHAPE));
 const { saved } = batchNormForward(state, x, { device });
@@ -66,7 +67,7 @@ function pass(
 ): void {
   Deno.bench({
     name: `${name} ${titleOf(SHAPE)}`,
-    ...{ group, baseline },
+    ...{ group, baseline, ...(QUICK && ONCE) },
     fn: () => region(device, (scope) => void run({ device: scope })),
   });
 }

@@ -24,7 +24,7 @@ import {
   place,
   titleOf,
 } from "./batches.ts";
-import { gpus, reference, type Subject, wasm } from "./devices.ts";
+import { gpus, ONCE, QUICK, reference, type Subject, wasm } from "./devices.ts";
 import { assertRight, errorsOf } from "./errors.ts";
 import { enough } from "./measure.ts";
 
@@ -97,7 +97,7 @@ const limited = new Set<string>();
 /** Registers a subject's benchmarks: a group per work and shape, its baseline the copy that is the subject's limit. */
 async function register<A>(subject: Subject<A>): Promise<void> {
   const { name, shapes, copy, settle, software } = subject;
-  const effort = software ? { n: 3, warmup: 1 } : {};
+  const effort = QUICK ? ONCE : software ? { n: 3, warmup: 1 } : {};
   for (const shape of shapes) {
     const { runs, check } = worksOf(subject, shape);
     await check();
@@ -111,11 +111,11 @@ async function register<A>(subject: Subject<A>): Promise<void> {
           const fn = work === "synchronised step" && who === name
             ? async () => void await run()
             : () => void run();
-          Deno.bench({ name: title, group, baseline, fn });
+          Deno.bench({ name: title, group, baseline, fn, ...effort });
           return;
         }
         // A wait takes Deno's own WebGPU 10 ms, whatever there is to wait for: one for many calls, then.
-        const calls = software ? 1 : await enough({ run, settle });
+        const calls = software || QUICK ? 1 : await enough({ run, settle });
         const fn = async () => {
           for (let i = 0; i < calls; i++) await run();
           await settle();

@@ -27,6 +27,7 @@ export type PassOption =
   | "activation"
   | "rectifier"
   | "weights"
+  | "tangents"
   | "secondOrder"
   | "arrange";
 
@@ -161,13 +162,16 @@ export interface TangentsPass<A>
   extends Pick<Pass<A>, "input" | "statistics" | "affine" | "output" | "weights"> {
   /** What is followed. */
   readonly directions: Directions<A>;
-  /** `gradientSums` of the input's direction, by the weights but without the output, over the group; null in evaluation and without one. */
+  /**
+   * `gradientSums` of the input's direction, by the weights but without the output, over the group; null in evaluation and
+   * without one.
+   */
   readonly total: A | null;
   /** Gradients of the statistics of a batch, over the group: (C), float32. */
   readonly moments?: { readonly mean: A | null; readonly variance: A | null };
 }
 
-/** What the gradients of gradients take; all sums are `gradientSums` with the same statistics, by the weights only where it says so. */
+/** What the gradients of gradients take; sums are `gradientSums` with the same statistics, by the weights where it says so. */
 export interface SecondPass<A> extends SumsPass<A>, Pick<Pass<A>, "affine"> {
   /** Gradients of gradInput, gradWeight, gradBias and gradResidual. */
   readonly directions: Directions<A> & { readonly input: Tensor<A> };
@@ -300,12 +304,13 @@ export interface Device<A> extends Describing<A> {
    * `weight*s * (t - sumT/count - (x-mean) * s^2 * sumTXmu/count) + dweight * xhat + dbias + dresidual` for the directions t,
    * dweight, dbias and dresidual, where the output is positive, else 0; without the total `weight*s*t + ...`. To it come
    * `dmean/count + 2*(x-mean)*dvariance/count` of the gradients of moments, by weights w times that. In `info.passes` it is
-   * "secondOrder".
+   * "tangents", and with gradients of moments "secondOrder".
    */
   readonly tangents?: (pass: TangentsPass<A>) => A;
   /**
    * With the directions a, q, b and r, and dy behind the output's gate: `gradGradOutput` is what `tangents` gives of them; for
-   * the others see `docs/numerics.md`, with N, S1, S2, A, B, D, E, F as above. Comes with `tangents`.
+   * the others see `docs/numerics.md`, with N, S1, S2, A, B, D, E, F as above. In `info.passes` it is "secondOrder", and comes with
+   * `tangents`.
    */
   readonly secondGradients?: (pass: SecondPass<A>) => SecondArrays<A>;
   /**

@@ -55,19 +55,16 @@ export const weightedMomentsWire: WireFormat = /* @__PURE__ */ Object.freeze<Wir
   name: "weighted moments",
   length: (channels) => 2 + 2 * channels,
   combine: combineWeightedMoments,
-  checkOwn: ([, weight], action) => checkSum(weight, action),
+  checkOwn: ([, weight], action) => {
+    if (Number.isFinite(weight)) return;
+    throw wrongValue(action, "weights must be finite and >= 0", weight, "sum of them");
+  },
   check: ([positives, weight], [own, ownWeight], action) => {
     if (Number.isSafeInteger(positives) && positives >= own && weight >= ownWeight) return;
     const wanted = "the total weights that allReduce resolves to must be this rank's own or more";
     throw wrongValue(action, wanted, `${positives} of sum ${weight}`);
   },
 });
-
-/** Checks the sum of weights, which tells whether all of them can be. */
-export function checkSum(weight: number, action: string): void {
-  if (Number.isFinite(weight)) return;
-  throw wrongValue(action, "weights must be finite and >= 0", weight, "sum of them");
-}
 
 /** The format of moments: those of weighted values have a number of positive weights. */
 export function momentsFormat({ positives }: { readonly positives?: number | null }): WireFormat {

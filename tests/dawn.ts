@@ -2,13 +2,19 @@
  * The device suite, and what is WebGPU's own, on Dawn: another implementation, in a runtime whose own is something else.
  *
  * Run by `deno task test:dawn`, which may load native code, and not with the other tests. The adapter is what Dawn
- * finds: a GPU, or a software one that VK_ICD_FILENAMES names, which is slow: long loops and large tensors are left to
- * the runtime's own.
+ * finds: a GPU, or a software one that VK_ICD_FILENAMES names, which is slow, and keeps nothing that it has compiled. So long
+ * loops, large tensors and what the host asks of a GPU are left to the runtime's own. Of weights and second order there are
+ * others' numbers here, and modulation and renormalization are made of kernels that all else has.
  */
 
-import { deviceSuite } from "./device_suite.ts";
-import { webgpuTests } from "./webgpu/all.ts";
+import { handlingSuite, numberSuite } from "./device_suite.ts";
+import { secondOrderGoldenSuite } from "./suites/golden_second_order.ts";
+import { weightsGoldenSuite } from "./suites/weights_golden.ts";
+import { bindingTests } from "./webgpu/bindings.ts";
+import { digitTests } from "./webgpu/digits.ts";
+import { failureTests } from "./webgpu/failures.ts";
 import { maskTests } from "./webgpu/masks.ts";
+import { numberTests } from "./webgpu/numbers.ts";
 import { shaderTests } from "./webgpu/shaders.ts";
 import { demanded } from "./demanded.ts";
 import { loadDawn } from "./load_dawn.ts";
@@ -51,11 +57,17 @@ async function dawnWithAdapter(): Promise<GPU | null> {
 const dawn = await dawnWithAdapter();
 if (dawn) {
   const { kit, closing } = await sharedKit(dawn, { name: NAME, everything: true, cases: 5 });
-  deviceSuite({ ...kit, register });
+  const registered = { ...kit, register };
+  numberSuite(registered);
+  handlingSuite(registered);
+  secondOrderGoldenSuite(registered);
+  weightsGoldenSuite(registered);
   register(`${NAME}: the handle closes`, closing);
-  // Long loops and large tensors are left to the runtime's own.
   const opens = opener(dawn, { name: NAME, register });
-  webgpuTests(opens);
+  failureTests(opens);
+  bindingTests(opens);
+  numberTests(opens);
+  digitTests(opens);
   shaderTests(opens);
   maskTests(opens);
 } else if (demanded("dawn")) {

@@ -30,8 +30,8 @@ import { inTier } from "./tier.ts";
 
 /**
  * Registers all tests of a device: the law, PyTorch's numbers, PyTorch's own tests, derivatives, where peers go wrong,
- * special values, states, effects, parallel branches, donation. What is the same on every device stands in
- * {@linkcode librarySuite}.
+ * special values, states, effects, parallel branches, donation, and all that can be asked of a pass. What is the same on
+ * every device stands in {@linkcode librarySuite}.
  *
  * @param kit how to open the device, how exact it is, and which runs it is part of
  */
@@ -54,22 +54,29 @@ export function numberSuite<A>(kit: DeviceKit<A>): void {
 
 /** The other part: what else can be asked of a pass, and what must happen around it. */
 export function optionSuite<A>(kit: DeviceKit<A>): void {
+  handlingSuite(kit);
   inTier(kit, (kit) => {
-    derivativeSuite(kit);
-    activationSuite(kit);
-    adversarialSuite(kit);
-    rulesSuite(kit);
     modulateSuite(kit);
-    ghostSuite(kit);
     renormSuite(kit);
+    activationSuite(kit);
     weightLaw(kit);
     weightSuite(kit);
     weightsGoldenSuite(kit);
     weightWaySuite(kit);
-    passSuite(kit);
     secondOrderSuite(kit);
     secondOrderWeightSuite(kit);
     secondOrderGoldenSuite(kit);
+  });
+}
+
+/** Of {@linkcode optionSuite} what any pass must do whatever else is asked of it. */
+export function handlingSuite<A>(kit: DeviceKit<A>): void {
+  inTier(kit, (kit) => {
+    derivativeSuite(kit);
+    adversarialSuite(kit);
+    rulesSuite(kit);
+    ghostSuite(kit);
+    passSuite(kit);
     replacingSuite(kit);
     effectSuite(kit);
     branchSuite(kit);

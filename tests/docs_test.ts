@@ -60,11 +60,20 @@ async function outcomeOf(block: Block): Promise<Outcome> {
   return outcome;
 }
 
+/** Whether the blocks find one; asked when they have run, since a driver takes half a second to load. */
+async function hasAdapter(): Promise<boolean> {
+  return await navigator.gpu?.requestAdapter() !== null;
+}
+
 for (const block of programs) {
   Deno.test(`${block.page}:${block.line} runs as printed, and prints what it says`, async () => {
     const { printed, error } = await outcomeOf(block);
     assert.equal(error, null);
     const calls = said(block.code);
+    // What looks for an adapter may have nothing to do where there is none.
+    if (block.code.includes("requestAdapter()") && !await hasAdapter() && printed.length === 0) {
+      return;
+    }
     assert.equal(printed.length, calls.length, "each console.log prints once");
     for (const [i, { call, comment }] of calls.entries()) {
       const check = IN_WORDS.find(([part]) => call.includes(part))?.[1];

@@ -38,6 +38,8 @@ export interface DeviceKit<A> extends Kit {
    * too large on the way to a result is infinite.
    */
   readonly arithmetic: "float32" | "float64";
+  /** Set where gradient sums are of x - mean as float32: where that is infinite, so are the channel's gradients, or NaN. */
+  readonly deviations?: "float32";
   /** How many scenarios of the law to draw; 300 by default, fewer where a readback is slow. */
   readonly cases?: number;
   /**

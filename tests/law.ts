@@ -107,6 +107,9 @@ const EXACT_FEATURES: Record<string, (scenario: ExactScenario) => boolean> = {
   "NaN or infinities": ({ batch }) => batch.spread === "special",
   "2^-120 to 2^120": ({ batch }) => batch.spread === "wide",
   "a constant channel": ({ batch }) => batch.spread === "constant",
+  "weights": ({ batch }) => batch.weights !== "alike",
+  "weights to 2^24": ({ batch }) => batch.weights === "large",
+  "lengths": ({ batch }) => batch.weights === "lengths" && batch.spatial.length === 1,
 };
 
 /** The law to the last bit: ranks on the one device or the other, against one rank on the reference. */

@@ -7,9 +7,11 @@ import { guardTests } from "./wasm/guards.ts";
 import { halfTests } from "./wasm/halves.ts";
 import { handleTests } from "./wasm/handles.ts";
 import { parityTests } from "./wasm/parity.ts";
+import { secondTests } from "./wasm/second.ts";
 
 guardTests();
 parityTests();
+secondTests();
 allocationTests();
 exhaustionTests();
 handleTests();

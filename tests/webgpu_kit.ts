@@ -92,11 +92,11 @@ export async function sharedKit(gpu: GPU, opening: KitOpening): Promise<{
   readonly kit: DeviceKit<WebGpuArray>;
   readonly closing: () => Promise<void>;
 }> {
-  const { name, tier, giants, cases = 60, ways } = opening;
+  const { name, tier, giants, cases = 60, ways = 4 } = opening;
   // Nothing is opened for tests that are only counted.
   const opened = isRun(tier) ? await open(gpu, opening) : null;
   const kit: DeviceKit<WebGpuArray> = {
-    ...{ name, cases, ...(ways && { ways }), ...(tier && { tier }), ...(giants && { giants }) },
+    ...{ name, cases, ways, ...(tier && { tier }), ...(giants && { giants }) },
     open: () => {
       const { device, settled } = opened!;
       // With `gpu`: Dawn's objects crash once the instance that they came from is forgotten.

@@ -67,9 +67,6 @@ for (const transport of transports) {
   test("arrays of any length travel", async () => {
     assert.deepEqual(await spawn("manyLengths", 2, { transport }), ["done", "done"]);
   });
-  test("groups can be split again and again", async () => {
-    assert.deepEqual(await spawn("splitOften", 2, { transport }), ["done", "done"]);
-  });
   test("a worker that is terminated is named to the others, at once by leave()", async () => {
     for (const told of [true, false]) {
       const { seats, leave, close } = workerSeats(3, { transport, timeoutMs: 2000 });
@@ -104,7 +101,7 @@ for (const wait of ["async", "block"] as const) {
     Deno.test(`workers that wait by "${wait}": ${name}`, body);
 
   test("ranks that are busy with collectives are alive after others have ended", async () => {
-    const told = await spawn("goOnWithout0", 3, { wait, timeoutMs: 1000 });
+    const told = await spawn("goOnWithout0", 3, { wait, timeoutMs: 600 });
     assert.deepEqual(told, ["left", "went on", "went on"]);
   });
   test("collectives leave timers their turns", async () => {
@@ -120,6 +117,10 @@ for (const wait of ["async", "block"] as const) {
     );
   });
 }
+
+Deno.test("workers over port: groups can be split again and again", async () => {
+  assert.deepEqual(await spawn("splitOften", 2, { transport: "port" }), ["done", "done"]);
+});
 
 /** The first, the second and the last value of what 6 ranks come to; each mean is that of 1 to 6 weighted by themselves. */
 const TOTALS: Record<string, readonly number[]> = {
@@ -189,9 +190,9 @@ Deno.test("a failure is thrown also where its consequences are known first", asy
 });
 
 Deno.test("the time of a call is up while the last rank combines: all get the deadline", async () => {
-  const all = await spawn("combineSlowly", 2, { timeoutMs: 1_500, transport: "shared" });
+  const all = await spawn("combineSlowly", 2, { timeoutMs: 500, transport: "shared" });
   for (const { message } of all as { readonly message: string }[]) {
-    assert.match(message, /rank 1 did not come to an end of combining within 1500 ms/);
+    assert.match(message, /rank 1 did not come to an end of combining within 500 ms/);
   }
 });
 

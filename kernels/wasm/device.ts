@@ -29,10 +29,8 @@ export interface Circumstances {
   readonly least?: number;
 }
 
-const EXACT_PASSES = Object.freeze(["residual", "activation"] as const);
-const PASSES = Object.freeze(
-  [...EXACT_PASSES, "rectifier", "weights", "secondOrder", "arrange"] as const,
-);
+const EXACT_PASSES = Object.freeze(["residual", "activation", "weights", "tangents"] as const);
+const PASSES = Object.freeze([...EXACT_PASSES, "rectifier", "secondOrder", "arrange"] as const);
 const INITIAL_BYTES = 2 ** 20;
 const TIMEOUT_MS = 30_000;
 
@@ -82,6 +80,7 @@ export async function createDevice(
     check,
   );
   const { describe, free, owns } = arrays;
+  const { tangents, ...second } = secondOperations(operate);
   const dispose = (): void => {
     disposed = true;
     team.close();
@@ -112,7 +111,8 @@ export async function createDevice(
     ...forwardOperations(operate),
     ...gradientOperations(operate),
     ...elementwiseOperations(operate),
-    ...(exact ? { ...exactOperations(operate), wires: EXACT_WIRES } : secondOperations(operate)),
+    tangents,
+    ...(exact ? { ...exactOperations(operate), wires: EXACT_WIRES } : second),
     [Symbol.dispose]: dispose,
     [Symbol.asyncDispose]: () => Promise.resolve(dispose()),
   });

@@ -3,13 +3,14 @@
 import type { Device, MomentsPass, SumsPass } from "../../lib/device.ts";
 import { isFiniteRecord, RECORD, wholeSum } from "../../lib/exact/record.ts";
 import { advanceExactly } from "../../lib/exact/running.ts";
-import { carryWire, exactMomentsWire, exactSumsWire } from "../../lib/exact/wires.ts";
+import { carryWire, EXACT_WIRES, exactMomentsWire, exactSumsWire } from "../../lib/exact/wires.ts";
 import type { WireFormat } from "../../lib/wire.ts";
-import { momentsWire, sumsWire } from "../../lib/wire.ts";
+import { momentsWire, sumsWire, weightedMomentsWire } from "../../lib/wire.ts";
 import type { Statistic, WasmArray } from "./arrays.ts";
-import { type Context, elements, type Exact, MOST, type Operate } from "./context.ts";
+import { type Context, elements, type Exact, type Operate } from "./context.ts";
 import { type Layout, layoutOf, type Part } from "./layout.ts";
 import { addressesOf, laneBytes, planes, spread } from "./walks.ts";
+import { weightsIn } from "./weights.ts";
 
 /** Operations of statistics without rounding. */
 export type ExactOperations = Pick<
@@ -23,15 +24,19 @@ export type ExactOperations = Pick<
   | "merge"
 >;
 
-/** Bytes of scratch memory that a thread's part of a reduction takes: STRIP_ROOM of `assembly/exact_plan.ts`, and halves. */
-const WORK = 384 + planes(3, MOST, 4);
+/** Bytes of scratch memory that a thread's part of a reduction takes: FACTORS + 4 * TERMS of `assembly/exact_plan.ts`. */
+const WORK = 448 + 4 * 4096;
 /** Bytes of what limbs are in: of `assembly/exact_results.ts`. */
 const LIMBS = 832;
 
 /** What kernels of the other operations read instead of records. */
 export const EXACT: Exact = Object.freeze<Exact>({
   momentsAt: (context, moments, channels) => {
-    const at = context.statistic(moments, exactMomentsWire, channels);
+    const { kind } = context.arrays.contents(moments);
+    const isWeighted = kind === weightedMomentsWire.name;
+    const format = isWeighted ? EXACT_WIRES[kind] : exactMomentsWire;
+    // Weighted ones have a number before the count.
+    const at = context.statistic(moments, format, channels) + (isWeighted ? 8 : 0);
     context.kernels.resolveMoments(at, channels, context.areas(LIMBS)[0]);
     return at + 8 * exactMomentsWire.length(channels);
   },
@@ -47,14 +52,13 @@ export const EXACT: Exact = Object.freeze<Exact>({
 /** Makes the operations of statistics without rounding. */
 export function exactOperations(operate: Operate): ExactOperations {
   const read = ({ areas, arrays, kernels, memory }: Context, array: WasmArray) => {
-    const { kind } = arrays.contents(array);
-    const format = kind === sumsWire.name ? exactSumsWire : exactMomentsWire;
+    const format = EXACT_WIRES[arrays.contents(array).kind] ?? exactMomentsWire;
     const { address, contents: { length } } = arrays.slot(array, format.name);
     const [to] = areas(8 * length);
     const header = format.length(0);
     kernels.recordsToWire(address + 8 * header, (length - header) / RECORD, to + 8 * header);
     const values = new Float64Array(memory.buffer(), to, length).slice();
-    if (header) values[0] = new Float64Array(memory.buffer(), address, 1)[0];
+    values.set(new Float64Array(memory.buffer(), address, header));
     return { format, values };
   };
   const write = (context: Context, format: WireFormat, wire: Float64Array) => {
@@ -62,10 +66,11 @@ export function exactOperations(operate: Operate): ExactOperations {
     const header = format.length(0);
     const channels = (wire.length - header) / RECORD;
     const { array, slot } = header
-      ? makeMoments(context, wire[0], channels)
+      ? makeMoments(context, format, channels)
       : makeSums(context, channels);
     const [from] = areas(8 * wire.length);
     new Float64Array(memory.buffer(), from, wire.length).set(wire);
+    new Float64Array(memory.buffer(), slot.address, header).set(wire.subarray(0, header));
     kernels.recordsFromWire(from + 8 * header, channels, slot.address + 8 * header);
     return array;
   };
@@ -82,11 +87,11 @@ export function exactOperations(operate: Operate): ExactOperations {
         const [mean, variance] = [0, 1].map(() => make(elements(channels, "float32")));
         const floats = (at: number) => new Float32Array(memory.buffer(), at, channels);
         const rounded = new Float64Array(memory.buffer(), resolved, momentsWire.length(channels));
-        let wire: Float64Array | undefined;
+        let wire: ReturnType<typeof read> | undefined;
         const sumOf = (c: number) => {
-          const at = 1 + RECORD * c;
-          wire ??= read(context, moments).values;
-          return isFiniteRecord(wire, at) ? wholeSum(wire, at) : null;
+          const { format, values } = wire ??= read(context, moments);
+          const at = format.length(c);
+          return isFiniteRecord(values, at) ? wholeSum(values, at) : null;
         };
         advanceExactly(
           { rounded, sumOf },
@@ -98,10 +103,7 @@ export function exactOperations(operate: Operate): ExactOperations {
       }),
     toWire: (array) => new Promise((resolve) => resolve(toWireNow(array))),
     toWireNow,
-    fromWire: ({ name }, wire) =>
-      operate((context) =>
-        write(context, name === momentsWire.name ? exactMomentsWire : exactSumsWire, wire)
-      ),
+    fromWire: ({ name }, wire) => operate((context) => write(context, EXACT_WIRES[name], wire)),
     merge: (a, b) =>
       operate((context) => {
         const { format, values } = read(context, a);
@@ -112,12 +114,12 @@ export function exactOperations(operate: Operate): ExactOperations {
   };
 }
 
-/** Makes an array of exact moments of so many values; behind them is room for what they come to, which is not there yet. */
-function makeMoments({ kernels, make }: Context, count: number, channels: number) {
-  const length = exactMomentsWire.length(channels);
+/** Makes an array of exact moments, without a count yet; behind them is room for what they come to, which is not there either. */
+function makeMoments({ kernels, make }: Context, format: WireFormat, channels: number) {
+  const { name: kind } = format;
   const room = momentsWire.length(channels);
-  const made = make<Statistic>({ kind: momentsWire.name, length, room });
-  kernels.beginMoments(made.slot.address, count, channels);
+  const made = make<Statistic>({ kind, length: format.length(channels), room });
+  kernels.beginMoments(made.slot.address + 8 * (format.length(0) - 1), channels);
   return made;
 }
 
@@ -125,12 +127,17 @@ function makeSums({ make }: Context, channels: number) {
   return make<Statistic>({ kind: sumsWire.name, length: exactSumsWire.length(channels) });
 }
 
-function moments(context: Context, { input }: MomentsPass<WasmArray>): WasmArray {
+function moments(context: Context, { input, weights }: MomentsPass<WasmArray>): WasmArray {
+  const { kernels, memory } = context;
   const layout = layoutOf(input);
   const x = context.tensor(input, { elements: layout.elements, dtype: input.dtype });
+  const at = weightsIn(context, input, weights);
+  const format = EXACT_WIRES[weights ? weightedMomentsWire.name : momentsWire.name];
   const parts = context.parts(layout.elements, layout.period || undefined);
-  const { array, slot: { address } } = makeMoments(context, layout.count, layout.channels);
-  reduce(context, layout, parts, [x, 0, 0], () => 0, address + 8);
+  const { array, slot: { address } } = makeMoments(context, format, layout.channels);
+  if (weights) kernels.weighExactly(at, layout.count, address);
+  else new Float64Array(memory.buffer(), address, 1)[0] = layout.count;
+  reduce(context, layout, parts, [x, 0, 0], at, () => 0, address + 8 * format.length(0));
   return array;
 }
 
@@ -150,7 +157,8 @@ function gradientSums(context: Context, pass: SumsPass<WasmArray>): WasmArray {
     context.kernels.means(moments, means, channels, perChannel);
     return spread(context.kernels, 1, layout, perChannel, perLane);
   };
-  reduce(context, layout, parts, [x, dy, gates], write, slot.address);
+  const weights = weightsIn(context, input, pass.weights);
+  reduce(context, layout, parts, [x, dy, gates], weights, write, slot.address);
   return array;
 }
 
@@ -160,6 +168,7 @@ function reduce(
   layout: Layout,
   parts: readonly Part[],
   [x, dy, output]: readonly [number, number, number],
+  weights: number,
   hisOf: (perChannel: number, perLane: number) => number,
   records: number,
 ): void {
@@ -186,6 +195,7 @@ function reduce(
       period,
       from,
       to,
+      weights,
       his,
       result,
       room,

@@ -87,9 +87,15 @@ function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientAr
   const groupWeight = isGroup ? vectorOf(weight) : null;
   const groupBias = isGroup ? vectorOf(bias) : null;
   const [gw, gb] = [groupWeight?.slot.address ?? 0, groupBias?.slot.address ?? 0];
-  const coefficients = ({ gradientCoefficients: write }: Kernels, to: number) => {
-    if (isGroup) write(moments, mean, variance, eps, total, total, scale, channels, to, gw, gb);
+  const coefficients = ({ copy, gradientCoefficients: write }: Kernels, to: number) => {
+    if (isGroup && total !== local) {
+      write(moments, mean, variance, eps, total, total, scale, channels, to, gw, gb);
+    }
     write(moments, mean, variance, eps, local, total, scale, channels, to, dw, db);
+    // Those of a group of one rank are its own.
+    if (isGroup && total === local) {
+      for (const [own, group] of [[dw, gw], [db, gb]]) if (own) copy(own, group, 0, 0, channels);
+    }
   };
   if (weights && total) {
     mapWeighted(context, input, layout, weights, [x, dy, gates, dx, passed], coefficients);

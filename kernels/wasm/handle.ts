@@ -43,8 +43,8 @@ export interface WasmOptions {
   readonly arithmetic?: "fast" | "reproducible";
   /**
    * Whether results have the same bits for any number of ranks, any partition of a batch, any order, engine, format and number of
-   * threads, and those of an exact reference device: sums are taken without rounding. `arithmetic` is then `"reproducible"`; second
-   * order is left out. False by default.
+   * threads, and those of an exact reference device: sums are taken without rounding. `arithmetic` is then `"reproducible"`;
+   * weights are whole numbers up to 2^24, and gradients of gradients left out. False by default.
    */
   readonly exact?: boolean;
   /** Bytes of memory to begin with, which then need not grow; 1 MiB by default. */

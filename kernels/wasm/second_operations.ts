@@ -38,7 +38,9 @@ function tangents(context: Context, pass: TangentsPass<WasmArray>): WasmArray {
   const { inputs, along, own, plain } = directed(context, input, directions, pass.output);
   const channels = input.shape[1];
   const statistics = addressesOf(context, pass.statistics, channels);
-  const sums = context.statistic(total, sumsWire, channels);
+  const sums = context.exact
+    ? context.exact.sumsAt(context, total, channels, statistics[0])
+    : context.statistic(total, sumsWire, channels);
   const [mean, variance] = [moments?.mean, moments?.variance].map((array) =>
     context.vector(array ?? null, channels)
   );

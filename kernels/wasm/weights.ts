@@ -20,6 +20,7 @@ interface Weights {
   readonly write: (to: number) => number;
 }
 
+/** Finds the weights of a pass. */
 function weightsOf(
   { kernels, tensor }: Context,
   { shape }: Tensor<WasmArray>,

@@ -2,8 +2,9 @@
  * Second order: how y moves along a direction u of x, and the gradient z of the input of a backward pass of v, which is dy.
  *
  * y = a*u + b*xhat + c, then + r, or 0 where the output was not positive; z = a'*u + b'*v + c'*xhat + d', where v counts as 0
- * there; weights of examples scale all of z but b'*v, or where there is no z all of y but a*u and r. Kernels over channels write the coefficients, one walk reads them: a record of three vec4f per channel, (mean, s),
- * (a, b, c) and (a', b', c', d'), as an array of moments in so many slices has it.
+ * there; weights of examples scale all of z but b'*v, or where there is no z all of y but a*u and r. Kernels over channels write
+ * the coefficients, one walk reads them: a record of three vec4f per channel, (mean, s), (a, b, c) and (a', b', c', d'), as an
+ * array of moments in so many slices has it.
  */
 
 import type { DType } from "../../lib/tensor.ts";

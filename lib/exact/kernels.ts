@@ -9,7 +9,7 @@
 import type { ChannelAffine, ChannelStatistics, Values, View } from "../reference/kernels.ts";
 import { eachValue, gate } from "../reference/kernels.ts";
 import { carryRecord, RECORD, roundedSums, summing } from "./record.ts";
-import { exactMomentsWire } from "./wires.ts";
+import { exactMomentsWire, exactWeightedMomentsWire, MOST_WEIGHT } from "./wires.ts";
 
 export { gate };
 export { updateRunningStats } from "./running.ts";
@@ -19,13 +19,13 @@ const { fround } = Math;
 const SMALLEST_NORMAL = 2 ** -126;
 
 /** 1/sqrt(variance + eps), or 0 for a constant channel without eps. */
-function invstd(variance: number, eps: number): number {
+export function invstd(variance: number, eps: number): number {
   const under = variance + eps;
   return under >= 0 && under < SMALLEST_NORMAL ? 0 : 1 / Math.sqrt(under);
 }
 
 /** What a mean is more than its float32. */
-function lowPart(mean: number): number {
+export function lowPart(mean: number): number {
   const hi = fround(mean);
   return Number.isFinite(hi) ? mean - hi : 0;
 }
@@ -43,17 +43,61 @@ export function moments(x: View): Float64Array<ArrayBuffer> {
   return wire;
 }
 
-/** Statistics from exact moments: m2 by the share 1/count. */
+/**
+ * [positives, W, sums of x and x^2 per channel], in which each value counts as often as its weight says, a whole number up to 2^24; W
+ * is NaN where one is none.
+ */
+export function weightedMoments(x: View, weights: View): Float64Array<ArrayBuffer> {
+  const wire = new Float64Array(exactWeightedMomentsWire.length(x.channels));
+  const { values } = weights;
+  eachValue(0, [weights, weights, weights], (at) => {
+    const weight = values[at];
+    const isOne = Number.isInteger(weight) && weight >= 0 && weight <= MOST_WEIGHT;
+    wire[0] += weight > 0 ? 1 : 0;
+    wire[1] += isOne ? weight : NaN;
+  });
+  // Nobody may use sums by weights that are none, and some have no place in the digits.
+  if (Number.isNaN(wire[1])) return wire;
+  for (let c = 0; c < x.channels; c++) {
+    const at = exactWeightedMomentsWire.length(c);
+    const add = weighing(summing(wire, at));
+    eachValue(c, [x, weights, x], (i, of) => {
+      if (values[of] !== 0) add(x.values[i], x.values[i] * x.values[i], values[of]);
+    });
+    carryRecord(wire, at);
+  }
+  return wire;
+}
+
+/** Adds a value and a product of two float32 by a whole weight, which is below 2^25. */
+function weighing(add: (value: number, product: number) => void) {
+  return (value: number, product: number, weight: number): void => {
+    if (weight === 1 || !Number.isFinite(product)) return add(value, product);
+    // 48 bits or fewer each, as the value has.
+    const high = upperHalf(product);
+    add(weight * value, weight * high);
+    add(0, weight * (product - high));
+  };
+}
+
+/** The upper 24 bits of a product of 48 (Veltkamp 1968). */
+function upperHalf(product: number): number {
+  const large = product * (2 ** 29 + 1);
+  return large - (large - product);
+}
+
+/** Statistics from exact moments: m2 by the share 1/count, and an infinite variance where nothing counts. */
 export function statisticsOf(wire: Float64Array): ChannelStatistics {
   const rounded = exactMomentsWire.rounded!(wire);
   const [count] = rounded;
   const C = (rounded.length - 1) / 2;
   const share = shareOf(count);
-  const variance = rounded.subarray(1 + C).map((m2) => m2 * share);
+  const variance = rounded.subarray(1 + C).map((m2) => count === 0 ? Infinity : m2 * share);
   return { count, mean: rounded.subarray(1, 1 + C), variance };
 }
 
-function shareOf(count: number): number {
+/** 1/count, and 0 of an empty batch. */
+export function shareOf(count: number): number {
   return count === 0 ? 0 : 1 / count;
 }
 
@@ -79,20 +123,23 @@ export function normalize(
   }
 }
 
-/** Sums of dy and of dy * float32(x - hi) per channel, where dy counts as 0 unless output > 0. */
+/** Sums of dy and of dy * float32(x - hi) per channel, where dy counts as 0 unless output > 0, and as often as its weight says. */
 export function gradientSums(
   x: View,
   dy: View,
   { mean }: Pick<ChannelStatistics, "mean">,
   output: View | null,
+  weights: View | null,
 ): Float64Array<ArrayBuffer> {
   const wire = new Float64Array(RECORD * x.channels);
   for (let c = 0; c < x.channels; c++) {
     const hi = fround(mean[c]);
-    const add = summing(wire, RECORD * c);
-    eachValue(c, [x, dy, output ?? dy], (at, from, gate) => {
+    const add = weighing(summing(wire, RECORD * c));
+    eachValue(c, [x, dy, output ?? dy, weights ?? dy], (at, from, gate, of) => {
       const gradient = output === null || output.values[gate] > 0 ? dy.values[from] : 0;
-      if (gradient !== 0) add(gradient, gradient * fround(x.values[at] - hi));
+      const counts = weights ? weights.values[of] : 1;
+      if (gradient === 0 || counts === 0) return;
+      add(gradient, gradient * fround(x.values[at] - hi), counts);
     });
     carryRecord(wire, RECORD * c);
   }
@@ -100,12 +147,15 @@ export function gradientSums(
 }
 
 /** Sum of dy, and of dy * (x - mean): finite products about hi are short of lowPart(mean) * sum of dy. */
-function sumsOf(wire: Float64Array, c: number, mean: number): readonly [number, number] {
+export function sumsOf(wire: Float64Array, c: number, mean: number): readonly [number, number] {
   const [sumDy, product] = roundedSums(wire, RECORD * c);
   return [sumDy, Number.isFinite(product) ? product - lowPart(mean) * sumDy : product];
 }
 
-/** dx = ((x - hi) * slope + (dy + offset)) * scale, or dy * scale where there are no sums, each rounded to float32. */
+/**
+ * dx = ((x - hi) * slope + (dy + offset)) * scale, or dy * scale where there are no sums, each rounded to float32. By weights w it is
+ * (w * ((x - hi) * slope) + (dy + w * offset)) * scale, and dy * scale where w is 0.
+ */
 export function gradInput(
   x: View,
   dy: View,
@@ -113,7 +163,7 @@ export function gradInput(
   { weight, eps }: Pick<ChannelAffine, "weight" | "eps">,
   total: Float64Array | null,
   output: View | null,
-  _weights: View | null,
+  weights: View | null,
   dx: Values,
 ): void {
   const share = shareOf(count);
@@ -125,12 +175,13 @@ export function gradInput(
     const perXmu = -(s * s * (sumDyXmu * share));
     const slope = fround(perXmu);
     const offset = fround(-(sumDy * share + perXmu * lowPart(mean[c])));
-    eachValue(c, [x, dy, output ?? dy], (at, from, gate) => {
+    eachValue(c, [x, dy, output ?? dy, weights ?? dy], (at, from, gate, of) => {
       const gradient = output === null || output.values[gate] > 0 ? dy.values[from] : 0;
-      if (total === null) dx[at] = fround(gradient * scale);
+      const counts = weights ? weights.values[of] : 1;
+      if (total === null || counts === 0) dx[at] = fround(gradient * scale);
       else {
-        const product = fround(fround(x.values[at] - hi) * slope);
-        dx[at] = fround(fround(product + fround(gradient + offset)) * scale);
+        const product = fround(fround(fround(x.values[at] - hi) * slope) * counts);
+        dx[at] = fround(fround(product + fround(gradient + fround(offset * counts))) * scale);
       }
     });
   }

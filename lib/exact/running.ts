@@ -16,7 +16,7 @@ export interface Observed {
 
 /**
  * v' = (1 - factor) * v + factor * observed, with the unbiased variance m2 / (count - 1), in float64, rounded once; in fractions
- * where the two terms of a mean cancel.
+ * where the two terms of a mean cancel. v where nothing counts.
  */
 export function advanceExactly(
   { rounded, sumOf }: Observed,
@@ -26,6 +26,11 @@ export function advanceExactly(
 ): void {
   const C = (rounded.length - 1) / 2;
   const [count] = rounded;
+  if (!(count > 0)) {
+    updated.mean.set(old.mean);
+    updated.variance.set(old.variance);
+    return;
+  }
   const kept = 1 - factor;
   for (let c = 0; c < C; c++) {
     const before = kept * old.mean[c];

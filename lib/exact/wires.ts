@@ -1,7 +1,7 @@
 /** The wires of exact statistics: records of digits, which are added number by number. */
 
 import { sum } from "../moments.ts";
-import type { WireFormat } from "../wire.ts";
+import { weightedMomentsWire, type WireFormat } from "../wire.ts";
 import { wrongValue } from "../words.ts";
 import { carryRecord, momentsOf, RECORD } from "./record.ts";
 
@@ -9,6 +9,9 @@ import { carryRecord, momentsOf, RECORD } from "./record.ts";
 const MOST_VALUES = 2 ** 32 - 1;
 /** A digit that is larger has lost some: so many ranks there cannot be. */
 const MOST_DIGIT = 2 ** 53;
+
+/** The largest weight that a sum without rounding takes: all whole numbers up to it are float32. */
+export const MOST_WEIGHT = 2 ** 24;
 
 /** Exact moments of a batch: [count, a record of 31 numbers per channel], which are added. */
 export const exactMomentsWire: WireFormat = /* @__PURE__ */ Object.freeze<WireFormat>({
@@ -23,10 +26,7 @@ export const exactMomentsWire: WireFormat = /* @__PURE__ */ Object.freeze<WireFo
       }`;
       throw wrongValue(action, wanted, count, "count");
     }
-    if (count > MOST_VALUES) {
-      const wanted = `exact statistics must be of ${MOST_VALUES} values per channel at most`;
-      throw wrongValue(action, wanted, count, "number over all ranks");
-    }
+    checkMost(count, action, "number over all ranks");
     checkDigits(total, 1, action);
   },
   rounded: (wire) => {
@@ -42,6 +42,32 @@ export const exactMomentsWire: WireFormat = /* @__PURE__ */ Object.freeze<WireFo
   },
 });
 
+/**
+ * Exact moments of a batch that counts by whole weights: [positives, W, a record per channel], as if each value were there as often as
+ * its weight says. W is NaN where one is no whole number from 0 to 2^24.
+ */
+export const exactWeightedMomentsWire: WireFormat = /* @__PURE__ */ Object.freeze<WireFormat>({
+  name: "weighted moments",
+  length: (channels) => 2 + RECORD * channels,
+  combine: sum,
+  checkOwn: ([, weight], action) => {
+    if (Number.isNaN(weight)) {
+      const wanted = "weights of an exact device must be whole numbers from 0 to 2^24";
+      throw wrongValue(action, wanted, weight, "sum of them");
+    }
+    checkMost(weight, action, "sum of the weights");
+  },
+  check: (total, own, action) => {
+    weightedMomentsWire.check(total, own, action);
+    checkMost(total[1], action, "sum of the weights over all ranks");
+    checkDigits(total, 2, action);
+  },
+  rounded: (wire) => {
+    const moments = exactMomentsWire.rounded!(wire.subarray(1));
+    return Float64Array.of(wire[0], ...moments);
+  },
+});
+
 /** Exact gradient sums of a batch: a record of 31 numbers per channel, which are added. */
 export const exactSumsWire: WireFormat = /* @__PURE__ */ Object.freeze<WireFormat>({
   name: "gradient sums",
@@ -53,6 +79,7 @@ export const exactSumsWire: WireFormat = /* @__PURE__ */ Object.freeze<WireForma
 /** What statistics of an exact device travel as, by the name of the ordinary format. */
 export const EXACT_WIRES: Readonly<Record<string, WireFormat>> = /* @__PURE__ */ Object.freeze({
   "moments": exactMomentsWire,
+  "weighted moments": exactWeightedMomentsWire,
   "gradient sums": exactSumsWire,
 });
 
@@ -61,6 +88,12 @@ export function carryWire(format: WireFormat, wire: Float64Array): void {
   for (let at = format.length(0); at < wire.length; at += RECORD) {
     carryRecord(wire, at);
   }
+}
+
+function checkMost(count: number, action: string, name: string): void {
+  if (count <= MOST_VALUES) return;
+  const wanted = `exact statistics must be of ${MOST_VALUES} values per channel at most`;
+  throw wrongValue(action, wanted, count, name);
 }
 
 function checkDigits(total: Float64Array, from: number, action: string): void {

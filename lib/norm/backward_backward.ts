@@ -61,13 +61,14 @@ export const COTANGENTS = {
  * Computes the gradients of {@linkcode batchNormBackward}: of a loss that depends on what it returned, by the input, gradOutput
  * and the weight.
  *
- * The formulas, by weights of examples too, stand in docs/numerics.md. What the loss owes to the input by other ways is the caller's to add. Synchronous:
- * nothing is read back.
+ * The formulas, by weights of examples too, stand in docs/numerics.md. What the loss owes to the input by other ways is the
+ * caller's to add. Synchronous: nothing is read back.
  *
  * @param saved what forward returned; borrowed, and valid for another call
  * @param gradOutput what backward was given
  * @param cotangents gradients of the loss by backward's results
  * @param effects `device`: where everything lives
+ * @param options sums that backward has kept
  * @returns frozen gradients
  * @throws TypeError where arguments do not fit, or a gradient is by what backward did not return; DeviceError
  * "unsupported" where the device lacks the pass
@@ -194,7 +195,9 @@ function checked<A>(
   checkForwards(saved, kind, device, ACTION, worldSize, "BackwardBackward");
   checkAlike(device, gradOutput, saved.input, ACTION, "gradOutput");
   const had = { ...saved, residual: saved.residualFormat !== null };
-  const directions = checkDirections(device, cotangents, COTANGENTS, had, ACTION);
+  const directions = checkDirections(
+    ...[device, cotangents, COTANGENTS, had, ACTION, "secondOrder"] as const,
+  );
   const kept = keptOf(device, options.sums, saved.input.shape[1]);
   return {
     ...passOf(saved),

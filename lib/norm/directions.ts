@@ -2,7 +2,7 @@
 
 import { rectifiedBy } from "../activation.ts";
 import { checkOptions } from "../check_effects.ts";
-import type { Device, Directions, Statistics, SumsPass } from "../device.ts";
+import type { Device, Directions, PassOption, Statistics, SumsPass } from "../device.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
 import { refused } from "../words.ts";
 import { checkAlike, checkPass, checkVector } from "./check_call.ts";
@@ -26,7 +26,7 @@ export interface Had<A> extends Pick<Saved<A>, "input" | "weight" | "bias"> {
 }
 
 /**
- * Checks that a device can do second order, and directions by the names that they are given under; their tensors are copies
+ * Checks that a device has the pass, and directions by the names that they are given under; their tensors are copies
  * of the records, which nobody may change while a collective is under way.
  */
 export function checkDirections<A>(
@@ -35,8 +35,9 @@ export function checkDirections<A>(
   names: DirectionNames,
   { input, weight, bias, residual }: Had<A>,
   action: string,
+  pass: PassOption,
 ): Along<A> {
-  checkPass(device, "secondOrder", action);
+  checkPass(device, pass, action);
   checkOptions(given, Object.values(names), action);
   const values = given as Readonly<Record<string, unknown>>;
   const tensorOf = (name: string): Tensor<A> => {

@@ -137,7 +137,8 @@ function evaluated<A, R>(
   const { activation, residual } = options;
   const { weight, bias } = state;
   const had = { input, weight, bias, residual: residual !== undefined };
-  const directions = checkDirections(device, given, names, had, action);
+  const pass = names === TANGENTS ? "tangents" : "secondOrder";
+  const directions = checkDirections(device, given, names, had, action, pass);
   const scratch: A[] = [];
   const result = batch(device, (d) => {
     const statistics = statisticsOf(d, state, input, weights, action);

@@ -10,7 +10,7 @@ import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectiv
 import type { Device } from "../device.ts";
 import { batch } from "../ownership.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
-import { sumsWire } from "../wire.ts";
+import { formatOn, sumsWire } from "../wire.ts";
 import { checkForwards } from "./check_saved.ts";
 import { type Along, checkDirections, passOf, sumsAlong } from "./directions.ts";
 import type { GroupSaved, LocalSaved, Saved } from "./normalize.ts";
@@ -137,7 +137,7 @@ function across<A>(
       const wires = batch(scope, (d) => [read(d, sumsAlong(d, { ...pass, directions, counted }))]);
       const conclude = ([sums]: readonly Float64Array[]) =>
         batch(scope, (d) => {
-          const total = d.fromWire(sumsWire, sums);
+          const total = d.fromWire(formatOn(d, sumsWire), sums);
           return tensorLike(pass.input, d.tangents!({ ...pass, directions, total }));
         });
       return { wires, conclude };
@@ -156,7 +156,7 @@ function checked<A>(
   checkOptions(options, ["signal"], ACTION);
   checkForwards(saved, kind, device, ACTION, worldSize, "Jvp");
   const residual = saved.residualFormat !== null;
-  return checkDirections(device, tangents, TANGENTS, { ...saved, residual }, ACTION);
+  return checkDirections(device, tangents, TANGENTS, { ...saved, residual }, ACTION, "tangents");
 }
 
 function alone<A>(device: Device<A>, saved: Saved<A>, directions: Along<A>): Tensor<A> {

@@ -110,6 +110,6 @@ function formatsOn<A>(device: Device<A>, format: Crossing<A, unknown>["format"])
 }
 
 /** A label that sets exact ranks apart from others: their numbers must not be folded. */
-function labelOn<A>(device: Device<A>, label: string): string {
+export function labelOn<A>(device: Device<A>, label: string): string {
   return device?.info?.exact ? `${label}, exact` : label;
 }

@@ -7,7 +7,7 @@
 
 import type { Device } from "../device.ts";
 import { checkTensor, extents, type Tensor, tensorLike } from "../tensor.ts";
-import { checkSum, momentsWire, weightedMomentsWire, type WireFormat } from "../wire.ts";
+import { formatOn, momentsWire, weightedMomentsWire, type WireFormat } from "../wire.ts";
 import { listed, refused, wrongKind, wrongPair, wrongValue } from "../words.ts";
 import { checkPass } from "./check_call.ts";
 
@@ -181,8 +181,9 @@ export function totalsOf<A>(
   }
   if (isEmpty) return { positives: 0, count: 0 };
   if (device.toWireNow === undefined) return { positives: null, count: null };
-  const [positives, count] = device.toWireNow(moments);
-  checkSum(count, action);
+  const own = device.toWireNow(moments);
+  formatOn(device, weightedMomentsWire).checkOwn!(own, action);
+  const [positives, count] = own;
   return { positives, count };
 }
 

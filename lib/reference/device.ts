@@ -8,6 +8,7 @@ import type { Device, Directions, Statistics } from "../device.ts";
 import { checkOptions } from "../check_effects.ts";
 import { checkOneOf, SWITCH } from "../check_value.ts";
 import * as exactly from "../exact/kernels.ts";
+import * as exactTangents from "../exact/tangents.ts";
 import { carryWire, EXACT_WIRES } from "../exact/wires.ts";
 import { elements, extents, type Format, type Tensor } from "../tensor.ts";
 import { formatOn, momentsWire, sumsWire, weightedMomentsWire, type WireFormat } from "../wire.ts";
@@ -19,17 +20,19 @@ export type { ReferenceArray };
 
 type Input = Tensor<ReferenceArray>;
 
-const EXACT_PASSES = /* @__PURE__ */ Object.freeze(["residual", "activation"] as const);
+const EXACT_PASSES = /* @__PURE__ */ Object.freeze(
+  ["residual", "activation", "weights", "tangents"] as const,
+);
 const PASSES = /* @__PURE__ */ Object.freeze(
-  ["residual", "activation", "rectifier", "weights", "secondOrder", "arrange"] as const,
+  [...EXACT_PASSES, "rectifier", "secondOrder", "arrange"] as const,
 );
 
 /** Options of {@linkcode referenceDevice}. */
 export interface ReferenceOptions {
   /**
    * Whether results have the same bits for any number of ranks, any partition of a batch, any order, engine and format, and those of a
-   * Wasm device that is exact too: sums are taken without rounding, elements computed in float32. Second order is left out. False by
-   * default.
+   * Wasm device that is exact too: sums are taken without rounding, elements computed in float32. Weights are whole numbers up to 2^24, and
+   * gradients of gradients left out. False by default.
    */
   readonly exact?: boolean;
 }
@@ -60,7 +63,9 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
   const exact = options.exact === true;
   const kernels = exact ? exactly : plain;
   const wires = exact ? EXACT_WIRES : undefined;
-  const [ofMoments, ofSums] = [momentsWire, sumsWire].map((format) => formatOn({ wires }, format));
+  const [ofMoments, ofWeighted, ofSums] = [momentsWire, weightedMomentsWire, sumsWire].map(
+    (format) => formatOn({ wires }, format),
+  );
   const store = createStore();
   const { handle: own, readWire, allocate } = store;
   const ownWire = (format: WireFormat, wire: Float64Array<ArrayBuffer>) => own({ format, wire });
@@ -79,7 +84,7 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
   /** [count, mean C, m2 C] of moments, weighted ones too. */
   const momentsOf = (array: ReferenceArray, channels: number): Float64Array =>
     store.kindOf(array) === weightedMomentsWire.name
-      ? wire(weightedMomentsWire, array, channels).subarray(1)
+      ? wire(ofWeighted, array, channels).subarray(1)
       : wire(ofMoments, array, channels);
   /** Weights of the positions of a view, where there are some. */
   const weightsOf = (weights: Input | undefined, { shape: [batch, , ...spatial] }: Input) => {
@@ -136,7 +141,7 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
       const w = weightsOf(weights, input);
       return w === null
         ? ownWire(ofMoments, kernels.moments(x))
-        : ownWire(weightedMomentsWire, plain.weightedMoments(x, w));
+        : ownWire(ofWeighted, kernels.weightedMoments(x, w));
     },
     normalize: ({ input, statistics, affine: { weight, bias, eps }, residual, activation }) => {
       const x = view(input);
@@ -195,12 +200,13 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
         mean: vectorOrNull(moments?.mean ?? null, C),
         variance: vectorOrNull(moments?.variance ?? null, C),
       };
-      const sums = total && wire(sumsWire, total, C);
+      const sums = total && wire(ofSums, total, C);
       const [along, gate] = [directed(directions, C), gateOf(output)];
       const resolved = channels(statistics, C);
       const result = allocate(x.values.length, input.dtype);
       const w = weightsOf(weights, input);
-      second.tangents(x, resolved, scale, along, sums, cotangents, gate, w, result);
+      const { tangents } = exact ? exactTangents : second;
+      tangents(x, resolved, scale, along, sums, cotangents, gate, w, result);
       return own(result);
     },
     secondGradients: (pass) => {
@@ -276,7 +282,7 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
       return ownWire(format, own);
     },
   };
-  const { tangents: _, secondGradients: __, ...first } = device;
+  const { secondGradients: _, ...first } = device;
   return Object.freeze(exact ? first : device);
 }
 

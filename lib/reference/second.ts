@@ -21,13 +21,18 @@ export interface DirectionViews {
 type Scale = Pick<ChannelAffine, "weight" | "eps">;
 
 /** Calls `visit` with where each value of a channel lies in memory, and its place in any other view of the same shape. */
-function eachPlace(c: number, x: View, visit: (at: number, n: number, i: number) => void): void {
+export function eachPlace(
+  c: number,
+  x: View,
+  visit: (at: number, n: number, i: number) => void,
+): void {
   for (let n = 0; n < x.batch; n++) {
     for (let i = 0; i < x.inner; i++) visit(placeOf(x, n, c, i), n, i);
   }
 }
 
-function placeOf(
+/** Where an element of a view lies. */
+export function placeOf(
   { sampleStride, channelStride, innerStride }: View,
   n: number,
   c: number,
@@ -42,8 +47,15 @@ function valueOf(view: View | null, n: number, c: number, i: number): number {
 }
 
 /** A value behind the gate of an output. */
-const passedAt = (value: number, output: Gate | null, n: number, c: number, i: number): number =>
-  output === null ? value : passed(value, output, placeOf(output, n, c, i));
+export function passedAt(
+  value: number,
+  output: Gate | null,
+  n: number,
+  c: number,
+  i: number,
+): number {
+  return output === null ? value : passed(value, output, placeOf(output, n, c, i));
+}
 
 /** 1/count, and 0 of an empty batch. */
 const shareOf = (count: number): number => count === 0 ? 0 : 1 / count;

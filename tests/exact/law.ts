@@ -72,7 +72,7 @@ export function exactAlone({ batch }: ExactScenario): Promise<StepBits> {
 
 /** Fails unless ranks together have the bits of one. */
 export function assertSame(ranks: readonly StepBits[], alone: StepBits): void {
-  for (const name of ["y", "dx", "dresidual", "evaluated", "evaluatedDx"] as const) {
+  for (const name of ["y", "dx", "dresidual", "moved", "evaluated", "evaluatedDx"] as const) {
     const all = ranks.flatMap(({ tensors }) => tensors[name]).toSorted(([a], [b]) => a - b);
     assert.deepEqual(all, alone.tensors[name], name);
   }

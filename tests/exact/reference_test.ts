@@ -7,10 +7,11 @@ import { runRanks } from "../../mod.ts";
 import { assertSame, exactAlone, exactRank } from "./law.ts";
 import { exactScenarios } from "./scenario.ts";
 import { distanceInUlps, fractionOf, ratio } from "./rational.ts";
-import { normals, uniforms } from "../random.ts";
+import { assertClose } from "../kit.ts";
+import { normalArray, normals, uniforms } from "../random.ts";
 
 Deno.test("exact reference: 1,200 partitions have the bits of one rank", async () => {
-  const property = fc.asyncProperty(exactScenarios(), async (scenario) => {
+  const property = fc.asyncProperty(exactScenarios(16), async (scenario) => {
     const device = bn.referenceDevice({ exact: true });
     const { ranks } = scenario.partition;
     const parts = await runRanks(ranks, (group) => exactRank(device, group, scenario));
@@ -91,14 +92,36 @@ Deno.test("exact: a constant channel has a variance of 0, whatever its value", a
   }
 });
 
-Deno.test("exact: second order is refused by name", () => {
+Deno.test("exact: a direction is that of float64 arithmetic, but for float32's rounding", async () => {
+  const shape = [6, 3, 4];
+  const values = [1, 2, 3].map((seed) => normalArray(72, seed, seed === 1 ? 50 : 0));
+  const vectors = [4, 5].map((seed) => normalArray(3, seed));
+  const moved = await Promise.all([true, false].map((exact) => {
+    const device = bn.referenceDevice({ exact });
+    const [x, input, residual] = values.map((own) => bn.tensor(device, own, shape));
+    const [weight, bias] = vectors.map((own) => device.upload(own));
+    const options = { activation: "relu", residual } as const;
+    const state = bn.initBatchNorm(device, 3);
+    const { saved } = bn.batchNormForward(state, x, { device }, options);
+    const directions = { input, weight, bias, residual: x };
+    return bn.toArray(device, bn.batchNormJvp(saved, directions, { device }));
+  }));
+  assert(moved[0].some((value) => value === 0) && moved[0].some((value) => value !== 0));
+  // The residual's direction is 50, one of whose units is 2^-18.
+  assertClose(moved[0], moved[1], { absolute: 2 ** -17, relative: 0 }, "direction");
+});
+
+Deno.test("exact: gradients of gradients, and of moments, are refused by name", () => {
   const device = bn.referenceDevice({ exact: true });
   const x = bn.tensor(device, [1, 2, 4], [3, 1]);
   const { saved } = bn.batchNormForward(bn.initBatchNorm(device, 1), x, { device });
+  const refused =
+    /must honour secondOrder in a pass: current ones are residual, activation, weights, tangents; leave it out, or use another device/;
   assert.throws(
-    () => bn.batchNormJvp(saved, { input: x }, { device }),
-    /must honour secondOrder in a pass: current ones are residual, activation; leave it out, or use another device/,
+    () => bn.batchNormBackwardBackward(saved, x, { gradInput: x }, { device }),
+    refused,
   );
+  assert.throws(() => bn.batchNormBackwardMoments(saved, x, {}, { device }), refused);
 });
 
 Deno.test("exact: a rank that is not exact meets none that is, and all are told", async () => {

@@ -11,11 +11,15 @@ const SPREADS = [
   "offset",
   "constant",
   "sparse",
+  "outliers",
   "broad",
   "wide",
   "subnormal",
   "special",
 ] as const;
+
+/** How examples count: not at all, by a mask, by whole weights small and large, by the lengths of sequences; or none counts. */
+const WEIGHTS = ["alike", "mask", "small", "large", "lengths", "none"] as const;
 
 /** A batch and its configuration. */
 export interface ExactBatch {
@@ -30,6 +34,10 @@ export interface ExactBatch {
   readonly residual: boolean;
   readonly biased: boolean;
   readonly spread: typeof SPREADS[number];
+  /** Lengths of what is no sequence are a mask. */
+  readonly weights: typeof WEIGHTS[number];
+  /** Whether weights are those of whole samples. */
+  readonly perSample: boolean;
   readonly seed: number;
 }
 
@@ -65,6 +73,8 @@ export function exactScenarios(most = 24): fc.Arbitrary<ExactScenario> {
       residual: fc.boolean(),
       biased: fc.boolean(),
       spread: fc.constantFrom(...SPREADS),
+      weights: fc.constantFrom("alike" as const, ...WEIGHTS),
+      perSample: fc.boolean(),
       seed: fc.nat(2 ** 31 - 1),
     }),
     partition: fc.record({
@@ -86,10 +96,22 @@ export interface ExactData {
   readonly x: Float32Array;
   readonly dy: Float32Array;
   readonly residual: Float32Array;
+  /** A direction of x. */
+  readonly along: Float32Array;
 }
 
-/** Makes the numbers of a batch. */
+const made = new WeakMap<ExactBatch, ExactData>();
+
+/** The numbers of a batch, which the ranks of one thread share. */
 export function dataOf(batch: ExactBatch): ExactData {
+  const known = made.get(batch);
+  if (known) return known;
+  const data = makeData(batch);
+  made.set(batch, data);
+  return data;
+}
+
+function makeData(batch: ExactBatch): ExactData {
   const { samples, channels, dtype, spread, seed } = batch;
   const length = samples * channels * innerOf(batch);
   const [normal, uniform] = [normals(seed), uniforms(seed ^ 0x5eed)];
@@ -101,6 +123,7 @@ export function dataOf(batch: ExactBatch): ExactData {
       return [0.1, 1e3, -7.3, 0, 1e-3, 3][Math.floor(i / innerOf(batch)) % channels];
     }
     if (spread === "sparse") return z > 0 ? z : 0;
+    if (spread === "outliers") return uniform() < 0.05 ? z * 2 ** (most * uniform() / 2) : z;
     if (spread === "broad") return z * 2 ** (Math.min(most, 14) * (2 * uniform() - 1));
     if (spread === "wide") return z * 2 ** (most * (2 * uniform() - 1));
     if (spread === "subnormal") return z * 2 ** -140;
@@ -108,7 +131,30 @@ export function dataOf(batch: ExactBatch): ExactData {
   };
   const stored = (values: Float32Array) => dtype === "float16" ? halves(values) : values;
   const make = () => stored(Float32Array.from({ length }, (_, i) => value(i)));
-  return { x: make(), dy: make(), residual: make() };
+  return { x: make(), dy: make(), residual: make(), along: make() };
+}
+
+/** Weights of a batch: how many each sample has, and their numbers; or lengths. Some two places count, or none. */
+export function weightsOf(batch: ExactBatch):
+  | { readonly each: number; readonly values: Float32Array }
+  | { readonly lengths: Int32Array }
+  | null {
+  const { samples, spatial, weights, perSample, seed } = batch;
+  if (weights === "alike") return null;
+  const uniform = uniforms(seed ^ 0x3e1);
+  const inner = innerOf(batch);
+  if (weights === "lengths" && spatial.length === 1) {
+    const drawn = () => Math.floor(uniform() * (inner + 1));
+    return { lengths: Int32Array.from({ length: samples }, (_, n) => n < 2 ? inner : drawn()) };
+  }
+  const each = perSample ? 1 : inner;
+  const most = { mask: 2, lengths: 2, small: 5, large: 2 ** 24 + 1, none: 1 }[weights];
+  const values = Float32Array.from({ length: samples * each }, (_, i) => {
+    // All together have to be below 2^32.
+    const drawn = Math.floor(uniform() * (i * inner / each < 200 ? most : Math.min(most, 3)));
+    return weights !== "none" && i % each === 0 && i < 2 * each ? Math.max(1, drawn) : drawn;
+  });
+  return { each, values };
 }
 
 /** The state that every rank starts with, on the host. */

@@ -4,6 +4,6 @@ import { webgpuSuite } from "../webgpu_suite.ts";
 
 await webgpuSuite(() => ({
   ...{ name: "webgpu", tier: "full", everything: true, giants: true },
-  ...{ cases: 60, ways: 10 },
+  ...{ cases: 60, ways: 6 },
   options: { maxBindingBytes: 2 ** 20 },
 }));

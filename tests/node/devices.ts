@@ -22,7 +22,7 @@ export async function deviceTests(register: Register, { everything, dawn }: Plan
     const { create }: { readonly create: (options: readonly string[]) => GPU } = await import(dawn);
     const gpu = create([]);
     const kit: DeviceKit<WebGpuArray> = {
-      ...{ name: "webgpu (Dawn)", register, cases: 3 },
+      ...{ name: "webgpu (Dawn)", register, cases: 3, ways: 1 },
       open: async () => {
         const device = await requestWebGpuDevice({ gpu });
         return { device, close: async () => await device[Symbol.asyncDispose]() };

@@ -16,7 +16,7 @@ export const LEAST = 2 ** -149;
 /** What suites need to know of a device's numbers. */
 export type Numbers = Pick<
   DeviceKit<unknown>,
-  "ulps" | "nonFinite" | "subnormals" | "arithmetic"
+  "ulps" | "nonFinite" | "subnormals" | "arithmetic" | "deviations"
 >;
 
 /** Six values of a channel, and their mean and biased variance to all digits of a float64. */
@@ -138,8 +138,10 @@ export function train(
   const scale = Math.abs(weight) * s;
   const sum = terms.reduce((total, term) => total + Math.abs(term), 0);
   const lost = x.map((v) => overflows(v - mean, numbers));
+  const isLost = numbers.deviations === "float32" && lost.includes(true);
   const lostInDx = dy.map((g, at) =>
-    lost[at] || [g - sumDy / N, dx[at] / (weight * s)].some((part) => overflows(part, numbers))
+    isLost || lost[at] ||
+    [g - sumDy / N, dx[at] / (weight * s)].some((part) => overflows(part, numbers))
   );
   // Values of both signs may cancel to the last bit of float64, or not.
   const largest = Math.max(...x.filter(Number.isFinite).map(Math.abs), 0);
@@ -153,7 +155,10 @@ export function train(
     dx: { ...gradInput, lost: lostInDx },
     runningMean: expected([mean], (value) => Math.abs(value) + N * largest * 2 ** -29),
     runningVar: expected([variance * N / (N - 1)], Math.abs),
-    gradWeight: expected([s * sumDyXmu], () => s * sum, s * N * steepest),
+    gradWeight: {
+      ...expected([s * sumDyXmu], () => s * sum, s * N * steepest),
+      lost: [isLost],
+    },
     gradBias: expected([sumDy], () => N * steepest),
   };
 }

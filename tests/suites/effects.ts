@@ -18,6 +18,7 @@ import {
   tensor,
   toArray,
 } from "../../mod.ts";
+import { labelOn } from "../../lib/norm/steps.ts";
 import { assertClose, type DeviceKit, EPSILON, testsOf } from "../kit.ts";
 import { record } from "../recording.ts";
 
@@ -99,8 +100,8 @@ export function effectSuite<A>(kit: DeviceKit<A>): void {
          batch fromWire gradients end`.split(/\s+/),
       );
       assert.deepEqual(labels, [
-        "syncBatchNormForward C=3 float32",
-        "syncBatchNormBackward C=3 float32",
+        labelOn(device, "syncBatchNormForward C=3 float32"),
+        labelOn(device, "syncBatchNormBackward C=3 float32"),
       ]);
     });
   });
@@ -115,14 +116,14 @@ export function effectSuite<A>(kit: DeviceKit<A>): void {
     };
     const effects = { device, group: { worldSize: 2, allReduce } };
     syncBatchNormForward(state, input(device), effects);
-    assert.deepEqual(calls, ["syncBatchNormForward C=3 float32"]);
+    assert.deepEqual(calls, [labelOn(device, "syncBatchNormForward C=3 float32")]);
     const one = await runRanks(
       1,
       (group) => syncBatchNormForward(state, input(device), { device, group }),
     );
     const saved = { ...one[0].saved, worldSize: 2 };
     syncBatchNormBackward(saved, input(device), effects);
-    assert.deepEqual(calls[1], "syncBatchNormBackward C=3 float32");
+    assert.deepEqual(calls[1], labelOn(device, "syncBatchNormBackward C=3 float32"));
   });
 
   test("a world of one and evaluation never communicate", async (device) => {

@@ -25,7 +25,6 @@ import { assertClose, type DeviceKit, EPSILON, testsOf, throwsLike } from "../ki
 import { permute } from "../oracle.ts";
 import { fewOf, normalArray } from "../random.ts";
 import { census } from "../recording.ts";
-import { compiles } from "./second_order.ts";
 
 const FORMATS: readonly Format[] = ["channelsFirst", "channelsLast"];
 const C = 3;
@@ -35,7 +34,6 @@ const EACH = C * INNER;
 /** Registers the tests of ghost batches for a device. */
 export function ghostSuite<A>(kit: DeviceKit<A>): void {
   const test = testsOf(kit);
-  const few = compiles(kit);
   const dtypes = (device: Device<A>): readonly DType[] =>
     device.info.float16 ? ["float32", "float16"] : ["float32"];
   const slackOf = (dtype: DType) => {
@@ -64,8 +62,8 @@ export function ghostSuite<A>(kit: DeviceKit<A>): void {
 
   test("ghost batches have PyTorch's numbers of each group, on one rank and on two", async (device) => {
     const { x, dy, size, eps, momentum, weight, bias, results } = golden.ghost;
-    for (const dtype of dtypes(device)) {
-      for (const format of few ? FORMATS.slice(1) : FORMATS) {
+    for (const [d, dtype] of dtypes(device).entries()) {
+      for (const format of kit.ways ? [FORMATS[1 - d]] : FORMATS) {
         for (const runningVariance of ["unbiased", "biased"] as const) {
           for (const cuts of kit.cases ? [[0, 6, 8]] : [[0, 8], [0, 6, 8], [0, 0, 3, 8]]) {
             const parts = await runRanks(cuts.length - 1, async (group) => {
@@ -133,7 +131,7 @@ export function ghostSuite<A>(kit: DeviceKit<A>): void {
     });
     await fc.assert(
       fc.asyncProperty(
-        fewOf(way, few ? 2 : undefined),
+        fewOf(way, kit.ways && Math.ceil(kit.ways / 2)),
         rest,
         async ({ ghost, relu, format }, { ranks, more, momentum, blocking }) => {
           const counts = ranks.map((groups) => groups * ghost);

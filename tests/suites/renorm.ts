@@ -39,8 +39,9 @@ export function renormSuite<A>(kit: DeviceKit<A>): void {
 
   test("renormalization has the paper's numbers over two steps, on one rank and on three, in both formats and dtypes", async (device) => {
     const dtypes: readonly DType[] = device.info.float16 ? ["float32", "float16"] : ["float32"];
-    for (const dtype of dtypes) {
-      for (const format of ["channelsFirst", "channelsLast"] as const) {
+    const formats = ["channelsFirst", "channelsLast"] as const;
+    for (const [d, dtype] of dtypes.entries()) {
+      for (const format of kit.ways ? formats.slice(d, d + 1) : formats) {
         for (const cuts of [[0, samples], [0, 1, 1, samples]]) {
           await runRanks(cuts.length - 1, async (group) => {
             const put = (values: readonly number[], format: Format) => {

@@ -94,6 +94,7 @@ const CASES: readonly Case[] = [
   {
     name: "weights of places, (2, 4, 2, 3), channels last",
     ...{ shape: [2, 4, 2, 3], counts: [0, 1, 1], format: "channelsLast", weights: "perPlace" },
+    more: true,
   },
   {
     name: "weights of places, (3, 2, 18), neither weight nor bias, mean 100",
@@ -131,11 +132,7 @@ export function secondOrderSuite<A>(kit: DeviceKit<A>): void {
       if (options.dtype === "float16" && !device.info.float16) return;
       const problem = problemOf(options);
       // What compiles kernels for every case need not do so for every mode of each.
-      const modes = !few && !isDear(options)
-        ? MODES
-        : options.relu
-        ? [MODES[1]]
-        : [MODES[0], MODES[2]];
+      const modes = !kit.ways ? MODES : options.relu ? [MODES[1]] : [MODES[0], MODES[2]];
       for (const mode of modes) await check(device, kit.ulps, problem, mode);
     });
   }

@@ -90,7 +90,7 @@ export function secondOrderCallSuite<A>(kit: DeviceKit<A>): void {
     const bare: Device<A> = { ...device, info: { ...device.info, passes: ["residual"] } };
     assert.throws(
       () => batchNormJvp(saved, { input: x }, { device: bare }),
-      /must honour secondOrder in a pass: current ones are residual/,
+      /must honour tangents in a pass: current ones are residual/,
     );
   });
 

@@ -30,10 +30,12 @@ export function weightLaw<A>(kit: DeviceKit<A>): void {
   const fine = kit.ulps * EPSILON.float32;
   const units = { absolute: 8 * fine, relative: 8 * fine };
   const numRuns = kit.cases === undefined ? 120 : Math.ceil(kit.cases / 3);
+  // Beside the ways of the law, of which only the kernels that count are others.
+  const ways = kit.ways && Math.ceil(kit.ways / 2);
 
   test("by weights k ranks are one: outputs, gradients and state are those of the formulas", async (device) => {
     const property = fc.asyncProperty(
-      weightedScenarios(device.info.float16, kit.ways),
+      weightedScenarios(device.info.float16, ways),
       (scenario) => checkWeights(kit, device, scenario),
     );
     await fc.assert(property, { numRuns, seed: 25 });
@@ -84,7 +86,7 @@ export function weightLaw<A>(kit: DeviceKit<A>): void {
   });
 
   test("masking is removing: a masked batch is the packed one of what is left", async (device) => {
-    const scenarios = weightedScenarios(device.info.float16, kit.ways).map((scenario) => ({
+    const scenarios = weightedScenarios(device.info.float16, ways).map((scenario) => ({
       ...{ ...scenario, relu: false, residual: false },
       kind: scenario.kind === "lengths" ? "lengths" as const : "mask" as const,
     }));

@@ -4,6 +4,7 @@
 
 import type { Opener } from "../webgpu_kit.ts";
 import { bindingTests } from "./bindings.ts";
+import { digitTests } from "./digits.ts";
 import { gpuEffectTests } from "./effects.ts";
 import { failureTests } from "./failures.ts";
 import { numberTests } from "./numbers.ts";
@@ -15,5 +16,6 @@ export function webgpuTests(opener: Opener): void {
   failureTests(opener);
   bindingTests(opener);
   numberTests(opener);
+  digitTests(opener);
   planTests(opener);
 }

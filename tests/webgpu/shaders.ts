@@ -151,12 +151,11 @@ function pairwise(kernels: readonly Kernel[]): Kernel[] {
 
 /** Registers the test of shaders. */
 export function shaderTests({ test, tier }: Opener): void {
-  const heavy = tier === "full";
   test("every kernel in every option compiles, and two of one name are one", {
     everything: true,
   }, async ({ device: { gpuDevice, info } }) => {
     const dtypes: DType[] = info.float16 ? ["float32", "float16"] : ["float32"];
-    const workgroup = heavy ? 256 : 64;
+    const workgroup = tier === "full" ? 256 : 64;
     const walking = (weighings: readonly Weighing[]) =>
       tilesOf(workgroup).flatMap((tile) => kernelsOf(dtypes, tile, weighings));
     const weighings = [...combinations({
@@ -167,7 +166,7 @@ export function shaderTests({ test, tier }: Opener): void {
     const weighted = walking(weighings).filter(({ name }) => !names.has(name));
     const kernels = [...plain, ...pairwise(weighted), ...mergersOf(channelTile(workgroup))];
     // The compiler of the language reads all of them; a software driver's takes a tenth of a second for each.
-    const built = new Set((heavy ? kernels : pairwise(kernels)).map(({ name }) => name));
+    const built = new Set(pairwise(kernels).map(({ name }) => name));
     const codes = new Map<string, string>();
     const failures = createFailures(gpuDevice);
     const programs = createPrograms(gpuDevice, failures);

@@ -85,7 +85,7 @@ const bodies: Record<string, (group: ProcessGroup) => unknown> = {
   goOnWithout0: async (world) => {
     const part = await world.split(world.rank === 0 ? 0 : 1);
     if (world.rank === 0) return "left";
-    const end = performance.now() + 2500;
+    const end = performance.now() + 1500;
     let calls = 0;
     // The first rank of the part says when all stop.
     for (let go = 1; go === 1; calls++) {
@@ -113,13 +113,14 @@ const bodies: Record<string, (group: ProcessGroup) => unknown> = {
   combineSlowly: async ({ rank, allReduce }) => {
     if (rank === 1) await pause(50);
     const slow = (a: Float64Array) => {
-      for (const end = performance.now() + 2_400; performance.now() < end;);
+      for (const end = performance.now() + 1_000; performance.now() < end;);
       return a;
     };
     return await seen(allReduce(one, slow));
   },
   splitInAllSizes: async (world) => {
-    for (let i = 0; i < 3000; i++) {
+    // Enough to fill the gibibyte that a world has, were none taken again.
+    for (let i = 0; i < 1800; i++) {
       // In turn three alone, two and one, and all three together.
       const part = await world.split([world.rank, Math.min(world.rank, 1), 0][i % 3]);
       const [ranks] = await part.allReduce(one, sum);
@@ -152,9 +153,10 @@ const bodies: Record<string, (group: ProcessGroup) => unknown> = {
     await new Promise(() => {});
   },
   splitOften: async (world) => {
-    for (let i = 0; i < 5000; i++) {
+    // As many as would fill the gibibyte that a world has, were none taken again.
+    for (let i = 0; i < 3000; i++) {
       const pair = await world.split(0, -world.rank);
-      if (i % 500 > 0) continue;
+      if (i % 300 > 0) continue;
       const [total] = await pair.allReduce(Float64Array.of(world.rank), sum);
       if (total !== 1 || pair.rank !== 1 - world.rank) throw new Error(`${total} in ${pair.rank}`);
     }

@@ -1,7 +1,6 @@
 // Where the bits of a strip's terms may lie, from what a look over it has seen, and so how it is summed (exact_sums.ts).
 
-/** Most elements of a sum, and how many bits they add to it. */
-export const MOST_SUMMED: u32 = 1024;
+/** How many bits the elements of a strip, 1,024 at most, add to a sum. */
 const GROWTH: i32 = 10;
 /** Bits of a float64, and those below M that a sum may have: one less, as M is 1.5 * 2^k, and one for the sign. */
 const DIGITS: i32 = 53;
@@ -13,16 +12,25 @@ const VALUES_TWICE: i32 = UNDER + 1 + DIGITS - 2 * GROWTH - SPAN;
 const PRODUCTS_TWICE: i32 = UNDER + 1 + DIGITS - 2 * GROWTH - 2 * SPAN;
 const PRODUCTS_THRICE: i32 = PRODUCTS_TWICE + UNDER + 1 - GROWTH;
 
-/** Places in the scratch memory of a strip: ranges, the numbers M, sums, and a last vector that is not whole. */
+/** Places in the scratch memory of a strip: ranges, numbers M, sums, means, a guess, masks; its factors, weights, and what these choose from. */
 export const RANGES: usize = 0;
 export const M_PRODUCTS: usize = 64;
 export const M_RESTS: usize = 96;
 export const M_VALUES: usize = 128;
 export const TOTALS: usize = 160;
-export const TAIL: usize = 320;
-export const HIS: usize = 368;
-/** Bytes of it. */
-export const STRIP_ROOM: usize = 384;
+export const HIS: usize = 320;
+export const GUESS: usize = 336;
+const GUESSED: usize = 352;
+export const SIZES: usize = 368;
+export const ONES: usize = 384;
+export const FACTORS: usize = 448;
+/** From a factor to its terms, and on to weights, and to all terms that there are. */
+export const TERMS: usize = 4096;
+export const WEIGHTS: usize = 2 * TERMS;
+export const ALL_TERMS: usize = 3 * TERMS;
+
+/** By how much the exponent of the largest product may grow from one strip to the next before a guess is wrong. */
+const SLACK: i32 = 4;
 
 export const FAST: u32 = 0;
 export const WIDE: u32 = 1;
@@ -63,6 +71,7 @@ function storeLarge(at: usize, exponent: v128): void {
 // @ts-ignore: decorator
 @inline
 export function plan(work: usize): u32 {
+  forget(work);
   const high = exponents(v128.load(work, RANGES)), highG = exponents(v128.load(work, RANGES + 32));
   const values = i32x4.sub(highG, lowest(v128.load(work, RANGES + 48), highG));
   const products = i32x4.add(i32x4.sub(high, lowest(v128.load(work, RANGES + 16), high)), values);
@@ -72,10 +81,51 @@ export function plan(work: usize): u32 {
   const value = i32x4.add(highG, i32x4.splat(GROWTH + 1 - 126));
   const product = i32x4.add(value, i32x4.sub(high, i32x4.splat(126)));
   storeLarge(work + M_PRODUCTS, product);
-  if (!exceeds(values, VALUES_ALONE) && !exceeds(products, PRODUCTS_TWICE)) return FAST;
+  if (!exceeds(values, VALUES_ALONE) && !exceeds(products, PRODUCTS_TWICE)) {
+    guess(work, i32x4.add(high, highG));
+    return FAST;
+  }
   storeLarge(work + M_RESTS, i32x4.add(product, i32x4.splat(GROWTH - UNDER - 1)));
   storeLarge(work + M_VALUES, value);
   return WIDE;
+}
+
+/** Guesses from exponents of largest products that those of the next strip are about as large: one M for all of its lanes. */
+// @ts-ignore: decorator
+@inline
+function guess(work: usize, high: v128): void {
+  const pair = i32x4.max_s(high, v128.shuffle<u64>(high, high, 1, 0));
+  const most = max(i32x4.extract_lane(pair, 0), i32x4.extract_lane(pair, 1)) + SLACK;
+  store<i32>(work, most, GUESSED);
+  const exponent = <u64> (most + GROWTH + 1 - 252 + 1023);
+  v128.store(work, i64x2.splat(exponent << 52 | 1 << 51), GUESS);
+}
+
+export function forget(work: usize): void {
+  store<i32>(work, 0, GUESSED);
+  v128.store(work, i32x4.splat(0x7fffffff), SIZES);
+  v128.store(work, i32x4.splat(-1), ONES);
+}
+
+export function isGuessed(work: usize): bool {
+  return load<i32>(work, GUESSED) != 0;
+}
+
+/** Whether what was seen of a strip, as it was summed by the guess, has lost nothing. */
+// @ts-ignore: decorator
+@inline
+export function isRight(work: usize): bool {
+  const guessed = i32x4.splat(load<i32>(work, GUESSED));
+  const least = v128.load(work, RANGES + 16), leastG = v128.load(work, RANGES + 48);
+  const high = exponents(v128.load(work, RANGES)), highG = exponents(v128.load(work, RANGES + 32));
+  const lowG = lowest(leastG, highG), low = i32x4.add(lowest(least, high), lowG);
+  // Where a factor is 0 everywhere, so are the products.
+  const none = v128.or(i32x4.eq(least, i32x4.splat(-1)), i32x4.eq(leastG, i32x4.splat(-1)));
+  const above = i32x4.sub(i32x4.add(high, highG), guessed);
+  const below = i32x4.sub(v128.andnot(i32x4.sub(guessed, low), none), i32x4.splat(PRODUCTS_TWICE));
+  const values = i32x4.sub(i32x4.sub(highG, lowG), i32x4.splat(VALUES_ALONE));
+  const special = i32x4.sub(i32x4.max_s(high, highG), i32x4.splat(254));
+  return !exceeds(i32x4.max_s(i32x4.max_s(above, below), i32x4.max_s(values, special)), 0);
 }
 
 /** Makes the four lanes one, whose range is that of all. */

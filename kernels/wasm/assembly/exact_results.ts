@@ -9,6 +9,8 @@ import { zeros } from "./vectors";
 const VALUE_PLACE: i32 = -160;
 const PRODUCT_PLACE: i32 = -320;
 const MASK: u64 = 0xffffffff;
+/** The largest count that divides limbs. */
+const MOST_VALUES: f64 = 4294967295;
 /** Limbs below a number, which are read as 0. */
 const PADDING: i32 = 4;
 /** Bytes of a number of limbs: the longest is a square of sums, of 22. */
@@ -168,9 +170,8 @@ function areSmall(digits: usize, whole: Whole): bool {
   return large >> 53 == 0;
 }
 
-/** Begins exact moments of so many values: what they come to is not there yet. */
-export function beginMoments(moments: usize, count: f64, channels: u32): void {
-  store<f64>(moments, count);
+/** Begins exact moments: what they come to is not there yet. */
+export function beginMoments(moments: usize, channels: u32): void {
   store<f64>(moments + <usize> channels * RECORD, -1, 8);
 }
 
@@ -185,6 +186,10 @@ export function resolveMoments(moments: usize, channels: u32, scratch: usize): v
   if (load<f64>(result) == count) return;
   store<f64>(result, count);
   if (count == 0) return memory.fill(result + 8, 0, <usize> channels << 4);
+  if (!(count <= MOST_VALUES)) { // Of what is no count, as of weights that are none, nothing is known.
+    for (let i: u32 = 0; i < 2 * channels; i++) store<f64>(wide(result + 8, i), NaN);
+    return;
+  }
   const sum = changetype<Whole>(scratch + FIRST_WHOLE), squares = changetype<Whole>(scratch + SECOND_WHOLE);
   find(records, channels, VALUES, sum);
   find(records + PRODUCTS_AT, channels, PRODUCTS, squares);

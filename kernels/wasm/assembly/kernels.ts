@@ -9,6 +9,7 @@ export { addScaled, copy, transpose } from "./elementwise";
 export { exactMoments, exactSums } from "./exact";
 export { reduceExactly } from "./exact_reduce";
 export { beginMoments, resolveMoments, resolveSums } from "./exact_results";
+export { weighExactly } from "./exact_weights";
 export { map } from "./map";
 export { mergeMoments, mergeSums } from "./merging";
 export { reduce } from "./reduce_columns";

@@ -68,10 +68,20 @@ function halfAt(at: usize): f32 {
   return f32x4.extract_lane(widened(v128.load16_lane(at, i32x4.splat(0), 0)), 0);
 }
 
+/** The 1 to 3 elements at an address; lanes beyond them are 0, memory beyond is not read. */
+// @ts-ignore: decorator
+@inline
+export function loadFew(at: usize, rest: u32, half: bool): v128 {
+  if (!half) return loadRest(at, rest);
+  let bits = v128.load16_lane(at, i32x4.splat(0), 0);
+  if (rest > 1) bits = v128.load16_lane(at, bits, 2, 2);
+  return widened(rest > 2 ? v128.load16_lane(at, bits, 4, 4) : bits);
+}
+
 /** Four halves in 32-bit lanes: their bits as a float32 with too small an exponent, scaled, which is exact. */
 // @ts-ignore: decorator
 @inline
-function widened(bits: v128): v128 {
+export function widened(bits: v128): v128 {
   const sign = i32x4.shl(v128.and(bits, i32x4.splat(0x8000)), 16);
   const magnitude = v128.and(bits, i32x4.splat(0x7fff));
   const scaled = f32x4.mul(i32x4.shl(magnitude, 13), f32x4.splat(5.192296858534828e33)); // 2^112

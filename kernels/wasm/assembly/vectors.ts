@@ -52,7 +52,7 @@ export function keep(v: v128, lanes: u32): v128 {
 /** v where the gate is positive, else 0: gradients behind a ReLU; or behind what `rectify` has set, if it is bounded. */
 // @ts-ignore: decorator
 @inline
-export function gated(v: v128, gate: v128, isBounded: bool): v128 {
+export function gated(v: v128, gate: v128, isBounded: bool = false): v128 {
   const isPositive = f32x4.gt(gate, zeros());
   return isBounded ? passed(v, gate, isPositive) : v128.and(v, isPositive);
 }
@@ -112,7 +112,7 @@ function passed(v: v128, gate: v128, isPositive: v128): v128 {
 // @ts-ignore: decorator
 @inline
 export function through(v: v128, gate: v128): v128 {
-  return hasBounds() ? throughBounds(v, gate) : gated(v, gate, false);
+  return hasBounds() ? throughBounds(v, gate) : gated(v, gate);
 }
 
 function throughBounds(v: v128, gate: v128): v128 {

@@ -302,8 +302,9 @@ export function exactWeighted(
 }
 
 /**
- * Computes samples, or places, [from, to) of dx, and with `passed` of the residual's gradient: scale * (dy + w * (offset +
- * (x - hi) * slope)), without what is behind dy where w is 0. Coefficients are planes of float32 as map.ts has them; `scratch` has
+ * Computes samples, or places, [from, to) of dx, and with `passed` of the residual's gradient: scale * ((dy + w * offset)
+ * + w * ((x - hi) * slope)), without what is behind dy where w is 0; where w is 1 it is what map.ts computes, to the last bit, as
+ * long as nothing is fused. Coefficients are planes of float32 as map.ts has them; `scratch` has
  * room for 4 x MOST float32.
  */
 export function mapWeighted(
@@ -353,8 +354,9 @@ function step(
   const whole = rest >= 4;
   let term = whole ? v128.load(g) : loadRest(g, rest);
   if (gate) term = through(term, whole ? v128.load(gate) : loadRest(gate, rest));
-  const behind = f32x4.mul(w, madd(f32x4.sub(whole ? v128.load(x) : loadRest(x, rest), h), l, o));
-  const result = f32x4.mul(f32x4.add(term, counted(behind, w)), s);
+  const along = f32x4.mul(f32x4.sub(whole ? v128.load(x) : loadRest(x, rest), h), l);
+  const moved = madd(along, w, madd(o, w, term));
+  const result = f32x4.mul(v128.bitselect(moved, term, f32x4.gt(w, zeros())), s);
   if (whole) {
     v128.store(y, result);
     if (passed) v128.store(passed, term);
