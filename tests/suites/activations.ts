@@ -32,10 +32,11 @@ import {
   toArray,
 } from "../../mod.ts";
 import golden from "../golden/rules.json" with { type: "json" };
+import { fewOf } from "../few.ts";
 import { halves } from "../halves.ts";
 import { assertClose, type DeviceKit, EPSILON, testsOf, throwsLike } from "../kit.ts";
 import { permute } from "../oracle.ts";
-import { fewOf, normalArray } from "../random.ts";
+import { normalArray } from "../random.ts";
 import { compiles } from "./second_order.ts";
 
 const RECTIFIERS: readonly Exclude<Activation, "relu">[] = [
