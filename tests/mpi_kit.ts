@@ -3,10 +3,11 @@
 import { deserialize, serialize } from "node:v8";
 import { CollectiveError } from "../mod.ts";
 import type { MpiFamily, MpiOptions } from "../lib/groups/mpi.ts";
+import { bundled } from "./bundled.ts";
 import { demanded } from "./demanded.ts";
 import type { Hosts } from "./hosts.ts";
 import type { GroupKit, RankTask } from "./kit.ts";
-import type { Order, Report } from "./mpi_rank.ts";
+import { type Order, programOf, type Report } from "./mpi_rank.ts";
 
 /** A family's launcher, by its full name: `mpirun` is whatever was installed last. */
 interface Launching {
@@ -195,14 +196,13 @@ export function mpiKit(family: MpiFamily, fixed: MpiOptions = {}, hosts?: Hosts)
     ) =>
       withFolder(async (folder) => {
         const order: Order = {
-          module,
           name,
           parameter,
           options: { ...fixed, ...options },
           seconds: SECONDS - 2,
         };
         await Deno.writeFile(`${folder}/order`, serialize(order));
-        const rank = new URL("./mpi_rank.ts", import.meta.url).href;
+        const rank = await bundled(programOf(module));
         const launched = await launch(family, worldSize, [rank, folder], { folder, hosts });
         return resultsOf(await readReports(folder, worldSize), launched) as R[];
       }),

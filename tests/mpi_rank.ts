@@ -1,6 +1,6 @@
 /**
  * One rank of a run of the MPI kit, started by a launcher: does its part of the task that lies in the folder given as
- * the argument, and leaves there what came of it.
+ * the argument, and leaves there what came of it. The tasks of a module and this are one file: see bundled.ts.
  */
 
 import { deserialize, serialize } from "node:v8";
@@ -9,7 +9,6 @@ import { mpiGroup, type MpiOptions } from "../lib/groups/mpi.ts";
 
 /** What a rank has to do. */
 export interface Order {
-  readonly module: string;
   readonly name: string;
   readonly parameter: unknown;
   readonly options: MpiOptions;
@@ -31,12 +30,13 @@ export type Report =
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
-async function bodyOf({ module, name }: Order) {
-  const exports = await import(module) as Record<
-    string,
-    (group: ProcessGroup, parameter: unknown) => Promise<unknown>
-  >;
-  return exports[name];
+type Bodies = Readonly<
+  Record<string, (group: ProcessGroup, parameter: unknown) => Promise<unknown>>
+>;
+
+/** The program of a rank that does the tasks of a module. */
+export function programOf(module: string): string {
+  return `import { serve } from "${import.meta.url}"; import * as bodies from "${module}"; await serve(bodies);`;
 }
 
 function failureOf(error: unknown): Report {
@@ -55,14 +55,15 @@ async function allReported(folder: string, worldSize: number, ms: number): Promi
   return false;
 }
 
-async function main(folder: string): Promise<void> {
+/** Does what the folder asks for of the tasks of a module. */
+export async function serve(bodies: Bodies): Promise<void> {
+  const [folder] = Deno.args;
   const order: Order = deserialize(Deno.readFileSync(`${folder}/order`));
   const { symbols } = Deno.dlopen("libc.so.6", { alarm: { parameters: ["u32"], result: "u32" } });
   symbols.alarm(order.seconds);
-  const body = await bodyOf(order);
   const group = mpiGroup(order.options);
   const { rank, worldSize } = group;
-  const report: Report = await body(group, order.parameter)
+  const report: Report = await bodies[order.name](group, order.parameter)
     .then((result) => ({ result }), failureOf);
   Deno.writeFileSync(`${folder}/part.${rank}`, serialize(report));
   Deno.renameSync(`${folder}/part.${rank}`, `${folder}/report.${rank}`);
@@ -71,5 +72,3 @@ async function main(folder: string): Promise<void> {
   if (!await allReported(folder, worldSize, patience)) group.abort();
   await group.close().catch(() => group.abort());
 }
-
-if (import.meta.main) await main(Deno.args[0]);

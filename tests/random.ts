@@ -1,6 +1,5 @@
-/** Seeded test data. */
+/** Seeded test data; no more of a package than that takes, since every rank of a group loads it. */
 
-import fc from "fast-check";
 import { uniformInt } from "pure-rand/distribution/uniformInt";
 import { xoroshiro128plus } from "pure-rand/generator/xoroshiro128plus";
 
@@ -27,13 +26,4 @@ export function normalArray(
 ): Float32Array<ArrayBuffer> {
   const normal = normals(seed);
   return Float32Array.from({ length }, () => mean + std * normal());
-}
-
-/**
- * What an arbitrary draws, or only so many of it, the same each time: where each has kernels of its own, which a software
- * adapter takes half a second to compile, all that they do not depend on is drawn anew.
- */
-export function fewOf<T>(arbitrary: fc.Arbitrary<T>, count?: number): fc.Arbitrary<T> {
-  if (count === undefined) return arbitrary;
-  return fc.constantFrom(...fc.sample(arbitrary, { numRuns: count, seed: 1 }));
 }

@@ -7,7 +7,8 @@ import fc from "fast-check";
 import type { BatchNormState, DType, Format } from "../mod.ts";
 import { halves } from "./halves.ts";
 import * as oracle from "./oracle.ts";
-import { fewOf, normals } from "./random.ts";
+import { fewOf } from "./few.ts";
+import { normals } from "./random.ts";
 
 /** How the values of a batch are spread. */
 const SPREADS = ["standard", "offset", "constant", "outlierFirst", "zeroFirst", "tiny"] as const;

@@ -3,7 +3,8 @@
 import fc from "fast-check";
 import type { DType, Format } from "../mod.ts";
 import { halves } from "./halves.ts";
-import { fewOf, normals, uniforms } from "./random.ts";
+import { fewOf } from "./few.ts";
+import { normals, uniforms } from "./random.ts";
 
 /** How the weights of a batch are given. */
 const KINDS = ["mask", "weights", "perSample", "lengths", "none positive"] as const;

@@ -17,10 +17,19 @@ export function startWorker(module: string): Worker {
   return new Worker(import.meta.url, { type: "module", name: module });
 }
 
-type Body = (group: ProcessGroup, parameter: unknown) => unknown;
+/** The same from one file, which a program makes of the module: see bundled.ts. */
+export function bundledWorker(module: string): string {
+  return `import { serve } from "${import.meta.url}"; import * as bodies from "${module}"; serve(bodies);`;
+}
+
+type Bodies = Readonly<Record<string, (group: ProcessGroup, parameter: unknown) => unknown>>;
+
+/** Serves a task of a module. */
+export function serve(bodies: Bodies): void {
+  serveRank((group, { name, parameter }: WorkerTask) => bodies[name](group, parameter));
+}
 
 if ("WorkerGlobalScope" in globalThis) {
   const { name: module } = globalThis as unknown as { readonly name: string };
-  const bodies = await import(module) as Record<string, Body>;
-  serveRank((group, { name, parameter }: WorkerTask) => bodies[name](group, parameter));
+  if (module.includes(":")) serve(await import(module));
 }

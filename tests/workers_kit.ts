@@ -3,7 +3,15 @@
 import { type SpawnOptions, spawnWorkers } from "../lib/groups/workers.ts";
 import type { GroupKit } from "./kit.ts";
 import type { Tier } from "./tier.ts";
-import { startWorker, type WorkerTask } from "./worker_rank.ts";
+import { bundled } from "./bundled.ts";
+import { bundledWorker, startWorker, type WorkerTask } from "./worker_rank.ts";
+
+/** What starts the worker of a module; a browser is served modules that are one file already. */
+async function starting(module: string): Promise<() => Worker> {
+  if (!("Deno" in globalThis)) return () => startWorker(module);
+  const address = await bundled(bundledWorker(module));
+  return () => new Worker(address, { type: "module" });
+}
 
 function kit(
   name: string,
@@ -14,17 +22,19 @@ function kit(
     ...{ name, tier },
     ...(options.wait === "block" ? { blocks: true } : {}),
     costlyStart: 8,
-    run: <P, R>(
+    run: async <P, R>(
       worldSize: number,
       task: { readonly module: string; readonly name: string },
       parameter: P,
       { timeoutMs }: { readonly timeoutMs?: number } = {},
-    ): Promise<R[]> =>
-      spawnWorkers<WorkerTask, R>(() => startWorker(task.module), worldSize, {
+    ): Promise<R[]> => {
+      const start = await starting(task.module);
+      return await spawnWorkers<WorkerTask, R>(start, worldSize, {
         ...options,
         ...(timeoutMs ? { timeoutMs } : {}),
         parameter: { name: task.name, parameter },
-      }),
+      });
+    },
   };
 }
 

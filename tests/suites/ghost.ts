@@ -23,7 +23,8 @@ import {
 import golden from "../golden/rules.json" with { type: "json" };
 import { assertClose, type DeviceKit, EPSILON, testsOf, throwsLike } from "../kit.ts";
 import { permute } from "../oracle.ts";
-import { fewOf, normalArray } from "../random.ts";
+import { fewOf } from "../few.ts";
+import { normalArray } from "../random.ts";
 import { census } from "../recording.ts";
 
 const FORMATS: readonly Format[] = ["channelsFirst", "channelsLast"];

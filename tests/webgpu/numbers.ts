@@ -19,7 +19,8 @@ import {
   toArray,
 } from "../../mod.ts";
 import { assertClose, EPSILON } from "../kit.ts";
-import { fewOf, normalArray, normals } from "../random.ts";
+import { fewOf } from "../few.ts";
+import { normalArray, normals } from "../random.ts";
 import { type Opener, poison } from "../webgpu_kit.ts";
 import { cut, layOut, slicesOf, tileOf } from "../../kernels/webgpu/plan.ts";
 import { elementsOf } from "../../kernels/wgsl/tiles.ts";
