@@ -143,6 +143,7 @@ export {
   syncBatchRenormBackward,
   syncBatchRenormBackwardBlocking,
 } from "./lib/norm/renorm_backward.ts";
+export type { Activation, Rectified, Rectifier } from "./lib/activation.ts";
 export {
   type BackwardBranch,
   type ForwardBranch,

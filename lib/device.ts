@@ -17,6 +17,7 @@
  *   back needs no device, as an array knows where it lies.
  */
 
+import type { Activation, Rectified } from "./activation.ts";
 import type { ArrayInfo, Describing, DType, Format, Tensor } from "./tensor.ts";
 import type { WireFormat } from "./wire.ts";
 
@@ -24,6 +25,7 @@ import type { WireFormat } from "./wire.ts";
 export type PassOption =
   | "residual"
   | "activation"
+  | "rectifier"
   | "weights"
   | "tangents"
   | "secondOrder"
@@ -118,12 +120,18 @@ export interface Pass<A> {
   readonly affine: Affine<A>;
   /** Added after the affine map; any format. */
   readonly residual?: Tensor<A>;
-  /** Applied last: negative results become 0; NaN stays NaN, -0 becomes 0. */
-  readonly activation?: "relu";
+  /**
+   * Applied last: negative results become 0; NaN stays NaN, -0 becomes 0. By a record negative ones are multiplied, and all are
+   * `maxValue` at most, which takes the pass "rectifier".
+   */
+  readonly activation?: Activation;
   /** Gradient of the output; any format. */
   readonly gradOutput: Tensor<A>;
-  /** Output of forward where it had an activation, any format: dy counts as 0 unless it is positive, or where it is NaN. */
-  readonly output?: Tensor<A>;
+  /**
+   * Output of forward where it had an activation, any format: dy counts as 0 unless it is positive, or where it is NaN. By a record
+   * dy counts as 0 from its `maxValue` on, as the output's dtype has it, and `negativeSlope` times where the output is not positive.
+   */
+  readonly output?: Rectified<A>;
   /** Memory order of the residual that was added, where one was. */
   readonly residualFormat?: Format;
   /** Sums of this rank, and of all ranks. */

@@ -1,6 +1,7 @@
 /** Everything that a device must pass, ours or somebody else's: call it in a test file with the device's kit. */
 
 import type { DeviceKit } from "./kit.ts";
+import { activationSuite } from "./suites/activations.ts";
 import { adversarialSuite } from "./suites/adversarial.ts";
 import { branchSuite } from "./suites/branches.ts";
 import { derivativeSuite } from "./suites/derivatives.ts";
@@ -57,6 +58,7 @@ export function optionSuite<A>(kit: DeviceKit<A>): void {
   inTier(kit, (kit) => {
     modulateSuite(kit);
     renormSuite(kit);
+    activationSuite(kit);
     weightLaw(kit);
     weightSuite(kit);
     weightsGoldenSuite(kit);

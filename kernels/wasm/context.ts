@@ -1,5 +1,6 @@
 /** What operations are made with: addresses of arrays, scratch memory, kernels on one thread or on all. */
 
+import { type Activation, boundsOf, type Rectified } from "../../lib/activation.ts";
 import { DeviceError } from "../../lib/errors.ts";
 import {
   type DType,
@@ -65,6 +66,10 @@ export interface Context extends Machine {
   readonly areas: (...bytes: readonly number[]) => number[];
   /** `tensor` in a memory order, transposed into a temporary block where the elements lie in the other; 0 for undefined. */
   readonly ordered: (tensor: Tensor<WasmArray> | undefined, like: Like, format: Format) => number;
+  /** Sets the bounds of the activation, whose results are of a dtype, that kernels called in this operation have. */
+  readonly rectify: (activation: Activation, dtype: DType) => void;
+  /** `ordered` of an output whose gate kernels shall have. */
+  readonly gate: (output: Rectified<WasmArray> | undefined, like: Like, format: Format) => number;
   /** How the elements of a tensor are shared out among threads. */
   readonly parts: (elements: number, multiple?: number) => readonly Part[];
   /** Runs a kernel on every part, each on a thread of its own; they are done when this returns. */
@@ -108,6 +113,14 @@ const LINE = 64;
 /** Makes what operations are run by. */
 export function createContext(machine: Machine, check: () => void): Operate {
   const { memory, arrays, kernels, team, least } = machine;
+  let bounds = boundsOf("relu", "float32");
+  kernels.rectify(bounds.negativeSlope, bounds.maxValue);
+  const rectify: Context["rectify"] = (activation, dtype) => {
+    const { negativeSlope, maxValue } = boundsOf(activation, dtype);
+    if (negativeSlope === bounds.negativeSlope && maxValue === bounds.maxValue) return;
+    bounds = { negativeSlope, maxValue };
+    kernels.rectify(negativeSlope, maxValue);
+  };
   const scratch = { address: 0, bytes: 0 };
   const borrowed: (readonly [address: number, bytes: number])[] = [];
   const made: WasmArray[] = [];
@@ -217,6 +230,11 @@ export function createContext(machine: Machine, check: () => void): Operate {
 
   const context = Object.freeze<Context>({
     ...machine,
+    rectify,
+    gate: (output, like, format) => {
+      if (output) rectify(output.activation, output.dtype);
+      return ordered(output, like, format);
+    },
     tensor,
     vector,
     statistic,

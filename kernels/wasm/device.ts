@@ -30,7 +30,7 @@ export interface Circumstances {
 }
 
 const EXACT_PASSES = Object.freeze(["residual", "activation", "weights", "tangents"] as const);
-const PASSES = Object.freeze([...EXACT_PASSES, "secondOrder", "arrange"] as const);
+const PASSES = Object.freeze([...EXACT_PASSES, "rectifier", "secondOrder", "arrange"] as const);
 const INITIAL_BYTES = 2 ** 20;
 const TIMEOUT_MS = 30_000;
 

@@ -76,7 +76,8 @@ function normalize(context: Context, pass: NormalizePass<WasmArray>): WasmArray 
     overwrite ? data : null,
     elements(layout.elements, dtype),
   );
-  const kind = activation === "relu" ? RELU : 0;
+  if (activation) context.rectify(activation, dtype);
+  const kind = activation ? RELU : 0;
   map(context, layout, [x, residual, 0, slot.address, 0], kind, 3, (kernels, to) => {
     kernels.normalizeCoefficients(moments, mean, variance, eps, scale, shift, channels, to);
   });

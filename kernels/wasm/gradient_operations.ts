@@ -28,7 +28,7 @@ function gradientSums(context: Context, pass: SumsPass<WasmArray>): WasmArray {
   const like = { elements: layout.elements, dtype };
   const x = context.tensor(input, like);
   const dy = context.ordered(gradOutput, like, format);
-  const gates = context.ordered(output, like, format);
+  const gates = context.gate(output, like, format);
   const weights = weightsIn(context, input, pass.weights);
   const parts = context.parts(layout.elements, period || undefined);
   const sumsBytes = planes(2, channels, 8);
@@ -61,7 +61,7 @@ function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientAr
   const like = { elements: layout.elements, dtype };
   const x = context.tensor(input, like);
   const dy = context.ordered(gradOutput, like, format);
-  const gates = context.ordered(output, like, format);
+  const gates = context.gate(output, like, format);
   const scale = context.vector(weight, channels);
   context.vector(bias, channels);
   const [moments, mean, variance] = addressesOf(context, pass.statistics, channels);
@@ -73,8 +73,8 @@ function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientAr
   const total = sums.total === sums.local ? local : sumsAt(sums.total);
   const contents = elements(layout.elements, dtype);
   const gradInput = context.makeOver(overwrite ? gradOutput.data : null, contents);
-  const gradWeight = weight && context.make(elements(channels, "float32"));
-  const gradBias = bias && context.make(elements(channels, "float32"));
+  const vectorOf = (of: WasmArray | null) => of && context.make(elements(channels, "float32"));
+  const [gradWeight, gradBias] = [vectorOf(weight), vectorOf(bias)];
   const gradResidual = residualFormat === undefined ? null : context.make(contents);
 
   // The loop writes in the input's order; a residual in the other one is transposed afterwards.
@@ -84,10 +84,9 @@ function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientAr
   const dx = gradInput.slot.address;
   const [dw, db] = [gradWeight?.slot.address ?? 0, gradBias?.slot.address ?? 0];
   const isGroup = context.exact !== undefined && total !== 0;
-  const vector = (of: WasmArray | null) =>
-    isGroup ? of && context.make(elements(channels, "float32")) : undefined;
-  const [groupWeight, groupBias] = [vector(weight), vector(bias)];
-  const [gw, gb] = [groupWeight, groupBias].map((made) => made?.slot.address ?? 0);
+  const groupWeight = isGroup ? vectorOf(weight) : null;
+  const groupBias = isGroup ? vectorOf(bias) : null;
+  const [gw, gb] = [groupWeight?.slot.address ?? 0, groupBias?.slot.address ?? 0];
   const coefficients = ({ copy, gradientCoefficients: write }: Kernels, to: number) => {
     if (isGroup && total !== local) {
       write(moments, mean, variance, eps, total, total, scale, channels, to, gw, gb);
@@ -110,8 +109,8 @@ function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientAr
     gradBias: gradBias && gradBias.array,
     gradResidual: gradResidual && gradResidual.array,
     ...(isGroup && {
-      groupWeight: groupWeight ? groupWeight.array : null,
-      groupBias: groupBias ? groupBias.array : null,
+      groupWeight: groupWeight && groupWeight.array,
+      groupBias: groupBias && groupBias.array,
     }),
   };
 }

@@ -1,5 +1,6 @@
 /** Directions and gradients of gradients on Wasm. */
 
+import type { Rectified } from "../../lib/activation.ts";
 import type {
   Device,
   Directions,
@@ -114,7 +115,7 @@ function directed(
   context: Context,
   input: Tensor<WasmArray>,
   directions: Directions<WasmArray>,
-  output: Tensor<WasmArray> | undefined,
+  output: Rectified<WasmArray> | undefined,
 ) {
   const { dtype, format, shape: [, channels] } = input;
   const like = { elements: layoutOf(input).elements, dtype };
@@ -123,7 +124,7 @@ function directed(
   const added = context.ordered(directions.residual, like, format);
   const inputs = {
     x,
-    gate: context.ordered(output, like, format),
+    gate: context.gate(output, like, format),
     weight: context.vector(directions.weight, channels),
     bias: context.vector(directions.bias, channels),
     added: along ? added : 0,

@@ -9,6 +9,7 @@ import { recordBytes, type Slot, type Statistic, type WebGpuArray } from "./arra
 import { type Context, fill, type Operate, pair, room } from "./context.ts";
 import {
   alike,
+  boundsIn,
   inputOf,
   sameItems,
   statistic,
@@ -29,7 +30,7 @@ export type Backward = Pick<Device<A>, "gradientSums" | "gradients">;
 export function backwardOperations(operate: Operate): Backward {
   const gradientSums: Backward["gradientSums"] = (pass) =>
     operate((context) => {
-      const { mask, gate, tensors, statistics } = read(context, pass);
+      const { mask, gate, bounds, tensors, statistics } = read(context, pass);
       const weights = weightsOf(context, pass.input, pass.weights);
       const { dtype, shape } = pass.input;
       const { batch, channels, inner } = extents(shape);
@@ -48,7 +49,7 @@ export function backwardOperations(operate: Operate): Backward {
         kernel: gradientSumsKernel,
         options: { ...gate, ...weighing(weights), dtype, source },
         arrays: { ...beside, sums },
-        ...{ mask, slices },
+        ...{ mask, slices, parameters: { ...bounds } },
       });
       return array;
     });
@@ -64,7 +65,7 @@ function gradientsIn(context: Context, pass: GradientsPass<A>): GradientArrays<A
   const { input, affine: { weight, bias, eps }, sums, residualFormat } = pass;
   const { shape, dtype, format } = input;
   const channels = shape[1];
-  const { mask, gate, tensors: given, statistics } = read(context, pass);
+  const { mask, gate, bounds, tensors: given, statistics } = read(context, pass);
   const weights = sums.total && weightsOf(context, input, pass.weights);
   const scale = vector(context, weight, channels);
   vector(context, bias, channels);
@@ -119,7 +120,7 @@ function gradientsIn(context: Context, pass: GradientsPass<A>): GradientArrays<A
     arrays: beside,
     ...{ mask, whole: together ? { gradParameters: range } : {} },
     slices: over.slices(local.contents.slices),
-    parameters: { eps, ...(together && { gradBiasAt: both?.stride }) },
+    parameters: { eps, ...bounds, ...(together && { gradBiasAt: both?.stride }) },
   });
   if (both === null) {
     return { gradInput, gradResidual, gradWeight: null, gradBias: null };
@@ -171,13 +172,16 @@ export function read(context: Context, { input, gradOutput, output, statistics }
   const y = alike(context, input, output);
   const { mask: found } = y?.slot ?? {};
   // It may have been written for a tensor of another shape or order, whose array this is.
-  const mask = found?.format === y?.format && found && sameItems(found.shape, input.shape)
-    ? found
-    : null;
+  const bounds = output && boundsIn(output.activation, output.dtype);
+  const mask =
+    !bounds && found?.format === y?.format && found && sameItems(found.shape, input.shape)
+      ? found
+      : null;
   return {
     tensors: { x, gradOutput: dy, output: mask ? null : y },
     mask,
-    gate: mask ? maskGate(mask) : plainGate(y !== null),
+    gate: mask ? maskGate(mask) : plainGate(bounds ? "bounded" : y ? "output" : "none"),
+    bounds,
     statistics: statisticsOf(context, statistics, input.shape[1]),
   };
 }

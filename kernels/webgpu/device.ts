@@ -172,7 +172,15 @@ function infoOf(
     name: `WebGPU (${gpu}${kind})`,
     float16,
     passes: Object.freeze(
-      ["residual", "activation", "weights", "tangents", "secondOrder", "arrange"] as const,
+      [
+        "residual",
+        "activation",
+        "rectifier",
+        "weights",
+        "tangents",
+        "secondOrder",
+        "arrange",
+      ] as const,
     ),
     isFallbackAdapter,
   });

@@ -12,7 +12,7 @@ export interface ExplainOptions {
   readonly dtype?: DType;
   /** Memory order; `"channelsFirst"` by default. */
   readonly format?: Format;
-  /** Whether there is an activation, whose gate backward reads; false by default. */
+  /** Whether there is a ReLU without a slope or a bound, whose gate backward reads; false by default. */
   readonly activation?: boolean;
 }
 

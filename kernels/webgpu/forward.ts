@@ -9,7 +9,16 @@ import { runningStatsKernel } from "../wgsl/statistics.ts";
 import { elementsOf } from "../wgsl/tiles.ts";
 import { bytesOf, type Mask, recordBytes, type WebGpuArray } from "./arrays.ts";
 import { type Context, fill, type Operate, room } from "./context.ts";
-import { alike, inputOf, momentsOf, statisticsOf, vector, weighing, weightsOf } from "./given.ts";
+import {
+  alike,
+  boundsIn,
+  inputOf,
+  momentsOf,
+  statisticsOf,
+  vector,
+  weighing,
+  weightsOf,
+} from "./given.ts";
 import type { Limits, WalkPlan } from "./plan.ts";
 import { overChannels, walk } from "./walks.ts";
 
@@ -62,13 +71,16 @@ export function forwardOperations(operate: Operate): Forward {
       if (slot.contents.length === 0) return array;
       const { source } = statistics;
       const over = walk(context, { shape, tensors: { x, residual, y: { slot, format } }, beside });
-      const relu = activation === "relu";
-      const layout = relu && source === "batch" ? layMask(over, dtype, context.limits) : null;
+      const bounds = activation && boundsIn(activation, dtype);
+      const layout = activation && !bounds && source === "batch"
+        ? layMask(over, dtype, context.limits)
+        : null;
       const mask = layout && roomForMask(context, { ...input, data: array }, layout);
       over.launch({
         kernel: normalizeKernel,
         options: {
-          ...{ dtype, source, relu, mask: mask !== null, residual: residual !== null },
+          ...{ dtype, source, mask: mask !== null, residual: residual !== null },
+          activation: bounds ? "bounded" as const : activation ? "relu" as const : "none" as const,
           weight: beside.weight !== null,
           bias: beside.bias !== null,
         },
@@ -76,7 +88,7 @@ export function forwardOperations(operate: Operate): Forward {
         mask,
         slices: over.slices(statistics.slices),
         unit: mask ? PACKS_OF_A_WORD * mask.rows : 1,
-        parameters: { eps },
+        parameters: { eps, ...bounds },
       });
       return array;
     });

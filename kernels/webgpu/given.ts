@@ -3,8 +3,9 @@
  * is none of the device, freed, of another kind, length or storage is a TypeError.
  */
 
+import { type Activation, type Bounds, boundsOf, isRelu } from "../../lib/activation.ts";
 import type { Statistics } from "../../lib/device.ts";
-import { checkLayout, elements, extents, type Tensor } from "../../lib/tensor.ts";
+import { checkLayout, type DType, elements, extents, type Tensor } from "../../lib/tensor.ts";
 import type { Source } from "../wgsl/statistics.ts";
 import { UNWEIGHTED, type Weighing } from "../wgsl/weights.ts";
 import {
@@ -148,3 +149,13 @@ export function statisticsOf(
   const { slices } = moments.contents;
   return { source: "batch", handles: [statistics.moments], slots: { moments }, slices };
 }
+
+/** The bounds of an activation as kernels take them, which know no infinity; undefined for plain ReLU. */
+export function boundsIn(activation: Activation, dtype: DType): Bounds | undefined {
+  const bounds = boundsOf(activation, dtype);
+  if (isRelu(bounds)) return undefined;
+  return { ...bounds, maxValue: Math.min(bounds.maxValue, LARGEST) };
+}
+
+/** The largest float32. */
+const LARGEST = (2 - 2 ** -23) * 2 ** 127;

@@ -111,7 +111,7 @@ const MOST_BOUND = 9;
 function open(context: Context, pass: SumsPass<A>) {
   const { input: { shape, dtype, format } } = pass;
   const channels = shape[1];
-  const { mask, gate, tensors, statistics: { source, slots } } = read(context, pass);
+  const { mask, gate, bounds, tensors, statistics: { source, slots } } = read(context, pass);
   const { contents } = tensors.x.slot;
   const given = weightsOf(context, pass.input, pass.weights);
   const scratch: A[] = [];
@@ -174,7 +174,7 @@ function open(context: Context, pass: SumsPass<A>) {
       over.launch({
         kernel: followKernel,
         options: { ...gate, ...weighing(weights), dtype, second: z !== null, added: r !== null },
-        ...{ arrays: beside, mask, slices: over.slices(1) },
+        ...{ arrays: beside, mask, slices: over.slices(1), parameters: { ...bounds } },
       });
     },
     /** Gives back what is nobody's after the operation. */

@@ -11,7 +11,14 @@ import type { DType } from "../../lib/tensor.ts";
 import { gather, recordAt, slicesOf, treeReduce } from "./fold.ts";
 import { gradientSums } from "./gradient_sums.ts";
 import { type Kernel, type Storage, tensor, vector, written } from "./kernel.ts";
-import { type Gate, maskReader, maskStorage } from "./mask.ts";
+import {
+  behindGate,
+  type Gate,
+  gateParameters,
+  maskReader,
+  maskStorage,
+  readsOutput,
+} from "./mask.ts";
 import { INVSTD, moments } from "./moments_algebra.ts";
 import { type Source, statistics, statisticsStorage } from "./statistics.ts";
 import {
@@ -183,9 +190,6 @@ export function followKernel(options: FollowOptions): Kernel {
     `coefs[${recordAt(moments, "coefs", `(${channel})`)} + ${k}u]`;
   const coefficient = (name: string, k: number, component: string) =>
     `let ${name} = ${ofChannels(options, (channel) => `${record(channel, k)}.${component}`)};`;
-  const open = ({ output, isOpen }: Named) => output ? `${output} > Values(0.0)` : isOpen;
-  const gated = (names: Named, value: string) =>
-    gate === "none" ? value : `select(Values(0.0), ${value}, ${open(names)})`;
   const behind = (names: Named) =>
     weighed(names, `zU * ${names.u} + (zXhat * xhat + zOffset)`, true);
   const weighed = (names: Named, value: string, isHere: boolean) =>
@@ -199,7 +203,7 @@ export function followKernel(options: FollowOptions): Kernel {
       x: tensor(stored),
       u: tensor(stored),
       v: second ? tensor(stored) : null,
-      output: gate === "output" ? tensor(stored) : null,
+      output: readsOutput(options) ? tensor(stored) : null,
       mask: gate === "mask" ? maskStorage("read") : null,
       r: added ? tensor(stored) : null,
       weights: weightsStorage(options, options),
@@ -207,6 +211,7 @@ export function followKernel(options: FollowOptions): Kernel {
       y: written(tensor(stored)),
       z: second ? written(tensor(stored)) : null,
     },
+    parameters: gateParameters(options),
     declared: `${maskReader(options, options)}${weightsReader(options, options)}`,
     body: `if (!exists(place)) { return; }
   let c = place.channel;
@@ -232,7 +237,7 @@ export function followKernel(options: FollowOptions): Kernel {
           u: valuesOf("u", at),
           ...(second && { v: valuesOf("v", at) }),
           ...(added && { r: valuesOf("r", at) }),
-          ...(gate === "output" && { output: valuesOf("output", at) }),
+          ...(readsOutput(options) && { output: valuesOf("output", at) }),
           ...(gate === "mask" && { isOpen: `isOpen(place.channel, ${at})` }),
           ...(weights !== "none" && { weight: `weightsAt(${at})` }),
         }),
@@ -241,10 +246,10 @@ export function followKernel(options: FollowOptions): Kernel {
     let moved = yU * ${names.u} + ${weighed(names, "yXhat * xhat + yOffset", !second)}${
             added ? ` + ${names.r}` : ""
           };
-    ${putValues("y", at, `${stored}(${gated(names, "moved")})`)}
+    ${putValues("y", at, `${stored}(${behindGate(options, names, "moved")})`)}
     ${
             second
-              ? `let through = ${gated(names, names.v)};
+              ? `let through = ${behindGate(options, names, names.v!)};
     ${putValues("z", at, `${stored}(zV * through + ${behind(names)})`)}`
               : ""
           }`,

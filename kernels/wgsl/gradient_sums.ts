@@ -8,7 +8,14 @@
 import type { DType } from "../../lib/tensor.ts";
 import { type Folded, recordAt, slicesOf, treeReduce, writeSlice } from "./fold.ts";
 import { type Kernel, tensor, written } from "./kernel.ts";
-import { type Gate, maskReader, maskStorage } from "./mask.ts";
+import {
+  behindGate,
+  type Gate,
+  gateParameters,
+  maskReader,
+  maskStorage,
+  readsOutput,
+} from "./mask.ts";
 import { type Source, statistics, statisticsStorage } from "./statistics.ts";
 import {
   aheadOf,
@@ -36,18 +43,12 @@ fn mergeSums(a: Sums, b: Sums) -> Sums {
 });
 
 /** What the gradients of a position are made of, by name and WGSL. */
-export function gradientLoads({ gate }: Gate): (at: string) => Named {
+export function gradientLoads(given: Gate): (at: string) => Named {
   return (at) => ({
     dy: valuesOf("gradOutput", at),
-    ...(gate === "output" && { output: valuesOf("output", at) }),
-    ...(gate === "mask" && { isOpen: `isOpen(place.channel, ${at})` }),
+    ...(readsOutput(given) && { output: valuesOf("output", at) }),
+    ...(given.gate === "mask" && { isOpen: `isOpen(place.channel, ${at})` }),
   });
-}
-
-/** WGSL: the gradient at a position, as far as an activation lets it through. */
-export function passed({ dy, output, isOpen }: Named): string {
-  const open = output ? `${output} > Values(0.0)` : isOpen;
-  return open ? `select(Values(0.0), ${dy}, ${open})` : dy;
 }
 
 /**
@@ -61,8 +62,10 @@ export function gradientSumsKernel(
   const stored = storedAs(dtype, pack);
   const weighed = (names: Named) =>
     weights === "none"
-      ? passed(names)
-      : `select(Values(0.0), ${names.weight} * ${passed(names)}, ${names.weight} > Values(0.0))`;
+      ? behindGate(options, names, names.dy!)
+      : `select(Values(0.0), ${names.weight} * ${
+        behindGate(options, names, names.dy!)
+      }, ${names.weight} > Values(0.0))`;
   const add = (names: Named) =>
     `{
       let dy = ${weighed(names)};
@@ -82,12 +85,13 @@ export function gradientSumsKernel(
     storage: {
       x: tensor(stored),
       gradOutput: tensor(stored),
-      output: gate === "output" ? tensor(stored) : null,
+      output: readsOutput(options) ? tensor(stored) : null,
       mask: gate === "mask" ? maskStorage("read") : null,
       weights: weightsStorage(options, options),
       ...statisticsStorage(source),
       sums: written(slicesOf(gradientSums)),
     },
+    parameters: gateParameters(options),
     declared: `${statistics(source, options)}${treeReduce(options, gradientSums)}${
       maskReader(options, options)
     }${weightsReader(options, options)}`,

@@ -2,9 +2,16 @@
 
 import type { DType } from "../../lib/tensor.ts";
 import { gather, slicesOf, structOf, treeReduce } from "./fold.ts";
-import { gradientLoads, gradientSums, passed, stated } from "./gradient_sums.ts";
+import { gradientLoads, gradientSums, stated } from "./gradient_sums.ts";
 import { type Kernel, tensor, vector, written } from "./kernel.ts";
-import { type Gate, maskReader, maskStorage } from "./mask.ts";
+import {
+  behindGate,
+  type Gate,
+  gateParameters,
+  maskReader,
+  maskStorage,
+  readsOutput,
+} from "./mask.ts";
 import { INVSTD, moments } from "./moments_algebra.ts";
 import {
   aheadOf,
@@ -61,7 +68,7 @@ export function gradientsKernel(options: GradientsOptions): Kernel {
     storage: {
       x: training ? tensor(stored) : null,
       gradOutput: tensor(stored),
-      output: gate === "output" ? tensor(stored) : null,
+      output: readsOutput(options) ? tensor(stored) : null,
       mask: gate === "mask" ? maskStorage("read") : null,
       weights: weightsStorage(options, options),
       local: slicesOf(gradientSums),
@@ -74,6 +81,7 @@ export function gradientsKernel(options: GradientsOptions): Kernel {
     parameters: {
       // Where the bias' gradients begin among those of the parameters.
       ...(parameters && { gradBiasAt: "u32" as const }),
+      ...gateParameters(options),
       eps: "f32",
     },
     declared: `${declared(options)}${
@@ -110,7 +118,7 @@ export function gradientsKernel(options: GradientsOptions): Kernel {
         aheadOf(options.pack),
         (at) => ({ ...gradientLoads(options)(at), ...(training && { x: valuesOf("x", at) }) }),
         (at, names) =>
-          `let through = ${passed(names)};
+          `let through = ${behindGate(options, names, names.dy!)};
     ${residual ? write("gradResidual", at, "through") : ""}
     ${
             write(

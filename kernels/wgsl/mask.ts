@@ -10,7 +10,7 @@
  */
 
 import type { Storage } from "./kernel.ts";
-import type { Pack, Tile } from "./tiles.ts";
+import type { Named, Pack, Tile } from "./tiles.ts";
 
 /** Packs whose signs share a word. */
 export const PACKS_OF_A_WORD = 8;
@@ -27,17 +27,40 @@ export interface MaskLayout {
   readonly bytes: number;
 }
 
-/** What tells a kernel where ReLU was open: nothing where there was none, the output, or a mask. */
+/** What tells a kernel where ReLU was open: nothing where there was none, the output, that and bounds, or a mask. */
 export interface Gate {
-  readonly gate: "none" | "output" | "mask";
+  readonly gate: "none" | "output" | "bounded" | "mask";
   /** The mask's layout; `"none"` and 0 without one. */
   readonly maskPack: Pack;
   readonly maskRows: number;
 }
 
 /** Options of a kernel without a mask. */
-export function plainGate(output: boolean): Gate {
-  return { gate: output ? "output" : "none", maskPack: "none", maskRows: 0 };
+export function plainGate(gate: "none" | "output" | "bounded"): Gate {
+  return { gate, maskPack: "none", maskRows: 0 };
+}
+
+/** Parameters of a kernel whose activation has bounds. */
+export const BOUNDS = Object.freeze({ negativeSlope: "f32", maxValue: "f32" } as const);
+
+/** Whether a kernel reads the output. */
+export function readsOutput({ gate }: Gate): boolean {
+  return gate === "output" || gate === "bounded";
+}
+
+/** Parameters of a gate. */
+export function gateParameters({ gate }: Gate) {
+  return gate === "bounded" ? BOUNDS : {};
+}
+
+/** WGSL: a value as far as a gate lets it through, by the output there or by whether it is open. */
+export function behindGate({ gate }: Gate, { output, isOpen }: Named, value: string): string {
+  if (gate === "none") return value;
+  if (gate !== "bounded") {
+    return `select(Values(0.0), ${value}, ${output ? `${output} > Values(0.0)` : isOpen})`;
+  }
+  const above = `select(${value}, Values(0.0), ${output} >= Values(p.maxValue))`;
+  return `select(${above}, p.negativeSlope * ${value}, ${output} <= Values(0.0))`;
 }
 
 /** Options of a kernel that reads a mask. */

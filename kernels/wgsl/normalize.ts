@@ -1,8 +1,8 @@
-/** Normalization of a batch: y = (x - mean) * s * weight + bias, then the residual, then ReLU. */
+/** Normalization of a batch: y = (x - mean) * s * weight + bias, then the residual, then the activation. */
 
 import type { DType } from "../../lib/tensor.ts";
 import { type Kernel, tensor, vector, written } from "./kernel.ts";
-import { maskStorage, maskWriter, PACKS_OF_A_WORD } from "./mask.ts";
+import { BOUNDS, maskStorage, maskWriter, PACKS_OF_A_WORD } from "./mask.ts";
 import { INVSTD } from "./moments_algebra.ts";
 import { type Source, statistics, statisticsStorage } from "./statistics.ts";
 import {
@@ -24,22 +24,29 @@ export interface NormalizeOptions extends Tile {
   readonly weight: boolean;
   readonly bias: boolean;
   readonly residual: boolean;
-  readonly relu: boolean;
+  readonly activation: "none" | "relu" | "bounded";
   /** Whether it writes where the result is positive; needs packs. */
   readonly mask: boolean;
 }
+
+const ACTIVATED = {
+  none: "",
+  relu: "value = select(value, Values(0.0), value <= Values(0.0));",
+  bounded:
+    "value = min(select(value, p.negativeSlope * value, value <= Values(0.0)), Values(p.maxValue));",
+} as const;
 
 /**
  * Each workgroup merges the slices of its channels' moments, then normalizes its slice of their positions: x, statistics,
  * weight?, bias?, residual? -> y, mask?.
  */
 export function normalizeKernel(options: NormalizeOptions): Kernel {
-  const { dtype, pack, source, weight, bias, residual, relu, mask } = options;
+  const { dtype, pack, source, weight, bias, residual, activation, mask } = options;
   const stored = storedAs(dtype, pack);
   const put = (at: string, { x, added }: Named, shift?: string) =>
     `var value = (${x} - stats.mean) * scale + offsets;
     ${added ? `value += ${added};` : ""}
-    ${relu ? "value = select(value, Values(0.0), value <= Values(0.0));" : ""}
+    ${ACTIVATED[activation]}
     let kept = ${stored}(value);
     ${putValues("y", at, "kept")}
     ${shift ? `word |= bitsOf(Values(kept)) << ${shift};` : ""}`;
@@ -59,7 +66,7 @@ export function normalizeKernel(options: NormalizeOptions): Kernel {
       y: written(tensor(stored)),
       mask: mask ? maskStorage("read_write") : null,
     },
-    parameters: { eps: "f32" },
+    parameters: { eps: "f32", ...(activation === "bounded" && BOUNDS) },
     declared: `${statistics(source, options)}${INVSTD}${mask ? maskWriter(options) : ""}`,
     body: `let stats = statistics(place, thread);
   if (!exists(place)) { return; }

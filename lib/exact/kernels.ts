@@ -107,7 +107,7 @@ export function normalize(
   { mean, variance }: ChannelStatistics,
   { weight, bias, eps }: ChannelAffine,
   residual: View | null,
-  relu: boolean,
+  relu: object | null,
   y: Values,
 ): void {
   for (let c = 0; c < x.channels; c++) {

@@ -1,7 +1,7 @@
 /** A direction through a normalization with the same bits everywhere: coefficients in float64, one sequence of float32 operations. */
 
-import type { ChannelAffine, ChannelStatistics, Values, View } from "../reference/kernels.ts";
-import { type DirectionViews, eachPlace, isOpen, placeOf } from "../reference/second.ts";
+import type { ChannelAffine, ChannelStatistics, Gate, Values, View } from "../reference/kernels.ts";
+import { type DirectionViews, eachPlace, passedAt, placeOf } from "../reference/second.ts";
 import { invstd, lowPart, shareOf, sumsOf } from "./kernels.ts";
 
 const { fround } = Math;
@@ -18,7 +18,7 @@ export function tangents(
   { input, weight: dweight, bias, residual }: DirectionViews,
   total: Float64Array | null,
   _moments: unknown,
-  output: View | null,
+  output: Gate | null,
   _weights: View | null,
   result: Values,
 ): void {
@@ -37,7 +37,7 @@ export function tangents(
       const t = input ? input.values[placeOf(input, n, c, i)] : 0;
       const moved = fround(fround(t * scale) + fround(fround(xhat * slope) + offset));
       const added = residual ? fround(moved + residual.values[placeOf(residual, n, c, i)]) : moved;
-      result[at] = isOpen(output, n, c, i) ? added : 0;
+      result[at] = passedAt(added, output, n, c, i);
     });
   }
 }

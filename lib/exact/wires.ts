@@ -64,7 +64,10 @@ export const exactWeightedMomentsWire: WireFormat = /* @__PURE__ */ Object.freez
   },
   rounded: (wire) => {
     const moments = exactMomentsWire.rounded!(wire.subarray(1));
-    return Float64Array.of(wire[0], ...moments);
+    const weighted = new Float64Array(1 + moments.length);
+    weighted[0] = wire[0];
+    weighted.set(moments, 1);
+    return weighted;
   },
 });
 

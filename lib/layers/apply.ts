@@ -1,5 +1,6 @@
 /** One way to run any layer of a model: local or synchronised, lazy, learning or frozen. */
 
+import type { Activation } from "../activation.ts";
 import { checkDevice } from "../check_effects.ts";
 import type { ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
@@ -256,8 +257,8 @@ export function stateOrNew<A>(
   return initBatchNorm(device, input.shape[1], layer.lazy);
 }
 
-function withActivation<O extends { readonly activation?: "relu" }>(
-  { activation }: { readonly activation?: "relu" },
+function withActivation<O extends { readonly activation?: Activation }>(
+  { activation }: { readonly activation?: Activation },
   options: O,
 ): O {
   return { ...options, activation: options?.activation ?? activation };

@@ -3,10 +3,11 @@
  * with; and what such a record must have, and a batch to be one for it.
  */
 
+import type { Activation } from "../activation.ts";
 import { checkStateRecord } from "../check_state.ts";
 import { checkOneOf } from "../check_value.ts";
 import { checkBounds, type RenormBounds } from "../norm/bounds.ts";
-import { checkGhost } from "../norm/check_call.ts";
+import { checkActivation, checkGhost } from "../norm/check_call.ts";
 import { type BatchNormOptions, type BatchNormState, firstState } from "../state.ts";
 import { refused, shown, wrongKind } from "../words.ts";
 
@@ -23,7 +24,7 @@ export interface LayerSettings {
    */
   readonly processGroup: string | null;
   /** Applied last, in training and evaluation. */
-  readonly activation?: "relu";
+  readonly activation?: Activation;
   /** Samples of a ghost batch: training normalizes each group of so many by itself. Left out for the whole batch. */
   readonly ghost?: number;
   /** Bounds of batch renormalization, by which training is corrected towards the running statistics. Left out for none. */
@@ -138,7 +139,7 @@ export function checkSettings(
     const wanted = "processGroup must be the name of a group, or null for none";
     throw wrongKind(action, wanted, processGroup);
   }
-  checkOneOf(activation, ["relu", undefined], "activation", action);
+  checkActivation(activation, action);
   checkOneOf(frozen, ["statistics", "all", undefined], "frozen", action);
   if (ghost !== undefined) checkGhost(ghost, action);
   if (renorm === undefined) return;

@@ -1,5 +1,6 @@
 /** Training backward: gradients of a batch that was normalized with its own statistics, or with those of the group. */
 
+import { rectifiedBy } from "../activation.ts";
 import { checkDevice } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device, GradientsPass } from "../device.ts";
@@ -9,7 +10,7 @@ import { formatOn, sumsWire } from "../wire.ts";
 import { type BackwardCall, checkDonated, checkSaved } from "./check_saved.ts";
 import type { GroupSaved, LocalSaved, Saved } from "./normalize.ts";
 import { type Crossing, overBlockingGroup, overGroup } from "./steps.ts";
-import { type Weights, withWeights } from "./weights.ts";
+import { isWeighted, type Weights, withWeights } from "./weights.ts";
 
 /** Options of a backward pass. */
 export interface BackwardOptions {
@@ -215,7 +216,7 @@ function snapshot<A>(call: BackwardCall<A>): BackwardCall<A> {
     saved: {
       ...saved,
       input: tensorLike(input, input.data),
-      output: output && tensorLike(output, output.data),
+      output: output && rectifiedBy(output.activation, output),
     },
     gradOutput: tensorLike(gradOutput, gradOutput.data),
     options: { ...options },
@@ -272,12 +273,9 @@ export function gradientsOf<A>(
   weights: Weights<A> = {},
 ): Backward<A> {
   const { input, gradOutput, residualFormat: format } = pass;
-  const arrays = withWeights(
-    device,
-    input,
-    weights,
-    (weights) => device.gradients(weights ? { ...pass, weights } : pass),
-  );
+  const arrays = isWeighted(weights)
+    ? withWeights(device, input, weights, (weights) => device.gradients({ ...pass, weights }))
+    : device.gradients(pass);
   const { gradInput, gradWeight, gradBias, gradResidual, groupWeight, groupBias } = arrays;
   return Object.freeze({
     gradInput: tensorLike(input, gradInput),

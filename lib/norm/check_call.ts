@@ -1,5 +1,6 @@
 /** What a batch norm is checked for before anything is launched. */
 
+import type { Activation, Rectifier } from "../activation.ts";
 import { checkState } from "../check_state.ts";
 import { checkInteger, checkOneOf, SWITCH } from "../check_value.ts";
 import type { Device, PassOption } from "../device.ts";
@@ -7,17 +8,14 @@ import { DeviceError } from "../errors.ts";
 import { checkOptions } from "../check_effects.ts";
 import type { BatchNormState } from "../state.ts";
 import { checkTensor, describe, type Describing, type Tensor } from "../tensor.ts";
-import { listed, refused, shown, wrongPair } from "../words.ts";
-
-/** What may be applied last. */
-export const ACTIVATIONS: readonly unknown[] = ["relu", undefined];
+import { listed, refused, shown, wrongKind, wrongPair, wrongValue } from "../words.ts";
 
 /** Checks what every function that normalizes is given. */
 export function checkCall<A>(
   device: Device<A>,
   state: BatchNormState<A>,
   input: Tensor<A>,
-  options: { readonly activation?: "relu"; readonly residual?: Tensor<A> },
+  options: { readonly activation?: Activation; readonly residual?: Tensor<A> },
   known: readonly string[],
   action: string,
 ): void {
@@ -31,11 +29,38 @@ export function checkCall<A>(
     const other = `${state.numFeatures} in shape (${shape.join(", ")}); ${why}`;
     throw wrongPair(action, "its channels must equal numFeatures", channels, other);
   }
-  checkOneOf(activation, ACTIVATIONS, "activation", action);
-  if (activation !== undefined) checkPass(device, "activation", action);
+  checkActivates(device, activation, action);
   if (residual === undefined) return;
   checkPass(device, "residual", action);
   checkAlike(device, residual, input, action, "residual");
+}
+
+/** Checks that a value is an activation, or undefined. */
+export function checkActivation(activation: unknown, action: string): void {
+  if (activation === "relu" || activation === undefined) return;
+  if (typeof activation !== "object" || activation === null) {
+    const wanted = 'activation must be "relu", { negativeSlope, maxValue } or left out';
+    throw wrongKind(action, wanted, activation);
+  }
+  checkOptions(activation, ["negativeSlope", "maxValue"], action);
+  const { negativeSlope = 0, maxValue = 1 } = activation as Rectifier;
+  if (!Number.isFinite(negativeSlope) || negativeSlope < 0) {
+    throw wrongValue(action, "negativeSlope must be finite and >= 0", negativeSlope);
+  }
+  if (Number.isFinite(maxValue) && maxValue > 0) return;
+  throw wrongValue(action, "maxValue must be finite and > 0, or left out", maxValue);
+}
+
+/** Checks an activation, and that a device honours it. */
+export function checkActivates<A>(
+  device: Device<A>,
+  activation: Activation | undefined,
+  action: string,
+): void {
+  checkActivation(activation, action);
+  if (activation === undefined) return;
+  checkPass(device, "activation", action);
+  if (activation !== "relu") checkPass(device, "rectifier", action);
 }
 
 /** Checks the samples of a ghost batch. */

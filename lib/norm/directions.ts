@@ -1,5 +1,6 @@
 /** Second order: what its functions are given beside what forward saved, and the checks that they share. */
 
+import { rectifiedBy } from "../activation.ts";
 import { checkOptions } from "../check_effects.ts";
 import type { Device, Directions, PassOption, Statistics, SumsPass } from "../device.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
@@ -71,7 +72,7 @@ export function passOf<A>(saved: Saved<A>) {
   return {
     input: tensorLike(input, input.data),
     statistics,
-    output: output === null ? undefined : tensorLike(output, output.data),
+    output: output === null ? undefined : rectifiedBy(output.activation, output),
     affine: { weight, bias, eps },
     counted: { weights, lengths },
   };

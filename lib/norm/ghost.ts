@@ -5,6 +5,7 @@
  * and backward never does.
  */
 
+import { rectifiedBy } from "../activation.ts";
 import { checkDevice } from "../check_effects.ts";
 import { checkOneOf, SWITCH } from "../check_value.ts";
 import type { BlockingGroup, ReduceGroup } from "../collectives.ts";
@@ -277,7 +278,7 @@ function inGroups<A>(
   const { weight, bias, eps } = state;
   const saved = Object.freeze({
     ...{ kind: "ghost", ghost, input, weight, bias, eps } as const,
-    output: activation === undefined ? null : output,
+    output: activation === undefined ? null : rectifiedBy(activation, output),
     moments: Object.freeze(parts.map(({ moments }) => moments)),
     residualFormat: residual?.format ?? null,
     ...(weights.weights && { weights: weights.weights }),

@@ -1,5 +1,6 @@
 /** Gradients of ghost batches: each group's own, joined; those of weight and bias added. */
 
+import { rectifiedBy } from "../activation.ts";
 import { checkDevice } from "../check_effects.ts";
 import type { Device } from "../device.ts";
 import { batch } from "../ownership.ts";
@@ -69,7 +70,7 @@ function backward<A>(
     const pass = {
       input: take(input, range),
       gradOutput: take(gradOutput, range),
-      output: output ? take(output, range) : undefined,
+      output: output ? rectifiedBy(output.activation, take(output, range)) : undefined,
       statistics: { source: "batch", moments: moments[i].data } as const,
     };
     const local = device.gradientSums(pass);

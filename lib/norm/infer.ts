@@ -5,6 +5,7 @@
  * one device. The result is a new handle all the same, so that ownership needs no special case.
  */
 
+import { rectifiedBy } from "../activation.ts";
 import { checkDevice } from "../check_effects.ts";
 import type { Device, Statistics } from "../device.ts";
 import { checkCount } from "../moments.ts";
@@ -124,9 +125,10 @@ export function batchNormInferBackward<A>(
   const result = batch(device, (d) => {
     const statistics = statisticsOf(d, state, input, weights, action);
     const common = { input, statistics, affine: state };
-    const output = activation === undefined
-      ? undefined
-      : tensorLike(input, d.normalize({ ...common, residual, activation }));
+    const output = activation === undefined ? undefined : rectifiedBy(
+      activation,
+      tensorLike(input, d.normalize({ ...common, residual, activation })),
+    );
     const pass = { ...common, gradOutput, output };
     const local = d.gradientSums(pass);
     const total = statistics.source === "batch" ? local : null;

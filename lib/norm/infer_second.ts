@@ -1,5 +1,6 @@
 /** Second order of evaluation, whose statistics do not move; never communicates. */
 
+import { rectifiedBy } from "../activation.ts";
 import { checkDevice } from "../check_effects.ts";
 import type { Device } from "../device.ts";
 import { batch } from "../ownership.ts";
@@ -143,9 +144,10 @@ function evaluated<A, R>(
     const statistics = statisticsOf(d, state, input, weights, action);
     const common = { input, statistics, affine: state };
     scratch.push(...momentsIn(statistics));
-    const output = activation === undefined
-      ? undefined
-      : tensorLike(input, d.normalize({ ...common, residual, activation }));
+    const output = activation === undefined ? undefined : rectifiedBy(
+      activation,
+      tensorLike(input, d.normalize({ ...common, residual, activation })),
+    );
     if (output) scratch.push(output.data);
     return body(d, { ...common, output, directions, counted: weights }, scratch);
   });

@@ -6,13 +6,13 @@
  * first, the N * C rows of a batch are the channels of one sample; channels last each sample is a batch.
  */
 
+import { type Activation, type Rectified, rectifiedBy } from "../activation.ts";
 import { checkDevice, checkOptions } from "../check_effects.ts";
-import { checkOneOf } from "../check_value.ts";
 import type { Device, Pass } from "../device.ts";
 import { batch, region } from "../ownership.ts";
 import { checkTensor, elements, type Format, type Tensor, tensorLike } from "../tensor.ts";
 import { listed, wrongKind, wrongPair } from "../words.ts";
-import { ACTIVATIONS, checkAlike, checkPass } from "./check_call.ts";
+import { checkActivates, checkAlike, checkPass } from "./check_call.ts";
 import { joined, samplesOf } from "./samples.ts";
 
 /** Numbers of each sample's channels: tensors of shape (N, C), float32, any format; left out for 1 and 0. */
@@ -25,8 +25,8 @@ export interface Modulation<A> {
 
 /** What follows the map. */
 export interface ModulateOptions<A> {
-  /** Applied last: y = max(y, 0). */
-  readonly activation?: "relu";
+  /** Applied last, as `batchNormForward` does. */
+  readonly activation?: Activation;
   /** Added before the activation; shape and dtype of the input, any format. */
   readonly residual?: Tensor<A>;
 }
@@ -40,7 +40,7 @@ export interface ModulateSaved<A> {
   /** Scale and offset. */
   readonly modulation: Modulation<A>;
   /** The output where an activation was applied; else null. */
-  readonly output: Tensor<A> | null;
+  readonly output: Rectified<A> | null;
   /** Memory order of the residual that was added, or null where none was. */
   readonly residualFormat: Format | null;
 }
@@ -106,8 +106,7 @@ export function modulate<A>(
   checkOptions(options, ["activation", "residual"], FORWARD);
   checkModulation(device, input, modulation, FORWARD);
   const { activation, residual } = options;
-  checkOneOf(activation, ACTIVATIONS, "activation", FORWARD);
-  if (activation !== undefined) checkPass(device, "activation", FORWARD);
+  checkActivates(device, activation, FORWARD);
   if (residual !== undefined) {
     checkPass(device, "residual", FORWARD);
     checkAlike(device, residual, input, FORWARD, "residual");
@@ -124,7 +123,7 @@ export function modulate<A>(
     kind: "modulated",
     input,
     modulation: Object.freeze({ scale, offset }),
-    output: activation === undefined ? null : output,
+    output: activation === undefined ? null : rectifiedBy(activation, output),
     residualFormat: residual?.format ?? null,
   });
   return Object.freeze({ output, saved });
@@ -168,7 +167,8 @@ export function modulateBackward<A>(
   const { scale, offset } = modulation;
   const result = launched(device, (d) => {
     const views = viewsOf(d, [input, output ?? undefined, gradOutput], modulation, residualFormat);
-    const made = views.map(({ tensors: [input, output, gradOutput], ...view }) => {
+    const made = views.map(({ tensors: [input, part, gradOutput], ...view }) => {
+      const output = part && rectifiedBy(saved.output!.activation, part);
       const pass = { ...view, input: input!, output, gradOutput: gradOutput! };
       const local = d.gradientSums(pass);
       return {

@@ -1,5 +1,6 @@
 /** Forward with given moments: the combination without the reduction, and what backward needs of it. */
 
+import { type Activation, type Rectified, rectifiedBy } from "../activation.ts";
 import { checkDevice } from "../check_effects.ts";
 import type { Device } from "../device.ts";
 import type { BatchNormState } from "../state.ts";
@@ -16,8 +17,8 @@ import { checkBoth, type Weighed, weighed, type WeightOptions, type Weights } fr
 
 /** What follows the affine map, and what counted. */
 export interface NormalizeOptions<A> extends WeightOptions<A> {
-  /** Applied last: y = max(y, 0). */
-  readonly activation?: "relu";
+  /** Applied last: `"relu"` is y = max(y, 0); a record has a slope below 0, or a bound above. */
+  readonly activation?: Activation;
   /** Added before the activation; shape and dtype of the input, any format. */
   readonly residual?: Tensor<A>;
 }
@@ -30,7 +31,7 @@ export interface Saved<A> extends Weights<A> {
   /** The input of forward, borrowed. */
   readonly input: Tensor<A>;
   /** The output of forward where an activation was applied, borrowed; else null. */
-  readonly output: Tensor<A> | null;
+  readonly output: Rectified<A> | null;
   /** The statistics that the batch was normalized with. */
   readonly moments: Moments<A>;
   /** The weight of forward, borrowed, or null. */
@@ -134,7 +135,7 @@ export function normalized<A>(
   const output = tensorLike(input, data);
   const plain = {
     input,
-    output: activation === undefined ? null : output,
+    output: activation === undefined ? null : rectifiedBy(activation, output),
     moments,
     weight,
     bias,

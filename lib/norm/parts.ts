@@ -3,6 +3,7 @@
  * gradients are those of the whole. Nothing is read back without a group; over one there is one collective each way.
  */
 
+import type { Activation } from "../activation.ts";
 import { checkDevice, checkOptions } from "../check_effects.ts";
 import { checkOneOf, SWITCH } from "../check_value.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
@@ -41,8 +42,8 @@ export interface PartsOptions<A = unknown> {
   readonly weights?: readonly (Tensor<A> | A)[];
   /** Lengths of padded sequences as `batchNormForward` takes them, those of each part. */
   readonly lengths?: readonly Int32Array[];
-  /** Applied last: y = max(y, 0). */
-  readonly activation?: "relu";
+  /** Applied last, as `batchNormForward` does. */
+  readonly activation?: Activation;
   /** Whether the running statistics follow the whole batch; true by default. */
   readonly updateRunningStats?: boolean;
 }

@@ -88,6 +88,8 @@ export function batchMoments<A>(
   checkOptions(options, ["weights", "lengths"], action);
   checkTensor(device, input, action, "input");
   const weights = takeWeights(device, input, options, action);
+  // Nothing but a mask of lengths is freed where a launch throws.
+  if (!isWeighted(weights)) return momentsOf(device, input);
   return batch(device, (d) => momentsOf(d, input, weights, action));
 }
 

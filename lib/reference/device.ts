@@ -3,6 +3,7 @@
  * JavaScript runtime.
  */
 
+import { boundsOf, type Rectified } from "../activation.ts";
 import type { Device, Directions, Statistics } from "../device.ts";
 import { checkOptions } from "../check_effects.ts";
 import { checkOneOf, SWITCH } from "../check_value.ts";
@@ -22,7 +23,9 @@ type Input = Tensor<ReferenceArray>;
 const EXACT_PASSES = /* @__PURE__ */ Object.freeze(
   ["residual", "activation", "weights", "tangents"] as const,
 );
-const PASSES = /* @__PURE__ */ Object.freeze([...EXACT_PASSES, "secondOrder", "arrange"] as const);
+const PASSES = /* @__PURE__ */ Object.freeze(
+  [...EXACT_PASSES, "rectifier", "secondOrder", "arrange"] as const,
+);
 
 /** Options of {@linkcode referenceDevice}. */
 export interface ReferenceOptions {
@@ -70,6 +73,8 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
   const values = ({ data, shape, dtype }: Input) => store.read(data, elements(shape), dtype);
   const view = (tensor: Input) => plain.view(values(tensor), tensor.shape, tensor.format);
   const viewOrNull = (tensor: Input | undefined) => tensor === undefined ? null : view(tensor);
+  const gateOf = (output: Rectified<ReferenceArray> | undefined) =>
+    output ? { ...view(output), ...boundsOf(output.activation, output.dtype) } : null;
   const vector = (array: ReferenceArray, channels: number) =>
     store.read(array, channels, "float32");
   const vectorOrNull = (array: ReferenceArray | null, channels: number) =>
@@ -144,12 +149,12 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
       const affine = { weight: vectorOrNull(weight, C), bias: vectorOrNull(bias, C), eps };
       const added = viewOrNull(residual);
       const output = allocate(x.values.length, input.dtype);
-      const relu = activation === "relu";
-      kernels.normalize(x, channels(statistics, C), affine, added, relu, output);
+      const bounds = activation ? boundsOf(activation, input.dtype) : null;
+      kernels.normalize(x, channels(statistics, C), affine, added, bounds, output);
       return own(output);
     },
     gradientSums: ({ input, gradOutput, statistics, output, weights }) => {
-      const [x, dy, gate] = [view(input), view(gradOutput), viewOrNull(output)];
+      const [x, dy, gate] = [view(input), view(gradOutput), gateOf(output)];
       const resolved = channels(statistics, x.channels);
       const w = weightsOf(weights, input);
       return ownWire(ofSums, kernels.gradientSums(x, dy, resolved, gate, w));
@@ -157,7 +162,7 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
     gradients: (
       { input, gradOutput, statistics, output, affine, sums, residualFormat, weights },
     ) => {
-      const [x, dy, gate] = [view(input), view(gradOutput), viewOrNull(output)];
+      const [x, dy, gate] = [view(input), view(gradOutput), gateOf(output)];
       const C = x.channels;
       const { weight, bias, eps } = affine;
       const resolved = channels(statistics, C);
@@ -196,7 +201,7 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
         variance: vectorOrNull(moments?.variance ?? null, C),
       };
       const sums = total && wire(ofSums, total, C);
-      const [along, gate] = [directed(directions, C), viewOrNull(output)];
+      const [along, gate] = [directed(directions, C), gateOf(output)];
       const resolved = channels(statistics, C);
       const result = allocate(x.values.length, input.dtype);
       const w = weightsOf(weights, input);
@@ -206,7 +211,7 @@ export function referenceDevice(options: ReferenceOptions = {}): Device<Referenc
     },
     secondGradients: (pass) => {
       const { input, gradOutput, statistics, affine: { weight, eps }, output, directions } = pass;
-      const [x, dy, gate] = [view(input), view(gradOutput), viewOrNull(output)];
+      const [x, dy, gate] = [view(input), view(gradOutput), gateOf(output)];
       const C = x.channels;
       const scale = { weight: vectorOrNull(weight, C), eps };
       const resolved = channels(statistics, C);

@@ -1,5 +1,6 @@
 /** The formulas of batch normalization as plain loops with float64 arithmetic: what every other device must compute. */
 
+import type { Bounds } from "../activation.ts";
 import { extents, type Format } from "../tensor.ts";
 
 /** Elements in some storage; reading one gives its exact value, writing one rounds to the storage. */
@@ -140,13 +141,32 @@ export function statisticsOf(wire: Float64Array): ChannelStatistics {
   return { count, mean, variance };
 }
 
-/** y = (x - mean) * s * weight + bias, then + residual, then max(y, 0), written in x's memory order. */
+/** An output and the bounds that it was rectified by: what gradients pass. */
+export interface Gate extends View, Bounds {}
+
+/** What an activation makes of a number; NaN stays NaN. */
+export function rectified(value: number, { negativeSlope, maxValue }: Bounds): number {
+  if (value <= 0) return negativeSlope === 0 ? 0 : negativeSlope * value;
+  return value > maxValue ? maxValue : value;
+}
+
+/** What passes the gate of the output at a place; where its slope is 0 nothing does, not even of NaN. */
+export function passed(
+  value: number,
+  { values, negativeSlope, maxValue }: Gate,
+  at: number,
+): number {
+  if (values[at] > 0) return values[at] < maxValue || maxValue === Infinity ? value : 0;
+  return negativeSlope === 0 ? 0 : negativeSlope * value;
+}
+
+/** y = (x - mean) * s * weight + bias, then + residual, then the activation, written in x's memory order. */
 export function normalize(
   x: View,
   { mean, variance }: ChannelStatistics,
   { weight, bias, eps }: ChannelAffine,
   residual: View | null,
-  relu: boolean,
+  activation: Bounds | null,
   y: Values,
 ): void {
   for (let c = 0; c < x.channels; c++) {
@@ -155,7 +175,7 @@ export function normalize(
     eachValue(c, [x, residual ?? x, x], (at, from) => {
       const affine = (x.values[at] - mean[c]) * scale + offset;
       const value = residual ? affine + residual.values[from] : affine;
-      y[at] = relu && value <= 0 ? 0 : value;
+      y[at] = activation ? rectified(value, activation) : value;
     });
   }
 }
@@ -185,12 +205,12 @@ export function updateRunningStats(
   }
 }
 
-/** [sum dy C, sum dy*(x - mean) C], where dy counts as 0 unless output > 0, and as w*dy with weights. */
+/** [sum dy C, sum dy*(x - mean) C], where dy is behind the output's gate, and counts as w*dy with weights. */
 export function gradientSums(
   x: View,
   dy: View,
   { mean }: Pick<ChannelStatistics, "mean">,
-  output: View | null,
+  output: Gate | null,
   weights: View | null = null,
 ): Float64Array<ArrayBuffer> {
   const { channels: C } = x;
@@ -200,8 +220,8 @@ export function gradientSums(
     let sumDyXmu = 0;
     eachValue(c, [x, dy, output ?? dy, weights ?? dy], (at, from, gate, of) => {
       const counts = weights ? weights.values[of] : 1;
-      const isOpen = counts !== 0 && (output === null || output.values[gate] > 0);
-      const gradient = isOpen ? counts * dy.values[from] : 0;
+      const value = counts === 0 ? 0 : counts * dy.values[from];
+      const gradient = output === null ? value : passed(value, output, gate);
       sumDy += gradient;
       // Left out rather than multiplied: x may be infinite where no gradient flows.
       if (gradient !== 0) sumDyXmu += gradient * (x.values[at] - mean[c]);
@@ -214,7 +234,7 @@ export function gradientSums(
 
 /**
  * dx = weight*s * (dy - sumDy/count - (x - mean) * s^2 * sumDyXmu/count), or weight*s*dy where there are no sums,
- * written in x's memory order; dy counts as 0 unless output > 0. With weights both terms behind dy are times that of the
+ * written in x's memory order; dy is behind the output's gate. With weights both terms behind dy are times that of the
  * position, and left out where it is 0.
  */
 export function gradInput(
@@ -223,7 +243,7 @@ export function gradInput(
   { count, mean, variance }: ChannelStatistics,
   { weight, eps }: Pick<ChannelAffine, "weight" | "eps">,
   total: Float64Array | null,
-  output: View | null,
+  output: Gate | null,
   weights: View | null,
   dx: Values,
 ): void {
@@ -234,7 +254,8 @@ export function gradInput(
     const meanDy = total ? total[c] / count : 0;
     const slope = total ? s * s * total[C + c] / count : 0;
     eachValue(c, [x, dy, output ?? dy, weights ?? dy], (at, from, gate, of) => {
-      const gradient = output === null || output.values[gate] > 0 ? dy.values[from] : 0;
+      const value = dy.values[from];
+      const gradient = output === null ? value : passed(value, output, gate);
       const counts = weights ? weights.values[of] : 1;
       const centered = total && counts !== 0
         ? gradient - counts * meanDy - counts * (x.values[at] - mean[c]) * slope
@@ -258,12 +279,12 @@ export function gradParameters(
   return { gradWeight, gradBias: Float32Array.from(local.subarray(0, C)) };
 }
 
-/** dy where output > 0, else 0; all of dy without an output; written into a view of the wanted memory order. */
-export function gate(dy: View, output: View | null, result: View): void {
+/** dy behind the output's gate, all of it without one; written into a view of the wanted memory order. */
+export function gate(dy: View, output: Gate | null, result: View): void {
   for (let c = 0; c < dy.channels; c++) {
     eachValue(c, [dy, output ?? dy, result], (from, gate, to) => {
-      const open = output === null || output.values[gate] > 0;
-      result.values[to] = open ? dy.values[from] : 0;
+      const value = dy.values[from];
+      result.values[to] = output === null ? value : passed(value, output, gate);
     });
   }
 }

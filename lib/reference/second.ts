@@ -3,7 +3,9 @@
 import {
   type ChannelAffine,
   type ChannelStatistics,
+  type Gate,
   invstd,
+  passed,
   type Values,
   type View,
 } from "./kernels.ts";
@@ -44,9 +46,16 @@ function valueOf(view: View | null, n: number, c: number, i: number): number {
   return view === null ? 0 : view.values[placeOf(view, n, c, i)];
 }
 
-/** Whether gradients flow there: everywhere without an output. */
-export const isOpen = (output: View | null, n: number, c: number, i: number): boolean =>
-  output === null || valueOf(output, n, c, i) > 0;
+/** A value behind the gate of an output. */
+export function passedAt(
+  value: number,
+  output: Gate | null,
+  n: number,
+  c: number,
+  i: number,
+): number {
+  return output === null ? value : passed(value, output, placeOf(output, n, c, i));
+}
 
 /** 1/count, and 0 of an empty batch. */
 const shareOf = (count: number): number => count === 0 ? 0 : 1 / count;
@@ -65,7 +74,7 @@ export function tangents(
   directions: DirectionViews,
   total: Float64Array | null,
   moments: { readonly mean: Values | null; readonly variance: Values | null },
-  output: View | null,
+  output: Gate | null,
   weights: View | null,
   result: Values,
 ): void {
@@ -88,7 +97,7 @@ export function tangents(
       const counts = weights ? valueOf(weights, n, 0, i) : 1;
       const owed = counted(counts, deviation * ofMoments.perXmu + ofMoments.offset);
       const value = scale * along + deviation * perXmu + offset + owed;
-      result[at] = isOpen(output, n, c, i) ? value + valueOf(directions.residual, n, c, i) : 0;
+      result[at] = passedAt(value + valueOf(directions.residual, n, c, i), output, n, c, i);
     });
   }
 }
@@ -113,7 +122,7 @@ export function secondGradInput(
   { weight, eps }: Scale,
   { input: a, weight: q }: DirectionViews,
   totals: SecondTotals | null,
-  output: View | null,
+  output: Gate | null,
   weights: View | null,
   result: Values,
 ): void {
@@ -131,7 +140,7 @@ export function secondGradInput(
     const offset = cubed * (B * S1 + S2 * A) * share - s * E * share;
     const perDy = s * (q?.[c] ?? 0) - cubed * B;
     eachPlace(c, x, (at, n, i) => {
-      const gradient = isOpen(output, n, c, i) ? valueOf(dy, n, c, i) : 0;
+      const gradient = passedAt(valueOf(dy, n, c, i), output, n, c, i);
       const counts = totals === null ? 0 : weights ? valueOf(weights, n, 0, i) : 1;
       const deviation = x.values[at] - mean[c];
       const behind = deviation * perXmu + offset - cubed * S2 * valueOf(a, n, c, i);

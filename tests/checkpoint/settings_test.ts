@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import {
+  type Activation,
   convertSyncBatchNorm,
   freeze,
   initLayer,
@@ -51,7 +52,7 @@ Deno.test("rules of momentum, running variance, eps, and a layer's own settings 
     momentum,
     eps: share,
     runningVariance: fc.constantFrom("biased" as const, "unbiased" as const),
-    activation: fc.constant("relu" as const),
+    activation: fc.constantFrom<Activation>("relu", { negativeSlope: 0.01 }, { maxValue: 6 }),
     way: fc.constantFrom({}, { ghost: 3 }, { renorm: { rmax: ramp, dmax: 0.5 } }),
   }, { requiredKeys: ["way"], noNullPrototype: true });
   return fc.assert(

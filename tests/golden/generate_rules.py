@@ -109,13 +109,43 @@ def renorm():
     }
 
 
+def activations():
+    """F.leaky_relu and F.relu6 (F.hardtanh for another bound) of F.batch_norm and a residual, and their gradients."""
+    shape, eps = (5, 4, 3), 1e-5
+    cases = [
+        ({"negativeSlope": 0.125}, lambda z: F.leaky_relu(z, 0.125)),
+        ({"maxValue": 6}, F.relu6),
+        ({"maxValue": 1}, lambda z: F.hardtanh(z, 0.0, 1.0)),
+    ]
+    while True:
+        x, residual = (2 * short(*shape)).requires_grad_(), (4 * short(*shape)).requires_grad_()
+        weight, bias = short(4).requires_grad_(), (2 * short(4)).requires_grad_()
+        dy = short(*shape)
+        z = F.batch_norm(x, None, None, weight, bias, training=True, eps=eps) + residual
+        # Rounding must not open or shut a gate.
+        far = all((z - bound).abs().min() > 0.03 for bound in (0, 1, 6))
+        if far and (z > 6).any() and ((z > 1) & (z < 6)).any():
+            break
+    leaves = {"dx": x, "dresidual": residual, "dweight": weight, "dbias": bias}
+
+    def results(of):
+        gradients = torch.autograd.grad(of(z), list(leaves.values()), dy, retain_graph=True)
+        return {"y": numbers(of(z)), **{name: numbers(value) for name, value in zip(leaves, gradients)}}
+
+    return {
+        **{"shape": list(shape), "eps": eps},
+        **{name: numbers(value) for name, value in dict(x=x, dy=dy, residual=residual, weight=weight, bias=bias).items()},
+        "cases": [{"activation": activation, "results": results(of)} for activation, of in cases],
+    }
+
+
 def main():
     torch.manual_seed(SEED)
     document = {
         "origin": "tests/golden/generate_rules.py: F.batch_norm and autograd in float64 on the CPU, rounded to float32",
         "torch": torch.__version__,
         "seed": SEED,
-        **{"conditional": conditional(), "ghost": ghost(), "renorm": renorm()},
+        **{"conditional": conditional(), "ghost": ghost(), "renorm": renorm(), "activations": activations()},
     }
     path = pathlib.Path(__file__).with_name("rules.json")
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in document.items()]

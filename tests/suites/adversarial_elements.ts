@@ -11,6 +11,7 @@ import {
   tensor,
   toArray,
 } from "../../mod.ts";
+import { rectifiedBy } from "../../lib/activation.ts";
 import { assertClose, type DeviceKit, EPSILON, testsOf } from "../kit.ts";
 import { LEAST, LEAST_NORMAL, MAX } from "./adversarial_values.ts";
 
@@ -50,7 +51,8 @@ export function elementSuite<A>(kit: DeviceKit<A>): void {
     equal(await device.download(relu), rectified, "relu");
 
     const gate = (gradOutput: Tensor<A>, output: Tensor<A>): A => {
-      const pass = { ...plain, input: column(values), gradOutput, output };
+      const gate = rectifiedBy("relu", output);
+      const pass = { ...plain, input: column(values), gradOutput, output: gate };
       const local = device.gradientSums(pass);
       return device.gradients({ ...pass, sums: { local, total: null } }).gradInput;
     };

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { type Device, initBatchNorm, type Tensor, tensor } from "../../mod.ts";
+import { rectifiedBy } from "../../lib/activation.ts";
 import {
   momentsWire,
   type Pass,
@@ -92,7 +93,7 @@ function passOf<A>(device: Device<A>): Pass<A> {
     affine: { weight, bias, eps },
     residual: put(3),
     activation: "relu",
-    output: put(4),
+    output: rectifiedBy("relu", put(4)),
     residualFormat: "channelsFirst",
     sums: { local, total: local },
   };

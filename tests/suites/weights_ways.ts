@@ -174,9 +174,9 @@ function correctedWanted(scenario: WeightedScenario, data: WeightedData): Wanted
 export function weightWaySuite<A>(kit: DeviceKit<A>): void {
   const test = weightTestsOf(kit);
   const few = compiles(kit);
-  const numRuns = few ? 8 : 30;
+  const numRuns = few ? 6 : 16;
   const scenarios = (device: Device<A>) =>
-    weightedScenarios(device.info.float16, few ? 3 : undefined);
+    weightedScenarios(device.info.float16, few ? 2 : undefined);
 
   test("by weights a batch in parts on k ranks is the whole of the formulas", async (device) => {
     const property = fc.asyncProperty(

@@ -12,6 +12,7 @@ import {
   tensor,
   toArray,
 } from "../../mod.ts";
+import { rectifiedBy } from "../../lib/activation.ts";
 import { momentsWire, sumsWire } from "../../lib/device_author.ts";
 import { emptyTensor, view, type WasmArray, type WasmDevice } from "../../kernels/wasm_device.ts";
 import { normalArray } from "../random.ts";
@@ -58,7 +59,7 @@ function operationsOn(device: WasmDevice): Readonly<Record<string, () => readonl
   const y = { ...x, data: device.normalize({ input: x, statistics, affine }) };
   const sums = device.gradientSums({ input: x, gradOutput: dy, statistics });
   const running = { runningMean: state.runningMean!, runningVar: state.runningVar! };
-  const back = { input: x, gradOutput: dy, statistics, output: y };
+  const back = { input: x, gradOutput: dy, statistics, output: rectifiedBy("relu", y) };
   const gradients = {
     ...{ ...back, affine, sums: { local: sums, total: sums } },
     residualFormat: "channelsLast",

@@ -10,6 +10,7 @@ import {
   tensor,
   toArray,
 } from "../../mod.ts";
+import { rectifiedBy } from "../../lib/activation.ts";
 import { momentsWire, sumsWire } from "../../lib/device_author.ts";
 import { emptyTensor, view, type WasmArray } from "../../kernels/wasm_device.ts";
 import { createMemory, type Memory } from "../../kernels/wasm/memory.ts";
@@ -138,7 +139,7 @@ async function startOn(shape: readonly number[], dtype: DType) {
   const sums = device.fromWire(sumsWire, wire.subarray(1));
   const vector = device.upload(new Float32Array(channels).fill(1));
   const affine = { weight: vector, bias: vector, eps: 1e-5 };
-  const back = { input, gradOutput, statistics, output };
+  const back = { input, gradOutput, statistics, output: rectifiedBy("relu", output) };
   const both = { local: sums, total: sums };
   const [batch, , ...spatial] = shape;
   const [weights, perSample] = [[batch, 1, ...spatial], [batch, 1]].map((shape) => {

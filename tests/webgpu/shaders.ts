@@ -76,16 +76,18 @@ function kernelsOf(
   );
   // Only batches' own statistics have masks; what they have to do with weight, bias and dispatches is nothing.
   const gates = [
-    ...[false, true].map((output) => ({ ...plainGate(output), ...sources, weight: YES_NO })),
-    ...layouts.map((layout) => ({
-      ...maskGate(layout),
+    ...(["none", "output"] as const).map((gate) => (
+      { ...plainGate(gate), ...sources, weight: YES_NO }
+    )),
+    ...[plainGate("bounded"), ...layouts.map(maskGate)].map((gate) => ({
+      ...gate,
       source: ["batch"] as const,
       weight: [true],
     })),
   ];
   const masks = tile.pack === "none" ? [] : [...combinations({
     ...{ ...each, source: ["batch"] as const, weight: [true], bias: [true] },
-    ...{ residual: YES_NO, relu: [true], mask: [true] },
+    ...{ residual: YES_NO, activation: ["relu"] as const, mask: [true] },
   })];
   return [
     ...[...combinations(each)].flatMap((one) =>
@@ -93,7 +95,11 @@ function kernelsOf(
     ),
     ...combinations({
       ...{ ...each, ...sources, weight: YES_NO, bias: YES_NO },
-      ...{ residual: YES_NO, relu: YES_NO, mask: [false] },
+      ...{ residual: YES_NO, activation: ["none", "relu"] as const, mask: [false] },
+    }).map(normalizeKernel),
+    ...combinations({
+      ...{ ...each, ...sources, weight: [true], bias: [true] },
+      ...{ residual: YES_NO, activation: ["bounded"] as const, mask: [false] },
     }).map(normalizeKernel),
     ...masks.map(normalizeKernel),
     ...gates.flatMap(({ source: _, weight: __, ...gate }) =>

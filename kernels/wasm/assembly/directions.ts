@@ -7,7 +7,7 @@
 
 import { counted, weightsAt } from "./places";
 import { address, narrow, readable } from "./storage";
-import { bytes, gated, loadGated, loadRest, madd, storeRest, zeros } from "./vectors";
+import { bytes, loadRest, madd, storeRest, through, zeros } from "./vectors";
 
 /** Parts of a loop's formula, known when it is compiled: it has a z, and v; a gate; coefficients of every lane. */
 const Z: u32 = 1;
@@ -87,10 +87,10 @@ function part(
   if (weights && !(kind & Z)) level = counted(f32x4.mul(level, w), w);
   let moved = madd(along, a, level);
   if (r) moved = f32x4.add(moved, loadRest(r + j, rest));
-  storeRest(y + j, kind & GATED ? gated(moved, loadRest(g + j, rest)) : moved, rest);
+  storeRest(y + j, kind & GATED ? through(moved, loadRest(g + j, rest)) : moved, rest);
   if (!(kind & Z)) return;
   const dy = loadRest(v + j, rest);
-  const term = kind & GATED ? gated(dy, loadRest(g + j, rest)) : dy;
+  const term = kind & GATED ? through(dy, loadRest(g + j, rest)) : dy;
   const next = first + 5 * plane;
   const a2 = coefficient(next, lanes), b2 = coefficient(next + plane, lanes);
   const c2 = coefficient(next + 2 * plane, lanes), d2 = coefficient(next + 3 * plane, lanes);
@@ -135,12 +135,12 @@ function vectors(
     if (weights && !(kind & Z)) level = counted(f32x4.mul(level, w), w);
     let moved = madd(along, a, level);
     if (r) moved = f32x4.add(moved, v128.load(r + j));
-    if (kind & GATED) moved = gated(moved, v128.load(g + j));
+    if (kind & GATED) moved = through(moved, v128.load(g + j));
     v128.store(y + j, moved);
     if (kind & Z) {
       let behind = madd(along, a2, madd(xhat, c2, d2));
       if (weights) behind = counted(f32x4.mul(behind, w), w);
-      v128.store(z + j, madd(loadGated(v + j, g + j, (kind & GATED) != 0), b2, behind));
+      v128.store(z + j, madd(kind & GATED ? through(v128.load(v + j), v128.load(g + j)) : v128.load(v + j), b2, behind));
     }
   }
 }

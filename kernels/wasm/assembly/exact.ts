@@ -3,7 +3,7 @@
 // elements apart: 1, or those of a channel in one sample.
 
 import { valueAt } from "./storage";
-import { zeros } from "./vectors";
+import { passedOne, zeros } from "./vectors";
 
 /** Whether so many pairs of float64 are finite, all of them. */
 function areFinite(at: usize, pairs: u32): bool {
@@ -67,8 +67,8 @@ export function exactSums(
       let at = n * sample + c * laneInner;
       for (let i: u32 = 0; i < inner; i++, at += stride) {
         const weight = weights ? valueAt(weights, n * inner + i, false) : 1;
-        const isOpen = weight != 0 && (!output || valueAt(output, at, half) > 0);
-        const gradient = isOpen ? weight * valueAt(dy, at, half) : 0;
+        const value = weight == 0 ? 0 : weight * valueAt(dy, at, half);
+        const gradient = output ? passedOne(value, valueAt(output, at, half)) : value;
         sum += gradient;
         if (gradient != 0) product += gradient * (valueAt(x, at, half) - mean);
       }

@@ -14,4 +14,5 @@ export { map } from "./map";
 export { mergeMoments, mergeSums } from "./merging";
 export { reduce } from "./reduce_columns";
 export { narrow, widen } from "./storage";
+export { rectify } from "./vectors";
 export { exactWeighted, mapWeighted, reduceWeighted, spreadWeights, weigh } from "./weighted";

@@ -3,9 +3,9 @@
 // its own, walked as columns.ts says. Coefficients are planes of float32: hi, scale, offset, and for dx slope.
 
 import { distanceOfPairs, HALF_STRIP, rowOfPair, rowsOfBlock, SHORT_STRIP, STRIP } from "./columns";
-import { BACK, G, GATED, last, PASSED, RELU, step, steps, X } from "./formula";
+import { BACK, BOUNDED, G, GATED, last, PASSED, RELU, step, steps, X } from "./formula";
 import { address, MOST, narrow, readable } from "./storage";
-import { bytes } from "./vectors";
+import { bytes, hasBounds } from "./vectors";
 
 /**
  * Computes elements [from, to) of y from x and the residual g, or those of dx (y) from x and dy (g) where `output` is positive, and
@@ -22,6 +22,7 @@ export function map(
   if (g) kind |= G;
   if (output) kind |= GATED;
   if (passed) kind |= PASSED;
+  if (kind & (RELU | GATED) && hasBounds()) kind |= BOUNDED;
   if (period && !half) from = wholeRows(x, g, output, y, passed, inStrips, period, from, to, coefficients, kind);
   // What is left: all of rows that are channels; a row without a partner, and the elements of a last one that is not whole.
   const width = period ? period : inner;
@@ -60,7 +61,7 @@ function wholeRows(
   const plane = bytes(period);
   const rows = (to - from) / period;
   let done: u32 = 0;
-  if (inStrips && kind & X) {
+  if (inStrips && kind & X && !(kind & BOUNDED)) {
     const block = rowsOfBlock(period) / (kind & BACK ? 2 : 1); // x, dy and dx are three.
     for (; done < rows; done += block) {
       const i = bytes(from + done * period);
@@ -89,15 +90,21 @@ function runs(
     case X: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, X);
     case X | G: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, X | G);
     case X | RELU: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, X | RELU);
+    case X | RELU | BOUNDED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, X | RELU | BOUNDED);
     case X | G | RELU: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, X | G | RELU);
+    case X | G | RELU | BOUNDED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, X | G | RELU | BOUNDED);
     case CENTRED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, CENTRED);
     case CENTRED | GATED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, CENTRED | GATED);
+    case CENTRED | GATED | BOUNDED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, CENTRED | GATED | BOUNDED);
     case CENTRED | PASSED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, CENTRED | PASSED);
     case CENTRED | GATED | PASSED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, CENTRED | GATED | PASSED);
+    case CENTRED | GATED | PASSED | BOUNDED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, CENTRED | GATED | PASSED | BOUNDED);
     case DX: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, DX);
     case DX | GATED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, DX | GATED);
+    case DX | GATED | BOUNDED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, DX | GATED | BOUNDED);
     case DX | PASSED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, DX | PASSED);
     case DX | GATED | PASSED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, DX | GATED | PASSED);
+    case DX | GATED | PASSED | BOUNDED: return runsOf(x, g, z, y, p, length, rows, c, channels, at, plane, DX | GATED | PASSED | BOUNDED);
   }
 }
 
@@ -114,7 +121,8 @@ function runsOf(
     const o = kind & X ? v128.load32_splat(at + 2 * plane) : s;
     const l = kind & BACK && kind & X ? v128.load32_splat(at + 3 * plane) : s;
     let j = bytes(length & ~15);
-    steps(x, g, gate, y, passed, j, 64, h, h, h, h, s, s, s, s, o, o, o, o, l, l, l, l, 4, kind);
+    if (kind & BOUNDED) j = 0;
+    else steps(x, g, gate, y, passed, j, 64, h, h, h, h, s, s, s, s, o, o, o, o, l, l, l, l, 4, kind);
     for (const whole = bytes(length & ~3); j < whole; j += 16) {
       step(x + j, g + j, gate + j, y + j, passed + j, h, s, o, l, kind);
     }
@@ -131,15 +139,21 @@ function across(
     case X: return acrossOf(x, g, z, y, p, length, below, at, plane, X);
     case X | G: return acrossOf(x, g, z, y, p, length, below, at, plane, X | G);
     case X | RELU: return acrossOf(x, g, z, y, p, length, below, at, plane, X | RELU);
+    case X | RELU | BOUNDED: return acrossOf(x, g, z, y, p, length, below, at, plane, X | RELU | BOUNDED);
     case X | G | RELU: return acrossOf(x, g, z, y, p, length, below, at, plane, X | G | RELU);
+    case X | G | RELU | BOUNDED: return acrossOf(x, g, z, y, p, length, below, at, plane, X | G | RELU | BOUNDED);
     case CENTRED: return acrossOf(x, g, z, y, p, length, below, at, plane, CENTRED);
     case CENTRED | GATED: return acrossOf(x, g, z, y, p, length, below, at, plane, CENTRED | GATED);
+    case CENTRED | GATED | BOUNDED: return acrossOf(x, g, z, y, p, length, below, at, plane, CENTRED | GATED | BOUNDED);
     case CENTRED | PASSED: return acrossOf(x, g, z, y, p, length, below, at, plane, CENTRED | PASSED);
     case CENTRED | GATED | PASSED: return acrossOf(x, g, z, y, p, length, below, at, plane, CENTRED | GATED | PASSED);
+    case CENTRED | GATED | PASSED | BOUNDED: return acrossOf(x, g, z, y, p, length, below, at, plane, CENTRED | GATED | PASSED | BOUNDED);
     case DX: return acrossOf(x, g, z, y, p, length, below, at, plane, DX);
     case DX | GATED: return acrossOf(x, g, z, y, p, length, below, at, plane, DX | GATED);
+    case DX | GATED | BOUNDED: return acrossOf(x, g, z, y, p, length, below, at, plane, DX | GATED | BOUNDED);
     case DX | PASSED: return acrossOf(x, g, z, y, p, length, below, at, plane, DX | PASSED);
     case DX | GATED | PASSED: return acrossOf(x, g, z, y, p, length, below, at, plane, DX | GATED | PASSED);
+    case DX | GATED | PASSED | BOUNDED: return acrossOf(x, g, z, y, p, length, below, at, plane, DX | GATED | PASSED | BOUNDED);
   }
 }
 

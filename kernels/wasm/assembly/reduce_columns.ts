@@ -8,10 +8,10 @@
 import { distanceOfPairs, MOST_SUMMED, rowOfPair, rowsOfBlock, SHORT_STRIP, STRIP } from "./columns";
 import { wide } from "./pairs";
 import { LARGE, reduceRows } from "./reduce_rows";
-import { Channel, GATED, leave, merge, MOMENTS, RECORD, SUMS, term } from "./reduction";
+import { BOUNDED, Channel, GATED, leave, merge, MOMENTS, RECORD, SUMS, term } from "./reduction";
 import { multiply, weightsAt } from "./places";
 import { address, further, MOST, readable, valueAt } from "./storage";
-import { bytes, increase, madd, zeros } from "./vectors";
+import { bytes, hasBounds, increase, madd, passedOne, zeros } from "./vectors";
 
 /** Rows of float16 that are widened at once, and how many of their lanes. */
 const HALF_ROWS: u32 = 8;
@@ -145,10 +145,12 @@ function addFloats(
   if (isFirst) meanOf(x, stride, rows, shifts, lanes);
   const products = sums + plane;
   if (below) {
-    if (gate) addPair(x, g, gate, below, shifts, sums, products, lanes, GATED);
+    if (gate && hasBounds()) addPair(x, g, gate, below, shifts, sums, products, lanes, BOUNDED);
+    else if (gate) addPair(x, g, gate, below, shifts, sums, products, lanes, GATED);
     else if (g) addPair(x, g, 0, below, shifts, sums, products, lanes, SUMS);
     else addPair(x, 0, 0, below, shifts, sums, products, lanes, MOMENTS);
-  } else if (gate) addStrips(x, g, gate, stride, rows, shifts, sums, products, lanes, GATED);
+  } else if (gate && hasBounds()) addStrips(x, g, gate, stride, rows, shifts, sums, products, lanes, BOUNDED);
+  else if (gate) addStrips(x, g, gate, stride, rows, shifts, sums, products, lanes, GATED);
   else if (g) addStrips(x, g, 0, stride, rows, shifts, sums, products, lanes, SUMS);
   else addStrips(x, 0, 0, stride, rows, shifts, sums, products, lanes, MOMENTS);
 }
@@ -257,7 +259,9 @@ function addTile(period: u32, sums: usize, firsts: usize): void {
   memory.fill(sums, 0, end);
 }
 
-/** Merges the sums of `n` rows into the moments of the rows before, lane by lane. */
+/** Merges the sums of `n` rows into the moments of the rows before, lane by lane. Inlined: as a call it made a small batch 7 to 12 % slower. */
+// @ts-ignore: decorator
+@inline
 export function mergeTile(period: u32, before: f64, n: f64, shifts: usize, sums: usize, means: usize): void {
   const squares = sums + bytes(period);
   const m2s = means + 2 * bytes(period);
@@ -289,10 +293,11 @@ function addPartialRow(
   weights: usize, channels: u32, inner: u32,
 ): void {
   for (let j: u32 = 0; j < lanes; j++) {
-    if (output && !(valueAt(output, from + j, half) > 0)) continue;
     const weight = weights ? <f64> load<f32>(weightsAt(weights, from + j, 1, channels, inner, 0)) : 1;
     if (weight == 0) continue;
-    const gradient = weight * valueAt(dy, from + j, half);
+    const value = weight * valueAt(dy, from + j, half);
+    const gradient = output ? passedOne(value, valueAt(output, from + j, half)) : value;
+    if (gradient == 0) continue;
     const deviation = valueAt(x, from + j, half) - <f64> load<f32>(his + bytes(j));
     const sum = wide(dys, j), product = wide(sum, period);
     store<f64>(sum, load<f64>(sum) + gradient);

@@ -5,10 +5,10 @@
 // slower than one). Every channel has a record, one cache line, in which sums stand in four float32 lanes; before the lanes lose
 // digits, they are taken into float64.
 
-import { Channel, channelOf, GATED, leave, MOMENTS, RECORD, settle, SUMS, term } from "./reduction";
+import { BOUNDED, Channel, channelOf, GATED, leave, MOMENTS, RECORD, settle, SUMS, term } from "./reduction";
 import { multiply, weightsAt } from "./places";
 import { readable } from "./storage";
-import { bytes, gated, keep, loadRest, madd, total, zeros } from "./vectors";
+import { bytes, gated, hasBounds, keep, loadRest, madd, total, zeros } from "./vectors";
 
 /** Lanes are settled once a channel has this many elements in them, or this many rows. */
 export const ENOUGH: u32 = 2048;
@@ -78,7 +78,8 @@ function addRows(
       }
       if (output) {
         const gates = readable(output, from, length, half, scratch + 2 * bytes(RUN));
-        add(channel, run, gradients, gates, length, GATED);
+        if (hasBounds()) add(channel, run, gradients, gates, length, BOUNDED);
+        else add(channel, run, gradients, gates, length, GATED);
       } else add(channel, run, gradients, 0, length, SUMS);
     }
     if (channel.pending >= enough) settle(channel, !dy);
@@ -165,7 +166,7 @@ function add(channel: Channel, x: usize, g: usize, gate: usize, length: u32, kin
     if (kind == MOMENTS) gradient = d = keep(d, rest);
     else {
       gradient = loadRest(g, rest);
-      if (kind == GATED) gradient = gated(gradient, loadRest(gate, rest));
+      if (kind != SUMS) gradient = gated(gradient, loadRest(gate, rest), kind == BOUNDED);
     }
     s1 = f32x4.add(s1, gradient);
     q1 = madd(gradient, d, q1);

@@ -4,16 +4,17 @@
 import { wide } from "./pairs";
 import { loadGated, total, zeros } from "./vectors";
 
-/** What g is; known when a loop is compiled. */
+/** What g is; known when a loop is compiled. The last is that of a gate with bounds (vectors.ts). */
 export const MOMENTS: u32 = 0;
 export const SUMS: u32 = 1;
 export const GATED: u32 = 2;
+export const BOUNDED: u32 = 3;
 
 /** A vector of g. */
 // @ts-ignore: decorator
 @inline
 export function term(deviation: v128, dy: usize, gate: usize, kind: u32): v128 {
-  return kind == MOMENTS ? deviation : loadGated(dy, gate, kind == GATED);
+  return kind == MOMENTS ? deviation : loadGated(dy, gate, kind != SUMS, kind == BOUNDED);
 }
 
 /** (mean, m2, count) or (sum dy, sum dy * (x - shift)) of one channel in float64, and sums in lanes that are still to be added. */

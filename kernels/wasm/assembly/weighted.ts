@@ -12,7 +12,7 @@ import { mergeTile } from "./reduce_columns";
 import { ENOUGH, RUN } from "./reduce_rows";
 import { Channel, leave, merge } from "./reduction";
 import { address, further, MOST, narrow, readable, valueAt, widen } from "./storage";
-import { bytes, gated, increase, loadRest, madd, storeRest, total, zeros } from "./vectors";
+import { bytes, increase, loadRest, madd, storeRest, through, total, zeros } from "./vectors";
 
 /** Rows of a tile of places, and of a block of them that shares coefficients. */
 const TILE: u32 = 128;
@@ -353,7 +353,7 @@ function step(
 ): void {
   const whole = rest >= 4;
   let term = whole ? v128.load(g) : loadRest(g, rest);
-  if (gate) term = gated(term, whole ? v128.load(gate) : loadRest(gate, rest));
+  if (gate) term = through(term, whole ? v128.load(gate) : loadRest(gate, rest));
   const along = f32x4.mul(f32x4.sub(whole ? v128.load(x) : loadRest(x, rest), h), l);
   const moved = madd(along, w, madd(o, w, term));
   const result = f32x4.mul(v128.bitselect(moved, term, f32x4.gt(w, zeros())), s);
