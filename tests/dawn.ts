@@ -1,5 +1,5 @@
 /**
- * The device suite, and what is WebGPU's own, on Dawn: another implementation, in a runtime whose own is something else.
+ * What any pass must do, and what is WebGPU's own, on Dawn: another implementation, in a runtime whose own is something else.
  *
  * Run by `deno task test:dawn`, which may load native code, and not with the other tests. The adapter is what Dawn
  * finds: a GPU, or a software one that VK_ICD_FILENAMES names, which is slow, and keeps nothing that it has compiled. So long

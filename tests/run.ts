@@ -7,7 +7,7 @@ import { stripVTControlCharacters } from "node:util";
 import { LEFT_OUT, type Tier } from "./tier.ts";
 
 const USAGE = `Usage: deno task test [options] [files]        what every change is tried with
-       deno task test:full [options] [files]   everything
+       deno task test:full [options] [files]   everything; types are left to deno task test and ok
 Options:
   --left-out            of the full tier only what the quick one leaves out
   --filter=TEXT         tests with this text, or /pattern/, in their name
@@ -18,9 +18,10 @@ Options:
 /** What stands in the folder of tests that no quick run has. */
 const FULL = "tests/full";
 /** Its longest files, which begin first: the others fill the cores while these end. */
-const LONGEST = ["webgpu_numbers", "webgpu_everything", "workers", "webgpu_kernels"].map((name) =>
-  `${FULL}/${name}_test.ts`
-);
+const LONGEST = [
+  ...["webgpu_everything", "openmpi", "workers", "node", "mpich", "docs_programs", "package"],
+  ...["demo_groups", "webgpu_numbers", "webgpu_kernels", "pauses"],
+].map((name) => `${FULL}/${name}_test.ts`);
 const FLAGS = "--doc --parallel --permission-set".split(" ");
 const PASSED_ON = /^--(filter|junit-path)=.+$|^--fail-fast$/;
 
@@ -143,7 +144,8 @@ if (import.meta.main) {
     (asked.exit ? console.error : console.log)(asked.text);
     Deno.exit(asked.exit);
   }
-  const ended = await runTests([...FLAGS, ...asked.args], { SYNCBN_TIER: asked.tier });
+  const types = asked.tier === "full" ? ["--no-check"] : [];
+  const ended = await runTests([...FLAGS, ...types, ...asked.args], { SYNCBN_TIER: asked.tier });
   const summary = summarize(ended.report);
   for (const file of summary.strayed) {
     console.error(

@@ -20,7 +20,8 @@ const PROGRAM: Program<Options> = {
   about: `\
 Puts the reference device, Wasm, WebGPU and groups of workers to their suites inside Chromium and
 Firefox, on pages and in workers, isolated and open, with policies and without. A browser that is
-not installed is left out, and its visits count as ignored, unless SYNCBN_DEMAND names it.`,
+not installed is left out, and its visits count as ignored, unless SYNCBN_DEMAND names it. Types are
+not checked here: deno task ok does it.`,
   flags: {
     browser: oneOf(["both", "chromium", "firefox"], { usual: "both", help: "which" }),
     filter: text({ takes: "TEXT", usual: undefined, help: "only tests with this in their name" }),
@@ -48,7 +49,7 @@ async function main({ browser, filter }: Options): Promise<number> {
   const files = ["", "_waiting"].flatMap((kind) => browsers.map((name) => `${name}${kind}.ts`))
     .map((file) => fileURLToPath(new URL(file, import.meta.url)));
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["test", "--permission-set", "--parallel", ...files],
+    args: ["test", "--no-check", "--permission-set", "--parallel", ...files],
     // One of each kind beside the two that compute.
     env: { DENO_JOBS: "3", ...(filter === undefined ? {} : { SYNCBN_BROWSER_FILTER: filter }) },
     stdout: "piped",

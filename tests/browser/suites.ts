@@ -1,4 +1,7 @@
-/** Which suites a browser is put to, and where: on a page and in a worker, isolated and open, as each concerns. */
+/**
+ * Which suites a browser is put to, and where: on a page and in a worker, isolated and open, as each concerns. What of each is
+ * left to runtimes with the same engine stands in entries/.
+ */
 
 import assert from "node:assert/strict";
 import { type BrowserName, hasBrowser } from "./browsers.ts";

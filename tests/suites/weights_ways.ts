@@ -176,7 +176,7 @@ export function weightWaySuite<A>(kit: DeviceKit<A>): void {
   const few = compiles(kit);
   const numRuns = few ? 6 : 16;
   const scenarios = (device: Device<A>) =>
-    weightedScenarios(device.info.float16, few ? 2 : undefined);
+    weightedScenarios(device.info.float16, few ? 2 : kit.ways && Math.ceil(kit.ways / 2));
 
   test("by weights a batch in parts on k ranks is the whole of the formulas", async (device) => {
     const property = fc.asyncProperty(
