@@ -4,7 +4,6 @@
  */
 
 import { resolve } from "node:path";
-import { gzipSync } from "node:zlib";
 import { fileURLToPath } from "node:url";
 import { type Program, text } from "../examples/command_line.ts";
 import { runProgram } from "../examples/run_program.ts";
@@ -33,13 +32,16 @@ const LIBS: readonly (readonly [RegExp, string])[] = [
 /** What users of the package do not read: how the kernels work and what was tried. */
 const LEFT_OUT = ["kernels/README.md", "kernels/trials.md"];
 
+/** Says nothing of who made it. */
+const PLAIN = ["--format=ustar", "--owner=0", "--group=0", "--numeric-owner", "--mode=u=rw,go=r"];
+
 /** Lines of comments, of shaders too, which are for whoever reads the sources: types keep theirs. */
 const DOCUMENTATION = /^[ \t]*(?:\/\*\*.*?\*\/\s*)+|^[ \t]*\/\/[^\n]*\n/gms;
 
-/** The minifier, with a lock and permissions of its own. */
-const MINIFY = [
-  ...["--quiet", "--no-config", "--frozen", "--lock=package/minify.lock"],
-  ...["--allow-read", "--allow-write", "--allow-env", "package/minify.ts"],
+/** Programs that need others, with a lock and permissions of their own. */
+const PROGRAM = [
+  ...["run", "--quiet", "--no-config", "--frozen", "--lock=package/pack.lock"],
+  ...["--allow-read", "--allow-write", "--allow-env"],
 ];
 
 const PACK: Program<{ readonly output: string | undefined }> = {
@@ -71,11 +73,11 @@ export async function pack(output: string): Promise<void> {
     );
     await run(folder, "tar", "-xzf", raw);
     await finish(`${folder}/package`);
-    await run(ROOT, Deno.execPath(), "run", ...MINIFY, `${folder}/package`);
+    await run(ROOT, Deno.execPath(), ...PROGRAM, "package/minify.ts", `${folder}/package`);
     const whole = `${folder}/whole.tar`;
     await Deno.writeTextFile(`${folder}/list`, (await listOf(folder)).join("\n"));
-    await run(folder, "tar", "-cf", whole, "-T", "list");
-    await Deno.writeFile(output, gzipSync(await Deno.readFile(whole), { level: 9 }));
+    await run(folder, "tar", ...PLAIN, "-cf", whole, "-T", "list");
+    await run(ROOT, Deno.execPath(), ...PROGRAM, "package/compress.ts", whole, output);
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
@@ -83,7 +85,7 @@ export async function pack(output: string): Promise<void> {
 
 /** The files of a package, those of a kind side by side: they have their words in common, which packs 4 % tighter. */
 async function listOf(folder: string): Promise<string[]> {
-  const kinds = [".json", ".d.ts", ".js"];
+  const kinds = [".json", ".js", ".d.ts"];
   const kindOf = (file: string) => kinds.findIndex((kind) => file.endsWith(kind));
   const files = await filesIn(`${folder}/package`);
   return files.map((file) => file.slice(folder.length + 1))
