@@ -40,7 +40,7 @@ function stepOn(device: WasmDevice, shape: readonly number[], format: Format) {
   return { run, free: () => device.free(x.data, dy.data) };
 }
 
-/** A line of the table: medians, their ratio, and that of the fastest rounds, which others on the machine disturb least. */
+/** A line of the table: medians over the rounds, and the median of what each round's ratio is. */
 async function measured(
   devices: readonly WasmDevice[],
   [shape, format]: typeof SHAPES[number],
@@ -55,16 +55,14 @@ async function measured(
     }
   }
   for (const { free } of steps) free();
-  const [plain, exact] = times.map(median);
-  const [fastest, exactly] = times.map((all) => Math.min(...all));
-  const ratio = (a: number, b: number) => (a / b).toFixed(1);
+  const [plain, exact] = times;
+  const ratios = exact.map((own, i) => own / plain[i]);
   const order = format === "channelsLast" ? ", channels last" : "";
   return [
     `[${shape}]${order}`,
-    time(plain),
-    time(exact),
-    ratio(exact, plain),
-    ratio(exactly, fastest),
+    time(median(plain)),
+    time(median(exact)),
+    median(ratios).toFixed(1),
   ];
 }
 
@@ -78,7 +76,7 @@ Usage: deno task bench:exact [--write]
 if (import.meta.main) {
   const line = commandLine(HELP);
   const devices = [await wasmDevice(), await wasmDevice({ exact: true })];
-  const lines = [["forward and backward", "ordinary, ms", "exact, ms", "times", "fastest rounds"]];
+  const lines = [["forward and backward", "ordinary, ms", "exact, ms", "times"]];
   for (const shape of SHAPES) lines.push([...await measured(devices, shape)]);
   devices.forEach((device) => device[Symbol.dispose]());
   const text = table(lines);
