@@ -32,7 +32,7 @@ const TOOLS = {
   typescript6: "npm:typescript@6.0.3",
   typescript7: "npm:typescript@7.0.2",
 };
-const LARGEST_BYTES = 300_000;
+const LARGEST_BYTES = 310_000;
 
 /** What a program of the package comes to. */
 interface Result {
@@ -126,7 +126,7 @@ async function visit(folder: string, pages: readonly string[]): Promise<readonly
 async function testPackage(t: Deno.TestContext, folder: string): Promise<void> {
   const tarball = `${folder}/syncbn.tgz`;
   const program = `${folder}/program`;
-  await t.step("is JavaScript and types, under 300 KB", async () => {
+  await t.step("is JavaScript and types, under 310 KB", async () => {
     await pack(tarball);
     await checkTarball(tarball);
   });
