@@ -1,11 +1,8 @@
 /**
  * What ranks load, in one file for each module of tasks: a thread or a process of its own for every rank of every test loads it
- * anew, and a hundred modules take longer than what most of them do.
+ * anew, and a hundred modules take longer than what most of them do. A browser, which is served one file anyway, loads this but
+ * never asks.
  */
-
-import { fileURLToPath } from "node:url";
-
-const CONFIG = fileURLToPath(new URL("../deno.json", import.meta.url));
 
 /** Where the files are, and what is in the making, by its source. */
 let folder: string | undefined;
@@ -26,7 +23,8 @@ async function make(source: string, number: number): Promise<string> {
   folder ??= newFolder();
   const [from, to] = [`${folder}/${number}.ts`, `${folder}/${number}.js`];
   await Deno.writeTextFile(from, source);
-  const args = ["bundle", "--quiet", `--config=${CONFIG}`, `--output=${to}`, from];
+  const config = decodeURIComponent(new URL("../deno.json", import.meta.url).pathname);
+  const args = ["bundle", "--quiet", `--config=${config}`, `--output=${to}`, from];
   const { success, stderr } = await new Deno.Command(Deno.execPath(), { args }).output();
   if (!success) throw new Error(new TextDecoder().decode(stderr));
   return `file://${to}`;

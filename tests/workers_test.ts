@@ -131,10 +131,12 @@ const TOTALS: Record<string, readonly number[]> = {
 };
 
 for (const transport of transports) {
+  // By one function that may be cut, and by such that may not.
+  const functions = [transport === "shared" ? "largest" : "sum", "moments", "turned"];
   Deno.test(`no rank holds the long arrays of all, over ${transport}`, async () => {
     const program = new URL("./workers/long_arrays.ts", import.meta.url).pathname;
     const [ranks, length] = ["6", "2000001"];
-    for (const by of Object.keys(TOTALS)) {
+    for (const by of functions) {
       const args = ["run", "--allow-all", "--no-check", program, transport, ranks, length, by];
       const run = await new Deno.Command(Deno.execPath(), { args }).output();
       assert(run.success, new TextDecoder().decode(run.stderr));
