@@ -1,7 +1,7 @@
 /** Exact devices do what all devices do: suites of the others against float64 and PyTorch, in float32 arithmetic. */
 
-import { referenceDevice } from "../../mod.ts";
-import { wasmDevice } from "../../kernels/wasm_device.ts";
+import { type ReferenceArray, referenceDevice } from "../../mod.ts";
+import { type WasmArray, wasmDevice } from "../../kernels/wasm_device.ts";
 import type { DeviceKit } from "../kit.ts";
 import { adversarialSuite } from "../suites/adversarial.ts";
 import { branchSuite } from "../suites/branches.ts";
@@ -14,13 +14,17 @@ import { peerSuite } from "../suites/peers.ts";
 import { stateSuite } from "../suites/states.ts";
 import { inTier } from "../tier.ts";
 
-/** In every run the law and PyTorch's numbers on Wasm: the reference has its bits, and the ordinary devices do the rest alike. */
-function exactSuite<A>(kit: DeviceKit<A>): void {
+/** The law and PyTorch's numbers. */
+export function exactLaw<A>(kit: DeviceKit<A>): void {
   inTier(kit, (kit) => {
     deviceLaw(kit);
     goldenSuite(kit);
   });
-  inTier({ ...kit, tier: "full" }, (kit) => {
+}
+
+/** What all devices do alike. */
+export function exactAlike<A>(kit: DeviceKit<A>): void {
+  inTier(kit, (kit) => {
     adversarialSuite(kit);
     branchSuite(kit);
     derivativeSuite(kit);
@@ -36,21 +40,20 @@ const common = {
   deviations: "float32",
 } as const;
 
-exactSuite({
+export const exactReference: DeviceKit<ReferenceArray> = {
   ...common,
   name: "exact reference",
-  tier: "full",
   open: () => {
     const device = referenceDevice({ exact: true });
     return Promise.resolve({ device, close: () => Promise.resolve() });
   },
-});
+};
 
-exactSuite({
+export const exactWasm: DeviceKit<WasmArray> = {
   ...common,
   name: "exact Wasm",
   open: async () => {
     const device = await wasmDevice({ exact: true });
     return { device, close: () => Promise.resolve(device[Symbol.dispose]()) };
   },
-});
+};
