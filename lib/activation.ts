@@ -1,5 +1,6 @@
 /** Activations: what may follow a normalization in the same pass, and what backward knows of it. */
 
+import { fromHalf, toHalf } from "./bits.ts";
 import type { DType, Tensor } from "./tensor.ts";
 
 /** A ReLU with a slope below 0 or a bound above, as Keras's `ReLU` layer has them. */
@@ -28,10 +29,8 @@ const RELU: Bounds = /* @__PURE__ */ Object.freeze({ negativeSlope: 0, maxValue:
 export function boundsOf(activation: Activation, dtype: DType): Bounds {
   if (activation === "relu") return RELU;
   const { negativeSlope = 0, maxValue = Infinity } = activation;
-  const stored = dtype === "float16" && typeof Float16Array === "function"
-    ? new Float16Array([maxValue])
-    : new Float32Array([maxValue]);
-  return { negativeSlope: Math.fround(negativeSlope), maxValue: stored[0] };
+  const stored = dtype === "float16" ? fromHalf(toHalf(maxValue)) : Math.fround(maxValue);
+  return { negativeSlope: Math.fround(negativeSlope), maxValue: stored };
 }
 
 /** Whether an activation is plain ReLU, whatever it is called. */

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { boundsOf } from "../lib/activation.ts";
+import type { DType } from "../mod.ts";
 import { halves } from "./halves.ts";
 import { normalArray } from "./random.ts";
 
@@ -15,5 +17,18 @@ Deno.test("halves() rounds as Float16Array does", () => {
   for (const values of [[...all], between, anywhere]) {
     const finite = values.filter((value) => !Number.isNaN(value));
     assert.deepEqual(halves(finite), Float32Array.from(Float16Array.from(finite)));
+  }
+});
+
+Deno.test("an activation's bound is that of its results' dtype, in a runtime without Float16Array too", () => {
+  const bound = (dtype: DType) => boundsOf({ maxValue: 1.1 }, dtype).maxValue;
+  assert.equal(bound("float32"), Math.fround(1.1));
+  const own = Object.getOwnPropertyDescriptor(globalThis, "Float16Array")!;
+  const expected = Float16Array.of(1.1)[0];
+  Reflect.deleteProperty(globalThis, "Float16Array");
+  try {
+    assert.equal(bound("float16"), expected);
+  } finally {
+    Object.defineProperty(globalThis, "Float16Array", own);
   }
 });

@@ -1,5 +1,6 @@
-/** Elements of any dtype as float32, and half precision there and back. */
+/** Elements of any dtype as float32. */
 
+import { fromHalf } from "../bits.ts";
 import { checkStored } from "./given.ts";
 import { DTYPES, type StoredArray } from "./stored_array.ts";
 import { refused } from "../words.ts";
@@ -52,32 +53,4 @@ function roundToFloat32(value: bigint): number {
   const sticky = (size & 0xffffn) === 0n ? 0n : 0x10000n;
   const kept = Number((size >> 16n << 16n) | sticky);
   return Math.fround(value < 0n ? -kept : kept);
-}
-
-const HALF_MIN_NORMAL = 2 ** -14;
-
-/** Reads the bits of a half-precision number. */
-export function fromHalf(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const [exponent, fraction] = [bits >> 10 & 31, bits & 1023];
-  if (exponent === 31) return fraction === 0 ? sign * Infinity : NaN;
-  return sign *
-    (exponent === 0
-      ? fraction * HALF_MIN_NORMAL / 1024
-      : 2 ** (exponent - 15) * (1 + fraction / 1024));
-}
-
-/** Rounds a number to half precision, to the nearest and in ties to even. */
-export function toHalf(value: number): number {
-  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
-  const size = Math.abs(value);
-  if (Number.isNaN(value)) return 0x7e00;
-  if (size >= 65520) return sign | 0x7c00;
-  const exponent = Math.max(Math.floor(Math.log2(size || HALF_MIN_NORMAL)), -14);
-  // A unit of the last place; adding 2^52 of it leaves whole units, rounded as IEEE 754 has it.
-  const unit = 2 ** (exponent - 10);
-  const large = unit * 2 ** 52;
-  const units = (size + large - large) / unit;
-  // Subnormals begin at 0 units, normals of the first exponent at 1024: carrying over is what the bits do themselves.
-  return sign | (exponent + 14 << 10) + units;
 }

@@ -44,7 +44,7 @@ export function checkActivation(activation: unknown, action: string): void {
   }
   checkOptions(activation, ["negativeSlope", "maxValue"], action);
   const { negativeSlope = 0, maxValue = 1 } = activation as Rectifier;
-  if (!Number.isFinite(negativeSlope) || negativeSlope < 0) {
+  if (!Number.isFinite(Math.fround(negativeSlope)) || negativeSlope < 0) {
     throw wrongValue(action, "negativeSlope must be finite and >= 0", negativeSlope);
   }
   if (Number.isFinite(maxValue) && maxValue > 0) return;

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { type StoredArray, toFloat32 } from "../../lib/checkpoint.ts";
-import { fromHalf, toHalf } from "../../lib/checkpoint/numbers.ts";
+import { fromHalf, toHalf } from "../../lib/bits.ts";
 
 /** Every pattern of 16 bits. */
 const PATTERNS = Uint16Array.from({ length: 2 ** 16 }, (_, bits) => bits);

@@ -265,6 +265,7 @@ export function activationSuite<A>(kit: DeviceKit<A>): void {
     throwsLike(forward({ slope: 1 }), TypeError, /slope/);
     throwsLike(forward({ negativeSlope: -1 }), RangeError, /negativeSlope must be finite and >= 0/);
     throwsLike(forward({ negativeSlope: NaN }), RangeError, /negativeSlope/);
+    throwsLike(forward({ negativeSlope: 1e300 }), RangeError, /negativeSlope/); // Infinite as float32.
     throwsLike(forward({ maxValue: 0 }), RangeError, /maxValue must be finite and > 0/);
     throwsLike(forward({ maxValue: Infinity }), RangeError, /or left out/);
     throwsLike(

@@ -1,5 +1,6 @@
 /** Whole models as named arrays on the host. */
 
+import { toHalf } from "../../bits.ts";
 import { readBack } from "../../data_parallel/trees.ts";
 import type { Device } from "../../device.ts";
 import { lazyError } from "../../layers/check_layer.ts";
@@ -8,7 +9,6 @@ import { called } from "../../tree.ts";
 import { toRowMajor } from "../../row_major.ts";
 import { contentsOf, type StateDictOptions } from "./entries.ts";
 import type { Part } from "./nodes.ts";
-import { toHalf } from "../numbers.ts";
 import type { StateDict, StoredArray } from "../stored_array.ts";
 
 const ACTION = "save the model";
