@@ -46,7 +46,7 @@ test("the demo on workers shows what it shows on one thread", async () => {
   ];
   assert.deepEqual([here.code, there.code, there.stderr], [0, 0, [""]]);
   assert.match(there.stdout, /^Replicas: 2 workers, with 2 images each$/m);
-  assert.match(there.stdout, /each from a thread of its own\.$/m);
+  assert.match(there.stdout, /each from a thread of its own,$/m);
   const numbers = (text: string) => withoutTimes(text.slice(text.indexOf("Device:")));
   assert.equal(
     numbers(there.stdout),
