@@ -54,8 +54,11 @@ export interface Roll {
   readonly waiting: Set<(rank: number, failure: Leaving) => void>;
 }
 
-/** How long ranks may have their thread to themselves, in ms: with what a rank computes between two calls, below what is felt. */
-const LONGEST_MS = 16;
+/**
+ * How long ranks may have their thread to themselves, in ms: with what a rank computes between two calls, below what is felt. A
+ * turn took 0.44 ms on a page in Chromium, beside computing: 1.8 % of the time.
+ */
+const LONGEST_MS = 24;
 
 /** Makes the roll of a world. */
 export function createRoll(): Roll {

@@ -5,7 +5,7 @@ import { librarySuite } from "../../library_suite.ts";
 import { queuedKit, referenceKit } from "../../reference_kit.ts";
 import { leaveOut } from "../inside/deno.ts";
 
-deviceSuite({ ...referenceKit, cases: 60 });
+deviceSuite({ ...referenceKit, cases: 30 });
 librarySuite(queuedKit);
 await import("../../digest_test.ts");
 await import("../../moments_test.ts");
