@@ -45,10 +45,11 @@ export function checkActivation(activation: unknown, action: string): void {
   checkOptions(activation, ["negativeSlope", "maxValue"], action);
   const { negativeSlope = 0, maxValue = 1 } = activation as Rectifier;
   if (!Number.isFinite(Math.fround(negativeSlope)) || negativeSlope < 0) {
-    throw wrongValue(action, "negativeSlope must be finite and >= 0", negativeSlope);
+    throw wrongValue(action, "negativeSlope must be a finite float32 >= 0", negativeSlope);
   }
-  if (Number.isFinite(maxValue) && maxValue > 0) return;
-  throw wrongValue(action, "maxValue must be finite and > 0, or left out", maxValue);
+  const most = Math.fround(maxValue);
+  if (Number.isFinite(most) && most > 0) return;
+  throw wrongValue(action, "maxValue must be a finite float32 > 0, or left out", maxValue);
 }
 
 /** Checks an activation, and that a device honours it. */

@@ -2,8 +2,8 @@
  * Batch renormalization: training that normalizes as evaluation will, as far as its bounds allow.
  *
  * y = (xhat * r + d) * weight + bias, where r and d are constants of the batch, is a normalization by weight * r and weight * d +
- * bias: forward and backward are the plain ones with those, made on the host from one readback of the statistics and the state. The bounds are the
- * caller's, since they belong to the training, not to the state.
+ * bias: forward and backward are the plain ones with those, made on the host from one readback of the statistics and the
+ * state. The bounds are the caller's, since they belong to the training, not to the state.
  */
 
 import { checkDevice } from "../check_effects.ts";

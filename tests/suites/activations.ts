@@ -266,11 +266,16 @@ export function activationSuite<A>(kit: DeviceKit<A>): void {
     );
     throwsLike(forward(null), TypeError, /activation must be/);
     throwsLike(forward({ slope: 1 }), TypeError, /slope/);
-    throwsLike(forward({ negativeSlope: -1 }), RangeError, /negativeSlope must be finite and >= 0/);
+    throwsLike(
+      forward({ negativeSlope: -1 }),
+      RangeError,
+      /negativeSlope must be a finite float32 >= 0/,
+    );
     throwsLike(forward({ negativeSlope: NaN }), RangeError, /negativeSlope/);
     throwsLike(forward({ negativeSlope: 1e300 }), RangeError, /negativeSlope/); // Infinite as float32.
-    throwsLike(forward({ maxValue: 0 }), RangeError, /maxValue must be finite and > 0/);
+    throwsLike(forward({ maxValue: 0 }), RangeError, /maxValue must be a finite float32 > 0/);
     throwsLike(forward({ maxValue: Infinity }), RangeError, /or left out/);
+    throwsLike(forward({ maxValue: 1e300 }), RangeError, /maxValue/); // Infinite as float32.
     throwsLike(
       () => initLayer(device, "batchNorm", 1, { activation: { maxValue: -1 } }),
       RangeError,
