@@ -23,7 +23,7 @@ const LONGEST = [
   ...["webgpu_everything", "openmpi", "workers", "node", "mpich", "docs_programs", "package"],
   ...["demo_groups", "webgpu_numbers", "webgpu_kernels", "pauses"],
 ].map((name) => `${FULL}/${name}_test.ts`);
-const FLAGS = "--doc --no-check --parallel --permission-set".split(" ");
+const FLAGS = "--no-check --parallel --permission-set".split(" ");
 const PASSED_ON = /^--(filter|junit-path)=.+$|^--fail-fast$/;
 
 /** Counts of a run, and of each kit the number of tests that were left to the full tier. */
