@@ -74,7 +74,9 @@ export function checkPass<A>({ info }: Device<A>, option: PassOption, action: st
   if (info.passes.includes(option)) return;
   throw new DeviceError(
     `Cannot ${action} as ${info.name} must honour ${option} in a pass: ` +
-      `current ones are ${info.passes.join(", ") || "none"}; leave it out, or use another device`,
+      `current ones are ${info.passes.join(", ") || "none"}; leave it out, or use ${
+        info.exact ? "a device without exact" : "another device"
+      }`,
     "unsupported",
   );
 }
