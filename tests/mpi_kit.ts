@@ -186,8 +186,10 @@ export async function withFolder<T>(body: (folder: string) => Promise<T>): Promi
  * @returns the kit; 8 ranks at most, 2 on each host
  */
 export function mpiKit(family: MpiFamily, hosts?: Hosts): MpiKit {
-  const worlds = createWorlds((worldSize, script, folder) =>
-    launch(family, worldSize, script, { folder, hosts, seconds: WORLD_SECONDS })
+  const worlds = createWorlds(
+    (worldSize, script, folder) =>
+      launch(family, worldSize, script, { folder, hosts, seconds: WORLD_SECONDS }),
+    hosts !== undefined,
   );
   return {
     name: hosts ? `${family} on two hosts` : family,

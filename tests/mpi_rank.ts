@@ -31,8 +31,8 @@ export type Report =
     readonly at: number;
   };
 
-/** After how many seconds a rank is ended by its own alarm, whatever it hangs in, and without anything to do. */
-const [AT_WORK, IDLE] = [38, 300];
+/** After how many seconds a rank is ended by its own alarm: whatever it hangs in, without anything to do, in its end. */
+const [AT_WORK, IDLE, AT_END] = [38, 300, 10];
 /** How long to wait between two looks for something to do, in ms; the longer there was nothing, the longer. */
 const [SOON, LATER] = [2, 25];
 
@@ -103,7 +103,7 @@ export async function serve(modules: Readonly<Record<string, Bodies>>): Promise<
   for (let turn = 0;; turn++) {
     symbols.alarm(IDLE);
     const order = await nextOrder(folder, turn);
-    symbols.alarm(AT_WORK);
+    symbols.alarm(order === null ? AT_END : AT_WORK);
     if (order === null) break;
     const group = await groupOf(world, order);
     if (!group) continue;
