@@ -35,6 +35,24 @@ import { normalArray } from "../random.ts";
 const FLOAT32 = { relative: 1.3e-6, absolute: 1e-5 };
 const FLOAT16 = { relative: 1e-3, absolute: 1e-5 };
 
+/** What makes a value when it is first asked for: a large one that tests of several devices and formats have in common. */
+function once<T>(make: () => T): () => T {
+  let made: { readonly value: T } | undefined;
+  return () => (made ??= { value: make() }).value;
+}
+
+/** The numbers of test 15, in both orders, and their means. */
+const numbers15 = once(() => {
+  const extents = { channels: 96, inner: 112 * 112 };
+  const channelsFirst = normalArray(96 * 112 * 112, 18, 3);
+  const { mean } = oracle.statistics({ values: channelsFirst, ...extents });
+  return {
+    channelsFirst,
+    channelsLast: oracle.permute(channelsFirst, extents, "channelsLast"),
+    mean,
+  };
+});
+
 /** Registers PyTorch's tests for a device. */
 export function pytorchSuite<A>(kit: DeviceKit<A>): void {
   const register = testsOf(kit);
@@ -427,17 +445,14 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
   });
 
   test("15: (1, 96, 112, 112) has equal means in both formats", async (device) => {
-    const extents = { channels: 96, inner: 112 * 112 };
-    const values = normalArray(96 * 112 * 112, 18, 3);
+    const { mean, ...numbers } = numbers15();
     const means = [];
     for (const format of ["channelsFirst", "channelsLast"] as const) {
-      const data = format === "channelsLast" ? oracle.permute(values, extents, format) : values;
-      const input = tensor(device, data, [1, 96, 112, 112], { format });
+      const input = tensor(device, numbers[format], [1, 96, 112, 112], { format });
       const moments = device.moments({ input });
       means.push((await device.toWire(moments)).slice(1, 97));
       device.free(input.data, moments);
     }
-    const { mean } = oracle.statistics({ values, ...extents });
     assertClose(means[0], mean, FLOAT32, "channelsFirst");
     assertClose(means[1], means[0], { relative: 1e-7 * kit.ulps, absolute: 0 }, "channelsLast");
   });
@@ -480,27 +495,23 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
 
   const giants = kit.giants ? [[880801, 1, 1, 1]] : [];
   for (const shape of [[4, 1, 9, 9], [4, 9, 1, 1], [3, 1], [2, 1], ...giants]) {
+    const expected = once(() => {
+      const values = normalArray(shape.reduce((a, b) => a * b), 22, 2);
+      const inner = shape.slice(2).reduce((a, b) => a * b, 1);
+      const batch = { values, channels: shape[1], inner };
+      const parameters = { weight: null, bias: null, eps: 1e-5 };
+      const { gradInput } = oracle.trainBackward(batch, values, parameters);
+      return { values, y: oracle.trainForward(batch, parameters), dx: gradInput };
+    });
     for (const format of ["channelsFirst", "channelsLast"] as const) {
       test(`19: shape (${shape.join(", ")}), ${format}`, async (device) => {
-        const values = normalArray(shape.reduce((a, b) => a * b), 22, 2);
+        const { values, y, dx } = expected();
         // With one channel or one position the two formats are the same memory.
         const input = tensor(device, values, shape, { format });
         const state = initBatchNorm(device, shape[1]);
         const { output, saved } = batchNormForward(state, input, { device });
         const { gradInput } = batchNormBackward(saved, input, { device });
-        const batch = {
-          values,
-          channels: shape[1],
-          inner: shape.slice(2).reduce((a, b) => a * b, 1),
-        };
-        const parameters = { weight: null, bias: null, eps: 1e-5 };
-        const { gradInput: dx } = oracle.trainBackward(batch, values, parameters);
-        assertClose(
-          await toArray(device, output),
-          oracle.trainForward(batch, parameters),
-          FLOAT32,
-          "output",
-        );
+        assertClose(await toArray(device, output), y, FLOAT32, "output");
         assertClose(await toArray(device, gradInput), dx, FLOAT32, "gradInput");
       });
     }
