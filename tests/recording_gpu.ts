@@ -24,6 +24,8 @@ export interface RecordingGpu {
   readonly largestBinding: () => number;
   /** The next error scope with this filter that is popped reports an error, some time after it was popped. */
   readonly report: (filter: GPUErrorFilter, message: string, afterMs?: number) => void;
+  /** Whether it was asked to end. */
+  readonly destroyed: () => boolean;
 }
 
 type Method = (...args: unknown[]) => unknown;
@@ -48,6 +50,7 @@ export function recordGpu(real: GPUDevice): RecordingGpu {
   };
   const reports = new Map<GPUErrorFilter, { message: string; afterMs: number }>();
   let largestBinding = 0;
+  let destroyed = false;
   const scopes: GPUErrorFilter[] = [];
 
   const watch = <T extends object>(
@@ -102,6 +105,10 @@ export function recordGpu(real: GPUDevice): RecordingGpu {
       return call(descriptor);
     },
     createComputePipeline: counting("pipelines"),
+    destroy: (call) => () => {
+      destroyed = true;
+      return call();
+    },
     pushErrorScope: (call) => (filter) => {
       scopes.push(filter as GPUErrorFilter);
       return call(filter);
@@ -128,6 +135,7 @@ export function recordGpu(real: GPUDevice): RecordingGpu {
     counts: () => ({ ...counts }),
     largestBinding: () => largestBinding,
     report: (filter, message, afterMs = 0) => void reports.set(filter, { message, afterMs }),
+    destroyed: () => destroyed,
   };
 }
 

@@ -44,39 +44,55 @@ export interface Opened {
   readonly again: () => Promise<Opened>;
   /** Waits for everything that is under way. */
   readonly settled: () => Promise<void>;
-  /** Ends the handle and its GPUDevice. */
+  /** Ends the handle, and its GPUDevice where no other handle shall have it. */
   readonly close: () => Promise<void>;
 }
 
-/** Opens a handle on a GPUDevice of its own. */
+/** Where handles have their GPUDevices from, and what becomes of these. */
+interface Devices {
+  readonly request: (everything: boolean) => Promise<GPUDevice>;
+  readonly end: (recording: RecordingGpu, real: GPUDevice, everything: boolean) => void;
+}
+
+/** A GPUDevice for each handle. */
+function devicesOf(gpu: GPU): Devices {
+  return {
+    request: async (everything) => {
+      const adapter = await gpu.requestAdapter();
+      if (!adapter) throw new Error("this machine has no WebGPU adapter");
+      const { maxStorageBuffersPerShaderStage } = adapter.limits;
+      return await adapter.requestDevice(
+        everything
+          ? {
+            requiredFeatures: adapter.features.has("shader-f16") ? ["shader-f16"] : [],
+            requiredLimits: { maxStorageBuffersPerShaderStage },
+          }
+          : {},
+      );
+    },
+    end: ({ gpuDevice }) => gpuDevice.destroy(),
+  };
+}
+
+/** Opens a handle on a GPUDevice that no other has meanwhile. */
 export async function open(
   gpu: GPU,
   opening: Omit<Opening, "name">,
+  devices: Devices = devicesOf(gpu),
 ): Promise<Opened> {
   const { everything, options = {}, onBlock } = opening;
-  const adapter = await gpu.requestAdapter();
-  if (!adapter) throw new Error("this machine has no WebGPU adapter");
-  const { maxStorageBuffersPerShaderStage } = adapter.limits;
-  const recording = recordGpu(
-    await adapter.requestDevice(
-      everything
-        ? {
-          requiredFeatures: adapter.features.has("shader-f16") ? ["shader-f16"] : [],
-          requiredLimits: { maxStorageBuffersPerShaderStage },
-        }
-        : {},
-    ),
-  );
+  const real = await devices.request(everything);
+  const recording = recordGpu(real);
   const { gpuDevice } = recording;
   const { device, settled } = createDevice(gpuDevice, options, {
     ...(onBlock && { onBlock: onBlock(gpuDevice) }),
   });
   const close = async () => {
     device[Symbol.dispose]();
-    gpuDevice.destroy();
+    devices.end(recording, real, everything);
     await settled();
   };
-  return { device, recording, again: () => open(gpu, opening), close, settled };
+  return { device, recording, again: () => open(gpu, opening, devices), close, settled };
 }
 
 /** What a kit of WebGPU says beside how its handle is opened. */
@@ -123,11 +139,35 @@ export interface Opener {
   ) => void;
 }
 
-/** Makes an opener; its tests have the kit's name before their own. */
+/** Makes an opener; its tests have the kit's name before their own, and a GPUDevice each. */
 export function opener(gpu: GPU, kit: Kit): Opener {
+  return openerOn(gpu, kit, devicesOf(gpu));
+}
+
+/**
+ * Makes one that hands a GPUDevice which a test has left whole to the next test: Dawn compiles nothing twice for one
+ * GPUDevice, which is most of what a test takes. The last test must be that of `closing`.
+ */
+export function sharingOpener(gpu: GPU, kit: Kit): {
+  readonly opens: Opener;
+  readonly closing: () => void;
+} {
+  const { request, end } = devicesOf(gpu);
+  const spare = new Map<boolean, GPUDevice[]>([[true, []], [false, []]]);
+  const opens = openerOn(gpu, kit, {
+    request: async (everything) => spare.get(everything)!.pop() ?? await request(everything),
+    end: (recording, real, everything) => {
+      if (recording.destroyed()) end(recording, real, everything);
+      else spare.get(everything)!.push(real);
+    },
+  });
+  return { opens, closing: () => [...spare.values()].flat().forEach((real) => real.destroy()) };
+}
+
+function openerOn(gpu: GPU, kit: Kit, devices: Devices): Opener {
   const test: Opener["test"] = (what, opening, body) =>
     register(kit, what, async () => {
-      const opened = await open(gpu, opening);
+      const opened = await open(gpu, opening, devices);
       try {
         await body(opened);
       } finally {
