@@ -18,7 +18,7 @@ import { numberTests } from "./webgpu/numbers.ts";
 import { shaderTests } from "./webgpu/shaders.ts";
 import { demanded } from "./demanded.ts";
 import { loadDawn } from "./load_dawn.ts";
-import { sharedKit, sharingOpener } from "./webgpu_kit.ts";
+import { opener, sharedKit } from "./webgpu_kit.ts";
 
 const NAME = "webgpu (Dawn)";
 
@@ -63,14 +63,14 @@ if (dawn) {
   secondOrderGoldenSuite(registered);
   weightsGoldenSuite(registered);
   register(`${NAME}: the handle closes`, closing);
-  const { opens, closing: end } = sharingOpener(dawn, { name: NAME, register });
+  const opens = opener(dawn, { name: NAME, register });
   failureTests(opens);
   bindingTests(opens);
   numberTests(opens);
   digitTests(opens);
   shaderTests(opens);
   maskTests(opens);
-  register(`${NAME}: the GPUDevices end`, end);
+  opens.ending();
 } else if (demanded("dawn")) {
   Deno.test(`${NAME}: everything`, () => {
     throw new Error("this run demands Dawn, which could not be loaded or has no adapter");

@@ -24,8 +24,6 @@ export interface RecordingGpu {
   readonly largestBinding: () => number;
   /** The next error scope with this filter that is popped reports an error, some time after it was popped. */
   readonly report: (filter: GPUErrorFilter, message: string, afterMs?: number) => void;
-  /** Whether it was asked to end. */
-  readonly destroyed: () => boolean;
 }
 
 type Method = (...args: unknown[]) => unknown;
@@ -50,7 +48,6 @@ export function recordGpu(real: GPUDevice): RecordingGpu {
   };
   const reports = new Map<GPUErrorFilter, { message: string; afterMs: number }>();
   let largestBinding = 0;
-  let destroyed = false;
   const scopes: GPUErrorFilter[] = [];
 
   const watch = <T extends object>(
@@ -105,10 +102,6 @@ export function recordGpu(real: GPUDevice): RecordingGpu {
       return call(descriptor);
     },
     createComputePipeline: counting("pipelines"),
-    destroy: (call) => () => {
-      destroyed = true;
-      return call();
-    },
     pushErrorScope: (call) => (filter) => {
       scopes.push(filter as GPUErrorFilter);
       return call(filter);
@@ -135,7 +128,6 @@ export function recordGpu(real: GPUDevice): RecordingGpu {
     counts: () => ({ ...counts }),
     largestBinding: () => largestBinding,
     report: (filter, message, afterMs = 0) => void reports.set(filter, { message, afterMs }),
-    destroyed: () => destroyed,
   };
 }
 

@@ -10,6 +10,7 @@ import { demanded } from "./demanded.ts";
 import { type DeviceKit, type Kit, register } from "./kit.ts";
 import { recordGpu, type RecordingGpu } from "./recording_gpu.ts";
 import { isRun, type Tier } from "./tier.ts";
+import { endIdle, lend } from "./webgpu_pool.ts";
 import { createDevice } from "../kernels/webgpu/device.ts";
 import type { OnBlock } from "../kernels/webgpu/memory.ts";
 import type { WebGpuArray, WebGpuDevice, WebGpuOptions } from "../kernels/webgpu_device.ts";
@@ -40,59 +41,32 @@ export interface Opened {
   readonly device: WebGpuDevice;
   /** Its GPUDevice, which counts. */
   readonly recording: RecordingGpu;
-  /** Opens another handle of the same kind, on a GPUDevice of its own. */
+  /** Opens another handle of the same kind, on another GPUDevice. */
   readonly again: () => Promise<Opened>;
   /** Waits for everything that is under way. */
   readonly settled: () => Promise<void>;
-  /** Ends the handle, and its GPUDevice where no other handle shall have it. */
+  /** Ends the handle, and leaves its GPUDevice to the next. */
   readonly close: () => Promise<void>;
 }
 
-/** Where handles have their GPUDevices from, and what becomes of these. */
-interface Devices {
-  readonly request: (everything: boolean) => Promise<GPUDevice>;
-  readonly end: (recording: RecordingGpu, real: GPUDevice, everything: boolean) => void;
-}
-
-/** A GPUDevice for each handle. */
-function devicesOf(gpu: GPU): Devices {
-  return {
-    request: async (everything) => {
-      const adapter = await gpu.requestAdapter();
-      if (!adapter) throw new Error("this machine has no WebGPU adapter");
-      const { maxStorageBuffersPerShaderStage } = adapter.limits;
-      return await adapter.requestDevice(
-        everything
-          ? {
-            requiredFeatures: adapter.features.has("shader-f16") ? ["shader-f16"] : [],
-            requiredLimits: { maxStorageBuffersPerShaderStage },
-          }
-          : {},
-      );
-    },
-    end: ({ gpuDevice }) => gpuDevice.destroy(),
-  };
-}
-
-/** Opens a handle on a GPUDevice that no other has meanwhile. */
+/** Opens a handle on a GPUDevice that nobody else has meanwhile. */
 export async function open(
   gpu: GPU,
   opening: Omit<Opening, "name">,
-  devices: Devices = devicesOf(gpu),
 ): Promise<Opened> {
   const { everything, options = {}, onBlock } = opening;
-  const real = await devices.request(everything);
-  const recording = recordGpu(real);
+  const lent = await lend(gpu, everything);
+  const recording = recordGpu(lent.gpuDevice);
   const { gpuDevice } = recording;
   const { device, settled } = createDevice(gpuDevice, options, {
     ...(onBlock && { onBlock: onBlock(gpuDevice) }),
   });
   const close = async () => {
     device[Symbol.dispose]();
-    devices.end(recording, real, everything);
     await settled();
+    lent.giveBack();
   };
-  return { device, recording, again: () => open(gpu, opening, devices), close, settled };
+  return { device, recording, again: () => open(gpu, opening), close, settled };
 }
 
 /** What a kit of WebGPU says beside how its handle is opened. */
@@ -137,44 +111,23 @@ export interface Opener {
     opening: Omit<Opening, "name">,
     body: (opened: Opened) => Promise<void> | void,
   ) => void;
+  /** Registers the last test, which ends the GPUDevices that the others had. */
+  readonly ending: () => void;
 }
 
-/** Makes an opener; its tests have the kit's name before their own, and a GPUDevice each. */
+/** Makes an opener; its tests have the kit's name before their own. */
 export function opener(gpu: GPU, kit: Kit): Opener {
-  return openerOn(gpu, kit, devicesOf(gpu));
-}
-
-/**
- * Makes one that hands a GPUDevice which a test has left whole to the next test: Dawn compiles nothing twice for one
- * GPUDevice, which is most of what a test takes. The last test must be that of `closing`.
- */
-export function sharingOpener(gpu: GPU, kit: Kit): {
-  readonly opens: Opener;
-  readonly closing: () => void;
-} {
-  const { request, end } = devicesOf(gpu);
-  const spare = new Map<boolean, GPUDevice[]>([[true, []], [false, []]]);
-  const opens = openerOn(gpu, kit, {
-    request: async (everything) => spare.get(everything)!.pop() ?? await request(everything),
-    end: (recording, real, everything) => {
-      if (recording.destroyed()) end(recording, real, everything);
-      else spare.get(everything)!.push(real);
-    },
-  });
-  return { opens, closing: () => [...spare.values()].flat().forEach((real) => real.destroy()) };
-}
-
-function openerOn(gpu: GPU, kit: Kit, devices: Devices): Opener {
   const test: Opener["test"] = (what, opening, body) =>
     register(kit, what, async () => {
-      const opened = await open(gpu, opening, devices);
+      const opened = await open(gpu, opening);
       try {
         await body(opened);
       } finally {
         await opened.close();
       }
     });
-  return { gpu, tier: kit.tier ?? "quick", test };
+  const ending = () => register(kit, "the GPUDevices of all tests end", () => endIdle(gpu));
+  return { gpu, tier: kit.tier ?? "quick", test, ending };
 }
 
 /** Fills every block that is handed out or given back with NaN, so that whoever reads what nobody wrote shows it. */

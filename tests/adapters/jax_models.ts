@@ -17,6 +17,9 @@ import type { Arr, JaxModule, Weights } from "./load_jax.ts";
 /** Steps of the law. */
 export const STEPS = 20;
 
+/** What a segment does to its input. */
+type Run = (weights: Weights, x: Arr) => Arr;
+
 /** A segment: what it does to activations, and the shapes of its weights. */
 interface Segment {
   readonly run: (jax: JaxModule, weights: Weights, x: Arr) => Arr;
@@ -33,6 +36,8 @@ export interface Model {
   /** Channels of the batch norm after each segment but the last, and their axis. */
   readonly channels: readonly number[];
   readonly axis: number;
+  /** Whether ranks let jax-js trace a segment once; else it does so in every step. */
+  readonly jit: boolean;
 }
 
 const dense = (from: number, to: number): Segment => ({
@@ -54,12 +59,12 @@ const pooled = ({ run, shapes }: Segment): Segment => ({
 
 /** Two hidden layers, channels last as those of rows are. */
 export const MLP: Model = {
-  ...{ name: "MLP", example: [6], target: [2], axis: -1, channels: [10, 8] },
+  ...{ name: "MLP", example: [6], target: [2], axis: -1, channels: [10, 8], jit: false },
   segments: [dense(6, 10), relued(dense(10, 8)), relued(dense(8, 2))],
 };
 /** Two convolutions, channels first. */
 export const CNN: Model = {
-  ...{ name: "CNN", example: [1, 6, 6], target: [3], axis: 1, channels: [4, 6] },
+  ...{ name: "CNN", example: [1, 6, 6], target: [3], axis: 1, channels: [4, 6], jit: true },
   segments: [conv(1, 4, 1), relued(conv(4, 6, 2)), relued(pooled(dense(6, 3)))],
 };
 
@@ -165,8 +170,8 @@ function cut({ segments, channels }: Model, weights: readonly Arr[]) {
   return { parts, norms: channels.map(() => weights.slice(at, at += 2)) };
 }
 
-/** All rows at once, by jax-js's own formula and its own gradients of it. */
-export function trainWhole(
+/** All rows at once, by jax-js's own formula and its own gradients of it, which it traces once. */
+export async function trainWhole(
   jax: JaxModule,
   model: Model,
   options: { readonly rows: Rows; readonly steps: number; readonly rule: Optimiser },
@@ -183,18 +188,20 @@ export function trainWhole(
       beta.reshape(along),
     );
   };
-  const { of } = options.rows;
-  return train(jax, model, options, (weights, x, target) => {
-    const loss = (all: readonly Arr[], x: Arr): Arr => {
-      const { parts, norms } = cut(model, all);
-      const y = model.segments.reduce((h, { run }, i) => {
-        const out = run(jax, parts[i], h);
-        return i < norms.length ? normalize(out, norms[i]) : out;
-      }, x);
-      return distance(jax, y, target, of);
-    };
-    return Promise.resolve(jax.valueAndGrad(loss)(weights, x));
-  });
+  const loss = (all: readonly Arr[], x: Arr, target: Arr): Arr => {
+    const { parts, norms } = cut(model, all);
+    const y = model.segments.reduce((h, { run }, i) => {
+      const out = run(jax, parts[i], h);
+      return i < norms.length ? normalize(out, norms[i]) : out;
+    }, x);
+    return distance(jax, y, target, options.rows.of);
+  };
+  const step = jax.jit(jax.valueAndGrad(loss));
+  try {
+    return await train(jax, model, options, (...given) => Promise.resolve(step(...given)));
+  } finally {
+    step.dispose();
+  }
 }
 
 /** What a rank needs. */
@@ -226,14 +233,18 @@ export async function trainRank<A>(
     gradient.dispose();
     return jax.numpy.zeros([...gradient.shape], { device: gradient.device });
   };
+  const segments = model.segments.map(({ run }) => {
+    const own: Run = (weights, x) => run(jax, weights, x);
+    return model.jit ? jax.jit(own) : Object.assign(own, { dispose: () => {} });
+  });
   const trained = await train(jax, model, options, async (weights, x, target) => {
     const { parts, norms } = cut(model, weights);
     const ways: ((gradient: Arr) => Promise<Arr>)[] = [];
     const gradients = new Map<Weights, Weights>();
     let h = x;
-    for (const [i, { run }] of model.segments.entries()) {
-      const segment = (weights: Weights, x: Arr) =>
-        i === last ? distance(jax, run(jax, weights, x), target, rows.of) : run(jax, weights, x);
+    for (const [i, run] of segments.entries()) {
+      const segment: Run = (weights, x) =>
+        i === last ? distance(jax, run(weights, x), target, rows.of) : run(weights, x);
       const [out, pull] = jax.vjp(segment, [parts[i], h]);
       ways.push((gradient) => {
         const [own, dx] = pull(gradient);
@@ -261,6 +272,7 @@ export async function trainRank<A>(
     const total = await psum(jax, { loss: h, own }, group);
     return [total.loss, total.own] as const;
   });
+  for (const segment of segments) segment.dispose();
   const running: number[] = [];
   for (const state of states) {
     const { runningMean, runningVar } = await stateToHost(device, state);

@@ -40,8 +40,12 @@ export interface JaxModule extends Jax<Arr> {
     options: { readonly argnums: number[] },
   ) => (...primals: P) => Arr[];
   readonly valueAndGrad: <P>(
-    loss: (parameters: P, x: Arr) => Arr,
-  ) => (parameters: P, x: Arr) => [Arr, P];
+    loss: (parameters: P, ...data: Arr[]) => Arr,
+  ) => (parameters: P, ...data: Arr[]) => [Arr, P];
+  /** Traces and compiles a function once for all arguments of the same shapes. */
+  readonly jit: <A extends readonly unknown[], R>(
+    f: (...args: A) => R,
+  ) => ((...args: A) => R) & { readonly dispose: () => void };
   readonly tree: {
     readonly leaves: (tree: unknown) => Arr[];
     readonly ref: <T>(tree: T) => T;

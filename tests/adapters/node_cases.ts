@@ -9,20 +9,21 @@ import type { Order } from "./tfjs_worker.ts";
 const TFJS = { "@tensorflow/tfjs": "4.22.0", "@tensorflow/tfjs-backend-wasm": "4.22.0" };
 /** As in tfjs_law_cases.ts. */
 const CLOSE = 1e-5;
-const FIVE = { rows: 64, epochs: 5 }; // 20 steps of 16 rows.
+/** 6 steps of 16 rows: more of them say nothing more about Node. The third epoch shows what the second has left behind. */
+const SIX = { rows: 32, epochs: 3 };
 const ORDERS: readonly Order[] = [
   {
     backend: "cpu",
     tasks: [
-      { model: "mlp", optimizer: "adam", counts: [11, 5], ...FIVE, ours: true },
-      { model: "nested", optimizer: "momentum", counts: [5, 11], ...FIVE },
+      { model: "mlp", optimizer: "adam", counts: [11, 5], ...SIX, ours: true },
+      { model: "nested", optimizer: "momentum", counts: [5, 11], ...SIX },
     ],
   },
   {
     backend: "wasm",
     tasks: [
-      { model: "mlp", optimizer: "momentum", counts: [3, 13], ...FIVE },
-      { model: "nested", optimizer: "sgd", counts: [9, 7], ...FIVE, ours: true },
+      { model: "mlp", optimizer: "momentum", counts: [3, 13], ...SIX },
+      { model: "nested", optimizer: "sgd", counts: [9, 7], ...SIX, ours: true },
     ],
   },
 ];
@@ -60,7 +61,7 @@ Deno.test("two ranks in Node train as plain TensorFlow.js does in one process of
             const one = await oneOf(backend, task);
             const what = `${task.model} on ${backend}`;
             for (const own of ranks.map((orders) => orders[o][i])) {
-              assert.equal(own.losses.length, 20);
+              assert.equal(own.losses.length, 6);
               assert.equal(own.leaked, 0);
               assertClose(own.losses, one.losses, `a loss of ${what}`);
               own.weights.forEach((values, w) =>

@@ -1,4 +1,4 @@
-/** The two sides of the law: trainings by ranks in workers, all of a backend in the same ones, and what one process comes to. */
+/** The two sides of the law: trainings by ranks, all in the same workers, and what one process comes to. */
 
 import { spawnWorkers } from "../../lib/groups/workers.ts";
 import { inProcessGroup } from "../../mod.ts";
@@ -13,19 +13,24 @@ export type Backend = Order["backend"];
 export type Ranks = (task: Training) => Promise<readonly Trained[]>;
 
 /**
- * Trains all tasks in the same workers, from the first that is asked for on: an isolate takes a second to load and compile
- * TensorFlow.js.
+ * Trains all tasks in the same workers, from the first that is asked for on: an isolate takes a second to load TensorFlow.js,
+ * and more until it runs at full speed.
  */
-export function ranksOf(backend: Backend, tasks: readonly Training[]): Ranks {
+export function ranksOf(orders: readonly Order[]): Ranks {
   let started: Promise<ReadonlyMap<Training, readonly Trained[]>> | undefined;
   const start = async () => {
-    const sorted = tasks.toSorted((a, b) => b.counts.length - a.counts.length);
+    // Those of more ranks first, so that nobody waits.
+    const sorted = orders.map(({ backend, tasks }): Order => ({
+      backend,
+      tasks: tasks.toSorted((a, b) => b.counts.length - a.counts.length),
+    }));
+    const all = sorted.flatMap(({ tasks }) => tasks);
     const worker = new URL("./tfjs_worker.ts", import.meta.url);
-    const workers = await spawnWorkers<Order, (Trained | null)[]>(
-      ...[worker, sorted[0].counts.length] as const,
-      { wait: "block", parameter: { backend, tasks: sorted } },
+    const workers = await spawnWorkers<readonly Order[], (Trained | null)[]>(
+      ...[worker, Math.max(...all.map(({ counts }) => counts.length))] as const,
+      { wait: "block", parameter: sorted },
     );
-    return new Map(sorted.map((task, i) => {
+    return new Map(all.map((task, i) => {
       const found = workers.map((worker) => worker[i]).filter((own) => own !== null);
       return [task, found];
     }));

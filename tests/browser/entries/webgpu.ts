@@ -15,7 +15,7 @@ import { deviceLaw } from "../../suites/law.ts";
 import { bindingTests } from "../../webgpu/bindings.ts";
 import { digitTests } from "../../webgpu/digits.ts";
 import { failureTests } from "../../webgpu/failures.ts";
-import { sharingOpener } from "../../webgpu_kit.ts";
+import { opener } from "../../webgpu_kit.ts";
 import { webgpuSuite } from "../../webgpu_suite.ts";
 
 Deno.test("webgpu: the browser has an adapter", async () => {
@@ -45,8 +45,8 @@ await webgpuSuite(() => ({ name: "webgpu, float32", everything: false, cases: 3 
   },
 });
 
-const { opens, closing } = sharingOpener(navigator.gpu, { name: "webgpu" });
+const opens = opener(navigator.gpu, { name: "webgpu" });
 bindingTests(opens);
 digitTests(opens);
 failureTests(opens);
-Deno.test("webgpu: the GPUDevices end", closing);
+opens.ending();
