@@ -3,7 +3,7 @@
 import { checkInteger } from "./check_value.ts";
 import type { BlockingGroup, CollectiveOptions, ProcessGroup, ReduceGroup } from "./collectives.ts";
 import { CollectiveError } from "./errors.ts";
-import { mistaken, refused, wrongKind } from "./words.ts";
+import { mistaken, refused, shown, wrongKind } from "./words.ts";
 
 /** Tells whether the effects hold a device. */
 export function holdsDevice(effects: { readonly device: { readonly info: object } }): boolean {
@@ -18,6 +18,18 @@ export function checkDevice<E extends { readonly device: { readonly info: object
   if (holdsDevice(effects)) return effects;
   const wanted = "effects must be { device }, with group or groups where ranks share";
   throw refused(action, wanted, `value holds no device${mistaken(effects)}`);
+}
+
+/** Checks that a value is a device, by what the call needs of it, where it is an argument of its own. */
+export function checkHandle(device: unknown, needed: string, action: string): void {
+  const { [needed]: operation } = Object(device);
+  if (typeof operation === "function") return;
+  throw refused(action, "its first argument must be a device", `value is ${shown(device)}`);
+}
+
+/** Checks that a value is a function. */
+export function checkFunction(value: unknown, name: string, action: string): void {
+  if (typeof value !== "function") throw wrongKind(action, `${name} must be a function`, value);
 }
 
 interface Needs {
@@ -69,11 +81,16 @@ export function signalIn(options: Pick<CollectiveOptions, "signal">): AbortSigna
 const isSignal = (value: unknown): value is AbortSignal =>
   typeof (value as AbortSignal | null | undefined)?.addEventListener === "function";
 
+/** Checks that options are a record: no list, and no promise of one. */
+export function checkGiven(options: object, action: string): void {
+  const isRecord = typeof options === "object" && options !== null;
+  if (isRecord && !("then" in options || Symbol.iterator in options)) return;
+  throw wrongKind(action, "options must be a record", options);
+}
+
 /** Checks that options are a record of known names: a misspelt one must not be skipped in silence. */
 export function checkOptions(options: object, known: readonly string[], action: string): void {
-  if (typeof options !== "object" || options === null) {
-    throw wrongKind(action, "options must be a record", options);
-  }
+  checkGiven(options, action);
   for (const name in options) {
     if (known.includes(name)) continue;
     throw wrongKind(action, `options may be ${known.join(", ")}`, name, "one");

@@ -10,10 +10,11 @@
  * what a small call cost.
  */
 
-import { checkOptions } from "./check_effects.ts";
+import { checkHandle, checkOptions } from "./check_effects.ts";
 import { derive } from "./derived.ts";
 import type { Device } from "./device.ts";
 import { reach } from "./tree.ts";
+import { wrongPair } from "./words.ts";
 
 /** Options of {@linkcode region}. */
 export interface RegionOptions {
@@ -58,7 +59,9 @@ export function region<A, R>(
   body: (device: Device<A>) => R,
   options: RegionOptions = {},
 ): R {
-  checkOptions(options, ["replace"], "open the region");
+  const action = "open the region";
+  checkOptions(options, ["replace"], action);
+  checkBody(device, body, action);
   const owned = new Set<A>();
   let open = true;
   const end = (result: unknown): void => {
@@ -112,6 +115,7 @@ export function region<A, R>(
  * ```
  */
 export function batch<A, R>(device: Device<A>, body: (device: Device<A>) => R): R {
+  checkBody(device, body, "batch");
   const synchronous = (inner: Device<A>): R => {
     const made: A[] = []; // What the body frees itself stays in it, and is left alone.
     let open = true;
@@ -163,7 +167,9 @@ export function release<A>(
   dead: unknown,
   options: { readonly keep?: unknown } = {},
 ): void {
-  checkOptions(options, ["keep"], "release the arrays");
+  const action = "release the arrays";
+  checkOptions(options, ["keep"], action);
+  checkHandle(device, "free", action);
   const doomed = new Set<A>();
   reach(dead, (node) => device.owns(node) && doomed.add(node) !== undefined);
   reach(
@@ -194,6 +200,11 @@ function hush(cleanUp: () => void): void {
   } catch {
     // The device has failed for the reason that the error gives.
   }
+}
+
+function checkBody<A>(device: Partial<Device<A>>, body: unknown, action: string): void {
+  if (typeof body === "function" && device?.describe) return;
+  throw wrongPair(action, "it takes a device and a body", device, body);
 }
 
 function isPromise(value: unknown): value is Promise<unknown> {

@@ -5,8 +5,9 @@ import {
   checkConfiguration,
   checkHostState,
   checkState,
+  checkStateRecord,
 } from "./check_state.ts";
-import { checkOptions } from "./check_effects.ts";
+import { checkHandle, checkOptions } from "./check_effects.ts";
 import { checkOneOf } from "./check_value.ts";
 import type { Device } from "./device.ts";
 import { region } from "./ownership.ts";
@@ -97,6 +98,9 @@ export function firstState(
   const { eps = 1e-5, momentum = 0.1, affine = true, trackRunningStats = true } = options;
   const { scale = affine, bias = affine, weightInit = "ones", random } = options;
   const { runningVariance } = options;
+  for (const [name, value] of Object.entries({ affine, trackRunningStats, scale, bias })) {
+    checkOneOf(value, [true, false], name, action);
+  }
   checkMomentum(momentum, action);
   checkConfiguration(
     { numFeatures, eps, momentum, runningVariance, numBatchesTracked: 0 },
@@ -130,6 +134,7 @@ export function firstState(
  * @param state the state to start from; it is not changed
  * @param parameters the new vectors, shape (C), float32; null for none, left out for the old one
  * @returns a frozen state that shares everything else with the old one
+ * @throws TypeError or RangeError where the state is malformed, a field is no parameter, or one can be no array
  *
  * @example One step of gradient descent
  * ```ts
@@ -146,9 +151,13 @@ export function withParameters<A>(
   state: BatchNormState<A>,
   parameters: { readonly weight?: A | null; readonly bias?: A | null },
 ): BatchNormState<A> {
-  checkConfiguration(state, "replace the parameters");
+  const action = "replace the parameters";
+  checkConfiguration(state, action);
+  checkOptions(parameters, ["weight", "bias"], action);
   const { weight = state.weight, bias = state.bias } = parameters;
-  return Object.freeze({ ...state, weight, bias });
+  const next = Object.freeze({ ...state, weight, bias });
+  checkStateRecord(next, action);
+  return next;
 }
 
 /**
@@ -174,7 +183,9 @@ export async function stateToHost<A>(
   device: Device<A>,
   state: BatchNormState<A>,
 ): Promise<BatchNormState<Float32Array>> {
-  checkState(device, state, "copy the state");
+  const action = "copy the state";
+  checkHandle(device, "download", action);
+  checkState(device, state, action);
   const copy = (vector: A | null) => vector === null ? null : device.download(vector);
   const { weight, bias, runningMean, runningVar } = state;
   const vectors = await Promise.all([weight, bias, runningMean, runningVar].map(copy));
@@ -204,6 +215,7 @@ export function stateFromHost<A>(
   hostState: BatchNormState<Float32Array>,
 ): BatchNormState<A> {
   const action = "upload the state";
+  checkHandle(device, "upload", action);
   checkHostState(hostState, action);
   checkMomentum(hostState.momentum, action);
   return region(device, (scope) => {

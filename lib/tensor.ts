@@ -1,6 +1,6 @@
 /** Tensors: an array of some device with the logical shape `(N, C, ...spatial)` and the way it lies in memory. */
 
-import { checkOptions } from "./check_effects.ts";
+import { checkHandle, checkOptions } from "./check_effects.ts";
 import { checkOneOf } from "./check_value.ts";
 import { listed, mistaken, refused, shown, wrongKind, wrongPair, wrongValue } from "./words.ts";
 
@@ -89,6 +89,7 @@ export function tensor<A>(
   options: TensorOptions = {},
 ): Tensor<A> {
   const action = "make the tensor";
+  checkHandle(device, "upload", action);
   checkOptions(options, ["dtype", "format"], action);
   const { dtype = "float32", format = "channelsFirst" } = options;
   checkLayout({ shape, dtype, format }, action);
@@ -145,7 +146,9 @@ export async function toArray<A>(
   },
   tensor: Tensor<A>,
 ): Promise<Float32Array<ArrayBuffer>> {
-  checkTensor(device, tensor, "read the tensor");
+  const action = "read the tensor";
+  checkHandle(device, "download", action);
+  checkTensor(device, tensor, action);
   return await device.download(tensor.data);
 }
 

@@ -2,6 +2,7 @@
  * Arithmetic over arrays and whole trees of them: optimisers, averages of models, sums of gradients, and whether they are finite.
  */
 
+import { checkFunction, checkHandle } from "./check_effects.ts";
 import { type Flat, flatten, readBack } from "./data_parallel/trees.ts";
 import type { Device } from "./device.ts";
 import { batch, region } from "./ownership.ts";
@@ -38,19 +39,17 @@ export function addScaled<A>(
   y: A,
   scale: number,
 ): A {
+  const action = "add the arrays";
+  checkHandle(device, "addScaled", action);
   const [lengthX, lengthY] = [x, y].map((array) => {
     const advice = mistaken(array);
-    return describe(
-      device,
-      array,
-      "add the arrays",
-      advice ? `what is no array${advice}` : "one of them",
-    ).length;
+    const name = advice ? `what is no array${advice}` : "one of them";
+    return describe(device, array, action, name).length;
   });
   if (lengthX !== lengthY) {
-    throw wrongPair("add the arrays", "their lengths must be equal", lengthX, lengthY);
+    throw wrongPair(action, "their lengths must be equal", lengthX, lengthY);
   }
-  if (!Number.isFinite(scale)) throw wrongValue("add the arrays", "scale must be finite", scale);
+  if (!Number.isFinite(scale)) throw wrongValue(action, "scale must be finite", scale);
   return device.addScaled({ x, y, scale });
 }
 
@@ -91,6 +90,8 @@ export function mapArrays<A, T>(
   ...others: readonly unknown[]
 ): T {
   const action = "map the arrays";
+  checkHandle(device, "free", action);
+  checkFunction(body, "the body", action);
   const kind = { action, settings: true };
   const first = flatten<A, T>(device, tree, { ...kind, name: "first tree" });
   const rest = others.map((other, i) => {
@@ -143,7 +144,9 @@ export function mapArrays<A, T>(
  * ```
  */
 export async function allFinite<A>(device: Device<A>, tree: unknown): Promise<boolean> {
-  const kind = { action: "look for what is not finite", name: "tree", settings: true };
+  const action = "look for what is not finite";
+  checkHandle(device, "download", action);
+  const kind = { action, name: "tree", settings: true };
   const flat = flatten<A, unknown>(device, tree, kind);
   if (!flat.numbers.every(({ value }) => Number.isFinite(value))) return false;
   if (flat.leaves.length === 0) return true;

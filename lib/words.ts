@@ -14,10 +14,13 @@ export function shown(value: unknown): string {
   return `of class ${Object.getPrototypeOf(value)?.constructor?.name ?? "null"}`;
 }
 
+/** Describes a value, of which a text is words already. */
+const plain = (value: unknown) => typeof value === "string" ? value : shown(value);
+
 /** Shows a shape in a message, or what came instead of one. */
 export function listed(shape: unknown): string {
-  if (!Array.isArray(shape)) return String(shape);
-  return `(${shape.slice(0, 8).join(", ")}${shape.length > 8 ? ", …" : ""})`;
+  if (!Array.isArray(shape)) return plain(shape);
+  return `(${shape.slice(0, 8).map(plain).join(", ")}${shape.length > 8 ? ", …" : ""})`;
 }
 
 /** Names ranks in a message. */
@@ -47,8 +50,7 @@ function sentence(action: string, wanted: string, came: unknown, noun: string): 
 
 /** The error for two things that do not fit each other. */
 export function wrongPair(action: string, wanted: string, one: unknown, other: unknown): TypeError {
-  const values = [one, other].map((value) => typeof value === "string" ? value : shown(value));
-  return refused(action, wanted, `values are ${values.join(" and ")}`);
+  return refused(action, wanted, `values are ${plain(one)} and ${plain(other)}`);
 }
 
 /** What a value of the wrong kind probably is, and what to do about it: the end of a message, or nothing. */

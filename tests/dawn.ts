@@ -70,6 +70,7 @@ if (dawn) {
   digitTests(opens);
   shaderTests(opens);
   maskTests(opens);
+  opens.ending();
 } else if (demanded("dawn")) {
   Deno.test(`${NAME}: everything`, () => {
     throw new Error("this run demands Dawn, which could not be loaded or has no adapter");

@@ -3,8 +3,10 @@ import { referenceDevice } from "../mod.ts";
 import { share } from "../examples/batches.ts";
 import { digestOf, planRuns } from "../examples/compare.ts";
 import { openPlace, type Place } from "../examples/devices.ts";
+import { DEMO } from "../examples/flags.ts";
 import { hostLayers } from "../examples/host_layers.ts";
 import { LARGEST_DIFFERENCE } from "../examples/report.ts";
+import { runProgram } from "../examples/run_program.ts";
 import { inProcessRunner } from "../examples/runners.ts";
 import { demo, digits, NARROW, NO_ADAPTER } from "./demo_kit.ts";
 
@@ -39,12 +41,22 @@ Deno.test("the demo answers a wrong flag with one line and exit code 2", async (
     [["train"], /takes flags only: current argument is "train"/],
   ];
   for (const [flags, text] of calls) {
-    const { code, stdout, stderr } = await demo(flags);
-    assert.equal(code, 2);
-    assert.equal(stderr.length, 1);
-    assert.match(stderr[0], text);
-    assert.equal(stdout, "");
+    const said: unknown[][] = [];
+    const { error } = console;
+    console.error = (...values) => said.push(values);
+    try {
+      assert.equal(await runProgram(DEMO, flags, () => assert.fail("it runs")), 2);
+    } finally {
+      console.error = error;
+    }
+    const [[line], ...rest] = said;
+    assert.equal(rest.length, 0);
+    assert.match(String(line), text);
+    assert.match(String(line), /^[^\n]*$/);
   }
+  // The program does the same.
+  const { code, stdout, stderr } = await demo(["--replicas", "0"]);
+  assert.deepEqual([code, stdout, stderr.length], [2, "", 1]);
 });
 
 Deno.test("the demo says in one line which permission it lacks", async () => {

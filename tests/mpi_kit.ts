@@ -1,13 +1,10 @@
-/** The MPI libraries of this machine, as the suites see them: every run is one of the launcher. */
+/** The MPI libraries of this machine, as the suites see them: their launchers, and kits of groups. */
 
-import { deserialize, serialize } from "node:v8";
-import { CollectiveError } from "../mod.ts";
-import type { MpiFamily, MpiOptions } from "../lib/groups/mpi.ts";
-import { bundled } from "./bundled.ts";
+import type { MpiFamily } from "../lib/groups/mpi.ts";
 import { demanded } from "./demanded.ts";
 import type { Hosts } from "./hosts.ts";
-import type { GroupKit, RankTask } from "./kit.ts";
-import { type Order, programOf, type Report } from "./mpi_rank.ts";
+import type { GroupKit } from "./kit.ts";
+import { createWorlds, type Worlds } from "./mpi/worlds.ts";
 
 /** A family's launcher, by its full name: `mpirun` is whatever was installed last. */
 interface Launching {
@@ -82,8 +79,15 @@ export interface Launched {
 /** The permissions that a rank of these tests has. */
 const PERMISSIONS = ["--allow-ffi", "--allow-env", "--allow-read", "--allow-write"];
 
-/** How long a launcher may take, in seconds, and its ranks a little less. */
+/** How long a launcher of one program may take, in seconds. */
 const SECONDS = 40;
+/** And one of ranks that do all that a file of tests has for them. */
+const WORLD_SECONDS = 580;
+
+/** A kit of groups over MPI. */
+export interface MpiKit extends GroupKit, Worlds {
+  readonly run: Worlds["run"];
+}
 
 /** Whether this machine has the family's launcher; a run that promises it must. */
 export async function hasMpi(family: MpiFamily): Promise<boolean> {
@@ -175,67 +179,26 @@ export async function withFolder<T>(body: (folder: string) => Promise<T>): Promi
 }
 
 /**
- * A kit of a family.
+ * A kit of a family, and what ends the ranks that it has started: its last test.
  *
  * @param family whose launcher and library
- * @param fixed options of every group
  * @param hosts two hosts to spread the ranks over
  * @returns the kit; 8 ranks at most, 2 on each host
  */
-export function mpiKit(family: MpiFamily, fixed: MpiOptions = {}, hosts?: Hosts): GroupKit {
+export function mpiKit(family: MpiFamily, hosts?: Hosts): MpiKit {
+  const worlds = createWorlds(
+    (worldSize, script, folder) =>
+      launch(family, worldSize, script, { folder, hosts, seconds: WORLD_SECONDS }),
+    hosts !== undefined,
+  );
   return {
     name: hosts ? `${family} on two hosts` : family,
+    // The launcher of a world runs from the test that first needs it to the last.
+    register: (name, fn) => Deno.test({ name, fn, sanitizeOps: false, sanitizeResources: false }),
     foldsInOrder: false,
     blocks: true,
     costlyStart: hosts ? 4 : 8,
-    run: <P, R>(
-      worldSize: number,
-      { module, name }: RankTask<P, R>,
-      parameter: P,
-      options: MpiOptions = {},
-    ) =>
-      withFolder(async (folder) => {
-        const order: Order = {
-          name,
-          parameter,
-          options: { ...fixed, ...options },
-          seconds: SECONDS - 2,
-        };
-        await Deno.writeFile(`${folder}/order`, serialize(order));
-        const rank = await bundled(programOf(module));
-        const launched = await launch(family, worldSize, [rank, folder], { folder, hosts });
-        return resultsOf(await readReports(folder, worldSize), launched) as R[];
-      }),
+    run: worlds.run,
+    close: worlds.close,
   };
-}
-
-async function readReports(
-  folder: string,
-  worldSize: number,
-): Promise<readonly (Report | null)[]> {
-  return await Promise.all(
-    Array.from({ length: worldSize }, async (_, rank) => {
-      try {
-        return deserialize(await Deno.readFile(`${folder}/report.${rank}`)) as Report;
-      } catch {
-        return null;
-      }
-    }),
-  );
-}
-
-function resultsOf(reports: readonly (Report | null)[], launched: Launched): unknown[] {
-  const failures = reports.flatMap((report) => report && "message" in report ? [report] : []);
-  const [first] = failures.sort((a, b) => a.at - b.at);
-  if (first) {
-    const { name, message, code, ranks } = first;
-    throw code && ranks
-      ? new CollectiveError(message, code, ranks)
-      : Object.assign(new Error(message), { name });
-  }
-  return reports.map((report, rank) => {
-    if (report && "result" in report) return report.result;
-    const { code, stderr } = launched;
-    throw new Error(`rank ${rank} left no report; the launcher's code is ${code}: ${stderr}`);
-  });
 }

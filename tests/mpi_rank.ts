@@ -1,19 +1,22 @@
 /**
- * One rank of a run of the MPI kit, started by a launcher: does its part of the task that lies in the folder given as
- * the argument, and leaves there what came of it. The tasks of a module and this are one file: see bundled.ts.
+ * One rank of a world of the MPI kit, started by a launcher: does one task after the other that is laid into the folder given
+ * as the argument, on a sub-group of as many ranks as it wants, and leaves there what came of each. The tasks of all modules
+ * and this are one file: see bundled.ts.
  */
 
 import { deserialize, serialize } from "node:v8";
 import { CollectiveError, type ProcessGroup } from "../mod.ts";
-import { mpiGroup, type MpiOptions } from "../lib/groups/mpi.ts";
+import { type MpiGroup, mpiGroup, type MpiOptions } from "../lib/groups/mpi.ts";
 
 /** What a rank has to do. */
 export interface Order {
+  readonly module: string;
   readonly name: string;
   readonly parameter: unknown;
-  readonly options: MpiOptions;
-  /** After how many seconds the rank is ended by its own alarm, whatever it hangs in. */
-  readonly seconds: number;
+  /** How many ranks take part: the first of the world. */
+  readonly ranks: number;
+  /** Whether they get the world itself, and not a group that is split from it. */
+  readonly whole: boolean;
 }
 
 /** What came of it. */
@@ -28,15 +31,42 @@ export type Report =
     readonly at: number;
   };
 
+/** After how many seconds a rank is ended by its own alarm: whatever it hangs in, without anything to do, in its end. */
+const [AT_WORK, IDLE, AT_END] = [38, 300, 10];
+/** How long to wait between two looks for something to do, in ms; the longer there was nothing, the longer. */
+const [SOON, LATER] = [2, 25];
+
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 type Bodies = Readonly<
   Record<string, (group: ProcessGroup, parameter: unknown) => Promise<unknown>>
 >;
 
-/** The program of a rank that does the tasks of a module. */
-export function programOf(module: string): string {
-  return `import { serve } from "${import.meta.url}"; import * as bodies from "${module}"; await serve(bodies);`;
+/** The program of a rank that does the tasks of modules. */
+export function programOf(modules: readonly string[]): string {
+  const imports = modules.map((module, i) => `import * as bodies${i} from "${module}";`);
+  const entries = modules.map((module, i) => `"${module}": bodies${i}`);
+  return [
+    `import { serve } from "${import.meta.url}";`,
+    ...imports,
+    `await serve({ ${entries.join(", ")} });`,
+  ].join("\n");
+}
+
+/** Writes a file that is whole as soon as it is there. */
+export function leave(folder: string, name: string, what: unknown): void {
+  Deno.writeFileSync(`${folder}/part.${name}`, serialize(what));
+  Deno.renameSync(`${folder}/part.${name}`, `${folder}/${name}`);
+}
+
+/** Reads a file that may not be there yet. */
+export function find<T>(folder: string, name: string): T | undefined {
+  try {
+    return deserialize(Deno.readFileSync(`${folder}/${name}`));
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return;
+    throw error;
+  }
 }
 
 function failureOf(error: unknown): Report {
@@ -46,29 +76,42 @@ function failureOf(error: unknown): Report {
   return { name, message, at, code: error.code, ranks: error.ranks };
 }
 
-/** Waits until every rank has left its report, as long as they may take. */
-async function allReported(folder: string, worldSize: number, ms: number): Promise<boolean> {
-  for (const until = Date.now() + ms; Date.now() < until; await pause(3)) {
-    const reports = [...Deno.readDirSync(folder)].filter(({ name }) => /^report\.\d+$/.test(name));
-    if (reports.length === worldSize) return true;
-  }
-  return false;
+/** The group of a task, for those who take part in it. */
+async function groupOf(world: MpiGroup, { ranks, whole }: Order): Promise<ProcessGroup | null> {
+  if (whole) return world;
+  const takesPart = world.rank < ranks;
+  const group = await world.split(takesPart ? 0 : 1);
+  return takesPart ? group : null;
 }
 
-/** Does what the folder asks for of the tasks of a module. */
-export async function serve(bodies: Bodies): Promise<void> {
+/** Waits for something to do; null is the end. */
+async function nextOrder(folder: string, turn: number): Promise<Order | null> {
+  for (let ms = SOON;; ms = Math.min(1.2 * ms, LATER)) {
+    const order = find<Order | null>(folder, `order.${turn}`);
+    if (order !== undefined) return order;
+    await pause(ms);
+  }
+}
+
+/** Does what the folder asks for of the tasks of modules, until it asks for the end. */
+export async function serve(modules: Readonly<Record<string, Bodies>>): Promise<void> {
   const [folder] = Deno.args;
-  const order: Order = deserialize(Deno.readFileSync(`${folder}/order`));
+  const options = find<MpiOptions>(folder, "options");
   const { symbols } = Deno.dlopen("libc.so.6", { alarm: { parameters: ["u32"], result: "u32" } });
-  symbols.alarm(order.seconds);
-  const group = mpiGroup(order.options);
-  const { rank, worldSize } = group;
-  const report: Report = await bodies[order.name](group, order.parameter)
-    .then((result) => ({ result }), failureOf);
-  Deno.writeFileSync(`${folder}/part.${rank}`, serialize(report));
-  Deno.renameSync(`${folder}/part.${rank}`, `${folder}/report.${rank}`);
-  // After an error the others may wait for this rank until their deadline.
-  const patience = "result" in report ? 1000 * order.seconds : 300;
-  if (!await allReported(folder, worldSize, patience)) group.abort();
-  await group.close().catch(() => group.abort());
+  symbols.alarm(AT_WORK);
+  const world = mpiGroup(options);
+  for (let turn = 0;; turn++) {
+    symbols.alarm(IDLE);
+    const order = await nextOrder(folder, turn);
+    symbols.alarm(order === null ? AT_END : AT_WORK);
+    if (order === null) break;
+    const group = await groupOf(world, order);
+    if (!group) continue;
+    const report: Report = await modules[order.module][order.name](group, order.parameter)
+      .then((result) => ({ result }), failureOf);
+    leave(folder, `report.${turn}.${world.rank}`, report);
+  }
+  const end: string = await world.close().then(() => "", (error) => error.message);
+  leave(folder, `end.${world.rank}`, end);
+  if (end !== "") world.abort();
 }

@@ -7,6 +7,7 @@
 import { fileURLToPath } from "node:url";
 import type { Program } from "../examples/command_line.ts";
 import { runProgram } from "../examples/run_program.ts";
+import { pages } from "./pages.ts";
 
 const ROOT = new URL("../", import.meta.url);
 
@@ -26,7 +27,9 @@ async function main(): Promise<number> {
   const checks = [
     ["fmt", "--check"],
     ["lint"],
-    ["check", "."],
+    // With the examples: tests run code, and leave its types to this.
+    ["check", "--doc", "."],
+    ["check", "--doc-only", ...await pages()],
     ["task", "kernels"],
     ["doc", "--lint", ...exported],
     // Types have been checked by then; what is slow to check of the published ones is told all the same.

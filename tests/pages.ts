@@ -1,12 +1,15 @@
-/** The code blocks of README.md and docs/, and running them: many programs in one process, each as it is printed. */
+/** The code blocks of README.md, docs/ and JSDoc, and running them, each as it is printed. */
+
+import { globSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 
 const root = new URL("../", import.meta.url);
 
 /** A fenced block of a page. */
 export interface Block {
-  /** The page's path from the root. */
+  /** The path from the root of its page, or of its source. */
   readonly page: string;
-  /** Line of the page on which the fence opens. */
+  /** Line of the file on which the fence opens. */
   readonly line: number;
   /** What stands behind the fence, such as `ts` or `ts ignore`. */
   readonly info: string;
@@ -44,26 +47,49 @@ export async function blocks(): Promise<readonly Block[]> {
   return all.flat();
 }
 
+/** All blocks that stand in JSDoc of what is published. */
+export async function examples(): Promise<readonly Block[]> {
+  const files = globSync(["mod.ts", "lib/**/*.ts", "kernels/**/*.ts"], {
+    cwd: fileURLToPath(root),
+  });
+  const all = await Promise.all(
+    files.sort().map(async (file) => examplesIn(file, await textOf(file))),
+  );
+  return all.flat();
+}
+
+/** The blocks in the JSDoc of a source, whose fences are those of a page. */
+export function examplesIn(file: string, source: string): readonly Block[] {
+  return [...source.matchAll(/^[^\S\n]*\/\*\*.*?\*\//gms)].flatMap(({ 0: comment, index }) => {
+    const before = source.slice(0, index).split("\n").length - 1;
+    // The comment's end closes no block.
+    const text = comment.replace(/\*\/$/, "").replace(/^[^\S\n]*\* ?/gm, "");
+    return blocksIn(file, text, before);
+  });
+}
+
 /**
  * Finds the blocks of a page.
  *
  * @param page its path, for messages
  * @param text its text
+ * @param before how many lines of the file come before it
  * @returns its blocks, in order
  * @throws Error for a fence that is indented, or never closed: it would be a block that no test sees
  */
-export function blocksIn(page: string, text: string): readonly Block[] {
+export function blocksIn(page: string, text: string, before = 0): readonly Block[] {
   const found: Block[] = [];
   let open: { readonly line: number; readonly info: string; readonly code: string[] } | null = null;
   for (const [index, line] of text.split("\n").entries()) {
+    const number = before + index + 1;
     const fence = /^(\s*)(`{3,}|~{3,})\s*(.*?)\s*$/.exec(line);
     if (fence && (fence[1] !== "" || fence[2] !== "```")) {
       throw new Error(
-        `${page}:${index + 1} must open and close blocks by three backticks at its start`,
+        `${page}:${number} must open and close blocks by three backticks at its start`,
       );
     }
     if (!fence) open?.code.push(line);
-    else if (!open) open = { line: index + 1, info: fence[3], code: [] };
+    else if (!open) open = { line: number, info: fence[3], code: [] };
     else {
       const { code, ...rest } = open;
       found.push({ page, ...rest, code: code.map((own) => `${own}\n`).join("") });
@@ -75,30 +101,41 @@ export function blocksIn(page: string, text: string): readonly Block[] {
 }
 
 /**
+ * Writes blocks into a folder, each as a module of its own whose imports are found from there.
+ *
+ * @returns the address of each
+ */
+export async function written(
+  programs: readonly Block[],
+  folder: string,
+): Promise<readonly string[]> {
+  const exports: Record<string, string> = JSON.parse(await textOf("deno.json")).exports;
+  return await Promise.all(programs.map(async (block) => {
+    const file = `${folder}/${block.page.replace(/\W/g, "_")}_${block.line}.ts`;
+    await Deno.writeTextFile(file, resolved(block, exports));
+    return `file://${file}`;
+  }));
+}
+
+/**
  * Runs blocks, each as a module of its own; those that want the same permissions in one process.
  *
  * A block that wants permissions says so in its first line, `// deno run --allow-net=127.0.0.1`; all others get none.
  *
- * @param programs TypeScript blocks
+ * @param programs TypeScript blocks, whose types `deno task ok` checks
  * @returns what came of each
- * @throws Error where a block does not pass the type checker, or its process ends before all have run
+ * @throws Error where a process ends before all of its blocks have run
  */
 export async function run(programs: readonly Block[]): Promise<ReadonlyMap<Block, Outcome>> {
-  const exports: Record<string, string> = JSON.parse(await textOf("deno.json")).exports;
   const outcomes = new Map<Block, Outcome>();
   for (const [flags, group] of Map.groupBy(programs, flagsOf)) {
     const folder = await Deno.makeTempDir({ prefix: "syncbn_pages_" });
     try {
-      const files = group.map(({ page, line }) => `${page.replace(/\W/g, "_")}_${line}.ts`);
-      const sources = group.map((block) => resolved(block, exports));
-      await Promise.all(
-        files.map((file, i) => Deno.writeTextFile(`${folder}/${file}`, sources[i])),
-      );
-      const main = runnerOf(files.map((file) => `file://${folder}/${file}`));
+      const main = runnerOf(await written(group, folder));
       const child = new Deno.Command(Deno.execPath(), {
         // By standard input from the root, whose deno.json tells where development dependencies of examples/ are.
         args: [
-          ...["run", "--quiet", "--no-prompt", "--check", "--ext=ts"],
+          ...["run", "--quiet", "--no-prompt", "--no-check", "--ext=ts"],
           ...[...flags.split(" ").filter(Boolean), "-"],
         ],
         cwd: root,
@@ -133,12 +170,12 @@ function resolved({ page, code }: Block, exports: Readonly<Record<string, string
 }
 
 /** A program that runs modules one after the other, and prints what came of each as JSON. */
-function runnerOf(files: readonly string[]): string {
+function runnerOf(modules: readonly string[]): string {
   return `
     const { log } = console;
     const outcomes: unknown[] = [];
     const show = (value: unknown) => typeof value === "string" ? value : Deno.inspect(value);
-    const modules = [${files.map((file) => `() => import("${file}")`).join(", ")}];
+    const modules = [${modules.map((module) => `() => import("${module}")`).join(", ")}];
     for (const load of modules) {
       const printed: string[] = [];
       console.log = (...values) => void printed.push(values.map(show).join(" ").replace(/\\s+/g, " "));

@@ -4,7 +4,7 @@ import { deviceSuite } from "./device_suite.ts";
 import { librarySuite } from "./library_suite.ts";
 import { queuedKit, referenceKit } from "./reference_kit.ts";
 
-deviceSuite({ ...referenceKit, giants: true });
+deviceSuite({ ...referenceKit, giants: "narrow" });
 deviceSuite(queuedKit);
 librarySuite(referenceKit);
 librarySuite(queuedKit);

@@ -7,13 +7,14 @@ import { stripVTControlCharacters } from "node:util";
 import { LEFT_OUT, type Tier } from "./tier.ts";
 
 const USAGE = `Usage: deno task test [options] [files]        what every change is tried with
-       deno task test:full [options] [files]   everything; types are left to deno task test and ok
+       deno task test:full [options] [files]   everything
 Options:
   --left-out            of the full tier only what the quick one leaves out
   --filter=TEXT         tests with this text, or /pattern/, in their name
   --fail-fast           end at the first failure
   --junit-path=PATH     write a report
-  --help                show this`;
+  --help                show this
+Types are left to deno task ok.`;
 
 /** What stands in the folder of tests that no quick run has. */
 const FULL = "tests/full";
@@ -22,7 +23,7 @@ const LONGEST = [
   ...["webgpu_everything", "openmpi", "workers", "node", "mpich", "docs_programs", "package"],
   ...["demo_groups", "webgpu_numbers", "webgpu_kernels", "pauses"],
 ].map((name) => `${FULL}/${name}_test.ts`);
-const FLAGS = "--doc --parallel --permission-set".split(" ");
+const FLAGS = "--no-check --parallel --permission-set".split(" ");
 const PASSED_ON = /^--(filter|junit-path)=.+$|^--fail-fast$/;
 
 /** Counts of a run, and of each kit the number of tests that were left to the full tier. */
@@ -144,8 +145,7 @@ if (import.meta.main) {
     (asked.exit ? console.error : console.log)(asked.text);
     Deno.exit(asked.exit);
   }
-  const types = asked.tier === "full" ? ["--no-check"] : [];
-  const ended = await runTests([...FLAGS, ...types, ...asked.args], { SYNCBN_TIER: asked.tier });
+  const ended = await runTests([...FLAGS, ...asked.args], { SYNCBN_TIER: asked.tier });
   const summary = summarize(ended.report);
   for (const file of summary.strayed) {
     console.error(

@@ -10,6 +10,7 @@ import { demanded } from "./demanded.ts";
 import { type DeviceKit, type Kit, register } from "./kit.ts";
 import { recordGpu, type RecordingGpu } from "./recording_gpu.ts";
 import { isRun, type Tier } from "./tier.ts";
+import { endIdle, lend } from "./webgpu_pool.ts";
 import { createDevice } from "../kernels/webgpu/device.ts";
 import type { OnBlock } from "../kernels/webgpu/memory.ts";
 import type { WebGpuArray, WebGpuDevice, WebGpuOptions } from "../kernels/webgpu_device.ts";
@@ -40,41 +41,30 @@ export interface Opened {
   readonly device: WebGpuDevice;
   /** Its GPUDevice, which counts. */
   readonly recording: RecordingGpu;
-  /** Opens another handle of the same kind, on a GPUDevice of its own. */
+  /** Opens another handle of the same kind, on another GPUDevice. */
   readonly again: () => Promise<Opened>;
   /** Waits for everything that is under way. */
   readonly settled: () => Promise<void>;
-  /** Ends the handle and its GPUDevice. */
+  /** Ends the handle, and leaves its GPUDevice to the next. */
   readonly close: () => Promise<void>;
 }
 
-/** Opens a handle on a GPUDevice of its own. */
+/** Opens a handle on a GPUDevice that nobody else has meanwhile. */
 export async function open(
   gpu: GPU,
   opening: Omit<Opening, "name">,
 ): Promise<Opened> {
   const { everything, options = {}, onBlock } = opening;
-  const adapter = await gpu.requestAdapter();
-  if (!adapter) throw new Error("this machine has no WebGPU adapter");
-  const { maxStorageBuffersPerShaderStage } = adapter.limits;
-  const recording = recordGpu(
-    await adapter.requestDevice(
-      everything
-        ? {
-          requiredFeatures: adapter.features.has("shader-f16") ? ["shader-f16"] : [],
-          requiredLimits: { maxStorageBuffersPerShaderStage },
-        }
-        : {},
-    ),
-  );
+  const lent = await lend(gpu, everything);
+  const recording = recordGpu(lent.gpuDevice);
   const { gpuDevice } = recording;
   const { device, settled } = createDevice(gpuDevice, options, {
     ...(onBlock && { onBlock: onBlock(gpuDevice) }),
   });
   const close = async () => {
     device[Symbol.dispose]();
-    gpuDevice.destroy();
     await settled();
+    lent.giveBack();
   };
   return { device, recording, again: () => open(gpu, opening), close, settled };
 }
@@ -121,6 +111,8 @@ export interface Opener {
     opening: Omit<Opening, "name">,
     body: (opened: Opened) => Promise<void> | void,
   ) => void;
+  /** Registers the last test, which ends the GPUDevices that the others had. */
+  readonly ending: () => void;
 }
 
 /** Makes an opener; its tests have the kit's name before their own. */
@@ -134,7 +126,8 @@ export function opener(gpu: GPU, kit: Kit): Opener {
         await opened.close();
       }
     });
-  return { gpu, tier: kit.tier ?? "quick", test };
+  const ending = () => register(kit, "the GPUDevices of all tests end", () => endIdle(gpu));
+  return { gpu, tier: kit.tier ?? "quick", test, ending };
 }
 
 /** Fills every block that is handed out or given back with NaN, so that whoever reads what nobody wrote shows it. */

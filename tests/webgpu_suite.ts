@@ -4,6 +4,7 @@ import { deviceSuite } from "./device_suite.ts";
 import { type DeviceKit, register } from "./kit.ts";
 import { inTier } from "./tier.ts";
 import { type KitOpening, sharedKit, testsWebgpu } from "./webgpu_kit.ts";
+import { endIdle } from "./webgpu_pool.ts";
 import type { WebGpuArray } from "../kernels/webgpu_device.ts";
 
 /**
@@ -26,7 +27,10 @@ export async function webgpuSuite(
     register(
       kit,
       what === "the device suite" ? "the handle closes" : `the handle of ${what} closes`,
-      closing,
+      async () => {
+        await closing();
+        endIdle(navigator.gpu);
+      },
     );
   });
 }

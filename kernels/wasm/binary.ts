@@ -38,8 +38,10 @@ export async function compile(build: Build, kind: MemoryKind): Promise<WebAssemb
 }
 
 async function bytesOf(build: Build, kind: MemoryKind): Promise<Uint8Array<ArrayBuffer>> {
-  // atob(): Uint8Array.fromBase64 is not everywhere yet.
-  const packed = Uint8Array.from(atob(PACKED.replaceAll("\n", "")), (byte) => byte.charCodeAt(0));
+  // atob(): Uint8Array.fromBase64 is not everywhere yet. A loop takes a tenth of the time of Uint8Array.from().
+  const text = atob(PACKED.replaceAll("\n", ""));
+  const packed = new Uint8Array(text.length);
+  for (let at = 0; at < packed.length; at++) packed[at] = text.charCodeAt(at);
   const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   const all = new Uint8Array(await new Response(unpacked).arrayBuffer());
   const lengths = Object.values(BUILDS).map(({ length }) => length);

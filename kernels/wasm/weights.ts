@@ -8,7 +8,7 @@ import { MOST } from "./context.ts";
 import { halfOf, type Layout } from "./layout.ts";
 import { planes } from "./walks.ts";
 
-/** Bytes of a channel's record, and elements of a run: those of `assembly/weighted.ts`. */
+/** Bytes of a channel's record, and elements of a run: those of `assembly/weighted_moments.ts`. */
 const RECORD = 80;
 const RUN = 1024;
 

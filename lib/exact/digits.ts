@@ -18,10 +18,16 @@ export interface Places {
   readonly count: number;
 }
 
+/** Digits of a sum of values and of products, as numbers: a bundler keeps whatever reads a field of a record. */
+export const VALUE_DIGITS = 10;
+export const PRODUCT_DIGITS = 19;
 /** Places of a sum of float32 values: all are multiples of 2^-149, and below 2^128. */
-export const VALUES: Places = /* @__PURE__ */ Object.freeze({ lowest: -5, count: 10 });
+export const VALUES: Places = /* @__PURE__ */ Object.freeze({ lowest: -5, count: VALUE_DIGITS });
 /** Places of a sum of products of two float32 values: multiples of 2^-298, below 2^256. */
-export const PRODUCTS: Places = /* @__PURE__ */ Object.freeze({ lowest: -10, count: 19 });
+export const PRODUCTS: Places = /* @__PURE__ */ Object.freeze({
+  lowest: -10,
+  count: PRODUCT_DIGITS,
+});
 
 /** Powers 2^(32k) from the lowest place on, and their inverses: to take a power is slow. */
 const LOWEST = -10;

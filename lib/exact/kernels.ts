@@ -14,7 +14,7 @@ import { exactMomentsWire, exactWeightedMomentsWire, MOST_WEIGHT } from "./wires
 export { gate };
 export { updateRunningStats } from "./running.ts";
 
-const { fround } = Math;
+const fround = Math.fround;
 /** The smallest normal float32: a variance + eps below it counts as 0, on every device that computes in float32. */
 const SMALLEST_NORMAL = 2 ** -126;
 

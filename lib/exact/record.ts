@@ -11,14 +11,16 @@ import {
   carry,
   MOST_PENDING,
   nearest,
+  PRODUCT_DIGITS,
   PRODUCTS,
   roundedOf,
+  VALUE_DIGITS,
   VALUES,
   wholeOf,
 } from "./digits.ts";
 
-const PRODUCTS_AT = VALUES.count;
-const SPECIAL_AT = PRODUCTS_AT + PRODUCTS.count;
+const PRODUCTS_AT = VALUE_DIGITS;
+const SPECIAL_AT = PRODUCTS_AT + PRODUCT_DIGITS;
 /** Numbers of a channel. */
 export const RECORD: number = SPECIAL_AT + 2;
 

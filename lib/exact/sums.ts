@@ -2,7 +2,7 @@
 
 import { checkInteger } from "../check_value.ts";
 import { refused, wrongKind, wrongPair, wrongValue } from "../words.ts";
-import { addTo, carry, MOST_PENDING, PRODUCTS, roundedOf } from "./digits.ts";
+import { addTo, carry, MOST_PENDING, PRODUCT_DIGITS, PRODUCTS, roundedOf } from "./digits.ts";
 
 /** Sums of many elements, to which terms are added row by row. They are changed in place, and live on the host. */
 export interface ExactSums {
@@ -19,7 +19,7 @@ export interface ExactSums {
   readonly wire: () => Float64Array<ArrayBuffer>;
 }
 
-const SPECIAL = PRODUCTS.count;
+const SPECIAL = PRODUCT_DIGITS;
 /** Numbers of a sum as it travels. */
 export const SUM_LENGTH: number = SPECIAL + 1;
 /** The lowest size that has no place. */

@@ -4,7 +4,7 @@ import type { ChannelAffine, ChannelStatistics, Gate, Values, View } from "../re
 import { type DirectionViews, eachPlace, passedAt, placeOf } from "../reference/second.ts";
 import { invstd, lowPart, shareOf, sumsOf } from "./kernels.ts";
 
-const { fround } = Math;
+const fround = Math.fround;
 
 /**
  * t * scale + (xhat * slope + offset), with xhat = (x - hi) * s, then + dresidual, where output > 0, else 0; each rounded to float32, and

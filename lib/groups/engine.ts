@@ -130,7 +130,8 @@ export function checkWorld(worldSize: number, timeoutMs: number): void {
 /** Checks a deadline: what timers can hold, or Infinity. */
 export function checkTimeout(timeoutMs: number, name = "timeoutMs"): void {
   const longest = 2 ** 31 - 1;
-  if (timeoutMs === Infinity || (timeoutMs > 0 && timeoutMs <= longest)) return;
+  if (timeoutMs === Infinity) return;
+  if (typeof timeoutMs === "number" && timeoutMs > 0 && timeoutMs <= longest) return;
   throw wrongValue("make the group", `${name} must be in (0, ${longest}] or Infinity`, timeoutMs);
 }
 

@@ -4,6 +4,7 @@
  * A short description is gathered before the values. It costs a second round, and makes any plain gather safe.
  */
 
+import { checkFunction } from "../check_effects.ts";
 import type { AllReduce, CollectiveOptions, Combine } from "../collectives.ts";
 import { copyContribution, fold } from "./contributions.ts";
 import { nameOf } from "./engine.ts";
@@ -44,6 +45,7 @@ export function fromAllGather(
     options?: CollectiveOptions,
   ) => Promise<readonly Float64Array[]>,
 ): AllReduce {
+  checkFunction(allGather, "allGather", "reduce");
   let previous: Promise<unknown> = Promise.resolve();
   let broken: { readonly cause: unknown } | undefined;
   let calls = 0;

@@ -5,6 +5,7 @@
  * `runRanks` settles when every rank has, and rejects with the error that was thrown first: no task outlives it.
  */
 
+import { checkFunction, checkOptions } from "../check_effects.ts";
 import type { ProcessGroup } from "../collectives.ts";
 import {
   cannotBlock,
@@ -69,6 +70,7 @@ export function inProcessGroup(
   worldSize: number,
   options: InProcessOptions = {},
 ): readonly ProcessGroup[] {
+  checkOptions(options, ["timeoutMs"], "make the group");
   return Object.freeze(createWorld(worldSize, options).engines.map(processGroup));
 }
 
@@ -100,6 +102,9 @@ export async function runRanks<T>(
   body: (group: ProcessGroup) => Promise<T>,
   options: InProcessOptions = {},
 ): Promise<T[]> {
+  const action = "run the ranks";
+  checkOptions(options, ["timeoutMs"], action);
+  checkFunction(body, "the body", action);
   const { engines, leave } = createWorld(worldSize, options);
   let first: { readonly cause: unknown } | undefined;
   const results = await Promise.allSettled(engines.map(async (engine) => {

@@ -34,15 +34,19 @@ export function nextTurn(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
-/** A turn that takes as long as what is due in it: what a page has to draw, its timers, its input. */
+/**
+ * A turn that takes as long as what is due in it: what a page has to draw, its timers, its input. Chromium puts timers in line
+ * only behind the messages that are there, so it is the second message that comes after them; it costs a tenth of the first.
+ */
 export function shortTurn(): Promise<void> {
   const { port1, port2 } = new MessageChannel();
   return new Promise((resolve) => {
-    port1.onmessage = () => {
+    port1.onmessage = ({ data: again }) => {
+      if (again) return port2.postMessage(false);
       port1.close();
       port2.close();
       resolve();
     };
-    port2.postMessage(null);
+    port2.postMessage(true);
   });
 }

@@ -1,7 +1,7 @@
 /** One way to run any layer of a model: local or synchronised, lazy, learning or frozen. */
 
 import type { Activation } from "../activation.ts";
-import { checkDevice } from "../check_effects.ts";
+import { checkDevice, checkGiven } from "../check_effects.ts";
 import type { ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { checkKept } from "../norm/check_call.ts";
@@ -131,6 +131,7 @@ export async function applyLayer<A>(
   // A snapshot: nobody may change the layer while the collective is under way.
   const own = { ...layer };
   const stateOf = (scope: Device<A>): BatchNormState<A> => {
+    checkGiven(options, ACTION);
     checkCall(own, input);
     namedGroup(name, effects, ACTION);
     return stateOrNew(own, input, scope);
@@ -160,6 +161,7 @@ function applyLocally<A>(
   device: Device<A>,
   options: SyncForwardOptions<A>,
 ): LayerForward<A> | Promise<LayerForward<A>> {
+  checkGiven(options, ACTION);
   checkCall(layer, input);
   const { signal: _, ...all } = withActivation(layer, options);
   const { state, frozen } = layer;
@@ -214,6 +216,7 @@ export function inferLayer<A>(
 ): Tensor<A> {
   const action = "evaluate the layer";
   const { device } = checkDevice(effects, action);
+  checkGiven(options, action);
   checkLayer(layer, action);
   if (layer.state === null) throw lazyError(layer, action);
   checkRank(layer.kind, input?.shape, action);
@@ -261,5 +264,5 @@ function withActivation<O extends { readonly activation?: Activation }>(
   { activation }: { readonly activation?: Activation },
   options: O,
 ): O {
-  return { ...options, activation: options?.activation ?? activation };
+  return options?.activation === undefined ? { ...options, activation } : options;
 }

@@ -27,8 +27,7 @@ export function namedGroup<A>(
   effects: LayerEffects<A>,
   action: string,
 ): ReduceGroup {
-  const { groups } = effects;
-  const { group } = effects as { readonly group?: unknown };
+  const { groups, group } = (effects ?? {}) as LayerEffects<A> & { readonly group?: unknown };
   if (typeof groups === "object" && groups !== null && Object.hasOwn(groups, name)) {
     return checkGroup(groups[name], {}, action, { name: `effects.groups[${quote(name)}]` });
   }

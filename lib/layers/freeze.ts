@@ -1,5 +1,6 @@
 /** Layers that training leaves as they are, in part or altogether: one, or all of a model. */
 
+import { checkOneOf, SWITCH } from "../check_value.ts";
 import { checkLayer, lazyError } from "./check_layer.ts";
 import type { BatchNormLayer } from "./layer.ts";
 import { checkChoice, type LayerChoice, replaceLayers } from "./replace.ts";
@@ -38,6 +39,7 @@ export interface FreezeOptions extends LayerChoice {
 export function freeze<T>(model: T, options: FreezeOptions = {}): T {
   const action = "freeze the layer";
   const choice = checkChoice(options, action, ["affine"]);
+  checkOneOf(options.affine, SWITCH, "affine", action);
   return replaceLayers(model, choice, action, (layer, path, place) => {
     const here = path === "" ? action : place;
     if (layer.state === null) throw lazyError(layer, here);

@@ -1,6 +1,6 @@
 /** A layer over one batch in parts, where a batch does not fit one tensor. */
 
-import { checkDevice } from "../check_effects.ts";
+import { checkDevice, checkGiven } from "../check_effects.ts";
 import type { Device } from "../device.ts";
 import type { GroupSaved, LocalSaved } from "../norm/normalize.ts";
 import {
@@ -84,12 +84,13 @@ export async function applyLayerParts<A, L extends BatchNormLayer<A> | LazyBatch
   const named = groupOf(layer, effects);
   const own = { ...layer };
   const stateOf = (scope: Device<A>): BatchNormState<A> => {
+    checkGiven(options, FORWARD);
     checkParts(own, inputs);
     if (named !== null) namedGroup(named.name, effects, FORWARD);
     return stateOrNew(own, inputs[0], scope);
   };
-  const { signal, ...rest } = options;
-  const chosen = { ...rest, activation: rest.activation ?? own.activation };
+  const { signal, activation = own.activation, ...rest } = options ?? {};
+  const chosen = { ...rest, activation };
   const done = (
     { outputs, state }: PartsForward<A, LocalSaved<A> | GroupSaved<A>>,
     saved: LayerPartsSaved<A>,

@@ -1,6 +1,6 @@
 /** The layers of a model, found and replaced: by any function of its user, and what the other functions over models share. */
 
-import { checkOptions } from "../check_effects.ts";
+import { checkFunction, checkOptions } from "../check_effects.ts";
 import { wrongKind } from "../words.ts";
 import {
   type AnyLayer,
@@ -124,6 +124,7 @@ export function mapLayers<T, A>(
   options: LayerChoice = {},
 ): T {
   const action = "map the layers";
+  checkFunction(replace, "replace", action);
   return replaceLayers<T, A>(model, checkChoice(options, action), action, (layer, path, here) => {
     if (layer.state === null) throw lazyError(layer, here);
     const result = replace(layer, path);

@@ -1,5 +1,6 @@
 /** Running statistics that begin anew. */
 
+import { checkHandle } from "../check_effects.ts";
 import { checkState, claimsState } from "../check_state.ts";
 import type { Device } from "../device.ts";
 import { batch, region } from "../ownership.ts";
@@ -49,6 +50,7 @@ export function resetRunningStats<A, T>(
   options: ResetOptions = {},
 ): T {
   const action = "reset the running statistics";
+  checkHandle(device, "free", action);
   const { only, allowNone, momentum } = checkChoice(options, action, ["momentum"]);
   const nodes = nodesOf(
     model,

@@ -25,7 +25,6 @@ export interface RenormBounds {
   readonly dmax: number | Ramp;
 }
 
-const LEAST = { rmax: 1, dmax: 0 } as const;
 const FIELDS = ["rule", "from", "to", "begin", "end"];
 
 /** Checks bounds: a TypeError or RangeError says what came. */
@@ -33,31 +32,26 @@ export function checkBounds(bounds: RenormBounds, action: string): void {
   if (typeof bounds !== "object" || bounds === null) {
     throw wrongKind(action, "the bounds must be { rmax, dmax }", bounds);
   }
-  for (const name of ["rmax", "dmax"] as const) {
-    const bound = bounds[name];
-    const check = (value: unknown, called: string) => {
-      if (Number.isFinite(value) && Number(value) >= LEAST[name]) return;
-      throw wrongValue(action, `${called} must be finite and >= ${LEAST[name]}`, value);
-    };
-    if (typeof bound !== "object" || bound === null) {
-      check(bound, name);
-      continue;
-    }
-    checkOneOf(bound.rule, ["ramp"], `the rule of ${name}`, action);
-    const other = Object.keys(bound).find((field) => !FIELDS.includes(field));
-    if (other !== undefined) {
-      throw wrongKind(
-        action,
-        `${name} of rule "ramp" may have ${FIELDS.join(", ")}`,
-        other,
-        "field",
-      );
-    }
-    check(bound.from, `from of ${name}`);
-    check(bound.to, `to of ${name}`);
-    checkInteger(bound.begin, `begin of ${name}`, action, 0);
-    checkInteger(bound.end, `end of ${name}`, action, bound.begin + 1);
+  checkBound(bounds.rmax, "rmax", 1, action);
+  checkBound(bounds.dmax, "dmax", 0, action);
+}
+
+function checkBound(bound: number | Ramp, name: string, least: number, action: string): void {
+  const check = (value: unknown, called: string) => {
+    if (Number.isFinite(value) && Number(value) >= least) return;
+    throw wrongValue(action, `${called} must be finite and >= ${least}`, value);
+  };
+  if (typeof bound !== "object" || bound === null) return check(bound, name);
+  checkOneOf(bound.rule, ["ramp"], `the rule of ${name}`, action);
+  const other = Object.keys(bound).find((field) => !FIELDS.includes(field));
+  if (other !== undefined) {
+    const wanted = `${name} of rule "ramp" may have ${FIELDS.join(", ")}`;
+    throw wrongKind(action, wanted, other, "field");
   }
+  check(bound.from, `from of ${name}`);
+  check(bound.to, `to of ${name}`);
+  checkInteger(bound.begin, `begin of ${name}`, action, 0);
+  checkInteger(bound.end, `end of ${name}`, action, bound.begin + 1);
 }
 
 /**
@@ -66,6 +60,7 @@ export function checkBounds(bounds: RenormBounds, action: string): void {
  * @param bound a number, or a ramp
  * @param batch which batch, counted from 1: `numBatchesTracked` after it
  * @returns the bound
+ * @throws TypeError or RangeError for what is no bound, or no such batch
  *
  * @example The schedule of Ioffe 2017, section 5
  * ```ts
@@ -76,6 +71,9 @@ export function checkBounds(bounds: RenormBounds, action: string): void {
  * ```
  */
 export function boundAt(bound: number | Ramp, batch: number): number {
+  const action = "tell the bound";
+  checkBound(bound, "the bound", 0, action);
+  checkInteger(batch, "batch", action, 1);
   if (typeof bound === "number") return bound;
   const { from, to, begin, end } = bound;
   const way = Math.min(1, Math.max(0, (batch - begin) / (end - begin)));

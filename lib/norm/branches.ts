@@ -72,7 +72,7 @@ export async function syncBatchNormForwardAll<A>(
 ): Promise<readonly GroupForward<A>[]> {
   const calls = listOf(branches).map((branch, i) => ({
     stateOf: () => {
-      checkBranches(branches, "normalize the batches", "state, input");
+      checkBranches(branches, "normalize the batches", ["state", "input"]);
       return branch?.state as BatchNormState<A>;
     },
     input: branch?.input as Tensor<A>,
@@ -114,7 +114,7 @@ export async function syncBatchNormBackwardAll<A>(
 ): Promise<readonly Backward<A>[]> {
   const calls = listOf(branches).map((branch, i) => ({
     check: () =>
-      checkBranches(branches, "compute the gradients of the branches", "saved, gradOutput"),
+      checkBranches(branches, "compute the gradients of the branches", ["saved", "gradOutput"]),
     saved: branch?.saved as GroupSaved<A>,
     gradOutput: branch?.gradOutput as Tensor<A>,
     options: branch?.options ?? {},
@@ -129,10 +129,21 @@ function listOf<B>(branches: readonly B[]): readonly (B | undefined)[] {
   return Array.isArray(branches) ? branches : [undefined];
 }
 
-function checkBranches(branches: unknown, action: string, fields: string): void {
-  if (Array.isArray(branches)) return;
-  throw wrongKind(action, `branches must be an array of { ${fields} }`, branches);
+function checkBranches(branches: unknown, action: string, fields: readonly string[]): void {
+  if (!Array.isArray(branches)) {
+    throw wrongKind(action, `branches must be an array of { ${fields.join(", ")} }`, branches);
+  }
+  for (const branch of branches) {
+    const other = Object.keys(Object(branch)).find((name) => WITHIN.includes(name));
+    if (other === undefined) continue;
+    throw wrongKind(action, "a branch's options must stand in its field options", other, "one");
+  }
 }
+
+/** What is skipped in silence where it stands beside options, and not in it. */
+const WITHIN = [
+  ...["activation", "residual", "weights", "lengths", "updateRunningStats", "donate", "keepSums"],
+];
 
 /** What the ranks compare: channels and dtype of every branch. */
 function namesOf(inputs: readonly (Tensor<unknown> | undefined)[]): string {

@@ -35,6 +35,8 @@ export function checkCall<A>(
   checkAlike(device, residual, input, action, "residual");
 }
 
+const single = (value: unknown) => typeof value === "number" ? Math.fround(value) : NaN;
+
 /** Checks that a value is an activation, or undefined. */
 export function checkActivation(activation: unknown, action: string): void {
   if (activation === "relu" || activation === undefined) return;
@@ -44,11 +46,10 @@ export function checkActivation(activation: unknown, action: string): void {
   }
   checkOptions(activation, ["negativeSlope", "maxValue"], action);
   const { negativeSlope = 0, maxValue = 1 } = activation as Rectifier;
-  if (!Number.isFinite(Math.fround(negativeSlope)) || negativeSlope < 0) {
+  if (!(single(negativeSlope) < Infinity && negativeSlope >= 0)) {
     throw wrongValue(action, "negativeSlope must be a finite float32 >= 0", negativeSlope);
   }
-  const most = Math.fround(maxValue);
-  if (Number.isFinite(most) && most > 0) return;
+  if (single(maxValue) > 0 && single(maxValue) < Infinity) return;
   throw wrongValue(action, "maxValue must be a finite float32 > 0, or left out", maxValue);
 }
 
@@ -74,7 +75,9 @@ export function checkPass<A>({ info }: Device<A>, option: PassOption, action: st
   if (info.passes.includes(option)) return;
   throw new DeviceError(
     `Cannot ${action} as ${info.name} must honour ${option} in a pass: ` +
-      `current ones are ${info.passes.join(", ") || "none"}; leave it out, or use another device`,
+      `current ones are ${info.passes.join(", ") || "none"}; leave it out, or use ${
+        info.exact ? "a device without exact" : "another device"
+      }`,
     "unsupported",
   );
 }

@@ -2,13 +2,14 @@
  * What backward is checked for: everything that it is given back of forward may have been freed since, or come from elsewhere.
  */
 
+import type { Rectified } from "../activation.ts";
 import { checkOptions } from "../check_effects.ts";
 import { checkEps } from "../check_state.ts";
 import { checkOneOf, SWITCH } from "../check_value.ts";
 import type { Device } from "../device.ts";
 import { checkTensor, FORMATS, type Tensor } from "../tensor.ts";
 import { refused, shown } from "../words.ts";
-import { checkAlike, checkGivenUp, checkVector, isDonated } from "./check_call.ts";
+import { checkActivation, checkAlike, checkGivenUp, checkVector, isDonated } from "./check_call.ts";
 import type { GroupSaved, Saved } from "./normalize.ts";
 import { checkMoments } from "./statistics.ts";
 import { checkBoth, takeWeights } from "./weights.ts";
@@ -27,7 +28,8 @@ export interface BackwardCall<A, S extends Saved<A> = GroupSaved<A>> {
 const OPTIONS = ["donate", "signal"];
 /** What the ordinary backward alone does. */
 const OWN_OPTIONS = [...OPTIONS, "keepSums"];
-const SAVED_FORMATS: readonly unknown[] = [...FORMATS, null];
+/** Memory orders of a residual, or null for none. */
+export const SAVED_FORMATS: readonly unknown[] = [...FORMATS, null];
 
 /** Checks everything that backward is given: it may have been freed since forward, or come from elsewhere. */
 export function checkSaved<A>(
@@ -71,10 +73,11 @@ export function checkForwards<A>(
         `current numbers of ranks are ${worldSize} and, in forward, ${saved.worldSize}`,
     );
   }
-  const { input, output, moments, weight, bias, eps, residualFormat } = saved;
+  const { input, output, moments, weight, bias, eps, residualFormat, weights } = saved;
   checkTensor(device, input, action, "saved input");
   const channels = input.shape[1];
-  if (output !== null) checkAlike(device, output, input, action, "saved output");
+  checkOutput(device, output, input, action);
+  if (weights !== undefined) checkTensor(device, weights, action, "weights");
   if (weight !== null) checkVector(device, weight, channels, action, "the saved weight");
   if (bias !== null) checkVector(device, bias, channels, action, "the saved bias");
   checkMoments(device, moments, action, "the saved moments", channels);
@@ -82,6 +85,18 @@ export function checkForwards<A>(
   checkOneOf(residualFormat, SAVED_FORMATS, "the saved residualFormat", action);
   checkBoth(moments, saved, action);
   takeWeights(device, input, saved, action);
+}
+
+/** Checks the output that forward saved where it had an activation. */
+export function checkOutput<A>(
+  device: Device<A>,
+  output: Rectified<A> | null,
+  input: Tensor<A>,
+  action: string,
+): void {
+  if (output === null) return;
+  checkAlike(device, output, input, action, "saved output");
+  checkActivation(output.activation ?? null, action);
 }
 
 /** Checks that a gradOutput that is given up is nothing that any of the calls borrows. */

@@ -10,7 +10,6 @@ import { checkDevice } from "../check_effects.ts";
 import { checkOneOf, SWITCH } from "../check_value.ts";
 import type { BlockingGroup, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
-import { DeviceError } from "../errors.ts";
 import { batch, region } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
 import { extents, type Tensor, tensorLike } from "../tensor.ts";
@@ -70,8 +69,7 @@ const ACTION = "normalize the batch in groups";
  * @param effects `device`: where everything lives; it must have the pass "arrange"
  * @param options `ghost`: samples of a group; those of `batchNormForward`
  * @returns output, new state, and what `batchNormBackwardGhost` needs, all frozen
- * @throws what `batchNormForward` throws, for one value per channel, or one positive weight, in any group; DeviceError
- * "unsupported" where running statistics need sums of weights and the device cannot read back at once, as a GPU cannot
+ * @throws what `batchNormForward` throws, for one value per channel, or one positive weight, in any group
  *
  * @example
  * ```ts
@@ -92,14 +90,7 @@ export function batchNormForwardGhost<A>(
   options: GhostOptions<A>,
 ): GhostForward<A> {
   const { device } = checkDevice(effects, ACTION);
-  const read: Read<A> = ({ info }) => {
-    throw new DeviceError(
-      `Cannot ${ACTION} as running statistics need the sums of the groups' weights: ${info.name} cannot read back at ` +
-        `once; give lengths, or updateRunningStats false, or use syncBatchNormForwardGhost, over a group of one too`,
-      "unsupported",
-    );
-  };
-  return ghostAlone(device, { stateOf: () => state, input, options }, read) as GhostForward<A>;
+  return batch(device, (d) => launched(d, state, input, options));
 }
 
 /**
@@ -169,31 +160,38 @@ export function ghostForward<A>(
   };
 }
 
-/** The forward pass of one rank, which reads back where only the device knows the sums of weights. */
+/** The forward pass of one rank that may wait: it reads back where only the device knows the sums of weights. */
 export function ghostAlone<A>(
   device: Device<A>,
   call: GhostCall<A>,
   read: Read<A>,
 ): GhostForward<A> | Promise<GhostForward<A>> {
   const { stateOf, input, options } = call;
-  const plain = (d: Device<A>, state: BatchNormState<A>) => {
-    const made = inGroups(d, state, input, options);
-    made.saved.moments.forEach((moments) => checkEnough(moments, ACTION));
-    const { updateRunningStats: update } = options;
-    const next = update === false ? state : advanceBy(d, state, made.saved.moments);
-    return Object.freeze({ ...made, state: next });
-  };
   if (device.toWireNow || options?.weights === undefined) {
-    return batch(device, (d) => plain(d, stateOf(d)));
+    return batch(device, (d) => launched(d, stateOf(d), input, options));
   }
   return region(device, (scope): GhostForward<A> | Promise<GhostForward<A>> => {
     const state = stateOf(scope);
     if (options.updateRunningStats === false || state?.runningMean === null) {
-      return batch(scope, (d) => plain(d, state));
+      return batch(scope, (d) => launched(d, state, input, options));
     }
     const { sums, finish } = begin(scope, { ...call, stateOf: () => state }, read);
     return whenRead([sums], ([total]) => finish(total));
   });
+}
+
+/** The forward pass of one rank, of which nothing is read back. */
+function launched<A>(
+  device: Device<A>,
+  state: BatchNormState<A>,
+  input: Tensor<A>,
+  options: GhostOptions<A>,
+): GhostForward<A> {
+  const made = inGroups(device, state, input, options);
+  const { saved } = made;
+  saved.moments.forEach((moments) => checkEnough(moments, ACTION));
+  const next = options.updateRunningStats === false ? state : advanceBy(device, state, saved);
+  return Object.freeze({ ...made, state: next });
 }
 
 /** Normalizes the groups and reads their statistics; `finish` does the rest, once those of all ranks are there. */

@@ -133,7 +133,7 @@ function evaluated<A, R>(
 ): R {
   const { device } = checkDevice(effects, action);
   const weights = checkInfer(device, state, input, options, action, OPTIONS);
-  if (gradOutput !== undefined) checkAlike(device, gradOutput, input, action, "gradOutput");
+  if (names === COTANGENTS) checkAlike(device, gradOutput!, input, action, "gradOutput");
   const { activation, residual } = options;
   const { weight, bias } = state;
   const had = { input, weight, bias, residual: residual !== undefined };

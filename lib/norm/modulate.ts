@@ -8,11 +8,13 @@
 
 import { type Activation, type Rectified, rectifiedBy } from "../activation.ts";
 import { checkDevice, checkOptions } from "../check_effects.ts";
+import { checkOneOf } from "../check_value.ts";
 import type { Device, Pass } from "../device.ts";
 import { batch, region } from "../ownership.ts";
 import { checkTensor, elements, type Format, type Tensor, tensorLike } from "../tensor.ts";
 import { listed, wrongKind, wrongPair } from "../words.ts";
 import { checkActivates, checkAlike, checkPass } from "./check_call.ts";
+import { checkOutput, SAVED_FORMATS } from "./check_saved.ts";
 import { joined, samplesOf } from "./samples.ts";
 
 /** Numbers of each sample's channels: tensors of shape (N, C), float32, any format; left out for 1 and 0. */
@@ -163,7 +165,8 @@ export function modulateBackward<A>(
   const { input, modulation, output, residualFormat } = saved;
   checkModulation(device, input, modulation, BACKWARD);
   checkAlike(device, gradOutput, input, BACKWARD, "gradOutput");
-  if (output !== null) checkAlike(device, output, input, BACKWARD, "saved output");
+  checkOutput(device, output, input, BACKWARD);
+  checkOneOf(residualFormat, SAVED_FORMATS, "the saved residualFormat", BACKWARD);
   const { scale, offset } = modulation;
   const result = launched(device, (d) => {
     const views = viewsOf(d, [input, output ?? undefined, gradOutput], modulation, residualFormat);

@@ -4,7 +4,7 @@
  */
 
 import type { Activation } from "../activation.ts";
-import { checkDevice, checkOptions } from "../check_effects.ts";
+import { checkDevice, checkGiven, checkOptions } from "../check_effects.ts";
 import { checkOneOf, SWITCH } from "../check_value.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
@@ -160,6 +160,7 @@ export function partsForward<A>(
         return composed(d, state, parts, alone(moments), options);
       }),
     launch: (scope, worldSize, read) => {
+      checkGiven(options, FORWARD);
       const state = stateOf(scope);
       const [before, chosen] = [{ ...state }, { ...options }];
       const { own, parts } = batch(scope, (d) => {
@@ -193,7 +194,7 @@ function reducedParts<A>(
   options: PartsOptions<A>,
 ): { readonly moments: LocalMoments<A>; readonly parts: readonly Part<A>[] } {
   checkList(inputs, "inputs", FORWARD);
-  checkOptions(options, OPTIONS, FORWARD);
+  checkOptions(options, [...LISTS, ...OTHERS], FORWARD);
   for (const name of LISTS) {
     const list: unknown = options[name];
     if (list === undefined) continue;
@@ -223,7 +224,7 @@ function reducedParts<A>(
 }
 
 const LISTS = ["residuals", "weights", "lengths"] as const;
-const OPTIONS = [...LISTS, "activation", "updateRunningStats", "signal"];
+const OTHERS = ["activation", "updateRunningStats", "signal"];
 
 function merged<A>(...call: Parameters<typeof reducedParts<A>>) {
   const merged = reducedParts(...call);

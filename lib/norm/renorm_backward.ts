@@ -1,6 +1,7 @@
 /** Gradients of batch renormalization: those of the normalization that it is, and of weight and bias behind r and d. */
 
-import { checkDevice } from "../check_effects.ts";
+import { checkDevice, checkOptions } from "../check_effects.ts";
+import { checkOneOf } from "../check_value.ts";
 import type { BlockingGroup, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { region } from "../ownership.ts";
@@ -127,6 +128,10 @@ function checkRenorm<A>(device: Device<A>, saved: RenormSaved<A, LocalSaved<A> |
   if (saved?.kind !== "renorm") {
     const kind = (saved as { readonly kind?: unknown } | undefined)?.kind;
     throw wrongKind(ACTION, "saved must be that of batchRenormForward", kind, "kind");
+  }
+  checkOptions(saved.learns, ["weight", "bias"], ACTION);
+  for (const name of ["weight", "bias"] as const) {
+    checkOneOf(saved.learns[name], [true, false], `learns.${name}`, ACTION);
   }
   const channels = saved.normalization?.input?.shape?.[1];
   checkVector(device, saved.r, channels, ACTION, "r");

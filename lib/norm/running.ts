@@ -80,7 +80,7 @@ function biased<A>(
   { data, count }: Pick<Moments<A>, "data" | "count">,
 ): A {
   if (count === null) {
-    const wanted = "a biased running variance needs moments whose count is known";
+    const wanted = "a biased running variance needs counts: use lengths, or a group";
     throw wrongKind("update the running statistics", wanted, null, "count");
   }
   if (count <= 1) return next.runningVar; // Weights as small as these have m2 / count already.

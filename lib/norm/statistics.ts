@@ -1,6 +1,7 @@
 /** Statistics as values: the moments of a batch, of several batches, of all ranks, and what is made of them. */
 
 import { checkDevice, checkOptions } from "../check_effects.ts";
+import { checkInteger } from "../check_value.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { checkCount } from "../moments.ts";
@@ -282,9 +283,10 @@ export function checkMoments<A>(
   if (shape[0] !== 1 || shape[1] !== channels || !Number.isSafeInteger(channels)) {
     throw wrongKind(action, `${name} must be of shape (1, ${shown(channels)})`, shape, "shape");
   }
-  const isCount = positives === undefined ? Number.isSafeInteger(count) : Number.isFinite(count);
-  if (count !== null && !(isCount && (count as number) >= 0)) {
-    throw wrongValue(action, `the count of ${name} must be an integer >= 0, or null`, count);
+  const whole = positives === undefined ? count : positives;
+  if (whole !== null) checkInteger(whole, `the count of ${name}`, action, 0);
+  if (count !== null && !(Number.isFinite(count) && count! >= 0)) {
+    throw wrongValue(action, `the count of ${name} must be finite and >= 0`, count);
   }
   const { length } = describe(device, moments.data, action, name);
   // One number more says how many weights are positive.

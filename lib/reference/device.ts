@@ -4,7 +4,7 @@
  */
 
 import { boundsOf, type Rectified } from "../activation.ts";
-import type { Device, Directions, Statistics } from "../device.ts";
+import type { Device, Directions, PassOption, Statistics } from "../device.ts";
 import { checkOptions } from "../check_effects.ts";
 import { checkOneOf, SWITCH } from "../check_value.ts";
 import * as exactly from "../exact/kernels.ts";
@@ -20,11 +20,11 @@ export type { ReferenceArray };
 
 type Input = Tensor<ReferenceArray>;
 
-const EXACT_PASSES = /* @__PURE__ */ Object.freeze(
-  ["residual", "activation", "weights", "tangents"] as const,
+const EXACT_PASSES: readonly PassOption[] = /* @__PURE__ */ Object.freeze<PassOption[]>(
+  ["residual", "activation", "weights", "tangents"],
 );
-const PASSES = /* @__PURE__ */ Object.freeze(
-  [...EXACT_PASSES, "rectifier", "secondOrder", "arrange"] as const,
+const PASSES: readonly PassOption[] = /* @__PURE__ */ Object.freeze(
+  /* @__PURE__ */ EXACT_PASSES.concat("rectifier", "secondOrder", "arrange"),
 );
 
 /** Options of {@linkcode referenceDevice}. */

@@ -29,7 +29,10 @@ const CHROMIUM_FLAGS = [
   ...["--disable-extensions", "--disable-quic"],
 ] as const;
 
-/** WebGPU on llvmpipe, no question about slow scripts, nothing that looks for a network. */
+/**
+ * WebGPU on llvmpipe, no question about slow scripts, nothing that looks for a network, and nothing for a person who is not
+ * there: no second process in reserve, no page of tiles, no extensions.
+ */
 const FIREFOX_SETTINGS = {
   "dom.webgpu.enabled": true,
   "gfx.webgpu.ignore-blocklist": true,
@@ -42,6 +45,15 @@ const FIREFOX_SETTINGS = {
   "network.captive-portal-service.enabled": false,
   "network.connectivity-service.enabled": false,
   "services.settings.server": "data:,",
+  "app.normandy.enabled": false,
+  "browser.newtab.preload": false,
+  "browser.newtabpage.enabled": false,
+  "browser.startup.page": 0,
+  "datareporting.healthreport.uploadEnabled": false,
+  "dom.ipc.processPrelaunch.enabled": false,
+  "extensions.enabledScopes": 0,
+  "extensions.webextensions.remote": false,
+  "toolkit.telemetry.enabled": false,
 } as const;
 
 /** A browser that was asked to end may take this long, in ms. */

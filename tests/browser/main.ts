@@ -20,8 +20,8 @@ const PROGRAM: Program<Options> = {
   about: `\
 Puts the reference device, Wasm, WebGPU and groups of workers to their suites inside Chromium and
 Firefox, on pages and in workers, isolated and open, with policies and without. A browser that is
-not installed is left out, and its visits count as ignored, unless SYNCBN_DEMAND names it. Types are
-not checked here: deno task ok does it.`,
+not installed is left out, and counts as ignored, unless SYNCBN_DEMAND names it. Types are not
+checked here: deno task ok does it.`,
   flags: {
     browser: oneOf(["both", "chromium", "firefox"], { usual: "both", help: "which" }),
     filter: text({ takes: "TEXT", usual: undefined, help: "only tests with this in their name" }),
@@ -29,7 +29,10 @@ not checked here: deno task ok does it.`,
   notes: "Exits with 1 if a test fails.",
 };
 
-/** Adds up what `deno test` says of the steps, or of tests without any, of all its files. */
+/**
+ * Adds up what `deno test` says of the steps, or of tests without any, of all its files. Each visit is a step too: that it was
+ * made to its end, and nothing failed in it.
+ */
 export function countSteps(report: string): string {
   const lines = stripVTControlCharacters(report).split("\n");
   const last = lines.findLast((line) => /^(ok|FAILED) \| \d+ passed/.test(line)) ?? "";
@@ -39,7 +42,7 @@ export function countSteps(report: string): string {
     return { tests: Number(tests), steps: Number(steps ?? 0) };
   };
   const [passed, failed, ignored] = ["passed", "failed", "ignored"].map(number);
-  // A visit that failed without a test that did was not made to its end.
+  // What fails outside of all steps fails a test alone.
   return `${passed.steps} passed, ${Math.max(failed.steps, failed.tests)} failed, ` +
     `${ignored.steps + ignored.tests} ignored`;
 }

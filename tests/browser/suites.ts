@@ -8,6 +8,7 @@ import { type BrowserName, hasBrowser } from "./browsers.ts";
 import type { Told } from "./inside/told.ts";
 import { createModules } from "./modules.ts";
 import { type Visit, visit } from "./visit.ts";
+import { createWindow, type Window } from "./window.ts";
 
 /** A policy that allows scripts, requests and workers of the page's own addresses, and what is added to script-src. */
 function policy(scripts: string): string {
@@ -33,65 +34,64 @@ const VISITS: Readonly<Record<"computing" | "waiting", readonly Visit[]>> = {
   waiting: [{ entries: ["workers", "transports", "wasm_here"], where: "page", isolated: true }],
 };
 
-/** Registers a test for each visit of one kind, with a step for each test that its page runs. */
+/** Registers a test of one kind of visits, with a step for each of them, and in it one for each test that its page runs. */
 export async function browserTests(
   browser: BrowserName,
   kind: keyof typeof VISITS,
 ): Promise<void> {
-  const ignore = !await hasBrowser(browser);
   const modules = createModules();
   const filter = Deno.env.get("SYNCBN_BROWSER_FILTER");
-  if (kind === "waiting") failureTests(browser, ignore, modules);
-  for (const visited of VISITS[kind]) {
-    const name = `${browser}: ${nameOf(visited)}`;
-    Deno.test({
-      name,
-      ignore,
-      fn: async (test) => {
-        const told = visit(browser, { ...visited, ...(filter ? { filter } : {}) }, modules);
-        for await (const { name, outcome, error } of told) {
-          await test.step({
-            name,
-            ignore: outcome === "ignored",
-            fn: () => {
-              if (outcome === "failed") throw new Error(error);
-            },
+  Deno.test({
+    name: `${browser}: what is ${kind}`,
+    ignore: !await hasBrowser(browser),
+    fn: async (test) => {
+      const window = createWindow(browser);
+      try {
+        if (kind === "waiting") await failureSteps(test, window, modules);
+        for (const visited of VISITS[kind]) {
+          await test.step(nameOf(visited), async (test) => {
+            const told = visit(window, { ...visited, ...(filter ? { filter } : {}) }, modules);
+            for await (const { name, outcome, error } of told) {
+              await test.step({
+                name,
+                ignore: outcome === "ignored",
+                fn: () => {
+                  if (outcome === "failed") throw new Error(error);
+                },
+              });
+            }
           });
         }
-      },
-    });
-  }
+      } finally {
+        await window.close();
+      }
+    },
+  });
 }
 
-/** Registers the tests that a page's failures arrive. */
-function failureTests(
-  browser: BrowserName,
-  ignore: boolean,
+/** The steps that a page's failures arrive. */
+async function failureSteps(
+  test: Deno.TestContext,
+  window: Window,
   modules: ReturnType<typeof createModules>,
-): void {
+): Promise<void> {
   for (const where of ["page", "worker"] as const) {
-    Deno.test({
-      name: `${browser}: a ${where} tells of every test that fails`,
-      ignore,
-      fn: async (test) => {
-        const all: Told[] = [];
-        for await (const told of visit(browser, { entries: ["failing"], where }, modules)) {
-          all.push(told);
-        }
-        await test.step("all that fail are told, with their reasons", () => {
-          const [passes, ...failing] = all.slice(0, -1);
-          assert.deepEqual([passes.outcome, all.at(-1)?.outcome], ["passed", "ignored"]);
-          assert.equal(failing.length, 4);
-          for (const { outcome, error = "" } of failing) {
-            assert.equal(outcome, "failed");
-            assert.match(error, /on purpose/);
-          }
-        });
-        await test.step("a page that cannot load its tests is an error", async () => {
-          const nowhere = visit(browser, { entries: ["nowhere"], where }, modules);
-          await assert.rejects(nowhere.next(), /nowhere\.ts/);
-        });
-      },
+    await test.step(`a ${where} tells of every test that fails, with its reason`, async () => {
+      const all: Told[] = [];
+      for await (const told of visit(window, { entries: ["failing"], where }, modules)) {
+        all.push(told);
+      }
+      const [passes, ...failing] = all.slice(0, -1);
+      assert.deepEqual([passes.outcome, all.at(-1)?.outcome], ["passed", "ignored"]);
+      assert.equal(failing.length, 4);
+      for (const { outcome, error = "" } of failing) {
+        assert.equal(outcome, "failed");
+        assert.match(error, /on purpose/);
+      }
+    });
+    await test.step(`a ${where} that cannot load its tests is an error`, async () => {
+      const nowhere = visit(window, { entries: ["nowhere"], where }, modules);
+      await assert.rejects(nowhere.next(), /nowhere\.ts/);
     });
   }
 }

@@ -1,8 +1,8 @@
-/** A visit to a page: serves it on loopback, opens it in a browser, and hands on what the page sends home. */
+/** A visit to a page: serves it on loopback, shows it in a browser, and hands on what the page sends home. */
 
 import type { Said, Told } from "./inside/told.ts";
-import { type BrowserName, openBrowser } from "./browsers.ts";
 import type { Served } from "./modules.ts";
+import type { Window } from "./window.ts";
 
 /** Headers by which a page may share memory. */
 export const ISOLATING = {
@@ -33,7 +33,7 @@ const SILENCE_MS = 90_000;
  * @returns what the page tells, as it comes; throws where the browser ends by itself, or the page falls silent
  */
 export async function* visit(
-  browser: BrowserName,
+  window: Window,
   { entries, where, isolated = false, policy, filter = "" }: Visit,
   modules: (path: string) => Promise<Served | null>,
 ): AsyncGenerator<Told> {
@@ -44,6 +44,7 @@ export async function* visit(
     over ??= how;
     wake();
   };
+  const left = Promise.withResolvers<void>();
   const hear = (said: Said): void => {
     if (said.kind === "done") return end("done");
     if (said.kind === "broken") return end(new Error(said.reason));
@@ -67,15 +68,16 @@ export async function* visit(
         return answer("", "text/plain");
       }
       if (pathname === "/") return answer(PAGE, "text/html");
+      if (pathname === "/over") return left.promise.then(() => answer(window.door, "text/plain"));
       const served = await modules(pathname);
       return served ? answer(served.body, served.type) : new Response("", { status: 404, headers });
     },
   );
   const query = new URLSearchParams({ entries: `${entries}`, where, filter });
-  const opened = await openBrowser(browser, `http://127.0.0.1:${server.addr.port}/?${query}`);
-  opened.ended.then((code) => end(new Error(`${browser} ended with code ${code}`)));
   let last = "it was opened";
   try {
+    const { ended } = await window.show(`http://127.0.0.1:${server.addr.port}/?${query}`);
+    ended.then((code) => end(new Error(`the browser ended with code ${code}`)));
     for (;;) {
       for (let next = told.shift(); next; next = told.shift()) {
         last = `"${next.name}"`;
@@ -94,7 +96,8 @@ export async function* visit(
       });
     }
   } finally {
-    await opened.close();
+    left.resolve();
+    await window.back();
     await server.shutdown();
   }
 }

@@ -111,17 +111,70 @@ Deno.test("exact: a direction is that of float64 arithmetic, but for float32's r
   assertClose(moved[0], moved[1], { absolute: 2 ** -17, relative: 0 }, "direction");
 });
 
-Deno.test("exact: gradients of gradients, and of moments, are refused by name", () => {
+Deno.test("exact: what is not covered is refused in one sentence that says what to use", async () => {
   const device = bn.referenceDevice({ exact: true });
-  const x = bn.tensor(device, [1, 2, 4], [3, 1]);
-  const { saved } = bn.batchNormForward(bn.initBatchNorm(device, 1), x, { device });
-  const refused =
-    /must honour secondOrder in a pass: current ones are residual, activation, weights, tangents; leave it out, or use another device/;
-  assert.throws(
-    () => bn.batchNormBackwardBackward(saved, x, { gradInput: x }, { device }),
-    refused,
+  const effects = { device };
+  const values = [1, 2, 4, 8, 3, 5, 7, 9];
+  const [x, last] = (["channelsFirst", "channelsLast"] as const).map((format) =>
+    bn.tensor(device, values, [2, 2, 2], { format })
   );
-  assert.throws(() => bn.batchNormBackwardMoments(saved, x, {}, { device }), refused);
+  const state = bn.initBatchNorm(device, 2);
+  const { saved } = bn.batchNormForward(state, x, effects);
+  const bounds = { rmax: 2, dmax: 1 };
+  const layered = (options: object) =>
+    bn.applyLayer(bn.initLayer(device, "batchNorm", 2, options), x, effects);
+  const scale = bn.tensor(device, [1, 2, 3, 4], [2, 2]);
+  const activation = { negativeSlope: 0.1 };
+  const cotangents = { gradInput: x };
+  const refused: Readonly<Record<string, readonly (() => unknown)[]>> = {
+    "must honour secondOrder": [
+      () => bn.batchNormBackwardBackward(saved, x, cotangents, effects),
+      () => bn.batchNormInferBackwardBackward(state, x, x, cotangents, effects),
+      () => bn.batchNormBackwardMoments(saved, x, {}, effects),
+    ],
+    "statistics must be rounded numbers": [
+      () => bn.batchNormForwardGhost(state, x, effects, { ghost: 1 }),
+      () => bn.batchRenormForward(state, x, effects, bounds),
+      () => layered({ ghost: 1 }),
+      () => layered({ renorm: bounds }),
+    ],
+    "must honour arrange": [() => bn.modulate(last, { scale }, effects)],
+    "must honour rectifier": [
+      () => bn.batchNormForward(state, x, effects, { activation }),
+      () => bn.batchNormInfer(state, x, effects, { activation }),
+      () => bn.modulate(x, { scale }, effects, { activation }),
+    ],
+  };
+  for (const [what, calls] of Object.entries(refused)) {
+    const told = new RegExp(`^Cannot [^:]* as .*${what}.*; .*use a device without exact$`);
+    for (const call of calls) {
+      await assert.rejects(async () => await call(), { name: "DeviceError", message: told });
+    }
+  }
+});
+
+Deno.test("exact: a batch that is modulated channels first has the bits of its samples alone", async () => {
+  const shape = [3, 2, 4];
+  const [values, gradients] = [1, 2].map((seed) => normalArray(24, seed, 1e3));
+  const rows = normalArray(6, 3);
+  const bits = async (from: number, to: number) => {
+    const device = bn.referenceDevice({ exact: true });
+    const put = (all: Float32Array, each: readonly number[]) => {
+      const size = each.reduce((product, extent) => product * extent, 1);
+      return bn.tensor(device, all.slice(from * size, to * size), [to - from, ...each]);
+    };
+    const [x, dy] = [values, gradients].map((all) => put(all, shape.slice(1)));
+    const modulation = { scale: put(rows, [2]), offset: put(rows.toReversed(), [2]) };
+    const { output, saved } = bn.modulate(x, modulation, { device }, { activation: "relu" });
+    const back = bn.modulateBackward(saved, dy, { device });
+    const all = [output, back.gradInput, back.gradScale!, back.gradOffset!];
+    return await Promise.all(all.map((tensor) => bn.toArray(device, tensor)));
+  };
+  const whole = await bits(0, 3);
+  const alone = await Promise.all([0, 1, 2].map((n) => bits(n, n + 1)));
+  whole.forEach((values, i) => {
+    assert.deepEqual([...values], alone.flatMap((results) => [...results[i]]));
+  });
 });
 
 Deno.test("exact: a rank that is not exact meets none that is, and all are told", async () => {

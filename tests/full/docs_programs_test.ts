@@ -1,4 +1,4 @@
-/** The blocks of docs/ that are parts of a larger program, or programs of several files: `deno test --doc` cannot run them. */
+/** The blocks of docs/ that are parts of a larger program, or programs of several files: tests/pages.ts cannot run them. */
 
 import assert from "node:assert/strict";
 import { hasMpi, launch, withFolder } from "../mpi_kit.ts";
@@ -172,7 +172,7 @@ test("docs/pytorch.md: its two programs are the examples that run on every group
   }
 });
 
-// Run once here, not by `deno test --doc` too, and with a quarter of the rows: it draws 31.5 million numbers on each rank.
+// Run once here, not by docs_test.ts too, and with a quarter of the rows: it draws 31.5 million numbers on each rank.
 test("docs/pytorch.md: its layers run as printed, but for a quarter of the page's rows", async () => {
   const code = await block("pytorch", "[20, 100, 35, 45, 10]");
   const examples = new URL("examples/", root).href;

@@ -22,7 +22,7 @@ for (const family of ["Open MPI", "MPICH"] as const) {
       const hosts = await makeHosts();
       try {
         const before = await hosts.sent();
-        await checkTogether(mpiKit(family, {}, hosts), { numRuns: 100, seed: 2028 });
+        await checkTogether(mpiKit(family, hosts), { numRuns: 100, seed: 2028 });
         // The ranks have really talked over the cable: the greeting alone is less than 10 KB.
         assert(await hosts.sent() - before > 30_000);
       } finally {

@@ -1,8 +1,5 @@
-/** MPICH's groups, and the tasks that only groups over MPI need. */
+/** MPICH's groups, and what only groups over MPI need. */
 
-import { mpiGroupSuite, mpiTaskSuite } from "../mpi/suite.ts";
-import { mpiLongSuite } from "../mpi/long_suite.ts";
+import { mpiGroupSuite } from "../mpi/suite.ts";
 
 await mpiGroupSuite("MPICH");
-await mpiTaskSuite("MPICH");
-await mpiLongSuite("MPICH");

@@ -1,8 +1,5 @@
-/** Open MPI's groups, and the tasks that only groups over MPI need. */
+/** Open MPI's groups, and what only groups over MPI need. */
 
-import { mpiGroupSuite, mpiTaskSuite } from "../mpi/suite.ts";
-import { mpiLongSuite } from "../mpi/long_suite.ts";
+import { mpiGroupSuite } from "../mpi/suite.ts";
 
 await mpiGroupSuite("Open MPI");
-await mpiTaskSuite("Open MPI");
-await mpiLongSuite("Open MPI");

@@ -13,6 +13,7 @@ if (await testsWebgpu()) {
     shaderTests(opens);
     maskTests(opens);
     trainingLoopTest(opens);
+    opens.ending();
   });
 } else {
   Deno.test.ignore("webgpu: kernels and loops at length (no adapter)", () => {});

@@ -6,7 +6,11 @@ import { opener, testsWebgpu } from "../webgpu_kit.ts";
 
 const kit = { name: "webgpu", tier: "full" } as const;
 if (await testsWebgpu()) {
-  inTier(kit, (kit) => numberTests(opener(navigator.gpu, kit)));
+  inTier(kit, (kit) => {
+    const opens = opener(navigator.gpu, kit);
+    numberTests(opens);
+    opens.ending();
+  });
 } else {
   Deno.test.ignore("webgpu: numbers at length (no adapter)", () => {});
 }

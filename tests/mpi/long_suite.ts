@@ -1,10 +1,10 @@
 /** Long arrays over MPI that functions of the program fold: what comes of them, and what they take. */
 
 import assert from "node:assert/strict";
-import type { MpiFamily, MpiOptions } from "../../lib/groups/mpi.ts";
-import { type GroupKit, type RankTask, register } from "../kit.ts";
-import { hasMpi, launch, mpiKit, withFolder } from "../mpi_kit.ts";
-import { inTier } from "../tier.ts";
+import type { MpiFamily } from "../../lib/groups/mpi.ts";
+import { type RankTask, register } from "../kit.ts";
+import { launch, type MpiKit, withFolder } from "../mpi_kit.ts";
+import type { Wanted } from "./worlds.ts";
 import * as tasks from "./long_tasks.ts";
 
 const TASKS = new URL("./long_tasks.ts", import.meta.url).href;
@@ -37,17 +37,17 @@ const same = <R>(results: readonly R[]): R => {
   return results[0];
 };
 
-function longTests(outer: GroupKit, family: MpiFamily): void {
+/** Registers the tests of long arrays. */
+export function longTests(kit: MpiKit, family: MpiFamily): void {
   function test<R>(
     name: string,
     ranks: number,
     body: RankTask<null, R>["body"],
     check: (results: R[]) => void,
-    options: MpiOptions = {},
+    wanted: Wanted = {},
   ): void {
-    const kit: GroupKit = mpiKit(family, options);
-    register(outer, `long arrays: ${name}`, async () => {
-      check(await kit.run(ranks, { module: TASKS, name: body.name, body }, null));
+    register(kit, `long arrays: ${name}`, async () => {
+      check(await kit.run(ranks, { module: TASKS, name: body.name, body }, null, wanted));
     });
   }
   const allRight = (results: readonly (readonly boolean[])[]) => {
@@ -79,15 +79,9 @@ function longTests(outer: GroupKit, family: MpiFamily): void {
   }, { timeoutMs: 400 });
 
   for (const name of ["turned", "combineMoments"] as const) {
-    register(outer, `long arrays: no rank holds those of all, by ${name}`, async () => {
+    register(kit, `long arrays: no rank holds those of all, by ${name}`, async () => {
       const most = await mostOf(family, name, 4);
       assert(most.length === 4 && Math.max(...most) < MOST[name] + HEAPS, `${most} times`);
     });
   }
-}
-
-/** Registers them for a family. */
-export async function mpiLongSuite(family: MpiFamily): Promise<void> {
-  if (!await hasMpi(family)) return Deno.test.ignore(`${family}: long (no launcher)`, () => {});
-  inTier({ ...mpiKit(family), tier: "full" }, (kit) => longTests(kit, family));
 }

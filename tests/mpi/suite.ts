@@ -1,12 +1,22 @@
 /** What a family of MPI must pass, as a kind of group and as a launcher of programs. */
 
 import assert from "node:assert/strict";
-import type { MpiFamily, MpiOptions } from "../../lib/groups/mpi.ts";
+import type { MpiFamily } from "../../lib/groups/mpi.ts";
 import { groupSuite } from "../group_suite.ts";
-import { type GroupKit, type RankTask, register } from "../kit.ts";
+import { type RankTask, register } from "../kit.ts";
+import { longTests } from "./long_suite.ts";
 import * as tasks from "./tasks.ts";
-import { hasMpi, launch, type Launched, mpiKit, runAlone, withFolder } from "../mpi_kit.ts";
+import {
+  hasMpi,
+  launch,
+  type Launched,
+  type MpiKit,
+  mpiKit,
+  runAlone,
+  withFolder,
+} from "../mpi_kit.ts";
 import { inTier } from "../tier.ts";
+import type { Wanted } from "./worlds.ts";
 
 /** The program that ranks run. */
 export const PROGRAM = new URL("./program.ts", import.meta.url).href;
@@ -30,18 +40,17 @@ const same = <T>(results: readonly T[]): T => {
   return results[0];
 };
 
-function taskTests(outer: GroupKit, family: MpiFamily): void {
+function taskTests(kit: MpiKit): void {
   function test<P, R>(
     name: string,
     ranks: number,
     body: RankTask<P, R>["body"],
     parameter: P,
     check: (results: R[]) => void,
-    options: MpiOptions = {},
+    wanted: Wanted = {},
   ): void {
-    const kit: GroupKit = mpiKit(family, options);
-    register(outer, name, async () => {
-      check(await kit.run(ranks, { module: TASKS, name: body.name, body }, parameter));
+    register(kit, name, async () => {
+      check(await kit.run(ranks, { module: TASKS, name: body.name, body }, parameter, wanted));
     });
   }
 
@@ -88,7 +97,7 @@ function taskTests(outer: GroupKit, family: MpiFamily): void {
   }, { timeoutMs: 300 });
   test("splits in another order on each rank do not hang", 2, tasks.splitCrosswise, null, (all) => {
     assert.deepEqual(all.map((own) => own.length), [2, 2]);
-  }, { timeoutMs: 1000 });
+  }, { timeoutMs: 1000, whole: true });
   test("a combine that throws on one rank is an error on all", 2, tasks.combineUnevenly, null, (
     results,
   ) => {
@@ -119,6 +128,7 @@ function taskTests(outer: GroupKit, family: MpiFamily): void {
       assert.match(refusal.message, /^Cannot close the MPI group as .* call abort\(\)/);
       assert.equal(results[2][0].message, "intact");
     },
+    { whole: true },
   );
   test("a deadline is kept to within a second", 3, tasks.measureDeadline, 300, (delays) => {
     const waiting = [delays[0], delays[2]];
@@ -131,7 +141,7 @@ function taskTests(outer: GroupKit, family: MpiFamily): void {
     assert.match(twice, /^MpiError: Cannot make a second MPI group/);
     assert.match(code, /^RangeError: .*exit code must be an integer from 1 to 255.* 0$/);
     assert.match(pending, /^MpiError: .*no call must be pending/);
-  });
+  }, { whole: true });
   const unchecked = { checked: false, timeoutMs: 5000 };
   test("unchecked collectives do theirs", 4, tasks.workUnchecked, null, (results) => {
     assert.deepEqual(same(results), [6, 4, 1.5, 4, 3, 2]);
@@ -212,16 +222,18 @@ function pairTest(family: MpiFamily, other: MpiFamily): void {
   });
 }
 
-/** Registers what every kind of group must pass for a family. */
+/**
+ * Registers what groups over MPI must do for a family: what every kind of group must, what only these need (messages in flight,
+ * labels, slices, ends of all kinds), long arrays.
+ */
 export async function mpiGroupSuite(family: MpiFamily): Promise<void> {
   if (!await hasMpi(family)) return Deno.test.ignore(`${family}: groups (no launcher)`, () => {});
-  groupSuite({ ...mpiKit(family), tier: "full" });
-}
-
-/** Registers tasks that only groups over MPI need: messages in flight, labels, slices, and ends of all kinds. */
-export async function mpiTaskSuite(family: MpiFamily): Promise<void> {
-  if (!await hasMpi(family)) return Deno.test.ignore(`${family}: tasks (no launcher)`, () => {});
-  inTier({ ...mpiKit(family), tier: "full" }, (kit) => taskTests(kit, family));
+  inTier({ ...mpiKit(family), tier: "full" } as MpiKit, (kit) => {
+    groupSuite(kit);
+    taskTests(kit);
+    longTests(kit, family);
+    register(kit, "ranks that have done all of this end well", kit.close);
+  });
 }
 
 /** Registers a family's launcher: programs that end well and badly, and the library of the other family. */

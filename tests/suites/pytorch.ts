@@ -443,15 +443,16 @@ export function pytorchSuite<A>(kit: DeviceKit<A>): void {
   });
 
   const giant = kit.giants ? testHalf : () => {};
-  giant("16: (4, 80, 500, 500) in float16 stays finite", async (device) => {
+  const wide = kit.giants === "narrow" ? 8 : 80;
+  giant(`16: (4, ${wide}, 500, 500) in float16 stays finite`, async (device) => {
     const pattern = Float32Array.from(normalArray(1009, 19), (value) => 10 + value);
-    const values = new Float32Array(4 * 80 * 500 * 500);
+    const values = new Float32Array(4 * wide * 500 * 500);
     for (let at = 0; at < values.length; at += 1009) {
       values.set(pattern.subarray(0, Math.min(1009, values.length - at)), at);
     }
     await region(device, async (scope) => {
-      const input = tensor(scope, values, [4, 80, 500, 500], { dtype: "float16" });
-      const forward = batchNormForward(initBatchNorm(scope, 80), input, { device: scope });
+      const input = tensor(scope, values, [4, wide, 500, 500], { dtype: "float16" });
+      const forward = batchNormForward(initBatchNorm(scope, wide), input, { device: scope });
       const { runningMean, runningVar } = await stateToHost(scope, forward.state);
       assert(runningMean?.every((value) => Math.abs(value - 1) < 0.01));
       assert(runningVar?.every((value) => Math.abs(value - 1) < 0.01));

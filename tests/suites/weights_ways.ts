@@ -31,7 +31,7 @@ import {
   toArray,
   type WeightOptions,
 } from "../../mod.ts";
-import { type DeviceKit, throwsLike } from "../kit.ts";
+import { assertClose, type DeviceKit, EPSILON, throwsLike } from "../kit.ts";
 import { normalArray } from "../random.ts";
 import { census } from "../recording.ts";
 import {
@@ -312,7 +312,7 @@ export function weightWaySuite<A>(kit: DeviceKit<A>): void {
     });
   });
 
-  test("by weights groups need what the device can tell, and leave nothing behind", async (device) => {
+  test("by weights groups leave nothing behind, and in a layer are the same", async (device) => {
     const state = initBatchNorm(device, C);
     const [x, dy] = [put(device, 3), put(device, 4)];
     const { device: counted, alive } = census(device);
@@ -321,21 +321,14 @@ export function weightWaySuite<A>(kit: DeviceKit<A>): void {
     batchNormBackwardGhost(known.saved, dy, { device: counted });
     assert.equal(alive(), 5 + 3);
     const weights = tensor(device, mask, [N, 1, L]);
-    const local = () => batchNormForwardGhost(state, x, { device: counted }, { ghost: 2, weights });
-    if (device.toWireNow) {
-      const { saved } = local();
-      assert.equal(alive(), 5 + 3 + 5);
-      assert.throws(
-        () => batchNormBackwardGhost(saved, weights as never, { device }, { donate: true }),
-        /gradOutput/,
-      );
-    } else {
-      throwsLike(local, Error, /need the sums of the groups' weights.*syncBatchNormForwardGhost/);
-      const untracked = initBatchNorm(device, C, { trackRunningStats: false });
-      batchNormForwardGhost(untracked, x, { device }, { ghost: 2, weights });
-      const update = { ghost: 2, weights, updateRunningStats: false };
-      assert.equal(batchNormForwardGhost(state, x, { device }, update).state, state);
-    }
+    const { saved } = batchNormForwardGhost(state, x, { device: counted }, { ghost: 2, weights });
+    assert.equal(alive(), 5 + 3 + 5);
+    assert.throws(
+      () => batchNormBackwardGhost(saved, weights as never, { device }, { donate: true }),
+      /gradOutput/,
+    );
+    const update = { ghost: 2, weights, updateRunningStats: false };
+    assert.equal(batchNormForwardGhost(state, x, { device }, update).state, state);
     const layer = { ...initLayer(device, "batchNorm", C, { ghost: 2 }), state };
     const layered = await applyLayer(layer, x, { device }, { weights });
     const [is, wanted] = await Promise.all(
@@ -345,6 +338,58 @@ export function weightWaySuite<A>(kit: DeviceKit<A>): void {
     for (let c = 0; c < C; c++) {
       assert(Math.abs(is.runningVar![c] - wanted.runningVar![c]) < 1e-5 * wanted.runningVar![c]);
     }
+  });
+
+  test("by weights running statistics of groups are those of counts that the host knows", async (device) => {
+    const reference = referenceDevice();
+    const [count, close] = [5, 16 * kit.ulps * EPSILON.float32];
+    const places = Float32Array.from({ length: count * L }, (_, p) => p % 3 === 0 ? 0 : 0.5 * p);
+    places.fill(0, 2 * L, 4 * L); // Nothing counts in the second of three groups.
+    const examples = Float32Array.of(0.25, 0.5, 0, 0, 3);
+    const x = normalArray(count * C * L, 6, 1, 2);
+    const next = async <B>(
+      device: Device<B>,
+      values: Float32Array,
+      momentum: number | null = 0.3,
+    ) => {
+      const whole = values.length > count;
+      const weights = tensor(device, values, whole ? [count, 1, L] : [count, 1]);
+      const input = tensor(device, x, [count, C, L]);
+      const state = initBatchNorm(device, C, { momentum });
+      const after = batchNormForwardGhost(state, input, { device }, { ghost: 2, weights });
+      return await stateToHost(device, after.state);
+    };
+    for (const [weights, momentum] of [[places, 0.3], [examples, null]] as const) {
+      const [is, wanted] = [
+        await next(device, weights, momentum),
+        await next(reference, weights, momentum),
+      ];
+      const units = { absolute: close, relative: close };
+      assertClose(is.runningMean!, wanted.runningMean!, units, "running mean");
+      assertClose(is.runningVar!, wanted.runningVar!, units, "running variance");
+      assert.equal(is.numBatchesTracked, 1);
+    }
+    const none = await next(device, new Float32Array(count));
+    assert.deepEqual([none.runningMean, none.runningVar], [
+      new Float32Array(C),
+      new Float32Array(C).fill(1),
+    ]);
+    for (const bad of [-0.125, NaN, Infinity]) {
+      const wrong = Float32Array.of(0.25, 0.5, bad, 1, 3);
+      if (device.toWireNow) {
+        await assert.rejects(next(device, wrong), /weights must be finite and >= 0/);
+        continue;
+      }
+      // As alone everywhere, where the host cannot tell: nothing follows.
+      const { runningMean, runningVar } = await next(device, wrong);
+      assert.deepEqual([runningMean, runningVar], [none.runningMean, none.runningVar], `${bad}`);
+    }
+    if (device.toWireNow) return;
+    const biased = initBatchNorm(device, C, { runningVariance: "biased" });
+    const weights = device.upload(Float32Array.of(1, 2, 0, 1));
+    const call = () =>
+      batchNormForwardGhost(biased, put(device, 7), { device }, { ghost: 2, weights });
+    throwsLike(call, TypeError, /biased running variance needs counts: use lengths, or a group/);
   });
 
   test("weights of parts, groups and corrections that cannot be are an error on all ranks, and the state is kept", async (device) => {

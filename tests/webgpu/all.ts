@@ -18,4 +18,5 @@ export function webgpuTests(opener: Opener): void {
   numberTests(opener);
   digitTests(opener);
   planTests(opener);
+  opener.ending();
 }

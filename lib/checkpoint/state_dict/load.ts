@@ -78,6 +78,7 @@ const ACTION = "load the state dict";
  * assert(device.owns(model.bn.state.weight));
  * assert.deepEqual(missing, ["bn.running_mean", "bn.running_var"]);
  * assert.deepEqual(unexpected, ["bn.old"]);
+ * ```
  */
 export function fromStateDict<A, T>(
   device: Device<A>,

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { wasmDevice } from "../../../kernels/wasm_device.ts";
+import { shortTurn } from "../../../lib/groups/turns.ts";
 import {
   initBatchNorm,
   region,
@@ -47,6 +48,28 @@ async function longestFreeze(): Promise<number> {
   }
   return longest;
 }
+
+/** Computes for a while, gives a turn, and so on; resolves to how many of the turns no timer came in. */
+async function turnsWithoutTimer(turns: number): Promise<number> {
+  let [came, without] = [false, 0];
+  const timer = setInterval(() => came = true, 1);
+  for (let i = 0; i < turns; i++) {
+    const end = performance.now() + 10;
+    while (performance.now() < end);
+    came = false;
+    await shortTurn();
+    if (!came) without++;
+  }
+  clearInterval(timer);
+  return without;
+}
+
+Deno.test("a timer that is due comes with the next turn, not with the one after it", async () => {
+  // The thread that wakes timers may be held up too; a turn too short misses about every other timer.
+  const without: number[] = [];
+  while (without.length < 40 && !without.includes(0)) without.push(await turnsWithoutTimer(8));
+  assert(without.includes(0), `${without} of 8 turns`);
+});
 
 Deno.test("replicas that train in a page's own thread leave it responsive", async () => {
   // The least of several, as other programs of the machine may hold up a page too.

@@ -49,3 +49,4 @@ const opens = opener(navigator.gpu, { name: "webgpu" });
 bindingTests(opens);
 digitTests(opens);
 failureTests(opens);
+opens.ending();

@@ -3,8 +3,13 @@
 import { createHome } from "./home.ts";
 import { runTests } from "./run.ts";
 
-const { location } = globalThis as unknown as { readonly location: { readonly search: string } };
+const { location } = globalThis as unknown as {
+  readonly location: { readonly search: string; readonly replace: (address: string) => void };
+};
 const { entries, where, filter } = Object.fromEntries(new URLSearchParams(location.search));
+
+// Whoever runs the tests: once they are over home says where to go.
+fetch("/over").then(async (answer) => location.replace(await answer.text()));
 
 if (where === "worker") {
   const name = JSON.stringify({ entries, filter });

@@ -1,4 +1,8 @@
-import assert from "node:assert/strict";
+/**
+ * Devices, groups and saved that do not fit do not compile. Nothing here is ever called: `deno task ok` checks its types, and
+ * a marked line that is no error is one.
+ */
+
 import {
   applyLayer,
   batchNormForward,
@@ -22,7 +26,7 @@ import {
 } from "../mod.ts";
 import { unwrap, type WebGpuArray, wrap } from "../kernels/webgpu_device.ts";
 
-/** Never called: it only has to compile, and its marked lines must not. */
+/** It only has to compile, and its marked lines must not. */
 export function compileTime(
   other: Device<WebGpuArray>,
   group: ProcessGroup,
@@ -97,27 +101,3 @@ function layers(
   // @ts-expect-error Layers are immutable.
   layer.processGroup = name;
 }
-
-Deno.test("devices, groups and saved that do not fit do not compile", async () => {
-  // Each marked line above must be an error of its own: without the marks the compiler finds exactly that many.
-  const source = await Deno.readTextFile(new URL(import.meta.url));
-  const mark = /^ *\/\/ @ts-expect-error.*\n/gm;
-  const marks = source.match(mark)?.length ?? 0;
-  const file = await Deno.makeTempFile({ suffix: ".ts" });
-  try {
-    const root = new URL("../", import.meta.url).href;
-    await Deno.writeTextFile(
-      file,
-      source.replace(mark, "").replaceAll('from "../', `from "${root}`),
-    );
-    const { stderr } = await new Deno.Command(Deno.execPath(), {
-      args: ["check", "--no-lock", "--no-config", file],
-      env: { NO_COLOR: "1" },
-    }).output();
-    const errors = new TextDecoder().decode(stderr).match(/^TS\d+ \[ERROR\]/gm) ?? [];
-    assert.equal(errors.length, marks);
-    assert(marks >= 15);
-  } finally {
-    await Deno.remove(file);
-  }
-});

@@ -1,22 +1,21 @@
-// Batches whose examples have weights: moments by them, and the gradient of the input, whose terms behind dy they scale. Weights
-// are float32, one for each sample and place, the same for all channels; what has none is left out, whatever it is.
+// Moments by the weights of examples: float32, one for each sample and place, the same for all channels; what has none is left
+// out, whatever it is.
 //
 // Where a channel's elements lie side by side, a row is one channel of one sample, and its weights lie beside it. Where channels
 // do, a row is one place, and has one weight. Both sum in float32 about a shift, as reduction.ts and columns.ts say, which is the
 // mean of the first elements by their weights; sums are taken into float64 before they lose digits.
 
 import { MOST_SUMMED, STRIP } from "./columns";
+import { mergeTile } from "./lanes";
 import { wide } from "./pairs";
-import { counted } from "./places";
-import { mergeTile } from "./reduce_columns";
+import { counted, sumOf } from "./places";
 import { ENOUGH, RUN } from "./reduce_rows";
 import { Channel, leave, merge } from "./reduction";
-import { address, further, MOST, narrow, readable, valueAt, widen } from "./storage";
-import { bytes, increase, loadRest, madd, storeRest, through, total, zeros } from "./vectors";
+import { MOST, readable, valueAt } from "./storage";
+import { bytes, increase, loadRest, madd, total, zeros } from "./vectors";
 
-/** Rows of a tile of places, and of a block of them that shares coefficients. */
+/** Rows of a tile of places. */
 const TILE: u32 = 128;
-const PLACES: u32 = 16;
 
 /** A channel's record, and the weights of what is pending. */
 @unmanaged
@@ -26,30 +25,6 @@ class Weighted extends Channel {
 
 /** Bytes of it, and of nothing. */
 const RECORD: usize = 80;
-
-/** Writes weights as float32 for each place; they are float16 where `half`, and of whole samples where `perSample`. */
-export function spreadWeights(weights: usize, half: bool, perSample: bool, batch: u32, inner: u32, to: usize): void {
-  if (!perSample) return widen(weights, to, batch * inner);
-  for (let n: u32 = 0; n < batch; n++) {
-    const weight = <f32> valueAt(weights, n, half);
-    for (let i: u32 = 0; i < inner; i++, to += 4) store<f32>(to, weight);
-  }
-}
-
-/** Writes how many weights are positive, and their sum, NaN where one is no weight. */
-export function weigh(weights: usize, length: u32, totals: usize): void {
-  const sum = sumOf(weights, length);
-  let positives = i32x4.splat(0), areAll = i32x4.splat(-1);
-  for (let i: u32 = 0; i < length; i += 4, weights += 16) {
-    const w = length - i < 4 ? loadRest(weights, length - i) : v128.load(weights);
-    positives = i32x4.sub(positives, f32x4.gt(w, zeros()));
-    areAll = v128.and(areAll, v128.and(f32x4.ge(w, zeros()), f32x4.lt(w, f32x4.splat(Infinity))));
-  }
-  const count = i32x4.extract_lane(positives, 0) + i32x4.extract_lane(positives, 1) +
-    i32x4.extract_lane(positives, 2) + i32x4.extract_lane(positives, 3);
-  store<f64>(totals, <f64> count);
-  store<f64>(totals, i32x4.all_true(areAll) ? sum : NaN, 8);
-}
 
 /**
  * Moments of samples [from, to) of (N, channels, inner), or of places [from, to) of (places, channels) where `last`, by the
@@ -111,18 +86,6 @@ function settle(channel: Weighted): void {
   channel.pending = 0;
   channel.weight = 0;
   channel.sum = channel.products = zeros();
-}
-
-/** Sum of weights in float64. */
-function sumOf(weights: usize, length: u32): f64 {
-  let low = f64x2.splat(0), high = low;
-  for (let i: u32 = 0; i < length; i += 4, weights += 16) {
-    const w = length - i < 4 ? loadRest(weights, length - i) : v128.load(weights);
-    low = f64x2.add(low, f64x2.promote_low_f32x4(w));
-    high = f64x2.add(high, f64x2.promote_low_f32x4(i8x16.shuffle(w, w, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15)));
-  }
-  const sum = f64x2.add(low, high);
-  return f64x2.extract_lane(sum, 0) + f64x2.extract_lane(sum, 1);
 }
 
 /** Where the first positive weight lies behind the first of all; there is one. */
@@ -298,119 +261,5 @@ export function exactWeighted(
     }
     store<f64>(to, mean);
     store<f64>(to + wide(0, channels), m2);
-  }
-}
-
-/**
- * Computes samples, or places, [from, to) of dx, and with `passed` of the residual's gradient: scale * ((dy + w * offset)
- * + w * ((x - hi) * slope)), without what is behind dy where w is 0; where w is 1 it is what map.ts computes, to the last bit, as
- * long as nothing is fused. Coefficients are planes of float32 as map.ts has them; `scratch` has
- * room for 4 x MOST float32.
- */
-export function mapWeighted(
-  x: usize, dy: usize, output: usize, dx: usize, passed: usize, half: bool, last: bool, channels: u32, inner: u32,
-  from: u32, to: u32, weights: usize, coefficients: usize, scratch: usize,
-): void {
-  const rows = last ? to - from : (to - from) * channels;
-  const width = last ? channels : inner;
-  const most = half ? MOST : width;
-  const plane = bytes(channels), room = bytes(MOST);
-  let first = from * (last ? channels : channels * inner);
-  let by = weights + bytes(last ? from : from * inner);
-  for (let row: u32 = 0, c: u32 = 0; row < rows;) {
-    // Places share their channels' coefficients, as far as a block of them stays in the first cache.
-    const height = last && !half ? min(rows - row, PLACES) : 1;
-    for (let done: u32 = 0; done < width; done += most) {
-      const length = min(width - done, most);
-      const at = first + done;
-      const g = readable(dy, at, length, half, scratch + room);
-      const gate = output ? readable(output, at, length, half, scratch + 2 * room) : 0;
-      const y = half ? scratch : address(dx, at, false);
-      const through: usize = !passed ? <usize> 0 : half ? scratch + 3 * room : address(passed, at, false);
-      const input = readable(x, at, length, half, scratch);
-      if (last) places(input, g, gate, y, through, height, length, by, coefficients + bytes(done), plane);
-      else run(input, g, gate, y, through, length, by + bytes(done), coefficients + bytes(c), plane);
-      if (half) {
-        narrow(y, address(dx, at, true), length);
-        if (passed) narrow(through, address(passed, at, true), length);
-      }
-    }
-    row += height;
-    first += height * width;
-    if (last) by += bytes(height);
-    else if (++c == channels) {
-      c = 0;
-      by += bytes(inner);
-    }
-  }
-}
-
-/** One vector of dx, or its first elements, which memory ends with. */
-// @ts-ignore: decorator
-@inline
-function step(
-  x: usize, g: usize, gate: usize, y: usize, passed: usize, h: v128, s: v128, o: v128, l: v128, w: v128, rest: u32,
-): void {
-  const whole = rest >= 4;
-  let term = whole ? v128.load(g) : loadRest(g, rest);
-  if (gate) term = through(term, whole ? v128.load(gate) : loadRest(gate, rest));
-  const along = f32x4.mul(f32x4.sub(whole ? v128.load(x) : loadRest(x, rest), h), l);
-  const moved = madd(along, w, madd(o, w, term));
-  const result = f32x4.mul(v128.bitselect(moved, term, f32x4.gt(w, zeros())), s);
-  if (whole) {
-    v128.store(y, result);
-    if (passed) v128.store(passed, term);
-  } else {
-    storeRest(y, result, rest);
-    if (passed) storeRest(passed, term, rest);
-  }
-}
-
-/** A run of one channel, whose elements have weights of their own. */
-function run(
-  x: usize, g: usize, gate: usize, y: usize, passed: usize, length: u32, weights: usize, at: usize, plane: usize,
-): void {
-  const h = v128.load32_splat(at), s = v128.load32_splat(at + plane), o = v128.load32_splat(at + 2 * plane);
-  const l = v128.load32_splat(at + 3 * plane);
-  let j: usize = 0;
-  const whole = bytes(length & ~3);
-  if (!gate && !passed) {
-    for (; j < whole; j += 16) step(x + j, g + j, 0, y + j, 0, h, s, o, l, v128.load(weights + j), 4);
-  }
-  for (; j < whole; j += 16) {
-    step(x + j, g + j, further(gate, j), y + j, further(passed, j), h, s, o, l, v128.load(weights + j), 4);
-  }
-  const rest = length & 3;
-  if (rest) step(x + j, g + j, further(gate, j), y + j, further(passed, j), h, s, o, l, loadRest(weights + j, rest), rest);
-}
-
-/** Places of as many channels, each with one weight: two vectors at a time, where there is nothing else to read or write. */
-function places(
-  x: usize, g: usize, gate: usize, y: usize, passed: usize, height: u32, channels: u32, weights: usize, at: usize,
-  plane: usize,
-): void {
-  const stride = bytes(channels);
-  let j: usize = 0;
-  if (!gate && !passed) {
-    for (const whole = stride & ~31; j < whole; j += 32) {
-      const from = at + j, below = from + plane, third = below + plane, last = third + plane;
-      const h0 = v128.load(from), s0 = v128.load(below), o0 = v128.load(third), l0 = v128.load(last);
-      const h1 = v128.load(from, 16), s1 = v128.load(below, 16), o1 = v128.load(third, 16), l1 = v128.load(last, 16);
-      let by = weights;
-      for (let i = j, end = j + <usize> height * stride; i < end; i += stride, by += 4) {
-        const w = v128.load32_splat(by);
-        step(x + i, g + i, 0, y + i, 0, h0, s0, o0, l0, w, 4);
-        step(x + i + 16, g + i + 16, 0, y + i + 16, 0, h1, s1, o1, l1, w, 4);
-      }
-    }
-  }
-  for (; j < stride; j += 16) {
-    const h = v128.load(at + j), s = v128.load(at + plane + j), o = v128.load(at + 2 * plane + j);
-    const l = v128.load(at + 3 * plane + j);
-    const rest = channels - <u32> (j >> 2);
-    let by = weights;
-    for (let i = j, end = j + <usize> height * stride; i < end; i += stride, by += 4) {
-      step(x + i, g + i, further(gate, i), y + i, further(passed, i), h, s, o, l, v128.load32_splat(by), rest);
-    }
   }
 }
