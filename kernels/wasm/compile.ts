@@ -87,11 +87,6 @@ interface Built {
   readonly bytes: Uint8Array;
 }
 
-async function build(name: keyof typeof BUILDS): Promise<Built> {
-  const bytes = await compile(BUILDS[name]);
-  return { bytes, memoryFlag: flagOf(bytes, await compile([...BUILDS[name], ...SHARED_FLAGS])) };
-}
-
 /** The module that holds the binaries, as text: compressed together, they weigh a quarter. */
 function moduleOf(builds: Readonly<Record<string, Built>>): string {
   const all = interleave(Object.values(builds).map(({ bytes }) => bytes));
@@ -116,15 +111,19 @@ ${(packed.match(/.{1,100}/g) ?? []).join("\n")}
 `;
 }
 
-/** Whether the module holds these binaries; two versions of a compressor may write the same in other bytes. */
-async function isHeld(builds: Readonly<Record<string, Built>>): Promise<boolean> {
-  const held: { readonly BUILDS: unknown; readonly PACKED: string } = await import(BINARIES.href);
+/**
+ * Whether the module holds these binaries; two versions of a compressor may write the same in other bytes. Which of their
+ * bytes makes memory shared follows from them, and was found when they were written: no worker would start with another.
+ */
+async function isHeld(binaries: readonly Uint8Array[]): Promise<boolean> {
+  const held: {
+    readonly BUILDS: Readonly<Record<string, { readonly length: number }>>;
+    readonly PACKED: string;
+  } = await import(BINARIES.href);
   const all = inflateSync(Uint8Array.fromBase64(held.PACKED.replaceAll("\n", "")));
-  const made = Object.entries(builds).map(([name, { bytes: { length }, memoryFlag }]) =>
-    [name, { length, memoryFlag }] as const
-  );
-  return JSON.stringify(held.BUILDS) === JSON.stringify(Object.fromEntries(made)) &&
-    Buffer.compare(all, interleave(Object.values(builds).map(({ bytes }) => bytes))) === 0;
+  const lengths = Object.entries(held.BUILDS).map(([name, { length }]) => `${name}: ${length}`);
+  const made = Object.keys(BUILDS).map((name, i) => `${name}: ${binaries[i].length}`);
+  return String(lengths) === String(made) && Buffer.compare(all, interleave(binaries)) === 0;
 }
 
 /** What the flags say. */
@@ -144,13 +143,18 @@ what they give.`,
 };
 
 async function main({ write }: KernelFlags): Promise<number> {
-  const builds: Record<string, Built> = {};
-  for (const name of Object.keys(BUILDS)) builds[name] = await build(name as keyof typeof BUILDS);
+  const binaries: Uint8Array[] = [];
+  for (const flags of Object.values(BUILDS)) binaries.push(await compile(flags));
   if (write) {
+    const builds: Record<string, Built> = {};
+    for (const [i, [name, flags]] of Object.entries(BUILDS).entries()) {
+      const shared = await compile([...flags, ...SHARED_FLAGS]);
+      builds[name] = { bytes: binaries[i], memoryFlag: flagOf(binaries[i], shared) };
+    }
     await Deno.writeTextFile(BINARIES, moduleOf(builds));
     return 0;
   }
-  if (await isHeld(builds)) return 0;
+  if (await isHeld(binaries)) return 0;
   console.error(
     "kernels/wasm/binaries.ts is not what assembly/ gives: run deno task kernels --write",
   );

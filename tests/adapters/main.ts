@@ -32,8 +32,8 @@ const FLAGS = [
   "--allow-net=127.0.0.1",
 ];
 const LONGEST = [
-  ...["tfjs_law", "trainer_webgpu", "jax_webgpu", "node", "tfjs_failures", "jax_law", "jax_docs"],
-  "jax_page",
+  ...["tfjs_law", "trainer_webgpu", "trainer_law", "node", "tfjs_failures", "jax_page", "jax_docs"],
+  ...["tfjs_model", "jax_webgpu", "jax_law"],
 ].map((name) => `${name}_cases.ts`);
 
 async function main({ filter }: Options): Promise<number> {
