@@ -20,8 +20,8 @@ Types are left to deno task ok.`;
 const FULL = "tests/full";
 /** Its longest files, which begin first: the others fill the cores while these end. */
 const LONGEST = [
-  ...["webgpu_everything", "openmpi", "workers", "node", "mpich", "docs_programs", "package"],
-  ...["demo_groups", "webgpu_numbers", "webgpu_kernels", "pauses"],
+  ...["webgpu_options", "webgpu_suite", "node", "webgpu_numbers", "workers", "webgpu_kernels"],
+  ...["openmpi", "mpich", "package", "pauses", "demo_groups", "docs_programs"],
 ].map((name) => `${FULL}/${name}_test.ts`);
 const FLAGS = "--no-check --parallel --permission-set".split(" ");
 const PASSED_ON = /^--(filter|junit-path)=.+$|^--fail-fast$/;
