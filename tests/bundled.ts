@@ -1,12 +1,16 @@
 /**
  * What ranks load, in one file for each module of tasks: a thread or a process of its own for every rank of every test loads it
- * anew, and a hundred modules take longer than what most of them do. A browser, which is served one file anyway, loads this but
- * never asks.
+ * anew, and a hundred modules take longer than what most of them do. A browser, which is served one file anyway, never makes one.
  */
 
 /** Where the files are, and what is in the making, by its source. */
 let folder: string | undefined;
 const made = new Map<string, Promise<string>>();
+
+/** The address of a module for whoever starts many threads with it: that of its one file, or in a browser its own. */
+export async function inOneFile(module: string): Promise<string> {
+  return "Deno" in globalThis ? await bundled(`import "${module}";`) : module;
+}
 
 /**
  * Makes a program into one file, once in a run of a test's file, and resolves to its address.
