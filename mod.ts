@@ -279,6 +279,7 @@ export type {
   Combine,
   ProcessGroup,
   ReduceGroup,
+  ReduceOptions,
   Split,
 } from "./lib/collectives.ts";
 export { combineMoments, sum } from "./lib/moments.ts";

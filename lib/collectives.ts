@@ -26,6 +26,16 @@ export interface CollectiveOptions {
   readonly signal?: AbortSignal;
 }
 
+/** Options of a reduction. */
+export interface ReduceOptions extends CollectiveOptions {
+  /**
+   * Whether the total takes the place of the local values, in their own array, which the call resolves to: without memory for
+   * another, which for 8 KiB takes as long as to send them to another thread. Until then, and if it rejects, what is in it is
+   * undefined. Of this rank alone; false by default.
+   */
+  readonly inPlace?: boolean;
+}
+
 /**
  * Folds one array of every rank, in rank order where the engine allows, and gives the same bits to every rank.
  *
@@ -35,7 +45,7 @@ export interface CollectiveOptions {
 export type AllReduce = (
   local: Float64Array | Promise<Float64Array>,
   combine: Combine,
-  options?: CollectiveOptions,
+  options?: ReduceOptions,
 ) => Promise<Float64Array>;
 
 /**
@@ -49,7 +59,7 @@ export type AllReduce = (
 export type AllReduceBlocking = (
   local: Float64Array | (() => Float64Array),
   combine: Combine,
-  options?: Pick<CollectiveOptions, "label">,
+  options?: Pick<ReduceOptions, "label" | "inPlace">,
 ) => Float64Array;
 
 /** Gives every rank the arrays of all ranks, in rank order; all of one length. */

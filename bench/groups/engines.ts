@@ -21,14 +21,18 @@ type Combine = keyof typeof COMBINES;
 const MOST_CALLS = 2 ** 20;
 const FOLD_ROUNDS = 9;
 
-const ENGINES: Readonly<Record<string, { readonly run: Runner; readonly blocking?: true }>> = {
-  "workers, blocking": { run: workers({ transport: "shared", wait: "block" }), blocking: true },
+/** How a call is made: awaited, holding up the thread, or so with the total where the values were. */
+type Way = "awaited" | "blocking" | "in place";
+
+const ENGINES: Readonly<Record<string, { readonly run: Runner; readonly way?: Way }>> = {
+  "workers, in place": { run: workers({ transport: "shared", wait: "block" }), way: "in place" },
+  "workers, blocking": { run: workers({ transport: "shared", wait: "block" }), way: "blocking" },
   workers: { run: workers({ transport: "shared" }) },
   "workers over ports": { run: workers({ transport: "port" }) },
-  "Open MPI, blocking": { run: mpi("openmpi"), blocking: true },
+  "Open MPI, blocking": { run: mpi("openmpi"), way: "blocking" },
   "Open MPI": { run: mpi("openmpi") },
   "Open MPI, unchecked": { run: mpi("openmpi", false) },
-  "MPICH, blocking": { run: mpi("mpich"), blocking: true },
+  "MPICH, blocking": { run: mpi("mpich"), way: "blocking" },
   MPICH: { run: mpi("mpich") },
   "MPICH, unchecked": { run: mpi("mpich", false) },
 };
@@ -41,12 +45,12 @@ export async function measureEngines(
   const rows: GroupRow[] = [];
   const missing: MissingPeer[] = [];
   const task = { module: import.meta.url, name: "loop" };
-  for (const [engine, { run, blocking = false }] of Object.entries(ENGINES)) {
+  for (const [engine, { run, way = "awaited" }] of Object.entries(ENGINES)) {
     for (const ranks of worlds) {
       for (const combine of Object.keys(COMBINES) as Combine[]) {
         const subject = nameOf(engine, combine);
         try {
-          const options = { combine, blocking, ...effort };
+          const options = { combine, way, ...effort };
           const lines = await run<LoopOptions, readonly Line[]>(ranks, task, options);
           rows.push(...lines.map((line) => ({ subject, ranks, ...line })));
         } catch (error) {
@@ -77,8 +81,7 @@ export async function measureFolds(): Promise<GroupRow[]> {
 
 interface LoopOptions extends Effort {
   readonly combine: Combine;
-  /** Whether a call holds up its thread. */
-  readonly blocking: boolean;
+  readonly way: Way;
 }
 
 type Line = Pick<GroupRow, "length" | "microseconds">;
@@ -100,13 +103,16 @@ export async function loop(group: ProcessGroup, options: LoopOptions): Promise<r
 async function time(
   group: ProcessGroup,
   length: number,
-  { combine, blocking, rounds, milliseconds }: LoopOptions,
+  { combine, way, rounds, milliseconds }: LoopOptions,
 ): Promise<Line> {
   const fold = COMBINES[combine];
   const local = contribution(group.rank, length);
-  const total = blocking
-    ? group.allReduceBlocking(local, fold)
-    : await group.allReduce(local, fold);
+  const room = new Float64Array(length);
+  const inPlace = { inPlace: true };
+  // As who computes values anew does, C's send buffer stands for that.
+  const replace = () => (room.set(local), group.allReduceBlocking(room, fold, inPlace));
+  const block = way === "in place" ? replace : () => group.allReduceBlocking(local, fold);
+  const total = way === "awaited" ? await group.allReduce(local, fold) : block();
   const all = Array.from({ length: group.worldSize }, (_, rank) => contribution(rank, length));
   const expected = all.reduce(fold);
   const wrong = total.findIndex((value, i) =>
@@ -121,8 +127,8 @@ async function time(
   const round = async (calls: number): Promise<number> => {
     await group.barrier();
     const start = performance.now();
-    if (blocking) { for (let i = 0; i < calls; i++) group.allReduceBlocking(local, fold); }
-    else for (let i = 0; i < calls; i++) await group.allReduce(local, fold);
+    if (way === "awaited") { for (let i = 0; i < calls; i++) await group.allReduce(local, fold); }
+    else for (let i = 0; i < calls; i++) block();
     const times = await group.allGather(Float64Array.of(performance.now() - start));
     return Math.max(...times.map(([ms]) => ms));
   };

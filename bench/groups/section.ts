@@ -57,12 +57,12 @@ function targets(rows: readonly GroupRow[]): string {
   const folds = LENGTHS.map((length) =>
     median(foldSubject("combineMoments"), length, 1) / median(foldSubject("sum"), length, 1)
   );
-  const blocking = median(nameOf("workers, blocking", "sum"), short);
+  const blocking = median(nameOf("workers, in place", "sum"), short);
   return table([
     ["", "at most", "measured", "reached"],
     ...["Open MPI", "MPICH"].map((library) => {
       const raw = median(`C, ${library}, blocking`, short);
-      const what = `workers, blocking, 2 ranks, ${count(short)}, against C, ${library}, blocking`;
+      const what = `workers, in place, 2 ranks, ${count(short)}, against C, ${library}, blocking`;
       return line(what, 1.5, "x", blocking / raw);
     }),
     line("combineMoments against sum, one fold, the worst length", 2, "x", Math.max(...folds)),

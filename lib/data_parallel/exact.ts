@@ -105,7 +105,7 @@ export async function reduceExactly<A, T>(
     flat?.structure ?? "of none"
   }`;
   const { total, own: given } = await exchange(
-    () => ({ wire: Promise.resolve(own()) }),
+    () => ({ wire: own() }),
     (sending) => effects.group.allReduce(sending, sum, { label, signal: signalIn(options) }),
   );
   checkWire(total, given.length, ACTION);

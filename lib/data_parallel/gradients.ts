@@ -115,7 +115,7 @@ export async function allReduceGradients<A, T>(
         Float64Array.from(all.subarray(...shareOf(all.length, bucket, count)));
       return exchange(
         () => ({ wire: reading.then(part) }),
-        (sending) => group.allReduce(sending, sum, { label: own, signal }),
+        (sending) => group.allReduce(sending, sum, { label: own, signal, inPlace: true }),
       );
     });
     // All of them, so that the first failure in program order is the same on every rank.
@@ -185,7 +185,7 @@ export async function lossScale(
     return localCount;
   };
   if (worldSize === 1) return count() > 0 ? 1 : 0;
-  const launch = () => ({ wire: Promise.resolve(Float64Array.of(count())) });
+  const launch = () => ({ wire: Float64Array.of(count()) });
   const told = { label: "lossScale", signal: signalIn(options) };
   const { total } = await exchange(launch, (sending) => group.allReduce(sending, sum, told));
   checkWire(total, 1, action);

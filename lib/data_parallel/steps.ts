@@ -4,7 +4,7 @@ import { checkOneOf } from "../check_value.ts";
 import { checkGroup, checkOptions, checkSignal, signalIn } from "../check_effects.ts";
 import type { CollectiveOptions, ProcessGroup } from "../collectives.ts";
 import { CollectiveError } from "../errors.ts";
-import { exchange } from "../exchange.ts";
+import { exchange, type Wire } from "../exchange.ts";
 import { checkWire } from "../wire.ts";
 import { ranksOf, wrongKind } from "../words.ts";
 
@@ -83,7 +83,7 @@ export async function* joinUneven<B>(
   const source = open(batches, () => checkJoin(options));
   const { whenOut = "stop" } = options ?? {};
   const signal = signalIn(options);
-  const gather = async (sending: Promise<Float64Array>) =>
+  const gather = async (sending: Wire) =>
     worldSize === 1
       ? [await sending]
       : await group.allGather(sending, { label: `joinUneven ${whenOut}`, signal });
@@ -153,7 +153,7 @@ function iteratorOf<B>(batches: Iterable<B> | AsyncIterable<B>): Iterator<B> | A
 /** Asks for this rank's next batch, or null, and which ranks have one. */
 async function ask<B>(
   source: Source<B>,
-  gather: (sending: Promise<Float64Array>) => Promise<readonly Float64Array[]>,
+  gather: (sending: Wire) => Promise<readonly Float64Array[]>,
 ) {
   const { total: all, launched } = await exchange(() => {
     const next = source.next();

@@ -31,12 +31,25 @@ export function foldInto(
 ): void {
   if (!foldsAlike(combine)) return total.set(fold(all, combine));
   // The same operations in the same order, without an array for each.
-  const [first, ...others] = all;
-  total.set(first);
-  for (const values of others) {
-    if (combine === combineMoments) combineMomentsInto(total, values, total);
-    else for (let i = 0; i < total.length; i++) total[i] += values[i];
+  const into = combine === combineMoments ? combineMomentsInto : sumInto;
+  const [first, second, ...others] = all;
+  if (!second) return total.set(first);
+  into(first, second, total);
+  for (const values of others) into(total, values, total);
+}
+
+/** In four places at once: what another core wrote comes faster from several than from one after the other. */
+function sumInto(a: Float64Array, b: Float64Array, total: Float64Array): void {
+  const { length } = total;
+  const quarter = length >> 2;
+  for (let i = 0; i < quarter; i++) {
+    const [j, k, l] = [i + quarter, i + 2 * quarter, i + 3 * quarter];
+    total[i] = a[i] + b[i];
+    total[j] = a[j] + b[j];
+    total[k] = a[k] + b[k];
+    total[l] = a[l] + b[l];
   }
+  for (let i = 4 * quarter; i < length; i++) total[i] = a[i] + b[i];
 }
 
 /** Whether a function is one of our own, which gives the same bits, or the same error, on whichever rank it is called. */

@@ -5,15 +5,18 @@
  * An engine only meets and splits. So the same mistake reads alike in one thread and over a network.
  */
 
-import { checkInteger } from "../check_value.ts";
-import type { CollectiveOptions, Combine, ProcessGroup } from "../collectives.ts";
+import { checkInteger, checkOneOf, SWITCH } from "../check_value.ts";
+import type { CollectiveOptions, Combine, ProcessGroup, ReduceOptions } from "../collectives.ts";
 import { display } from "./failures.ts";
 import { wrongValue } from "../words.ts";
 
 /** How the values of a call travel, and what {@linkcode Engine.meet} resolves to. */
 export type Flow =
-  /** `[total]`: folded by `combine`, in rank order where the engine allows. */
-  | { readonly kind: "reduce"; readonly combine: Combine }
+  /**
+   * `[total]`: folded by `combine`, in rank order where the engine allows. In place an engine may write it where this rank's
+   * values are, but need not.
+   */
+  | { readonly kind: "reduce"; readonly combine: Combine; readonly inPlace: boolean }
   /** The arrays of all ranks, in rank order. */
   | { readonly kind: "gather" }
   /** `[values]` of the root. */
@@ -61,26 +64,33 @@ export function processGroup(engine: Engine): ProcessGroup {
     const name = label === undefined ? kind : `${kind} "${display(label)}"`;
     return checkSignal({ name, signal, detail, values, flow });
   };
-  const reduction = (values: Request["values"], combine: Combine, options?: CollectiveOptions) =>
-    request(
-      "allReduce",
-      options,
-      { kind: "reduce", combine },
-      values,
-      (own) => `${lengthOf(own)} with ${nameOf(combine)}`,
-    );
+  const reduction = (
+    values: Request["values"],
+    combine: Combine,
+    options?: ReduceOptions,
+  ) => {
+    const inPlace = options?.inPlace ?? false;
+    return request("allReduce", options, { kind: "reduce", combine, inPlace }, values, (own) => {
+      checkOneOf(inPlace, SWITCH, "inPlace", "reduce");
+      return `${lengthOf(own)} with ${nameOf(combine)}`;
+    });
+  };
   const group: ProcessGroup = {
     rank,
     worldSize,
     allReduce: async (values, combine, options) => {
       const [total] = await engine.meet(reduction(values, combine, options));
-      return total;
+      return options?.inPlace ? placed(total, await values) : total;
     },
     allReduceBlocking: (local, combine, options) => {
-      const { label } = options ?? {};
-      const [values, make] = typeof local === "function" ? [NO_VALUES, local] : [local];
-      const [total] = engine.meetNow({ ...reduction(values, combine, { label }), make });
-      return total;
+      const { label, inPlace } = options ?? {};
+      let own = NO_VALUES;
+      const make = () => own = typeof local === "function" ? local() : local;
+      const [total] = engine.meetNow({
+        ...reduction(NO_VALUES, combine, { label, inPlace }),
+        make,
+      });
+      return inPlace ? placed(total, own) : total;
     },
     allGather: async (values, options) => {
       const all = await engine.meet(request("allGather", options, GATHER, values, lengthOf));
@@ -135,7 +145,7 @@ export function checkTimeout(timeoutMs: number, name = "timeoutMs"): void {
   throw wrongValue("make the group", `${name} must be in (0, ${longest}] or Infinity`, timeoutMs);
 }
 
-const NO_VALUES = /* @__PURE__ */ new Float64Array();
+const NO_VALUES: Float64Array = /* @__PURE__ */ new Float64Array();
 
 const GATHER: Flow = { kind: "gather" };
 
@@ -157,6 +167,12 @@ export function nameOf(combine: Combine): string {
   const expected = name === "sum";
   if (Boolean(combine?.elementwise) === expected) return name;
   return `${name} (${expected ? "not " : ""}elementwise)`;
+}
+
+/** Puts a total where this rank's values were. */
+export function placed(total: Float64Array, own: Float64Array): Float64Array {
+  if (total !== own) own.set(total);
+  return own;
 }
 
 function lengthOf(values: Float64Array): string {

@@ -5,9 +5,10 @@
  */
 
 import { checkFunction } from "../check_effects.ts";
-import type { AllReduce, CollectiveOptions, Combine } from "../collectives.ts";
+import { checkOneOf, SWITCH } from "../check_value.ts";
+import type { AllReduce, CollectiveOptions, Combine, ReduceOptions } from "../collectives.ts";
 import { copyContribution, fold } from "./contributions.ts";
-import { nameOf } from "./engine.ts";
+import { nameOf, placed } from "./engine.ts";
 import { combineError, display, judge, messageOf } from "./failures.ts";
 import { decodeSaying, encodeSaying, hashOf, unseenError } from "./sayings.ts";
 
@@ -63,13 +64,17 @@ export function fromAllGather(
     call: number,
     local: Promise<Float64Array>,
     combine: Combine,
-    options: CollectiveOptions,
+    given: ReduceOptions,
   ): Promise<Float64Array> {
     if (broken) throw broken.cause;
-    const label = options?.label;
+    const { inPlace, ...options } = given;
+    const { label } = options;
     const name = label === undefined ? "allReduce" : `allReduce "${display(label)}"`;
     const [own] = await Promise.allSettled([
-      local.then((values) => copyContribution(values, name)),
+      local.then((values) => {
+        checkOneOf(inPlace, SWITCH, "inPlace", "reduce");
+        return copyContribution(values, name);
+      }),
     ]);
     const text = own.status === "fulfilled"
       ? `${name} of ${own.value.length} values with ${nameOf(combine)}, its call ${call}`
@@ -93,14 +98,15 @@ export function fromAllGather(
     }
   }
 
-  return (local, combine, options = {}) => {
+  return async (local, combine, options = {}) => {
     const call = ++calls;
     // At once where it can be: the caller may write to its array while earlier calls are under way.
     const values = Promise.resolve(local instanceof Float64Array ? local.slice() : local);
     values.catch(() => {});
     const result = previous.then(() => reduce(call, values, combine, options));
     previous = result.catch(() => {});
-    return result;
+    const total = await result;
+    return options.inPlace ? placed(total, await local) : total;
   };
 }
 

@@ -10,6 +10,7 @@ import { checkDevice } from "../check_effects.ts";
 import { checkOneOf, SWITCH } from "../check_value.ts";
 import type { BlockingGroup, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
+import type { Wire } from "../exchange.ts";
 import { checkCount } from "../moments.ts";
 import { batch, region } from "../ownership.ts";
 import { type BatchNormState, withParameters } from "../state.ts";
@@ -28,14 +29,7 @@ import {
   type LocalMoments,
   momentsOf,
 } from "./statistics.ts";
-import {
-  type Crossing,
-  overBlockingGroup,
-  overGroup,
-  type Read,
-  whenRead,
-  type Wire,
-} from "./steps.ts";
+import { type Crossing, overBlockingGroup, overGroup, type Read, whenRead } from "./steps.ts";
 import { travelling, weighed } from "./weights.ts";
 
 /** Options of a renormalizing forward pass. */

@@ -4,12 +4,9 @@ import { checkDevice, checkSignal, groupIn, holdsDevice, signalIn } from "../che
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { DeviceError } from "../errors.ts";
-import { exchange } from "../exchange.ts";
+import { exchange, type Wire } from "../exchange.ts";
 import { region } from "../ownership.ts";
 import { formatOn, sideBySide, type WireFormat } from "../wire.ts";
-
-/** A wire that is read back, or will be. */
-export type Wire = Float64Array | Promise<Float64Array>;
 
 /** How a launch reads an array back, on the handle that made it. */
 export type Read<A> = (device: Device<A>, array: A) => Wire;
@@ -48,7 +45,7 @@ export async function overGroup<A, R>(
   { action, label, format, channels, alone, launch }: Crossing<A, R>,
 ): Promise<R> {
   const { worldSize } = groupIn(effects, options, action);
-  const read: Read<A> = (device, array) => device.toWire(array);
+  const read: Read<A> = (device, array) => device.toWireNow?.(array) ?? device.toWire(array);
   if (worldSize === 1) return alone(checkDevice(effects, action).device, read);
   const wires = sideBySide(formatsOn(effects.device, format), channels);
   const across = async (scope: Device<A>): Promise<R> => {
@@ -58,12 +55,11 @@ export async function overGroup<A, R>(
       const launched = launch(scope, worldSize, read);
       return {
         ...launched,
-        wire: Promise.all(launched.wires).then((all) => wires.own(all, action)),
+        wire: whenRead(launched.wires, (all) => wires.own(all, action)),
       };
     };
     const told = { label: labelOn(effects.device, label), signal: signalIn(options) };
-    const reduce = (own: Promise<Float64Array>) =>
-      effects.group.allReduce(own, wires.combine, told);
+    const reduce = (own: Wire) => effects.group.allReduce(own, wires.combine, told);
     const { total, own, launched } = await exchange(start, reduce);
     return launched.conclude(wires.totals(total, own, action));
   };

@@ -90,6 +90,46 @@ export async function reduceLengths(
   return kept;
 }
 
+/** Totals in place of what was brought, awaited one by one and two at once, of a promise, blocking, and on rank 1 not in place. */
+export async function reduceInPlace(
+  { rank, allReduce, allReduceBlocking }: ProcessGroup,
+  blocks: boolean,
+): Promise<[boolean[], Failure, number]> {
+  const halve: Combine = function halve(a, b) {
+    return a.map((value, i) => value / 2 + b[i]);
+  };
+  const inPlace = { inPlace: rank !== 1 };
+  const kept: boolean[] = [];
+  for (const length of [1, 21]) {
+    for (const combine of [sum, combineMoments, halve]) {
+      const brought = (): Float64Array =>
+        Float64Array.of(4, ...normalArray(length, rank), ...new Float64Array(length).fill(rank));
+      const expected = await allReduce(brought(), combine);
+      const [alone, first, second, promised, now, made] = Array.from({ length: 6 }, brought);
+      const totals = [
+        [alone, await allReduce(alone, combine, inPlace)],
+        ...(await Promise.all([first, second].map(async (own) => [
+          own,
+          await allReduce(own, combine, inPlace),
+        ]))),
+        [promised, await allReduce(later(promised, 1), combine, inPlace)],
+      ];
+      if (blocks) {
+        totals.push([now, allReduceBlocking(now, combine, inPlace)]);
+        totals.push([made, allReduceBlocking(() => made, combine, inPlace)]);
+      }
+      kept.push(...totals.map(([own, total]) =>
+        (own === total) === inPlace.inPlace &&
+        total.length === expected.length && total.every((value, i) => value === expected[i])
+      ));
+    }
+  }
+  const wrong = rank === 1 ? { inPlace: 1 as never } : undefined;
+  const failure = await failureOf(allReduce(Float64Array.of(1), sum, wrong));
+  const [total] = await allReduce(Float64Array.of(1), sum);
+  return [kept, failure, total];
+}
+
 /** Functions of one name, of which only rank 1's is declared to be cut. */
 export async function declareUnlike({ rank, allReduce }: ProcessGroup): Promise<[Failure, number]> {
   const add: Combine = (a, b) => a.map((value, i) => value + b[i]);
@@ -403,6 +443,18 @@ export function groupSuite(kit: GroupKit): void {
     // Four additions, each half a unit in the last place of sums that are below 16.
     assertClose(total, expected, { absolute: 4 * 2 ** -50, relative: 0 }, "sum");
   });
+  test(
+    "a total in place is where the values were",
+    3,
+    reduceInPlace,
+    kit.blocks ?? false,
+    (results) => {
+      const [kept, failure, total] = same(results);
+      assert.deepEqual([kept.length, kept.every(Boolean)], [kit.blocks ? 36 : 24, true]);
+      assert.deepEqual([failure.code, failure.ranks, total], ["rankFailed", [1], 3]);
+      assert.match(failure.message, /inPlace must be true, false or left out: current value is 1/);
+    },
+  );
   test("arrays of any length are reduced in rank order, by any function", 3, reduceLengths, null, (
     results,
   ) => {

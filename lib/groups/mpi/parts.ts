@@ -25,6 +25,8 @@ export interface Part {
   readonly direct: boolean;
   /** Whether one rank after the other folds, not MPI. */
   readonly inTurn: boolean;
+  /** Where the result goes, if the caller has said. */
+  readonly place?: Float64Array;
   /** What of it is memory to be given back. */
   readonly lent: readonly Room[];
 }
@@ -64,10 +66,11 @@ export function partOf(
     const sent = memory.take(length + 1);
     sent.set(values);
     sent[length] = 0;
-    const direct = !isCustom(flow) && length >= DIRECT_LENGTH;
+    const direct = !isCustom(flow) && !flow.inPlace && length >= DIRECT_LENGTH;
     const received = direct ? new Float64Array(length) : memory.take(length + 1);
     const lent = direct ? [sent] : [sent, received];
-    return { text, length, sent, received, direct, inTurn: false, lent };
+    const place = flow.inPlace ? values : undefined;
+    return { text, length, sent, received, direct, inTurn: false, place, lent };
   }
   const gathers = flow.kind === "gather";
   const sent = memory.take(gathers ? worldSize * length : length);
@@ -78,13 +81,16 @@ export function partOf(
 /** Hands out what MPI left. */
 export function resultOf(
   flow: Flow,
-  { received, length, direct }: Part,
+  { received, length, direct, place }: Part,
   worldSize: number,
 ): readonly Float64Array[] {
   switch (flow.kind) {
     case "reduce":
+      if (!place) return [direct ? received : received.slice(0, length)];
+      place.set(received.subarray(0, length));
+      return [place];
     case "broadcast":
-      return [direct ? received : received.slice(0, length)];
+      return [received.slice(0, length)];
     case "gather":
       return Array.from(
         { length: worldSize },

@@ -51,9 +51,12 @@ export interface Text {
 /** Words of a group. */
 export const GROUP = {
   /** Changes whenever there may be something new; what waiting ranks sleep on. */
-  wake: 0,
-  /** Number of the round under way, and once the group is broken also why: see {@linkcode roundOf}. */
-  round: 1,
+  wake: 16,
+  /**
+   * Number of the round under way, and once the group is broken also why: see {@linkcode roundOf}. In a cache line of its own,
+   * since those who wait look at it all the time, while the last to arrive writes to the other words.
+   */
+  round: 17,
   /** Ranks that have arrived in this round. */
   arrived: 2,
   /** What came of the last round: {@linkcode VERDICT}. */
@@ -90,7 +93,7 @@ export const DESK = { failed: 0, length: 1, hash: 2, hash2: 3, alone: 4 } as con
 /** Rounds are counted up to here, an even number, and then from 0 again; no two ranks are more than one apart. */
 export const ROUNDS = 2 ** 20;
 
-const GROUP_WORDS = 16;
+const GROUP_WORDS = 32;
 const RANK_WORDS = 16;
 const DESK_WORDS = 16;
 /** Length of a text, in words and in code units. */

@@ -22,23 +22,36 @@ export interface Long {
 
 const NOTHING = new Float64Array(0);
 
+/** Values that a rank gives up: the total takes their place. */
+export interface Given {
+  readonly rank: number;
+  readonly values: Float64Array;
+}
+
 /** What becomes of values that fit on the desks. */
-export function planOf(flow: Flow): Plan<readonly Float64Array[]> {
+export function planOf(flow: Flow, given?: Given): Plan<readonly Float64Array[]> {
   switch (flow.kind) {
     case "reduce": {
       const { combine } = flow;
-      const all = ({ desks, length }: Laid) =>
+      const all = ({ desks, length }: Laid): Float64Array[] =>
         desks.map(({ values }) => values.subarray(0, length));
       return {
         combine: (laid) => laid.total.set(fold(all(laid), combine)),
         combineAlone: foldsAlike(combine)
           ? (laid) => {
-            const total = new Float64Array(laid.length);
-            foldInto(total, all(laid), combine);
+            const total = given?.values ?? new Float64Array(laid.length);
+            const brought = all(laid);
+            // Its own array has not been to another core; of the first two each number is read before it is replaced.
+            if (given && given.rank < 2) brought[given.rank] = total;
+            foldInto(total, brought, combine);
             return [total];
           }
           : undefined,
-        take: ({ length, total }) => [total.slice(0, length)],
+        take: ({ length, total }) => {
+          if (!given) return [total.slice(0, length)];
+          given.values.set(total.subarray(0, length));
+          return [given.values];
+        },
       };
     }
     case "gather":

@@ -7,7 +7,7 @@ import { deferred } from "../../deferred.ts";
 import { patienceFor } from "../../patience.ts";
 import { cannotBlock, type Engine, membersOf, type Request, valuesNow } from "../engine.ts";
 import { busyError, cancelledError, leftError, messageOf } from "../failures.ts";
-import { countTurns, nextTurn, type Turns } from "../turns.ts";
+import { countTurns, shortTurn, type Turns } from "../turns.ts";
 import { allocate, areasOf, end, partCapacity, WORLD } from "./arena.ts";
 import { GROUP, openArea, openHead, RANK } from "./area.ts";
 import { breakDown, wake } from "./breakdown.ts";
@@ -56,7 +56,7 @@ export function sharedEngine(options: SharedOptions, rank: number): Engine {
   });
   const session: Session = {
     ...options,
-    turns: countTurns(LONGEST_MS, nextTurn),
+    turns: countTurns(LONGEST_MS, shortTurn),
     ends,
     busy: new Set(),
     weight,
@@ -117,12 +117,14 @@ function openEnd(session: Session, offset: number, rank: number): Engine {
 
   function* meet(call: Call, part: Part): Steps<readonly Float64Array[]> {
     const { request: { flow }, owned } = call;
+    const inPlace = flow.kind === "reduce" && flow.inPlace;
     if ("values" in part && part.length > capacity) {
       // The caller may write to its array meanwhile.
-      const own = owned ? part.values : part.values.slice();
+      const own = owned || inPlace ? part.values : part.values.slice();
       return yield* bringInPieces({ call, text: part.text, rank, area, table }, own);
     }
-    return yield* table.round(call, part, planOf(flow));
+    const given = inPlace && "values" in part ? { rank, values: part.values } : undefined;
+    return yield* table.round(call, part, planOf(flow, given));
   }
 
   /** A call that holds up the thread until it has its result. */
