@@ -3,15 +3,11 @@
 import { type SpawnOptions, spawnWorkers } from "../lib/groups/workers.ts";
 import type { GroupKit } from "./kit.ts";
 import type { Tier } from "./tier.ts";
-import { bundled } from "./bundled.ts";
-import { bundledWorker, startWorker, type WorkerTask } from "./worker_rank.ts";
+import type { WorkerTask } from "./worker_rank.ts";
+import { createCrew } from "./workers/crew.ts";
 
-/** What starts the worker of a module; a browser is served modules that are one file already. */
-async function starting(module: string): Promise<() => Worker> {
-  if (!("Deno" in globalThis)) return () => startWorker(module);
-  const address = await bundled(bundledWorker(module));
-  return () => new Worker(address, { type: "module" });
-}
+/** Of all kits: how ranks meet and wait is a matter of their seats. */
+const CREW = createCrew();
 
 function kit(
   name: string,
@@ -27,14 +23,17 @@ function kit(
       task: { readonly module: string; readonly name: string },
       parameter: P,
       { timeoutMs }: { readonly timeoutMs?: number } = {},
-    ): Promise<R[]> => {
-      const start = await starting(task.module);
-      return await spawnWorkers<WorkerTask, R>(start, worldSize, {
-        ...options,
-        ...(timeoutMs ? { timeoutMs } : {}),
-        parameter: { name: task.name, parameter },
-      });
-    },
+    ): Promise<R[]> =>
+      await CREW.lend(
+        worldSize,
+        task.module,
+        (start) =>
+          spawnWorkers<WorkerTask, R>(start, worldSize, {
+            ...options,
+            ...(timeoutMs ? { timeoutMs } : {}),
+            parameter: { name: task.name, parameter },
+          }),
+      ),
   };
 }
 
