@@ -7,6 +7,7 @@
 import { deserialize, serialize } from "node:v8";
 import { CollectiveError, type ProcessGroup } from "../mod.ts";
 import { type MpiGroup, mpiGroup, type MpiOptions } from "../lib/groups/mpi.ts";
+import { gathered } from "./tasks.ts";
 
 /** What a rank has to do. */
 export interface Order {
@@ -43,13 +44,11 @@ type Bodies = Readonly<
 >;
 
 /** The program of a rank that does the tasks of modules. */
-export function programOf(modules: readonly string[]): string {
-  const imports = modules.map((module, i) => `import * as bodies${i} from "${module}";`);
-  const entries = modules.map((module, i) => `"${module}": bodies${i}`);
+export function programOf(addresses: readonly string[]): string {
   return [
+    gathered(addresses),
     `import { serve } from "${import.meta.url}";`,
-    ...imports,
-    `await serve({ ${entries.join(", ")} });`,
+    "await serve(modules);",
   ].join("\n");
 }
 

@@ -11,6 +11,7 @@ import { bundled } from "../bundled.ts";
 import type { RankTask } from "../kit.ts";
 import { find, leave, type Order, programOf, type Report } from "../mpi_rank.ts";
 import type { Launched } from "../mpi_kit.ts";
+import { TASK_MODULES } from "../tasks.ts";
 
 /** Options of a task's group. */
 export interface Wanted extends MpiOptions {
@@ -46,11 +47,9 @@ interface World {
 
 /** Every module with tasks: ranks load them all, once. */
 const MODULES = [
-  ...["../suites/groups.ts", "../suites/law.ts", "../exact/law.ts", "../suites/blocking.ts"],
-  ...["../suites/second_order_groups.ts", "../suites/data_parallel_groups.ts"],
-  ...["../suites/pytorch_examples.ts", "../../examples/pytorch/layers.ts"],
-  ...["./tasks.ts", "./long_tasks.ts"],
-].map((path) => new URL(path, import.meta.url).href);
+  ...TASK_MODULES,
+  ...["./tasks.ts", "./long_tasks.ts"].map((path) => new URL(path, import.meta.url).href),
+];
 
 /** Sizes of worlds: of two ranks, which have a core each, or of more. */
 const SIZES = [2, 4, 8];

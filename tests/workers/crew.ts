@@ -4,6 +4,7 @@
  */
 
 import { bundled } from "../bundled.ts";
+import { gathered, TASK_MODULES } from "../tasks.ts";
 
 const SERVER = new URL("../worker_rank.ts", import.meta.url).href;
 const RANK = new URL("./crew_rank.ts", import.meta.url);
@@ -23,7 +24,7 @@ export function createCrew(): Crew {
   const free: Worker[] = [];
   return {
     lend: async (ranks, module, body) => {
-      const addresses = await addressesOf(module);
+      const program = await programOfTasks();
       const own = Array.from(
         { length: ranks },
         () => free.pop() ?? new Worker(RANK, { type: "module" }),
@@ -31,7 +32,7 @@ export function createCrew(): Crew {
       const over = new AbortController();
       try {
         const result = await body((rank) => {
-          own[rank].postMessage(addresses);
+          own[rank].postMessage({ program, module });
           return lent(own[rank], over.signal);
         });
         free.push(...own);
@@ -46,11 +47,10 @@ export function createCrew(): Crew {
   };
 }
 
-/** Where `serve` and the tasks of a module are: in one file, or in a browser where they are. */
-async function addressesOf(module: string): Promise<readonly string[]> {
-  if (!("Deno" in globalThis)) return [SERVER, module];
-  const address = await bundled(`export { serve } from "${SERVER}"; export * from "${module}";`);
-  return [address, address];
+/** What has `serve`, and all tasks with it; a browser is served files of the library that are one already. */
+async function programOfTasks(): Promise<string> {
+  if (!("Deno" in globalThis)) return SERVER;
+  return await bundled(`export { serve } from "${SERVER}";\n${gathered(TASK_MODULES)}`);
 }
 
 /** A worker for the time of one task, whose listeners end with it: the worker itself goes on. */

@@ -1,6 +1,6 @@
 /**
- * A worker that serves ranks one after the other: whenever it is told two addresses, those of the module that has `serve` and of
- * the module that has the tasks, which a program may have made into one.
+ * A worker that serves one rank after the other: whenever it is told a program and the address of a module, whose tasks are among
+ * the program's modules, or else where that address says.
  */
 
 const scope = globalThis as unknown as {
@@ -8,7 +8,7 @@ const scope = globalThis as unknown as {
 };
 
 scope.addEventListener("message", async ({ data }) => {
-  if (!Array.isArray(data)) return; // What starts the rank, and the rank's own.
-  const [{ serve }, bodies] = await Promise.all(data.map((address) => import(address)));
-  serve(bodies);
+  if (typeof data?.program !== "string") return; // What starts the rank, and the rank's own.
+  const { serve, modules = {} } = await import(data.program);
+  serve(modules[data.module] ?? await import(data.module));
 });
