@@ -248,7 +248,7 @@ export async function workInSlices(group: ProcessGroup, how: "sum" | "split"): P
 /** The rank that leads the settlement is busy in it; rank 3 comes late. */
 export async function leadBusily({ rank, barrier, allReduce }: ProcessGroup): Promise<Failure> {
   await barrier();
-  if (rank === 0) setTimeout(() => busy(900), 400);
+  if (rank === 0) setTimeout(() => busy(900), 500);
   if (rank === 3) await pause(3500);
   return await failureOf(() => allReduce(one(), sum));
 }

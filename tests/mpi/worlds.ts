@@ -5,6 +5,7 @@
  */
 
 import assert from "node:assert/strict";
+import { isDeepStrictEqual } from "node:util";
 import { CollectiveError } from "../../mod.ts";
 import type { MpiOptions } from "../../lib/groups/mpi.ts";
 import { bundled } from "../bundled.ts";
@@ -51,10 +52,10 @@ const MODULES = [
   ...["./tasks.ts", "./long_tasks.ts"].map((path) => new URL(path, import.meta.url).href),
 ];
 
-/** Sizes of worlds: of two ranks, which have a core each, or of more. */
-const SIZES = [2, 4, 8];
+/** Sizes of worlds: of two ranks, which have a core each, or of more; and of those with options of their own. */
+const [SIZES, UNUSUAL] = [[2, 4, 8], [4, 8]];
 /** Worlds at a time; ranks of one more would be too much for a machine's memory. */
-const MOST = 3;
+const MOST = 4;
 /** A little less than the deadline of whoever waits for a rank that is gone. */
 const DEFAULTS: MpiOptions = { timeoutMs: 20_000 };
 /** How often to look for reports, in ms, and how long to wait for the others' where one is a failure. */
@@ -99,7 +100,8 @@ export function createWorlds(launch: Launch, across = false): Worlds {
       const options = { ...DEFAULTS, ...definedOf(wanted) };
       const order = { module, name, parameter, ranks, whole };
       if (!whole) {
-        const size = SIZES.find((size) => size >= ranks)!;
+        const sizes = isDeepStrictEqual(options, DEFAULTS) ? SIZES : UNUSUAL;
+        const size = sizes.find((size) => size >= ranks)!;
         return await (await worldOf(size, options)).run(order) as R[];
       }
       const world = await startWorld(launch, ranks, options);

@@ -340,7 +340,7 @@ export function dataParallelOverGroup(kit: GroupKit): void {
     const { code, ranks } = same(all.map(([failure]) => failure));
     assert.deepEqual([code, ranks], ["deadline", [1]]);
     assert.deepEqual(all.map(([, closed]) => closed), [0, 1, 0]);
-  }, 1000);
+  }, 400);
   test("batches are not asked after their end", 2, askCarefully, "end", (all) => {
     const failure = same(all.map(([failure]) => failure));
     assert.match(failure.message, /rank 1 ran out, rank 0 did not/);

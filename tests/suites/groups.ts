@@ -660,7 +660,7 @@ export function groupSuite(kit: GroupKit): void {
   test("a layer that one rank skips is an error, not a hang", 2, skipLayer, null, ([a, b]) => {
     assert.match(a.message, /call 2.*rank 1 (ended|did not arrive)|Rank 1/);
     assert.match(b.message, /call 1.*disagree.*"a".*"b"/);
-  }, 2000);
+  }, 400);
   test("values that never become ready are named", 3, neverReady, null, (results) => {
     const failure = same(results);
     assert.deepEqual([failure.code, failure.ranks], ["deadline", [1]]);
