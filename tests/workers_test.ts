@@ -7,6 +7,7 @@ import {
   type WorkerSeat,
   workerSeats,
 } from "../lib/groups/workers.ts";
+import { mayBlock } from "../lib/threads.ts";
 import { CollectiveError } from "../mod.ts";
 import { inOneFile } from "./bundled.ts";
 import { counting } from "./signals.ts";
@@ -150,8 +151,7 @@ Deno.test("a worker that is terminated while nobody waits for it is noticed", as
 Deno.test("a rank that takes its time after others have ended is alive, though nobody listens", async () => {
   const run = spawn("slow", 2, { timeoutMs: 700 });
   await new Promise((resolve) => setTimeout(resolve, 300));
-  // Holds up this thread; a page's may not wait.
-  for (const end = performance.now() + 1200; performance.now() < end;);
+  holdUp(1200);
   assert.deepEqual(await run, [0, 1]);
 });
 
@@ -259,6 +259,12 @@ Deno.test("a group of workers refuses what it must not be made of", () => {
   const noSeat = { rank: 0, worldSize: 1, timeoutMs: 1, link: {} } as WorkerSeat;
   assert.throws(() => workerGroup(noSeat), /must be a seat's SharedArrayBuffer/);
 });
+
+/** Holds up this thread: asleep where it may be, and busy where it may not, as a page's own. */
+function holdUp(ms: number): void {
+  if (mayBlock()) return void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+  for (const end = performance.now() + ms; performance.now() < end;);
+}
 
 /** Starts a worker, and waits until it is loaded. */
 async function startOwn(): Promise<Worker> {
