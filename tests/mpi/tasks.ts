@@ -39,7 +39,7 @@ export async function composeInOrder(group: ProcessGroup): Promise<boolean[]> {
   const kept: boolean[] = [];
   for (let ranks = 1; ranks <= group.worldSize; ranks++) {
     const part = await group.split(group.rank < ranks ? 0 : 1);
-    for (const pairs of [1, 5, 4000, 70_000]) {
+    for (const pairs of [1, 5, 4000, 40_000]) {
       const mapOf = (rank: number) =>
         Float64Array.from({ length: 2 * pairs }, (_, i) => i % 2 === 0 ? 2 : rank + 1 + i % 7);
       const total = await part.allReduce(mapOf(part.rank), compose);
@@ -62,7 +62,7 @@ export async function mergeSameBits(
   { rank, worldSize, allReduce }: ProcessGroup,
 ): Promise<number[]> {
   const bits: number[] = [];
-  for (const channels of [1, 64, 4096, 65_536]) {
+  for (const channels of [1, 64, 4096, 40_000]) {
     const localOf = (rank: number) =>
       Float64Array.from(
         { length: 1 + 2 * channels },
