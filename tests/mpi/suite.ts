@@ -40,8 +40,9 @@ const same = <T>(results: readonly T[]): T => {
   return results[0];
 };
 
-function taskTests(kit: MpiKit): void {
-  function test<P, R>(
+/** What registers a task of tasks.ts, and a check of what comes of it, as a test of a kit. */
+function tester(kit: MpiKit) {
+  return function test<P, R>(
     name: string,
     ranks: number,
     body: RankTask<P, R>["body"],
@@ -52,7 +53,11 @@ function taskTests(kit: MpiKit): void {
     register(kit, name, async () => {
       check(await kit.run(ranks, { module: TASKS, name: body.name, body }, parameter, wanted));
     });
-  }
+  };
+}
+
+function taskTests(kit: MpiKit): void {
+  const test = tester(kit);
 
   test("any combine keeps to the order of 1 to 8 ranks", 8, tasks.composeInOrder, null, (kept) => {
     assert.deepEqual(same(kept.slice(0, 1)), Array(32).fill(true));
@@ -142,6 +147,11 @@ function taskTests(kit: MpiKit): void {
     assert.match(code, /^RangeError: .*exit code must be an integer from 1 to 255.* 0$/);
     assert.match(pending, /^MpiError: .*no call must be pending/);
   }, { whole: true });
+}
+
+/** The last of all: they need a world of their own, which takes the place of another. */
+function uncheckedTests(kit: MpiKit): void {
+  const test = tester(kit);
   const unchecked = { checked: false };
   test("unchecked collectives do theirs", 4, tasks.workUnchecked, null, (results) => {
     assert.deepEqual(same(results), [6, 4, 1.5, 4, 3, 2]);
@@ -232,6 +242,7 @@ export async function mpiGroupSuite(family: MpiFamily): Promise<void> {
     groupSuite(kit);
     taskTests(kit);
     longTests(kit, family);
+    uncheckedTests(kit);
     register(kit, "ranks that have done all of this end well", kit.close);
   });
 }
