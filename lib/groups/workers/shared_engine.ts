@@ -5,6 +5,7 @@
 
 import { deferred } from "../../deferred.ts";
 import { patienceFor } from "../../patience.ts";
+import { createSpin } from "../../spin.ts";
 import { cannotBlock, type Engine, membersOf, type Request, valuesNow } from "../engine.ts";
 import { busyError, cancelledError, leftError, messageOf } from "../failures.ts";
 import { countTurns, shortTurn, type Turns } from "../turns.ts";
@@ -17,7 +18,7 @@ import { bringInPieces, planOf } from "./pieces.ts";
 import { openTable, type Steps, type TableOptions } from "./table.ts";
 
 /** What all groups of a rank have in common. */
-export interface SharedOptions extends TableOptions {
+export interface SharedOptions extends Omit<TableOptions, "spun"> {
   readonly buffer: SharedArrayBuffer;
 }
 
@@ -28,7 +29,7 @@ interface Ended {
 }
 
 /** The same, and what they share. */
-interface Session extends SharedOptions {
+interface Session extends SharedOptions, TableOptions {
   readonly turns: Turns;
   /** Tells, once an end is collected, that its area is needed by one rank less. */
   readonly ends: FinalizationRegistry<Ended>;
@@ -37,6 +38,11 @@ interface Session extends SharedOptions {
   readonly weight: Weight;
 }
 
+/**
+ * At most for as long as ranks that do the same are apart: at 106 meetings of a step, 0.1 ms each time, asleep and woken added 12 % to
+ * the step, and 4 % with this.
+ */
+const SPIN = { most: 2, least: 0.005, retry: 32, looks: 32 } as const;
 /** How long calls that wait for nobody may have a thread to themselves, in ms. */
 const LONGEST_MS = 100;
 const NOT_BLOCKING = cannotBlock(
@@ -57,6 +63,7 @@ export function sharedEngine(options: SharedOptions, rank: number): Engine {
   const session: Session = {
     ...options,
     turns: countTurns(LONGEST_MS, shortTurn),
+    spun: createSpin(SPIN),
     ends,
     busy: new Set(),
     weight,

@@ -8,7 +8,6 @@
  */
 
 import type { CollectiveError } from "../../errors.ts";
-import { createSpin } from "../../spin.ts";
 import { combineError, messageOf, type Saying } from "../failures.ts";
 import { type Area, DESK, type Desk, GROUP, RANK, roundOf, ROUNDS, VERDICT } from "./area.ts";
 import { breakDown, breakdownOf, wake } from "./breakdown.ts";
@@ -23,12 +22,6 @@ import {
   sayingsOf,
 } from "./desks.ts";
 import { createWaits } from "./waits.ts";
-
-/**
- * At most for as long as ranks that do the same are apart: at 106 meetings of a step, 0.1 ms each time, asleep and woken added 12 % to
- * the step, and 4 % with this.
- */
-const SPIN = { most: 2, least: 0.005, retry: 32, looks: 32 } as const;
 
 /** How a rank waits for the others: `"async"` leaves its thread free, `"block"` holds it up, which is faster. */
 export type Waiting = "async" | "block";
@@ -81,6 +74,8 @@ export interface TableOptions {
   readonly waiting: Waiting;
   /** Cores of this machine. */
   readonly cores: number;
+  /** Looks for a while whether something is over: a rank learns in all its groups how long that pays. */
+  readonly spun: (isOver: () => boolean) => boolean;
 }
 
 /** A rank whose values are not there looks this often whether the group still stands. */
@@ -88,7 +83,7 @@ const WATCH_MS = 10;
 
 /** Takes a rank's place at the table. */
 export function openTable(area: Area, rank: number, options: TableOptions): Table {
-  const { timeoutMs, waiting, cores } = options;
+  const { timeoutMs, waiting, cores, spun } = options;
   const { group, worldSize, ranks } = area;
   const enoughCores = worldSize <= cores;
   const layDown = openDesks(area, rank);
@@ -97,7 +92,6 @@ export function openTable(area: Area, rank: number, options: TableOptions): Tabl
   let combineCause: unknown;
   // No round has come to its end without this rank, though the group may be broken already.
   let { round: rounds } = roundOf(Atomics.load(group, GROUP.round));
-  const spun = createSpin(SPIN);
   const { sleep, sleepBlocked, late } = createWaits(area, timeoutMs, breakAll);
 
   function broken(): CollectiveError | null {
