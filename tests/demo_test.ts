@@ -6,9 +6,9 @@ import { openPlace, type Place } from "../examples/devices.ts";
 import { DEMO } from "../examples/flags.ts";
 import { hostLayers } from "../examples/host_layers.ts";
 import { LARGEST_DIFFERENCE } from "../examples/report.ts";
-import { runProgram } from "../examples/run_program.ts";
 import { inProcessRunner } from "../examples/runners.ts";
 import { demo, digits, NARROW, NO_ADAPTER, planWith } from "./demo_kit.ts";
+import { assertRefused } from "./refused_flags.ts";
 
 const run = inProcessRunner(hostLayers(referenceDevice()), digits);
 
@@ -40,20 +40,7 @@ Deno.test("the demo answers a wrong flag with one line and exit code 2", async (
     [["--replica", "4"], /--replica is none of --replicas/],
     [["train"], /takes flags only: current argument is "train"/],
   ];
-  for (const [flags, text] of calls) {
-    const said: unknown[][] = [];
-    const { error } = console;
-    console.error = (...values) => said.push(values);
-    try {
-      assert.equal(await runProgram(DEMO, flags, () => assert.fail("it runs")), 2);
-    } finally {
-      console.error = error;
-    }
-    const [[line], ...rest] = said;
-    assert.equal(rest.length, 0);
-    assert.match(String(line), text);
-    assert.match(String(line), /^[^\n]*$/);
-  }
+  await assertRefused(DEMO, calls);
   // The program does the same.
   const { code, stdout, stderr } = await demo(["--replicas", "0"]);
   assert.deepEqual([code, stdout, stderr.length], [2, "", 1]);
