@@ -130,6 +130,17 @@ export async function reduceInPlace(
   return [kept, failure, total];
 }
 
+/** Calls without end, none of which waits for long, until a timer has come on every rank. */
+export async function hearTimers({ worldSize, allReduce }: ProcessGroup): Promise<boolean> {
+  let heard = 0;
+  setTimeout(() => heard = 1, 1);
+  for (let call = 0; call < 100_000; call++) {
+    const [all] = await allReduce(Float64Array.of(heard), sum);
+    if (all === worldSize) return true;
+  }
+  return false;
+}
+
 /** Functions of one name, of which only rank 1's is declared to be cut. */
 export async function declareUnlike({ rank, allReduce }: ProcessGroup): Promise<[Failure, number]> {
   const add: Combine = (a, b) => a.map((value, i) => value + b[i]);
@@ -455,6 +466,9 @@ export function groupSuite(kit: GroupKit): void {
       assert.match(failure.message, /inPlace must be true, false or left out: current value is 1/);
     },
   );
+  test("timers come to ranks that never wait for long", 2, hearTimers, null, (results) => {
+    assert(same(results));
+  });
   test("arrays of any length are reduced in rank order, by any function", 3, reduceLengths, null, (
     results,
   ) => {
