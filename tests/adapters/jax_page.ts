@@ -22,7 +22,9 @@ async function compare<A>(
   steps: number,
 ): Promise<Compared> {
   const options = { steps, rule: "SGD" } as const;
+  jax.defaultDevice("wasm");
   const whole = await trainWhole(jax, MLP, { ...options, rows: rowsOf([12])[0] });
+  jax.defaultDevice(backend);
   const rows = rowsOf(COUNTS);
   const ranks = await runRanks(
     COUNTS.length,
@@ -34,10 +36,8 @@ async function compare<A>(
 export async function main(jax: JaxModule): Promise<readonly Compared[]> {
   const there = await jax.init("wasm", "webgpu");
   if (!there.includes("webgpu")) throw new Error(`jax-js has ${there} alone`);
-  jax.defaultDevice("wasm");
   await using onHost = await wasmDevice();
   const wasm = await compare(jax, "wasm", onHost, 20);
-  jax.defaultDevice("webgpu");
   using onGpu = webgpuDevice(jax.getWebGPUDevice());
   // Compiling kernels is most of what a software adapter takes.
   const webgpu = await compare(jax, "webgpu", onGpu, 5);

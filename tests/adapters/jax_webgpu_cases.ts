@@ -25,10 +25,11 @@ for (const [model, rule, counts, steps] of CASES) {
     ignore,
     ...SANITIZE,
     fn: async () => {
+      const wasm = await loadJax("wasm");
+      const whole = await trainWhole(wasm!, model, { rows: rowsOf([12])[0], steps, rule });
       const jax = await loadJax("webgpu");
       assert(jax);
       using device = webgpuDevice(jax.getWebGPUDevice());
-      const whole = await trainWhole(jax, model, { rows: rowsOf([12])[0], steps, rule });
       const rows = rowsOf(counts);
       const [first, ...others] = await runRanks(
         counts.length,

@@ -33,7 +33,7 @@ const FLAGS = [
 ];
 const LONGEST = [
   ...["tfjs_law", "trainer_webgpu", "trainer_law", "node", "tfjs_failures", "jax_page", "jax_docs"],
-  ...["tfjs_model", "jax_webgpu", "jax_law"],
+  ...["types", "jax_webgpu", "jax_law"],
 ].map((name) => `${name}_cases.ts`);
 
 async function main({ filter }: Options): Promise<number> {
