@@ -1,6 +1,7 @@
 /** The demo as its tests see it: its images, and the whole program in a folder of its own. */
 
 import { fileURLToPath } from "node:url";
+import { type CompareOptions, type Plan, planRuns } from "../examples/compare.ts";
 import { readDigits } from "../examples/digits.ts";
 
 const root = new URL("../", import.meta.url);
@@ -9,6 +10,16 @@ const root = new URL("../", import.meta.url);
 export const digits = await readDigits(
   await Deno.readFile(new URL("examples/digits.bin.gz", root)),
 );
+
+/** Plans the demo's runs, which are examined after few steps, if any: an exam takes as long as several steps. */
+export function planWith(exams: readonly number[], options: CompareOptions): Plan {
+  const plan = planRuns(digits.training.count, options);
+  const runs = Object.entries(plan.runs).map(([name, run]) => [
+    name,
+    { ...run, task: run.task && { ...run.task, exams: new Set(exams) } },
+  ]);
+  return { ...plan, runs: Object.fromEntries(runs) };
+}
 
 /** What the demo needs where all replicas are tasks of one thread. */
 export const NARROW = [`--allow-read=${fromRoot("examples")}`, "--allow-write=out"];

@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
 import { referenceDevice } from "../mod.ts";
 import { share } from "../examples/batches.ts";
-import { digestOf, planRuns } from "../examples/compare.ts";
+import { digestOf } from "../examples/compare.ts";
 import { openPlace, type Place } from "../examples/devices.ts";
 import { DEMO } from "../examples/flags.ts";
 import { hostLayers } from "../examples/host_layers.ts";
 import { LARGEST_DIFFERENCE } from "../examples/report.ts";
-import { runProgram } from "../examples/run_program.ts";
 import { inProcessRunner } from "../examples/runners.ts";
-import { demo, digits, NARROW, NO_ADAPTER } from "./demo_kit.ts";
+import { demo, digits, NARROW, NO_ADAPTER, planWith } from "./demo_kit.ts";
+import { assertRefused } from "./refused_flags.ts";
 
 const run = inProcessRunner(hostLayers(referenceDevice()), digits);
 
@@ -40,20 +40,7 @@ Deno.test("the demo answers a wrong flag with one line and exit code 2", async (
     [["--replica", "4"], /--replica is none of --replicas/],
     [["train"], /takes flags only: current argument is "train"/],
   ];
-  for (const [flags, text] of calls) {
-    const said: unknown[][] = [];
-    const { error } = console;
-    console.error = (...values) => said.push(values);
-    try {
-      assert.equal(await runProgram(DEMO, flags, () => assert.fail("it runs")), 2);
-    } finally {
-      console.error = error;
-    }
-    const [[line], ...rest] = said;
-    assert.equal(rest.length, 0);
-    assert.match(String(line), text);
-    assert.match(String(line), /^[^\n]*$/);
-  }
+  await assertRefused(DEMO, calls);
   // The program does the same.
   const { code, stdout, stderr } = await demo(["--replicas", "0"]);
   assert.deepEqual([code, stdout, stderr.length], [2, "", 1]);
@@ -95,7 +82,7 @@ Deno.test("the demo takes Wasm by itself where there is no hardware GPU, and say
 
 Deno.test("the demo computes where it is told to, with the same numbers to rounding", async () => {
   const options = { replicas: 2, batch: 4, epochs: 1, stopAfter: 5, seed: 3 };
-  const { runs } = planRuns(digits.training.count, options);
+  const { runs } = planWith([], options);
   assert(runs.sync.task);
   const { task } = runs.sync;
   const expected = await run(task);
@@ -124,9 +111,7 @@ Deno.test("the demo with --exact has one digest on 1, 2, 4 and 8 replicas, and o
   for (const [replicas, batch] of [[1, 8], [2, 4], [4, 2], [8, 1]]) {
     for (const name of replicas === 4 ? ["wasm", "reference"] as const : ["wasm"] as const) {
       await using place = await openPlace(name, true);
-      const plan = planRuns(digits.training.count, {
-        ...{ replicas, batch, epochs: 1, stopAfter: 3, seed: 5 },
-      });
+      const plan = planWith([], { replicas, batch, epochs: 1, stopAfter: 3, seed: 5 });
       await place!.onLayers(async (layers) => {
         const exact = inProcessRunner(layers, digits);
         for (const run of [plan.runs.sync, replicas === 2 ? plan.runs.control : null]) {

@@ -49,11 +49,14 @@ export function statistics(batch: Batch, weights: PositionWeights = null): Chann
   let count = 0;
   for (let c = 0; c < batch.channels; c++) {
     const at = positions(batch, c);
-    const sum = (term: (p: number) => number) =>
-      at.reduce(
-        (total, p, i) => total + (weights?.[i] === 0 ? 0 : (weights?.[i] ?? 1) * term(p)),
-        0,
-      );
+    const sum = (term: (p: number) => number) => {
+      let total = 0;
+      for (let i = 0; i < at.length; i++) {
+        const weight = weights === null ? 1 : weights[i];
+        if (weight !== 0) total += weight * term(at[i]);
+      }
+      return total;
+    };
     count = sum(() => 1);
     const m = sum((p) => batch.values[p]) / (count || 1);
     mean.push(m);

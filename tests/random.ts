@@ -1,6 +1,5 @@
 /** Seeded test data; no more of a package than that takes, since every rank of a group loads it. */
 
-import { uniformInt } from "pure-rand/distribution/uniformInt";
 import { xoroshiro128plus } from "pure-rand/generator/xoroshiro128plus";
 
 /** Numbers in [0, 1) from a seed. */
@@ -8,7 +7,7 @@ export function uniforms(seed: number): () => number {
   const generator = xoroshiro128plus(seed);
   // The first outputs of a small seed have nearly all bits set.
   for (let i = 0; i < 16; i++) generator.next();
-  return () => uniformInt(generator, 0, 2 ** 30 - 1) / 2 ** 30;
+  return () => (generator.next() & (2 ** 30 - 1)) / 2 ** 30;
 }
 
 /** Standard normal numbers from a seed (Box and Muller 1958). */
@@ -25,5 +24,7 @@ export function normalArray(
   std = 1,
 ): Float32Array<ArrayBuffer> {
   const normal = normals(seed);
-  return Float32Array.from({ length }, () => mean + std * normal());
+  const values = new Float32Array(length);
+  for (let i = 0; i < length; i++) values[i] = mean + std * normal();
+  return values;
 }

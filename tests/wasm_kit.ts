@@ -34,8 +34,8 @@ export function guard(memory: Memory): { readonly memory: Memory; readonly guard
   };
   const checkZone = (address: number, block: number): void => {
     const zone = new Uint8Array(memory.buffer(), address, GUARD);
-    const at = zone.findIndex((byte) => byte !== GUARD_BYTE);
-    if (at >= 0) {
+    for (let at = 0; at < GUARD; at++) {
+      if (zone[at] === GUARD_BYTE) continue;
       throw new Error(
         `byte ${address + at - block} of a block of ${blocks.get(block)} was written`,
       );

@@ -118,11 +118,12 @@ export function weightedOracle(
   { x, dy, residual, weights }: WeightedData,
 ) {
   const { weight, bias } = affineOf({ channels: C, affine } as WeightedScenario) ?? {};
-  const channelOf = (i: number) => Math.floor(i / inner) % C;
+  const channels = Uint32Array.from(x, (_, i) => Math.floor(i / inner) % C);
+  const channelOf = (i: number) => channels[i];
   const w = Float64Array.from(x, (_, i) => weights[weightAt(i, C, inner)]);
   const sums = (term: (i: number, c: number) => number, counts: (i: number) => boolean) => {
     const all = new Float64Array(C);
-    x.forEach((_, i) => counts(i) && (all[channelOf(i)] += term(i, channelOf(i))));
+    for (const [i, c] of channels.entries()) if (counts(i)) all[c] += term(i, c);
     return all;
   };
   const isPositive = (i: number) => w[i] > 0;

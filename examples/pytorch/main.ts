@@ -10,12 +10,13 @@ import { type GroupName, RUNNERS } from "./groups.ts";
 import { report } from "./report.ts";
 
 /** What the flags say. */
-interface PytorchFlags {
+export interface PytorchFlags {
   readonly group: GroupName;
   readonly small: boolean;
 }
 
-const PYTORCH: Program<PytorchFlags> = {
+/** What its command line is. */
+export const PYTORCH: Program<PytorchFlags> = {
   usage: "deno task pytorch",
   action: "run the examples",
   about:

@@ -24,11 +24,11 @@ export interface StepBits {
 
 /** Bits of numbers as text; all NaN are one. */
 export function bitsOf(values: ArrayLike<number>): string {
-  let text = "";
-  for (const word of new Uint32Array(Float32Array.from(values).buffer)) {
-    text += (word & 0x7fffffff) > 0x7f800000 ? "NaN " : `${word.toString(16)} `;
+  const words = new Uint32Array(Float32Array.from(values).buffer);
+  for (let i = 0; i < words.length; i++) {
+    if ((words[i] & 0x7fffffff) > 0x7f800000) words[i] = 0x7fc00000;
   }
-  return text;
+  return words.join(" ");
 }
 
 /** Trains on some samples of a batch, alone or with a group. */

@@ -4,11 +4,10 @@ import assert from "node:assert/strict";
 import { referenceDevice } from "../../mod.ts";
 import type { MpiFamily } from "../../lib/groups/mpi.ts";
 import { parseCommandLine } from "../../examples/command_line.ts";
-import { planRuns } from "../../examples/compare.ts";
 import { commandOf, DEMO, type RunCommand } from "../../examples/flags.ts";
 import { hostLayers } from "../../examples/host_layers.ts";
 import { inProcessRunner, workerRunner } from "../../examples/runners.ts";
-import { demo, digits, fromRoot, NARROW, NO_ADAPTER, taskFlags } from "../demo_kit.ts";
+import { demo, digits, fromRoot, NARROW, NO_ADAPTER, planWith, taskFlags } from "../demo_kit.ts";
 import { hasMpi, launch, withFolder } from "../mpi_kit.ts";
 import { fullTests } from "../tier.ts";
 
@@ -22,9 +21,8 @@ async function mpiTest(family: MpiFamily, name: string, body: () => Promise<void
 }
 
 test("the demo's workers learn what tasks of one thread learn, bit for bit", async () => {
-  const { runs, steps } = planRuns(digits.training.count, {
-    ...{ replicas: 3, batch: 2, epochs: 1, stopAfter: 3, seed: 3 },
-  });
+  const options = { replicas: 3, batch: 2, epochs: 1, stopAfter: 3, seed: 3 };
+  const { runs, steps } = planWith([3], options);
   const here = inProcessRunner(hostLayers(referenceDevice()), digits);
   const there = workerRunner("reference", digits);
   for (const { task } of [runs.sync, runs.local, runs.none]) {
@@ -212,7 +210,7 @@ await mpiTest("Open MPI", "the demo under a launcher takes no other number", asy
 });
 
 test("the demo with --exact has the digest of one process on workers", async () => {
-  const flags = ["--exact", "--steps", "3", "--replicas", "2", "--group", "workers"];
+  const flags = ["--exact", "--steps", "2", "--replicas", "2", "--group", "workers"];
   const { code, stdout } = await demo(flags, { permissions });
   assert.equal(code, 0);
   assert.match(stdout, /^2 replicas with syncbn have the bits of one process\./m);
@@ -223,7 +221,7 @@ for (const [family, mpi] of [["Open MPI", "openmpi"], ["MPICH", "mpich"]] as con
     family,
     `the demo with --exact has the digest of one process on ${family}`,
     async () => {
-      const flags = ["--exact", "--steps", "3", "--replicas", "2", "--group", "mpi", "--mpi", mpi];
+      const flags = ["--exact", "--steps", "2", "--replicas", "2", "--group", "mpi", "--mpi", mpi];
       const { code, stdout } = await demo(flags, { permissions });
       assert.equal(code, 0);
       assert.match(stdout, /^2 replicas with syncbn have the bits of one process\./m);

@@ -7,7 +7,7 @@ import { compare, type CompareOptions, planRuns } from "../../examples/compare.t
 import { hostLayers } from "../../examples/host_layers.ts";
 import { judge, LARGEST_DIFFERENCE, table } from "../../examples/report.ts";
 import { inProcessRunner } from "../../examples/runners.ts";
-import { digits } from "../demo_kit.ts";
+import { digits, planWith } from "../demo_kit.ts";
 import { fullTests } from "../tier.ts";
 
 const test = fullTests("demo");
@@ -17,7 +17,7 @@ const compareHere = (options: CompareOptions) =>
 
 test("the demo's replicas with syncbn equal one process, those with local batch norm do not", async () => {
   const options = { replicas: 4, batch: 30, epochs: 1, stopAfter: Infinity, seed: 3 };
-  const comparison = await compareHere(options);
+  const comparison = await compare({ one: run, replicas: run }, planWith([4, 8, 12], options));
   const largest = (name: "sync" | "local") =>
     Math.max(...comparison.results[name].distances.map((distance) => distance.largest));
   assert(comparison.steps === 12 && largest("sync") <= LARGEST_DIFFERENCE);

@@ -96,10 +96,10 @@ export function nodePackages(): Record<string, string> {
   return Object.fromEntries(entries);
 }
 
-/** Bundles programs for Node, which share what they have in common. */
+/** Bundles programs for Node, each by itself, so that a worker loads no more than it needs. */
 export async function bundleForNode(folder: string, programs: readonly URL[]): Promise<void> {
   const entries = programs.map((program) => fileURLToPath(program));
-  const args = ["bundle", "--quiet", "--code-splitting", "--outdir", folder, ...entries];
+  const args = ["bundle", "--quiet", "--outdir", folder, ...entries];
   await succeed(Deno.execPath(), args, fileURLToPath(new URL("../../", import.meta.url)));
   await Deno.writeTextFile(`${folder}/package.json`, `{ "type": "module" }`);
 }

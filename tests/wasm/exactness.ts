@@ -86,11 +86,15 @@ function errors(
       for (let n = 0; n < batch; n++) for (let i = 0; i < inner; i++) body(at(n, c, i));
     };
     let [mean, m2, sum, product] = [0, 0, 0, 0];
-    each((p) => mean += x[p]);
+    each((p) => {
+      mean += x[p];
+      sum += dy[p];
+    });
     mean /= count;
-    each((p) => m2 += (x[p] - mean) ** 2);
-    each((p) => sum += dy[p]);
-    each((p) => product += dy[p] * (x[p] - mean));
+    each((p) => {
+      m2 += (x[p] - mean) ** 2;
+      product += dy[p] * (x[p] - mean);
+    });
     const s = 1 / Math.sqrt(m2 / count + 1e-5);
     each((p) => {
       const wantedY = (x[p] - mean) * s;
@@ -223,9 +227,11 @@ export function exactnessTests(): void {
           for (let n = 0; n < batch; n++) for (let i = 0; i < inner; i++) body(at(n, c, i));
         };
         // Channels differ, so that none passes for another.
-        each((p) => values[p] = 1000 + 3 * c + (1 + c % 7) * POOL[p % POOL.length]);
         let [sum, m2] = [0, 0];
-        each((p) => sum += values[p]);
+        each((p) => {
+          values[p] = 1000 + 3 * c + (1 + c % 7) * POOL[p % POOL.length];
+          sum += values[p];
+        });
         each((p) => m2 += (values[p] - sum / count) ** 2);
         expected.push([sum / count, m2]);
       }

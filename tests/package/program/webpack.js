@@ -1,8 +1,8 @@
-/** Builds the page by webpack; unminified, as only that takes long. */
+/** Builds the page in the folder that it is run in, by the webpack beside this file; unminified, as only that takes long. */
 
 import webpack from "webpack";
 
-const context = import.meta.dirname;
+const context = process.cwd();
 webpack({
   ...{ mode: "production", context, entry: "./page.js", optimization: { minimize: false } },
   output: { path: `${context}/site/webpack`, filename: "page.js" },
