@@ -126,6 +126,7 @@ function definedOf(options: MpiOptions): MpiOptions {
 async function startWorld(launch: Launch, worldSize: number, options: MpiOptions): Promise<World> {
   const folder = await Deno.makeTempDir({ prefix: "syncbn_mpi_" });
   leave(folder, "options", options);
+  leave(folder, "tests", Deno.pid);
   const launching = launch(worldSize, [await bundled(programOf(MODULES)), folder], folder);
   let launched: Launched | undefined;
   let isSpoilt = false;

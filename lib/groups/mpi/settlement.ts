@@ -4,6 +4,7 @@
  * Whoever finds the group broken asks all others (query), who stop where they are and, if they are in a call, answer
  * where they stand (present). Once all have answered, or after a moment, the asking rank says what all reject with
  * (verdict). Of several that ask at once the lowest leads. Ranks that come later find question and verdict waiting.
+ * Who has waited too long for a verdict on a deadline asks as well: what was answered the other alone knows, and it may just be slow.
  */
 
 import type { CollectiveError } from "../../errors.ts";
@@ -45,6 +46,19 @@ export function createSettlement(
     failure = theirs;
   }
 
+  /** Tells all others that this failure breaks the group, or, without one, that a deadline is over. */
+  function ask(own: CollectiveError | undefined, now: number): void {
+    leader = rank;
+    failure = own;
+    asked = now;
+    looks = 0;
+    present.clear();
+    answered.clear();
+    until = now + (own ? FAILURE_GRACE_MS : DEADLINE_GRACE_MS);
+    const plain = own && fit(toPlain(own), worldSize);
+    mailbox.sendAll({ kind: "query", from: rank, ...(plain && { failure: plain }) });
+  }
+
   function decide(now: number): CollectiveError {
     const own = failure ?? late(present);
     const plain = fit(toPlain(own), worldSize);
@@ -78,16 +92,7 @@ export function createSettlement(
   return {
     /** Whether somebody has found the group broken: nothing may go on. */
     begun: (): boolean => leader !== undefined,
-    /** Tells all others that this failure breaks the group, or, without one, that a deadline is over. */
-    propose: (own: CollectiveError | undefined, now: number): void => {
-      leader = rank;
-      failure = own;
-      asked = now;
-      looks = 0;
-      until = now + (own ? FAILURE_GRACE_MS : DEADLINE_GRACE_MS);
-      const plain = own && fit(toPlain(own), worldSize);
-      mailbox.sendAll({ kind: "query", from: rank, ...(plain && { failure: plain }) });
-    },
+    propose: ask,
     patrol: (now: number, at: Presence | null): CollectiveError | undefined => {
       if (!decided) {
         if (leader !== undefined) mailbox.catchUp();
@@ -97,6 +102,7 @@ export function createSettlement(
         looks++;
         const timeIsUp = now >= until && (looks > LOOKS || now >= until + OVERTIME_MS);
         if (!timeIsUp && !(leader === rank && answered.size === worldSize - 1)) return;
+        if (leader !== rank && !failure) return void ask(undefined, now);
         decided = decide(now);
       }
       return mailbox.flushed() || now > until ? decided : undefined;
