@@ -90,7 +90,7 @@ export async function reduceLengths(
   return kept;
 }
 
-/** Totals in place of what was brought, awaited one by one and two at once, of a promise, blocking, and on rank 1 not in place. */
+/** Totals in place of what was brought, awaited one by one and two at once, of a promise, blocking, and on one rank not in place. */
 export async function reduceInPlace(
   { rank, allReduce, allReduceBlocking }: ProcessGroup,
   blocks: boolean,
@@ -98,9 +98,10 @@ export async function reduceInPlace(
   const halve: Combine = function halve(a, b) {
     return a.map((value, i) => value / 2 + b[i]);
   };
-  const inPlace = { inPlace: rank !== 1 };
   const kept: boolean[] = [];
-  for (const length of [1, 21]) {
+  // Each rank once in place and once not, whichever operand of a fold it is.
+  for (const [length, outside] of [[1, 0], [1, 1], [1, 2], [21, 0], [21, 1], [21, 2]]) {
+    const inPlace = { inPlace: rank !== outside };
     for (const combine of [sum, combineMoments, halve]) {
       const brought = (): Float64Array =>
         Float64Array.of(4, ...normalArray(length, rank), ...new Float64Array(length).fill(rank));
@@ -461,7 +462,7 @@ export function groupSuite(kit: GroupKit): void {
     kit.blocks ?? false,
     (results) => {
       const [kept, failure, total] = same(results);
-      assert.deepEqual([kept.length, kept.every(Boolean)], [kit.blocks ? 36 : 24, true]);
+      assert.deepEqual([kept.length, kept.every(Boolean)], [kit.blocks ? 108 : 72, true]);
       assert.deepEqual([failure.code, failure.ranks, total], ["rankFailed", [1], 3]);
       assert.match(failure.message, /inPlace must be true, false or left out: current value is 1/);
     },
