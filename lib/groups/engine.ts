@@ -31,8 +31,6 @@ export interface Request {
   /** What else must be equal on all ranks once the values are known. */
   readonly detail: (values: Float64Array) => string;
   readonly values: Float64Array | Promise<Float64Array>;
-  /** What makes it in the turn of a call that holds up the thread, instead. */
-  readonly make?: () => Float64Array;
   readonly signal?: AbortSignal;
   readonly flow: Flow;
 }
@@ -43,8 +41,8 @@ export interface Engine {
   readonly worldSize: number;
   /** Brings this rank's part; takes its place in line at once. The arrays that it resolves to belong to the caller. */
   readonly meet: (request: Request) => Promise<readonly Float64Array[]>;
-  /** `meet` that holds up the thread; throws TypeError where that cannot be. */
-  readonly meetNow: (request: Request) => readonly Float64Array[];
+  /** `meet` that holds up the thread, with values that are made in the call's turn; throws TypeError where that cannot be. */
+  readonly meetNow: (request: Request, values: () => Float64Array) => readonly Float64Array[];
   /** Meets, gathering `[color, key]`, and goes on to the engine of this rank's sub-group within the same place in line. */
   readonly split: (request: Request) => Promise<Engine>;
 }
@@ -86,10 +84,7 @@ export function processGroup(engine: Engine): ProcessGroup {
       const { label, inPlace } = options ?? {};
       let own = NO_VALUES;
       const make = () => own = typeof local === "function" ? local() : local;
-      const [total] = engine.meetNow({
-        ...reduction(NO_VALUES, combine, { label, inPlace }),
-        make,
-      });
+      const [total] = engine.meetNow(reduction(NO_VALUES, combine, { label, inPlace }), make);
       return inPlace ? placed(total, own) : total;
     },
     allGather: async (values, options) => {
@@ -148,11 +143,6 @@ export function checkTimeout(timeoutMs: number, name = "timeoutMs"): void {
 const NO_VALUES: Float64Array = /* @__PURE__ */ new Float64Array();
 
 const GATHER: Flow = { kind: "gather" };
-
-/** What a rank contributes to a call that holds up its thread; throws what keeps it from contributing. */
-export function valuesNow({ values, make }: Request): Float64Array {
-  return make ? make() : values as Float64Array;
-}
 
 /** Makes the `meetNow` of an engine that has none. */
 export function cannotBlock(reason: string): Engine["meetNow"] {

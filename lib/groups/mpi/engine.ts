@@ -2,7 +2,7 @@
 
 import { deferred } from "../../deferred.ts";
 import type { CollectiveError } from "../../errors.ts";
-import { type Engine, type Request, valuesNow } from "../engine.ts";
+import type { Engine, Request } from "../engine.ts";
 import { busyError, cancelledError, leftError } from "../failures.ts";
 import { type Call, failedAlone, lateOf, presenceOf } from "./call.ts";
 import { openChannel, type Steps } from "./channel.ts";
@@ -206,14 +206,14 @@ export function createEngine(session: Session, comm: bigint): MpiEngine {
   }
 
   /** A call that holds up the thread until it has its result. */
-  function meetNow(request: Request): readonly Float64Array[] {
+  function meetNow(request: Request, values: () => Float64Array): readonly Float64Array[] {
     if (session.engines.some(({ busy }) => busy())) throw busyError(request.name);
     const number = ++calls;
     if (broken) throw broken;
     let failure: { readonly cause: unknown } | undefined;
     const reject = (cause: unknown) => failure = { cause };
     const call: Call = { number, request, finish: () => {}, reject, binding: false };
-    bring(call, () => valuesNow(request));
+    bring(call, values);
     line.push(call);
     open(call);
     try {

@@ -6,7 +6,7 @@
 import { deferred } from "../../deferred.ts";
 import { patienceFor } from "../../patience.ts";
 import { createSpin } from "../../spin.ts";
-import { cannotBlock, type Engine, membersOf, type Request, valuesNow } from "../engine.ts";
+import { cannotBlock, type Engine, membersOf, type Request } from "../engine.ts";
 import { busyError, cancelledError, leftError, messageOf } from "../failures.ts";
 import { countTurns, shortTurn, type Turns } from "../turns.ts";
 import { allocate, areasOf, end, partCapacity, WORLD } from "./arena.ts";
@@ -135,14 +135,14 @@ function openEnd(session: Session, offset: number, rank: number): Engine {
   }
 
   /** A call that holds up the thread until it has its result. */
-  function meetNow(request: Request): readonly Float64Array[] {
+  function meetNow(request: Request, values: () => Float64Array): readonly Float64Array[] {
     if (busy.size > 0) throw busyError(request.name);
     const number = ++calls;
     Atomics.store(area.ranks[rank], RANK.calls, number);
     const broken = table.broken();
     if (broken) throw broken;
     const call = { number, request, patience: patienceFor(timeoutMs), owned: false };
-    return table.driveNow(call, meet(call, partOf(request, () => valuesNow(request))));
+    return table.driveNow(call, meet(call, partOf(request, values)));
   }
 
   async function divide(call: Call): Promise<Engine> {
