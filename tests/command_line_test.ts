@@ -179,7 +179,7 @@ for (const name of ["kernels", "fuzz", "ok"]) {
   Deno.test(`deno task ${name} says in one line which permission it lacks`, async () => {
     const [, subcommand, ...rest] = tasks[name].command.split(" ");
     const flags = rest.filter((flag) => !flag.startsWith("--allow-"));
-    const { code, stdout, stderr } = await deno(subcommand, "--no-prompt", ...flags);
+    const { code, stdout, stderr } = await deno(subcommand, ...flags);
     assert.deepEqual([code, stdout], [2, ""], stderr);
     assert.match(stderr, /^Cannot [^\n]* as Deno must allow (read|env) access to [^\n]*\n$/);
   });
@@ -188,10 +188,12 @@ for (const name of ["kernels", "fuzz", "ok"]) {
 /** What a task does, started as Deno starts it. */
 async function started(name: string, flag: string) {
   const [, subcommand, ...rest] = tasks[name].command.split(" ");
-  return await deno(subcommand, "--no-prompt", ...rest, flag);
+  return await deno(subcommand, ...rest, flag);
 }
 
-async function deno(...args: string[]) {
+/** Quietly, as Deno itself says what it downloads to a machine that is new. */
+async function deno(subcommand: string, ...rest: string[]) {
+  const args = [subcommand, "--quiet", "--no-prompt", ...rest];
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     ...{ args, cwd: fileURLToPath(ROOT), stdin: "null", env: { NO_COLOR: "1" } },
   }).output();
