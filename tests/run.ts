@@ -18,10 +18,10 @@ Types are left to deno task ok.`;
 
 /** What stands in the folder of tests that no quick run has. */
 const FULL = "tests/full";
-/** Its longest files, which begin first: the others fill the cores while these end. */
+/** Its longest files, some of which mostly wait, begin first: the others fill the cores while these end. */
 const LONGEST = [
   ...["webgpu_options", "webgpu_suite", "node", "webgpu_numbers", "workers", "webgpu_kernels"],
-  ...["openmpi", "mpich", "package", "pauses", "demo_groups", "docs_programs"],
+  ...["openmpi", "mpich", "relay", "package", "pauses", "demo_groups", "docs_programs"],
 ].map((name) => `${FULL}/${name}_test.ts`);
 const FLAGS = "--no-check --parallel --permission-set".split(" ");
 const PASSED_ON = /^--(filter|junit-path)=.+$|^--fail-fast$/;
