@@ -3,6 +3,8 @@
  * GPUDevice and to compile kernels is most of what tests of WebGPU take on a software adapter.
  */
 
+import { compileOnce, isLlvmpipe } from "./webgpu_llvmpipe.ts";
+
 /** A GPUDevice, as long as a test has it. */
 export interface Lent {
   readonly gpuDevice: GPUDevice;
@@ -55,6 +57,7 @@ async function request(gpu: GPU, everything: boolean): Promise<GPUDevice> {
       }
       : {},
   );
+  if (isLlvmpipe(adapter)) compileOnce(gpuDevice);
   remember(gpuDevice);
   return gpuDevice;
 }
