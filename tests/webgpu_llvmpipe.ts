@@ -19,7 +19,7 @@ const EMPTY = "@compute @workgroup_size(1) fn main() {}";
 
 /** Whether an adapter is llvmpipe. */
 export function isLlvmpipe({ info }: GPUAdapter): boolean {
-  return info.description.includes("llvmpipe");
+  return info?.description.includes("llvmpipe") ?? false;
 }
 
 /** Makes a GPUDevice compile each pipeline once; all with a layout of their own are left alone. */
