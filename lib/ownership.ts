@@ -11,7 +11,7 @@
  */
 
 import { checkHandle, checkOptions } from "./check_effects.ts";
-import { derive } from "./derived.ts";
+import { arraysIn, derive } from "./derived.ts";
 import type { Device } from "./device.ts";
 import { reach } from "./tree.ts";
 import { wrongPair } from "./words.ts";
@@ -73,7 +73,9 @@ export function region<A, R>(
   };
   const scope = derive(device, {
     check: () => checkOpen(open, "in the region"),
-    own: (array) => owned.add(array),
+    returned: (result) => {
+      for (const array of arraysIn(device, result)) owned.add(array);
+    },
     disown: (array) => owned.delete(array),
   });
   const abandon = (error: unknown): never => {
@@ -117,11 +119,11 @@ export function region<A, R>(
 export function batch<A, R>(device: Device<A>, body: (device: Device<A>) => R): R {
   checkBody(device, body, "batch");
   const synchronous = (inner: Device<A>): R => {
-    const made: A[] = []; // What the body frees itself stays in it, and is left alone.
+    const results: unknown[] = []; // What the body frees itself stays in it, and is left alone.
     let open = true;
     const scope = derive(inner, {
       check: () => checkOpen(open, "in the batch"),
-      own: (array) => void made.push(array),
+      returned: (result) => void results.push(result),
       disown: () => {},
     });
     try {
@@ -133,7 +135,7 @@ export function batch<A, R>(device: Device<A>, body: (device: Device<A>) => R): 
           "and return promises of readbacks inside a record",
       );
     } catch (error) {
-      hush(() => freeAll(inner, made));
+      hush(() => freeAll(inner, results.flatMap((result) => arraysIn(inner, result))));
       throw error;
     } finally {
       open = false;

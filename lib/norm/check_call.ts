@@ -23,7 +23,8 @@ export function checkCall<A>(
   const { activation, residual } = options;
   checkState(device, state, action);
   checkTensor(device, input, action, "input");
-  const { shape: [, channels], shape } = input;
+  const { shape } = input;
+  const channels = shape[1];
   if (channels !== state.numFeatures) {
     const why = "a shape is logical (N, C, ...spatial) in both formats, not the memory order";
     const other = `${state.numFeatures} in shape (${shape.join(", ")}); ${why}`;
