@@ -68,7 +68,7 @@ export function region<A, R>(
     open = false;
     if (owned.size === 0) return;
     // What is reachable is the caller's from here on; once that is everything, there is nothing left to look for.
-    reach(result, (node) => owned.delete(node as A), () => owned.size > 0);
+    reach(result, (node) => owned.delete(node as A) || device.owns(node), () => owned.size > 0);
     if (owned.size > 0) freeAll(device, owned);
   };
   const scope = derive(device, {

@@ -220,13 +220,13 @@ export function forwards<A>(
         })),
     launch: (scope, worldSize, read) => {
       const checked = calls.map((call) => checkedCall(scope, call));
-      const wires = batch(
-        scope,
-        (d) => checked.map(({ input, options }) => read(d, reduced(d, input, options))),
-      );
+      const { locals, wires } = batch(scope, (d) => {
+        const locals = checked.map(({ input, options }) => reduced(d, input, options));
+        return { locals, wires: locals.map((local) => read(d, local)) };
+      });
       const conclude = (totals: readonly Float64Array[]) => {
         totals.forEach((total, i) => checkCount(countOf(total), calls[i].action));
-        return batch(
+        const results = batch(
           scope,
           (d) =>
             checked.map(({ state, before, input, options }, i): GroupForward<A> => {
@@ -236,6 +236,8 @@ export function forwards<A>(
               return forward.state === before ? Object.freeze({ ...forward, state }) : forward;
             }),
         );
+        scope.free(...locals); // The region's end would look for them in all that is returned.
+        return results;
       };
       return { wires, conclude };
     },
