@@ -181,6 +181,7 @@ export function backwards<A>(
     label,
     format: sumsWire,
     channels: calls.map(({ saved }) => saved?.input?.shape?.[1]),
+    tidy: true,
     alone: (device) => {
       check(device, 1);
       return backwardsAlone(calls, device);
@@ -193,13 +194,15 @@ export function backwards<A>(
         return { locals, wires: locals.map((local) => read(d, local)) };
       });
       const conclude = (totals: readonly Float64Array[]) => {
+        const scratch = donatedOf(snapshots);
         const results = batch(scope, (d) =>
           snapshots.map((call, i) => {
-            const total = d.fromWire(formatOn(d, sumsWire), totals[i]);
-            return gradientsWith(d, call, { local: locals[i], total });
+            const sums = { local: locals[i], total: d.fromWire(formatOn(d, sumsWire), totals[i]) };
+            if (call.options.keepSums !== true) scratch.push(sums.local, sums.total);
+            return gradientsWith(d, call, sums);
           }));
         // At once: another call that has waited with this one must not read what may be overwritten.
-        scope.free(...donatedOf(snapshots));
+        scope.free(...scratch);
         return results;
       };
       return { wires, conclude };

@@ -211,6 +211,7 @@ export function forwards<A>(
     label: weighted.includes(true) ? `${label} weights=${weighted.map(Number)}` : label,
     format: formats,
     channels: calls.map(({ input }) => input?.shape?.[1]),
+    tidy: true,
     alone: (device) =>
       batch(device, (d) =>
         calls.map(({ stateOf, input, options, action }) => {
@@ -220,10 +221,11 @@ export function forwards<A>(
         })),
     launch: (scope, worldSize, read) => {
       const checked = calls.map((call) => checkedCall(scope, call));
-      const { locals, wires } = batch(scope, (d) => {
-        const locals = checked.map(({ input, options }) => reduced(d, input, options));
-        return { locals, wires: locals.map((local) => read(d, local)) };
-      });
+      const own = batch(scope, (d) =>
+        checked.map(({ input, options }) => {
+          const local = reduced(d, input, options);
+          return { local, wire: read(d, local) };
+        }));
       const conclude = (totals: readonly Float64Array[]) => {
         totals.forEach((total, i) => checkCount(countOf(total), calls[i].action));
         const results = batch(
@@ -236,10 +238,10 @@ export function forwards<A>(
               return forward.state === before ? Object.freeze({ ...forward, state }) : forward;
             }),
         );
-        scope.free(...locals); // The region's end would look for them in all that is returned.
+        scope.free(...own.map(({ local }) => local));
         return results;
       };
-      return { wires, conclude };
+      return { wires: own.map(({ wire }) => wire), conclude };
     },
   };
 }
