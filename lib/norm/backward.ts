@@ -280,17 +280,15 @@ export function gradientsOf<A>(
     ? withWeights(device, input, weights, (weights) => device.gradients({ ...pass, weights }))
     : device.gradients(pass);
   const { gradInput, gradWeight, gradBias, gradResidual, groupWeight, groupBias } = arrays;
-  return Object.freeze({
-    gradInput: tensorLike(input, gradInput),
-    gradWeight,
-    gradBias,
-    ...(gradResidual !== null && format !== undefined && {
-      gradResidual: tensorLike({ ...gradOutput, format }, gradResidual),
-    }),
-    ...(groupWeight !== undefined && groupBias !== undefined && {
-      group: Object.freeze({ gradWeight: groupWeight, gradBias: groupBias }),
-    }),
-  });
+  const plain = { gradInput: tensorLike(input, gradInput), gradWeight, gradBias };
+  const own = gradResidual !== null && format !== undefined
+    ? { ...plain, gradResidual: tensorLike({ ...gradOutput, format }, gradResidual) }
+    : plain;
+  return Object.freeze(
+    groupWeight !== undefined && groupBias !== undefined
+      ? { ...own, group: Object.freeze({ gradWeight: groupWeight, gradBias: groupBias }) }
+      : own,
+  );
 }
 
 function donatedOf<A>(calls: readonly BackwardCall<A, Saved<A>>[]): A[] {
