@@ -126,7 +126,7 @@ export function batch<A, R>(device: Device<A>, body: (device: Device<A>) => R): 
       if (!isPromise(result)) return result;
       result.then(undefined, () => {});
       throw new TypeError(
-        "Cannot batch an asynchronous body: launch everything before the first await, " +
+        "Cannot batch an asynchronous body: launch all before the first await, " +
           "and return promises of readbacks inside a record",
       );
     } catch (error) {

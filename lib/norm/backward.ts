@@ -285,9 +285,9 @@ export function gradientsOf<A>(
     ? { ...plain, gradResidual: tensorLike({ ...gradOutput, format }, gradResidual) }
     : plain;
   return Object.freeze(
-    groupWeight !== undefined && groupBias !== undefined
-      ? { ...own, group: Object.freeze({ gradWeight: groupWeight, gradBias: groupBias }) }
-      : own,
+    groupWeight === undefined
+      ? own
+      : { ...own, group: Object.freeze({ gradWeight: groupWeight, gradBias: groupBias! }) },
   );
 }
 

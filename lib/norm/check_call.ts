@@ -24,7 +24,7 @@ export function checkCall<A>(
   checkState(device, state, action);
   checkTensor(device, input, action, "input");
   const { shape } = input;
-  const channels = shape[1];
+  const channels = shape[1]; // A frozen array is slow to take apart.
   if (channels !== state.numFeatures) {
     const why = "a shape is logical (N, C, ...spatial) in both formats, not the memory order";
     const other = `${state.numFeatures} in shape (${shape.join(", ")}); ${why}`;

@@ -51,19 +51,24 @@ export async function overGroup<A, R>(
   if (worldSize === 1) return alone(checkDevice(effects, action).device, read);
   const wires = sideBySide(formatsOn(effects.device, format), channels);
   const across = async (scope: Device<A>): Promise<R> => {
+    let heads: ReturnType<typeof wires.heads> = [];
     const start = () => {
       checkSignal(options?.signal, action);
       checkDevice(effects, action);
       const launched = launch(scope, worldSize, read);
-      return {
-        ...launched,
-        wire: whenRead(launched.wires, (all) => wires.own(all, action)),
-      };
+      const wire = whenRead(launched.wires, (all) => {
+        const own = wires.own(all, action);
+        heads = wires.heads(own);
+        return own;
+      });
+      return { ...launched, wire };
     };
     const told = { label: labelOn(effects.device, label), signal: signalIn(options) };
-    const reduce = (own: Wire) => effects.group.allReduce(own, wires.combine, told);
-    const { total, own, launched } = await exchange(start, reduce);
-    return launched.conclude(wires.totals(total, own, action));
+    const { total, launched } = await exchange(
+      start,
+      (own) => effects.group.allReduce(own, wires.combine, { ...told, inPlace: true }),
+    );
+    return launched.conclude(wires.totals(total, heads, action));
   };
   // The other ranks wait for one that has no device, and must hear of it.
   if (!holdsDevice(effects)) return await across(effects.device);
@@ -88,15 +93,17 @@ export function overBlockingGroup<A, R>(
   const wires = sideBySide(formatsOn(effects.device, format), channels);
   const across = (scope: Device<A>): R => {
     let launched: Launched<R> | undefined;
-    let own: Float64Array = new Float64Array();
+    let heads: ReturnType<typeof wires.heads> = [];
     const local = (): Float64Array => {
       checkDevice(effects, action);
       launched = launch(scope, worldSize, read);
-      return own = wires.own(launched.wires as Float64Array[], action);
+      const own = wires.own(launched.wires as Float64Array[], action);
+      heads = wires.heads(own);
+      return own;
     };
-    const told = { label: labelOn(effects.device, label) };
+    const told = { label: labelOn(effects.device, label), inPlace: true };
     const total = effects.group.allReduceBlocking(local, wires.combine, told);
-    return launched!.conclude(wires.totals(total, own, action));
+    return launched!.conclude(wires.totals(total, heads, action));
   };
   if (!holdsDevice(effects)) return across(effects.device);
   return (tidy ? allOrNothing : region)(effects.device, across);
