@@ -26,9 +26,7 @@ export function derive<A>(device: Device<A>, owner: Owner<A>): Device<A> {
 const HANDLER: ProxyHandler<Derivation> = {
   get: ({ device, owner }, name) => {
     const operation = device[name];
-    return typeof operation === "function"
-      ? wrap(device, owner, name, operation as Operation)
-      : operation;
+    return typeof operation === "function" ? wrap(owner, name, operation as Operation) : operation;
   },
   has: ({ device }, name) => name in device,
   ownKeys: ({ device }) => Reflect.ownKeys(device),
@@ -41,12 +39,7 @@ const HANDLER: ProxyHandler<Derivation> = {
   deleteProperty: () => false,
 };
 
-function wrap(
-  device: Derivation["device"],
-  owner: Owner<unknown>,
-  name: PropertyKey,
-  operation: Operation,
-): Operation {
+function wrap(owner: Owner<unknown>, name: PropertyKey, operation: Operation): Operation {
   if (name === "describe" || name === "owns") return operation; // They launch nothing, and make nothing.
   if (name === "free") {
     return (...arrays) => {
