@@ -31,7 +31,7 @@ export interface ReduceOptions extends CollectiveOptions {
   /**
    * Whether the total takes the place of the local values, in their own array, which the call resolves to: without memory for
    * another, which for 8 KiB takes as long as to send them to another thread. Until then, and if it rejects, what is in it is
-   * undefined. Of this rank alone; false by default.
+   * undefined. Of this rank alone; false by default. A reduction of your own may ignore it: the library takes a new array too.
    */
   readonly inPlace?: boolean;
 }

@@ -2,11 +2,12 @@
 
 import type { Device } from "./device.ts";
 
-/** Who is asked before every operation of a derived handle, and told of every array that one makes or frees. */
+/** Who is asked before every operation of a derived handle, and told of what each returns, and of every array that is freed. */
 export interface Owner<A> {
   /** Throws where nothing may be launched any more. */
   readonly check: () => void;
-  readonly own: (array: A) => void;
+  /** Takes a result as it is: `arraysIn` finds what it holds, where that is needed. */
+  readonly returned: (result: unknown) => void;
   readonly disown: (array: A) => void;
 }
 
@@ -25,9 +26,7 @@ export function derive<A>(device: Device<A>, owner: Owner<A>): Device<A> {
 const HANDLER: ProxyHandler<Derivation> = {
   get: ({ device, owner }, name) => {
     const operation = device[name];
-    return typeof operation === "function"
-      ? wrap(device, owner, name, operation as Operation)
-      : operation;
+    return typeof operation === "function" ? wrap(owner, name, operation as Operation) : operation;
   },
   has: ({ device }, name) => name in device,
   ownKeys: ({ device }) => Reflect.ownKeys(device),
@@ -40,12 +39,7 @@ const HANDLER: ProxyHandler<Derivation> = {
   deleteProperty: () => false,
 };
 
-function wrap(
-  device: Derivation["device"],
-  owner: Owner<unknown>,
-  name: PropertyKey,
-  operation: Operation,
-): Operation {
+function wrap(owner: Owner<unknown>, name: PropertyKey, operation: Operation): Operation {
   if (name === "describe" || name === "owns") return operation; // They launch nothing, and make nothing.
   if (name === "free") {
     return (...arrays) => {
@@ -59,20 +53,18 @@ function wrap(
       return operation((inner: Device<unknown>) => (body as Operation)(derive(inner, owner)));
     };
   }
-  const owns = device.owns as (value: unknown) => boolean;
   return (...args) => {
     owner.check();
-    const made = operation(...args);
-    if (owns(made)) owner.own(made);
-    else if (isRecord(made)) {
-      for (const key in made) if (owns(made[key])) owner.own(made[key]);
-    }
-    return made;
+    const result = operation(...args);
+    owner.returned(result);
+    return result;
   };
 }
 
-/** Whether a result may hold arrays: a plain record, not a promise or a typed array. */
-function isRecord(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null &&
-    Object.getPrototypeOf(value) === Object.prototype;
+/** The arrays in a result of an operation: it may be one, or a plain record of some; promises and typed arrays hold none. */
+export function arraysIn<A>({ owns }: Pick<Device<A>, "owns">, result: unknown): readonly A[] {
+  if (owns(result)) return [result];
+  const isRecord = typeof result === "object" && result !== null &&
+    Object.getPrototypeOf(result) === Object.prototype;
+  return isRecord ? Object.values(result).filter(owns) : [];
 }

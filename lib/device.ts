@@ -326,7 +326,7 @@ export interface Device<A> extends Describing<A> {
    */
   readonly arrange?: (pass: ArrangePass<A>) => A;
 
-  /** Reads moments or gradient sums as their wire. */
+  /** Reads moments or gradient sums as their wire: a new array, in whose place a total may come. */
   readonly toWire: (array: A) => Promise<Float64Array<ArrayBuffer>>;
   /** The same without waiting, on devices that compute on the caller's thread; for blocking groups. */
   readonly toWireNow?: (array: A) => Float64Array<ArrayBuffer>;

@@ -5,13 +5,13 @@
  * leaves, such as tensors, states, what forward saved, and whole models.
  *
  * A batch's handle ends with its body, on devices without a queue too: what would miss the submit of a GPU is an error
- * everywhere. One mechanism, `region`, is for users and for the library's own synchronised functions. Local ones know
- * what they make beside their results and free it by name, since walking the results in search of it was a third of
- * what a small call cost.
+ * everywhere. `region` is for users, and for those of the library's own functions that make much beside their results. The
+ * others free it by name, since walking the results in search of it was a third of what a small call cost; what a failure
+ * leaves is freed by `batch`, or by `allOrNothing` where a call waits for others.
  */
 
 import { checkHandle, checkOptions } from "./check_effects.ts";
-import { derive } from "./derived.ts";
+import { arraysIn, derive } from "./derived.ts";
 import type { Device } from "./device.ts";
 import { reach } from "./tree.ts";
 import { wrongPair } from "./words.ts";
@@ -68,12 +68,14 @@ export function region<A, R>(
     open = false;
     if (owned.size === 0) return;
     // What is reachable is the caller's from here on; once that is everything, there is nothing left to look for.
-    reach(result, (node) => owned.delete(node as A), () => owned.size > 0);
+    reach(result, (node) => owned.delete(node as A) || device.owns(node), () => owned.size > 0);
     if (owned.size > 0) freeAll(device, owned);
   };
   const scope = derive(device, {
     check: () => checkOpen(open, "in the region"),
-    own: (array) => owned.add(array),
+    returned: (result) => {
+      for (const array of arraysIn(device, result)) owned.add(array);
+    },
     disown: (array) => owned.delete(array),
   });
   const abandon = (error: unknown): never => {
@@ -117,29 +119,55 @@ export function region<A, R>(
 export function batch<A, R>(device: Device<A>, body: (device: Device<A>) => R): R {
   checkBody(device, body, "batch");
   const synchronous = (inner: Device<A>): R => {
-    const made: A[] = []; // What the body frees itself stays in it, and is left alone.
     let open = true;
-    const scope = derive(inner, {
-      check: () => checkOpen(open, "in the batch"),
-      own: (array) => void made.push(array),
-      disown: () => {},
-    });
+    const { scope, undo } = noting(inner, () => checkOpen(open, "in the batch"));
     try {
       const result = body(scope);
       if (!isPromise(result)) return result;
       result.then(undefined, () => {});
       throw new TypeError(
-        "Cannot batch an asynchronous body: launch everything before the first await, " +
+        "Cannot batch an asynchronous body: launch all before the first await, " +
           "and return promises of readbacks inside a record",
       );
     } catch (error) {
-      hush(() => freeAll(inner, made));
+      undo();
       throw error;
     } finally {
       open = false;
     }
   };
   return device.batch ? device.batch(synchronous) : synchronous(device);
+}
+
+/**
+ * A {@linkcode region} for a body that frees itself what it does not return, so that nobody has to look for it: what it made
+ * is freed where it fails. The body keeps the handle no longer than it runs.
+ */
+export function allOrNothing<A, R>(device: Device<A>, body: (device: Device<A>) => R): R {
+  const { scope, undo } = noting(device, () => {});
+  const fail = (error: unknown): never => {
+    undo();
+    throw error;
+  };
+  try {
+    const result = body(scope);
+    return isPromise(result) ? result.then(undefined, fail) as R : result;
+  } catch (error) {
+    return fail(error);
+  }
+}
+
+/** A handle that notes what its operations return, and frees all of it that is still alive when it is told to. */
+function noting<A>(device: Device<A>, check: () => void) {
+  const results: unknown[] = [];
+  const scope = derive(device, {
+    check,
+    returned: (result) => void results.push(result),
+    disown: () => {},
+  });
+  const undo = () =>
+    hush(() => freeAll(device, results.flatMap((result) => arraysIn(device, result))));
+  return { scope, undo };
 }
 
 /**

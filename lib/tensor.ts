@@ -243,6 +243,12 @@ export function elements(shape: readonly number[]): number {
   return product;
 }
 
+/** Tells whether two shapes are the same. A loop: frozen arrays, as shapes are, have slow methods. */
+export function sameShape(a: readonly number[], b: readonly number[]): boolean {
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return a.length === b.length;
+}
+
 /** Gives an array the meaning of another tensor: its shape, dtype and format. Frozen. */
 export function tensorLike<A>({ shape, dtype, format }: Tensor<A>, data: A): Tensor<A> {
   const own = Object.isFrozen(shape) ? shape : Object.freeze([...shape]);

@@ -222,7 +222,11 @@ export function reach(
       if (seen.has(node)) continue;
       seen.add(node);
     }
-    for (const child of valuesOf(node)) if (isObject(child)) pending.push(child);
+    const values = valuesOf(node);
+    for (let i = values.length - 1; i >= 0; i--) {
+      const child = values[i];
+      if (isObject(child)) pending.push(child);
+    }
   }
 }
 
@@ -233,8 +237,8 @@ function isShape(node: object): boolean {
   return true;
 }
 
-function valuesOf(branch: object): Iterable<unknown> {
-  if (branch instanceof Set) return branch;
+function valuesOf(branch: object): readonly unknown[] {
+  if (branch instanceof Set) return [...branch];
   if (branch instanceof Map) return [...branch.keys(), ...branch.values()];
   try {
     return Object.values(branch);

@@ -17,8 +17,8 @@ export interface WireFormat {
   readonly combine: Combine;
   /** Checks what this rank has read back, before it gives it: throws for what nobody could have known before. */
   readonly checkOwn?: (own: Float64Array, action: string) => void;
-  /** Checks a total as a collective returned it, beside what this rank gave: throws for one that cannot be. */
-  readonly check: (total: Float64Array, own: Float64Array, action: string) => void;
+  /** Checks a total as a collective returned it, beside the first two numbers that this rank gave: throws for one that cannot be. */
+  readonly check: (total: Float64Array, own: Iterable<number>, action: string) => void;
   /** Moments of another layout as [count, mean C, m2 C]; missing where they are that already. */
   readonly rounded?: (wire: Float64Array) => Float64Array;
 }
@@ -119,21 +119,30 @@ export function sideBySide(
     wires.forEach((wire, i) => formats[i].checkOwn?.(wire, action));
     return join(wires);
   };
+  /** What is still needed of it once the total has taken its place. */
+  const heads = (own: Float64Array): readonly (readonly number[])[] => {
+    let at = 0;
+    return lengths.map((length) => {
+      const head = [own[at], own[at + 1]];
+      at += length;
+      return head;
+    });
+  };
   /** Folds each wire with its own. */
   const each: Combine = (a, b) => {
     const [left, right] = [a, b].map((all) => split(all, "combine the wires"));
     return join(left.map((wire, i) => formats[i].combine(wire, right[i])));
   };
-  /** Takes a total apart as a collective returned it, checked beside what this rank gave. */
-  const totals = (total: Float64Array, own: Float64Array, action: string) => {
-    const [all, mine] = [total, own].map((wire) => split(wire, action));
-    all.forEach((total, i) => formats[i].check(total, mine[i], action));
+  /** Takes a total apart as a collective returned it, checked beside the heads of what this rank gave. */
+  const totals = (total: Float64Array, own: ReturnType<typeof heads>, action: string) => {
+    const all = split(total, action);
+    all.forEach((total, i) => formats[i].check(total, own[i], action));
     return all;
   };
   // What is added element by element needs no taking apart, and may be cut anywhere.
   const [{ combine: first } = sumsWire] = formats;
   const combine = lengths.length === 1 || first === sum ? first : each;
-  return { own, totals, combine };
+  return { own, heads, totals, combine };
 }
 
 /** Checks an array as a collective returned it: a TypeError for another kind or length. */

@@ -171,7 +171,7 @@ export function createArrays(
     slot,
     look: find,
     free: (...arrays) => {
-      arrays.forEach(find);
+      for (const array of arrays) find(array); // All or none.
       for (const array of arrays) {
         const slot = Inside.slot(array, registry);
         if (!slot) continue; // Named twice.

@@ -22,6 +22,7 @@ export function gradientOperations(operate: Operate): GradientOperations {
 function gradientSums(context: Context, pass: SumsPass<WasmArray>): WasmArray {
   const { input, gradOutput, statistics, output } = pass;
   const { kernels } = context;
+  const { exactSums } = kernels;
   const { dtype, format } = input;
   const layout = layoutOf(input);
   const { batch, channels, half, inner, laneInner, period } = layout;
@@ -47,8 +48,7 @@ function gradientSums(context: Context, pass: SumsPass<WasmArray>): WasmArray {
     return [thread === 0 ? sums : others + sumsBytes * (thread - 1), 0];
   }, weights);
   kernels.mergeSums(others, parts.length - 1, channels, moments, sums);
-  const [given, shape] = [[x, dy, gates, half], [batch, channels, inner, laneInner]];
-  kernels.exactSums(...given, ...shape, moments, means, sums, weights);
+  exactSums(x, dy, gates, half, batch, channels, inner, laneInner, moments, means, sums, weights);
   return array;
 }
 
@@ -103,14 +103,13 @@ function gradients(context: Context, pass: GradientsPass<WasmArray>): GradientAr
   if (residualFormat !== undefined && !direct) {
     context.copy({ shape, dtype, format }, passed, target, residualFormat);
   }
-  return {
+  const results = {
     gradInput: gradInput.array,
     gradWeight: gradWeight && gradWeight.array,
     gradBias: gradBias && gradBias.array,
     gradResidual: gradResidual && gradResidual.array,
-    ...(isGroup && {
-      groupWeight: groupWeight && groupWeight.array,
-      groupBias: groupBias && groupBias.array,
-    }),
   };
+  if (!isGroup) return results;
+  const [ofWeight, ofBias] = [groupWeight && groupWeight.array, groupBias && groupBias.array];
+  return { ...results, groupWeight: ofWeight, groupBias: ofBias };
 }

@@ -18,12 +18,11 @@ export const exactMomentsWire: WireFormat = /* @__PURE__ */ Object.freeze<WireFo
   name: "moments",
   length: (channels) => 1 + RECORD * channels,
   combine: sum,
-  check: (total, own, action) => {
+  check: (total, [own], action) => {
     const [count] = total;
-    if (!Number.isSafeInteger(count) || count < own[0]) {
-      const wanted = `the count that allReduce resolves to must be an integer >= this rank's own, ${
-        own[0]
-      }`;
+    if (!Number.isSafeInteger(count) || count < own) {
+      const wanted =
+        `the count that allReduce resolves to must be an integer >= this rank's own, ${own}`;
       throw wrongValue(action, wanted, count, "count");
     }
     checkMost(count, action, "number over all ranks");

@@ -60,6 +60,7 @@ export function over<A>(
   const { alone, launch, ...crossing } = forwards([call], label);
   return {
     ...crossing,
+    tidy: false, // Of a state that was made for a lazy layer some arrays are replaced at once.
     alone: (...started) => alone(...started)[0],
     launch: (...started) => {
       const { wires, conclude } = launch(...started);

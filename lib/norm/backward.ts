@@ -181,6 +181,7 @@ export function backwards<A>(
     label,
     format: sumsWire,
     channels: calls.map(({ saved }) => saved?.input?.shape?.[1]),
+    tidy: true,
     alone: (device) => {
       check(device, 1);
       return backwardsAlone(calls, device);
@@ -193,13 +194,15 @@ export function backwards<A>(
         return { locals, wires: locals.map((local) => read(d, local)) };
       });
       const conclude = (totals: readonly Float64Array[]) => {
+        const scratch = donatedOf(snapshots);
         const results = batch(scope, (d) =>
           snapshots.map((call, i) => {
-            const total = d.fromWire(formatOn(d, sumsWire), totals[i]);
-            return gradientsWith(d, call, { local: locals[i], total });
+            const sums = { local: locals[i], total: d.fromWire(formatOn(d, sumsWire), totals[i]) };
+            if (call.options.keepSums !== true) scratch.push(sums.local, sums.total);
+            return gradientsWith(d, call, sums);
           }));
         // At once: another call that has waited with this one must not read what may be overwritten.
-        scope.free(...donatedOf(snapshots));
+        scope.free(...scratch);
         return results;
       };
       return { wires, conclude };
@@ -277,17 +280,15 @@ export function gradientsOf<A>(
     ? withWeights(device, input, weights, (weights) => device.gradients({ ...pass, weights }))
     : device.gradients(pass);
   const { gradInput, gradWeight, gradBias, gradResidual, groupWeight, groupBias } = arrays;
-  return Object.freeze({
-    gradInput: tensorLike(input, gradInput),
-    gradWeight,
-    gradBias,
-    ...(gradResidual !== null && format !== undefined && {
-      gradResidual: tensorLike({ ...gradOutput, format }, gradResidual),
-    }),
-    ...(groupWeight !== undefined && groupBias !== undefined && {
-      group: Object.freeze({ gradWeight: groupWeight, gradBias: groupBias }),
-    }),
-  });
+  const plain = { gradInput: tensorLike(input, gradInput), gradWeight, gradBias };
+  const own = gradResidual !== null && format !== undefined
+    ? { ...plain, gradResidual: tensorLike({ ...gradOutput, format }, gradResidual) }
+    : plain;
+  return Object.freeze(
+    groupWeight === undefined
+      ? own
+      : { ...own, group: Object.freeze({ gradWeight: groupWeight, gradBias: groupBias! }) },
+  );
 }
 
 function donatedOf<A>(calls: readonly BackwardCall<A, Saved<A>>[]): A[] {

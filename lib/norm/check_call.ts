@@ -7,7 +7,7 @@ import type { Device, PassOption } from "../device.ts";
 import { DeviceError } from "../errors.ts";
 import { checkOptions } from "../check_effects.ts";
 import type { BatchNormState } from "../state.ts";
-import { checkTensor, describe, type Describing, type Tensor } from "../tensor.ts";
+import { checkTensor, describe, type Describing, sameShape, type Tensor } from "../tensor.ts";
 import { listed, refused, shown, wrongKind, wrongPair, wrongValue } from "../words.ts";
 
 /** Checks what every function that normalizes is given. */
@@ -23,7 +23,8 @@ export function checkCall<A>(
   const { activation, residual } = options;
   checkState(device, state, action);
   checkTensor(device, input, action, "input");
-  const { shape: [, channels], shape } = input;
+  const { shape } = input;
+  const channels = shape[1]; // A frozen array is slow to take apart.
   if (channels !== state.numFeatures) {
     const why = "a shape is logical (N, C, ...spatial) in both formats, not the memory order";
     const other = `${state.numFeatures} in shape (${shape.join(", ")}); ${why}`;
@@ -101,7 +102,7 @@ export function checkAlike<A>(
 ): void {
   checkTensor(device, tensor, action, name);
   const { shape, dtype } = input;
-  if (tensor.shape.length !== shape.length || tensor.shape.some((d, i) => d !== shape[i])) {
+  if (!sameShape(tensor.shape, shape)) {
     const wanted = `the ${name}'s shape must be the input's`;
     throw wrongPair(action, wanted, listed(tensor.shape), listed(shape));
   }

@@ -211,6 +211,7 @@ export function forwards<A>(
     label: weighted.includes(true) ? `${label} weights=${weighted.map(Number)}` : label,
     format: formats,
     channels: calls.map(({ input }) => input?.shape?.[1]),
+    tidy: true,
     alone: (device) =>
       batch(device, (d) =>
         calls.map(({ stateOf, input, options, action }) => {
@@ -220,13 +221,14 @@ export function forwards<A>(
         })),
     launch: (scope, worldSize, read) => {
       const checked = calls.map((call) => checkedCall(scope, call));
-      const wires = batch(
-        scope,
-        (d) => checked.map(({ input, options }) => read(d, reduced(d, input, options))),
-      );
+      const own = batch(scope, (d) =>
+        checked.map(({ input, options }) => {
+          const local = reduced(d, input, options);
+          return { local, wire: read(d, local) };
+        }));
       const conclude = (totals: readonly Float64Array[]) => {
         totals.forEach((total, i) => checkCount(countOf(total), calls[i].action));
-        return batch(
+        const results = batch(
           scope,
           (d) =>
             checked.map(({ state, before, input, options }, i): GroupForward<A> => {
@@ -236,8 +238,10 @@ export function forwards<A>(
               return forward.state === before ? Object.freeze({ ...forward, state }) : forward;
             }),
         );
+        scope.free(...own.map(({ local }) => local));
+        return results;
       };
-      return { wires, conclude };
+      return { wires: own.map(({ wire }) => wire), conclude };
     },
   };
 }

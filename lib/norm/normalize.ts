@@ -134,6 +134,7 @@ export function normalized<A>(
   });
   const output = tensorLike(input, data);
   const plain = {
+    kind: moments.kind,
     input,
     output: activation === undefined ? null : rectifiedBy(activation, output),
     moments,
@@ -142,9 +143,7 @@ export function normalized<A>(
     eps,
     residualFormat: residual?.format ?? null,
   };
-  const values = weights ? { ...plain, weights } : lengths ? { ...plain, lengths } : plain;
-  const saved: LocalSaved<A> | GroupSaved<A> = moments.kind === "local"
-    ? Object.freeze({ kind: "local", ...values })
-    : Object.freeze({ kind: "group", worldSize: moments.worldSize, ...values });
-  return { output, saved };
+  const whole = moments.kind === "group" ? { ...plain, worldSize: moments.worldSize } : plain;
+  const saved = weights ? { ...whole, weights } : lengths ? { ...whole, lengths } : whole;
+  return { output, saved: Object.freeze(saved) as LocalSaved<A> | GroupSaved<A> };
 }

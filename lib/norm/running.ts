@@ -57,7 +57,12 @@ export function advance<A>(
   const numBatchesTracked = Math.min(state.numBatchesTracked + 1, Number.MAX_SAFE_INTEGER);
   const factor = shareOf(momentum, numBatchesTracked);
   const next = follow(device, state, { runningMean, runningVar }, { data, count }, factor);
-  return Object.freeze({ ...state, ...next, numBatchesTracked });
+  return Object.freeze({
+    ...state,
+    runningMean: next.runningMean,
+    runningVar: next.runningVar,
+    numBatchesTracked,
+  });
 }
 
 /** Running statistics that follow moments by a factor; which variance they follow the state says. */

@@ -5,7 +5,7 @@ import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectiv
 import type { Device } from "../device.ts";
 import { DeviceError } from "../errors.ts";
 import { exchange, type Wire } from "../exchange.ts";
-import { region } from "../ownership.ts";
+import { allOrNothing, region } from "../ownership.ts";
 import { formatOn, sideBySide, type WireFormat } from "../wire.ts";
 
 /** How a launch reads an array back, on the handle that made it. */
@@ -20,7 +20,9 @@ export interface Crossing<A, R> {
   readonly channels: readonly number[];
   /** Does all of it in a world of one, where nobody has to be told anything. */
   readonly alone: (device: Device<A>, read: Read<A>) => R;
-  /** Checks, launches and reads back in a region of its own; what it throws is this rank's failure on every rank. */
+  /** Whether a success frees what it does not return; else all of it is in a region, which looks for that. */
+  readonly tidy?: boolean;
+  /** Checks, launches and reads back; what it throws is this rank's failure on every rank. A failure frees what was made. */
   readonly launch: (scope: Device<A>, worldSize: number, read: Read<A>) => Launched<R>;
 }
 
@@ -42,35 +44,41 @@ interface Launched<R> {
 export async function overGroup<A, R>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: Pick<CollectiveOptions, "signal">,
-  { action, label, format, channels, alone, launch }: Crossing<A, R>,
+  { action, label, format, channels, alone, tidy, launch }: Crossing<A, R>,
 ): Promise<R> {
   const { worldSize } = groupIn(effects, options, action);
   const read: Read<A> = (device, array) => device.toWireNow?.(array) ?? device.toWire(array);
   if (worldSize === 1) return alone(checkDevice(effects, action).device, read);
   const wires = sideBySide(formatsOn(effects.device, format), channels);
   const across = async (scope: Device<A>): Promise<R> => {
+    let heads: ReturnType<typeof wires.heads> = [];
     const start = () => {
       checkSignal(options?.signal, action);
       checkDevice(effects, action);
       const launched = launch(scope, worldSize, read);
-      return {
-        ...launched,
-        wire: whenRead(launched.wires, (all) => wires.own(all, action)),
-      };
+      const wire = whenRead(launched.wires, (all) => {
+        const own = wires.own(all, action);
+        heads = wires.heads(own);
+        return own;
+      });
+      return { ...launched, wire };
     };
     const told = { label: labelOn(effects.device, label), signal: signalIn(options) };
-    const reduce = (own: Wire) => effects.group.allReduce(own, wires.combine, told);
-    const { total, own, launched } = await exchange(start, reduce);
-    return launched.conclude(wires.totals(total, own, action));
+    const { total, launched } = await exchange(
+      start,
+      (own) => effects.group.allReduce(own, wires.combine, { ...told, inPlace: true }),
+    );
+    return launched.conclude(wires.totals(total, heads, action));
   };
   // The other ranks wait for one that has no device, and must hear of it.
-  return await (holdsDevice(effects) ? region(effects.device, across) : across(effects.device));
+  if (!holdsDevice(effects)) return await across(effects.device);
+  return await (tidy ? allOrNothing : region)(effects.device, across);
 }
 
 /** The same on a thread that may be held up, over a group that can. */
 export function overBlockingGroup<A, R>(
   effects: { readonly device: Device<A>; readonly group: BlockingGroup },
-  { action, label, format, channels, alone, launch }: Crossing<A, R>,
+  { action, label, format, channels, alone, tidy, launch }: Crossing<A, R>,
 ): R {
   const { worldSize } = groupIn(effects, {}, action, "allReduceBlocking");
   const read = (device: Device<A>, array: A): Float64Array => {
@@ -85,17 +93,20 @@ export function overBlockingGroup<A, R>(
   const wires = sideBySide(formatsOn(effects.device, format), channels);
   const across = (scope: Device<A>): R => {
     let launched: Launched<R> | undefined;
-    let own: Float64Array = new Float64Array();
+    let heads: ReturnType<typeof wires.heads> = [];
     const local = (): Float64Array => {
       checkDevice(effects, action);
       launched = launch(scope, worldSize, read);
-      return own = wires.own(launched.wires as Float64Array[], action);
+      const own = wires.own(launched.wires as Float64Array[], action);
+      heads = wires.heads(own);
+      return own;
     };
-    const told = { label: labelOn(effects.device, label) };
+    const told = { label: labelOn(effects.device, label), inPlace: true };
     const total = effects.group.allReduceBlocking(local, wires.combine, told);
-    return launched!.conclude(wires.totals(total, own, action));
+    return launched!.conclude(wires.totals(total, heads, action));
   };
-  return holdsDevice(effects) ? region(effects.device, across) : across(effects.device);
+  if (!holdsDevice(effects)) return across(effects.device);
+  return (tidy ? allOrNothing : region)(effects.device, across);
 }
 
 /** What a crossing's formats travel as on a device. */

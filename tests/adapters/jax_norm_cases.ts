@@ -16,7 +16,7 @@ import {
   sum,
 } from "../../mod.ts";
 import { psum, syncBatchNorm } from "../../lib/adapters/jax.ts";
-import { derive } from "../../lib/derived.ts";
+import { arraysIn, derive } from "../../lib/derived.ts";
 import { wasmDevice } from "../../kernels/wasm_device.ts";
 import { assertClose } from "../kit.ts";
 import { forward, statistics, trainBackward } from "../oracle.ts";
@@ -134,9 +134,10 @@ test("y, gradients and running statistics are the formula's, for any shape, axis
 /** A handle on a device that counts the arrays that are alive. */
 function counting<A>(device: Device<A>) {
   const alive = new Set<A>();
-  const own = (array: A) => void alive.add(array);
+  const returned = (result: unknown) =>
+    arraysIn(device, result).forEach((array) => alive.add(array));
   const disown = (array: A) => void alive.delete(array);
-  return { alive, device: derive(device, { check: () => {}, own, disown }) };
+  return { alive, device: derive(device, { check: () => {}, returned, disown }) };
 }
 
 test("200 steps leave no array behind, on the device or in jax-js", async (jax) => {

@@ -7,6 +7,7 @@
 
 import type { BatchNormState } from "../../check_state.ts";
 import type { Device } from "../../device.ts";
+import { sameShape } from "../../tensor.ts";
 import { shown } from "../../words.ts";
 import type { Jax, JaxArray } from "./framework.ts";
 
@@ -99,7 +100,7 @@ export function checkShape(
   action: string,
 ): void {
   const { shape } = array;
-  if (shape.length === wanted.length && shape.every((extent, i) => extent === wanted[i])) return;
+  if (sameShape(shape, wanted)) return;
   throw new TypeError(
     `Cannot ${action} as the shape of ${name} must be (${wanted.join(", ")}): ` +
       `current shape is (${shape.join(", ")})`,

@@ -1,6 +1,7 @@
 /** Which entries of a state dict fit into which nodes of a model. */
 
 import { fromRowMajor } from "../../row_major.ts";
+import { sameShape } from "../../tensor.ts";
 import type { Entry } from "./entries.ts";
 import type { Part } from "./nodes.ts";
 import { toFloat32 } from "../numbers.ts";
@@ -131,8 +132,4 @@ export function sameValue(a: Value, b: Value): boolean {
     new Uint32Array(buffer, byteOffset, length)
   );
   return x.every((bits, i) => bits === y[i]);
-}
-
-function sameShape(a: readonly number[], b: readonly number[]): boolean {
-  return a.length === b.length && a.every((extent, i) => extent === b[i]);
 }
