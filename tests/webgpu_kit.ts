@@ -2,8 +2,7 @@
  * The WebGPU devices of this machine, as the suites see them.
  *
  * On llvmpipe compiling kernels is most of what their tests take. Mesa keeps what it has compiled in
- * `~/.cache/mesa_shader_cache`: webgpu_test.ts took 112 s of a core without that cache, 33 s with an empty one, 8 s with a
- * full one. So a test costs as many kernels as no other test compiles.
+ * `~/.cache/mesa_shader_cache`, and a test costs as many kernels as no other test compiles: each once, by webgpu_llvmpipe.ts.
  */
 
 import { demanded } from "./demanded.ts";
