@@ -128,6 +128,44 @@ export function effectSuite<A>(kit: DeviceKit<A>): void {
     assert.deepEqual(calls[1], labelOn(device, "syncBatchNormBackward C=3 float32"));
   });
 
+  test("a total may take the place of what a rank gave, or not, and is checked beside it either way", async (device) => {
+    const state = initBatchNorm(device, 3);
+    const x = input(device);
+    const asked: unknown[] = [];
+    /** A group whose other rank has the same. */
+    const twice = (isInPlace: boolean, spoil = (_total: Float64Array) => {}) => {
+      const allReduce: AllReduce = async (local, combine, options) => {
+        const own = await local;
+        asked.push(options?.inPlace);
+        const total = combine(own, own.slice());
+        spoil(total);
+        if (!isInPlace) return total;
+        own.set(total);
+        return own;
+      };
+      return { worldSize: 2, allReduce };
+    };
+    const results = await Promise.all([true, false].map(async (isInPlace) => {
+      const effects = { device, group: twice(isInPlace) };
+      const { output, saved, state: next } = await syncBatchNormForward(state, x, effects);
+      const { gradInput, gradWeight } = await syncBatchNormBackward(saved, output, effects);
+      return [
+        await stateToHost(device, next),
+        await Promise.all([output, gradInput].map((tensor) => toArray(device, tensor))),
+        await device.download(gradWeight!),
+      ];
+    }));
+    assert.deepEqual(results[0], results[1]);
+    assert.deepEqual(asked, [true, true, true, true]);
+    for (const isInPlace of [true, false]) {
+      const group = twice(isInPlace, (total) => total[0] = 1);
+      await assert.rejects(
+        syncBatchNormForward(state, x, { device, group }),
+        /must be an integer >= this rank's own, 4/,
+      );
+    }
+  });
+
   test("a world of one and evaluation never communicate", async (device) => {
     const state = initBatchNorm(device, 3);
     const group = {
