@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import {
+  applyLayer,
   batch,
   batchNormBackward,
   batchNormForward,
@@ -9,11 +10,14 @@ import {
   batchNormInferBackward,
   type Device,
   initBatchNorm,
+  initLazyLayer,
   region,
   release,
   runRanks,
   syncBatchNormBackward,
+  syncBatchNormBackwardAll,
   syncBatchNormForward,
+  syncBatchNormForwardAll,
   type Tensor,
   tensor,
   toArray,
@@ -176,6 +180,27 @@ export function ownershipSuite<A>(kit: DeviceKit<A>): void {
         const { saved } = await syncBatchNormForward(state, x, all, options);
         await syncBatchNormBackward(saved, x, all);
       }));
+    await expect(
+      "branches of two ranks, of which one keeps its sums",
+      2 * (2 * (4 + 3) + 2),
+      () =>
+        runRanks(2, async (group) => {
+          const all = { ...effects, group };
+          const branches = [{ state, input: x }, { state, input: x }];
+          const forwards = await syncBatchNormForwardAll(branches, all);
+          const [one, other] = forwards.map(({ saved }) => ({ saved, gradOutput: x }));
+          await syncBatchNormBackwardAll([one, { ...other, options: { keepSums: true } }], all);
+        }),
+    );
+    await expect(
+      "layers of two ranks that were lazy",
+      2 * (2 + 4),
+      () =>
+        runRanks(2, async (world) => {
+          const lazy = initLazyLayer("batchNorm", { processGroup: "world" });
+          await applyLayer(lazy, x, { ...effects, groups: { world } });
+        }),
+    );
   });
 
   test("a device that fails in the middle leaves nothing behind", async (device) => {
