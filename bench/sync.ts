@@ -1,7 +1,7 @@
 /**
  * `deno task bench:sync`: what synchronizing adds to a training step of a ResNet-50's 53 batch norms on the Wasm device: one
- * rank alone, and two ranks at once, in workers and under MPI; beside the same phases in plain C. And where it goes: each
- * rank notes when it comes to a collective and when it leaves.
+ * rank that is answered at once, and two ranks, in workers and under MPI; beside the same phases in plain C. And where it
+ * goes: each rank notes when it comes to a collective and when it leaves.
  */
 
 import { wasmDevice } from "../kernels/wasm_device.ts";
@@ -15,6 +15,7 @@ import {
 } from "../mod.ts";
 import { commandLine } from "./command.ts";
 import type { StepTimes } from "./groups/measured.ts";
+import { atMost, goalSection, type Seen, type Verdict } from "./goals.ts";
 import { median } from "./measure.ts";
 import { FAMILIES, type Family, GROUPS, inThread, launch, pathOf, run } from "./ranks.ts";
 import {
@@ -86,6 +87,11 @@ export async function timeSteps(group: ProcessGroup, options: StepOptions): Prom
   return { local: median(times.local), sync: median(times.sync), steps };
 }
 
+/** The same of one rank whose group answers at once, as if the other had nothing: the path to a group and back. */
+export function timePath(group: ProcessGroup, options: StepOptions): Promise<Traced> {
+  return timeSteps({ ...group, worldSize: 2, allReduce: async (local) => await local }, options);
+}
+
 const SECONDS = 120;
 
 /** The same phases in C: the floor of what two ranks lose by meeting that share a machine's memory. */
@@ -109,7 +115,8 @@ async function inC(family: Family, { batch, image, rounds }: StepOptions): Promi
 
 const HELP = `\
 Times training steps of a ResNet-50's batch norms on Wasm, with each rank's own statistics and
-synchronised: one rank alone, two in workers and under MPI; and the same phases in C.
+synchronised: one rank whose group answers at once, two in workers and under MPI; and the same
+phases in C.
 
 Usage: deno task bench:sync [flags]
 
@@ -120,16 +127,39 @@ Usage: deno task bench:sync [flags]
 
 /** Whatever steps are timed on, by its name in the table. */
 function subjects(options: StepOptions): Readonly<Record<string, () => Promise<Traced>>> {
-  const task = { module: import.meta.url, name: "timeSteps" };
-  const ours = Object.entries({ alone: inThread, ...GROUPS }).map(([name, runner]) => {
-    const ranks = runner === inThread ? 1 : RANKS; // Without another, to synchronize is not to communicate.
-    return [name, () => runner<StepOptions, Traced>(ranks, task, options)] as const;
-  });
+  const module = import.meta.url;
+  const ours = Object.entries(GROUPS).map(([name, runner]) =>
+    [
+      name,
+      () => runner<StepOptions, Traced>(RANKS, { module, name: "timeSteps" }, options),
+    ] as const
+  );
   const floors = (Object.keys(FAMILIES) as Family[]).map((family) =>
     [`C, ${FAMILIES[family]}`, () => inC(family, options)] as const
   );
-  return Object.fromEntries([...ours, ...floors]);
+  const path = () => inThread<StepOptions, Traced>(1, { module, name: "timePath" }, options);
+  return { [PATH]: path, ...Object.fromEntries([...ours, ...floors]) };
 }
+
+/** What the path adds, and what ours spend in collectives once all have come, in parts of a step. */
+function verdicts(measured: Readonly<Record<string, Traced>>): Verdict[] {
+  const path = measured[PATH];
+  const own = Object.keys(GROUPS).filter((name) => name in measured).map((where): Seen => {
+    const { sync, steps } = measured[where];
+    return { value: 100 * typical(steps).after / sync, where };
+  });
+  return [
+    atMost(
+      "the path to a group that answers at once adds at most 2 % to a step",
+      path ? [{ value: 100 * (path.sync / path.local - 1), where: PATH }] : [],
+      2,
+      " %",
+    ),
+    atMost("collectives take at most 3 % of a step once the last rank has come", own, 3, " %"),
+  ];
+}
+
+const PATH = "answered at once";
 
 const HEAD = ["group", "local", "synchronised", "sync adds", "waiting", "after", "computing"];
 
@@ -147,13 +177,13 @@ async function main(): Promise<void> {
   const options: StepOptions = has("quick")
     ? { batch: 2, rounds: 1, image: 64 }
     : { batch: 8, rounds: 9, image: 224 };
-  const rows: (readonly string[])[] = [];
+  const measured: Record<string, Traced> = {};
   const missing: string[] = [];
   const traces: Record<string, readonly Step[]> = {};
   for (const [name, measure] of Object.entries(subjects(options))) {
     try {
       const traced = await measure();
-      rows.push(row(name, traced));
+      measured[name] = traced;
       const length = ([{ began, ended }]: readonly Step[]) => ended - began;
       const inOrder = [...traced.steps].sort((a, b) => length(a) - length(b));
       if (inOrder.length > 0) traces[name] = inOrder[inOrder.length >> 1];
@@ -167,13 +197,15 @@ async function main(): Promise<void> {
     paragraph(
       // The command comes first, where no line ends within it, whatever the machine is called.
       `By \`deno task bench:sync\`, on ${machine}, Deno ${Deno.version.deno}; ${date}. Forward and backward of ` +
-        `${LAYERS} layers, ${batch} images of ${image}x${image} per rank, one thread per rank, two ranks but alone; ` +
+        `${LAYERS} layers, ${batch} images of ${image}x${image} per rank, one thread per rank, two ranks but where one is ` +
+        `answered at once; ` +
         `median of ${rounds} steps of each kind in turns, in ms, which both ranks begin together. Of a synchronised ` +
         `step: waiting until the last rank has come to a collective (skew, whatever the transport), from then to ` +
         `having the total (folding, copying, waking up), and computing, which is all else. C is the same passes over ` +
         `memory in plain loops, with MPI_Allreduce.`,
     ),
-    table([HEAD, ...rows]),
+    table([HEAD, ...Object.entries(measured).map(([name, traced]) => row(name, traced))]),
+    ...goalSection(verdicts(measured)),
     ...list(missing),
   );
   console.log(text);
