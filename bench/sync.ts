@@ -40,6 +40,8 @@ export interface StepOptions {
 
 const RANKS = 2;
 const LAYERS = 53;
+/** The row of the path to a group and back. */
+const PATH = "answered at once";
 
 /** A step's medians, and every synchronised one as all ranks went through it. */
 interface Traced extends StepTimes {
@@ -158,8 +160,6 @@ function verdicts(measured: Readonly<Record<string, Traced>>): Verdict[] {
     atMost("collectives take at most 3 % of a step once the last rank has come", own, 3, " %"),
   ];
 }
-
-const PATH = "answered at once";
 
 const HEAD = ["group", "local", "synchronised", "sync adds", "waiting", "after", "computing"];
 
