@@ -19,6 +19,8 @@ export const PAGE = 65_536;
 export const MOST_PAGES = 65_536;
 
 const LINE = 64;
+/** What small blocks, of less than a page, are cut from. */
+const PIECES = 2 * PAGE;
 /** No array lies at address 0, which kernels take for "none". */
 const FIRST = LINE;
 /**
@@ -35,33 +37,47 @@ const LAST = MOST_PAGES * PAGE - LINE;
  * Makes an allocator over a memory that nobody else writes.
  *
  * A block that is given back serves the next request of its size at once, so that a training step gets the blocks of the
- * step before. Where there is none, neighbours are joined and the lowest span that suffices is split; only then the
- * memory grows, which never moves what is in it.
+ * step before. Where there is none, a small block is cut from pieces set aside for such, so that steps soon find one of every
+ * size; for a large one neighbours are joined and the lowest span that suffices is split, as that may be in a cache still.
+ * Only where all idle memory, joined, does not suffice the memory grows, which never moves what is in it.
  */
 export function createMemory(memory: WebAssembly.Memory): Memory {
   const shelves = new Map<number, number[]>(); // Addresses of idle blocks, by size.
   const spans = createSpans(); // Idle memory that is no block any more.
   let end = FIRST; // Everything from here on was never used.
   let colour = FIRST; // Where in a page the next large block should begin.
+  let pieces = { from: 0, to: 0 }; // What small blocks are cut from.
 
-  /** Takes the blocks off their shelves and joins what touches. */
-  const join = (): void => {
+  const shelve = (address: number, size: number): void => {
+    const shelf = shelves.get(size);
+    if (shelf) shelf.push(address);
+    else shelves.set(size, [address]);
+  };
+  /** Sets other pieces aside. */
+  const setAside = (from: number, to: number): void => {
+    if (pieces.from < pieces.to) shelve(pieces.from, pieces.to - pieces.from);
+    pieces = { from, to };
+  };
+  /** Takes blocks of so many bytes or more off their shelves and joins what touches. */
+  const join = (least: number): void => {
     for (const [bytes, addresses] of shelves) {
+      if (bytes < least) continue;
       for (const address of addresses) spans.add(address, bytes);
+      shelves.delete(bytes);
     }
-    shelves.clear();
     end = spans.takeBefore(end);
   };
+  const isThere = (bytes: number): boolean => end + bytes <= memory.buffer.byteLength;
   const reach = (address: number, bytes: number): void => {
     if (address > LAST) throw outOfMemory(memory, bytes);
     const needed = Math.ceil((address - memory.buffer.byteLength) / PAGE);
     if (needed > 0) grow(memory, needed, bytes);
   };
-  /** Skips some lines, which small blocks may have, so that a large block begins elsewhere in its page than the last. */
+  /** Skips some lines, which small blocks may have where memory is short, so that a large block begins elsewhere in its page than the last. */
   const shift = (bytes: number): void => {
     const gap = (colour - end % COLOURS + COLOURS) % COLOURS;
     colour = (colour + SHIFT) % COLOURS;
-    if (gap === 0) return;
+    if (gap === 0 || isThere(bytes) && !isThere(gap + bytes)) return;
     try {
       reach(end + gap + bytes, bytes);
     } catch {
@@ -77,21 +93,41 @@ export function createMemory(memory: WebAssembly.Memory): Memory {
     end += bytes;
     return address;
   };
+  /** Memory that is there already; undefined where there is not as much in one place. */
+  const find = (bytes: number): number | undefined => {
+    const idle = spans.take(bytes);
+    if (idle !== undefined) return idle;
+    return isThere(bytes) ? extend(bytes) : undefined;
+  };
+  /** Of all that is idle, or more memory. */
+  const findOrGrow = (bytes: number): number => {
+    setAside(0, 0);
+    join(0);
+    return find(bytes) ?? extend(bytes);
+  };
+  /** A small block. */
+  const cut = (bytes: number): number => {
+    if (pieces.to - pieces.from < bytes) {
+      join(PAGE);
+      const found = find(PIECES);
+      if (found === undefined) return findOrGrow(bytes);
+      setAside(found, found + PIECES);
+    }
+    const { from } = pieces;
+    pieces.from += bytes;
+    return from;
+  };
 
   return Object.freeze<Memory>({
     allocate: (bytes) => {
       const wanted = sizeOf(bytes);
       const idle = shelves.get(wanted)?.pop();
       if (idle !== undefined) return idle;
-      join();
-      return spans.take(wanted) ?? extend(wanted);
+      if (wanted < PAGE) return cut(wanted);
+      join(PAGE);
+      return find(wanted) ?? findOrGrow(wanted);
     },
-    release: (address, bytes) => {
-      const size = sizeOf(bytes);
-      const shelf = shelves.get(size);
-      if (shelf) shelf.push(address);
-      else shelves.set(size, [address]);
-    },
+    release: (address, bytes) => shelve(address, sizeOf(bytes)),
     // The type of a shared memory's buffer is another; typed arrays read both.
     buffer: () => memory.buffer as ArrayBuffer,
   });
