@@ -40,7 +40,8 @@ const HANDLER: ProxyHandler<Derivation> = {
 };
 
 function wrap(owner: Owner<unknown>, name: PropertyKey, operation: Operation): Operation {
-  if (name === "describe" || name === "owns") return operation; // They launch nothing, and make nothing.
+  // They launch nothing, and make nothing.
+  if (name === "describe" || name === "owns" || name === "allOrNothing") return operation;
   if (name === "free") {
     return (...arrays) => {
       operation(...arrays);

@@ -342,6 +342,11 @@ export interface Device<A> extends Describing<A> {
    */
   readonly batch?: <R>(body: (device: Device<A>) => R) => R;
   /**
+   * Runs a synchronous body, and frees what operations made in it where it throws. Without it the library wraps the device, and
+   * notes what each operation returns: a fifth of a small call.
+   */
+  readonly allOrNothing?: <R>(body: () => R) => R;
+  /**
    * Makes an array of memory that somebody else owns, without a copy; what stands for memory is the device's own matter.
    * The array is freed like any other, the memory is not.
    */

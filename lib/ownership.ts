@@ -5,9 +5,9 @@
  * leaves, such as tensors, states, what forward saved, and whole models.
  *
  * A batch's handle ends with its body, on devices without a queue too: what would miss the submit of a GPU is an error
- * everywhere. `region` is for users, and for those of the library's own functions that make much beside their results. The
- * others free it by name, since walking the results in search of it was a third of what a small call cost; what a failure
- * leaves is freed by `batch`, or by `allOrNothing` where a call waits for others.
+ * everywhere. `batch` and `region` are for users, and `region` for those of the library's own functions that make much beside
+ * their results. The others `compose`, and free by name what they do not return, since walking the results in search of it was
+ * a third of what a small call cost.
  */
 
 import { checkHandle, checkOptions } from "./check_effects.ts";
@@ -78,22 +78,23 @@ export function region<A, R>(
     },
     disown: (array) => owned.delete(array),
   });
-  const abandon = (error: unknown): never => {
-    hush(() => end(undefined));
+  const fail = (error: unknown): never => {
+    open = false;
+    abandon(device, owned);
     throw error;
   };
   let result: R;
   try {
     result = body(scope);
   } catch (error) {
-    return abandon(error);
+    return fail(error);
   }
   const succeed = <T>(value: T): T => {
     end(value);
     if (options.replace !== undefined) release(device, options.replace, { keep: value });
     return value;
   };
-  return isPromise(result) ? result.then(succeed, abandon) as R : succeed(result);
+  return isPromise(result) ? result.then(succeed, fail) as R : succeed(result);
 }
 
 /**
@@ -118,56 +119,40 @@ export function region<A, R>(
  */
 export function batch<A, R>(device: Device<A>, body: (device: Device<A>) => R): R {
   checkBody(device, body, "batch");
-  const synchronous = (inner: Device<A>): R => {
+  return compose(device, (inner) => {
     let open = true;
-    const { scope, undo } = noting(inner, () => checkOpen(open, "in the batch"));
+    const check = () => checkOpen(open, "in the batch");
     try {
-      const result = body(scope);
+      const result = body(derive(inner, { check, returned: () => {}, disown: () => {} }));
       if (!isPromise(result)) return result;
       result.then(undefined, () => {});
       throw new TypeError(
         "Cannot batch an asynchronous body: launch all before the first await, " +
           "and return promises of readbacks inside a record",
       );
-    } catch (error) {
-      undo();
-      throw error;
     } finally {
       open = false;
     }
-  };
-  return device.batch ? device.batch(synchronous) : synchronous(device);
-}
-
-/**
- * A {@linkcode region} for a body that frees itself what it does not return, so that nobody has to look for it: what it made
- * is freed where it fails. The body keeps the handle no longer than it runs.
- */
-export function allOrNothing<A, R>(device: Device<A>, body: (device: Device<A>) => R): R {
-  const { scope, undo } = noting(device, () => {});
-  const fail = (error: unknown): never => {
-    undo();
-    throw error;
-  };
-  try {
-    const result = body(scope);
-    return isPromise(result) ? result.then(undefined, fail) as R : result;
-  } catch (error) {
-    return fail(error);
-  }
-}
-
-/** A handle that notes what its operations return, and frees all of it that is still alive when it is told to. */
-function noting<A>(device: Device<A>, check: () => void) {
-  const results: unknown[] = [];
-  const scope = derive(device, {
-    check,
-    returned: (result) => void results.push(result),
-    disown: () => {},
   });
-  const undo = () =>
-    hush(() => freeAll(device, results.flatMap((result) => arraysIn(device, result))));
-  return { scope, undo };
+}
+
+/** Launches at once what a synchronous body composes of operations; where it throws, what they made is freed. */
+export function compose<A, R>(device: Device<A>, body: (device: Device<A>) => R): R {
+  const whole = (inner: Device<A>): R =>
+    inner.allOrNothing ? inner.allOrNothing(() => body(inner)) : noted(inner, body);
+  return device.batch ? device.batch(whole) : whole(device);
+}
+
+/** What {@linkcode compose} does on a device that does not note itself what it makes. */
+function noted<A, R>(device: Device<A>, body: (device: Device<A>) => R): R {
+  const results: unknown[] = [];
+  const returned = (result: unknown) => void results.push(result);
+  try {
+    return body(derive(device, { check: () => {}, returned, disown: () => {} }));
+  } catch (error) {
+    abandon(device, results.flatMap((result) => arraysIn(device, result)));
+    throw error;
+  }
 }
 
 /**
@@ -221,10 +206,13 @@ function freeAll<A>(device: Pick<Device<A>, "owns" | "free">, arrays: Iterable<A
   if (failures.length > 0) throw failures[0];
 }
 
-/** Cleans up after an error that says more than a failure to clean up could. */
-function hush(cleanUp: () => void): void {
+/** Frees what is still alive after an error, which says more than a failure to clean up could. */
+export function abandon<A>(
+  device: Pick<Device<A>, "owns" | "free">,
+  arrays: Iterable<A>,
+): void {
   try {
-    cleanUp();
+    freeAll(device, arrays);
   } catch {
     // The device has failed for the reason that the error gives.
   }

@@ -5,7 +5,7 @@
 import { checkFunction, checkHandle } from "./check_effects.ts";
 import { type Flat, flatten, readBack } from "./data_parallel/trees.ts";
 import type { Device } from "./device.ts";
-import { batch, region } from "./ownership.ts";
+import { compose, region } from "./ownership.ts";
 import { describe } from "./tensor.ts";
 import { called } from "./tree.ts";
 import { mistaken, refused, wrongPair, wrongValue } from "./words.ts";
@@ -100,7 +100,7 @@ export function mapArrays<A, T>(
     return flat;
   });
   return region(device, (scope) =>
-    batch(scope, (d) => {
+    compose(scope, (d) => {
       const done = new Map<A, { readonly from: readonly A[]; readonly result: A }[]>();
       const arrays = first.leaves.map(({ array, path, length, dtype }, i) => {
         const from = rest.map(({ leaves }) => leaves[i].array);

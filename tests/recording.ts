@@ -5,14 +5,14 @@ import type { Device } from "../mod.ts";
 type Operation = (...args: unknown[]) => unknown;
 
 /**
- * Derives a device with every operation wrapped, inside batches too. `batch` itself is left to `around`.
+ * Derives a device with every operation wrapped, inside batches too. `batch` itself is left to `around`, and `allOrNothing` as it is.
  */
 function wrapped<A>(
   device: Device<A>,
   wrap: (name: string, operation: Operation) => Operation,
   around: <R>(run: () => R) => R = (run) => run(),
 ): Device<A> {
-  const { batch, ...rest } = device;
+  const { batch, allOrNothing, ...rest } = device;
   const operations = Object.fromEntries(
     Object.entries(rest).map(([name, operation]) => [
       name,
@@ -23,7 +23,7 @@ function wrapped<A>(
     const inside = (inner: Device<A>) => body(wrapped(inner, wrap, around));
     return around(() => batch ? batch(inside) : inside(device));
   };
-  return Object.freeze({ ...operations, batch: run });
+  return Object.freeze({ ...operations, ...(allOrNothing && { allOrNothing }), batch: run });
 }
 
 /** A device and the names of the operations that were called on it, in order. */

@@ -108,10 +108,17 @@ export interface Made<C extends Contents> {
 /** Runs the body of an operation and gives back what it borrowed. */
 export type Operate = <R>(body: (context: Context) => R) => R;
 
+/** How operations are run. */
+export interface Running {
+  readonly operate: Operate;
+  /** Runs a body, operations too, and frees what was made in it where it throws. */
+  readonly allOrNothing: <R>(body: () => R) => R;
+}
+
 const LINE = 64;
 
 /** Makes what operations are run by. */
-export function createContext(machine: Machine, check: () => void): Operate {
+export function createContext(machine: Machine, check: () => void): Running {
   const { memory, arrays, kernels, team, least } = machine;
   let bounds = boundsOf("relu", "float32");
   kernels.rectify(bounds.negativeSlope, bounds.maxValue);
@@ -249,19 +256,31 @@ export function createContext(machine: Machine, check: () => void): Operate {
     makeOver,
     makeIn,
   });
-  return (body) => {
-    check();
-    if (lost !== undefined) throw lost;
+  let within = 0; // How many bodies are running, each in the one before.
+  const allOrNothing = <R>(body: (context: Context) => R): R => {
+    const before = made.length;
+    within++;
     try {
       return body(context);
     } catch (error) {
-      arrays.free(...made);
+      arrays.free(...made.splice(before).filter(arrays.owns));
+      throw error;
+    } finally {
+      if (--within === 0) { while (made.length > 0) made.pop(); } // A tenth of what it takes to set its length.
+    }
+  };
+  const operate: Operate = (body) => {
+    check();
+    if (lost !== undefined) throw lost;
+    try {
+      return allOrNothing(body);
+    } catch (error) {
       throw explained(error, arrays);
     } finally {
       while (borrowed.length > 0) memory.release(...borrowed.pop()!);
-      while (made.length > 0) made.pop(); // A tenth of what it takes to set its length.
     }
   };
+  return { operate, allOrNothing };
 }
 
 /** An error, and if memory is short what is in it, as far as is known. */

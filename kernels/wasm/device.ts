@@ -75,7 +75,7 @@ export async function createDevice(
     );
   };
   const arrays = createArrays(memory, view);
-  const operate = createContext(
+  const { operate, allOrNothing } = createContext(
     { memory, arrays, kernels, team, least, ...(exact && { exact: EXACT }) },
     check,
   );
@@ -102,6 +102,7 @@ export async function createDevice(
     describe,
     free,
     owns,
+    allOrNothing,
     allocate: (length, dtype) =>
       operate(({ make }) => {
         checkElements(length, dtype);

@@ -7,7 +7,7 @@ import { digest } from "../bits.ts";
 import { exchange } from "../exchange.ts";
 import { type ExactSums, isExactSums, noSums, roundSums, SUM_LENGTH } from "../exact/sums.ts";
 import { sum } from "../moments.ts";
-import { batch } from "../ownership.ts";
+import { compose } from "../ownership.ts";
 import { called, copierOf, type Fold, fold } from "../tree.ts";
 import { checkWire } from "../wire.ts";
 import { shown, wrongValue } from "../words.ts";
@@ -94,7 +94,7 @@ export async function reduceExactly<A, T>(
     const { leaves, build } = flat!;
     let at = 0;
     const parts = leaves.map(({ length }) => total.subarray(at, at += length * SUM_LENGTH));
-    const arrays = batch(
+    const arrays = compose(
       effects.device,
       (d) => parts.map((part) => d.upload(Float32Array.from(roundSums(part)))),
     );

@@ -14,7 +14,7 @@ import { exchange } from "../exchange.ts";
 import { shareOf } from "../groups/contributions.ts";
 import { sum } from "../moments.ts";
 import { type Reduced, reduceExactly } from "./exact.ts";
-import { batch, region } from "../ownership.ts";
+import { compose, region } from "../ownership.ts";
 import { checkWire } from "../wire.ts";
 import { type Flat, readBack, uploadLike } from "./trees.ts";
 import { inTurn, turnOf } from "./turn.ts";
@@ -138,7 +138,7 @@ export async function allReduceGradients<A, T>(
 /** The same tree of new arrays, without a readback: x - 0 is x, -0 included. */
 function copyOf<A, T>(device: Device<A>, { leaves, rebuild }: Flat<A, T>): T {
   return region(device, (scope) =>
-    batch(scope, (d) => {
+    compose(scope, (d) => {
       const zeros = new Map<number, A>();
       const copies = leaves.map(({ array, length }) => {
         const y = zeros.get(length) ?? d.upload(new Float32Array(length));

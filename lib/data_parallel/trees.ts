@@ -3,7 +3,7 @@
  * again.
  */
 
-import { batch } from "../ownership.ts";
+import { compose } from "../ownership.ts";
 import type { Device } from "../device.ts";
 import { checkTensor, describe, type DType, type Tensor, tensorLike } from "../tensor.ts";
 import { called, copierOf, type Fold, fold, GETTER } from "../tree.ts";
@@ -141,7 +141,7 @@ export async function readBack<A>(
   { leaves, total }: { readonly leaves: readonly Pick<Leaf<A>, "array">[]; readonly total: number },
 ): Promise<Float32Array<ArrayBuffer>> {
   if (device.downloadAll) return await device.downloadAll(leaves.map(({ array }) => array));
-  const reading = batch(device, (d) => leaves.map(({ array }) => d.download(array)));
+  const reading = compose(device, (d) => leaves.map(({ array }) => d.download(array)));
   const all = new Float32Array(total);
   const parts = await Promise.all(reading);
   parts.reduce((at, values) => (all.set(values, at), at + values.length), 0);
@@ -155,7 +155,7 @@ export function uploadLike<A>(
   all: Float32Array<ArrayBuffer>,
 ): readonly A[] {
   let at = 0;
-  return batch(
+  return compose(
     device,
     (d) => leaves.map(({ length, dtype }) => d.upload(all.subarray(at, at += length), dtype)),
   );

@@ -3,7 +3,7 @@
 import { checkHandle } from "../check_effects.ts";
 import { checkState, claimsState } from "../check_state.ts";
 import type { Device } from "../device.ts";
-import { batch, region } from "../ownership.ts";
+import { compose, region } from "../ownership.ts";
 import { checkMomentum, type Momentum } from "../schedule.ts";
 import type { BatchNormState } from "../state.ts";
 import { type AnyLayer, checkLayer, claimsLayer } from "./check_layer.ts";
@@ -62,7 +62,7 @@ export function resetRunningStats<A, T>(
   }
   for (const [node, [path]] of nodes) checkRecord(node, `${action} at ${called(path)}`);
   return region(device, (scope) =>
-    batch(scope, (d) => {
+    compose(scope, (d) => {
       const reset = (state: BatchNormState<A>, here: string): BatchNormState<A> => {
         const { numFeatures, runningMean } = state;
         if (momentum !== undefined) checkMomentum(momentum, here);

@@ -4,7 +4,7 @@ import { rectifiedBy } from "../activation.ts";
 import { checkDevice } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device, GradientsPass } from "../device.ts";
-import { batch } from "../ownership.ts";
+import { compose } from "../ownership.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
 import { formatOn, sumsWire } from "../wire.ts";
 import { type BackwardCall, checkDonated, checkSaved } from "./check_saved.ts";
@@ -189,13 +189,13 @@ export function backwards<A>(
     launch: (scope, worldSize, read) => {
       check(scope, worldSize);
       const snapshots = calls.map(snapshot);
-      const { locals, wires } = batch(scope, (d) => {
+      const { locals, wires } = compose(scope, (d) => {
         const locals = snapshots.map((call) => d.gradientSums(passOf(call)));
         return { locals, wires: locals.map((local) => read(d, local)) };
       });
       const conclude = (totals: readonly Float64Array[]) => {
         const scratch = donatedOf(snapshots);
-        const results = batch(scope, (d) =>
+        const results = compose(scope, (d) =>
           snapshots.map((call, i) => {
             const sums = { local: locals[i], total: d.fromWire(formatOn(d, sumsWire), totals[i]) };
             if (call.options.keepSums !== true) scratch.push(sums.local, sums.total);
@@ -205,7 +205,7 @@ export function backwards<A>(
         scope.free(...scratch);
         return results;
       };
-      return { wires, conclude };
+      return { wires, made: locals, conclude };
     },
   };
 }
@@ -232,7 +232,7 @@ function backwardsAlone<A>(
   device: Device<A>,
 ): readonly Backward<A>[] {
   const scratch = donatedOf(calls);
-  const results = batch(device, (d) =>
+  const results = compose(device, (d) =>
     calls.map((call) => {
       const local = d.gradientSums(passOf(call));
       if (call.options.keepSums !== true) scratch.push(local);

@@ -9,7 +9,7 @@
 import { checkDevice, checkOptions } from "../check_effects.ts";
 import type { BlockingGroup, ReduceGroup } from "../collectives.ts";
 import type { Device, GradientsPass } from "../device.ts";
-import { batch } from "../ownership.ts";
+import { compose } from "../ownership.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
 import { sumsWire } from "../wire.ts";
 import {
@@ -182,12 +182,12 @@ function across<A>(
     launch: (scope, worldSize, read) => {
       check(scope, "group", call, moments, worldSize);
       const { counted, ...pass } = given(call);
-      const { local, wires } = batch(scope, (d) => {
+      const { local, wires } = compose(scope, (d) => {
         const local = d.gradientSums(pass);
         return { local, wires: [read(d, local), momentsWireOf(d, moments, channels, read)] };
       });
       const conclude = ([sums, ofMoments]: readonly Float64Array[]) => {
-        const result = batch(scope, (d) => {
+        const result = compose(scope, (d) => {
           const total = d.fromWire(sumsWire, sums);
           const [mean, variance] = [0, channels].map((from) =>
             d.upload(Float32Array.from(ofMoments.subarray(from, from + channels)))
@@ -209,7 +209,7 @@ function alone<A>(
 ): Backward<A> {
   const { counted, ...pass } = given(call);
   const scratch = pass.overwrite ? [pass.gradOutput.data] : [];
-  const result = batch(device, (d) => {
+  const result = compose(device, (d) => {
     const local = d.gradientSums(pass);
     scratch.push(local);
     const moments = { mean: dmean, variance: dvariance };

@@ -11,7 +11,7 @@ import { checkOneOf, SWITCH } from "../check_value.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { checkCount } from "../moments.ts";
-import { batch } from "../ownership.ts";
+import { compose } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
 import { countOf, momentsWire, weightedMomentsWire } from "../wire.ts";
@@ -108,7 +108,7 @@ export function batchNormForward<A>(
 ): LocalForward<A> {
   const { device } = checkDevice(effects, ACTION);
   const chosen = checkForward(device, state, input, options, ACTION);
-  return batch(
+  return compose(
     device,
     (d) => composed(d, state, input, enough(d, input, chosen, ACTION), chosen),
   );
@@ -213,7 +213,7 @@ export function forwards<A>(
     channels: calls.map(({ input }) => input?.shape?.[1]),
     tidy: true,
     alone: (device) =>
-      batch(device, (d) =>
+      compose(device, (d) =>
         calls.map(({ stateOf, input, options, action }) => {
           const state = stateOf(d);
           const chosen = checkForward(d, state, input, options, action);
@@ -221,14 +221,15 @@ export function forwards<A>(
         })),
     launch: (scope, worldSize, read) => {
       const checked = calls.map((call) => checkedCall(scope, call));
-      const own = batch(scope, (d) =>
+      const own = compose(scope, (d) =>
         checked.map(({ input, options }) => {
           const local = reduced(d, input, options);
           return { local, wire: read(d, local) };
         }));
+      const made = own.map(({ local }) => local);
       const conclude = (totals: readonly Float64Array[]) => {
         totals.forEach((total, i) => checkCount(countOf(total), calls[i].action));
-        const results = batch(
+        const results = compose(
           scope,
           (d) =>
             checked.map(({ state, before, input, options }, i): GroupForward<A> => {
@@ -238,10 +239,10 @@ export function forwards<A>(
               return forward.state === before ? Object.freeze({ ...forward, state }) : forward;
             }),
         );
-        scope.free(...own.map(({ local }) => local));
+        scope.free(...made);
         return results;
       };
-      return { wires: own.map(({ wire }) => wire), conclude };
+      return { wires: own.map(({ wire }) => wire), made, conclude };
     },
   };
 }

@@ -10,7 +10,7 @@ import { checkDevice } from "../check_effects.ts";
 import { checkOneOf, SWITCH } from "../check_value.ts";
 import type { BlockingGroup, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
-import { batch, region } from "../ownership.ts";
+import { compose, region } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
 import { extents, type Tensor, tensorLike } from "../tensor.ts";
 import { shown, wrongValue } from "../words.ts";
@@ -90,7 +90,7 @@ export function batchNormForwardGhost<A>(
   options: GhostOptions<A>,
 ): GhostForward<A> {
   const { device } = checkDevice(effects, ACTION);
-  return batch(device, (d) => launched(d, state, input, options));
+  return compose(device, (d) => launched(d, state, input, options));
 }
 
 /**
@@ -168,12 +168,12 @@ export function ghostAlone<A>(
 ): GhostForward<A> | Promise<GhostForward<A>> {
   const { stateOf, input, options } = call;
   if (device.toWireNow || options?.weights === undefined) {
-    return batch(device, (d) => launched(d, stateOf(d), input, options));
+    return compose(device, (d) => launched(d, stateOf(d), input, options));
   }
   return region(device, (scope): GhostForward<A> | Promise<GhostForward<A>> => {
     const state = stateOf(scope);
     if (options.updateRunningStats === false || state?.runningMean === null) {
-      return batch(scope, (d) => launched(d, state, input, options));
+      return compose(scope, (d) => launched(d, state, input, options));
     }
     const { sums, finish } = begin(scope, { ...call, stateOf: () => state }, read);
     return whenRead([sums], ([total]) => finish(total));
@@ -198,7 +198,7 @@ function launched<A>(
 function begin<A>(scope: Device<A>, { stateOf, input, options }: GhostCall<A>, read: Read<A>) {
   const state = stateOf(scope);
   const before = { ...state };
-  const { output, saved, wires } = batch(scope, (d) => {
+  const { output, saved, wires } = compose(scope, (d) => {
     const made = inGroups(d, before, input, options);
     return { ...made, wires: made.saved.moments.map(({ data }) => read(d, data)) };
   });
@@ -206,7 +206,7 @@ function begin<A>(scope: Device<A>, { stateOf, input, options }: GhostCall<A>, r
   const { format } = travelling(options, "");
   const finish = (total: Float64Array): GhostForward<A> => {
     const tracked = updateRunningStats !== false && total[0] > 0;
-    const next = tracked ? batch(scope, (d) => after(d, before, total, format)) : before;
+    const next = tracked ? compose(scope, (d) => after(d, before, total, format)) : before;
     return Object.freeze({ output, saved, state: next === before ? state : next });
   };
   const sums = whenRead(wires, (all) => sumsOf(before, all, format, ACTION));

@@ -3,7 +3,7 @@
 import { rectifiedBy } from "../activation.ts";
 import { checkDevice } from "../check_effects.ts";
 import type { Device } from "../device.ts";
-import { batch } from "../ownership.ts";
+import { compose } from "../ownership.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
 import { wrongKind, wrongPair } from "../words.ts";
 import { type Backward, type BackwardOptions, gradientsOf } from "./backward.ts";
@@ -44,7 +44,7 @@ export function batchNormBackwardGhost<A>(
 ): Backward<A> {
   const { device } = checkDevice(effects, ACTION);
   const groups = checkGroups(device, saved, gradOutput, options);
-  const result = batch(device, (d) => backward(d, saved, gradOutput, groups));
+  const result = compose(device, (d) => backward(d, saved, gradOutput, groups));
   if (options.donate === true) device.free(gradOutput.data);
   return result;
 }

@@ -9,7 +9,7 @@ import { rectifiedBy } from "../activation.ts";
 import { checkDevice } from "../check_effects.ts";
 import type { Device, Statistics } from "../device.ts";
 import { checkCount } from "../moments.ts";
-import { batch } from "../ownership.ts";
+import { compose } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
 import { type Tensor, tensorLike, valuesPerChannel } from "../tensor.ts";
 import { type Backward, type BackwardOptions, gradientsOf } from "./backward.ts";
@@ -67,7 +67,7 @@ export function batchNormInfer<A>(
   if (donate) checkGivenUp(input, borrowed(state, options, weights), action, "input");
   const { activation, residual } = options;
   const scratch = donate ? [input.data] : [];
-  const output = batch(device, (d) => {
+  const output = compose(device, (d) => {
     const statistics = statisticsOf(d, state, input, weights, action);
     scratch.push(...momentsIn(statistics));
     const pass = { input, statistics, affine: state, residual, activation, overwrite: donate };
@@ -122,7 +122,7 @@ export function batchNormInferBackward<A>(
   }
   const { activation, residual } = options;
   const scratch = donate ? [gradOutput.data] : [];
-  const result = batch(device, (d) => {
+  const result = compose(device, (d) => {
     const statistics = statisticsOf(d, state, input, weights, action);
     const common = { input, statistics, affine: state };
     const output = activation === undefined ? undefined : rectifiedBy(

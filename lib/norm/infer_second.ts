@@ -3,7 +3,7 @@
 import { rectifiedBy } from "../activation.ts";
 import { checkDevice } from "../check_effects.ts";
 import type { Device } from "../device.ts";
-import { batch } from "../ownership.ts";
+import { compose } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
 import { type BackwardCotangents, COTANGENTS } from "./backward_backward.ts";
@@ -140,7 +140,7 @@ function evaluated<A, R>(
   const pass = names === TANGENTS ? "tangents" : "secondOrder";
   const directions = checkDirections(device, given, names, had, action, pass);
   const scratch: A[] = [];
-  const result = batch(device, (d) => {
+  const result = compose(device, (d) => {
     const statistics = statisticsOf(d, state, input, weights, action);
     const common = { input, statistics, affine: state };
     scratch.push(...momentsIn(statistics));

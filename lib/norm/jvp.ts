@@ -8,7 +8,7 @@
 import { checkDevice, checkOptions } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
-import { batch } from "../ownership.ts";
+import { compose } from "../ownership.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
 import { formatOn, sumsWire } from "../wire.ts";
 import { checkForwards } from "./check_saved.ts";
@@ -134,9 +134,12 @@ function across<A>(
     launch: (scope, worldSize, read) => {
       const directions = checked(scope, "group", saved, tangents, options, worldSize);
       const { counted, ...pass } = passOf(saved);
-      const wires = batch(scope, (d) => [read(d, sumsAlong(d, { ...pass, directions, counted }))]);
+      const wires = compose(
+        scope,
+        (d) => [read(d, sumsAlong(d, { ...pass, directions, counted }))],
+      );
       const conclude = ([sums]: readonly Float64Array[]) =>
-        batch(scope, (d) => {
+        compose(scope, (d) => {
           const total = d.fromWire(formatOn(d, sumsWire), sums);
           return tensorLike(pass.input, d.tangents!({ ...pass, directions, total }));
         });
@@ -162,7 +165,7 @@ function checked<A>(
 function alone<A>(device: Device<A>, saved: Saved<A>, directions: Along<A>): Tensor<A> {
   const { counted, ...pass } = passOf(saved);
   const scratch: A[] = [];
-  const result = batch(device, (d) => {
+  const result = compose(device, (d) => {
     const total = sumsAlong(d, { ...pass, directions, counted });
     scratch.push(total);
     return tensorLike(pass.input, d.tangents!({ ...pass, directions, total }));

@@ -10,7 +10,7 @@ import { type Activation, type Rectified, rectifiedBy } from "../activation.ts";
 import { checkDevice, checkOptions } from "../check_effects.ts";
 import { checkOneOf } from "../check_value.ts";
 import type { Device, Pass } from "../device.ts";
-import { batch, region } from "../ownership.ts";
+import { compose, region } from "../ownership.ts";
 import { checkTensor, elements, type Format, type Tensor, tensorLike } from "../tensor.ts";
 import { listed, wrongKind, wrongPair } from "../words.ts";
 import { checkActivates, checkAlike, checkPass } from "./check_call.ts";
@@ -208,7 +208,7 @@ export function modulateBackward<A>(
 
 /** Launches a body at once, and frees what it makes beside its result. */
 function launched<A, R>(device: Device<A>, body: (device: Device<A>) => R): R {
-  return region(device, (scope) => batch(scope, body));
+  return region(device, (scope) => compose(scope, body));
 }
 
 /** A part of a batch whose channels have one scale and one offset each. */

@@ -9,7 +9,7 @@ import { checkOneOf, SWITCH } from "../check_value.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { checkCount } from "../moments.ts";
-import { batch } from "../ownership.ts";
+import { compose } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
 import type { Tensor } from "../tensor.ts";
 import { countOf } from "../wire.ts";
@@ -98,7 +98,7 @@ export function batchNormForwardParts<A>(
   options: PartsOptions<A> = {},
 ): PartsForward<A, LocalSaved<A>> {
   const { device } = checkDevice(effects, FORWARD);
-  return batch(device, (d) => {
+  return compose(device, (d) => {
     const { moments, parts } = merged(d, state, inputs, options);
     return composed(d, state, parts, moments, options);
   });
@@ -154,7 +154,7 @@ export function partsForward<A>(
     ...{ ...how, format },
     channels: [Array.isArray(inputs) ? inputs[0]?.shape?.[1] : NaN],
     alone: (device) =>
-      batch(device, (d) => {
+      compose(device, (d) => {
         const state = stateOf(d);
         const { moments, parts } = merged(d, state, inputs, options);
         return composed(d, state, parts, alone(moments), options);
@@ -163,13 +163,13 @@ export function partsForward<A>(
       checkGiven(options, FORWARD);
       const state = stateOf(scope);
       const [before, chosen] = [{ ...state }, { ...options }];
-      const { own, parts } = batch(scope, (d) => {
+      const { own, parts } = compose(scope, (d) => {
         const { moments, parts } = reducedParts(d, before, inputs, chosen);
         return { own: read(d, moments.data), parts };
       });
       const conclude = ([total]: readonly Float64Array[]) => {
         checkCount(countOf(total), FORWARD);
-        return batch(scope, (d) => {
+        return compose(scope, (d) => {
           const moments = groupMoments(d, total, before.numFeatures, worldSize, format);
           const forward = composed<A, GroupSaved<A>>(d, before, parts, moments, chosen);
           return forward.state === before ? Object.freeze({ ...forward, state }) : forward;

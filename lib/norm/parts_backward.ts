@@ -3,7 +3,7 @@
 import { checkDevice } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
-import { batch } from "../ownership.ts";
+import { compose } from "../ownership.ts";
 import type { Tensor } from "../tensor.ts";
 import { formatOn, sumsWire } from "../wire.ts";
 import { refused, shown, wrongPair } from "../words.ts";
@@ -50,7 +50,7 @@ export function batchNormBackwardParts<A>(
   effects: { readonly device: Device<A> },
 ): PartsBackward<A> {
   const { device } = checkDevice(effects, BACKWARD);
-  return batch(device, (d) => backwardAlone(d, saved, gradOutputs, "local"));
+  return compose(device, (d) => backwardAlone(d, saved, gradOutputs, "local"));
 }
 
 /**
@@ -91,18 +91,18 @@ export function partsBackward<A>(
     label,
     format: sumsWire,
     channels: [saved?.[0]?.input?.shape?.[1]],
-    alone: (device) => batch(device, (d) => backwardAlone(d, saved, gradOutputs, "group", 1)),
+    alone: (device) => compose(device, (d) => backwardAlone(d, saved, gradOutputs, "group", 1)),
     launch: (scope, worldSize, read) => {
       const [kept, given] = [saved, gradOutputs].map((list) =>
         Array.isArray(list) ? list.map((part) => ({ ...part })) : list
       ) as [readonly GroupSaved<A>[], readonly Tensor<A>[]];
       checkParts(scope, kept, given, "group", worldSize);
-      const { locals, wire } = batch(scope, (d) => {
+      const { locals, wire } = compose(scope, (d) => {
         const { locals, own } = sumsOf(d, kept, given);
         return { locals, wire: read(d, own) };
       });
       const conclude = ([total]: readonly Float64Array[]) =>
-        batch(
+        compose(
           scope,
           (d) =>
             gradients(d, kept, given, { locals, total: d.fromWire(formatOn(d, sumsWire), total) }),

@@ -12,7 +12,7 @@ import type { BlockingGroup, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import type { Wire } from "../exchange.ts";
 import { checkCount } from "../moments.ts";
-import { batch, region } from "../ownership.ts";
+import { compose, region } from "../ownership.ts";
 import { type BatchNormState, withParameters } from "../state.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
 import { countOf, momentsWire, plainOf } from "../wire.ts";
@@ -203,7 +203,7 @@ function begin<A>(device: Device<A>, call: RenormCall<A>, read: Read<A>) {
   // Snapshots: nobody may change what was checked while the numbers are on their way.
   const [before, chosen] = [{ ...state }, { ...weighed(device, given, options, ACTION) }];
   const input = tensorLike(given, given.data);
-  const { moments, wires } = batch(device, (d) => {
+  const { moments, wires } = compose(device, (d) => {
     const moments = momentsOf(d, input, chosen, ACTION);
     // A vector is a batch of one sample, whose mean it is: so it is read as moments are, at once where they are.
     const vectorOf = (data: A | null): Wire =>
@@ -226,7 +226,7 @@ function begin<A>(device: Device<A>, call: RenormCall<A>, read: Read<A>) {
     const [mean, variance, weight, bias] = vectors.map((wire) => wire.subarray(1, 1 + channels));
     const { r, d } = correction(before, plainOf(format, total), { mean, variance }, chosen);
     const vector = (value: (c: number) => number) => Float32Array.from(r, (_, c) => value(c));
-    return batch(device, (device) => {
+    return compose(device, (device) => {
       const corrected = withParameters(before, {
         weight: device.upload(vector((c) => (weight[c] ?? 1) * r[c])),
         bias: device.upload(vector((c) => (weight[c] ?? 1) * d[c] + (bias[c] ?? 0))),

@@ -6,7 +6,7 @@
  */
 
 import type { Device, SecondPass, SumsPass } from "../device.ts";
-import { batch } from "../ownership.ts";
+import { compose } from "../ownership.ts";
 import { type Tensor, tensorLike } from "../tensor.ts";
 import { sumsWire } from "../wire.ts";
 import type { KeptSums } from "./backward.ts";
@@ -44,12 +44,12 @@ export function launchSecond<A>(
   readonly conclude: (total: Float64Array) => BackwardBackward<A>;
 } {
   const { kept } = call;
-  const { sums, wire } = batch(device, (d) => {
+  const { sums, wire } = compose(device, (d) => {
     const sums = sumsOf(d, call);
     return { sums, wire: wireOf(d, sums, call, read) };
   });
   const conclude = (total: Float64Array) =>
-    batch(device, (d) => {
+    compose(device, (d) => {
       const { gradient, along, weighted, products } = pairsOf(total, call.input.shape[1]);
       const whole = (pair: Float64Array) => d.fromWire(sumsWire, pair);
       return secondOf(d, call, {
@@ -65,7 +65,7 @@ export function launchSecond<A>(
 /** The same of this rank alone. */
 export function secondAlone<A>(device: Device<A>, call: SecondCall<A>): BackwardBackward<A> {
   const scratch: A[] = [];
-  const result = batch(device, (d) => secondAmong(d, call, scratch));
+  const result = compose(device, (d) => secondAmong(d, call, scratch));
   device.free(...scratch);
   return result;
 }

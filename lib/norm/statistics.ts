@@ -5,7 +5,7 @@ import { checkInteger } from "../check_value.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { checkCount } from "../moments.ts";
-import { batch } from "../ownership.ts";
+import { compose } from "../ownership.ts";
 import { checkTensor, describe, type Tensor, valuesPerChannel } from "../tensor.ts";
 import { formatOn, momentsFormat, momentsWire, type WireFormat } from "../wire.ts";
 import { refused, shown, wrongKind, wrongPair, wrongValue } from "../words.ts";
@@ -91,7 +91,7 @@ export function batchMoments<A>(
   const weights = takeWeights(device, input, options, action);
   // Nothing but a mask of lengths is freed where a launch throws.
   if (!isWeighted(weights)) return momentsOf(device, input);
-  return batch(device, (d) => momentsOf(d, input, weights, action));
+  return compose(device, (d) => momentsOf(d, input, weights, action));
 }
 
 /** Moments of a batch that is checked. */
@@ -249,7 +249,7 @@ function reduction<A>(moments: LocalMoments<A>): Crossing<A, GroupMoments<A>> {
     alone: (device) => {
       checkMoments(device, moments, action, "the moments");
       // A copy: results never alias arguments.
-      return batch(device, (d) => {
+      return compose(device, (d) => {
         const form = formatOn(d, format);
         const nothing = d.fromWire(form, new Float64Array(form.length(channels)));
         const data = d.merge(moments.data, nothing);

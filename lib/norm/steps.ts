@@ -5,7 +5,7 @@ import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectiv
 import type { Device } from "../device.ts";
 import { DeviceError } from "../errors.ts";
 import { exchange, type Wire } from "../exchange.ts";
-import { allOrNothing, region } from "../ownership.ts";
+import { abandon, region } from "../ownership.ts";
 import { formatOn, sideBySide, type WireFormat } from "../wire.ts";
 
 /** How a launch reads an array back, on the handle that made it. */
@@ -20,10 +20,10 @@ export interface Crossing<A, R> {
   readonly channels: readonly number[];
   /** Does all of it in a world of one, where nobody has to be told anything. */
   readonly alone: (device: Device<A>, read: Read<A>) => R;
-  /** Whether a success frees what it does not return; else all of it is in a region, which looks for that. */
+  /** Whether a success frees what it does not return, and `made` names what a failure leaves; else all of it is in a region. */
   readonly tidy?: boolean;
   /** Checks, launches and reads back; what it throws is this rank's failure on every rank. A failure frees what was made. */
-  readonly launch: (scope: Device<A>, worldSize: number, read: Read<A>) => Launched<R>;
+  readonly launch: (scope: Device<A>, worldSize: number, read: Read<A>) => Launched<A, R>;
 }
 
 /** Goes on once wires are read: at once where all of them are. */
@@ -35,8 +35,10 @@ export function whenRead<R>(
   return now.length === wires.length ? then(now) : Promise.all(wires).then(then);
 }
 
-interface Launched<R> {
+interface Launched<A, R> {
   readonly wires: readonly Wire[];
+  /** What was made and waits for the totals. */
+  readonly made?: readonly A[];
   readonly conclude: (totals: readonly Float64Array[]) => R;
 }
 
@@ -44,42 +46,42 @@ interface Launched<R> {
 export async function overGroup<A, R>(
   effects: { readonly device: Device<A>; readonly group: ReduceGroup },
   options: Pick<CollectiveOptions, "signal">,
-  { action, label, format, channels, alone, tidy, launch }: Crossing<A, R>,
+  crossing: Crossing<A, R>,
 ): Promise<R> {
+  const { action, tidy, alone } = crossing;
   const { worldSize } = groupIn(effects, options, action);
   const read: Read<A> = (device, array) => device.toWireNow?.(array) ?? device.toWire(array);
   if (worldSize === 1) return alone(checkDevice(effects, action).device, read);
-  const wires = sideBySide(formatsOn(effects.device, format), channels);
   const across = async (scope: Device<A>): Promise<R> => {
-    let heads: ReturnType<typeof wires.heads> = [];
-    const start = () => {
+    const { start, told, combine, conclude, undo } = onRank(crossing, effects, worldSize, read);
+    const starting = () => {
       checkSignal(options?.signal, action);
-      checkDevice(effects, action);
-      const launched = launch(scope, worldSize, read);
-      const wire = whenRead(launched.wires, (all) => {
-        const own = wires.own(all, action);
-        heads = wires.heads(own);
-        return own;
-      });
-      return { ...launched, wire };
+      return { wire: start(scope) };
     };
-    const told = { label: labelOn(effects.device, label), signal: signalIn(options) };
-    const { total, launched } = await exchange(
-      start,
-      (own) => effects.group.allReduce(own, wires.combine, { ...told, inPlace: true }),
-    );
-    return launched.conclude(wires.totals(total, heads, action));
+    const telling = { ...told, signal: signalIn(options) };
+    try {
+      const { total } = await exchange(
+        starting,
+        (own) => effects.group.allReduce(own, combine, telling),
+      );
+      return conclude(total);
+    } catch (error) {
+      undo(scope);
+      throw error;
+    }
   };
   // The other ranks wait for one that has no device, and must hear of it.
-  if (!holdsDevice(effects)) return await across(effects.device);
-  return await (tidy ? allOrNothing : region)(effects.device, across);
+  return await (tidy || !holdsDevice(effects)
+    ? across(effects.device)
+    : region(effects.device, across));
 }
 
 /** The same on a thread that may be held up, over a group that can. */
 export function overBlockingGroup<A, R>(
   effects: { readonly device: Device<A>; readonly group: BlockingGroup },
-  { action, label, format, channels, alone, tidy, launch }: Crossing<A, R>,
+  crossing: Crossing<A, R>,
 ): R {
+  const { action, tidy, alone } = crossing;
   const { worldSize } = groupIn(effects, {}, action, "allReduceBlocking");
   const read = (device: Device<A>, array: A): Float64Array => {
     if (device.toWireNow) return device.toWireNow(array);
@@ -90,23 +92,49 @@ export function overBlockingGroup<A, R>(
     );
   };
   if (worldSize === 1) return alone(checkDevice(effects, action).device, read);
-  const wires = sideBySide(formatsOn(effects.device, format), channels);
   const across = (scope: Device<A>): R => {
-    let launched: Launched<R> | undefined;
-    let heads: ReturnType<typeof wires.heads> = [];
-    const local = (): Float64Array => {
+    const { start, told, combine, conclude, undo } = onRank(crossing, effects, worldSize, read);
+    try {
+      // All of its wires are read at once.
+      const local = () => start(scope) as Float64Array;
+      return conclude(effects.group.allReduceBlocking(local, combine, told));
+    } catch (error) {
+      undo(scope);
+      throw error;
+    }
+  };
+  return tidy || !holdsDevice(effects) ? across(effects.device) : region(effects.device, across);
+}
+
+/** What one rank does of a crossing, before the collective and after it. */
+function onRank<A, R>(
+  { action, label, format, channels, launch }: Crossing<A, R>,
+  effects: { readonly device: Device<A> },
+  worldSize: number,
+  read: Read<A>,
+) {
+  const { device } = effects;
+  const wires = sideBySide(formatsOn(device, format), channels);
+  let launched: Launched<A, R> | undefined;
+  let heads: ReturnType<typeof wires.heads> = [];
+  return {
+    told: { label: labelOn(device, label), inPlace: true },
+    combine: wires.combine,
+    /** What it gives. */
+    start: (scope: Device<A>): Wire => {
       checkDevice(effects, action);
       launched = launch(scope, worldSize, read);
-      const own = wires.own(launched.wires as Float64Array[], action);
-      heads = wires.heads(own);
-      return own;
-    };
-    const told = { label: labelOn(effects.device, label), inPlace: true };
-    const total = effects.group.allReduceBlocking(local, wires.combine, told);
-    return launched!.conclude(wires.totals(total, heads, action));
+      return whenRead(launched.wires, (all) => {
+        const own = wires.own(all, action);
+        heads = wires.heads(own);
+        return own;
+      });
+    },
+    conclude: (total: Float64Array): R => launched!.conclude(wires.totals(total, heads, action)),
+    undo: (scope: Device<A>): void => {
+      if (launched?.made) abandon(scope, launched.made);
+    },
   };
-  if (!holdsDevice(effects)) return across(effects.device);
-  return (tidy ? allOrNothing : region)(effects.device, across);
 }
 
 /** What a crossing's formats travel as on a device. */

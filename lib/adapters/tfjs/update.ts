@@ -5,7 +5,7 @@
  * @module
  */
 
-import { batch } from "../../ownership.ts";
+import { compose } from "../../ownership.ts";
 import type { Found, Seen, Training } from "./part.ts";
 import type { TfTensor } from "./framework.ts";
 import { follow } from "./moving.ts";
@@ -49,7 +49,7 @@ export async function update<A>(
 
 /** Mean and unbiased variance of each batch norm, one after the other: running statistics that forget what was before. */
 function momentsToVectors<A>({ device }: Training<A>, seen: readonly Seen<A>[]): A[] {
-  return batch(device, (d) =>
+  return compose(device, (d) =>
     seen.flatMap(({ moments: { data, shape: [, channels] } }) => {
       const zeros = d.upload(new Float32Array(channels));
       const before = { runningMean: zeros, runningVar: zeros };

@@ -7,7 +7,7 @@
 
 import type { Device } from "../../device.ts";
 import { withNodes } from "../../tree.ts";
-import { batch, region } from "../../ownership.ts";
+import { compose, region } from "../../ownership.ts";
 import { contentsOf, type StateDictOptions } from "./entries.ts";
 import { StateDictError } from "./error.ts";
 import { compare, type Found, sameValue } from "./fit.ts";
@@ -116,7 +116,7 @@ function made<A>(
 ): readonly (readonly [old: object, node: object])[] {
   if (found.size === 0) return [];
   return region(device, (scope) => {
-    const arrays = batch(scope, (d) => {
+    const arrays = compose(scope, (d) => {
       const upload = sharing(d);
       return [...found].map(([{ slots }, { vectors }]) =>
         slots.map((slot, i) => upload(slot, vectors[i]))
