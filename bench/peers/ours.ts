@@ -1,7 +1,6 @@
 /** Ours, through the functions that users call: forward, backward, and every result freed, as a training loop does. */
 
 import {
-  type Backward,
   batchNormBackward,
   batchNormForward,
   type Device,
@@ -23,31 +22,30 @@ export function ourSubject<A>(
     // The statistics of a state that is new, though another shift would suit the data better.
     const placed = place(device, shape, numbers);
     const { state, x, dy } = placed;
-    // By hand: to walk trees for what they hold, as release() does, takes longer than the smallest call.
-    const free = ({ output, state, saved }: LocalForward<A>, back?: Backward<A>) => {
-      const made = [output.data, saved.moments.data, state.runningMean, state.runningVar];
-      const gradients = [back?.gradInput.data, back?.gradWeight, back?.gradBias];
-      device.free(...[...made, ...gradients].filter((array) => array != null));
+    // By name: to walk trees for what they hold, as release() does, takes longer than the smallest call.
+    const freeForward = ({ output, state, saved }: LocalForward<A>) =>
+      device.free(output.data, saved.moments.data, state.runningMean!, state.runningVar!);
+    const freeBoth = ({ forward, back }: ReturnType<typeof compute>) => {
+      freeForward(forward);
+      device.free(back.gradInput.data, back.gradWeight!, back.gradBias!);
     };
     const compute = () => {
       const forward = batchNormForward(state, x, { device });
       return { forward, back: batchNormBackward(forward.saved, dy, { device }) };
     };
     return {
-      forward: () => free(batchNormForward(state, x, { device })),
-      both: () => {
-        const { forward, back } = compute();
-        free(forward, back);
-      },
+      forward: () => freeForward(batchNormForward(state, x, { device })),
+      both: () => freeBoth(compute()),
       results: async () => {
-        const { forward, back } = compute();
+        const computed = compute();
+        const { forward, back } = computed;
         const results = {
           y: await toArray(device, forward.output),
           dx: await toArray(device, back.gradInput),
           gradWeight: await device.download(back.gradWeight!),
           gradBias: await device.download(back.gradBias!),
         };
-        free(forward, back);
+        freeBoth(computed);
         return results;
       },
       dispose: async () => {
