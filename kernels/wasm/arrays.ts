@@ -150,13 +150,14 @@ export function createArrays(
       `Cannot use the array as ${named(kind)}: it holds ${named(found.contents.kind)}`,
     );
   };
+  /** One for all arrays. */
+  function elements(this: WasmArray) {
+    return elementsOf(slot(this, "elements"));
+  }
   const own = <C extends Contents>(block: Block, contents: C, address = block.address) => {
     const behind = { address, block, contents };
     block.owners++;
-    const array: WasmArray = {
-      device: "wasm",
-      elements: () => elementsOf(slot(array, "elements")),
-    };
+    const array: WasmArray = { device: "wasm", elements };
     new Inside(array, registry, behind);
     if (++made - freed > MANY) followed.register(array, block);
     return { array: Object.freeze(array), slot: behind };

@@ -134,20 +134,20 @@ export function createContext(machine: Machine, check: () => void): Running {
   let lost: unknown;
 
   const areas: Context["areas"] = (...bytes) => {
+    const starts = [];
     let total = 0;
-    for (const size of bytes) total += Math.ceil(size / LINE) * LINE;
+    for (const size of bytes) {
+      starts.push(total);
+      total += Math.ceil(size / LINE) * LINE;
+    }
     if (total > scratch.bytes) {
       if (scratch.bytes > 0) memory.release(scratch.address, scratch.bytes);
       scratch.bytes = 0;
       scratch.address = memory.allocate(total);
       scratch.bytes = total;
     }
-    let end = scratch.address;
-    return bytes.map((size) => {
-      const start = end;
-      end += Math.ceil(size / LINE) * LINE;
-      return start;
-    });
+    for (let i = 0; i < starts.length; i++) starts[i] += scratch.address;
+    return starts;
   };
   const slotOf = ({ data, shape, dtype }: Tensor<WasmArray>, like: Like) => {
     const slot = arrays.slot(data, "elements");

@@ -24,11 +24,12 @@ export function forwardOperations(operate: Operate): ForwardOperations {
         const { arrays, kernels, make, vector } = context;
         const { contents: { length: channels } } = arrays.slot(runningMean, "elements");
         const from = momentsAt(context, moments, channels);
-        const [oldMean, oldVar] = [vector(runningMean, channels), vector(runningVar, channels)];
+        const oldMean = vector(runningMean, channels);
+        const oldVar = vector(runningVar, channels);
         const mean = make(elements(channels, "float32"));
         const variance = make(elements(channels, "float32"));
-        const results = [mean.slot.address, variance.slot.address];
-        kernels.updateRunningStats(from, factor, channels, oldMean, oldVar, ...results);
+        const [a, b] = [mean.slot.address, variance.slot.address];
+        kernels.updateRunningStats(from, factor, channels, oldMean, oldVar, a, b);
         return { runningMean: mean.array, runningVar: variance.array };
       }),
   };
