@@ -33,6 +33,8 @@ import { aligned, drawSteps, gatherSteps, noting, type Step, stepOf, typical } f
 
 export interface StepOptions {
   readonly batch: number;
+  /** Steps of each kind before those that count: V8 compiles during some twenty, in which collectives take three times as long. */
+  readonly warmUp: number;
   readonly rounds: number;
   /** Extent that images are shrunk to, for a quick run; 224 in a ResNet-50. */
   readonly image: number;
@@ -71,15 +73,14 @@ export async function timeSteps(group: ProcessGroup, options: StepOptions): Prom
   };
   const times = { local: [] as number[], sync: [] as number[] };
   const steps: (readonly Step[])[] = [];
-  // The first round warms up.
-  for (let round = 0; round <= options.rounds; round++) {
+  for (let round = -options.warmUp; round < options.rounds; round++) {
     for (const [kind, functions] of Object.entries({ local, sync })) {
       meetings.length = 0;
       await group.barrier();
       const began = performance.now();
       await step(functions);
       const ended = performance.now();
-      if (round === 0) continue;
+      if (round < 0) continue;
       times[kind as keyof typeof times].push(ended - began);
       if (kind === "sync" && group.worldSize > 1) {
         steps.push(await gatherSteps(group, { began, ended, meetings }));
@@ -175,8 +176,8 @@ function row(name: string, { local, sync, steps }: Traced): readonly string[] {
 async function main(): Promise<void> {
   const { has, value } = commandLine(HELP);
   const options: StepOptions = has("quick")
-    ? { batch: 2, rounds: 1, image: 64 }
-    : { batch: 8, rounds: 9, image: 224 };
+    ? { batch: 2, warmUp: 1, rounds: 1, image: 64 }
+    : { batch: 8, warmUp: 25, rounds: 25, image: 224 };
   const measured: Record<string, Traced> = {};
   const missing: string[] = [];
   const traces: Record<string, readonly Step[]> = {};
@@ -192,14 +193,15 @@ async function main(): Promise<void> {
     }
   }
   const { machine, date } = captionOf(value("machine", NOBODY));
-  const { batch, image, rounds } = options;
+  const { batch, image, rounds, warmUp } = options;
   const text = section(
     paragraph(
       // The command comes first, where no line ends within it, whatever the machine is called.
       `By \`deno task bench:sync\`, on ${machine}, Deno ${Deno.version.deno}; ${date}. Forward and backward of ` +
         `${LAYERS} layers, ${batch} images of ${image}x${image} per rank, one thread per rank, two ranks but where one is ` +
         `answered at once; ` +
-        `median of ${rounds} steps of each kind in turns, in ms, which both ranks begin together. Of a synchronised ` +
+        `median of ${rounds} steps of each kind in turns, in ms, which both ranks begin together, after ${warmUp} in which V8 ` +
+        `compiles. Of a synchronised ` +
         `step: waiting until the last rank has come to a collective (skew, whatever the transport), from then to ` +
         `having the total (folding, copying, waking up), and computing, which is all else. C is the same passes over ` +
         `memory in plain loops, with MPI_Allreduce.`,

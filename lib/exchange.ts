@@ -23,7 +23,7 @@ export async function exchange<T extends { readonly wire: Wire }, R>(
   if (sending instanceof Promise) sending.catch(() => {});
   const total = await collective(sending);
   // An engine that resolves although this rank has failed is not believed.
-  const own = await sending;
+  const own = sending instanceof Promise ? await sending : sending;
   return { total, own, launched: launched! };
 }
 
