@@ -147,6 +147,16 @@ async function startWorld(launch: Launch, worldSize: number, options: MpiOptions
       await Promise.race([pause(LOOK_MS), ended]);
     }
   };
+  /** How each rank ended. MPICH's launcher may be gone before a rank that it has told to end. */
+  const endsOf = async (): Promise<(string | undefined)[]> => {
+    for (const until = performance.now() + PATIENCE_MS;; await pause(LOOK_MS)) {
+      const ends = Array.from(
+        { length: worldSize },
+        (_, rank) => find<string>(folder, `end.${rank}`),
+      );
+      if (!ends.includes(undefined) || performance.now() > until) return ends;
+    }
+  };
   return {
     run: async (order) => {
       const own = turn++;
@@ -158,11 +168,8 @@ async function startWorld(launch: Launch, worldSize: number, options: MpiOptions
     close: async (anyhow = false) => {
       leave(folder, `order.${turn++}`, null);
       await ended;
-      const ends = Array.from(
-        { length: worldSize },
-        (_, rank) => find<string>(folder, `end.${rank}`),
-      );
-      await Deno.remove(folder, { recursive: true });
+      const ends = await endsOf();
+      await remove(folder);
       if (anyhow || isSpoilt) return; // Of the latter its test has told.
       const { code, stderr } = launched!;
       const endedWell = code === 0 && ends.every((end) => end === "");
@@ -172,6 +179,17 @@ async function startWorld(launch: Launch, worldSize: number, options: MpiOptions
     },
     over: () => isSpoilt || launched !== undefined,
   };
+}
+
+/** Removes a folder, in which a rank that ends late may still write a file. */
+async function remove(folder: string): Promise<void> {
+  for (const until = performance.now() + PATIENCE_MS;; await pause(LOOK_MS)) {
+    try {
+      return await Deno.remove(folder, { recursive: true });
+    } catch (error) {
+      if (performance.now() > until) throw error;
+    }
+  }
 }
 
 function resultsOf(
