@@ -13,6 +13,11 @@ export type Progress = ReturnType<typeof createProgress>;
 
 /** However much moves, the event loop gets its turn after this. */
 const LONGEST_SPIN_MS = 20;
+/**
+ * How long to look before the event loop gets its turn, which takes some 10 us: for the only thing that is waited for as long as
+ * ranks that do the same are apart, with several for each in turn.
+ */
+const [ALONE_MS, IN_TURN_MS] = [2, 0.02];
 /** Sleeps of at least this many microseconds are timers: they need no thread. */
 const TIMER_US = 4000;
 
@@ -49,11 +54,11 @@ export function createProgress(library: Library, crowded: boolean) {
   }
 
   return {
-    /**
-     * How long to look again and again before the event loop gets its turn, which takes some 10 us, in ms, while so many
-     * bytes move: this thread's own work, 1 GB/s at least.
-     */
-    spinMs: (bytes: number): number => crowded ? 0 : 0.02 + Math.min(bytes / 1e6, LONGEST_SPIN_MS),
+    /** How long to look again and again, in ms, while so many bytes move: this thread's own work, 1 GB/s at least. */
+    spinMs: (bytes: number): number => {
+      if (crowded) return 0;
+      return (looks.size > 0 ? IN_TURN_MS : ALONE_MS) + Math.min(bytes / 1e6, LONGEST_SPIN_MS);
+    },
     /** How long to look in every turn of the event loop after that, in ms. */
     turnsMs: crowded ? 0 : 1,
     /** Looks from now on, the first time in the next turn of the event loop; once more for a look that is known. */
