@@ -88,30 +88,35 @@ export interface Arrays {
  */
 const MANY = 1000;
 
-/** Gives the private fields of a class to an object that is there already. */
-class Given {
-  constructor(object: object) {
-    return object;
-  }
+/** What the arrays of a device have in common. */
+interface Registry {
+  readonly view: (array: WasmArray) => Float32Array | Float16Array;
 }
 
 /**
- * What stands behind an array, inside it: to look that up in a WeakMap is slower, and each of its entries is work for the garbage
- * collector. The array stays the plain record that those who walk trees take it for.
+ * An array, with what stands behind it inside: to look that up in a WeakMap is slower, and each of its entries is work for the
+ * garbage collector.
  */
-class Inside extends Given {
-  readonly #registry: object;
+class Handle implements WasmArray {
+  readonly #registry: Registry;
   /** null once freed. */
   #slot: Slot | null;
 
-  constructor(array: WasmArray, registry: object, slot: Slot) {
-    super(array);
+  constructor(registry: Registry, slot: Slot) {
     this.#registry = registry;
     this.#slot = slot;
   }
 
+  get device(): "wasm" {
+    return "wasm";
+  }
+
+  elements(): Float32Array | Float16Array {
+    return this.#registry.view(this);
+  }
+
   /** What stands behind a value; null behind a freed array, undefined behind what is none of the registry's. */
-  static slot(value: unknown, registry: object): Slot | null | undefined {
+  static slot(value: unknown, registry: Registry): Slot | null | undefined {
     if (typeof value !== "object" || value === null || !(#slot in value)) return undefined;
     return value.#registry === registry ? value.#slot : undefined;
   }
@@ -121,19 +126,20 @@ class Inside extends Given {
     if (#slot in array) array.#slot = null;
   }
 }
+Object.freeze(Handle.prototype); // An array has nothing of its own, so that nothing of it can be changed.
 
 /** Makes the registry of a device's arrays. */
 export function createArrays(
   memory: Memory,
   elementsOf: (slot: Slot<Elements>) => Float32Array | Float16Array,
 ): Arrays {
-  const registry = {};
+  const registry: Registry = { view: (array) => elementsOf(slot(array, "elements")) };
   let [made, freed, lost] = [0, 0, 0];
   const followed = new FinalizationRegistry<Block>(({ owners }) => {
     if (owners > 0) lost++;
   });
   const find = (array: WasmArray): Slot => {
-    const slot = Inside.slot(array, registry);
+    const slot = Handle.slot(array, registry);
     if (slot) return slot;
     throw new TypeError(
       slot === null
@@ -150,17 +156,12 @@ export function createArrays(
       `Cannot use the array as ${named(kind)}: it holds ${named(found.contents.kind)}`,
     );
   };
-  /** One for all arrays. */
-  function elements(this: WasmArray) {
-    return elementsOf(slot(this, "elements"));
-  }
   const own = <C extends Contents>(block: Block, contents: C, address = block.address) => {
     const behind = { address, block, contents };
     block.owners++;
-    const array: WasmArray = { device: "wasm", elements };
-    new Inside(array, registry, behind);
+    const array = new Handle(registry, behind);
     if (++made - freed > MANY) followed.register(array, block);
-    return { array: Object.freeze(array), slot: behind };
+    return { array, slot: behind };
   };
   return Object.freeze<Arrays>({
     make: (contents) => {
@@ -174,16 +175,16 @@ export function createArrays(
     free: (...arrays) => {
       for (const array of arrays) find(array); // All or none.
       for (const array of arrays) {
-        const slot = Inside.slot(array, registry);
+        const slot = Handle.slot(array, registry);
         if (!slot) continue; // Named twice.
-        Inside.end(array);
+        Handle.end(array);
         freed++;
         const { block } = slot;
         if (--block.owners === 0) memory.release(block.address, block.bytes);
       }
     },
     contents: (array) => find(array).contents,
-    owns: (value): value is WasmArray => Boolean(Inside.slot(value, registry)),
+    owns: (value): value is WasmArray => Boolean(Handle.slot(value, registry)),
     describe: (array) => {
       const { contents } = find(array);
       const dtype = contents.kind === "elements" ? contents.dtype : "float32";
