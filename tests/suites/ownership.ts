@@ -396,6 +396,31 @@ export function ownershipSuite<A>(kit: DeviceKit<A>): void {
     );
   });
 
+  test("a batch that fails within another frees what it made, and no more", (device) => {
+    const made: A[] = [];
+    const upload = (d: Device<A>) => made.push(d.upload(Float32Array.of(1)));
+    const failed = (d: Device<A>): void => {
+      upload(d);
+      throw new Error("the body's own");
+    };
+    const alive = () => made.map(device.owns);
+    batch(device, (d) => {
+      upload(d);
+      d.free(made[0]); // Freed before: nobody frees it again.
+      upload(d);
+      assert.throws(() => batch(d, failed), /the body's own/);
+      assert.deepEqual(alive(), [false, true, false]);
+      upload(d);
+    });
+    assert.deepEqual(alive(), [false, true, false, true]);
+    assert.throws(() =>
+      batch(device, (d) => {
+        batch(d, upload);
+        failed(d);
+      }), /the body's own/);
+    assert.deepEqual(alive(), [false, true, false, true, false, false]);
+  });
+
   test("wires are copies both ways, and an array may be named twice to be freed", async (device) => {
     const wire = Float64Array.of(4, 1, 2, 3, 4);
     const moments = device.fromWire(momentsWire, wire);
