@@ -249,6 +249,12 @@ export function sameShape(a: readonly number[], b: readonly number[]): boolean {
   return a.length === b.length;
 }
 
+/** A tensor that nobody can change: the given one where it is frozen, as ours are, or a copy. */
+export function fixed<A>(tensor: Tensor<A>): Tensor<A> {
+  const isFixed = Object.isFrozen(tensor) && Object.isFrozen(tensor.shape);
+  return isFixed ? tensor : tensorLike(tensor, tensor.data);
+}
+
 /** Gives an array the meaning of another tensor: its shape, dtype and format. Frozen. */
 export function tensorLike<A>({ shape, dtype, format }: Tensor<A>, data: A): Tensor<A> {
   const own = Object.isFrozen(shape) ? shape : Object.freeze([...shape]);

@@ -5,7 +5,7 @@ import { checkDevice } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device, GradientsPass } from "../device.ts";
 import { compose } from "../ownership.ts";
-import { type Tensor, tensorLike } from "../tensor.ts";
+import { fixed, type Tensor, tensorLike } from "../tensor.ts";
 import { formatOn, sumsWire } from "../wire.ts";
 import { type BackwardCall, checkDonated, checkSaved } from "./check_saved.ts";
 import type { GroupSaved, LocalSaved, Saved } from "./normalize.ts";
@@ -218,10 +218,10 @@ function snapshot<A>(call: BackwardCall<A>): BackwardCall<A> {
     ...call,
     saved: {
       ...saved,
-      input: tensorLike(input, input.data),
+      input: fixed(input),
       output: output && rectifiedBy(output.activation, output),
     },
-    gradOutput: tensorLike(gradOutput, gradOutput.data),
+    gradOutput: fixed(gradOutput),
     options: { ...options },
   };
 }

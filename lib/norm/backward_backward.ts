@@ -6,7 +6,7 @@
 import { checkDevice, checkOptions } from "../check_effects.ts";
 import type { BlockingGroup, CollectiveOptions, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
-import { describe, type Tensor, tensorLike } from "../tensor.ts";
+import { describe, fixed, type Tensor } from "../tensor.ts";
 import { sumsWire } from "../wire.ts";
 import { refused } from "../words.ts";
 import type { KeptSums } from "./backward.ts";
@@ -201,7 +201,7 @@ function checked<A>(
   const kept = keptOf(device, options.sums, saved.input.shape[1]);
   return {
     ...passOf(saved),
-    gradOutput: tensorLike(gradOutput, gradOutput.data),
+    gradOutput: fixed(gradOutput),
     directions,
     kept,
   };

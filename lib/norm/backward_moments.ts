@@ -10,7 +10,7 @@ import { checkDevice, checkOptions } from "../check_effects.ts";
 import type { BlockingGroup, ReduceGroup } from "../collectives.ts";
 import type { Device, GradientsPass } from "../device.ts";
 import { compose } from "../ownership.ts";
-import { type Tensor, tensorLike } from "../tensor.ts";
+import { fixed, type Tensor, tensorLike } from "../tensor.ts";
 import { sumsWire } from "../wire.ts";
 import {
   type Backward,
@@ -158,7 +158,7 @@ function check<A>(
 function given<A>({ saved, gradOutput, options }: BackwardCall<A, Saved<A>>) {
   return {
     ...passOf(saved),
-    gradOutput: tensorLike(gradOutput, gradOutput.data),
+    gradOutput: fixed(gradOutput),
     residualFormat: saved.residualFormat ?? undefined,
     overwrite: options.donate === true,
   };

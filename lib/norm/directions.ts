@@ -3,7 +3,7 @@
 import { rectifiedBy } from "../activation.ts";
 import { checkOptions } from "../check_effects.ts";
 import type { Device, Directions, PassOption, Statistics, SumsPass } from "../device.ts";
-import { type Tensor, tensorLike } from "../tensor.ts";
+import { fixed, type Tensor, tensorLike } from "../tensor.ts";
 import { refused } from "../words.ts";
 import { checkAlike, checkPass, checkVector } from "./check_call.ts";
 import type { Saved } from "./normalize.ts";
@@ -43,7 +43,7 @@ export function checkDirections<A>(
   const tensorOf = (name: string): Tensor<A> => {
     const tensor = values[name] as Tensor<A>;
     checkAlike(device, tensor, input, action, `direction ${name}`);
-    return tensorLike(tensor, tensor.data);
+    return fixed(tensor);
   };
   const vectorOf = (name: string, own: A | null, what: string): A | null => {
     const vector = values[name] as A | null | undefined;
@@ -70,7 +70,7 @@ export function passOf<A>(saved: Saved<A>) {
   const { input, output, moments, weight, bias, eps, weights, lengths } = saved;
   const statistics: Statistics<A> = { source: "batch", moments: moments.data };
   return {
-    input: tensorLike(input, input.data),
+    input: fixed(input),
     statistics,
     output: output === null ? undefined : rectifiedBy(output.activation, output),
     affine: { weight, bias, eps },

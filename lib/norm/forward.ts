@@ -13,7 +13,7 @@ import type { Device } from "../device.ts";
 import { checkCount } from "../moments.ts";
 import { compose } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
-import { type Tensor, tensorLike } from "../tensor.ts";
+import { fixed, type Tensor } from "../tensor.ts";
 import { countOf, momentsWire, weightedMomentsWire } from "../wire.ts";
 import { shown } from "../words.ts";
 import { checkCall, checkKept } from "./check_call.ts";
@@ -254,9 +254,9 @@ function checkedCall<A>(device: Device<A>, { stateOf, input, options, action }: 
   const { residual } = chosen;
   return {
     state,
-    before: { ...state },
-    input: tensorLike(input, input.data),
-    options: { ...chosen, residual: residual && tensorLike(residual, residual.data) },
+    before: Object.isFrozen(state) ? state : { ...state },
+    input: fixed(input),
+    options: { ...chosen, residual: residual && fixed(residual) },
   };
 }
 

@@ -12,7 +12,7 @@ import type { BlockingGroup, ReduceGroup } from "../collectives.ts";
 import type { Device } from "../device.ts";
 import { compose, region } from "../ownership.ts";
 import type { BatchNormState } from "../state.ts";
-import { extents, type Tensor, tensorLike } from "../tensor.ts";
+import { extents, fixed, type Tensor } from "../tensor.ts";
 import { shown, wrongValue } from "../words.ts";
 import { checkCall, checkGhost, checkKept, checkRounds } from "./check_call.ts";
 import type { ForwardOptions, SyncForwardOptions } from "./forward.ts";
@@ -246,7 +246,7 @@ function inGroups<A>(
   checkGhost(ghost, ACTION);
   checkOneOf(updateRunningStats, SWITCH, "updateRunningStats", ACTION);
   // Nobody may change what was checked while the collective is under way.
-  const input = tensorLike(given, given.data);
+  const input = fixed(given);
   const { batch: samples, inner } = extents(input.shape);
   const groups = groupsOf(samples, ghost);
   const single = groups.find(([from, to]) => (to - from) * inner === 1);

@@ -14,7 +14,7 @@ import type { Wire } from "../exchange.ts";
 import { checkCount } from "../moments.ts";
 import { compose, region } from "../ownership.ts";
 import { type BatchNormState, withParameters } from "../state.ts";
-import { type Tensor, tensorLike } from "../tensor.ts";
+import { fixed, type Tensor } from "../tensor.ts";
 import { countOf, momentsWire, plainOf } from "../wire.ts";
 import { refused, shown } from "../words.ts";
 import { boundAt, checkBounds, type RenormBounds } from "./bounds.ts";
@@ -202,7 +202,7 @@ function begin<A>(device: Device<A>, call: RenormCall<A>, read: Read<A>) {
   const { format } = travelling(options, "");
   // Snapshots: nobody may change what was checked while the numbers are on their way.
   const [before, chosen] = [{ ...state }, { ...weighed(device, given, options, ACTION) }];
-  const input = tensorLike(given, given.data);
+  const input = fixed(given);
   const { moments, wires } = compose(device, (d) => {
     const moments = momentsOf(d, input, chosen, ACTION);
     // A vector is a batch of one sample, whose mean it is: so it is read as moments are, at once where they are.
