@@ -266,7 +266,9 @@ export function createContext(machine: Machine, check: () => void): Running {
       arrays.free(...made.splice(before).filter(arrays.owns));
       throw error;
     } finally {
-      if (--within === 0) { while (made.length > 0) made.pop(); } // A tenth of what it takes to set its length.
+      within--;
+      // One by one takes a tenth of what it takes to set its length.
+      while (within === 0 && made.length > 0) made.pop();
     }
   };
   const operate: Operate = (body) => {

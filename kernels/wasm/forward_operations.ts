@@ -28,8 +28,8 @@ export function forwardOperations(operate: Operate): ForwardOperations {
         const oldVar = vector(runningVar, channels);
         const mean = make(elements(channels, "float32"));
         const variance = make(elements(channels, "float32"));
-        const [a, b] = [mean.slot.address, variance.slot.address];
-        kernels.updateRunningStats(from, factor, channels, oldMean, oldVar, a, b);
+        const [newMean, newVar] = [mean.slot.address, variance.slot.address];
+        kernels.updateRunningStats(from, factor, channels, oldMean, oldVar, newMean, newVar);
         return { runningMean: mean.array, runningVar: variance.array };
       }),
   };

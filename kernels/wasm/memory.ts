@@ -73,7 +73,7 @@ export function createMemory(memory: WebAssembly.Memory): Memory {
     const needed = Math.ceil((address - memory.buffer.byteLength) / PAGE);
     if (needed > 0) grow(memory, needed, bytes);
   };
-  /** Skips some lines, which small blocks may have where memory is short, so that a large block begins elsewhere in its page than the last. */
+  /** Skips some lines, so that a large block begins elsewhere in its page than the last; where memory is short, small ones get them. */
   const shift = (bytes: number): void => {
     const gap = (colour - end % COLOURS + COLOURS) % COLOURS;
     colour = (colour + SHIFT) % COLOURS;
