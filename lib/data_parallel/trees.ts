@@ -166,10 +166,16 @@ export function isTensor(node: object): node is { readonly data: unknown } {
   return "data" in node && "shape" in node && "dtype" in node && "format" in node;
 }
 
-/** Tells whether a frozen record looks like some device's array, such as one that was freed: no branch with nothing in it. */
+/**
+ * Tells whether something looks like some device's array, such as one that was freed, which is no branch with nothing in it: a
+ * frozen record, or an object of a class that nothing can be changed of, with nothing of its own.
+ */
 export function claimsArray(node: object): boolean {
-  return Object.isFrozen(node) && Object.hasOwn(node, "device") &&
-    Object.entries(Object.getOwnPropertyDescriptors(node)).every(([name, { value: field }]) =>
+  if (!("device" in node)) return false;
+  const own = Object.entries(Object.getOwnPropertyDescriptors(node));
+  if (own.length === 0) return Object.isFrozen(Object.getPrototypeOf(node));
+  return Object.isFrozen(node) &&
+    own.every(([name, { value: field }]) =>
       typeof field === (name === "device" ? "string" : "function")
     );
 }

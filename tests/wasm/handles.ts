@@ -19,6 +19,7 @@ import {
   wasmDevice,
   type WasmOptions,
 } from "../../kernels/wasm_device.ts";
+import { claimsArray } from "../../lib/data_parallel/trees.ts";
 import { normalArray } from "../random.ts";
 import { openWasm } from "../wasm_kit.ts";
 
@@ -31,6 +32,29 @@ const lost = (pattern: RegExp) => (error: unknown) => {
 
 /** Registers the tests. */
 export function handleTests(): void {
+  Deno.test("wasm: nothing of an array can be changed, and one that was freed is still told from a branch", async () => {
+    const { device, close } = await openWasm({});
+    const [array, freed] = [1, 2].map((value) => device.upload(Float32Array.of(value)));
+    device.free(freed);
+    for (const name of ["device", "elements"] as const) {
+      assert.throws(() => Object.assign(array, { [name]: null }), TypeError, name);
+    }
+    assert.deepEqual([array, freed].map(claimsArray), [true, true]);
+    class Placed {
+      get device() {
+        return assert.fail("getters are not called");
+      }
+    }
+    const others = [
+      {},
+      { device: "wasm" },
+      new Placed(),
+      Object.freeze({ device: "cpu", weight: array }),
+    ];
+    assert.deepEqual(others.map(claimsArray), [false, false, false, false]);
+    await close();
+  });
+
   Deno.test("wasm: a view reads and writes what is there, both ways, without a copy", async () => {
     const { device, close } = await openWasm({});
     const x = emptyTensor(device, [3, 2, 5], { format: "channelsLast" });
