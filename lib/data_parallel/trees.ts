@@ -173,8 +173,8 @@ export function isTensor(node: object): node is { readonly data: unknown } {
 export function claimsArray(node: object): boolean {
   if (!("device" in node)) return false;
   const own = Object.entries(Object.getOwnPropertyDescriptors(node));
-  if (own.length === 0) return Object.isFrozen(Object.getPrototypeOf(node));
-  return Object.isFrozen(node) &&
+  const fixed = own.length === 0 ? Object.getPrototypeOf(node) : node;
+  return Object.isFrozen(fixed) &&
     own.every(([name, { value: field }]) =>
       typeof field === (name === "device" ? "string" : "function")
     );
