@@ -108,17 +108,10 @@ export interface Made<C extends Contents> {
 /** Runs the body of an operation and gives back what it borrowed. */
 export type Operate = <R>(body: (context: Context) => R) => R;
 
-/** How operations are run. */
-export interface Running {
-  readonly operate: Operate;
-  /** Runs a body, operations too, and frees what was made in it where it throws. */
-  readonly allOrNothing: <R>(body: () => R) => R;
-}
-
 const LINE = 64;
 
-/** Makes what operations are run by. */
-export function createContext(machine: Machine, check: () => void): Running {
+/** Makes what operations are run by, each by itself or several as one. */
+export function createContext(machine: Machine, check: () => void) {
   const { memory, arrays, kernels, team, least } = machine;
   let bounds = boundsOf("relu", "float32");
   kernels.rectify(bounds.negativeSlope, bounds.maxValue);
@@ -257,6 +250,7 @@ export function createContext(machine: Machine, check: () => void): Running {
     makeIn,
   });
   let within = 0; // How many bodies are running, each in the one before.
+  /** Runs a body, operations in it too, and frees what was made in it where it throws. */
   const allOrNothing = <R>(body: (context: Context) => R): R => {
     const before = made.length;
     within++;

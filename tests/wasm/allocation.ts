@@ -157,7 +157,7 @@ export function allocationTests(): void {
     };
     round();
     const settled = round();
-    // Beside a second loop with blocks of other sizes too.
+    // Beside others that ask for another size too.
     memory.release(memory.allocate(2048), 2048);
     assert.deepEqual(round(), settled);
     assert.equal(new Set(settled).size, new Set(sizes.filter((bytes) => bytes < PAGE)).size);
